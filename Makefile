@@ -1,0 +1,59 @@
+# Every target makes what it needs; PYTHON picks the interpreter for a new .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/dev/null)
+
+.PHONY: demo test check bench test-slow test-gpu bench-gpu install clean
+
+demo: $(VENV)/.demo
+	$(BIN)/fastpop demo --out demo
+
+test: $(VENV)/.test
+	$(BIN)/pytest --import-mode=importlib
+
+test-slow: $(VENV)/.test
+	$(BIN)/pytest --import-mode=importlib -m slow
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/mypy fastpop
+	$(BIN)/mypy kernels
+
+bench: $(VENV)/.bench
+	$(BIN)/pytest --import-mode=importlib --override-ini=addopts= --benchmark-only -o python_files='bench_*.py' bench
+
+# On a machine with a GPU: uses the interpreter at hand (its own torch and triton), installs nothing.
+test-gpu:
+	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
+	FASTPOP_REQUIRE_GPU=1 pytest --import-mode=importlib tests/ops tests/kernels
+
+bench-gpu:
+	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
+	pytest --import-mode=importlib --override-ini=addopts= --benchmark-only -o python_files='bench_*.py' \
+		--benchmark-json=bench/records/gpu.json bench
+
+install: $(VENV)/.demo
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.demo: $(VENV)/bin/python $(SOURCES)
+	$(PIP) torch
+	$(PIP) -e '.[report,arrow]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/bin/python $(SOURCES)
+	$(PIP) torch
+	$(PIP) -e '.[test]'
+	touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.test
+	$(PIP) -e '.[bench]'
+	touch $@
+
+clean:
+	rm -rf build $(VENV) *.egg-info fastpop/_C*.so

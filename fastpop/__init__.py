@@ -1,0 +1,52 @@
+"""fastpop: dot-product recommenders with popularity outside the dot product, and an exact audit
+of how much of any recommender's score is popularity.
+
+Names load on first use, so that `import fastpop` costs little beyond what you then touch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_FUNCTIONS = {
+    "read_log": "fastpop.data",
+    "Columns": "fastpop.data",
+    "Interactions": "fastpop.data",
+    "train": "fastpop.training",
+    "load": "fastpop.training",
+    "TrainConfig": "fastpop.training",
+    "compare": "fastpop.experiments",
+    "audit": "fastpop.diagnostics",
+    "Draw": "fastpop.popularity",
+    "available": "fastpop.registry",
+}
+_MODULES = (
+    "data", "diagnostics", "encoders", "evaluation", "experiments", "nn", "objectives", "ops",
+    "optim", "popularity", "report", "synthetic", "training",
+)
+
+__all__ = [*_FUNCTIONS, *_MODULES]
+
+if TYPE_CHECKING:
+    from fastpop.data import Columns, Interactions, read_log
+    from fastpop.diagnostics import audit
+    from fastpop.experiments import compare
+    from fastpop.popularity import Draw
+    from fastpop.registry import available
+    from fastpop.training import TrainConfig, load, train
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        value = getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"fastpop.{name}")
+    else:
+        raise AttributeError(f"module 'fastpop' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,114 @@
+"""Every error message about an argument is made here: what it is, what was expected, what came.
+
+Public functions check once, at the door; nothing behind it checks again. A wrong value raises
+ValueError, a wrong type TypeError, both with the same three parts.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import numpy as np
+
+
+def describe(value: Any) -> str:
+    """A value as it should stand in a message: arrays by dtype and shape, the rest by repr."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        kind = str(value.dtype).removeprefix("torch.")
+        return f"{kind} {list(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def wrong(argument: str, expected: str, got: Any) -> ValueError:
+    """The ValueError to raise for a bad value. `got` is described, or used as is when a str
+    that starts with '='."""
+    shown = got[1:] if isinstance(got, str) and got.startswith("=") else describe(got)
+    return ValueError(f"{argument}: expected {expected}; got {shown}")
+
+
+def wrong_type(argument: str, expected: str, got: Any) -> TypeError:
+    """The TypeError to raise for a bad type."""
+    shown = describe(got) if hasattr(got, "dtype") else type(got).__name__
+    return TypeError(f"{argument}: expected {expected}; got {shown}")
+
+
+def one_of(argument: str, value: Any, choices: Iterable[Any]) -> None:
+    choices = list(choices)
+    if value not in choices:
+        raise wrong(argument, "one of " + ", ".join(map(repr, choices)), value)
+
+
+def number(
+    argument: str, value: Any, *, above: float | None = None, least: float | None = None,
+    most: float | None = None, integer: bool = False,
+) -> None:
+    """A finite real number (a bool is none), optionally within bounds."""
+    kinds = (int, np.integer) if integer else (int, float, np.integer, np.floating)
+    noun = "an integer" if integer else "a finite number"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, kinds):
+        raise wrong_type(argument, noun, value)
+    bounds = []
+    if above is not None:
+        bounds.append(f"> {above:g}")
+    if least is not None:
+        bounds.append(f">= {least:g}")
+    if most is not None:
+        bounds.append(f"<= {most:g}")
+    ok = bool(np.isfinite(value))
+    ok = ok and (above is None or value > above) and (least is None or value >= least)
+    ok = ok and (most is None or value <= most)
+    if not ok:
+        raise wrong(argument, " ".join([noun, *bounds]), value)
+
+
+def shape(argument: str, value: Any, expected: tuple[int | str, ...]) -> None:
+    """The shape: integers must match, names (say "B") stand for any size."""
+    got = tuple(value.shape)
+    fits = len(got) == len(expected) and all(
+        isinstance(want, str) or want == have for want, have in zip(expected, got)
+    )
+    if not fits:
+        raise wrong(argument, "shape [" + ", ".join(map(str, expected)) + "]", value)
+
+
+def ids_in_range(argument: str, ids: Any, stop: int) -> None:
+    """Integer ids in [0, stop), numpy or torch; names the first bad value and where it is."""
+    if ids.shape == () or 0 in ids.shape:
+        flat = ids.reshape(-1)
+        if flat.shape[0] == 0:
+            return
+    if int(ids.min()) >= 0 and int(ids.max()) < stop:
+        return
+    flat = ids.reshape(-1)
+    at = int(((flat < 0) | (flat >= stop)).nonzero()[0].reshape(-1)[0])
+    raise wrong(argument, f"ids in [0, {stop})", f"={int(flat[at])} at position {at}")
+
+
+def float_array(argument: str, value: Any, ndim: int, dtype: Any = np.float64) -> np.ndarray:
+    """A finite real array on the host as `dtype`; takes numpy, torch (detached) or lists."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise wrong(argument, f"a rectangular {ndim}-d array", value) from None
+    if array.dtype.kind not in "fiub":
+        raise wrong_type(argument, f"a {ndim}-d array of real numbers", array)
+    if array.ndim != ndim:
+        raise wrong(argument, f"a {ndim}-d array", array)
+    array = np.ascontiguousarray(array, dtype=dtype)
+    if not np.isfinite(array).all():
+        at = np.argwhere(~np.isfinite(array))[0]
+        place = tuple(int(i) for i in at)
+        raise wrong(argument, "finite numbers", f"={array[place]} at {list(place)}")
+    return array
+
+
+def missing_package(package: str, extra: str, purpose: str) -> NoReturn:
+    """One error for an optional package that is not installed."""
+    raise ImportError(
+        f"{purpose} needs the package {package!r}, which is not installed: "
+        f"pip install 'fastpop[{extra}]'" if extra else
+        f"{purpose} needs the package {package!r}, which is not installed: pip install {package}"
+    )

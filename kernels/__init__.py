@@ -1,0 +1,11 @@
+"""Implementations of the ops, one folder an op. Private: call `fastpop.ops` instead.
+
+Each `_<impl>.py` beside a `reference.py` has `forward`, `backward` where there is one, and
+`unsupported(...) -> str | None`, which says why these inputs are not for it.
+"""
+
+if __name__ != "fastpop.kernels":
+    raise ImportError(
+        f"this folder is installed as fastpop.kernels, not {__name__}: "
+        "install the project (make install) and import fastpop.kernels"
+    )

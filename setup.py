@@ -1,0 +1,112 @@
+"""Builds fastpop._C (C++ always, CUDA where nvcc is) and maps kernels/ to fastpop.kernels.
+
+FASTPOP_CUDA=auto (default) builds the CUDA part when nvcc is on PATH or under CUDA_HOME; a
+failure there prints one line and the CPU build goes on. FASTPOP_CUDA=1 makes such a failure an
+error, FASTPOP_CUDA=0 skips the part. The extension neither includes nor links torch.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+try:
+    from pybind11.setup_helpers import Pybind11Extension, build_ext
+except ImportError:
+    sys.exit("fastpop needs pybind11 at build time: pip install pybind11, then build again")
+
+ROOT = Path(__file__).parent
+CUDA_ARCHES = ("80", "90", "100")
+
+
+def find_nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME")
+    if home and (Path(home) / "bin" / "nvcc").exists():
+        return str(Path(home) / "bin" / "nvcc")
+    return shutil.which("nvcc")
+
+
+def toolkit_of(nvcc: str) -> Path:
+    """The toolkit's root as nvcc itself reports it: nvcc on PATH may be a wrapper script."""
+    dry_run = subprocess.run(
+        [nvcc, "--dryrun", "-c", "-x", "cu", os.devnull, "-o", os.devnull],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for line in (dry_run.stdout + dry_run.stderr).splitlines():
+        if "TOP=" in line:
+            return Path(line.split("TOP=", 1)[1].strip()).resolve()
+    raise RuntimeError(f"{nvcc} does not say where its toolkit is")
+
+
+class BuildExt(build_ext):
+    def build_extension(self, ext):
+        mode = os.environ.get("FASTPOP_CUDA", "auto")
+        if mode not in ("auto", "0", "1"):
+            sys.exit(f"FASTPOP_CUDA: expected auto, 0 or 1; got {mode!r}")
+        if mode != "0":
+            try:
+                self.add_cuda(ext)
+            except Exception as error:
+                if mode == "1":
+                    raise
+                print(f"fastpop: building without CUDA ({error})", file=sys.stderr)
+        super().build_extension(ext)
+
+    def add_cuda(self, ext):
+        nvcc = find_nvcc()
+        if nvcc is None:
+            raise RuntimeError("nvcc is neither on PATH nor under CUDA_HOME")
+        toolkit = toolkit_of(nvcc)
+        objects = []
+        for source in sorted(ROOT.glob("csrc/*/cuda.cu")):
+            target = Path(self.build_temp).absolute() / f"{source.parent.name}_cuda.o"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            command = [nvcc, "-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+            command += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in CUDA_ARCHES]
+            command += [f"-I{ROOT / 'csrc'}", "-c", str(source), "-o", str(target)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"nvcc failed on {source.name}: {done.stderr.strip()[-400:]}")
+            objects.append(str(target))
+        library = next(
+            (p for p in (toolkit / "lib64", toolkit / "targets/x86_64-linux/lib", toolkit / "lib")
+             if (p / "libcudart_static.a").exists()),
+            None,
+        )
+        if library is None:
+            raise RuntimeError(f"libcudart_static.a is not under {toolkit}")
+        ext.extra_objects = list(ext.extra_objects) + objects
+        ext.define_macros = list(ext.define_macros) + [("FASTPOP_WITH_CUDA", "1")]
+        ext.extra_link_args = list(ext.extra_link_args) + [
+            str(library / "libcudart_static.a"), "-ldl", "-lrt", "-lpthread",
+        ]
+
+
+def packages() -> list[str]:
+    ours = find_packages(include=["fastpop", "fastpop.*"])
+    below = [f"fastpop.kernels.{name}" for name in find_packages("kernels")]
+    return [*ours, "fastpop.kernels", *below]
+
+
+setup(
+    packages=packages(),
+    package_dir={"fastpop": "fastpop", "fastpop.kernels": "kernels"},
+    package_data={"fastpop.data": ["bundled/*"]},
+    ext_modules=[
+        Pybind11Extension(
+            "fastpop._C",
+            sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/**/*.cpp")),
+            include_dirs=["csrc"],
+            depends=[str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/**/*.h")],
+            cxx_std=17,
+            extra_compile_args=["-O3", "-fopenmp", "-fvisibility=hidden"],
+            extra_link_args=["-fopenmp"],
+        )
+    ],
+    cmdclass={"build_ext": BuildExt},
+)
