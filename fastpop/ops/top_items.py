@@ -1,0 +1,88 @@
+"""Exact top-k items of a factorised score, streaming over the catalogue."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastpop import checks
+from fastpop.kernels.top_items import reference
+
+
+def top_items(
+    query: Tensor, items: Tensor, k: int, *, bias: Tensor | None = None, scale: float = 1.0,
+    exclude_offsets: Any = None, exclude_item: Any = None, impl: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """torch.topk(scale * query @ items.T + bias, k), without the B x V scores.
+
+    Exact: every item is scored. Equal scores go to the smaller id. An item whose score is -inf
+    is never returned. A row with fewer than k items left (catalogue too small, or all excluded)
+    ends in id -1 and score -inf.
+
+    Args:
+        query: [B, D] float16, bfloat16, float32 or float64.
+        items: [V, D] floating point on the device of `query`. Half inputs are scored in float32.
+        k: items a row, >= 1.
+        bias: [V] nats, added as given (popularity_weight * log p, say). -inf removes an item.
+        scale: multiplies the dot product only; finite.
+        exclude_offsets: [B+1] int64; row b must not get exclude_item[offsets[b]:offsets[b+1]].
+        exclude_item: [M] int64 in [0, V); repeats are allowed.
+        impl: "auto" or "reference".
+    Returns:
+        item_id [B, k] int64 and score [B, k] (float32; float64 for a float64 query), best first.
+    Raises:
+        ValueError: wrong shape, id out of range, k < 1, or a NaN score (names the row).
+        TypeError: wrong dtype.
+    Cost: 2*B*V*D FLOPs plus a selection pass; 16 MiB of score tile whatever B and V are.
+    """
+    checks.one_of("impl", impl, ["auto", "reference"])
+    _check_matrix("query", query, ("B", "D"))
+    _check_matrix("items", items, ("V", query.shape[1]))
+    if items.device != query.device:
+        raise checks.wrong("items", f"a tensor on {query.device}", f"={items.device}")
+    checks.number("k", k, least=1, integer=True)
+    checks.number("scale", scale)
+    num_rows, num_items = query.shape[0], items.shape[0]
+    if bias is not None:
+        _check_matrix("bias", bias, (num_items,))
+    if (exclude_offsets is None) != (exclude_item is None):
+        raise checks.wrong(
+            "exclude_offsets, exclude_item", "both or neither", "=only one of them"
+        )
+    if exclude_offsets is not None:
+        exclude_offsets = _ids("exclude_offsets", exclude_offsets, query.device)
+        exclude_item = _ids("exclude_item", exclude_item, query.device)
+        checks.shape("exclude_offsets", exclude_offsets, (num_rows + 1,))
+        if (
+            int(exclude_offsets[0]) != 0
+            or int(exclude_offsets[-1]) != exclude_item.shape[0]
+            or bool((exclude_offsets.diff() < 0).any())
+        ):
+            raise checks.wrong(
+                "exclude_offsets", f"non-decreasing from 0 to {exclude_item.shape[0]}",
+                exclude_offsets,
+            )
+        checks.ids_in_range("exclude_item", exclude_item, num_items)
+    with torch.no_grad():
+        item_id, score = reference.forward(
+            query, items, int(k), bias, float(scale), exclude_offsets, exclude_item
+        )
+    # topk ranks NaN above all numbers, so a NaN anywhere in a row reaches its best k.
+    bad = score.isnan().any(1).nonzero()
+    if bad.shape[0]:
+        raise checks.wrong("query, items, bias", "scores that are numbers",
+                           f"=NaN in row {int(bad[0, 0])}")
+    return item_id, score
+
+
+def _check_matrix(argument: str, value: Any, expected: tuple[int | str, ...]) -> None:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise checks.wrong_type(argument, "a floating point torch tensor", value)
+    checks.shape(argument, value, expected)
+
+
+def _ids(argument: str, value: Any, device: torch.device) -> Tensor:
+    tensor = torch.as_tensor(value)
+    if tensor.dtype.is_floating_point or tensor.dtype == torch.bool or tensor.ndim != 1:
+        raise checks.wrong_type(argument, "a 1-d array of int64", tensor)
+    return tensor.to(device=device, dtype=torch.int64)
