@@ -1,0 +1,125 @@
+"""Cases: what evaluation and serving read. A history, and what came after it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastpop.checks import ids_in_range, wrong, wrong_type
+from fastpop.data.interactions import Interactions, frozen
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """C questions "what comes next", each with its answer; CSR on both sides, all read-only.
+
+    Attributes:
+        user: [C] int64 dense user, −1 for an anonymous session.
+        history_offsets: [C+1] int64; history_item: int64, in order. Everything known before the
+            targets: the encoder's input and the set of seen items.
+        target_offsets: [C+1] int64; target_item: int64, distinct within a case, in the order they
+            came: the relevant set. A case's NLL is the mean over its targets.
+        num_items: size V of the catalogue the item indices live in.
+        facts: JSON-able notes (what a reader of cases had to drop).
+    """
+
+    user: np.ndarray
+    history_offsets: np.ndarray
+    history_item: np.ndarray
+    target_offsets: np.ndarray
+    target_item: np.ndarray
+    num_items: int
+    facts: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("user", "history_offsets", "history_item", "target_offsets", "target_item"):
+            value = np.asarray(getattr(self, name))
+            if value.dtype.kind not in "iu" and value.size:
+                raise wrong_type(name, "whole numbers", value)
+            value = value.astype(np.int64, copy=False)
+            object.__setattr__(self, name, frozen(value))
+        for side in ("history", "target"):
+            offsets, item = getattr(self, f"{side}_offsets"), getattr(self, f"{side}_item")
+            if offsets.shape != (self.user.size + 1,):
+                raise wrong(f"{side}_offsets", f"shape [{self.user.size + 1}]", offsets)
+            if offsets[0] != 0 or offsets[-1] != item.size or (np.diff(offsets) < 0).any():
+                raise wrong(f"{side}_offsets", f"offsets that rise from 0 to {item.size}",
+                            f"={offsets[0]} … {offsets[-1]}")
+            ids_in_range(f"{side}_item", item, self.num_items)
+
+    @property
+    def num_cases(self) -> int:
+        return int(self.user.shape[0])
+
+    def __len__(self) -> int:
+        return self.num_cases
+
+    def __repr__(self) -> str:
+        return (f"Cases({self.num_cases:,} cases, {self.target_item.size:,} targets, "
+                f"{self.num_items:,} items)")
+
+    def history(self, case: int) -> np.ndarray:
+        """`history_item[history_offsets[case]:history_offsets[case + 1]]`: int64 [n], in order."""
+        return self.history_item[self.history_offsets[case]:self.history_offsets[case + 1]]
+
+    def targets(self, case: int) -> np.ndarray:
+        """`target_item[target_offsets[case]:target_offsets[case + 1]]`: int64 [n]."""
+        return self.target_item[self.target_offsets[case]:self.target_offsets[case + 1]]
+
+    def take(self, index: Any) -> "Cases":
+        """The chosen cases, in the order asked for: a slice, bool [C], or whole numbers."""
+        if isinstance(index, slice):
+            index = np.arange(self.num_cases)[index]
+        chosen = np.asarray(index)
+        if chosen.dtype == bool:
+            if chosen.shape != self.user.shape:
+                raise wrong("index", f"shape [{self.num_cases}]", chosen)
+            chosen = np.flatnonzero(chosen)
+        elif chosen.size and (chosen.dtype.kind not in "iu" or chosen.ndim != 1):
+            raise wrong_type("index", "a slice, or a 1-d array of bool or whole numbers", chosen)
+        chosen = chosen.astype(np.int64).reshape(-1)
+        ids_in_range("index", chosen, self.num_cases)
+        history_offsets, history_at = gather_csr(self.history_offsets, chosen)
+        target_offsets, target_at = gather_csr(self.target_offsets, chosen)
+        return Cases(
+            self.user[chosen], history_offsets, self.history_item[history_at],
+            target_offsets, self.target_item[target_at], self.num_items, dict(self.facts),
+        )
+
+
+def gather_csr(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(offsets [R+1], positions) that lay the chosen CSR rows end to end."""
+    length = offsets[rows + 1] - offsets[rows]
+    new = np.zeros(rows.size + 1, dtype=np.int64)
+    np.cumsum(length, out=new[1:])
+    at = np.arange(new[-1], dtype=np.int64) + np.repeat(offsets[rows] - new[:-1], length)
+    return new, at
+
+
+def distinct_in_rows(offsets: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """bool mask of the first occurrence of each item within its CSR row."""
+    row = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
+    order = np.lexsort((item, row))  # stable: equal items stay in the order they came
+    first = np.ones(item.size, dtype=bool)
+    same = (row[order][1:] == row[order][:-1]) & (item[order][1:] == item[order][:-1])
+    first[order[1:][same]] = False
+    return first
+
+
+def build_cases(
+    users: np.ndarray, before: Interactions, target_offsets_U: np.ndarray, target_item: np.ndarray,
+    keep_new: bool,
+) -> tuple[Cases, int]:
+    """(cases of `users`, repeated targets merged). `target_offsets_U` [U+1] lays out
+    `target_item` by user; a user without history has a case only with `keep_new`."""
+    if not keep_new:
+        users = users[np.diff(before.offsets)[users] > 0]
+    history_offsets, history_at = gather_csr(before.offsets, users)
+    target_offsets, target_at = gather_csr(target_offsets_U, users)
+    item = target_item[target_at]
+    first = distinct_in_rows(target_offsets, item)
+    kept = np.zeros(first.size + 1, dtype=np.int64)
+    np.cumsum(first, out=kept[1:])
+    cases = Cases(users, history_offsets, before.item[history_at], kept[target_offsets],
+                  item[first], before.num_items)
+    return cases, int((~first).sum())

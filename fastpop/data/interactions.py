@@ -1,0 +1,324 @@
+"""Interactions: a frozen log of events with dense ids, sorted by user and time.
+
+Made by `read_log` from files and frames, or by `Interactions.from_arrays` from arrays alone
+(which needs numpy and nothing else). Ids are converted here, at the edges, and nowhere behind.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastpop.checks import float_array, ids_in_range, number, wrong, wrong_type
+from fastpop.data import ids as edge
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """A read-only view: what a log hands out cannot be changed under its readers."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def csr_offsets(index: np.ndarray, size: int) -> np.ndarray:
+    """offsets [size+1] of a sorted dense index: rows of `u` are slice(offsets[u], offsets[u+1])."""
+    offsets = np.zeros(size + 1, dtype=np.int64)
+    np.cumsum(np.bincount(index, minlength=size), out=offsets[1:])
+    return offsets
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Rows that could not be read and were skipped on request, in the order of the source."""
+
+    file: tuple[str, ...]
+    line: tuple[int, ...]      # 1-based line of the file (row of a frame)
+    reason: tuple[str, ...]
+    text: tuple[str, ...]      # the row as it stood
+
+    def __len__(self) -> int:
+        return len(self.line)
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Events of users on items, sorted by (user, time, source row); every array is read-only.
+
+    Attributes:
+        user: [N] int64, dense user index; rises.
+        item: [N] int64, dense item index.
+        time: [N] int64 seconds since 1970 (UTC), or None where the log has no times.
+        weight: [N] float64 ≥ 0, or None; multiplies counts and the loss.
+        row: [N] int64, 0-based row in the source, rows that were rejected not counted. Events of
+            a user at the same time stand in the order of their rows.
+        user_ids, item_ids: [U], [V] original ids in rising order, int64 or str; the position is
+            the dense index. Items without an event may be in the catalogue.
+        offsets: [U+1] int64; events of user u are slice(offsets[u], offsets[u+1]).
+        has_order: False for a log with neither times nor an order of rows that means anything.
+        facts: JSON-able account of the source, filters, and what was dropped and why.
+        rejected: the rows skipped under on_bad_row="skip", or None.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray | None
+    weight: np.ndarray | None
+    row: np.ndarray
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    offsets: np.ndarray
+    has_order: bool = True
+    facts: dict = field(default_factory=dict)
+    rejected: Rejected | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("user", "item", "time", "weight", "row", "user_ids", "item_ids", "offsets"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, frozen(value))
+
+    @property
+    def num_events(self) -> int:
+        return int(self.user.shape[0])
+
+    @property
+    def num_users(self) -> int:
+        return int(self.user_ids.shape[0])
+
+    @property
+    def num_items(self) -> int:
+        return int(self.item_ids.shape[0])
+
+    def __len__(self) -> int:
+        return self.num_events
+
+    def __repr__(self) -> str:
+        return (
+            f"Interactions({self.num_events:,} events, {self.num_users:,} users, "
+            f"{self.num_items:,} items)"
+        )
+
+    @classmethod
+    def from_arrays(
+        cls, user: Any, item: Any, time: Any = None, weight: Any = None, *,
+        user_ids: Any = None, item_ids: Any = None, ordered: bool = True,
+        facts: dict | None = None,
+    ) -> "Interactions":
+        """`order = np.lexsort((time, user))`, dense ids by `np.unique`, offsets by `np.bincount`.
+
+        Needs numpy only: the way in on machines without duckdb.
+
+        Args:
+            user, item: [N] original ids, all whole numbers or all strings; with `user_ids`
+                (`item_ids`) given, dense indices into it instead.
+            time: [N] whole or real seconds, or datetime64; None: rows stand in order.
+            weight: [N] finite, ≥ 0.
+            user_ids, item_ids: the catalogue, in rising order without repeats. May name users
+                and items that have no event.
+            ordered: False says that without `time` the order of rows means nothing.
+            facts: JSON-able notes to keep with the log.
+        Returns:
+            Interactions. Real seconds order the events and are then rounded down.
+        Raises:
+            ValueError, TypeError: lengths differ, an id is missing or of another kind, a time is
+                not finite, a weight is negative or not finite.
+        Cost: O(N log N) time, four copies of N numbers.
+        """
+        user_ids, user_N = _dense("user", user, "user_ids", user_ids)
+        item_ids, item_N = _dense("item", item, "item_ids", item_ids)
+        if user_N.shape != item_N.shape:
+            raise wrong("item", f"as many entries as user ({user_N.size})", f"={item_N.size}")
+        tick_N = None if time is None else _ticks(time, user_N.size)
+        weight_N = None if weight is None else _weights(weight, user_N.size)
+        order = np.lexsort((user_N,) if tick_N is None else (tick_N, user_N))
+        time_N = None if tick_N is None else np.floor(tick_N[order]).astype(np.int64)
+        return cls._sorted(
+            user_N[order], item_N[order], time_N, None if weight_N is None else weight_N[order],
+            order.astype(np.int64, copy=False), user_ids, item_ids,
+            has_order=bool(ordered) or time_N is not None,
+            facts={"source": "arrays"} if facts is None else dict(facts),
+        )
+
+    @classmethod
+    def _sorted(cls, user, item, time, weight, row, user_ids, item_ids, **rest) -> "Interactions":
+        """From arrays already sorted by (user, time, row)."""
+        offsets = csr_offsets(user, user_ids.shape[0])
+        return cls(user, item, time, weight, row, user_ids, item_ids, offsets, **rest)
+
+    def item_counts(self) -> np.ndarray:
+        """`np.bincount(item, weight, minlength=V)`: float64 [V], weighted if the log is."""
+        return np.bincount(
+            self.item, weights=self.weight, minlength=self.num_items
+        ).astype(np.float64)
+
+    def user_counts(self) -> np.ndarray:
+        """`np.diff(offsets)`: int64 [U], events of each user, without weights."""
+        return np.diff(self.offsets)
+
+    def history(self, user: int) -> np.ndarray:
+        """`item[offsets[user]:offsets[user + 1]]`: int64 [n], in order; `user` is a dense index."""
+        number("user", user, least=0, most=self.num_users - 1, integer=True)
+        return self.item[self.offsets[user]:self.offsets[user + 1]]
+
+    def take(self, mask_or_index: Any) -> "Interactions":
+        """The chosen events over the same ids and catalogue, in the log's own order.
+
+        Args:
+            mask_or_index: bool [N], or whole numbers in [0, N) (sorted here; repeats repeat).
+        Raises:
+            ValueError: wrong length or an index out of range. TypeError: neither kind.
+        """
+        chosen = np.asarray(mask_or_index)
+        if chosen.dtype == bool:
+            if chosen.shape != self.user.shape:
+                raise wrong("mask_or_index", f"shape [{self.num_events}]", chosen)
+            chosen = np.flatnonzero(chosen)
+        elif chosen.size == 0:
+            chosen = np.zeros(0, dtype=np.int64)
+        elif chosen.dtype.kind not in "iu" or chosen.ndim != 1:
+            raise wrong_type("mask_or_index", "a 1-d array of bool or whole numbers", chosen)
+        else:
+            ids_in_range("mask_or_index", chosen, self.num_events)
+            chosen = np.sort(chosen)
+        return self._sorted(
+            self.user[chosen], self.item[chosen],
+            None if self.time is None else self.time[chosen],
+            None if self.weight is None else self.weight[chosen],
+            self.row[chosen], self.user_ids, self.item_ids,
+            has_order=self.has_order, facts=dict(self.facts), rejected=self.rejected,
+        )
+
+    def k_core(self, min_user: int = 5, min_item: int = 5) -> "Interactions":
+        """Drop users and items with too few events until none is left to drop; ids become dense
+        again. The counts see the whole log, test events too, and `facts` say so.
+
+        Args:
+            min_user, min_item: least number of events, ≥ 1 (repeats count, weights do not).
+        Raises:
+            ValueError: nothing is left.
+        Cost: O(N) a round; a handful of rounds on real logs.
+        """
+        number("min_user", min_user, least=1, integer=True)
+        number("min_item", min_item, least=1, integer=True)
+        keep = np.ones(self.num_events, dtype=bool)
+        rounds = 0
+        while True:
+            user_U = np.bincount(self.user[keep], minlength=self.num_users)
+            item_V = np.bincount(self.item[keep], minlength=self.num_items)
+            better = keep & (user_U >= min_user)[self.user] & (item_V >= min_item)[self.item]
+            rounds += 1
+            if np.array_equal(better, keep):
+                break
+            keep = better
+        if not keep.any():
+            raise wrong("min_user, min_item", "a core with events left in it",
+                        f"=({min_user}, {min_item}), which drops all {self.num_events} events")
+        old_user, user_N = np.unique(self.user[keep], return_inverse=True)
+        old_item, item_N = np.unique(self.item[keep], return_inverse=True)
+        facts = dict(self.facts)
+        facts["k_core"] = {
+            "min_user_events": int(min_user), "min_item_events": int(min_item), "rounds": rounds,
+            "dropped_events": int(self.num_events - keep.sum()),
+            "dropped_users": int(self.num_users - old_user.size),
+            "dropped_items": int(self.num_items - old_item.size),
+            "saw_test_events": True,
+        }
+        return self._sorted(
+            user_N.astype(np.int64), item_N.astype(np.int64),
+            None if self.time is None else self.time[keep],
+            None if self.weight is None else self.weight[keep],
+            self.row[keep], self.user_ids[old_user], self.item_ids[old_item],
+            has_order=self.has_order, facts=facts, rejected=self.rejected,
+        )
+
+    def encode_users(self, ids: Any) -> np.ndarray:
+        """`np.searchsorted(user_ids, ids)`: int64 [n]; ValueError names an id the log lacks."""
+        return edge.encode("users", self.user_ids, ids)
+
+    def encode_items(self, ids: Any) -> np.ndarray:
+        """`np.searchsorted(item_ids, ids)`: int64 [n]; ValueError names an id the log lacks."""
+        return edge.encode("items", self.item_ids, ids)
+
+    def decode_users(self, index: Any) -> np.ndarray:
+        """`user_ids[index]`: original ids in the shape of `index`."""
+        return _decode("index", self.user_ids, index)
+
+    def decode_items(self, index: Any) -> np.ndarray:
+        """`item_ids[index]`: original ids in the shape of `index`."""
+        return _decode("index", self.item_ids, index)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write events.parquet, user_ids.parquet, item_ids.parquet, log.json (and rejected.csv
+        where rows were skipped) into `folder`, all or nothing.
+
+        Everything goes to a hidden folder beside it, which is then renamed: a crash leaves the
+        old folder. An existing folder is replaced only if it is a saved log or empty.
+
+        Raises:
+            FileExistsError: the folder holds something else. OSError: it cannot be written.
+            ImportError: duckdb, which writes the parquet, is missing.
+        """
+        from fastpop.data.store import save_log
+
+        return save_log(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Interactions":
+        """Read what `save` wrote, and verify sizes, checksums, order and ranges.
+
+        Raises:
+            FileNotFoundError: no such folder. ValueError: not a saved log, or a damaged one;
+                says which file and what is wrong.
+        """
+        from fastpop.data.store import load_log
+
+        return load_log(Path(folder))
+
+
+def _dense(name: str, value: Any, ids_name: str, ids: Any) -> tuple[np.ndarray, np.ndarray]:
+    if ids is None:
+        return edge.densify(name, value)
+    ids = edge.catalogue(ids_name, ids)
+    index = edge.id_array(name, value)
+    if index.dtype.kind == "O":
+        raise wrong_type(name, f"dense indices, since {ids_name} is given", index)
+    ids_in_range(name, index, ids.size)
+    return ids, index
+
+
+def _ticks(time: Any, size: int) -> np.ndarray:
+    """Times as numbers of seconds that sort right: int64, or float64 where they have fractions."""
+    if hasattr(time, "detach"):
+        time = time.detach().cpu().numpy()
+    array = np.asarray(time)
+    if array.shape != (size,):
+        raise wrong("time", f"shape [{size}]", array)
+    if array.dtype.kind == "M":
+        missing = np.isnat(array)
+        if missing.any():
+            raise wrong("time", "no missing times", f"=NaT at position {int(missing.argmax())}")
+        return array.astype("datetime64[us]").astype(np.int64) / 1e6
+    if array.dtype.kind in "iu":
+        return array.astype(np.int64)
+    return float_array("time", array, 1)
+
+
+def _weights(weight: Any, size: int) -> np.ndarray:
+    array = float_array("weight", weight, 1)
+    if array.shape != (size,):
+        raise wrong("weight", f"shape [{size}]", array)
+    if array.size and array.min() < 0:
+        at = int((array < 0).argmax())
+        raise wrong("weight", "numbers >= 0", f"={array[at]} at position {at}")
+    return array.copy()
+
+
+def _decode(name: str, ids: np.ndarray, index: Any) -> np.ndarray:
+    if hasattr(index, "detach"):
+        index = index.detach().cpu().numpy()
+    array = np.asarray(index)
+    if array.size and array.dtype.kind not in "iu":
+        raise wrong_type(name, "whole numbers", array)
+    ids_in_range(name, array, ids.size)
+    return ids[array.astype(np.int64)]

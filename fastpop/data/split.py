@@ -1,0 +1,240 @@
+"""Splits: which events train a model, which choose it, and which judge it.
+
+Every part shares the ids and the catalogue of the whole log. No count, history or `known` log
+ever holds a test event; validation events enter the history and `known` at test time only.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastpop.checks import number, one_of, wrong, wrong_type
+from fastpop.data.cases import Cases, build_cases
+from fastpop.data.interactions import Interactions, csr_offsets, frozen
+
+RULES = ("leave-last-out", "leave-last-n", "global-time", "random-by-user", "none")
+TRAIN, VALID, TEST = 0, 1, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Parts of a log.
+
+    Attributes:
+        train: events a model may be trained on.
+        valid: cases that choose a model (history: train events), or None.
+        test: cases that judge it (history: train and validation events), or None.
+        known: train and validation events, what counts and histories may use at test time.
+        part: [N] int8, 0 train, 1 validation, 2 test for each event of the log that was split.
+        facts: JSON-able: the rule, the cut, users dropped and why, whether a k-core saw the test.
+    """
+
+    train: Interactions
+    valid: Cases | None
+    test: Cases | None
+    known: Interactions
+    part: np.ndarray
+    facts: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "part", frozen(self.part))
+
+    @property
+    def users_in_train(self) -> np.ndarray:
+        """`np.diff(train.offsets) > 0`: bool [U], users whom a user embedding can know."""
+        return np.diff(self.train.offsets) > 0
+
+
+def split(
+    log: Interactions, rule: str = "leave-last-out", *, fraction: float = 0.1, n: int | None = None,
+    cut: Any = None, seed: int = 0, new_users: str = "drop",
+) -> Split:
+    """Cut a log into train, validation and test by one rule.
+
+    Rules:
+        "leave-last-out": a user's last event is the test target, the last but one validates.
+            A user with two events has no validation case, with one event no case at all.
+        "leave-last-n": the same with the last n events as one set of targets (n: default 1). A
+            user with fewer than n + 1 events stays in train, with fewer than 2n + 1 has no
+            validation case.
+        "global-time": events at or after a cut are the test. `cut` is unix seconds or an ISO
+            date, or a pair (start of validation, start of test); without it the cut leaves about
+            `fraction` of the events in the test. Validation is the last `fraction` before the
+            cut. Events at one and the same second are never parted, so day stamps give a
+            fraction only roughly. History is frozen at the cut; a user's distinct later items
+            are one relevant set.
+        "random-by-user": of each user's events, `n` or else round(fraction * events), at least
+            one, at random for the test, as many again for validation; a user keeps at least one
+            event in train. For logs without order; with order the history has later events too.
+        "none": everything trains.
+
+    Args:
+        log: what to split.
+        fraction: share of the events, in (0, 0.5).
+        n: events per user, ≥ 1.
+        cut: see "global-time".
+        seed: for "random-by-user"; the result depends on nothing else.
+        new_users: "drop" leaves users without any earlier event out of the cases (counted in
+            facts), "keep" gives them cases with an empty history.
+    Returns:
+        Split. Repeats of an item within one set of targets count once; an item that the user had
+        before is a legal target.
+    Raises:
+        ValueError: unknown rule, a rule about order on a log without it, a cut outside the log.
+    """
+    if not isinstance(log, Interactions):
+        raise wrong_type("log", "Interactions (see read_log)", log)
+    one_of("rule", rule, RULES)
+    one_of("new_users", new_users, ("drop", "keep"))
+    number("fraction", fraction, above=0, most=0.5)
+    if n is not None:
+        number("n", n, least=1, integer=True)
+    if rule.startswith("leave-last") and not log.has_order:
+        raise wrong("rule", "'random-by-user' or 'none' for a log with neither times nor order",
+                    rule)
+    facts: dict[str, Any] = {"rule": rule}
+    if rule == "none":
+        part = np.zeros(log.num_events, dtype=np.int8)
+    elif rule in ("leave-last-out", "leave-last-n"):
+        if rule == "leave-last-out" and n not in (None, 1):
+            raise wrong("n", "1 with the rule 'leave-last-out' (or take 'leave-last-n')", n)
+        facts["n"] = int(n or 1)
+        part = _last_n(log, facts["n"])
+    elif rule == "global-time":
+        part = _global_time(log, fraction, cut, facts)
+    else:
+        number("seed", seed, least=0, integer=True)
+        facts |= {"seed": int(seed)} | ({"n": int(n)} if n else {"fraction": float(fraction)})
+        part = _random_by_user(log, fraction, n, seed)
+    return _assemble(log, part, facts, new_users)
+
+
+def event_halves(log: Interactions, seed: int = 0) -> tuple[Interactions, Interactions]:
+    """`p = rng.permutation(N); log.take(p[:N // 2]), log.take(p[N // 2:])`: two disjoint halves.
+
+    For a popularity estimate that is independent of the events a model was trained on. Events
+    are halved, not users; both halves share ids and catalogue.
+    """
+    number("seed", seed, least=0, integer=True)
+    order = np.random.default_rng(seed).permutation(log.num_events)
+    half = log.num_events // 2
+    first, second = log.take(order[:half]), log.take(order[half:])
+    for name, part in (("A", first), ("B", second)):
+        part.facts["event_half"] = {"half": name, "seed": int(seed)}
+    return first, second
+
+
+def _last_n(log: Interactions, n: int) -> np.ndarray:
+    count_U = np.diff(log.offsets)
+    from_end_N = log.offsets[1:][log.user] - 1 - np.arange(log.num_events)
+    count_N = count_U[log.user]
+    part = np.zeros(log.num_events, dtype=np.int8)
+    part[(from_end_N < n) & (count_N >= n + 1)] = TEST
+    part[(from_end_N >= n) & (from_end_N < 2 * n) & (count_N >= 2 * n + 1)] = VALID
+    return part
+
+
+def _global_time(log: Interactions, fraction: float, cut: Any, facts: dict) -> np.ndarray:
+    if log.time is None:
+        raise wrong("rule", "a rule that needs no times, for the log has none", "global-time")
+    if isinstance(cut, (tuple, list)):
+        if len(cut) != 2:
+            raise wrong("cut", "a time, or (start of validation, start of test)", cut)
+        valid_cut, test_cut = (_seconds(c) for c in cut)
+        if valid_cut >= test_cut:
+            raise wrong("cut", "a start of validation before the start of test", cut)
+    else:
+        test_cut = _time_quantile(log.time, 1 - fraction) if cut is None else _seconds(cut)
+        before = log.time[log.time < test_cut]
+        if before.size == 0:
+            raise wrong("cut", "events before the start of the test", f"={test_cut}")
+        valid_cut = _time_quantile(before, 1 - fraction)
+    part = np.zeros(log.num_events, dtype=np.int8)
+    part[log.time >= valid_cut] = VALID
+    part[log.time >= test_cut] = TEST
+    facts |= {"valid_cut": int(valid_cut), "test_cut": int(test_cut)}
+    if cut is None or not isinstance(cut, (tuple, list)):
+        facts["fraction"] = float(fraction)
+    for code, name in ((TRAIN, "before the cut"), (TEST, "at or after the cut")):
+        if not (part == code).any():
+            raise wrong("cut", f"events {name}", f"={(valid_cut, test_cut)} in a log from "
+                        f"{int(log.time.min())} to {int(log.time.max())}")
+    return part
+
+
+def _time_quantile(time: np.ndarray, share: float) -> int:
+    at = min(int(np.ceil(share * time.size)), time.size - 1)
+    return int(np.partition(time, at)[at])
+
+
+def _seconds(cut: Any) -> int:
+    if isinstance(cut, str):
+        try:
+            return int(np.datetime64(cut, "s").astype(np.int64))
+        except ValueError:
+            raise wrong("cut", "unix seconds or an ISO date such as 2013-09-01", cut) from None
+    number("cut", cut)
+    return int(cut)
+
+
+def _random_by_user(log: Interactions, fraction: float, n: int | None, seed: int) -> np.ndarray:
+    key_N = np.random.default_rng(seed).random(log.num_events)
+    order = np.lexsort((key_N, log.user))
+    rank_N = np.empty(log.num_events, dtype=np.int64)
+    rank_N[order] = np.arange(log.num_events)
+    rank_N -= log.offsets[log.user]
+    count_U = np.diff(log.offsets)
+    held_U = np.full_like(count_U, n) if n else np.maximum(
+        np.rint(fraction * count_U).astype(np.int64), 1
+    )
+    held_N, count_N = held_U[log.user], count_U[log.user]
+    part = np.zeros(log.num_events, dtype=np.int8)
+    part[(rank_N < held_N) & (count_N >= held_N + 1)] = TEST
+    between = (rank_N >= held_N) & (rank_N < 2 * held_N)
+    part[between & (count_N >= 2 * held_N + 1)] = VALID
+    return part
+
+
+def _assemble(log: Interactions, part: np.ndarray, facts: dict, new_users: str) -> Split:
+    train = log.take(part == TRAIN)
+    known = log.take(part != TEST)
+    facts |= {
+        "train_events": train.num_events,
+        "valid_events": int((part == VALID).sum()),
+        "test_events": int((part == TEST).sum()),
+        "k_core_saw_test_events": "k_core" in log.facts,
+        "ties_in_time": "broken by source row" if log.time is not None else "no times",
+    }
+    keep = new_users == "keep"
+    valid = _cases(log, part, VALID, train, train, keep, facts, "valid")
+    test = _cases(log, part, TEST, known, train, keep, facts, "test")
+    for piece in (train, known):
+        piece.facts["split"] = {key: facts[key] for key in ("rule", "k_core_saw_test_events")}
+    return Split(train, valid, test, known, part, facts)
+
+
+def _cases(log, part, code, before, train, keep_new, facts, name) -> Cases | None:
+    """Cases of one part: a user's events of that part are the targets, `before` the history."""
+    held = part == code
+    if not held.any():
+        return None
+    offsets = csr_offsets(log.user[held], log.num_users)
+    users = np.flatnonzero(np.diff(offsets))
+    cases, repeats = build_cases(users, before, offsets, log.item[held], keep_new)
+    history_U = np.diff(before.offsets) > 0
+    train_U = np.diff(train.offsets) > 0
+    seen_V = np.zeros(log.num_items, dtype=bool)
+    seen_V[train.item] = True
+    facts |= {
+        f"{name}_cases": cases.num_cases,
+        f"{name}_users_without_history": int((~history_U[users]).sum()),
+        f"{name}_users_without_train": int((history_U & ~train_U)[users].sum()),
+        f"{name}_users_without_case": int(log.num_users - users.size),
+        f"{name}_repeated_targets_merged": repeats,
+        f"{name}_targets_not_in_train": int((~seen_V[cases.target_item]).sum()),
+    }
+    if code == TEST:
+        count_U = np.diff(log.offsets)
+        facts["users_with_one_event"] = int((count_U == 1).sum())
+    return cases
