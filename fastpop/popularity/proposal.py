@@ -1,0 +1,319 @@
+"""Laws from which negatives are drawn, each with the exact log of what it draws.
+
+A `Proposal` owns an integer alias table: ids depend on (seed, step, group, k) alone, and
+`log_proposal_V` is the law of that table, not of the weights it was made from (the two differ by
+about 2^-32 of a mean item). `InBatch` has a law and no table: the batch itself supplies the ids.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastpop import checks
+from fastpop.kernels.alias_draw import _cpu, reference
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_SEED = 2**64 - 1
+MAX_GROUPS = 2**32
+MAX_DRAWS = 2**33
+
+_IMPLS = {"cpu": _cpu, "reference": reference}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Proposal:
+    """A law over items that can be drawn from. Made by `uniform`, `power`, `log_uniform`,
+    `mixture` or `Proposal.from_weights`.
+
+    num_items: V.
+    log_proposal_V: float64 [V], nats; the exact law of what is drawn, -inf where never.
+    table_V2: uint32 [V, 2], rows (threshold, alias); what kernels that draw inside read.
+    name: "uniform", "popularity", "log_uniform", "mixture" or "weights".
+    parameters: what `spec` reports beside name and num_items.
+    """
+
+    num_items: int
+    log_proposal_V: np.ndarray
+    table_V2: np.ndarray
+    name: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    _tables: dict[str, "torch.Tensor"] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def from_weights(
+        cls, weights: Any, *, name: str = "weights", parameters: dict[str, Any] | None = None
+    ) -> "Proposal":
+        """weights / weights.sum() as an alias table.
+
+        weights: [V] finite numbers >= 0, not all zero. Weight 0 is never drawn; any positive
+        weight can be drawn, however small.
+        Cost: O(V) time (about 50 ns an item) and 24 bytes an item while it builds.
+        """
+        weight_V = checks.float_array("weights", weights, 1)
+        num_items = weight_V.shape[0]
+        if num_items == 0 or num_items > reference.MAX_ITEMS:
+            raise checks.wrong("weights", f"1 to {reference.MAX_ITEMS} items", weight_V)
+        if (weight_V < 0).any():
+            at = int(np.argmax(weight_V < 0))
+            raise checks.wrong("weights", "numbers >= 0", f"={weight_V[at]} at item {at}")
+        positive = np.flatnonzero(weight_V)
+        if positive.size == 0:
+            raise checks.wrong("weights", "at least one number > 0", "=all zeros")
+        if positive.size == 1:
+            table_V2 = reference.single_item_table(num_items, int(positive[0]))
+        else:
+            table_V2 = _cpu.build(reference.integer_mass(weight_V))
+        log_proposal_V = reference.law_of(table_V2)
+        table_V2.flags.writeable = False
+        log_proposal_V.flags.writeable = False
+        made = {"weights_sha256": digest(weight_V)} if parameters is None else parameters
+        return cls(num_items, log_proposal_V, table_V2, name, made)
+
+    def sample(
+        self, seed: int, step: int, shape: int | tuple[int, ...], group: int = 0, *,
+        impl: str = "cpu",
+    ) -> np.ndarray:
+        """rng.choice(V, size=shape, p=exp(log_proposal_V)), drawn by counter.
+
+        seed, step: integers in [0, 2^64). shape: K or (K,) draws K ids of group `group`; (G, K)
+        draws groups group .. group+G-1, row by row what each group draws alone.
+        impl: "cpu" (C++, all OpenMP threads, no GIL) or "reference" (numpy); the same ids.
+        Returns: int64 of that shape. A longer draw starts with the shorter one's ids.
+        Cost: one Philox block for two ids; no state, nothing stored.
+        """
+        checks.one_of("impl", impl, _IMPLS)
+        size = (shape,) if isinstance(shape, (int, np.integer)) else shape
+        if not isinstance(size, tuple) or len(size) not in (1, 2):
+            raise checks.wrong("shape", "K, (K,) or (G, K)", shape)
+        num_groups, num_draws = (1, size[0]) if len(size) == 1 else size
+        check_counters(seed, step, group, num_groups, num_draws)
+        id_GK = _IMPLS[impl].draw(
+            self.table_V2, int(seed), int(step), int(group), int(num_groups), int(num_draws)
+        )
+        return id_GK.reshape(size)
+
+    def log_q(self, ids: Any) -> np.ndarray:
+        """log_proposal_V[ids], ids checked: float64 of the same shape, nats."""
+        return _log_q(self, ids)
+
+    def table_on(self, device: Any) -> "torch.Tensor":
+        """table_V2 as torch int32 [V, 2] (the same bits) on a device; kept after the first call."""
+        import torch
+
+        key = str(torch.device(device))
+        if key not in self._tables:
+            self._tables[key] = torch.tensor(self.table_V2.view(np.int32), device=device)
+        return self._tables[key]
+
+    def spec(self) -> dict[str, Any]:
+        """What this law is, as JSON can hold it: name, number of items, parameters, and a digest
+        of the counts it came from, so that a resumed run can tell whether it has the same one."""
+        return {"name": self.name, "num_items": self.num_items, **self.parameters}
+
+    def __repr__(self) -> str:
+        return f"Proposal({self.name!r}, num_items={self.num_items})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class InBatch:
+    """The law of in-batch negatives: the positives of the other rows, q(i) = counts / counts.sum().
+
+    Rows come from training events, so an item stands in a slot with its share of those events. Each
+    row excludes its own slot, not other rows' equal ids; that is the loss's work.
+
+    num_items: V. log_proposal_V: float64 [V], nats; -inf for items without training events.
+    """
+
+    num_items: int
+    log_proposal_V: np.ndarray
+    name: str = "in_batch"
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_counts(cls, counts: Any) -> "InBatch":
+        """counts: [V] training events of each item (the same weights that draw the batches)."""
+        count_V = check_counts(counts)
+        with np.errstate(divide="ignore"):
+            log_proposal_V = np.log(count_V / count_V.sum())
+        log_proposal_V.flags.writeable = False
+        return cls(
+            count_V.shape[0], log_proposal_V, parameters={"counts_sha256": digest(count_V)}
+        )
+
+    def sample(self, *_args: Any, **_kwargs: Any) -> np.ndarray:
+        """Always raises: the ids are the positives of the batch."""
+        raise TypeError(
+            "proposal: expected one that draws ids; got in_batch, whose candidates are the "
+            "positives of the batch (give pos_id as neg_id and take log_proposal_V from here)"
+        )
+
+    def log_q(self, ids: Any) -> np.ndarray:
+        """log_proposal_V[ids], ids checked: float64 of the same shape, nats."""
+        return _log_q(self, ids)
+
+    def spec(self) -> dict[str, Any]:
+        """Name, number of items and a digest of the counts, as JSON can hold them."""
+        return {"name": self.name, "num_items": self.num_items, **self.parameters}
+
+    def __repr__(self) -> str:
+        return f"InBatch(num_items={self.num_items})"
+
+
+def uniform(num_items: int) -> Proposal:
+    """q(i) = 1 / num_items."""
+    checks.number("num_items", num_items, least=1, most=reference.MAX_ITEMS, integer=True)
+    return Proposal.from_weights(np.ones(int(num_items)), name="uniform", parameters={})
+
+
+def power(counts: Any, alpha: float = 1.0) -> Proposal:
+    """q(i) = counts[i]**alpha / sum(counts**alpha); an item without events is never drawn.
+
+    alpha = 0 is uniform over the items that have events, 1 is popularity, 0.75 word2vec's choice.
+    """
+    count_V = check_counts(counts)
+    checks.number("alpha", alpha)
+    # Relative to the largest log weight, so that no alpha overflows.
+    seen = count_V > 0
+    log_weight = alpha * np.log(count_V[seen])
+    weight_V = np.zeros_like(count_V)
+    weight_V[seen] = np.exp(log_weight - log_weight.max())
+    parameters = {"alpha": float(alpha), "counts_sha256": digest(count_V)}
+    return Proposal.from_weights(weight_V, name="popularity", parameters=parameters)
+
+
+def log_uniform(counts: Any) -> Proposal:
+    """q(rank r) = log((r+2)/(r+1)) / log(V+1), r = 0 for the item with the most training events.
+
+    The law of TensorFlow's log-uniform candidate sampler over ranks taken here, from training
+    counts (ties by id), so that ids need no popularity order. Items without events can be drawn.
+    """
+    count_V = check_counts(counts)
+    order = np.argsort(-count_V, kind="stable")
+    weight_V = np.empty_like(count_V)
+    weight_V[order] = np.log1p(1.0 / np.arange(1.0, count_V.shape[0] + 1.0))
+    parameters = {"counts_sha256": digest(count_V)}
+    return Proposal.from_weights(weight_V, name="log_uniform", parameters=parameters)
+
+
+def mixture(parts: list[tuple[Proposal, float]]) -> Proposal:
+    """q = sum of weight * q_part, as one table with the mixture's true law.
+
+    Each negative comes from part j with chance weight_j / sum. The correction for a sample from
+    several laws is log of this mixture; correcting each negative by its own part is wrong.
+    """
+    if not isinstance(parts, (list, tuple)) or not parts:
+        raise checks.wrong("parts", "a list of (proposal, weight)", parts)
+    law_V = np.zeros(1)
+    described = []
+    total = 0.0
+    for at, part in enumerate(parts):
+        if not isinstance(part, (list, tuple)) or len(part) != 2:
+            raise checks.wrong(f"parts[{at}]", "(proposal, weight)", part)
+        proposal, weight = part
+        if not isinstance(proposal, Proposal):
+            raise checks.wrong_type(
+                f"parts[{at}]", "a Proposal that draws (for in-batch see slot_law)", proposal
+            )
+        checks.number(f"parts[{at}] weight", weight, above=0)
+        if at and proposal.num_items != law_V.shape[0]:
+            raise checks.wrong(f"parts[{at}]", f"{law_V.shape[0]} items", proposal.num_items)
+        law_V = law_V + weight * np.exp(proposal.log_proposal_V)
+        total += weight
+        described.append({**proposal.spec(), "weight": float(weight)})
+    for part_spec in described:
+        part_spec["weight"] /= total
+    return Proposal.from_weights(law_V, name="mixture", parameters={"parts": described})
+
+
+def slot_law(
+    in_batch: InBatch, proposal: Proposal, batch_size: int, num_negatives: int
+) -> np.ndarray:
+    """log(((B-1) p + K q) / (B-1+K)): what a candidate slot holds when each row sees the other B-1
+    positives of its batch and K negatives drawn from `proposal`.
+
+    Returns: float64 [V], nats; -inf where both laws are 0. Log Q correction for that candidate
+    set uses this one law for every slot (Yang et al. 2020, mixed negative sampling).
+    """
+    if not isinstance(in_batch, InBatch):
+        raise checks.wrong_type("in_batch", "an InBatch", in_batch)
+    if not isinstance(proposal, Proposal):
+        raise checks.wrong_type("proposal", "a Proposal that draws", proposal)
+    if proposal.num_items != in_batch.num_items:
+        raise checks.wrong("proposal", f"{in_batch.num_items} items", proposal.num_items)
+    checks.number("batch_size", batch_size, least=1, integer=True)
+    checks.number("num_negatives", num_negatives, least=0, integer=True)
+    others = int(batch_size) - 1
+    slots = others + int(num_negatives)
+    if slots == 0:
+        raise checks.wrong("num_negatives", "at least one candidate beside the positive", 0)
+    law_V = others * np.exp(in_batch.log_proposal_V)
+    law_V += int(num_negatives) * np.exp(proposal.log_proposal_V)
+    with np.errstate(divide="ignore"):
+        return np.log(law_V / slots)
+
+
+PROPOSALS = ("uniform", "popularity", "log_uniform", "in_batch", "mixture")
+
+
+def proposal_from_name(
+    name: str, counts: Any, *, alpha: float = 1.0, uniform_share: float = 0.5
+) -> Proposal | InBatch:
+    """The proposal that a configuration names, from training counts [V].
+
+    "uniform" | "popularity" (counts**alpha) | "log_uniform" | "in_batch" | "mixture" (uniform with
+    chance `uniform_share`, else counts**alpha: every item can be drawn, the head still often).
+    """
+    checks.one_of("proposal", name, PROPOSALS)
+    if name == "uniform":
+        return uniform(check_counts(counts).shape[0])
+    if name == "popularity":
+        return power(counts, alpha)
+    if name == "log_uniform":
+        return log_uniform(counts)
+    if name == "in_batch":
+        return InBatch.from_counts(counts)
+    checks.number("uniform_share", uniform_share, above=0, most=1)
+    popular = power(counts, alpha)
+    if uniform_share == 1:
+        return mixture([(uniform(popular.num_items), 1.0)])
+    return mixture([(uniform(popular.num_items), uniform_share), (popular, 1 - uniform_share)])
+
+
+def check_counts(counts: Any) -> np.ndarray:
+    """float64 [V] counts: finite, >= 0, not all zero."""
+    count_V = checks.float_array("counts", counts, 1)
+    if count_V.shape[0] == 0:
+        raise checks.wrong("counts", "at least one item", count_V)
+    if (count_V < 0).any():
+        at = int(np.argmax(count_V < 0))
+        raise checks.wrong("counts", "numbers >= 0", f"={count_V[at]} at item {at}")
+    if not count_V.any():
+        raise checks.wrong("counts", "at least one event", f"={count_V.shape[0]} items, all zero")
+    return count_V
+
+
+def check_counters(seed: int, step: int, group: int, num_groups: int, num_draws: int) -> None:
+    """What the Philox counter can hold: a wrap would repeat draws without a word."""
+    checks.number("seed", seed, least=0, most=MAX_SEED, integer=True)
+    checks.number("step", step, least=0, most=MAX_SEED, integer=True)
+    checks.number("group", group, least=0, most=MAX_GROUPS - 1, integer=True)
+    checks.number("number of draws", num_draws, least=0, most=MAX_DRAWS, integer=True)
+    most = MAX_GROUPS - int(group)
+    checks.number("number of groups", num_groups, least=0, most=most, integer=True)
+
+
+def digest(array: np.ndarray) -> str:
+    """The first 16 hex digits of the array's SHA-256."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def _log_q(proposal: Proposal | InBatch, ids: Any) -> np.ndarray:
+    index = np.asarray(ids)
+    if index.dtype.kind not in "iu":
+        raise checks.wrong_type("ids", "integers", index)
+    checks.ids_in_range("ids", index, proposal.num_items)
+    return proposal.log_proposal_V[index]
