@@ -1,0 +1,27 @@
+"""Exact full ranking, popularity bias of the lists, paired comparisons, baselines.
+
+`evaluate(score, cases)` takes any callable that scores a slice of cases, so a model, a baseline or
+somebody else's matrix are measured by one rule.
+"""
+
+from fastpop.evaluation.baselines import (
+    ease_scorer,
+    item_mean_scorer,
+    markov_scorer,
+    popularity_scorer,
+)
+from fastpop.evaluation.paired import (
+    PairedInterval,
+    compare_paired,
+    mean_interval,
+    paired_over_seeds,
+)
+from fastpop.evaluation.popularity_bias import gini, item_groups, lorenz_curve
+from fastpop.evaluation.ranking import evaluate
+from fastpop.evaluation.result import Evaluation
+
+__all__ = [
+    "Evaluation", "PairedInterval", "compare_paired", "ease_scorer", "evaluate", "gini",
+    "item_groups", "item_mean_scorer", "lorenz_curve", "markov_scorer", "mean_interval",
+    "paired_over_seeds", "popularity_scorer",
+]

@@ -75,6 +75,16 @@ def top_items(
     return item_id, score
 
 
+def best_columns(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """torch.topk(score, k) with equal scores in order of column: (column [B, k], score [B, k]).
+
+    For scores that exist already, [B, V], free of NaN, k <= V. Which -inf columns fill a row that
+    has fewer than k others is left open.
+    """
+    checks.number("k", k, least=1, most=score.shape[1], integer=True)
+    return reference.select(score, k)
+
+
 def _check_matrix(argument: str, value: Any, expected: tuple[int | str, ...]) -> None:
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise checks.wrong_type(argument, "a floating point torch tensor", value)

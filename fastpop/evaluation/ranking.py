@@ -1,0 +1,334 @@
+"""Exact full ranking in chunks: every item is scored, users x items never exist."""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastpop import checks
+from fastpop.evaluation import popularity_bias
+from fastpop.evaluation.popularity_bias import GROUPS
+from fastpop.evaluation.result import Evaluation, weighted_mean
+from fastpop.ops.top_items import best_columns
+
+Score = Callable[[slice], Any]
+
+# A float32 score, its masked copy, the exponentials of the NLL, three masks, rounded up.
+_BYTES_PER_SCORE = 24
+
+
+def evaluate(
+    score: Score, cases: Any, *, counts: Any = None, ks: Sequence[int] = (10, 20),
+    mask_seen: bool | None = None, candidates: tuple[Any, Any] | None = None,
+    weight: Any = None, logits: bool = True, num_items: int | None = None,
+    chunk_size: int | None = None, memory_limit: int = 256 << 20, device: str = "cpu",
+) -> Evaluation:
+    """Rank every item for every case and average the usual metrics.
+
+    With a case's relevant set T (distinct targets) and the rankable items N outside T, the j-th
+    best target stands at  position_j = j + #{i in N: s_i > s} + #{i in N: s_i = s} / 2,
+    which for one target is 1 + #greater + #ties/2. A target is hit at k when position <= k.
+
+    Args:
+        score: called with slices of case numbers; returns [b, V] real scores, torch or numpy.
+            -inf says "never"; NaN and +inf are errors.
+        cases: Cases (history_offsets, history_item, target_offsets, target_item); each case has
+            at least one target.
+        counts: [V] training popularity counts. None leaves out head/mid/tail and popularity bias.
+        ks: list lengths, >= 1. Lists are short where fewer items can be ranked.
+        mask_seen: leave a case's history out of the ranking, but for the targets. None: True,
+            and False when `candidates` are given. False also splits metrics into targets that
+            repeat the history and new ones.
+        candidates: (offsets [C+1], item [M]): rank only these items, and the targets, per case.
+        weight: [C] >= 0, weights of the cases in every mean. None: ones.
+        logits: False for scores that are no logits: no NLL.
+        num_items: V; None takes cases.num_items.
+        chunk_size: cases scored at once. None: as many as fit memory_limit (bytes).
+        device: where ranking happens; scores are moved there.
+    Returns:
+        Evaluation. NLL and perplexity are over the unmasked catalogue, mean over target events.
+    Raises:
+        ValueError: wrong shape, a case without target, NaN or +inf scores (names the case).
+    Cost: O(C V) per distinct target slot (a sort per case instead where targets are many);
+        memory_limit bytes beyond the inputs and O(C) results.
+    Source: metric definitions and their sources are in docs/metrics.md.
+    """
+    num_items = cases.num_items if num_items is None else num_items
+    checks.number("num_items", num_items, least=1, integer=True)
+    ks = tuple(sorted(set(ks)))
+    if not ks:
+        raise checks.wrong("ks", "at least one k", ks)
+    for k in ks:
+        checks.number("ks", k, least=1, integer=True)
+    num_cases = int(cases.num_cases)
+    if num_cases == 0:
+        raise checks.wrong("cases", "at least one case", "=none")
+    history = _csr("cases.history", cases.history_offsets, cases.history_item, num_cases, num_items)
+    target = _csr("cases.target", cases.target_offsets, cases.target_item, num_cases, num_items)
+    if (np.diff(target[0]) == 0).any():
+        case = int((np.diff(target[0]) == 0).argmax())
+        raise checks.wrong("cases", "at least one target in every case", f"=none in case {case}")
+    allowed = None
+    if candidates is not None:
+        allowed = _csr("candidates", candidates[0], candidates[1], num_cases, num_items)
+    if mask_seen is None:
+        mask_seen = candidates is None
+    counts_V = None if counts is None else popularity_bias.check_counts(counts, num_items)
+    weight_C = np.ones(num_cases)
+    if weight is not None:
+        weight_C = checks.float_array("weight", weight, 1)
+        checks.shape("weight", weight_C, (num_cases,))
+        if (weight_C < 0).any() or weight_C.sum() == 0:
+            raise checks.wrong("weight", "numbers >= 0, not all zero", weight_C)
+    if chunk_size is None:
+        chunk_size = max(1, int(memory_limit) // (_BYTES_PER_SCORE * num_items))
+    checks.number("chunk_size", chunk_size, least=1, integer=True)
+
+    # Distinct (case, item) pairs for ranking; the events themselves, repeats and all, for NLL.
+    event_case = np.repeat(np.arange(num_cases), np.diff(target[0]))
+    pair = np.unique(event_case * num_items + target[1])
+    pair_case, pair_item = pair // num_items, pair % num_items
+    pair_offsets = np.searchsorted(pair_case, np.arange(num_cases + 1))
+
+    ahead = np.empty(len(pair))
+    others = np.empty(num_cases)
+    event_nll = np.empty(len(event_case))
+    top = np.empty((num_cases, min(ks[-1], num_items)), np.int64)
+    for start in range(0, num_cases, chunk_size):
+        stop = min(start + chunk_size, num_cases)
+        score_BV = _scores(score(slice(start, stop)), start, stop, num_items, device)
+        _, row, item = _rows((pair_offsets, pair_item), start, stop, device)
+        rankable_BV = _rankable(
+            score_BV, history if mask_seen else None, allowed, row, item, start, stop
+        )
+        top[start:stop] = _top(score_BV, rankable_BV, top.shape[1])
+        rankable_BV[row, item] = False
+        others[start:stop] = rankable_BV.sum(1).cpu().numpy()
+        ahead[pair_offsets[start] : pair_offsets[stop]] = (
+            _ahead(score_BV, rankable_BV, row, score_BV[row, item]).cpu().numpy()
+        )
+        if logits:
+            places, row, item = _rows(target, start, stop, device)
+            event_nll[places] = _nll(score_BV, row, item).cpu().numpy()
+
+    per_case = _metrics(pair_case, ahead, num_cases, ks)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        missed = np.bincount(pair_case, ahead, num_cases) / np.diff(pair_offsets)
+        per_case["auc"] = np.where(others > 0, 1 - missed / others, np.nan)
+    events = {"nll": np.diff(target[0])}
+    if logits:
+        per_case["nll"] = np.bincount(event_case, event_nll, num_cases) / events["nll"]
+
+    shares: dict[str, float] = {}
+    parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # name -> members among pairs, events
+    if counts_V is not None:
+        group_V = popularity_bias.item_groups(counts_V)
+        for number, name in enumerate(GROUPS):
+            parts[name] = group_V[pair_item] == number, group_V[target[1]] == number
+    if not mask_seen:
+        seen = np.repeat(np.arange(num_cases), np.diff(history[0])) * num_items + history[1]
+        repeat = np.isin(pair, seen), np.isin(event_case * num_items + target[1], seen)
+        parts["repeat"], parts["new"] = repeat, (~repeat[0], ~repeat[1])
+    for name, (of_pairs, of_events) in parts.items():
+        part = _metrics(pair_case[of_pairs], ahead[of_pairs], num_cases, ks)
+        for k in ks:
+            per_case[f"recall_{name}@{k}"] = part[f"recall@{k}"]
+            per_case[f"ndcg_{name}@{k}"] = part[f"ndcg@{k}"]
+        event_weight = weight_C[event_case]
+        shares[f"target_share_{name}"] = float(
+            (event_weight * of_events).sum() / event_weight.sum()
+        )
+        if logits and name in ("repeat", "new"):
+            size = np.bincount(event_case[of_events], minlength=num_cases)
+            total = np.bincount(event_case[of_events], event_nll[of_events], num_cases)
+            events[f"nll_{name}"] = size
+            per_case[f"nll_{name}"] = _ratio(total, size)
+
+    exposure, catalogue = {}, {}
+    for k in ks:
+        exposure[k] = popularity_bias.exposure_counts(top[:, :k], num_items)
+        catalogue[f"coverage@{k}"] = popularity_bias.coverage(exposure[k])
+        if exposure[k].any():
+            catalogue[f"gini@{k}"] = popularity_bias.gini(exposure[k])
+        if counts_V is not None:
+            per_case[f"arp@{k}"] = popularity_bias.average_popularity(top[:, :k], counts_V)
+            per_case[f"aplt@{k}"] = popularity_bias.long_tail_share(top[:, :k], counts_V)
+            per_case[f"novelty@{k}"] = popularity_bias.novelty(top[:, :k], counts_V)
+            catalogue[f"popularity_correlation@{k}"] = popularity_bias.popularity_correlation(
+                exposure[k], counts_V
+            )
+
+    metrics = {
+        name: weighted_mean(value, weight_C * events.get(name, 1))
+        for name, value in per_case.items()
+    }
+    if logits:
+        metrics["perplexity"] = math.exp(metrics["nll"]) if metrics["nll"] < 709 else math.inf
+    metrics |= catalogue | shares
+    return Evaluation(
+        metrics=metrics, per_case=per_case, ks=ks, events=events, case_weight=weight_C,
+        exposure=exposure, cases_key=_key(num_items, target),
+        rule=_rule(num_items, mask_seen, allowed is not None, logits, counts_V is not None),
+    )
+
+
+def _metrics(
+    case: np.ndarray, ahead: np.ndarray, num_cases: int, ks: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Per-case values from `ahead`, the non-relevant items before each target (ties by halves)."""
+    order = np.lexsort((ahead, case))
+    case, ahead = case[order], ahead[order]
+    size = np.bincount(case, minlength=num_cases)
+    first = np.cumsum(size) - size
+    nth = np.arange(len(case)) - first[case] + 1  # 1 for the best target of its case
+    position = nth + ahead
+    best = np.full(num_cases, np.nan)
+    best[case[nth == 1]] = position[nth == 1]
+    gain = 1 / np.log2(1 + position)
+    ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(2 + np.arange(size.max(initial=0))))])
+    none = size == 0
+    out: dict[str, np.ndarray] = {}
+    for k in ks:
+        hit = position <= k
+
+        def total(value: np.ndarray, hit: np.ndarray = hit) -> np.ndarray:
+            return np.bincount(case[hit], value[hit], num_cases)
+
+        hits = total(np.ones(len(case)))
+        short = np.minimum(size, k)
+        out[f"hr@{k}"] = np.where(none, np.nan, hits > 0)
+        out[f"recall@{k}"] = _ratio(hits, size)
+        out[f"precision@{k}"] = np.where(none, np.nan, hits / k)
+        out[f"ndcg@{k}"] = _ratio(total(gain), ideal[short])
+        out[f"mrr@{k}"] = np.where(none, np.nan, np.where(best <= k, 1 / best, 0.0))
+        out[f"map@{k}"] = _ratio(total(nth / position), short)
+    out["rank"] = best
+    return out
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+
+
+def _ahead(score_BV: Tensor, other_BV: Tensor, row: Tensor, own: Tensor) -> Tensor:
+    """For each target: non-relevant items with a greater score, plus half of those that tie."""
+    if len(row) > 16 * len(score_BV):
+        # Many targets a case: sort each row once. No score is +inf, so what is left out goes last.
+        sorted_BV = score_BV.masked_fill(~other_BV, torch.inf).sort(1).values
+        size_B = other_BV.sum(1)
+        out = torch.empty(len(row), dtype=torch.float64, device=row.device)
+        edges = torch.searchsorted(row, torch.arange(len(score_BV) + 1, device=row.device)).tolist()
+        for b, place in enumerate(map(slice, edges, edges[1:])):
+            line = sorted_BV[b, : size_B[b]].contiguous()
+            low = torch.searchsorted(line, own[place].contiguous())
+            high = torch.searchsorted(line, own[place].contiguous(), right=True)
+            out[place] = (size_B[b] - high).double() + (high - low).double() / 2
+        return out
+    out = torch.empty(len(row), dtype=torch.float64, device=row.device)
+    # The n-th targets of all cases together: [b, V] work at a time.
+    first = torch.searchsorted(row, row)
+    nth = torch.arange(len(row), device=row.device) - first
+    for n in range(int(nth.max()) + 1):
+        chosen = (nth == n).nonzero()[:, 0]
+        rows = row[chosen]
+        whole = len(rows) == len(score_BV)
+        score = score_BV if whole else score_BV[rows]
+        other = other_BV if whole else other_BV[rows]
+        mine = own[chosen, None]
+        greater = ((score > mine) & other).sum(1)
+        ties = ((score == mine) & other).sum(1)
+        out[chosen] = greater.double() + ties.double() / 2
+    return out
+
+
+def _nll(score_BV: Tensor, row: Tensor, item: Tensor) -> Tensor:
+    """logsumexp(scores) - own score, nats; +inf for a target that the scores rule out."""
+    lse_B = torch.logsumexp(score_BV, dim=1).double()
+    own = score_BV[row, item].double()
+    return torch.where(own == -torch.inf, torch.inf, lse_B[row] - own)
+
+
+def _top(score_BV: Tensor, rankable_BV: Tensor, k: int) -> np.ndarray:
+    item_id, best = best_columns(score_BV.masked_fill(~rankable_BV, -torch.inf), k)
+    return item_id.masked_fill_(best == -torch.inf, -1).cpu().numpy()
+
+
+def _rankable(
+    score_BV: Tensor, seen: Any, allowed: Any, row: Tensor, item: Tensor, start: int, stop: int
+) -> Tensor:
+    """True where an item takes part in the ranking of a case; targets always do."""
+    rankable_BV = torch.full(score_BV.shape, allowed is None, device=score_BV.device)
+    if allowed is not None:
+        _, rows, items = _rows(allowed, start, stop, score_BV.device)
+        rankable_BV[rows, items] = True
+    if seen is not None:
+        _, rows, items = _rows(seen, start, stop, score_BV.device)
+        rankable_BV[rows, items] = False
+    rankable_BV[row, item] = True
+    return rankable_BV
+
+
+def _scores(got: Any, start: int, stop: int, num_items: int, device: Any) -> Tensor:
+    """[b, V] float32 or float64 on `device`, free of NaN and +inf."""
+    if not isinstance(got, (Tensor, np.ndarray)):
+        raise checks.wrong_type("score(slice)", "a torch tensor or numpy array", got)
+    checks.shape("score(slice)", got, (stop - start, num_items))
+    score_BV = torch.as_tensor(got).detach().to(device)
+    if score_BV.dtype not in (torch.float32, torch.float64):
+        half = score_BV.dtype in (torch.float16, torch.bfloat16)
+        score_BV = score_BV.to(torch.float32 if half else torch.float64)
+    largest_B = score_BV.amax(1)  # NaN wins
+    bad = (largest_B.isnan() | (largest_B == torch.inf)).nonzero()
+    if bad.shape[0]:
+        row = int(bad[0, 0])
+        got = f"={largest_B[row].item()} in case {start + row}"
+        raise checks.wrong("score(slice)", "real numbers or -inf", got)
+    return score_BV
+
+
+def _csr(
+    argument: str, offsets: Any, item: Any, num_cases: int, num_items: int
+) -> tuple[np.ndarray, np.ndarray]:
+    offsets, item = np.asarray(offsets), np.asarray(item)
+    if offsets.dtype.kind not in "iu" or item.dtype.kind not in "iu":
+        raise checks.wrong_type(argument, "integer offsets and items", item)
+    checks.shape(f"{argument} offsets", offsets, (num_cases + 1,))
+    if offsets[0] != 0 or offsets[-1] != len(item) or (np.diff(offsets) < 0).any():
+        raise checks.wrong(f"{argument} offsets", f"non-decreasing from 0 to {len(item)}", offsets)
+    checks.ids_in_range(f"{argument} items", item, num_items)
+    return offsets.astype(np.int64), item.astype(np.int64)
+
+
+def _rows(
+    csr: tuple[np.ndarray, np.ndarray], start: int, stop: int, device: Any
+) -> tuple[slice, Tensor, Tensor]:
+    """(places in the flat array, row within the chunk, item) of the cases start..stop."""
+    offsets, item = csr[0][start : stop + 1], csr[1]
+    places = slice(int(offsets[0]), int(offsets[-1]))
+    row = np.repeat(np.arange(stop - start), np.diff(offsets))
+    return places, torch.as_tensor(row, device=device), torch.as_tensor(item[places], device=device)
+
+
+def _key(num_items: int, target: tuple[np.ndarray, np.ndarray]) -> str:
+    digest = hashlib.blake2b(str(num_items).encode(), digest_size=16)
+    for part in target:
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
+
+
+def _rule(num_items: int, mask_seen: bool, listed: bool, logits: bool, grouped: bool) -> str:
+    words = [
+        "ranking of the given candidates and the targets" if listed
+        else f"full ranking of {num_items:,} items",
+        "seen items masked except the targets" if mask_seen else "seen items not masked",
+        "position = 1 + greater + ties/2 among non-relevant items",
+    ]
+    if logits:
+        words.append("NLL over the unmasked catalogue, mean over target events, nats")
+    if grouped:
+        words.append("head/mid/tail = items with the first 20/next 60/last 20 % of training events")
+    return "; ".join(words)

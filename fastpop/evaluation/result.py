@@ -1,0 +1,82 @@
+"""What an evaluation gives back: means, and the values of each case behind them."""
+
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` found. Definitions: docs/metrics.md.
+
+    metrics: name -> mean over cases (NLL: over target events).
+    per_case: name -> float64 [C]; NaN where a case has no value (no tail target, say).
+    rule: how it was ranked and masked, in words; print it with every number.
+    events: name -> target events of each case, for the metrics that are means over events.
+    case_weight: [C], ones unless given.
+    exposure: k -> int64 [V], how many top-k slots each item got.
+    cases_key: equal for equal cases; runs are paired only then.
+    """
+
+    metrics: dict[str, float]
+    per_case: dict[str, np.ndarray]
+    rule: str
+    ks: tuple[int, ...]
+    events: dict[str, np.ndarray]
+    case_weight: np.ndarray
+    exposure: dict[int, np.ndarray]
+    cases_key: str
+
+    @property
+    def num_cases(self) -> int:
+        return len(self.case_weight)
+
+    @property
+    def num_events(self) -> int:
+        return int(self.events["nll"].sum())
+
+    def weight_of(self, name: str) -> np.ndarray:
+        """[C] weights whose weighted mean of per_case[name] is metrics[name]."""
+        return self.case_weight * self.events.get(name, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain and small: the means and the rule, without the per-case values."""
+        return {
+            "metrics": dict(self.metrics),
+            "rule": self.rule,
+            "ks": list(self.ks),
+            "num_cases": self.num_cases,
+            "num_events": self.num_events,
+        }
+
+    def table(self) -> str:
+        """Fixed width, at most 80 columns: one row a metric, one column a k."""
+        stems = dict.fromkeys(n.split("@")[0] for n in self.metrics if "@" in n)
+        lines = [f"{'':24}" + "".join(f"{f'@{k}':>11}" for k in self.ks)]
+        for stem in stems:
+            cells = (self.metrics.get(f"{stem}@{k}") for k in self.ks)
+            lines.append(f"{stem:24}" + "".join(_cell(x) for x in cells))
+        lines.append("")
+        for name, value in self.metrics.items():
+            if "@" not in name:
+                lines.append(f"{name:24}" + _cell(value))
+        lines.append("")
+        size = f"{self.num_cases:,} cases, {self.num_events:,} target events. "
+        lines += textwrap.wrap(size + self.rule, 78)
+        return "\n".join(lines)
+
+
+def weighted_mean(value_C: np.ndarray, weight_C: np.ndarray) -> float:
+    """Mean over the cases that have a value; NaN if none has."""
+    there = ~np.isnan(value_C) & (weight_C > 0)
+    if not there.any():
+        return float("nan")
+    return float((value_C[there] * weight_C[there]).sum() / weight_C[there].sum())
+
+
+def _cell(value: float | None) -> str:
+    if value is None or np.isnan(value):
+        return f"{'-':>11}"
+    return f"{value:>11.4f}" if abs(value) < 1e4 else f"{value:>11.4g}"
