@@ -1,0 +1,76 @@
+"""Label permutations reduced to the few numbers that permutation tests need."""
+
+from typing import Any, Literal
+
+import numpy as np
+
+from fastpop import checks
+from fastpop.kernels.permutation import reference
+
+Null = Literal["label", "stratified", "sign"]
+
+
+def permutation(
+    labels: Any, items: Any, num_permutations: int, *, seed: int = 0, null: Null = "label",
+    strata: Any = None, first: int = 0, impl: str = "auto", threads: int | None = None,
+) -> np.ndarray:
+    """numpy: stack([permuted(labels, k) @ items for k in range(first, first + P)])
+
+    A linear statistic xᵀy or a quadratic one yᵀ Z M Zᵀ y of permuted labels y is a function of
+    the projections yᵀZ, so several statistics, and several models, can share permutations: the
+    k-th permutation depends on (seed, k) and on the labels and strata, on nothing else.
+
+    Args:
+        labels: [V] real, what is permuted over items.
+        items: [V, R] real, one row an item.
+        num_permutations: P >= 0.
+        seed: integer >= 0 of the counter-based stream.
+        null: "label" permutes over all items, "stratified" within `strata`, "sign" multiplies
+            each label by a random sign.
+        strata: [V] integers, for "stratified" only.
+        first: index of the first permutation, so that a run can be continued.
+        impl: "auto" (numba), "numba" or "reference" (numpy, for reading and tests).
+        threads: worker threads of numba, all cores by default; the result is bitwise the same.
+    Returns:
+        [P, R] float64.
+    Raises:
+        ValueError, TypeError: says the argument, the expected and the got.
+        NotImplementedError: a named impl cannot take these inputs; says why.
+    Cost a permutation: 2*m*R FLOPs, m = items that do not carry the most common label
+        (V / 2 for "sign"); memory 8*V*R bytes and, per thread, 16 to 256 permutations of V codes
+        of 1, 2 or 4 bytes.
+    """
+    label_V = checks.float_array("labels", labels, 1)
+    item_VR = checks.float_array("items", items, 2)
+    checks.shape("items", item_VR, (len(label_V), "R"))
+    if len(label_V) < 2:
+        raise checks.wrong("labels", "at least 2 items", label_V)
+    checks.number("num_permutations", num_permutations, least=0, integer=True)
+    checks.number("seed", seed, least=0, integer=True)
+    checks.number("first", first, least=0, integer=True)
+    checks.one_of("null", null, ("label", "stratified", "sign"))
+    checks.one_of("impl", impl, ("auto", "numba", "reference"))
+    if threads is not None:
+        checks.number("threads", threads, least=1, integer=True)
+    stratum_V = None
+    if (null == "stratified") != (strata is not None):
+        raise checks.wrong("strata", "integers [V] with null='stratified', and only there", strata)
+    if strata is not None:
+        stratum_V = np.asarray(strata)
+        if stratum_V.dtype.kind not in "iu":
+            raise checks.wrong_type("strata", "integers [V]", stratum_V)
+        checks.shape("strata", stratum_V, (len(label_V),))
+
+    if impl == "reference":
+        kernel = reference
+    else:
+        from fastpop.kernels.permutation import _numba
+
+        kernel = _numba
+    reason = kernel.unsupported(label_V, item_VR, stratum_V, null, num_permutations)
+    if reason is not None:
+        raise NotImplementedError(f"permutation: impl={impl!r} does not take {reason}")
+    return kernel.forward(
+        label_V, item_VR, int(num_permutations), int(seed), stratum_V=stratum_V, null=null,
+        first=int(first), threads=threads,
+    )
