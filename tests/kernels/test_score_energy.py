@@ -1,0 +1,208 @@
+"""Gram and tiled energies against the dense definition in long double."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from fastpop.kernels.score_energy.reference import gram_spectrum
+from helpers_scores import dense_energies
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastpop.ops.score_energy import GramStream, score_energy, streamed_score_energy
+
+NAMES = ("total", "direction", "shared", "heterogeneous", "slope_mean", "slope_std")
+
+
+def problem(seed=0, contexts=40, items=31, dim=5):
+    rng = np.random.default_rng(seed)
+    prior = rng.dirichlet(np.full(items, 0.4)) + 1e-6
+    return {
+        "query": rng.standard_normal((contexts, dim)) + 0.3,
+        "items": rng.standard_normal((items, dim)),
+        "log_prior": np.log(prior / prior.sum()),
+        "bias": rng.standard_normal(items),
+        "scale": 1.7,
+        "weight": rng.random(contexts) * (rng.random(contexts) < 0.8),
+    }
+
+
+def ours(p, **change):
+    p = {**p, **change}
+    return score_energy(p["query"], p["items"], p["log_prior"], bias=p["bias"], scale=p["scale"],
+                        context_weight=p["weight"], centring=p.get("centring", "uniform"))
+
+
+def close(energy, truth, tol=1e-10):
+    for name in NAMES:
+        want = float(truth[name])
+        assert getattr(energy, name) == pytest.approx(want, rel=tol, abs=0), name
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("centring", ["uniform", "prior"])
+def test_gram_energies_equal_the_dense_definition(bias, weighted, centring):
+    p = problem()
+    p["bias"] = p["bias"] if bias else None
+    p["weight"] = p["weight"] if weighted else None
+    p["centring"] = centring
+    law = np.exp(p["log_prior"]) if centring == "prior" else None
+    close(ours(p), dense_energies(p["query"], p["items"], p["log_prior"], bias=p["bias"],
+                                  scale=p["scale"], weight=p["weight"], centring=law), 1e-11)
+
+
+def test_energies_hold_when_the_mean_is_ten_thousand_times_the_spread():
+    p = problem()
+    p["query"] = 1e4 + p["query"]
+    p["items"] = 1e4 + p["items"]
+    p["bias"] = 1e4 + p["bias"]
+    close(ours(p), dense_energies(p["query"], p["items"], p["log_prior"], bias=p["bias"],
+                                  scale=p["scale"], weight=p["weight"]))
+
+
+def test_one_pass_float64_covariance_would_fail_that_case():
+    # The case above is a test only if the naive form misses it.
+    p = problem()
+    query = 1e4 + p["query"]
+    w = p["weight"] / p["weight"].sum()
+    naive = (query * w[:, None]).T @ query - np.outer(w @ query, w @ query)
+    stream = GramStream(5).add(query, p["weight"])
+    centred = query - query.mean(axis=0)
+    truth = (centred * w[:, None]).T @ centred - np.outer(w @ centred, w @ centred)
+    assert np.abs(stream.covariance / truth - 1).max() < 1e-10
+    assert np.abs(naive / truth - 1).max() > 1e-9
+
+
+def test_row_offsets_and_the_softmax_gauge_change_nothing():
+    p = problem()
+    base = ours(p)
+    rng = np.random.default_rng(1)
+    offset = 100 * rng.standard_normal(40)
+    with_offset = ours(
+        p, query=np.column_stack([p["query"], offset]),
+        items=np.column_stack([p["items"], np.ones(31)]),
+    )
+    gauge = ours(p, items=p["items"] + 50 * rng.standard_normal(5))
+    moved = ours(p, log_prior=p["log_prior"] + 3.0, bias=p["bias"] - 20)
+    for other in (with_offset, gauge, moved):
+        for name in NAMES:
+            assert getattr(other, name) == pytest.approx(getattr(base, name), rel=1e-10)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    cuts=st.lists(st.integers(0, 40), max_size=5),
+    order=st.randoms(use_true_random=False),
+)
+def test_neither_chunks_nor_order_matter(seed, cuts, order):
+    p = problem(seed)
+    whole = GramStream(5).add(p["query"], p["weight"])
+    rows = list(range(40))
+    order.shuffle(rows)
+    edges = [0, *sorted(cuts), 40]
+    parts = [rows[a:b] for a, b in itertools.pairwise(edges)]
+    chunked = GramStream(5)
+    for part in parts[::2]:
+        chunked.add(p["query"][part], p["weight"][part])
+    other = GramStream(5)
+    for part in parts[1::2]:
+        other.add(torch.from_numpy(p["query"][part]), torch.from_numpy(p["weight"][part]))
+    chunked.merge(other)
+    assert chunked.num_contexts == 40
+    np.testing.assert_allclose(chunked.weight, whole.weight, rtol=1e-13)
+    np.testing.assert_allclose(chunked.mean_D, whole.mean_D, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(chunked.covariance, whole.covariance, rtol=1e-10, atol=1e-12)
+
+
+def test_rows_beyond_one_chunk_are_all_read(monkeypatch):
+    from fastpop.kernels.score_energy import reference
+
+    p = problem()
+    before = ours(p)
+    monkeypatch.setattr(reference, "ROWS", 7)
+    after = ours(p)
+    assert after.heterogeneous == pytest.approx(before.heterogeneous, rel=1e-12)
+    assert after.total == pytest.approx(before.total, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_low_precision_inputs_are_reduced_in_float64(dtype):
+    p = problem()
+    query = torch.from_numpy(p["query"]).to(dtype)
+    items = torch.from_numpy(p["items"]).to(dtype).requires_grad_()
+    truth = dense_energies(query.double(), items.detach().double(), p["log_prior"],
+                           bias=p["bias"], scale=p["scale"], weight=p["weight"])
+    close(ours(p, query=query, items=items), truth, 1e-11)
+
+
+def test_spectrum_is_that_of_the_weighted_centred_scores():
+    p = problem()
+    stream = GramStream(5).add(p["query"], p["weight"])
+    ours_R = gram_spectrum(stream.mean_D, stream.covariance, p["items"], p["bias"], p["scale"])
+    truth = dense_energies(p["query"], p["items"], p["log_prior"], bias=p["bias"],
+                           scale=p["scale"], weight=p["weight"])
+    dense = np.sqrt(truth["weight"])[:, None] * truth["score"]
+    want = np.linalg.svd(dense.astype(float), compute_uv=False)
+    assert len(ours_R) == 6
+    np.testing.assert_allclose(ours_R, want[:6], rtol=1e-10)
+    assert want[6] < 1e-12 * want[0]
+    assert (ours_R**2).sum() == pytest.approx(float(truth["total"]), rel=1e-12)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (7, 4), (40, 31), (100, 100)])
+def test_tiles_of_any_size_equal_the_dense_definition(rows, columns):
+    p = problem()
+    offset = 1e4 * np.random.default_rng(3).standard_normal(40)
+    score = np.tanh(p["query"] @ p["items"].T / 3) + p["bias"] + offset[:, None]
+    largest = [0]
+
+    def tile(context, item):
+        out = score[context, item]
+        largest[0] = max(largest[0], out.size)
+        return torch.from_numpy(out.copy())
+
+    got = streamed_score_energy(tile, 40, p["log_prior"], context_weight=p["weight"],
+                                rows=rows, columns=columns)
+    truth = dense_energies(np.eye(40), score.T, p["log_prior"], weight=p["weight"])
+    close(got, truth, 1e-9)
+    assert largest[0] <= rows * columns
+
+
+def test_tiles_of_a_factorised_score_equal_the_gram_form():
+    p = problem()
+    score = p["scale"] * p["query"] @ p["items"].T + p["bias"]
+    got = streamed_score_energy(lambda c, i: score[c, i], 40, p["log_prior"],
+                                context_weight=p["weight"], rows=16, columns=8)
+    close(got, {name: getattr(ours(p), name) for name in NAMES}, 1e-11)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"log_prior": np.full(31, -np.log(31))}, "log_prior: expected a popularity that varies"),
+        ({"log_prior": np.zeros(30)}, r"log_prior: expected shape \[31\]"),
+        ({"query": np.zeros((40, 4))}, r"query: expected shape \[C, 5\]"),
+        ({"query": np.zeros((0, 5)), "weight": None}, "query: expected at least one context"),
+        ({"query": np.full((40, 5), np.nan)}, "query: expected finite numbers"),
+        ({"items": np.full((31, 5), np.inf)}, "items: expected finite numbers"),
+        ({"bias": np.zeros(3)}, r"bias: expected shape \[31\]"),
+        ({"scale": float("nan")}, "scale: expected a finite number"),
+        ({"weight": -np.ones(40)}, "context_weight: expected weights >= 0"),
+        ({"weight": np.zeros(40)}, "context_weight: expected at least one weight > 0"),
+        ({"weight": np.ones(39)}, r"context_weight: expected shape \[40\]"),
+        ({"centring": "mean"}, "centring: expected one of 'uniform', 'prior'"),
+    ],
+)
+def test_each_bad_input_has_one_clear_error(change, words):
+    with pytest.raises(ValueError, match=words):
+        ours({**problem(), **change})
+
+
+def test_a_tile_of_the_wrong_shape_is_named():
+    with pytest.raises(ValueError, match=r"score_tile\(\.\.\.\): expected shape \[4, 31\]"):
+        streamed_score_energy(lambda c, i: np.zeros((1, 2)), 4, problem()["log_prior"])
+    with pytest.raises(ValueError, match="finite scores"):
+        streamed_score_energy(lambda c, i: np.full((4, 31), np.nan), 4, problem()["log_prior"])
