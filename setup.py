@@ -74,17 +74,16 @@ class BuildExt(build_ext):
                 raise RuntimeError(f"nvcc failed on {source.name}: {done.stderr.strip()[-400:]}")
             objects.append(str(target))
         library = next(
-            (p for p in (toolkit / "lib64", toolkit / "targets/x86_64-linux/lib", toolkit / "lib")
+            (p for p in (toolkit / "lib64", *toolkit.glob("targets/*/lib"), toolkit / "lib")
              if (p / "libcudart_static.a").exists()),
             None,
         )
         if library is None:
             raise RuntimeError(f"libcudart_static.a is not under {toolkit}")
-        ext.extra_objects = list(ext.extra_objects) + objects
-        ext.define_macros = list(ext.define_macros) + [("FASTPOP_WITH_CUDA", "1")]
-        ext.extra_link_args = list(ext.extra_link_args) + [
-            str(library / "libcudart_static.a"), "-ldl", "-lrt", "-lpthread",
-        ]
+        ext.extra_objects = [*ext.extra_objects, *objects]
+        ext.define_macros = [*ext.define_macros, ("FASTPOP_WITH_CUDA", "1")]
+        cudart = str(library / "libcudart_static.a")
+        ext.extra_link_args = [*ext.extra_link_args, cudart, "-ldl", "-lrt", "-lpthread"]
 
 
 def packages() -> list[str]:
@@ -102,7 +101,11 @@ setup(
             "fastpop._C",
             sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/**/*.cpp")),
             include_dirs=["csrc"],
-            depends=[str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/**/*.h")],
+            depends=[
+                str(p.relative_to(ROOT))
+                for kind in ("h", "cu")
+                for p in sorted(ROOT.glob(f"csrc/**/*.{kind}"))
+            ],
             cxx_std=17,
             extra_compile_args=["-O3", "-fopenmp", "-fvisibility=hidden"],
             extra_link_args=["-fopenmp"],

@@ -1,6 +1,7 @@
-"""Counts to log p (`PopularityPrior`), and the laws negatives are drawn from (`Proposal`)."""
+"""Counts to log p (`PopularityPrior`, by time bucket `TemporalPrior`), and the laws negatives are drawn from (`Proposal`)."""
 
 from fastpop.popularity.draw import Draw
+from fastpop.popularity.prior import AlphaSensitivity, PopularityPrior, unit_direction
 from fastpop.popularity.proposal import (
     PROPOSALS,
     InBatch,
@@ -12,16 +13,26 @@ from fastpop.popularity.proposal import (
     slot_law,
     uniform,
 )
+from fastpop.popularity.smoothing import good_turing, loo_alpha, smooth_counts
+from fastpop.popularity.temporal import TemporalPrior, decayed_counts
 
 __all__ = [
     "PROPOSALS",
+    "AlphaSensitivity",
     "Draw",
     "InBatch",
+    "PopularityPrior",
     "Proposal",
+    "TemporalPrior",
+    "decayed_counts",
+    "good_turing",
     "log_uniform",
+    "loo_alpha",
     "mixture",
     "power",
     "proposal_from_name",
     "slot_law",
+    "smooth_counts",
     "uniform",
+    "unit_direction",
 ]

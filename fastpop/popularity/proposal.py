@@ -13,6 +13,7 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.kernels.alias_draw import _cpu, reference
+from fastpop.popularity.smoothing import check_counts
 
 if TYPE_CHECKING:
     import torch
@@ -281,19 +282,6 @@ def proposal_from_name(
     if uniform_share == 1:
         return mixture([(uniform(popular.num_items), 1.0)])
     return mixture([(uniform(popular.num_items), uniform_share), (popular, 1 - uniform_share)])
-
-
-def check_counts(counts: Any) -> np.ndarray:
-    """float64 [V] counts: finite, >= 0, not all zero."""
-    count_V = checks.float_array("counts", counts, 1)
-    if count_V.shape[0] == 0:
-        raise checks.wrong("counts", "at least one item", count_V)
-    if (count_V < 0).any():
-        at = int(np.argmax(count_V < 0))
-        raise checks.wrong("counts", "numbers >= 0", f"={count_V[at]} at item {at}")
-    if not count_V.any():
-        raise checks.wrong("counts", "at least one event", f"={count_V.shape[0]} items, all zero")
-    return count_V
 
 
 def check_counters(seed: int, step: int, group: int, num_groups: int, num_draws: int) -> None:

@@ -127,7 +127,7 @@ def build(mass_V: np.ndarray) -> np.ndarray:
     - Buckets differ by one word, so a giver that is barely long may have less than a (nearly) empty
       bucket needs. It waits for one that needs less, and the (nearly) empty ones go first. Only
       when none is left does it give more than it has: at most 2^-32 of probability, which happens
-      when nearly all weights are equal and a few are zero, and which `mass_of` counts like the rest.
+      when nearly all weights are equal and a few are zero; `mass_of` counts it like the rest.
     """
     num_items = mass_V.shape[0]
     unit = [int(n) for n in bucket_words(num_items)]

@@ -1,0 +1,196 @@
+"""The popularity prior: counts of training events to log p(i), once, frozen."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastpop import checks
+from fastpop.kernels.alias_draw import reference
+from fastpop.popularity.smoothing import additive, apply_min_count, check_counts, smooth_counts
+from fastpop.popularity.store import read_arrays, write_arrays
+
+if TYPE_CHECKING:
+    from fastpop.data import Interactions
+
+DEFAULT_ALPHAS = (0.01, 0.1, 0.5, 1.0, 2.0, 10.0)
+# A step that no training run reaches: relabelling shares no words with draws of the same seed.
+_PERMUTE_STEP = 2**64 - 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PopularityPrior:
+    """log p(i) of every item, with the counts it came from. Arrays are read-only.
+
+    counts_V: float64 [V], as given. prior_V: float64 [V], > 0, sums to 1. log_prior_V: float64 [V],
+    nats. smoothing: "loo", "additive" or "good-turing". alpha: pseudo-count of each item, None for
+    good-turing. min_count: items with fewer events were taken as unseen. facts: JSON-able.
+    """
+
+    counts_V: np.ndarray
+    prior_V: np.ndarray
+    log_prior_V: np.ndarray
+    alpha: float | None
+    smoothing: str
+    min_count: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for array in (self.counts_V, self.prior_V, self.log_prior_V):
+            array.flags.writeable = False
+
+    @classmethod
+    def from_counts(
+        cls, counts: Any, smoothing: str | float = "loo", min_count: float = 0
+    ) -> "PopularityPrior":
+        """log((counts + alpha) / (counts.sum() + alpha * V)).
+
+        counts: [V] numbers >= 0, not all zero (weighted events may be fractional).
+        smoothing: alpha >= 0; "loo" takes the alpha under which each event is best predicted from
+            the others (1 when counts are fractional); "good-turing" is Simple Good-Turing.
+        min_count: items with fewer events count as unseen.
+        Raises: ValueError for negative, NaN, infinite or all-zero counts, for a zero count with
+            alpha = 0, and where good-turing has too little to go by.
+        Cost: O(V log V).
+        """
+        count_V = check_counts(counts)
+        prior_V, alpha = smooth_counts(count_V, smoothing, min_count)
+        kind = smoothing if isinstance(smoothing, str) else "additive"
+        rare = (count_V > 0) & (count_V < min_count)
+        facts = {
+            "num_events": float(count_V.sum()),
+            "num_unseen": int((count_V == 0).sum()),
+            "num_below_min_count": int(rare.sum()),
+            "unseen_mass": float(prior_V[(count_V == 0) | rare].sum()),
+        }
+        return cls(count_V, prior_V, np.log(prior_V), alpha, kind, float(min_count), facts)
+
+    @classmethod
+    def from_interactions(
+        cls, log: "Interactions", smoothing: str | float = "loo", min_count: float = 0
+    ) -> "PopularityPrior":
+        """from_counts(log.item_counts(), ...): give it the training part, never the whole log."""
+        return cls.from_counts(log.item_counts(), smoothing, min_count)
+
+    @property
+    def num_items(self) -> int:
+        return self.counts_V.shape[0]
+
+    @property
+    def num_events(self) -> float:
+        return float(self.counts_V.sum())
+
+    @property
+    def num_unseen(self) -> int:
+        """Items without any event."""
+        return int((self.counts_V == 0).sum())
+
+    def direction(self) -> np.ndarray:
+        """b = H log p / ||H log p||, H = I - 11'/V: float64 [V], sums to 0, norm 1.
+
+        Raises: ValueError when p is uniform, which has no direction.
+        """
+        return unit_direction(self.log_prior_V)
+
+    def sensitivity(self, alphas: Any = None) -> "AlphaSensitivity":
+        """How far the direction of log p turns with the smoothing: cosines with this prior's own.
+
+        alphas: pseudo-counts >= 0 to try (default .01 to 10, without 0).
+        """
+        alpha_A = checks.float_array("alphas", DEFAULT_ALPHAS if alphas is None else alphas, 1)
+        used_V = apply_min_count(self.counts_V, self.min_count)
+        own_V = self.direction()
+        cosines = []
+        for alpha in alpha_A:
+            checks.number("alphas", alpha, least=0)
+            b_V = unit_direction(np.log(additive(used_V, float(alpha))))
+            cosines.append(float(own_V @ b_V))
+        unseen_share = float((used_V == 0).mean())
+        return AlphaSensitivity(
+            tuple(map(float, alpha_A)), tuple(cosines), self.alpha, unseen_share
+        )
+
+    def permuted(self, seed: int) -> "PopularityPrior":
+        """The same probabilities on other items: a fixed random relabelling of this prior.
+
+        The relabelling depends on the seed and V alone (not on numpy's version).
+        """
+        checks.number("seed", seed, least=0, most=2**64 - 1, integer=True)
+        key_V2 = reference.words(int(seed), _PERMUTE_STEP, 0, 0, self.num_items).astype(np.uint64)
+        order = np.argsort((key_V2[:, 0] << np.uint64(32)) | key_V2[:, 1], kind="stable")
+        facts = {**self.facts, "permuted_seed": int(seed)}
+        return PopularityPrior(
+            self.counts_V[order], self.prior_V[order], self.log_prior_V[order],
+            self.alpha, self.smoothing, self.min_count, facts,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """One safetensors file, written beside and then moved into place."""
+        about = {
+            "alpha": self.alpha, "smoothing": self.smoothing, "min_count": self.min_count,
+            "facts": self.facts,
+        }
+        arrays = {
+            "counts_V": self.counts_V, "prior_V": self.prior_V, "log_prior_V": self.log_prior_V,
+        }
+        write_arrays(path, arrays, "popularity-prior", json.dumps(about))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PopularityPrior":
+        """What `save` wrote, bit for bit.
+
+        Raises: FileNotFoundError; ValueError for a file that is not one, or is damaged.
+        """
+        arrays, text = read_arrays(path, "popularity-prior")
+        about = json.loads(text)
+        return cls(
+            arrays["counts_V"], arrays["prior_V"], arrays["log_prior_V"],
+            about["alpha"], about["smoothing"], about["min_count"], about["facts"],
+        )
+
+    def __repr__(self) -> str:
+        alpha = "" if self.alpha is None else f", alpha={self.alpha:.4g}"
+        return (
+            f"PopularityPrior(num_items={self.num_items}, num_events={self.num_events:g}, "
+            f"num_unseen={self.num_unseen}, smoothing={self.smoothing!r}{alpha})"
+        )
+
+
+@dataclass(frozen=True)
+class AlphaSensitivity:
+    """Cosines between the direction of log p at other alphas and the one chosen.
+
+    alphas, cosines: one each. chosen_alpha: None for good-turing. unseen_share: items without
+    (enough) events, as a share of the catalogue; the larger, the more the direction turns.
+    """
+
+    alphas: tuple[float, ...]
+    cosines: tuple[float, ...]
+    chosen_alpha: float | None
+    unseen_share: float
+
+    def table(self) -> str:
+        """Plain text, at most 80 columns."""
+        chosen = "good-turing" if self.chosen_alpha is None else f"alpha {self.chosen_alpha:.4g}"
+        lines = [
+            f"direction of log p against the one used ({chosen}, {self.unseen_share:.1%} unseen)",
+            f"{'alpha':>10}  {'cosine':>8}",
+        ]
+        lines += [f"{a:>10.4g}  {c:>8.4f}" for a, c in zip(self.alphas, self.cosines)]
+        return "\n".join(lines)
+
+
+def unit_direction(log_prior_V: np.ndarray) -> np.ndarray:
+    """Centred and of unit length; an error where nothing is left after centring."""
+    # Against the first value before the mean: equal values then centre to exactly 0.
+    centred_V = log_prior_V - log_prior_V[0]
+    centred_V = centred_V - centred_V.mean()
+    norm = float(np.linalg.norm(centred_V))
+    if norm <= 1e-12 * np.sqrt(log_prior_V.shape[0]):
+        raise checks.wrong(
+            "prior", "popularity that differs between items (p is uniform: no direction)",
+            f"={log_prior_V.shape[0]} items of equal probability",
+        )
+    return centred_V / norm
