@@ -1,0 +1,12 @@
+"""Training: one configuration, one loop, checkpoints that survive anything."""
+
+from fastpop.training.checkpoint import CheckpointError
+from fastpop.training.config import TrainConfig
+from fastpop.training.loop import TrainingDiverged
+from fastpop.training.result import Recommendations, TrainResult
+from fastpop.training.run import load, train
+
+__all__ = [
+    "CheckpointError", "Recommendations", "TrainConfig", "TrainResult", "TrainingDiverged",
+    "load", "train",
+]

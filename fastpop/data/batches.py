@@ -1,0 +1,163 @@
+"""Training batches: the order of the data is a function of (seed, epoch) and nothing else.
+
+`batch_size` counts loss rows (events that are predicted) whatever the encoder.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fastpop import checks
+from fastpop.data.interactions import Interactions
+
+PAD = -1  # no item; never a valid id
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's rows. Event batches have `user` only; sequence batches have `history` too.
+
+    user: [B] dense users. history: [B, L] items, oldest first, PAD after the end. target: [B, L]
+    the item that follows each history position (PAD where there is none), or [B] for events.
+    weight: like target, or None.
+    """
+
+    user: np.ndarray
+    target: np.ndarray
+    history: np.ndarray | None = None
+    weight: np.ndarray | None = None
+
+    @property
+    def num_rows(self) -> int:
+        return int((self.target != PAD).sum())
+
+    def split(self, parts: int) -> list["Batch"]:
+        """Nearly equal parts, none empty."""
+        cuts = np.array_split(np.arange(len(self.user)), min(parts, len(self.user)))
+        return [
+            replace(
+                self,
+                user=self.user[cut],
+                target=self.target[cut],
+                history=None if self.history is None else self.history[cut],
+                weight=None if self.weight is None else self.weight[cut],
+            )
+            for cut in cuts
+        ]
+
+
+def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch]))
+
+
+class EventBatches:
+    """Each event once an epoch, in random order: for encoders that read the user only."""
+
+    def __init__(self, log: Interactions, batch_size: int, seed: int):
+        if log.num_events == 0:
+            raise checks.wrong("log", "at least one training event", "=none")
+        self.log, self.batch_size, self.seed = log, batch_size, seed
+        self.num_rows = log.num_events
+
+    def num_batches(self, epoch: int) -> int:
+        return -(-self.num_rows // self.batch_size)
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number `skip` on."""
+        log = self.log
+        order = epoch_generator(self.seed, epoch).permutation(log.num_events)
+        for first in range(skip * self.batch_size, len(order), self.batch_size):
+            take = order[first : first + self.batch_size]
+            yield Batch(
+                user=log.user[take],
+                target=log.item[take],
+                weight=None if log.weight is None else log.weight[take],
+            )
+
+
+class SequenceBatches:
+    """Each event that has a predecessor once an epoch as a target, its predecessors as history.
+
+    A user's events are cut from the end into windows of at most `max_length` targets. Windows of
+    like length share a batch (sorted within random pools), so little of it is padding.
+    """
+
+    POOL = 4096
+
+    def __init__(self, log: Interactions, max_length: int, batch_size: int, seed: int):
+        if not log.has_order:
+            raise checks.wrong(
+                "log", "events with an order (a time column or sequences) for an encoder that "
+                "reads histories", "=a log without one")
+        self.log, self.batch_size, self.seed = log, batch_size, seed
+        self.start, self.length, self.user = _windows(log.offsets, max_length)
+        self.num_rows = int(self.length.sum())
+        if self.num_rows == 0:
+            raise checks.wrong("log", "at least one user with two training events", "=none")
+
+    def num_batches(self, epoch: int) -> int:
+        return len(self._plan(epoch))
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number `skip` on."""
+        for windows in self._plan(epoch)[skip:]:
+            yield self._batch(windows)
+
+    def in_order(self) -> Iterator[Batch]:
+        """Every window once, shortest first: for passes that do not train."""
+        for windows in _cut(np.argsort(self.length, kind="stable"), self.length, self.batch_size):
+            yield self._batch(windows)
+
+    def _plan(self, epoch: int) -> list[np.ndarray]:
+        generator = epoch_generator(self.seed, epoch)
+        order = generator.permutation(len(self.length))
+        plan: list[np.ndarray] = []
+        for first in range(0, len(order), self.POOL):
+            pool = order[first : first + self.POOL]
+            pool = pool[np.argsort(self.length[pool], kind="stable")]
+            batches = _cut(pool, self.length, self.batch_size)
+            plan += [batches[i] for i in generator.permutation(len(batches))]
+        return [plan[i] for i in generator.permutation(len(plan))]
+
+    def _batch(self, windows: np.ndarray) -> Batch:
+        length = self.length[windows]
+        column = np.arange(length.max())
+        real = column < length[:, None]
+        at = np.where(real, self.start[windows][:, None] + column, 0)
+        log = self.log
+        return Batch(
+            user=self.user[windows],
+            history=np.where(real, log.item[at], PAD),
+            target=np.where(real, log.item[np.where(real, at + 1, 0)], PAD),
+            weight=None if log.weight is None else log.weight[np.where(real, at + 1, 0)],
+        )
+
+
+def _windows(offsets: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(start, length, user): inputs are events start .. start+length-1, targets one later."""
+    num_targets = np.maximum(np.diff(offsets) - 1, 0)
+    per_user = -(-num_targets // max_length)
+    user = np.repeat(np.arange(len(num_targets)), per_user)
+    first_of_user = np.repeat(np.cumsum(per_user) - per_user, per_user)
+    nth_from_end = np.arange(len(user)) - first_of_user
+    stop = offsets[user] + num_targets[user] - nth_from_end * max_length
+    start = np.maximum(stop - max_length, offsets[user])
+    return start, stop - start, user
+
+
+def _cut(windows: np.ndarray, length: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Consecutive windows in batches of about batch_size targets."""
+    if len(windows) == 0:
+        return []
+    batch = (np.cumsum(length[windows]) - 1) // batch_size
+    return np.split(windows, np.flatnonzero(np.diff(batch)) + 1)
+
+
+def last_items(offsets: np.ndarray, item: np.ndarray, max_length: int) -> np.ndarray:
+    """[C, L] the last items of each CSR row, oldest first, PAD after the end; L <= max_length."""
+    length = np.minimum(np.diff(offsets), max_length)
+    column = np.arange(max(int(length.max(initial=0)), 1))
+    real = column < length[:, None]
+    at = np.where(real, (offsets[1:] - length)[:, None] + column, 0)
+    return np.where(real, item[at] if len(item) else 0, PAD)

@@ -1,0 +1,127 @@
+"""The decoder: item table, temperature, and log p(i) kept outside the dot product."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastpop import checks
+from fastpop.types import PriorArm
+
+ARMS = ("none", "frozen", "permuted", "learned")
+
+
+class Decoder(nn.Module):
+    """logit(b, i) = scale * <query[b], item_embedding[i]> + a popularity term.
+
+    | prior | trained on | served at knob β |
+    |---|---|---|
+    | none | s | s + (β - 1) log p: β = 1 is the model as trained, β = 0 post-hoc subtraction |
+    | frozen | s + τ log p | s + β log p |
+    | permuted | s + τ log p of a fixed random relabelling | s + β times the same |
+    | learned | s + a(i), a learned | s + β a(i) |
+
+    where s = scale * <query, item>, the learned part, is what an audit measures.
+
+    Args:
+        log_prior: [V] log p(i), nats; of a relabelling for "permuted". Kept for serving and
+            audits even with prior="none". It can be replaced later (`set_log_prior`).
+        dim: D. prior: the arm. prior_weight: τ. temperature: > 0, 1 / scale.
+        learn_temperature: scale = exp(log_scale) is a parameter.
+    """
+
+    log_prior_V: Tensor
+    log_scale: Tensor
+
+    def __init__(
+        self, log_prior: np.ndarray | Tensor, dim: int, *, prior: PriorArm = "none",
+        prior_weight: float = 1.0, temperature: float = 1.0, learn_temperature: bool = False,
+        init_std: float = 0.02,
+    ):
+        super().__init__()
+        checks.one_of("prior", prior, ARMS)
+        checks.number("prior_weight", prior_weight)
+        checks.number("temperature", temperature, above=0)
+        checks.number("dim", dim, least=1, integer=True)
+        self.prior, self.prior_weight = prior, float(prior_weight)
+        log_prior_V = torch.as_tensor(np.asarray(log_prior), dtype=torch.float32)
+        checks.shape("log_prior", log_prior_V, ("V",))
+        num_items = log_prior_V.shape[0]
+        self.item_embedding = nn.Parameter(nn.init.normal_(Tensor(num_items, dim), std=init_std))
+        self.register_buffer("log_prior_V", log_prior_V.clone())
+        self.item_bias = nn.Parameter(torch.zeros(num_items)) if prior == "learned" else None
+        log_scale = -torch.log(torch.tensor(float(temperature)))
+        if learn_temperature:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale)
+
+    @property
+    def num_items(self) -> int:
+        return self.item_embedding.shape[0]
+
+    @property
+    def dim(self) -> int:
+        return self.item_embedding.shape[1]
+
+    @property
+    def scale(self) -> Tensor:
+        return self.log_scale.exp()
+
+    @property
+    def trained_weight(self) -> float:
+        """The knob at which the served scores are the trained ones: τ, or 1 without a fixed prior."""
+        return self.prior_weight if self.prior in ("frozen", "permuted") else 1.0
+
+    def training_terms(self) -> dict[str, Any]:
+        """log_prior, prior_weight and scale as the loss takes them."""
+        terms: dict[str, Any] = {"log_prior": None, "prior_weight": 1.0, "scale": self.scale}
+        if self.prior == "learned":
+            terms["log_prior"] = self.item_bias
+        elif self.prior != "none":
+            terms["log_prior"] = self.log_prior_V
+            terms["prior_weight"] = self.prior_weight
+        return terms
+
+    def served_bias(self, popularity_weight: float) -> Tensor:
+        """[V] what is added to s at knob β = popularity_weight."""
+        checks.number("popularity_weight", popularity_weight)
+        if self.item_bias is not None:
+            return popularity_weight * self.item_bias.detach()
+        weight = popularity_weight - 1 if self.prior == "none" else popularity_weight
+        if weight == 0:
+            return torch.zeros_like(self.log_prior_V)
+        return weight * self.log_prior_V
+
+    def score(self, query_BD: Tensor, popularity_weight: float) -> Tensor:
+        """[B, V] served scores: s + the popularity term at this knob, float32."""
+        query_BD = query_BD.to(self.item_embedding.dtype)
+        score_BV = (query_BD @ self.item_embedding.detach().T).float()
+        return score_BV * self.scale.detach() + self.served_bias(popularity_weight)
+
+    def set_log_prior(self, log_prior: np.ndarray | Tensor) -> None:
+        """Replace log p(i), say with today's, without retraining (not for a learned bias).
+
+        log_prior: [V] nats, finite.
+        """
+        if self.prior == "learned":
+            raise checks.wrong("log_prior", "a decoder with a fixed log p", "=prior='learned'")
+        new = torch.as_tensor(np.asarray(log_prior), dtype=torch.float32)
+        checks.shape("log_prior", new, (self.num_items,))
+        if not torch.isfinite(new).all():
+            raise checks.wrong("log_prior", "finite numbers", "=a non-finite one")
+        with torch.no_grad():
+            self.log_prior_V.copy_(new)
+
+    def index_vectors(self, query_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """(items [V, D+1], queries [B, D+1]) whose plain dot product is s + log p: for a nearest-
+        neighbour index, whose knob is then the last number of the query, 1 here.
+
+        With prior="none" the item column is log p and the query's last number β - 1 = 0.
+        """
+        column_V = self.log_prior_V if self.item_bias is None else self.item_bias.detach()
+        items = torch.cat([self.scale.detach() * self.item_embedding.detach(), column_V[:, None]], 1)
+        knob = 0.0 if self.prior == "none" else 1.0
+        ones = torch.full((query_BD.shape[0], 1), knob, dtype=query_BD.dtype, device=query_BD.device)
+        return items, torch.cat([query_BD, ones], 1)

@@ -1,0 +1,75 @@
+"""SASRec: causal self-attention over the history."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from fastpop import checks
+from fastpop.encoders.base import Encoder
+
+
+class SASRec(Encoder):
+    """Causal transformer over the item vectors of the decoder's own table (Kang & McAuley 2018).
+
+    Pre-norm blocks with GELU, learned positions counted from the start of the window. Padding
+    stands after the end, where a causal query never looks, so no padding mask is needed.
+
+    Args:
+        dim: D. max_length: L, the longest history read. num_layers, num_heads: num_heads
+        divides D. hidden: width of the feed-forward part, 4 D by default. dropout: on
+        inputs, attention and blocks. sparse: the item table's gradient is sparse.
+    """
+
+    reads = "sequences"
+
+    def __init__(
+        self, dim: int, *, max_length: int = 50, num_layers: int = 2, num_heads: int = 2,
+        hidden: int | None = None, dropout: float = 0.2, sparse: bool = False,
+    ):
+        super().__init__()
+        if dim % num_heads:
+            raise checks.wrong("num_heads", f"a divisor of dim = {dim}", num_heads)
+        self.position = nn.Parameter(nn.init.normal_(Tensor(max_length, dim), std=0.02))
+        self.input_dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            [_Block(dim, num_heads, hidden or 4 * dim, dropout) for _ in range(num_layers)]
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.sparse = sparse
+        self.scale = math.sqrt(dim)
+
+    def forward(self, user_B: Tensor, history_BL: Tensor | None, item_VD: Tensor) -> Tensor:
+        assert history_BL is not None
+        length = history_BL.shape[1]
+        if length > self.position.shape[0]:
+            raise checks.wrong("history", f"at most {self.position.shape[0]} items", history_BL)
+        row_BLD = F.embedding(history_BL.clamp(min=0), item_VD, sparse=self.sparse)
+        hidden_BLD = self.input_dropout(self.scale * row_BLD + self.position[:length])
+        for block in self.blocks:
+            hidden_BLD = block(hidden_BLD)
+        return self.norm(hidden_BLD)
+
+
+class _Block(nn.Module):
+    def __init__(self, dim: int, num_heads: int, hidden: int, dropout: float):
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.up, self.down = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        for linear in (self.qkv, self.out, self.up, self.down):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        batch, length, dim = x_BLD.shape
+        qkv = self.qkv(self.attention_norm(x_BLD))
+        q, k, v = qkv.view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        drop = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=drop)
+        mixed = self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
+        x_BLD = x_BLD + F.dropout(mixed, self.dropout, self.training)
+        mlp = self.down(F.gelu(self.up(self.mlp_norm(x_BLD))))
+        return x_BLD + F.dropout(mlp, self.dropout, self.training)

@@ -1,0 +1,114 @@
+"""A recommender: an encoder and a decoder."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastpop import checks
+from fastpop.data.batches import Batch, SequenceBatches, last_items
+from fastpop.data.cases import Cases
+from fastpop.data.interactions import Interactions
+from fastpop.decoder import Decoder
+from fastpop.encoders import Encoder
+
+
+class Recommender(nn.Module):
+    """query = encoder(user, history); scores = decoder(query).
+
+    Args:
+        encoder, decoder: they share D. max_length: the longest history that is read.
+    """
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, *, max_length: int = 50):
+        super().__init__()
+        self.encoder, self.decoder, self.max_length = encoder, decoder, max_length
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.item_embedding.device
+
+    def rows(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(query [R, D], pos_id [R], weight [R] or None) of a training batch."""
+        user_B = self._tensor(batch.user)
+        target = self._tensor(batch.target)
+        weight = None if batch.weight is None else self._tensor(batch.weight).float()
+        if batch.history is None:
+            return self.encoder(user_B, None, self.decoder.item_embedding), target, weight
+        query_BLD = self.encoder(user_B, self._tensor(batch.history), self.decoder.item_embedding)
+        real = target >= 0
+        return query_BLD[real], target[real], None if weight is None else weight[real]
+
+    @torch.no_grad()
+    def encode(self, cases: Cases) -> Tensor:
+        """[C, D] queries of the cases, in evaluation mode, on the model's device.
+
+        Raises ValueError for a case without what the encoder reads: a user (-1 is none) or a
+        history.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            if self.encoder.reads == "events":
+                anonymous = np.flatnonzero(cases.user < 0)
+                if anonymous.size:
+                    raise checks.wrong("cases", "a known user in each for an encoder that reads "
+                                       "the user", f"=none in case {anonymous[0]}")
+                return self.encoder.last(self._tensor(cases.user), self._tensor(cases.user),
+                                         self.decoder.item_embedding)
+            empty = np.flatnonzero(np.diff(cases.history_offsets) == 0)
+            if empty.size:
+                raise checks.wrong("cases", "a history in each", f"=none in case {empty[0]}")
+            history_CL = last_items(cases.history_offsets, cases.history_item, self.max_length)
+            return self._encode_histories(self._tensor(cases.user), self._tensor(history_CL))
+        finally:
+            self.train(was_training)
+
+    def _encode_histories(self, user_C: Tensor, history_CL: Tensor, chunk: int = 512) -> Tensor:
+        parts = [
+            self.encoder.last(user_C[i : i + chunk], history_CL[i : i + chunk],
+                              self.decoder.item_embedding)
+            for i in range(0, len(user_C), chunk)
+        ]
+        if not parts:
+            return self.decoder.item_embedding.new_empty(0, self.decoder.dim)
+        return torch.cat(parts)
+
+    def score(self, query_BD: Tensor, popularity_weight: float = 1.0) -> Tensor:
+        """[B, V] served scores at a popularity knob; see `Decoder` for what each arm serves."""
+        with torch.no_grad():
+            return self.decoder.score(query_BD, popularity_weight)
+
+    @torch.no_grad()
+    def training_contexts(self, log: Interactions, chunk: int = 8192) -> Iterator[
+        tuple[np.ndarray, np.ndarray, np.ndarray | None]
+    ]:
+        """(query [b, D] float64, weight [b], pos_id [b] or None) over the contexts of a log.
+
+        One context a training event: its weights sum over the log to the number (or the weight)
+        of events that the encoder trains on. Encoders that read only the user give one row a user
+        with the user's number of events, and no pos_id.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            if self.encoder.reads == "events":
+                weight_U = np.bincount(log.user, weights=log.weight, minlength=log.num_users)
+                users = np.flatnonzero(weight_U > 0)
+                for first in range(0, len(users), chunk):
+                    user = users[first : first + chunk]
+                    query = self.encoder.last(self._tensor(user), self._tensor(user),
+                                              self.decoder.item_embedding)
+                    yield query.double().cpu().numpy(), weight_U[user].astype(np.float64), None
+                return
+            for batch in SequenceBatches(log, self.max_length, chunk, 0).in_order():
+                query, pos_id, weight = self.rows(batch)
+                weights = np.ones(len(query)) if weight is None else weight.double().cpu().numpy()
+                yield query.double().cpu().numpy(), weights, pos_id.cpu().numpy()
+        finally:
+            self.train(was_training)
+
+    def _tensor(self, array: Any) -> Tensor:
+        return torch.from_numpy(np.array(array)).to(self.device, non_blocking=True)

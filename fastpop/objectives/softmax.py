@@ -1,0 +1,153 @@
+"""Softmax losses as modules, for fastpop's trainer and for anybody else's."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastpop import checks, ops
+from fastpop.popularity import Draw, InBatch, PopularityPrior, Proposal
+from fastpop.types import Hits, LogQ, Reduction
+
+
+class _SoftmaxLoss(nn.Module):
+    log_prior_V: Tensor | None
+
+    def __init__(self, prior: Any, prior_weight: float, scale: float, reduction: str):
+        super().__init__()
+        checks.number("prior_weight", prior_weight)
+        checks.number("scale", scale, above=0)
+        checks.one_of("reduction", reduction, ("none", "mean", "sum"))
+        self.prior_weight, self.scale, self.reduction = prior_weight, scale, reduction
+        self.register_buffer("log_prior_V", _log_prior_of(prior), persistent=False)
+
+    def _terms(self, terms: dict[str, Any]) -> dict[str, Any]:
+        """The module's own prior and scale, unless the caller's decoder brings them."""
+        own = {"log_prior": self.log_prior_V, "prior_weight": self.prior_weight,
+               "scale": self.scale, "reduction": self.reduction}
+        return own | terms
+
+
+class FullSoftmaxLoss(_SoftmaxLoss):
+    """`fastpop.ops.full_softmax` with a fixed prior: cross-entropy over the whole catalogue.
+
+    Args:
+        prior: a PopularityPrior, [V] log p(i) in nats, or None.
+        prior_weight: τ. scale: inverse temperature. label_smoothing: ε in [0, 1).
+        reduction: "none", "mean" or "sum".
+
+    forward(query [B, D], items [V, D], pos_id [B]) -> loss. Keywords of the op
+    (`row_weight`, `log_prior`, `prior_weight`, `scale`, `reduction`, ...) override the module's.
+    """
+
+    def __init__(
+        self, prior: PopularityPrior | Tensor | np.ndarray | None = None, *,
+        prior_weight: float = 1.0, scale: float = 1.0, label_smoothing: float = 0.0,
+        reduction: Reduction = "mean",
+    ):
+        super().__init__(prior, prior_weight, scale, reduction)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, query: Tensor, items: Tensor, pos_id: Tensor, **terms: Any) -> Tensor:
+        return ops.full_softmax(query, items, pos_id, label_smoothing=self.label_smoothing,
+                                **self._terms(terms))
+
+
+class SampledSoftmaxLoss(_SoftmaxLoss):
+    """`fastpop.ops.sampled_softmax` that draws its own negatives.
+
+    Args:
+        prior: a PopularityPrior, [V] log p(i) in nats, or None: what is added to the dot product.
+        proposal: the law of the negatives (`fastpop.popularity.uniform`, `power`, ...), or an
+            InBatch: then the other rows' positives are the negatives, joined by `num_negatives`
+            draws of `extra` when that is given, all corrected by the law of the mixture.
+        num_negatives: K draws a group (unused by a plain InBatch).
+        extra: the Proposal beside an InBatch.
+        prior_weight: τ. scale: inverse temperature. logq, hits: see the op.
+        group_size: rows that share a draw; None: all rows, 1: a draw for each row.
+        seed: of the draws, which depend on (seed, step) alone. sparse_grad: see the op.
+        reduction: "none", "mean" or "sum".
+
+    forward(query [B, D], items [V, D], pos_id [B], step=None) -> loss. `step` numbers the draw;
+    without it the module counts its own calls (`num_steps`, kept in the state dict). Keywords of
+    the op (`row_weight`, `log_prior`, `prior_weight`, `scale`, ...) override the module's.
+    """
+
+    num_steps: Tensor
+    log_in_batch_V: Tensor | None
+
+    def __init__(
+        self, prior: PopularityPrior | Tensor | np.ndarray | None, proposal: Proposal | InBatch, *,
+        num_negatives: int = 8192, extra: Proposal | None = None, prior_weight: float = 1.0,
+        scale: float = 1.0, logq: LogQ = "standard", hits: Hits | None = None,
+        group_size: int | None = None, seed: int = 0, sparse_grad: bool = False,
+        reduction: Reduction = "mean",
+    ):
+        super().__init__(prior, prior_weight, scale, reduction)
+        if not isinstance(proposal, (Proposal, InBatch)):
+            raise checks.wrong_type("proposal", "a fastpop.popularity Proposal or InBatch", proposal)
+        checks.one_of("logq", logq, ("standard", "corrected", "none"))
+        in_batch = isinstance(proposal, InBatch)
+        if extra is not None and not (in_batch and isinstance(extra, Proposal)):
+            raise checks.wrong("extra", "a Proposal, beside proposal=InBatch only", extra)
+        if in_batch and group_size is not None:
+            raise checks.wrong("group_size", "None with in-batch negatives", group_size)
+        if not in_batch or extra is not None:
+            checks.number("num_negatives", num_negatives, least=1, integer=True)
+        self.proposal, self.extra, self.num_negatives = proposal, extra, num_negatives
+        self.logq, self.hits, self.group_size = logq, hits, group_size
+        self.seed, self.sparse_grad = seed, sparse_grad
+        log_law_V = torch.from_numpy(proposal.log_proposal_V.astype(np.float32))
+        self.register_buffer("log_proposal_V", log_law_V, persistent=False)
+        self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(
+        self, query: Tensor, items: Tensor, pos_id: Tensor, *, step: int | None = None, **terms: Any
+    ) -> Tensor:
+        if step is None:
+            step = int(self.num_steps)
+            self.num_steps += 1
+        options = self._terms(terms) | {
+            "logq": self.logq, "hits": self.hits, "sparse_grad": self.sparse_grad,
+        }
+        if isinstance(self.proposal, Proposal):
+            draw = Draw(self.proposal, self.seed, step, self.num_negatives, self.group_size)
+            return ops.sampled_softmax(query, items, pos_id, draw, log_proposal=self._law(), **options)
+        if pos_id.ndim != 1:
+            raise checks.wrong("pos_id", "shape [B] with in-batch negatives", pos_id)
+        neg_id = pos_id
+        if self.extra is not None:
+            draw = Draw(self.extra, self.seed, step, self.num_negatives)
+            neg_id = torch.cat([pos_id, draw.tensor(1, pos_id.device)[0]])
+        elif len(pos_id) < 2:
+            raise checks.wrong("pos_id", "at least two rows with in-batch negatives", pos_id)
+        return ops.sampled_softmax(
+            query, items, pos_id, neg_id, log_proposal=self._slot_law(len(pos_id)),
+            exclude_own_slot=True, **options,
+        )
+
+    def _law(self) -> Tensor | None:
+        return None if self.logq == "none" else self.log_proposal_V
+
+    def _slot_law(self, num_rows: int) -> Tensor | None:
+        """Law of a candidate slot: in-batch alone, or (B-1) p + K q over B-1+K."""
+        if self.logq == "none" or self.extra is None:
+            return self._law()
+        log_extra_V = torch.as_tensor(self.extra.log_proposal_V, dtype=torch.float32,
+                                      device=self.log_proposal_V.device)
+        others = max(num_rows - 1, 0)
+        share = self.num_negatives / (others + self.num_negatives)
+        if others == 0:
+            return log_extra_V
+        return torch.logaddexp(self.log_proposal_V + np.log1p(-share), log_extra_V + np.log(share))
+
+
+def _log_prior_of(prior: Any) -> Tensor | None:
+    if prior is None:
+        return None
+    if isinstance(prior, PopularityPrior):
+        prior = prior.log_prior_V
+    vector = torch.as_tensor(np.asarray(prior), dtype=torch.float32)
+    checks.shape("prior", vector, ("V",))
+    return vector.clone()

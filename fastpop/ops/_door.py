@@ -1,0 +1,142 @@
+"""Checks and composition that the softmax ops share: what stands before and after a kernel."""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastpop import checks
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_query_and_items(query: Any, items: Any) -> None:
+    for name, value in (("query", query), ("items", items)):
+        if not isinstance(value, Tensor):
+            raise checks.wrong_type(name, "a torch tensor", value)
+        if value.dtype not in FLOATS:
+            raise checks.wrong_type(name, "float16, bfloat16, float32 or float64", value)
+    checks.shape("query", query, ("B", "D"))
+    checks.shape("items", items, ("V", query.shape[1]))
+    if items.shape[0] == 0:
+        raise checks.wrong("items", "at least one item", items)
+    if query.shape[1] == 0:
+        raise checks.wrong("query", "at least one dimension", query)
+    same_device("items", items, query)
+    if torch.float64 in (query.dtype, items.dtype) and query.dtype != items.dtype:
+        raise checks.wrong("items", f"the dtype of query ({str(query.dtype)[6:]}), as one of the "
+                           "two is float64", items)
+
+
+def same_device(name: str, value: Tensor, query: Tensor) -> None:
+    if value.device != query.device:
+        raise checks.wrong(name, f"a tensor on {query.device}, where query is", f"={value.device}")
+
+
+def check_ids(name: str, ids: Any, num_items: int, query: Tensor, *, ignore_index: int | None = None,
+              ) -> Tensor:
+    """int64 ids on query's device, in range on the CPU (on CUDA when FASTPOP_CHECK_IDS=1)."""
+    if isinstance(ids, np.ndarray):
+        ids = torch.from_numpy(ids)
+    if not isinstance(ids, Tensor):
+        raise checks.wrong_type(name, "an int64 tensor", ids)
+    if ids.dtype != torch.int64:
+        raise checks.wrong_type(name, "an int64 tensor", ids)
+    same_device(name, ids, query)
+    if ids.device.type == "cpu" or os.environ.get("FASTPOP_CHECK_IDS") == "1":
+        real = ids if ignore_index is None else ids[ids != ignore_index]
+        checks.ids_in_range(name, real, num_items)
+    return ids
+
+
+def check_vector(name: str, value: Any, num_items: int, query: Tensor) -> Tensor:
+    """A [V] float vector on query's device, fp32 (fp64 beside fp64 queries)."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(np.ascontiguousarray(value))
+        value = value.to(query.device)
+    if not isinstance(value, Tensor):
+        raise checks.wrong_type(name, "a [V] float tensor", value)
+    if value.dtype not in FLOATS:
+        raise checks.wrong_type(name, "a [V] float tensor", value)
+    checks.shape(name, value, (num_items,))
+    same_device(name, value, query)
+    return value.to(torch.float64 if query.dtype == torch.float64 else torch.float32)
+
+
+def scalar(name: str, value: Any, query: Tensor, *, positive: bool) -> Tensor:
+    """A number or a one-element tensor (which may be learned) as a 0-d tensor."""
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise checks.wrong(name, "a number or a tensor of one element", value)
+        same_device(name, value, query)
+        return value.reshape(()).to(dtype)
+    if positive:
+        checks.number(name, value, above=0)
+    else:
+        checks.number(name, value)
+    return torch.tensor(float(value), dtype=dtype, device=query.device)
+
+
+def check_row_weight(row_weight: Any, query: Tensor) -> Tensor | None:
+    if row_weight is None:
+        return None
+    if not isinstance(row_weight, Tensor):
+        raise checks.wrong_type("row_weight", "a [B] float tensor", row_weight)
+    checks.shape("row_weight", row_weight, (query.shape[0],))
+    same_device("row_weight", row_weight, query)
+    return row_weight
+
+
+def loss_of(lse_B: Tensor, pos_logit_B: Tensor) -> Tensor:
+    """lse - pos_logit, and +inf (never NaN) where the positive itself is removed."""
+    removed_B = pos_logit_B == -torch.inf
+    return torch.where(removed_B, torch.inf, lse_B - torch.where(removed_B, 0, pos_logit_B))
+
+
+def check_pos_id(pos_id: Any, query: Tensor, num_items: int, ignore_index: int) -> Tensor:
+    pos_id = check_ids("pos_id", pos_id, num_items, query, ignore_index=ignore_index)
+    num_rows = query.shape[0]
+    if pos_id.ndim not in (1, 2) or pos_id.shape[0] != num_rows:
+        raise checks.wrong("pos_id", f"shape [{num_rows}] or [{num_rows}, M]", pos_id)
+    return pos_id
+
+
+def rows_for_kernel(query: Tensor, pos_id: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(query rows, ids, counts): one row per positive; ignored rows point at item 0.
+
+    Under autocast the query alone is cast: casting a table of 1e7 rows costs more than a step.
+    """
+    counts = pos_id != ignore_index
+    if pos_id.ndim == 2:
+        query = query.repeat_interleave(pos_id.shape[1], 0)
+    if torch.is_autocast_enabled(query.device.type) and query.dtype != torch.float64:
+        query = query.to(torch.get_autocast_dtype(query.device.type))
+    return query, torch.where(counts, pos_id, 0).reshape(-1), counts
+
+
+def finish(loss_R: Tensor, counts: Tensor, row_weight: Tensor | None, reduction: str) -> Tensor:
+    """Loss of each kernel row -> mean over a row's positives -> weights -> reduction."""
+    loss_R = torch.where(counts.reshape(-1), loss_R, 0)
+    if counts.ndim == 2:
+        num_counting_B = counts.sum(1)
+        loss_R = loss_R.view(counts.shape).sum(1) / num_counting_B.clamp(min=1)
+        counts = num_counting_B > 0
+    return reduce(loss_R, counts, row_weight, reduction)
+
+
+def reduce(loss_B: Tensor, counts_B: Tensor, row_weight: Tensor | None, reduction: str) -> Tensor:
+    """Row losses -> result. Rows that do not count have loss 0; mean is sum(w loss) / sum(w)."""
+    weight_B = counts_B.to(loss_B.dtype)
+    if row_weight is not None:
+        weight_B = weight_B * row_weight.to(loss_B.dtype)
+    # where: a row of weight 0 must not turn an infinite loss into NaN.
+    weighted_B = torch.where(weight_B == 0, 0, loss_B) * weight_B
+    if reduction == "none":
+        return weighted_B
+    if reduction == "sum":
+        return weighted_B.sum()
+    total = weight_B.sum()
+    return weighted_B.sum() / torch.where(total == 0, 1, total)

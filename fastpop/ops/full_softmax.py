@@ -1,0 +1,120 @@
+"""Softmax cross-entropy over the whole catalogue with the popularity prior as its own term."""
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from fastpop import checks
+from fastpop.kernels.full_softmax.reference import Inputs
+from fastpop.kernels.sampled_softmax.reference import Needs
+from fastpop.ops import _dispatch, _door
+from fastpop.types import Impl, Reduction
+
+
+def full_softmax(
+    query: Tensor,
+    items: Tensor,
+    pos_id: Tensor,
+    *,
+    log_prior: Tensor | None = None,
+    prior_weight: float | Tensor = 1.0,
+    scale: float | Tensor = 1.0,
+    label_smoothing: float = 0.0,
+    row_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "none",
+    impl: Impl = "auto",
+) -> Tensor:
+    """cross_entropy(scale * query @ items.T + prior_weight * log_prior, pos_id), no [B, V] logits.
+
+    Args:
+        query: [B, D] float16, bfloat16, float32 or float64.
+        items: [V, D], same device; the dtype may differ from query's (float64 goes with float64).
+        pos_id: [B] int64 in [0, V), or [B, M] for rows with several positives: a row's loss is
+            the mean over its entries that are not `ignore_index`.
+        log_prior: [V] nats, or None. -inf removes an item; a removed positive has loss +inf and
+            gives no gradient. Need not be normalised.
+        prior_weight: τ. 0 ignores log_prior entirely. May be a learned one-element tensor.
+        scale: inverse temperature of the dot product, > 0. May be a learned one-element tensor.
+        label_smoothing: ε in [0, 1): the target is 1 - ε on the positive plus ε spread evenly
+            over the items that are not removed.
+        row_weight: [B] multiplies each row's loss.
+        ignore_index: rows with this pos_id have loss 0 and do not count in the mean.
+        reduction: "none" [B], "sum", or "mean" = sum(w loss) / sum(w) over rows that count (0 if
+            none does).
+        impl: "auto" or a name; a named one runs or raises.
+    Returns:
+        loss in nats, float32 (float64 for float64 inputs). Differentiable in query, items,
+        log_prior, prior_weight and scale, once.
+    Raises:
+        ValueError, TypeError: says the argument, what was expected, what came.
+        NotImplementedError: a named implementation does not take these inputs; lists the reasons.
+    Cost: 2 B V D FLOPs forward, 6 B V D backward; O(B) memory and one tile of logits.
+    Source: logit-adjusted loss, Menon et al. 2021 (arXiv 2007.07314); balanced softmax, Ren et
+        al. 2020 (arXiv 2007.10740), both at prior_weight 1.
+    """
+    _door.check_query_and_items(query, items)
+    num_items = items.shape[0]
+    checks.one_of("reduction", reduction, ("none", "mean", "sum"))
+    checks.number("label_smoothing", label_smoothing, least=0)
+    if label_smoothing >= 1:
+        raise checks.wrong("label_smoothing", "a number in [0, 1)", label_smoothing)
+    pos_id = _door.check_pos_id(pos_id, query, num_items, ignore_index)
+    if log_prior is not None:
+        log_prior = _door.check_vector("log_prior", log_prior, num_items, query)
+    if not isinstance(prior_weight, Tensor) and prior_weight == 0:
+        log_prior = None
+    prior_weight = _door.scalar("prior_weight", prior_weight, query, positive=False)
+    scale = _door.scalar("scale", scale, query, positive=True)
+    row_weight = _door.check_row_weight(row_weight, query)
+
+    rows, safe_id_R, counts = _door.rows_for_kernel(query, pos_id, ignore_index)
+    inputs = Inputs(rows, items, safe_id_R, log_prior, prior_weight, scale)
+    module = _dispatch.choose("full_softmax", impl, query.device.type, inputs)
+    lse, pos_logit = _FullSoftmax.apply(rows, items, log_prior, prior_weight, scale, inputs, module)
+    loss = _door.loss_of(lse, pos_logit)
+    if label_smoothing:
+        smooth = lse - _mean_logit(rows, items, log_prior, prior_weight, scale).to(lse.dtype)
+        loss = (1 - label_smoothing) * loss + label_smoothing * smooth
+    return _door.finish(loss, counts, row_weight, reduction)
+
+
+def _mean_logit(query, items, log_prior, prior_weight, scale) -> Tensor:
+    """Mean over the catalogue of z(b, i), items removed by the prior left out: O(VD), no logits."""
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    if log_prior is None:
+        return scale * (query.to(dtype) @ items.mean(0, dtype=dtype))
+    kept_V = torch.isfinite(log_prior) | (prior_weight == 0)
+    num_kept = kept_V.sum().clamp(min=1)
+    mean_item_D = (items.to(dtype) * kept_V[:, None]).sum(0) / num_kept
+    term_V = prior_weight * torch.where(torch.isfinite(log_prior), log_prior, 0)
+    mean_prior = torch.where(kept_V, term_V, 0).sum() / num_kept
+    return scale * (query.to(dtype) @ mean_item_D) + mean_prior
+
+
+class _FullSoftmax(torch.autograd.Function):
+    """(lse [B], pos_logit [B]); backward asks the same module for the gradients."""
+
+    @staticmethod
+    def forward(ctx, query, items, log_prior, prior_weight, scale, inputs: Inputs,
+                module: ModuleType):
+        lse_B, pos_logit_B = module.forward(inputs)
+        ctx.save_for_backward(query, items, log_prior, prior_weight, scale, inputs.pos_id_B,
+                              lse_B, pos_logit_B)
+        ctx.module = module
+        return lse_B, pos_logit_B
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, d_lse_B, d_pos_B):
+        (query, items, log_prior, prior_weight, scale, pos_id_B,
+         lse_B, pos_logit_B) = ctx.saved_tensors
+        inputs = Inputs(query, items, pos_id_B, log_prior, prior_weight, scale)
+        needs = Needs(*ctx.needs_input_grad[:5])
+        grads = ctx.module.backward(inputs, lse_B, pos_logit_B, d_lse_B, d_pos_B, needs)
+        return (
+            None if grads.query_BD is None else grads.query_BD.to(query.dtype),
+            None if grads.item_VD is None else grads.item_VD.to(items.dtype),
+            grads.log_prior_V, grads.prior_weight, grads.scale, None, None,
+        )

@@ -1,0 +1,91 @@
+"""Optimisers for embedding tables: one adaptive number a row, untouched rows left alone.
+
+Tables are [V, D], or [V] for one number an item. They take sparse gradients (`sparse_grad=True`, `nn.Embedding(sparse=True)`) and dense ones, where
+every row counts as touched.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastpop import checks, ops
+
+
+class _RowOptimizer(torch.optim.Optimizer):
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
+        checks.number("lr", defaults["lr"], least=0)
+        super().__init__(params, defaults)
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.ndim not in (1, 2):
+                    raise checks.wrong("params", "tables of shape [V, D] or [V]", param)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None:
+                    ids, rows = _touched(param.grad)
+                    table = param if param.ndim == 2 else param[:, None]
+                    self._update(table, ids, rows.view(len(ids), -1), self.state[param], group)
+        return loss
+
+    def _update(self, param: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict) -> None:
+        raise NotImplementedError
+
+
+def _touched(grad: Tensor) -> tuple[Tensor, Tensor]:
+    if grad.is_sparse:
+        grad = grad.coalesce()
+        return grad.indices()[0], grad.values()
+    return torch.arange(grad.shape[0], device=grad.device), grad
+
+
+def _state_dtype(param: Tensor) -> torch.dtype:
+    return torch.float64 if param.dtype == torch.float64 else torch.float32
+
+
+class RowSGD(_RowOptimizer):
+    """SGD on the touched rows. params: [V, D] tables; lr: learning rate."""
+
+    def __init__(self, params: Iterable[Any], lr: float = 0.1):
+        super().__init__(params, {"lr": lr})
+
+    def _update(self, param, ids, rows, state, group):
+        ops.row_sgd_(param, ids, rows, lr=group["lr"])
+
+
+class RowAdagrad(_RowOptimizer):
+    """Row-wise Adagrad: state is one number a row (`fastpop.ops.row_adagrad_`)."""
+
+    def __init__(self, params: Iterable[Any], lr: float = 0.1, eps: float = 1e-10):
+        super().__init__(params, {"lr": lr, "eps": eps})
+
+    def _update(self, param, ids, rows, state, group):
+        if not state:
+            state["square"] = torch.zeros(param.shape[0], dtype=_state_dtype(param),
+                                          device=param.device)
+        ops.row_adagrad_(param, ids, rows, state["square"], lr=group["lr"], eps=group["eps"])
+
+
+class RowAdam(_RowOptimizer):
+    """Row-wise Adam: full first moment, one second moment and step a row (`fastpop.ops.row_adam_`)."""
+
+    def __init__(self, params: Iterable[Any], lr: float = 1e-3,
+                 betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    def _update(self, param, ids, rows, state, group):
+        if not state:
+            dtype = _state_dtype(param)
+            state["mean"] = torch.zeros(param.shape, dtype=dtype, device=param.device)
+            state["square"] = torch.zeros(param.shape[0], dtype=dtype, device=param.device)
+            state["step"] = torch.zeros(param.shape[0], dtype=torch.int64, device=param.device)
+        ops.row_adam_(param, ids, rows, state["mean"], state["square"], state["step"],
+                      lr=group["lr"], betas=tuple(group["betas"]), eps=group["eps"])

@@ -1,0 +1,75 @@
+"""From a configuration to the parts of a run: model, loss, batches, optimisers."""
+
+import numpy as np
+import torch
+
+from fastpop import optim
+from fastpop.data.batches import EventBatches, SequenceBatches
+from fastpop.data.interactions import Interactions
+from fastpop.decoder import Decoder
+from fastpop.encoders import make_encoder
+from fastpop.model import Recommender
+from fastpop.objectives import FullSoftmaxLoss, SampledSoftmaxLoss
+from fastpop.popularity import proposal_from_name, uniform
+from fastpop.training.config import TrainConfig
+
+# Factor and bag models read raw dot products, so their tables start wide enough to tell items
+# apart; a transformer normalises its output and starts the usual 0.02.
+INIT_STD = {"factor": 0.1, "bag": 0.1, "sasrec": 0.02}
+
+
+def build_model(config: TrainConfig, log: Interactions, log_prior_V: np.ndarray) -> Recommender:
+    """A freshly initialised model: a function of config.seed, the arm changes no initial value."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        decoder = Decoder(
+            log_prior_V, config.dim, prior=config.prior, prior_weight=config.prior_weight,
+            temperature=config.temperature, learn_temperature=config.learn_temperature,
+            init_std=INIT_STD[config.encoder],
+        )
+        encoder = make_encoder(
+            config.encoder, num_users=log.num_users, num_items=log.num_items, dim=config.dim,
+            max_length=config.max_length, num_layers=config.num_layers, num_heads=config.num_heads,
+            dropout=config.dropout, sparse=config.sparse,
+        )
+    return Recommender(encoder, decoder, max_length=config.max_length)
+
+
+def build_loss(config: TrainConfig, counts_V: np.ndarray) -> torch.nn.Module:
+    """The loss of the configuration; its draws come from training counts and config.seed."""
+    if config.loss == "full_softmax":
+        return FullSoftmaxLoss(label_smoothing=config.label_smoothing, reduction="sum")
+    proposal = proposal_from_name(config.proposal, counts_V, alpha=config.proposal_power)
+    extra = uniform(len(counts_V)) if config.extra_negatives else None
+    return SampledSoftmaxLoss(
+        None, proposal, num_negatives=config.extra_negatives or config.num_negatives, extra=extra,
+        logq=config.logq, hits=config.hits or None, group_size=config.group_size or None,
+        seed=config.seed, sparse_grad=config.sparse, reduction="sum",
+    )
+
+
+def build_batches(config: TrainConfig, log: Interactions, reads: str):
+    if reads == "events":
+        return EventBatches(log, config.batch_size, config.seed)
+    return SequenceBatches(log, config.max_length, config.batch_size, config.seed)
+
+
+def build_optimizers(config: TrainConfig, model: Recommender) -> list[torch.optim.Optimizer]:
+    """[tables, the rest], without the empty ones."""
+    tables = [model.decoder.item_embedding, *model.encoder.tables()]
+    if model.decoder.item_bias is not None:
+        tables.append(model.decoder.item_bias)
+    is_table = {id(param) for param in tables}
+    others = [param for param in model.parameters() if id(param) not in is_table]
+    lr = config.table_learning_rate or config.learning_rate
+    kinds = {
+        "adam": lambda: torch.optim.Adam(tables, lr=lr),
+        "row_adam": lambda: optim.RowAdam(tables, lr=lr),
+        "row_adagrad": lambda: optim.RowAdagrad(tables, lr=lr),
+        "row_sgd": lambda: optim.RowSGD(tables, lr=lr),
+    }
+    optimizers = [kinds[config.resolved_table_optimizer]()]
+    if others:
+        optimizers.append(torch.optim.AdamW(others, lr=config.learning_rate,
+                                            weight_decay=config.weight_decay))
+    return optimizers

@@ -1,0 +1,219 @@
+"""One dataclass that holds every choice of a training run; TOML files have the same names."""
+
+import dataclasses
+import json
+import tomllib
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fastpop import checks, encoders, objectives
+from fastpop.data.split import RULES
+from fastpop.decoder import ARMS
+from fastpop.popularity import PROPOSALS
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Every field is an option of `fastpop.train` and of `fastpop train`.
+
+    Model
+        encoder: factor (a vector a user), bag (mean of the history) or sasrec.
+        dim: D. max_length: the longest history read. num_layers, num_heads, dropout: sasrec
+        (dropout: bag too).
+        prior: none, frozen (+ τ log p outside the dot product), permuted (the same, randomly
+        relabelled: a control) or learned (a free item bias).
+        prior_weight: τ. smoothing: of log p from training counts: loo, good-turing or a number.
+        temperature: divides the dot product. learn_temperature: make it a parameter.
+    Loss
+        loss: full_softmax or sampled_softmax. num_negatives: K a draw.
+        group_size: rows that share a draw; 0: all rows of the batch, 1: a draw a row.
+        proposal: uniform, popularity, log_uniform, in_batch or mixture; proposal_power: the α of
+        popularity^α. extra_negatives: uniform draws beside in-batch ones. logq: standard,
+        corrected or none. hits: keep or drop ("" lets logq decide). label_smoothing: full softmax.
+    Steps
+        epochs; batch_size: loss rows a step; accumulate: parts that a batch is computed in.
+        learning_rate; table_learning_rate: of embedding tables (0: learning_rate).
+        table_optimizer: auto (row_adam for sampled losses, adam for full ones), adam, row_adam,
+        row_adagrad or row_sgd. weight_decay: of everything but tables (AdamW). clip_norm: 0 is
+        none. precision: fp32 or bf16 (autocast). device: auto, cpu, cuda, cuda:1, ...
+        seed: of initial values, data order, draws and dropout.
+    Evaluation
+        split: leave-last-out, leave-last-n, global-time, random-by-user or none; split_n,
+        split_fraction: its parameters. mask_seen: leave seen items out of rankings.
+        evaluate_every: epochs between looks at the validation part (0: never). metric: what early
+        stopping maximises (or minimises, for nll). patience: looks without a better one before
+        stopping (0: no early stopping); the best model is then the result.
+        valid_cases: cases looked at while training (0: all).
+    Records
+        checkpoint_every: epochs between checkpoints. tensorboard: write events too.
+    """
+
+    encoder: str = "factor"
+    dim: int = 64
+    max_length: int = 50
+    num_layers: int = 2
+    num_heads: int = 2
+    dropout: float = 0.2
+    prior: str = "frozen"
+    prior_weight: float = 1.0
+    smoothing: str | float = "loo"
+    temperature: float = 1.0
+    learn_temperature: bool = False
+    loss: str = "sampled_softmax"
+    num_negatives: int = 1024
+    group_size: int = 0
+    proposal: str = "uniform"
+    proposal_power: float = 0.75
+    extra_negatives: int = 0
+    logq: Literal["standard", "corrected", "none"] = "standard"
+    hits: Literal["", "keep", "drop"] = ""
+    label_smoothing: float = 0.0
+    epochs: int = 20
+    batch_size: int = 1024
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    table_learning_rate: float = 0.0
+    table_optimizer: Literal["auto", "adam", "row_adam", "row_adagrad", "row_sgd"] = "auto"
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: str = "auto"
+    seed: int = 0
+    split: str = "leave-last-out"
+    split_n: int = 1
+    split_fraction: float = 0.1
+    mask_seen: bool = True
+    evaluate_every: int = 0
+    metric: str = "ndcg@10"
+    patience: int = 0
+    valid_cases: int = 0
+    checkpoint_every: int = 1
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(TrainConfig)
+        for field in dataclasses.fields(self):
+            value, hint = getattr(self, field.name), hints[field.name]
+            if hint is int:
+                checks.number(field.name, value, integer=True)
+            elif hint is float:
+                checks.number(field.name, value)
+            elif hint is bool and not isinstance(value, bool):
+                raise checks.wrong_type(field.name, "true or false", value)
+            elif hint is str and not isinstance(value, str):
+                raise checks.wrong_type(field.name, "a string", value)
+            elif typing.get_origin(hint) is Literal:
+                checks.one_of(field.name, value, typing.get_args(hint))
+        checks.one_of("encoder", self.encoder, encoders.NAMES)
+        checks.one_of("loss", self.loss, objectives.NAMES)
+        checks.one_of("prior", self.prior, ARMS)
+        checks.one_of("proposal", self.proposal, PROPOSALS)
+        checks.one_of("split", self.split, RULES)
+        if self.logq == "corrected" and self.hits == "keep":
+            raise checks.wrong("hits", "'drop' (or '') with logq='corrected'", self.hits)
+        for name in ("dim", "max_length", "num_layers", "num_heads", "num_negatives", "epochs",
+                     "batch_size", "accumulate", "split_n", "checkpoint_every"):
+            checks.number(name, getattr(self, name), least=1, integer=True)
+        for name in ("group_size", "extra_negatives", "evaluate_every", "patience", "valid_cases",
+                     "seed"):
+            checks.number(name, getattr(self, name), least=0, integer=True)
+        for name in ("weight_decay", "clip_norm", "table_learning_rate", "label_smoothing",
+                     "dropout"):
+            checks.number(name, getattr(self, name), least=0)
+        for name in ("learning_rate", "temperature", "split_fraction"):
+            checks.number(name, getattr(self, name), above=0)
+        for name in ("dropout", "label_smoothing", "split_fraction"):
+            if getattr(self, name) >= 1:
+                raise checks.wrong(name, "a number below 1", getattr(self, name))
+        if self.extra_negatives and self.proposal != "in_batch":
+            raise checks.wrong("extra_negatives", "0 unless proposal='in_batch'",
+                               self.extra_negatives)
+        if self.group_size and self.proposal == "in_batch":
+            raise checks.wrong("group_size", "0 with proposal='in_batch'", self.group_size)
+        if self.dim % self.num_heads and self.encoder == "sasrec":
+            raise checks.wrong("num_heads", f"a divisor of dim = {self.dim}", self.num_heads)
+        if self.patience and not self.evaluate_every:
+            raise checks.wrong("evaluate_every", ">= 1 for early stopping (patience > 0)", 0)
+        if self.patience and self.split == "none":
+            raise checks.wrong("patience", "0 without a validation part (split='none')",
+                               self.patience)
+
+    def replace(self, **options: Any) -> "TrainConfig":
+        """A copy with some options changed; an unknown name raises with the nearest known one."""
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in options:
+            if name not in known:
+                import difflib
+
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"{name}: expected an option of TrainConfig; got an unknown one{hint}")
+        return dataclasses.replace(self, **options)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, options: dict[str, Any]) -> "TrainConfig":
+        return cls().replace(**options)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> "TrainConfig":
+        """The options of a TOML file, names as here; a [train] table is read if there is one.
+
+        Raises ValueError naming the file for bad TOML, and as `replace` does for unknown names.
+        """
+        try:
+            with open(path, "rb") as file:
+                options = tomllib.load(file)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path}: expected a TOML file; got {error}") from None
+        return cls.from_dict(options.get("train", options))
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    def torch_device(self) -> torch.device:
+        """The device to run on; "auto" is CUDA when torch sees one."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise checks.wrong("device", "auto, cpu, cuda or cuda:N", self.device) from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise checks.wrong("device", "cpu or auto: torch sees no CUDA device here", self.device)
+        return device
+
+    @property
+    def sparse(self) -> bool:
+        """Whether tables get sparse row gradients: sampled losses with a row-wise optimiser."""
+        return self.loss == "sampled_softmax" and self.table_optimizer != "adam"
+
+    @property
+    def resolved_table_optimizer(self) -> str:
+        if self.table_optimizer != "auto":
+            return self.table_optimizer
+        return "row_adam" if self.loss == "sampled_softmax" else "adam"
+
+    def double_subtraction(self) -> str | None:
+        """Why this prior would subtract popularity twice, or None.
+
+        Without log Q correction a sampled softmax learns log p(i|c) - log q - τ log p: its
+        popularity slope is 1 - α - τ for q ∝ p^α, negative when both are taken away.
+        """
+        alpha = {"in_batch": 1.0, "popularity": self.proposal_power}.get(self.proposal)
+        if self.loss != "sampled_softmax" or self.logq != "none" or self.prior != "frozen":
+            return None
+        if alpha is None or 1 - alpha - self.prior_weight >= 0:
+            return None
+        return (
+            f"logq='none' with proposal={self.proposal!r} already takes popularity^{alpha:g} out of "
+            f"the scores; prior='frozen' with prior_weight={self.prior_weight:g} takes it out again: "
+            f"the scores will have popularity slope {1 - alpha - self.prior_weight:g}, not "
+            f"{1 - self.prior_weight:g}. Use logq='standard', or prior='none'."
+        )

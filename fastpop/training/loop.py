@@ -1,0 +1,285 @@
+"""The training loop: steps, looks at the validation part, checkpoints, and stopping well.
+
+Everything random is a function of (seed, epoch) or (seed, step): the data order, the draws, and
+dropout, whose generator is seeded anew at each step. So a run that resumes from a checkpoint does
+what the uninterrupted run does, bit for bit, on the same kind of machine and number of threads.
+"""
+
+import contextlib
+import csv
+import io
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from fastpop.data.batches import Batch
+from fastpop.model import Recommender
+from fastpop.training import checkpoint
+from fastpop.training.config import TrainConfig
+
+METRICS_THAT_FALL = ("nll", "perplexity")
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss became NaN or infinite; says where, and where the batch was saved."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands; what a checkpoint keeps beside tensors."""
+
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the running epoch
+    step: int = 0
+    loss_sum: float = 0.0  # over the running epoch
+    weight_sum: float = 0.0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row an epoch
+    best: float | None = None
+    best_epoch: int = 0
+    looks_since_best: int = 0
+    stopped: str = ""  # "epochs", "patience"
+
+
+def fit(
+    model: Recommender, loss: torch.nn.Module, batches: Any,
+    optimizers: list[torch.optim.Optimizer], config: TrainConfig, *,
+    look: Callable[[], dict[str, float]] | None = None, out: Path | None = None,
+    progress: Progress | None = None, show: bool | None = None, label: str = "train",
+) -> Progress:
+    """Train `model` in place up to config.epochs; returns where it ended.
+
+    look: called every config.evaluate_every epochs; its numbers join the epoch's row and decide
+    early stopping. out: folder for checkpoints, train.csv and failures. progress: where to go on
+    from. show: a progress bar; None shows one on a terminal.
+
+    Raises TrainingDiverged, CheckpointError; KeyboardInterrupt after a checkpoint is written.
+    """
+    progress = progress or Progress()
+    writer = _tensorboard(out) if config.tensorboard and out else None
+    best_state: dict[str, torch.Tensor] | None = None
+    total = sum(batches.num_batches(epoch) for epoch in range(config.epochs))
+    bar = tqdm(total=total, initial=progress.step, desc=label, unit="step", delay=1, leave=False,
+               dynamic_ncols=True, disable=None if show is None else not show)
+    devices = [model.device] if model.device.type == "cuda" else []
+    with bar, _interrupts() as interrupted, torch.random.fork_rng(devices=devices):
+        while progress.epoch < config.epochs and not progress.stopped:
+            started = time.perf_counter()
+            model.train()
+            for batch in batches.epoch(progress.epoch, progress.batch):
+                mean, weight = _step(model, loss, optimizers, config, batch, progress.step)
+                if not math.isfinite(mean):
+                    _fail(out, config, batch, progress, mean)
+                progress.loss_sum += mean * weight
+                progress.weight_sum += weight
+                progress.batch += 1
+                progress.step += 1
+                bar.update()
+                if progress.step % 10 == 0:
+                    seconds = time.perf_counter() - started + progress.seconds
+                    bar.set_postfix_str(f"loss {progress.loss_sum / progress.weight_sum:.4f}, "
+                                        f"{progress.weight_sum / seconds:,.0f} examples/s")
+                if interrupted.is_set():
+                    progress.seconds += time.perf_counter() - started
+                    if out is not None:
+                        checkpoint.save(out, progress.step, model, optimizers, vars(progress))
+                    raise KeyboardInterrupt
+            progress.seconds += time.perf_counter() - started
+            row = _end_epoch(progress)
+            if look is not None and _due(progress.epoch, config.evaluate_every, config.epochs):
+                row |= {f"valid_{name}": value for name, value in look().items()}
+                if _is_better(row, config, progress) and config.patience:
+                    best_state = _keep_best(model, out, progress)
+            if config.patience and progress.looks_since_best >= config.patience:
+                progress.stopped = "patience"
+            elif progress.epoch == config.epochs:
+                progress.stopped = "epochs"
+            if writer is not None:
+                for name, value in row.items():
+                    writer.add_scalar(name, value, progress.epoch)
+                writer.flush()
+            if out is not None:
+                checkpoint.write_text(out / "train.csv", history_csv(progress.history))
+                if progress.stopped or _due(progress.epoch, config.checkpoint_every, config.epochs):
+                    checkpoint.save(out, progress.step, model, optimizers, vars(progress))
+            if interrupted.is_set() and not progress.stopped:
+                if out is not None:
+                    checkpoint.save(out, progress.step, model, optimizers, vars(progress))
+                raise KeyboardInterrupt
+    if config.patience and progress.best is not None:
+        if best_state is None and out is not None:
+            best_state = checkpoint.read_folder(out / "best")[0]["model"]
+        if best_state is not None:
+            model.load_state_dict(best_state)
+    model.eval()
+    return progress
+
+
+def _step(
+    model: Recommender, loss: torch.nn.Module, optimizers: list[torch.optim.Optimizer],
+    config: TrainConfig, batch: Batch, step: int,
+) -> tuple[float, float]:
+    """One optimiser step; returns the mean loss before it and the weight of its rows."""
+    torch.manual_seed(_mixed(config.seed, step))
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    rows = batch.target >= 0
+    weight = float(rows.sum() if batch.weight is None else batch.weight[rows].sum())
+    parts = [batch] if config.accumulate == 1 else batch.split(config.accumulate)
+    total = 0.0
+    for part in parts:
+        with _autocast(config, model.device):
+            query, pos_id, row_weight = model.rows(part)
+            terms = model.decoder.training_terms()
+            options = {"row_weight": row_weight, **terms}
+            if config.loss == "sampled_softmax":
+                options["step"] = step
+            part_sum = loss(query, model.decoder.item_embedding, pos_id, **options)
+        mean = part_sum / max(weight, 1e-30)
+        value = mean.item()
+        total += value
+        if not math.isfinite(value):
+            return value, weight
+        mean.backward()
+    if config.clip_norm:
+        _clip(model, config.clip_norm)
+    for optimizer in optimizers:
+        optimizer.step()
+    return total, weight
+
+
+def _mixed(seed: int, step: int) -> int:
+    """One 63-bit seed per (seed, step)."""
+    words = np.random.SeedSequence([seed, step]).generate_state(2, np.uint32)
+    return (int(words[0]) << 31) ^ int(words[1])
+
+
+def _autocast(config: TrainConfig, device: torch.device):
+    if config.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def _clip(model: Recommender, most: float) -> None:
+    """Scale all gradients so that their joint norm is at most `most`; sparse ones stay sparse."""
+    values = []
+    for param in model.parameters():
+        if param.grad is not None:
+            if param.grad.is_sparse:
+                param.grad = param.grad.coalesce()
+            values.append(param.grad.values() if param.grad.is_sparse else param.grad)
+    norm = torch.stack([value.float().norm() for value in values]).norm()
+    factor = (most / (norm + 1e-12)).clamp(max=1)
+    for value in values:
+        value.mul_(factor.to(value.dtype))
+
+
+def _end_epoch(progress: Progress) -> dict[str, Any]:
+    row = {
+        "epoch": progress.epoch + 1,
+        "step": progress.step,
+        "loss": progress.loss_sum / max(progress.weight_sum, 1e-30),
+        "examples_per_second": progress.weight_sum / max(progress.seconds, 1e-9),
+        "seconds": progress.seconds,
+    }
+    progress.history.append(row)
+    progress.epoch += 1
+    progress.batch, progress.loss_sum, progress.weight_sum, progress.seconds = 0, 0.0, 0.0, 0.0
+    return row
+
+
+def _due(epoch: int, every: int, last: int) -> bool:
+    return bool(every) and (epoch % every == 0 or epoch == last)
+
+
+def _is_better(row: dict[str, Any], config: TrainConfig, progress: Progress) -> bool:
+    key = f"valid_{config.metric}"
+    if key not in row:
+        known = ", ".join(name.removeprefix("valid_") for name in row if name.startswith("valid_"))
+        raise ValueError(f"metric: expected one of {known}; got {config.metric!r}")
+    value = row[key]
+    if progress.best is not None:
+        falls = config.metric in METRICS_THAT_FALL
+        if not (value < progress.best if falls else value > progress.best):
+            progress.looks_since_best += 1
+            return False
+    progress.best, progress.best_epoch, progress.looks_since_best = value, progress.epoch, 0
+    return True
+
+
+def _keep_best(model: Recommender, out: Path | None, progress: Progress) -> dict | None:
+    """The best weights so far: in out/best when there is a folder, else in memory."""
+    if out is None:
+        return {name: value.clone() for name, value in model.state_dict().items()}
+    checkpoint.write_folder(out / "best", {"model": model.state_dict()},
+                            {"epoch": progress.best_epoch, "metric": progress.best})
+    return None
+
+
+def _fail(out: Path | None, config: TrainConfig, batch: Batch, progress: Progress, mean: float):
+    saved = "give out= to keep the batch"
+    if out is not None:
+        path = out / "failed-batch.npz"
+        arrays = {name: value for name, value in vars(batch).items() if value is not None}
+        with checkpoint.explained(path):
+            out.mkdir(parents=True, exist_ok=True)
+            np.savez(path, **arrays)
+        saved = f"the batch is in {path}"
+    raise TrainingDiverged(
+        f"loss: expected a finite number; got {mean} at step {progress.step} (epoch "
+        f"{progress.epoch + 1}, batch {progress.batch + 1}), learning_rate "
+        f"{config.learning_rate:g}; {saved}. Nothing was updated in this step."
+    )
+
+
+def history_csv(history: list[dict[str, Any]]) -> str:
+    """A row an epoch; columns that some epochs lack stay empty."""
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C sets an event that is read between steps, so no half-made step is ever saved.
+
+    A second Ctrl-C interrupts at once. Outside the main thread signals stay as they are.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def remember(signum: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _tensorboard(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        from fastpop.checks import missing_package
+
+        missing_package("tensorboard", "tb", "tensorboard=True")
+    return SummaryWriter(out / "tensorboard")

@@ -1,0 +1,194 @@
+"""What `fastpop.train` and `fastpop.load` return."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastpop import checks, diagnostics, evaluation, ops
+from fastpop.data.cases import Cases, gather_csr
+from fastpop.data.interactions import Interactions
+from fastpop.data.split import Split
+from fastpop.model import Recommender
+from fastpop.popularity import PopularityPrior
+from fastpop.training import checkpoint
+from fastpop.training.config import TrainConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendations:
+    """Top items of users, in the ids of the log.
+
+    user: [n] ids as they were asked for. item: [n, k] ids, best first (fewer than k possible
+    items leave None at the end). score: [n, k] float32, -inf there. popularity_weight: the knob.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    score: np.ndarray
+    popularity_weight: float
+
+    def table(self, limit: int = 20) -> str:
+        """One line a user, at most 80 columns."""
+        lines = [f"top {self.item.shape[1]} items, popularity weight {self.popularity_weight:g}"]
+        for user, items in list(zip(self.user, self.item))[:limit]:
+            text = f"  {user}: " + " ".join(str(item) for item in items if item is not None)
+            lines.append(text if len(text) <= 80 else text[:76].rsplit(" ", 1)[0] + " ...")
+        if len(self.user) > limit:
+            lines.append(f"  ... and {len(self.user) - limit:,} more users")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainResult:
+    """A trained model with all that is needed to judge and to serve it.
+
+    config: what was asked for. model: the Recommender. log: every event that was given.
+    split: train events, validation and test cases. prior: log p from the training events.
+    metrics: of the test cases at the trained knob; empty without a test part. history: a dict an
+    epoch. facts: what was left out of evaluation and why, when training stopped and at which epoch
+    the weights were taken.
+    """
+
+    config: TrainConfig
+    model: Recommender
+    log: Interactions
+    split: Split
+    prior: PopularityPrior
+    metrics: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def evaluate(
+        self, part: str = "test", *, popularity_weight: float | None = None,
+        ks: tuple[int, ...] = (10, 20),
+    ) -> "evaluation.Evaluation":
+        """Exact full ranking of a part of the split at a popularity knob.
+
+        part: "test" or "valid". popularity_weight: β; None serves the scores as trained.
+        Raises ValueError when the split has no such part.
+        """
+        cases = self._cases(part)
+        return evaluate_model(self.model, cases, self.split.train.item_counts(), self.config,
+                              popularity_weight=popularity_weight, ks=ks)
+
+    def _cases(self, part: str) -> Cases:
+        checks.one_of("part", part, ("test", "valid"))
+        cases = getattr(self.split, part)
+        if cases is None or cases.num_cases == 0:
+            raise checks.wrong("part", f"a {part} part in the split", f"=split={self.config.split!r}")
+        return readable_cases(self.model, self.split.train, cases)[0]
+
+    def audit(
+        self, *, permutations: int = 2000, seed: int = 0, smoothing: str | float | None = None,
+        popularity_weight: float | None = None,
+    ) -> "diagnostics.Audit":
+        """`fastpop.audit` of this model: one context a training event, counts from training.
+
+        popularity_weight: None audits the learned part s = scale * <query, item>; a number audits
+        the scores served at that knob. smoothing: of the direction; None takes the run's own.
+        """
+        decoder = self.model.decoder
+        bias = None
+        if popularity_weight is not None:
+            bias = decoder.served_bias(popularity_weight).double().cpu().numpy()
+        return diagnostics.audit(
+            ((query, weight) for query, weight, _ in
+             self.model.training_contexts(self.split.train)),
+            decoder.item_embedding.detach().double().cpu().numpy(),
+            self.split.train.item_counts(),
+            bias=bias,
+            scale=float(decoder.scale.detach()),
+            smoothing=self.config.smoothing if smoothing is None else smoothing,
+            permutations=permutations,
+            seed=seed,
+        )
+
+    def recommend(
+        self, users: Any, k: int = 10, *, popularity_weight: float | None = None,
+        exclude_seen: bool = True,
+    ) -> Recommendations:
+        """The k best items of each user, given everything the log says of them.
+
+        users: ids as in the log. popularity_weight: the knob β; None serves the scores as
+        trained. exclude_seen: leave out items of the user's history.
+        Raises ValueError for a user that the log does not have, or that the encoder cannot read
+        (no training event for a user embedding, no history for a sequence encoder).
+        Cost: O(n V D), streaming over the catalogue.
+        """
+        wanted = np.atleast_1d(np.asarray(users))
+        dense = self.log.encode_users(wanted)
+        history_offsets, at = gather_csr(self.log.offsets, dense)
+        empty = np.zeros(len(dense) + 1, dtype=np.int64)
+        cases = Cases(dense, history_offsets, self.log.item[at], empty,
+                      np.empty(0, dtype=np.int64), self.log.num_items)
+        kept, left_out = readable_cases(self.model, self.split.train, cases)
+        if left_out:
+            known = np.isin(dense, kept.user)
+            raise checks.wrong("users", f"users that the encoder {self.config.encoder!r} has "
+                               "training events or a history of", f"={wanted[~known][0]!r}")
+        decoder = self.model.decoder
+        weight = decoder.trained_weight if popularity_weight is None else popularity_weight
+        query = self.model.encode(cases)
+        ids, score = ops.top_items(
+            query, decoder.item_embedding.detach(), k, bias=decoder.served_bias(weight),
+            scale=float(decoder.scale.detach()),
+            exclude_offsets=torch.from_numpy(np.array(history_offsets)) if exclude_seen else None,
+            exclude_item=torch.from_numpy(np.array(cases.history_item)) if exclude_seen else None,
+        )
+        ids = ids.cpu().numpy()
+        item = np.full(ids.shape, None, dtype=object)
+        item[ids >= 0] = self.log.decode_items(ids[ids >= 0])
+        return Recommendations(wanted, item, score.float().cpu().numpy(), float(weight))
+
+    def refresh_prior(self, counts: Any) -> "TrainResult":
+        """Replace log p by that of new counts [V] (say, yesterday's) without retraining.
+
+        Changes what the knob adds, not the learned part. The same smoothing is used. Returns self.
+        """
+        prior = PopularityPrior.from_counts(counts, smoothing=self.config.smoothing)
+        self.model.decoder.set_log_prior(prior.log_prior_V)
+        return self
+
+    def save(self, out: str | Path) -> Path:
+        """Write a folder that `fastpop.load` reads: config, log, model, metrics, history."""
+        out = Path(out)
+        checkpoint.write_text(out / "config.json", self.config.to_json())
+        if not (out / "log").exists():
+            with checkpoint.explained(out / "log"):
+                self.log.save(out / "log")
+        state = {"metrics": self.metrics, "history": self.history, "facts": self.facts}
+        checkpoint.write_folder(out / "model", {"model": self.model.state_dict()}, state)
+        checkpoint.write_text(out / "metrics.json", json.dumps(self.metrics, indent=2) + "\n")
+        return out
+
+
+def readable_cases(
+    model: Recommender, train: Interactions, cases: Cases
+) -> tuple[Cases, int]:
+    """(cases that the encoder can answer, how many it cannot): a user embedding needs training
+    events, a sequence encoder a history."""
+    if model.encoder.reads == "events":
+        counts_U = np.diff(train.offsets)
+        readable = (cases.user >= 0) & (counts_U[np.maximum(cases.user, 0)] > 0)
+    else:
+        readable = np.diff(cases.history_offsets) > 0
+    if readable.all():
+        return cases, 0
+    return cases.take(readable), int((~readable).sum())
+
+
+def evaluate_model(
+    model: Recommender, cases: Cases, counts_V: np.ndarray, config: TrainConfig, *,
+    popularity_weight: float | None = None, ks: tuple[int, ...] = (10, 20),
+) -> "evaluation.Evaluation":
+    """Evaluation of readable cases at a knob (None: as trained)."""
+    weight = model.decoder.trained_weight if popularity_weight is None else popularity_weight
+    query_CD = model.encode(cases)
+    return evaluation.evaluate(
+        lambda rows: model.score(query_CD[rows], weight), cases, counts=counts_V, ks=ks,
+        mask_seen=config.mask_seen, device=str(model.device),
+    )

@@ -1,0 +1,251 @@
+"""Sampled softmax in plain torch, in the order of the maths: the specification.
+
+    z(b, i)   = scale * <query[b], items[i]> + prior_weight * log_prior[i]
+    standard  : every candidate, the positive too, gets - log q(i)
+    corrected : a negative gets - log(K q(i)), the positive nothing, hits are dropped
+    none      : z as it is
+    lse[b]    = logsumexp over the positive and the row's K negatives
+
+Negatives come as [G, K]: row b reads group b // group_size. Shared negatives are G = 1, per-row
+negatives are group_size = 1. Rows go through in tiles, so that a tile of logits, not [B, K],
+is alive; backward makes each tile again from lse. Half inputs are computed in fp32, fp64 in fp64.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Logits (or gathered numbers) alive at once: 4 MiB of fp32 stays in a last-level cache.
+TILE_NUMBERS = 1 << 20
+
+
+class Inputs(NamedTuple):
+    """What every implementation of the op takes, already checked."""
+
+    query_BD: Tensor
+    item_VD: Tensor
+    pos_id_B: Tensor
+    neg_id_GK: Tensor
+    log_prior_V: Tensor | None  # None: no prior, or a weight that is the number 0
+    prior_weight: Tensor  # 0-d
+    log_proposal_V: Tensor | None  # None exactly when logq is "none"
+    scale: Tensor  # 0-d
+    group_size: int
+    logq: str
+    drop_hits: bool
+    exclude_own_slot: bool
+
+
+class Gradients(NamedTuple):
+    query_BD: Tensor | None
+    item: tuple[Tensor, Tensor] | None  # (sorted unique ids [n], rows [n, D])
+    log_prior: tuple[Tensor, Tensor] | None  # (sorted unique ids [n], values [n])
+    prior_weight: Tensor | None
+    scale: Tensor | None
+
+
+class Needs(NamedTuple):
+    query: bool
+    item: bool
+    log_prior: bool
+    prior_weight: bool
+    scale: bool
+
+
+def unsupported(inputs: Inputs) -> str | None:
+    return None
+
+
+def tiles(num_rows: int, num_groups: int, group_size: int, per_row: int, per_group: int) -> Iterator[
+    tuple[slice, slice]
+]:
+    """(rows, groups) of each tile: part of one group, or whole groups of one size."""
+    if group_size * per_row > TILE_NUMBERS or num_groups == 1:
+        step = max(1, TILE_NUMBERS // max(per_row, 1))
+        for group in range(num_groups):
+            stop = min((group + 1) * group_size, num_rows)
+            for first in range(group * group_size, stop, step):
+                yield slice(first, min(first + step, stop)), slice(group, group + 1)
+        return
+    step = max(1, TILE_NUMBERS // max(group_size * per_row, per_group, 1))
+    full = num_rows // group_size
+    for first in range(0, full, step):
+        last = min(first + step, full)
+        yield slice(first * group_size, last * group_size), slice(first, last)
+    if full < num_groups:
+        yield slice(full * group_size, num_rows), slice(full, num_groups)
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _dots(inputs: Inputs, rows: slice, groups: slice):
+    """Tile views and the plain dot products: positive [r], negatives [g, s, K]."""
+    dtype = compute_dtype(inputs.query_BD.dtype)
+    neg_id_gK = inputs.neg_id_GK[groups]
+    query_rD = inputs.query_BD[rows].to(dtype)
+    pos_item_rD = inputs.item_VD[inputs.pos_id_B[rows]].to(dtype)
+    neg_item_gKD = inputs.item_VD[neg_id_gK].to(dtype)
+    query_gsD = query_rD.view(neg_id_gK.shape[0], -1, query_rD.shape[1])
+    pos_dot_r = (query_rD * pos_item_rD).sum(1)
+    neg_dot_gsK = query_gsD @ neg_item_gKD.transpose(1, 2)
+    return query_gsD, pos_item_rD, neg_item_gKD, pos_dot_r, neg_dot_gsK
+
+
+def _prior_term(inputs: Inputs, ids: Tensor) -> Tensor:
+    """prior_weight * log_prior at ids; a weight of 0 ignores it, so 0 * -inf is 0."""
+    term = inputs.prior_weight * inputs.log_prior_V[ids]
+    return torch.where(inputs.prior_weight == 0, torch.zeros_like(term), term)
+
+
+def _logits(inputs: Inputs, rows: slice, groups: slice, pos_dot_r: Tensor, neg_dot_gsK: Tensor):
+    """Logits of a tile: bias, correction and masks on top of the dot products."""
+    pos_id_r = inputs.pos_id_B[rows]
+    neg_id_gK = inputs.neg_id_GK[groups]
+    pos_r = inputs.scale.to(pos_dot_r.dtype) * pos_dot_r
+    neg_gsK = inputs.scale.to(pos_dot_r.dtype) * neg_dot_gsK
+    if inputs.log_prior_V is not None:
+        pos_r = pos_r + _prior_term(inputs, pos_id_r)
+        neg_gsK = neg_gsK + _prior_term(inputs, neg_id_gK).unsqueeze(1)
+    if inputs.log_proposal_V is not None:
+        num_drawn = neg_id_gK.shape[1] - int(inputs.exclude_own_slot)
+        log_count = math.log(max(num_drawn, 1)) if inputs.logq == "corrected" else 0.0
+        neg_gsK = neg_gsK - (inputs.log_proposal_V[neg_id_gK] + log_count).unsqueeze(1)
+        if inputs.logq == "standard":
+            pos_r = pos_r - inputs.log_proposal_V[pos_id_r]
+    if inputs.drop_hits:
+        # A dropped hit leaves the sum: exp(-inf) = 0, never a phantom exp(0).
+        hit_gsK = neg_id_gK.unsqueeze(1) == pos_id_r.view(neg_gsK.shape[0], -1, 1)
+        neg_gsK = neg_gsK.masked_fill(hit_gsK, -math.inf)
+    if inputs.exclude_own_slot:
+        slot_K = torch.arange(neg_id_gK.shape[1], device=neg_gsK.device)
+        row_r = torch.arange(rows.start, rows.stop, device=neg_gsK.device)
+        own_gsK = (slot_K == row_r[:, None]).view_as(neg_gsK)
+        neg_gsK = neg_gsK.masked_fill(own_gsK, -math.inf)
+    return pos_r, neg_gsK
+
+
+def _tiles_of(inputs: Inputs) -> Iterator[tuple[slice, slice]]:
+    num_groups, num_negatives = inputs.neg_id_GK.shape
+    dim = inputs.query_BD.shape[1]
+    return tiles(
+        inputs.query_BD.shape[0], num_groups, inputs.group_size,
+        per_row=max(num_negatives, dim), per_group=num_negatives * dim,
+    )
+
+
+def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """(lse [B], pos_logit [B]) in the compute dtype; loss = lse - pos_logit.
+
+    Cost: 2 B K D FLOPs, O(B + K D) memory beyond inputs.
+    """
+    dtype = compute_dtype(inputs.query_BD.dtype)
+    lse_B = inputs.query_BD.new_empty(inputs.query_BD.shape[0], dtype=dtype)
+    pos_logit_B = torch.empty_like(lse_B)
+    for rows, groups in _tiles_of(inputs):
+        *_, pos_dot_r, neg_dot_gsK = _dots(inputs, rows, groups)
+        pos_r, neg_gsK = _logits(inputs, rows, groups, pos_dot_r, neg_dot_gsK)
+        neg_lse_r = torch.logsumexp(neg_gsK, dim=2).reshape(-1)
+        lse_B[rows] = torch.logaddexp(pos_r, neg_lse_r)
+        pos_logit_B[rows] = pos_r
+    return lse_B, pos_logit_B
+
+
+def backward(
+    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor,
+    needs: Needs,
+) -> Gradients:
+    """Gradients of sum(d_lse * lse + d_pos * pos_logit).
+
+    A row whose positive is removed (pos_logit -inf) gives no gradient. Duplicate ids are summed in
+    a fixed order. Cost: 6 B K D FLOPs (2 of them make the logits again).
+    """
+    dtype = lse_B.dtype
+    live_B = torch.isfinite(lse_B) & torch.isfinite(pos_logit_B)
+    d_lse_B = torch.where(live_B, d_lse_B.to(dtype), 0)
+    d_pos_B = torch.where(live_B, d_pos_B.to(dtype), 0)
+    safe_lse_B = torch.where(live_B, lse_B, 0)
+    scale = inputs.scale.to(dtype)
+    d_query_BD = torch.empty_like(inputs.query_BD, dtype=dtype) if needs.query else None
+    item_rows = RowSums(inputs.item_VD.shape[1:], dtype, inputs.query_BD.device)
+    prior_rows = RowSums((), dtype, inputs.query_BD.device)
+    d_scale = torch.zeros((), dtype=dtype, device=lse_B.device)
+    d_prior_weight = torch.zeros((), dtype=dtype, device=lse_B.device)
+    needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
+    for rows, groups in _tiles_of(inputs):
+        query_gsD, pos_item_rD, neg_item_gKD, pos_dot_r, neg_dot_gsK = _dots(inputs, rows, groups)
+        pos_r, neg_gsK = _logits(inputs, rows, groups, pos_dot_r, neg_dot_gsK)
+        shape_gs1 = (*neg_gsK.shape[:2], 1)
+        d_lse_r, lse_r = d_lse_B[rows], safe_lse_B[rows]
+        d_pos_r = torch.where(live_B[rows], d_lse_r * torch.exp(pos_r - lse_r) + d_pos_B[rows], 0)
+        d_neg_gsK = d_lse_r.view(shape_gs1) * torch.exp(neg_gsK - lse_r.view(shape_gs1))
+        d_neg_gsK = torch.where(live_B[rows].view(shape_gs1), d_neg_gsK, 0)
+        pos_id_r, neg_id_gK = inputs.pos_id_B[rows], inputs.neg_id_GK[groups]
+        if d_query_BD is not None:
+            from_neg_rD = (d_neg_gsK @ neg_item_gKD).reshape(-1, query_gsD.shape[2])
+            d_query_BD[rows] = scale * (from_neg_rD + d_pos_r[:, None] * pos_item_rD)
+        if needs.item:
+            query_rD = query_gsD.reshape(-1, query_gsD.shape[2])
+            item_rows.add(pos_id_r, scale * d_pos_r[:, None] * query_rD)
+            d_rows_gKD = scale * (d_neg_gsK.transpose(1, 2) @ query_gsD)
+            item_rows.add(neg_id_gK.reshape(-1), d_rows_gKD.reshape(-1, query_gsD.shape[2]))
+        if needs.scale:
+            d_scale += (d_pos_r * pos_dot_r).sum() + (d_neg_gsK * neg_dot_gsK).sum()
+        if needs_prior:
+            d_bias_gK = d_neg_gsK.sum(1)
+            prior_rows.add(pos_id_r, d_pos_r)
+            prior_rows.add(neg_id_gK.reshape(-1), d_bias_gK.reshape(-1))
+    d_log_prior = None
+    if needs_prior:
+        ids, values = prior_rows.total()
+        log_prior = inputs.log_prior_V[ids].to(dtype)
+        # A removed item has no finite logit to move.
+        values = torch.where(torch.isfinite(log_prior), values, 0)
+        d_prior_weight = (values * torch.where(torch.isfinite(log_prior), log_prior, 0)).sum()
+        d_log_prior = (ids, inputs.prior_weight.to(dtype) * values)
+    return Gradients(
+        query_BD=d_query_BD,
+        item=item_rows.total() if needs.item else None,
+        log_prior=d_log_prior if needs.log_prior else None,
+        prior_weight=d_prior_weight if needs.prior_weight else None,
+        scale=d_scale if needs.scale else None,
+    )
+
+
+class RowSums:
+    """Sums rows by id; ids come out sorted and unique. Duplicates add up in order of arrival."""
+
+    def __init__(self, row_shape: tuple[int, ...], dtype: torch.dtype, device: torch.device):
+        self.ids = torch.empty(0, dtype=torch.int64, device=device)
+        self.rows = torch.empty(0, *row_shape, dtype=dtype, device=device)
+        self.waiting: list[tuple[Tensor, Tensor]] = []
+        self.num_waiting = 0
+
+    def add(self, ids_n: Tensor, rows_n: Tensor) -> None:
+        self.waiting.append((ids_n, rows_n))
+        self.num_waiting += rows_n.numel()
+        if self.num_waiting > 16 * TILE_NUMBERS:
+            self._merge()
+
+    def total(self) -> tuple[Tensor, Tensor]:
+        self._merge()
+        return self.ids, self.rows
+
+    def _merge(self) -> None:
+        if not self.waiting:
+            return
+        ids_n = torch.cat([self.ids, *(ids for ids, _ in self.waiting)])
+        rows_n = torch.cat([self.rows, *(rows for _, rows in self.waiting)])
+        self.ids, self.rows = sum_duplicates(ids_n, rows_n)
+        self.waiting, self.num_waiting = [], 0
+
+
+def sum_duplicates(ids_n: Tensor, rows_n: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorted unique ids and the sums of their rows."""
+    size = (int(ids_n.max()) + 1 if ids_n.numel() else 1, *rows_n.shape[1:])
+    summed = torch.sparse_coo_tensor(ids_n[None], rows_n, size, check_invariants=False).coalesce()
+    return summed.indices()[0], summed.values()
