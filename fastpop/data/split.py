@@ -100,13 +100,13 @@ def split(
         if rule == "leave-last-out" and n not in (None, 1):
             raise wrong("n", "1 with the rule 'leave-last-out' (or take 'leave-last-n')", n)
         facts["n"] = int(n or 1)
-        part = _last_n(log, facts["n"])
+        part = last_n(log, facts["n"])
     elif rule == "global-time":
         part = _global_time(log, fraction, cut, facts)
     else:
         number("seed", seed, least=0, integer=True)
         facts |= {"seed": int(seed)} | ({"n": int(n)} if n else {"fraction": float(fraction)})
-        part = _random_by_user(log, fraction, n, seed)
+        part = random_by_user(log, fraction, n, seed)
     return _assemble(log, part, facts, new_users)
 
 
@@ -125,7 +125,7 @@ def event_halves(log: Interactions, seed: int = 0) -> tuple[Interactions, Intera
     return first, second
 
 
-def _last_n(log: Interactions, n: int) -> np.ndarray:
+def last_n(log: Interactions, n: int) -> np.ndarray:
     count_U = np.diff(log.offsets)
     from_end_N = log.offsets[1:][log.user] - 1 - np.arange(log.num_events)
     count_N = count_U[log.user]
@@ -178,7 +178,7 @@ def _seconds(cut: Any) -> int:
     return int(cut)
 
 
-def _random_by_user(log: Interactions, fraction: float, n: int | None, seed: int) -> np.ndarray:
+def random_by_user(log: Interactions, fraction: float, n: int | None, seed: int) -> np.ndarray:
     key_N = np.random.default_rng(seed).random(log.num_events)
     order = np.lexsort((key_N, log.user))
     rank_N = np.empty(log.num_events, dtype=np.int64)
@@ -207,14 +207,14 @@ def _assemble(log: Interactions, part: np.ndarray, facts: dict, new_users: str) 
         "ties_in_time": "broken by source row" if log.time is not None else "no times",
     }
     keep = new_users == "keep"
-    valid = _cases(log, part, VALID, train, train, keep, facts, "valid")
-    test = _cases(log, part, TEST, known, train, keep, facts, "test")
+    valid = held_out_cases(log, part, VALID, train, train, keep, facts, "valid")
+    test = held_out_cases(log, part, TEST, known, train, keep, facts, "test")
     for piece in (train, known):
         piece.facts["split"] = {key: facts[key] for key in ("rule", "k_core_saw_test_events")}
     return Split(train, valid, test, known, part, facts)
 
 
-def _cases(log, part, code, before, train, keep_new, facts, name) -> Cases | None:
+def held_out_cases(log, part, code, before, train, keep_new, facts, name) -> Cases | None:
     """Cases of one part: a user's events of that part are the targets, `before` the history."""
     held = part == code
     if not held.any():
