@@ -1,4 +1,4 @@
-"""Counts to log p (`PopularityPrior`, by time `TemporalPrior`), and laws to draw from (`Proposal`)."""
+"""Counts to log p (`PopularityPrior`, `TemporalPrior`) and laws to draw from (`Proposal`)."""
 
 from fastpop.popularity.draw import Draw
 from fastpop.popularity.prior import AlphaSensitivity, PopularityPrior, unit_direction

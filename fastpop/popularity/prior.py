@@ -103,13 +103,13 @@ class PopularityPrior:
         used_V = apply_min_count(self.counts_V, self.min_count)
         own_V = self.direction()
         cosines = []
-        for alpha in alpha_A:
+        for alpha in alpha_A.tolist():
             checks.number("alphas", alpha, least=0)
-            b_V = unit_direction(np.log(additive(used_V, float(alpha))))
+            b_V = unit_direction(np.log(additive(used_V, alpha)))
             cosines.append(float(own_V @ b_V))
         unseen_share = float((used_V == 0).mean())
         return AlphaSensitivity(
-            tuple(map(float, alpha_A)), tuple(cosines), self.alpha, unseen_share
+            tuple(alpha_A.tolist()), tuple(cosines), self.alpha, unseen_share
         )
 
     def permuted(self, seed: int) -> "PopularityPrior":
