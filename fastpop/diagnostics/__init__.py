@@ -1,0 +1,28 @@
+"""How much of a model's score is popularity: energies, their significance, and geometry."""
+
+from fastpop.diagnostics.calibration import score_nll
+from fastpop.diagnostics.energy import Audit, audit, audit_moments
+from fastpop.diagnostics.geometry import Geometry, alignment, geometry, uniformity
+from fastpop.diagnostics.many import ManyAudits, PairedTest, audit_many
+from fastpop.diagnostics.moments import ScoreMoments
+from fastpop.diagnostics.significance import PermutationTest, permutation_test
+from fastpop.kernels.score_energy.reference import GramStream, ScoreEnergy
+
+__all__ = [
+    "Audit",
+    "Geometry",
+    "GramStream",
+    "ManyAudits",
+    "PairedTest",
+    "PermutationTest",
+    "ScoreEnergy",
+    "ScoreMoments",
+    "alignment",
+    "audit",
+    "audit_many",
+    "audit_moments",
+    "geometry",
+    "permutation_test",
+    "score_nll",
+    "uniformity",
+]

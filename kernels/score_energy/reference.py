@@ -89,12 +89,14 @@ class GramStream:
             weight = float(w_C.sum())
             if weight == 0.0:
                 continue
-            mean_D = w_C @ rows_CD / weight
-            rows_CD = rows_CD - mean_D
-            # What rounding left of the mean (it shows when the mean dwarfs the spread).
-            rest_D = w_C @ rows_CD / weight
-            rows_CD = rows_CD - rest_D
-            scatter_DD = rows_CD.T @ (rows_CD * w_C[:, None])
+            # NaN and inf run through to the sums, where callers look for them.
+            with np.errstate(invalid="ignore", over="ignore"):
+                mean_D = w_C @ rows_CD / weight
+                rows_CD = rows_CD - mean_D
+                # What rounding left of the mean (it shows when the mean dwarfs the spread).
+                rest_D = w_C @ rows_CD / weight
+                rows_CD = rows_CD - rest_D
+                scatter_DD = rows_CD.T @ (rows_CD * w_C[:, None])
             self._join(weight, on_host(mean_D + rest_D), on_host(scatter_DD))
         return self
 
