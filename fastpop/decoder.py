@@ -45,11 +45,11 @@ class Decoder(nn.Module):
         checks.number("temperature", temperature, above=0)
         checks.number("dim", dim, least=1, integer=True)
         self.prior, self.prior_weight = prior, float(prior_weight)
-        log_prior_V = torch.as_tensor(np.asarray(log_prior), dtype=torch.float32)
+        log_prior_V = torch.tensor(np.array(log_prior), dtype=torch.float32)
         checks.shape("log_prior", log_prior_V, ("V",))
         num_items = log_prior_V.shape[0]
         self.item_embedding = nn.Parameter(nn.init.normal_(Tensor(num_items, dim), std=init_std))
-        self.register_buffer("log_prior_V", log_prior_V.clone())
+        self.register_buffer("log_prior_V", log_prior_V)
         self.item_bias = nn.Parameter(torch.zeros(num_items)) if prior == "learned" else None
         log_scale = -torch.log(torch.tensor(float(temperature)))
         if learn_temperature:
@@ -107,7 +107,7 @@ class Decoder(nn.Module):
         """
         if self.prior == "learned":
             raise checks.wrong("log_prior", "a decoder with a fixed log p", "=prior='learned'")
-        new = torch.as_tensor(np.asarray(log_prior), dtype=torch.float32)
+        new = torch.tensor(np.array(log_prior), dtype=torch.float32)
         checks.shape("log_prior", new, (self.num_items,))
         if not torch.isfinite(new).all():
             raise checks.wrong("log_prior", "finite numbers", "=a non-finite one")

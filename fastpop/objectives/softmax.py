@@ -148,6 +148,6 @@ def _log_prior_of(prior: Any) -> Tensor | None:
         return None
     if isinstance(prior, PopularityPrior):
         prior = prior.log_prior_V
-    vector = torch.as_tensor(np.asarray(prior), dtype=torch.float32)
+    vector = torch.tensor(np.array(prior), dtype=torch.float32)
     checks.shape("prior", vector, ("V",))
-    return vector.clone()
+    return vector

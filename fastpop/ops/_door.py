@@ -90,6 +90,11 @@ def check_row_weight(row_weight: Any, query: Tensor) -> Tensor | None:
     return row_weight
 
 
+def without_autocast(tensor: Tensor) -> torch.autocast:
+    """Inside an op autocast is off: accumulation is fp32 whatever the caller's region says."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
 def loss_of(lse_B: Tensor, pos_logit_B: Tensor) -> Tensor:
     """lse - pos_logit, and +inf (never NaN) where the positive itself is removed."""
     removed_B = pos_logit_B == -torch.inf

@@ -75,7 +75,9 @@ def full_softmax(
     lse, pos_logit = _FullSoftmax.apply(rows, items, log_prior, prior_weight, scale, inputs, module)
     loss = _door.loss_of(lse, pos_logit)
     if label_smoothing:
-        smooth = lse - _mean_logit(rows, items, log_prior, prior_weight, scale).to(lse.dtype)
+        with _door.without_autocast(query):
+            mean_B = _mean_logit(rows, items, log_prior, prior_weight, scale)
+        smooth = lse - mean_B.to(lse.dtype)
         loss = (1 - label_smoothing) * loss + label_smoothing * smooth
     return _door.finish(loss, counts, row_weight, reduction)
 
@@ -99,7 +101,8 @@ class _FullSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, items, log_prior, prior_weight, scale, inputs: Inputs,
                 module: ModuleType):
-        lse_B, pos_logit_B = module.forward(inputs)
+        with _door.without_autocast(query):
+            lse_B, pos_logit_B = module.forward(inputs)
         ctx.save_for_backward(query, items, log_prior, prior_weight, scale, inputs.pos_id_B,
                               lse_B, pos_logit_B)
         ctx.module = module
@@ -112,7 +115,8 @@ class _FullSoftmax(torch.autograd.Function):
          lse_B, pos_logit_B) = ctx.saved_tensors
         inputs = Inputs(query, items, pos_id_B, log_prior, prior_weight, scale)
         needs = Needs(*ctx.needs_input_grad[:5])
-        grads = ctx.module.backward(inputs, lse_B, pos_logit_B, d_lse_B, d_pos_B, needs)
+        with _door.without_autocast(query):
+            grads = ctx.module.backward(inputs, lse_B, pos_logit_B, d_lse_B, d_pos_B, needs)
         return (
             None if grads.query_BD is None else grads.query_BD.to(query.dtype),
             None if grads.item_VD is None else grads.item_VD.to(items.dtype),

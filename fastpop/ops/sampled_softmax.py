@@ -196,7 +196,8 @@ class _SampledSoftmax(torch.autograd.Function):
     def forward(ctx, query, items, log_prior, prior_weight, scale, inputs: Inputs,
                 module: ModuleType, sparse_grad: bool):
         # Not through `inputs`: only saved tensors are checked for in-place changes.
-        lse_B, pos_logit_B = module.forward(inputs)
+        with _door.without_autocast(query):
+            lse_B, pos_logit_B = module.forward(inputs)
         ctx.save_for_backward(
             query, items, log_prior, prior_weight, scale, inputs.pos_id_B, inputs.neg_id_GK,
             inputs.log_proposal_V, lse_B, pos_logit_B,
@@ -213,7 +214,8 @@ class _SampledSoftmax(torch.autograd.Function):
         inputs = Inputs(query, items, pos_id_B, neg_id_GK, log_prior, prior_weight,
                         log_proposal_V, scale, *ctx.options)
         needs = Needs(*ctx.needs_input_grad[:5])
-        grads = ctx.module.backward(inputs, lse_B, pos_logit_B, d_lse_B, d_pos_B, needs)
+        with _door.without_autocast(query):
+            grads = ctx.module.backward(inputs, lse_B, pos_logit_B, d_lse_B, d_pos_B, needs)
         d_query = None if grads.query_BD is None else grads.query_BD.to(query.dtype)
         return (
             d_query,

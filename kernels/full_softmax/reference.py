@@ -87,7 +87,8 @@ def backward(
     d_item_VD = torch.zeros_like(item_VD) if needs.item else None
     needs_prior = (needs.log_prior or needs.prior_weight) and bias_V is not None
     d_bias_V = item_VD.new_zeros(item_VD.shape[0]) if needs_prior else None
-    d_scale = torch.zeros((), dtype=dtype, device=lse_B.device)
+    # fp64: one number gathers the cancelling terms of a whole batch.
+    d_scale = torch.zeros((), dtype=torch.float64, device=lse_B.device)
     for rows in _tiles(inputs):
         query_bD = inputs.query_BD[rows].to(dtype)
         dot_bV = query_bD @ item_VD.T
@@ -102,7 +103,7 @@ def backward(
         if d_item_VD is not None:
             d_item_VD.addmm_(d_bV.T, query_bD)
         if needs.scale:
-            d_scale += (d_bV * dot_bV).sum()
+            d_scale += (d_bV * dot_bV).sum(dtype=torch.float64)
         if d_bias_V is not None:
             d_bias_V += d_bV.sum(0)
     if d_item_VD is not None:
@@ -111,12 +112,13 @@ def backward(
     if d_bias_V is not None:
         finite_V = torch.isfinite(inputs.log_prior_V)
         d_bias_V = torch.where(finite_V, d_bias_V, 0)
-        d_prior_weight = (d_bias_V * torch.where(finite_V, inputs.log_prior_V, 0)).sum()
+        weighted_V = d_bias_V * torch.where(finite_V, inputs.log_prior_V, 0)
+        d_prior_weight = weighted_V.sum(dtype=torch.float64).to(dtype)
         d_log_prior_V = inputs.prior_weight.to(dtype) * d_bias_V
     return Gradients(
         query_BD=d_query_BD,
         item_VD=d_item_VD,
         log_prior_V=d_log_prior_V if needs.log_prior else None,
         prior_weight=d_prior_weight if needs.prior_weight else None,
-        scale=d_scale if needs.scale else None,
+        scale=d_scale.to(dtype) if needs.scale else None,
     )

@@ -173,8 +173,9 @@ def backward(
     d_query_BD = torch.empty_like(inputs.query_BD, dtype=dtype) if needs.query else None
     item_rows = RowSums(inputs.item_VD.shape[1:], dtype, inputs.query_BD.device)
     prior_rows = RowSums((), dtype, inputs.query_BD.device)
-    d_scale = torch.zeros((), dtype=dtype, device=lse_B.device)
-    d_prior_weight = torch.zeros((), dtype=dtype, device=lse_B.device)
+    # fp64: one number gathers the cancelling terms of a whole batch.
+    d_scale = torch.zeros((), dtype=torch.float64, device=lse_B.device)
+    d_prior_weight = None
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
     for rows, groups in _tiles_of(inputs):
         query_gsD, pos_item_rD, neg_item_gKD, pos_dot_r, neg_dot_gsK = _dots(inputs, rows, groups)
@@ -194,7 +195,8 @@ def backward(
             d_rows_gKD = scale * (d_neg_gsK.transpose(1, 2) @ query_gsD)
             item_rows.add(neg_id_gK.reshape(-1), d_rows_gKD.reshape(-1, query_gsD.shape[2]))
         if needs.scale:
-            d_scale += (d_pos_r * pos_dot_r).sum() + (d_neg_gsK * neg_dot_gsK).sum()
+            d_scale += (d_pos_r * pos_dot_r).sum(dtype=torch.float64)
+            d_scale += (d_neg_gsK * neg_dot_gsK).sum(dtype=torch.float64)
         if needs_prior:
             d_bias_gK = d_neg_gsK.sum(1)
             prior_rows.add(pos_id_r, d_pos_r)
@@ -205,14 +207,15 @@ def backward(
         log_prior = inputs.log_prior_V[ids].to(dtype)
         # A removed item has no finite logit to move.
         values = torch.where(torch.isfinite(log_prior), values, 0)
-        d_prior_weight = (values * torch.where(torch.isfinite(log_prior), log_prior, 0)).sum()
+        weighted = values * torch.where(torch.isfinite(log_prior), log_prior, 0)
+        d_prior_weight = weighted.sum(dtype=torch.float64).to(dtype)
         d_log_prior = (ids, inputs.prior_weight.to(dtype) * values)
     return Gradients(
         query_BD=d_query_BD,
         item=item_rows.total() if needs.item else None,
         log_prior=d_log_prior if needs.log_prior else None,
         prior_weight=d_prior_weight if needs.prior_weight else None,
-        scale=d_scale if needs.scale else None,
+        scale=d_scale.to(dtype) if needs.scale else None,
     )
 
 

@@ -1,0 +1,144 @@
+"""A second opinion on the softmax ops: every logit written out, autograd for the gradients."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def dense_sampled_losses(
+    query, items, pos_id, neg_id, *, log_prior=None, prior_weight=1.0, log_proposal=None,
+    scale=1.0, logq="standard", hits=None, group_size=None, exclude_own_slot=False,
+    ignore_index=-100, row_weight=None,
+) -> Tensor:
+    """[B] losses from a [B, 1 + K] logit matrix. pos_id is [B]."""
+    num_rows = len(query)
+    if neg_id.ndim == 1:
+        neg_BK = neg_id.expand(num_rows, -1)
+    elif group_size is None:
+        neg_BK = neg_id
+    else:
+        neg_BK = neg_id[torch.arange(num_rows) // group_size]
+    counts = pos_id != ignore_index
+    pos = torch.where(counts, pos_id, 0)
+    ids = torch.cat([pos[:, None], neg_BK], 1)
+    logit = scale * torch.einsum("bd,bkd->bk", query, items[ids])
+    if log_prior is not None and not (not isinstance(prior_weight, Tensor) and prior_weight == 0):
+        logit = logit + weighted_prior(log_prior, prior_weight)[ids]
+    drawn = neg_BK.shape[1] - int(exclude_own_slot)
+    if logq == "standard":
+        logit = logit - log_proposal[ids]
+    elif logq == "corrected":
+        correction = log_proposal[ids] + math.log(drawn) if drawn else log_proposal[ids]
+        correction = torch.cat([torch.zeros_like(correction[:, :1]), correction[:, 1:]], 1)
+        logit = logit - correction
+    gone = torch.zeros_like(logit, dtype=torch.bool)
+    if hits == "drop" or logq == "corrected":
+        gone[:, 1:] |= neg_BK == pos[:, None]
+    if exclude_own_slot:
+        own = torch.arange(num_rows)
+        gone[own, 1 + own] = True
+    logit = torch.where(gone, -math.inf, logit)
+    removed = logit[:, 0] == -math.inf
+    safe = torch.where(removed[:, None], torch.zeros_like(logit), logit)
+    loss = torch.logsumexp(safe, 1) - safe[:, 0]
+    loss = torch.where(removed, math.inf, loss)
+    loss = torch.where(counts, loss, 0.0)
+    if row_weight is not None:
+        loss = torch.where(row_weight == 0, 0.0, loss) * row_weight
+    return loss
+
+
+def weighted_prior(log_prior, prior_weight) -> Tensor:
+    """prior_weight * log_prior whose gradient is finite where log_prior is -inf."""
+    finite = torch.isfinite(log_prior)
+    return torch.where(finite, prior_weight * torch.where(finite, log_prior, 0), -math.inf)
+
+
+def dense_full_losses(
+    query, items, pos_id, *, log_prior=None, prior_weight=1.0, scale=1.0, label_smoothing=0.0,
+    ignore_index=-100,
+) -> Tensor:
+    """[B] losses from the [B, V] logit matrix."""
+    logit = scale * (query @ items.T)
+    if log_prior is not None:
+        logit = logit + weighted_prior(log_prior, prior_weight)
+    counts = pos_id != ignore_index
+    pos = torch.where(counts, pos_id, 0)
+    own = logit.gather(1, pos[:, None])[:, 0]
+    removed = own == -math.inf
+    loss = torch.where(removed, math.inf, torch.logsumexp(logit, 1) - torch.where(removed, 0, own))
+    if label_smoothing:
+        kept = torch.isfinite(logit)
+        mean = torch.where(kept, logit, 0).sum(1) / kept.sum(1)
+        smooth = torch.logsumexp(logit, 1) - mean
+        loss = (1 - label_smoothing) * loss + label_smoothing * smooth
+    return torch.where(counts, loss, 0.0)
+
+
+def largest_terms(inputs: dict) -> dict[str, float]:
+    """The largest number that a gradient of a weighted mean of losses averages: each is a mean
+    over rows of (probability) x (this), so its rounding is eps times this at least."""
+    def most(name):
+        value = inputs.get(name)
+        if not isinstance(value, Tensor) or value.numel() == 0:
+            return 1.0
+        finite = value[torch.isfinite(value)]
+        return float(finite.double().abs().max()) if finite.numel() else 1.0
+
+    scale, dim = most("scale"), inputs["query"].shape[-1]
+    return {
+        "query": scale * most("items"),
+        "items": scale * most("query"),
+        "log_prior": 1.0,
+        "scale": dim * most("query") * most("items"),
+        "prior_weight": most("log_prior"),
+    }
+
+
+def in_dtype(inputs: dict, dtype: torch.dtype) -> dict:
+    """Float tensors of at least one dimension cast; the rest as it is."""
+    return {
+        name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in inputs.items()
+    }
+
+
+def loss_and_gradients(function, inputs: dict, wanted: tuple[str, ...]) -> tuple[Tensor, dict]:
+    """Row losses, and gradients of their weighted mean over finite rows (weights 1, 2, 3, ...)."""
+    leaves = {
+        name: value.detach().clone().requires_grad_() if name in wanted else value
+        for name, value in inputs.items()
+    }
+    loss = function(**leaves)
+    finite = torch.isfinite(loss)
+    upstream = torch.arange(1, len(loss) + 1, dtype=loss.dtype)
+    upstream = upstream / upstream.sum().clamp(min=1)
+    if loss.requires_grad:
+        (torch.where(finite, loss, 0) * upstream).sum().backward()
+    grads = {}
+    for name in wanted:
+        grad = leaves[name].grad
+        grads[name] = torch.zeros_like(leaves[name]) if grad is None else grad.to_dense()
+    return loss.detach(), grads
+
+
+def assert_as_exact_as_reference(got: Tensor, at_dtype: Tensor, truth: Tensor, out_dtype, name: str,
+                                 largest: float = 0.0) -> None:
+    """err <= 2 (error of plain torch at this dtype + eps max(|truth|, largest)).
+
+    fp64 has no truth above it here: there two orders of summation may differ by rounding, 1e-13
+    of the largest number.
+    """
+    truth = truth.double()
+    finite = torch.isfinite(truth)
+    assert torch.equal(finite, torch.isfinite(got)), f"{name}: finite where it should not be"
+    if not finite.any():
+        return
+    error = (got.double() - truth)[finite].abs().max().item()
+    own = (at_dtype.double() - truth)[finite].abs().max().item()
+    scale = max(truth[finite].abs().max().item(), largest)
+    allowed = 2 * (own + torch.finfo(out_dtype).eps * scale)
+    if out_dtype == torch.float64:
+        allowed = 1e-13 * max(scale, 1.0)
+    assert error <= allowed, f"{name}: error {error:.3g}, allowed {allowed:.3g}"

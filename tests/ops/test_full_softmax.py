@@ -1,0 +1,150 @@
+"""The contract of full_softmax: op x implementation x case x dtype against fp64."""
+
+import math
+
+import pytest
+import torch
+from helpers_softmax import (
+    assert_as_exact_as_reference,
+    dense_full_losses,
+    in_dtype,
+    largest_terms,
+    loss_and_gradients,
+)
+
+from fastpop import ops
+from fastpop.kernels.full_softmax import reference
+from fastpop.ops._dispatch import IMPLEMENTATIONS
+
+IMPLS = sorted(IMPLEMENTATIONS["full_softmax"])
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+def make(rows=65, items=97, dim=24, *, seed=0, spread=0.4, **options):
+    generator = torch.Generator().manual_seed(seed)
+    prior = torch.rand(items, generator=generator, dtype=torch.float64) + 0.01
+    return {
+        "query": spread * torch.randn(rows, dim, generator=generator, dtype=torch.float64),
+        "items": spread * torch.randn(items, dim, generator=generator, dtype=torch.float64),
+        "pos_id": torch.randint(items, (rows,), generator=generator),
+        "log_prior": (prior / prior.sum()).log(),
+        "scale": torch.tensor(1.3, dtype=torch.float64),
+        "prior_weight": torch.tensor(0.7, dtype=torch.float64),
+        **options,
+    }
+
+
+def with_removed_items():
+    inputs = make()
+    inputs["log_prior"][::5] = -math.inf
+    inputs["pos_id"] = (inputs["pos_id"] // 5 * 5 + 1).clamp(max=96)
+    inputs["pos_id"][3] = 10
+    return inputs
+
+
+def some_ignored():
+    inputs = make()
+    inputs["pos_id"][::3] = -100
+    return inputs
+
+
+CASES = {
+    "tile exact": lambda: make(64, 128, 32),
+    "ragged": make,
+    "one item": lambda: make(items=1),
+    "empty batch": lambda: make(rows=0),
+    "some rows ignored": some_ignored,
+    "all rows ignored": lambda: make() | {"pos_id": torch.full((65,), -100)},
+    "removed items, one of them a positive": with_removed_items,
+    "no prior": lambda: make() | {"log_prior": None, "prior_weight": 1.0},
+    "label smoothing": lambda: make(label_smoothing=0.1),
+    "label smoothing with removed items": lambda: with_removed_items()
+    | {"label_smoothing": 0.1, "pos_id": torch.full((65,), 1)},
+    "logits of 80": lambda: make(spread=4.0),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("impl", IMPLS)
+def test_values_and_gradients(impl, case, dtype):
+    exact = CASES[case]()
+    wide = dtype if dtype == torch.float64 else torch.float32
+    rounded = {
+        name: (value.to(dtype if name in ("query", "items") else wide)
+               if isinstance(value, torch.Tensor) and value.is_floating_point() else value)
+        for name, value in exact.items()
+    }
+    wanted = tuple(name for name in ("query", "items", "log_prior", "scale", "prior_weight")
+                   if isinstance(rounded[name], torch.Tensor))
+    got, got_grads = loss_and_gradients(
+        lambda **inputs: ops.full_softmax(**inputs, impl=impl), rounded, wanted)
+    truth, truth_grads = loss_and_gradients(
+        dense_full_losses, in_dtype(rounded, torch.float64), wanted)
+    plain, plain_grads = loss_and_gradients(dense_full_losses, in_dtype(rounded, wide), wanted)
+    assert got.dtype == wide
+    if len(got) == 0:
+        return
+    assert_as_exact_as_reference(got, plain, truth, wide, "loss",
+                                 100.0 if case == "logits of 80" else 10.0)
+    for name in wanted:
+        out_dtype = rounded[name].dtype
+        assert_as_exact_as_reference(
+            got_grads[name], plain_grads[name].to(out_dtype), truth_grads[name], out_dtype,
+            f"gradient of {name}", largest_terms(rounded)[name])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_equals_torch_cross_entropy(smoothing):
+    inputs = make()
+    logit = 1.3 * inputs["query"] @ inputs["items"].T + 0.7 * inputs["log_prior"]
+    expected = torch.nn.functional.cross_entropy(logit, inputs["pos_id"],
+                                                 label_smoothing=smoothing)
+    got = ops.full_softmax(**inputs, label_smoothing=smoothing, reduction="mean")
+    torch.testing.assert_close(got, expected)
+
+
+def test_tiles_change_nothing(monkeypatch):
+    inputs, wanted = make(), ("query", "items", "log_prior", "scale", "prior_weight")
+    whole, whole_grads = loss_and_gradients(ops.full_softmax, inputs, wanted)
+    monkeypatch.setattr(reference, "TILE_NUMBERS", 200)
+    tiled, tiled_grads = loss_and_gradients(ops.full_softmax, inputs, wanted)
+    torch.testing.assert_close(tiled, whole, rtol=1e-13, atol=1e-13)
+    for name in wanted:
+        torch.testing.assert_close(tiled_grads[name], whole_grads[name], rtol=1e-11, atol=1e-12)
+
+
+def test_probabilities_sum_to_one():
+    inputs = make(rows=3, items=20)
+    losses = torch.stack([
+        ops.full_softmax(**inputs | {"pos_id": torch.full((3,), i)}) for i in range(20)])
+    torch.testing.assert_close((-losses).exp().sum(0), torch.ones(3, dtype=torch.float64))
+
+
+def test_gradcheck():
+    inputs = make(rows=4, items=7, dim=3)
+    names = ("query", "items", "log_prior", "scale", "prior_weight")
+    leaves = [inputs[name].clone().requires_grad_() for name in names]
+    assert torch.autograd.gradcheck(
+        lambda *values: ops.full_softmax(**inputs | dict(zip(names, values)), label_smoothing=0.1),
+        leaves)
+
+
+def test_several_positives_are_the_mean_of_their_losses():
+    inputs = make()
+    several = torch.stack([inputs["pos_id"], (inputs["pos_id"] + 3) % 97], 1)
+    one = ops.full_softmax(**inputs)
+    two = ops.full_softmax(**inputs | {"pos_id": several[:, 1]})
+    torch.testing.assert_close(ops.full_softmax(**inputs | {"pos_id": several}), (one + two) / 2)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"label_smoothing": 1.0}, "label_smoothing: expected a number in [0, 1); got 1.0"),
+    ({"pos_id": torch.full((65,), 99)}, "pos_id: expected ids in [0, 97); got 99 at position 0"),
+    ({"log_prior": torch.zeros(3)}, "log_prior: expected shape [97]"),
+    ({"items": torch.zeros(0, 24, dtype=torch.float64)}, "items: expected at least one item"),
+])
+def test_bad_input_gets_one_clear_error(change, message):
+    with pytest.raises(ValueError) as caught:
+        ops.full_softmax(**make() | change)
+    assert message in str(caught.value)

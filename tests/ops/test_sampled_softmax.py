@@ -1,0 +1,423 @@
+"""The contract of sampled_softmax: op x implementation x case x dtype against fp64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers_softmax import (
+    assert_as_exact_as_reference,
+    dense_sampled_losses,
+    in_dtype,
+    largest_terms,
+    loss_and_gradients,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastpop
+from fastpop import ops, popularity
+from fastpop.kernels.sampled_softmax import reference
+from fastpop.ops._dispatch import IMPLEMENTATIONS
+
+IMPLS = sorted(IMPLEMENTATIONS["sampled_softmax"])
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+def make(rows=65, items=97, dim=24, negatives=33, *, shape="shared", seed=0, spread=0.4, **options):
+    generator = torch.Generator().manual_seed(seed)
+    neg_shape = {"shared": (negatives,), "rows": (rows, negatives),
+                 "groups": (-(-rows // 16), negatives)}[shape]
+    if shape == "groups":
+        options["group_size"] = 16
+    prior = torch.rand(items, generator=generator, dtype=torch.float64) + 0.01
+    proposal = torch.rand(items, generator=generator, dtype=torch.float64) + 0.1
+    return {
+        "query": spread * torch.randn(rows, dim, generator=generator, dtype=torch.float64),
+        "items": spread * torch.randn(items, dim, generator=generator, dtype=torch.float64),
+        "pos_id": torch.randint(items, (rows,), generator=generator),
+        "neg_id": torch.randint(items, neg_shape, generator=generator),
+        "log_prior": (prior / prior.sum()).log(),
+        "log_proposal": (proposal / proposal.sum()).log(),
+        "scale": torch.tensor(1.3, dtype=torch.float64),
+        "prior_weight": torch.tensor(0.7, dtype=torch.float64),
+        **options,
+    }
+
+
+def with_hits(**options):
+    inputs = make(**options)
+    if inputs["neg_id"].ndim == 1:
+        inputs["neg_id"][:5] = inputs["pos_id"][:5]
+    else:
+        rows = inputs["neg_id"].shape[0]
+        inputs["neg_id"][:, 0] = inputs["pos_id"][:rows]
+    return inputs
+
+
+def with_removed_items():
+    inputs = make()
+    inputs["log_prior"][::5] = -math.inf
+    inputs["pos_id"] = inputs["pos_id"] // 5 * 5 + 1
+    inputs["pos_id"][inputs["pos_id"] >= 97] = 1
+    inputs["pos_id"][3] = 10  # a removed positive
+    return inputs
+
+
+def with_everything_removed_but_one():
+    inputs = make()
+    inputs["log_prior"][:] = -math.inf
+    inputs["log_prior"][7] = 0.0
+    inputs["pos_id"][:] = 7
+    return inputs
+
+
+def non_contiguous():
+    inputs = make()
+    inputs["query"] = inputs["query"].repeat(1, 2)[:, ::2]
+    inputs["items"] = inputs["items"].T.contiguous().T
+    inputs["pos_id"] = inputs["pos_id"].repeat_interleave(2)[::2]
+    inputs["neg_id"] = inputs["neg_id"].repeat_interleave(2)[::2]
+    return inputs
+
+
+def some_ignored():
+    inputs = make()
+    inputs["pos_id"][::3] = -100
+    return inputs
+
+
+def own_slot():
+    inputs = make(rows=64)
+    inputs["neg_id"] = torch.cat([inputs["pos_id"], inputs["neg_id"]])
+    inputs["exclude_own_slot"] = True
+    return inputs
+
+
+CASES = {
+    "tile exact: 64 rows, 64 negatives, D 32": lambda: make(64, 128, 32, 64),
+    "ragged rows, negatives and dimension": make,
+    "one negative": lambda: make(negatives=1),
+    "one item in the catalogue": lambda: make(items=1),
+    "empty batch": lambda: make(rows=0),
+    "all rows ignored": lambda: make() | {"pos_id": torch.full((65,), -100)},
+    "some rows ignored": some_ignored,
+    "positives among negatives, kept": with_hits,
+    "positives among negatives, dropped": lambda: with_hits(hits="drop"),
+    "positives among negatives, corrected": lambda: with_hits(logq="corrected"),
+    "every negative dropped": lambda: make(items=1, logq="corrected"),
+    "no correction": lambda: make(logq="none"),
+    "no correction, hits dropped": lambda: with_hits(logq="none", hits="drop"),
+    "repeated negatives": lambda: make() | {"neg_id": torch.full((33,), 5)},
+    "a set for each row": lambda: with_hits(shape="rows", hits="drop"),
+    "a set for each row, corrected": lambda: with_hits(shape="rows", logq="corrected"),
+    "a set for each group, last group ragged": lambda: make(shape="groups"),
+    "a set for each group, corrected": lambda: with_hits(shape="groups", logq="corrected"),
+    "in-batch: own slot excluded": own_slot,
+    "in-batch, corrected": lambda: own_slot() | {"logq": "corrected"},
+    "removed items, one of them a positive": with_removed_items,
+    "everything removed but the positive": with_everything_removed_but_one,
+    "no prior": lambda: make() | {"log_prior": None, "prior_weight": 1.0},
+    "weight 0 ignores a prior of -inf": lambda: make(prior_weight=0.0)
+    | {"log_prior": torch.full((97,), -math.inf, dtype=torch.float64)},
+    "logits of 80": lambda: make(spread=4.0),
+    "non-contiguous inputs": non_contiguous,
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("impl", IMPLS)
+def test_values_and_gradients(impl, case, dtype):
+    exact = CASES[case]()
+    vectors = ("log_prior", "log_proposal", "scale", "prior_weight")
+    wide = dtype if dtype == torch.float64 else torch.float32
+    rounded = {
+        name: (value.to(wide if name in vectors else dtype)
+               if isinstance(value, torch.Tensor) and value.is_floating_point() else value)
+        for name, value in exact.items()
+    }
+    wanted = tuple(
+        name for name in ("query", "items", "log_prior", "scale", "prior_weight")
+        if isinstance(rounded[name], torch.Tensor)
+    )
+    if isinstance(rounded["prior_weight"], float) and rounded["prior_weight"] == 0:
+        wanted = tuple(name for name in wanted if name != "log_prior")
+    got, got_grads = loss_and_gradients(
+        lambda **inputs: ops.sampled_softmax(**inputs, impl=impl), rounded, wanted)
+    truth, truth_grads = loss_and_gradients(
+        dense_sampled_losses, in_dtype(rounded, torch.float64), wanted)
+    plain, plain_grads = loss_and_gradients(dense_sampled_losses, in_dtype(rounded, wide), wanted)
+    largest = 100.0 if case == "logits of 80" else 10.0
+    assert got.dtype == wide
+    assert got.shape == (len(exact["query"]),)
+    if len(got) == 0:
+        return
+    assert_as_exact_as_reference(got, plain, truth, wide, "loss", largest)
+    for name in wanted:
+        out_dtype = rounded[name].dtype
+        assert got_grads[name].dtype == out_dtype
+        assert_as_exact_as_reference(
+            got_grads[name], plain_grads[name].to(out_dtype), truth_grads[name], out_dtype,
+            f"gradient of {name}", largest_terms(rounded)[name])
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("frozen", ["query", "items", "log_prior", "scale", "prior_weight"])
+def test_each_input_frozen_in_turn_leaves_the_others_their_gradients(impl, frozen):
+    inputs = make()
+    names = ("query", "items", "log_prior", "scale", "prior_weight")
+    _, everything = loss_and_gradients(
+        lambda **given: ops.sampled_softmax(**given, impl=impl), inputs, names)
+    others = tuple(name for name in names if name != frozen)
+    _, some = loss_and_gradients(
+        lambda **given: ops.sampled_softmax(**given, impl=impl), inputs, others)
+    for name in others:
+        torch.testing.assert_close(some[name], everything[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", ["shared", "rows", "groups"])
+def test_tiles_change_nothing(monkeypatch, shape):
+    inputs = with_hits(shape=shape, hits="drop")
+    wanted = ("query", "items", "log_prior", "scale")
+    whole, whole_grads = loss_and_gradients(ops.sampled_softmax, inputs, wanted)
+    monkeypatch.setattr(reference, "TILE_NUMBERS", 40)
+    tiled, tiled_grads = loss_and_gradients(ops.sampled_softmax, inputs, wanted)
+    torch.testing.assert_close(tiled, whole, rtol=1e-13, atol=1e-13)
+    for name in wanted:
+        torch.testing.assert_close(tiled_grads[name], whole_grads[name], rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_negatives_that_are_the_catalogue_give_the_full_softmax(impl):
+    """K draws of a uniform q, each item once: sum exp(z - log q) over the draws, plus the positive
+    a second time; dropping the hit makes it exact."""
+    inputs = make(items=50)
+    uniform = torch.full((50,), -math.log(50), dtype=torch.float64)
+    got = ops.sampled_softmax(
+        **inputs | {"neg_id": torch.arange(50), "log_proposal": uniform, "hits": "drop"}, impl=impl)
+    full = ops.full_softmax(inputs["query"], inputs["items"], inputs["pos_id"],
+                            log_prior=inputs["log_prior"], prior_weight=0.7, scale=1.3)
+    torch.testing.assert_close(got, full)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@settings(max_examples=25, deadline=None)
+@given(shift=st.floats(-50, 50), seed=st.integers(0, 2**16),
+       logq=st.sampled_from(["standard", "none"]))
+def test_a_constant_in_the_prior_or_the_proposal_changes_nothing(impl, shift, seed, logq):
+    inputs = make(seed=seed, logq=logq) | {"prior_weight": 1.0}
+    before = ops.sampled_softmax(**inputs, impl=impl)
+    after = ops.sampled_softmax(**inputs | {"log_prior": inputs["log_prior"] + shift,
+                                            "log_proposal": inputs["log_proposal"] - shift},
+                                impl=impl)
+    torch.testing.assert_close(after, before, rtol=1e-10, atol=1e-10)
+
+
+def test_a_dropped_hit_is_no_phantom_negative_of_logit_zero():
+    """Adding -8 to every logit must not change the loss of rows that hit."""
+    inputs = with_hits(hits="drop", logq="none") | {"prior_weight": 1.0}
+    before = ops.sampled_softmax(**inputs)
+    after = ops.sampled_softmax(**inputs | {"log_prior": inputs["log_prior"] - 8})
+    torch.testing.assert_close(after, before)
+
+
+def test_temperature_does_not_touch_prior_or_correction():
+    inputs = make()
+    zero = torch.zeros_like(inputs["query"])
+    a = ops.sampled_softmax(**inputs | {"query": zero, "scale": 1.0})
+    b = ops.sampled_softmax(**inputs | {"query": zero, "scale": 17.0})
+    torch.testing.assert_close(a, b)
+
+
+def test_the_correction_has_the_right_sign():
+    """E over draws of the corrected negative mass is the full mass, whatever q is."""
+    inputs = make(rows=4, items=12)
+    proposal = popularity.power(np.arange(1, 13), 1.0)
+    neg_id = torch.from_numpy(proposal.sample(0, 0, 200_000))
+    inputs |= {"neg_id": neg_id, "log_proposal": torch.from_numpy(proposal.log_proposal_V.copy()),
+               "logq": "corrected"}
+    full = ops.full_softmax(inputs["query"], inputs["items"], inputs["pos_id"],
+                            log_prior=inputs["log_prior"], prior_weight=0.7, scale=1.3)
+    torch.testing.assert_close(ops.sampled_softmax(**inputs), full, rtol=0.02, atol=0)
+    wrong = inputs | {"log_proposal": -inputs["log_proposal"]}
+    assert not torch.allclose(ops.sampled_softmax(**wrong), full, rtol=0.1)
+
+
+def test_standard_mode_learns_log_p_of_i_given_c():
+    """At the optimum of the expected loss the scores are log p(i|c) up to a constant, q any law."""
+    target = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05], dtype=torch.float64)
+    proposal = popularity.power([1, 2, 3, 4, 10], 1.0)
+    log_q = torch.from_numpy(proposal.log_proposal_V.copy())
+    score = torch.zeros(5, 1, dtype=torch.float64, requires_grad=True)
+    one = torch.ones(5, 1, dtype=torch.float64)
+    optimizer = torch.optim.Adam([score], lr=0.05)
+    for step in range(500):
+        neg_id = torch.from_numpy(proposal.sample(1, step, 4000))
+        optimizer.zero_grad()
+        ops.sampled_softmax(one, score, torch.arange(5), neg_id, log_proposal=log_q,
+                            row_weight=target, reduction="sum").backward()
+        optimizer.step()
+    learned = torch.log_softmax(score[:, 0].detach(), 0)
+    torch.testing.assert_close(learned, target.log(), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_reductions_weights_and_ignored_rows(reduction):
+    inputs = some_ignored()
+    weight = torch.linspace(0, 2, 65, dtype=torch.float64)
+    rows = dense_sampled_losses(**inputs, row_weight=weight)
+    got = ops.sampled_softmax(**inputs, row_weight=weight, reduction=reduction)
+    counted = weight[inputs["pos_id"] != -100].sum()
+    torch.testing.assert_close(got, rows.sum() / counted if reduction == "mean" else rows.sum())
+
+
+def test_mean_over_no_rows_is_zero():
+    inputs = make() | {"pos_id": torch.full((65,), -100)}
+    assert ops.sampled_softmax(**inputs, reduction="mean").item() == 0
+    assert ops.sampled_softmax(**make(rows=0), reduction="mean").item() == 0
+
+
+def test_a_weight_of_zero_silences_an_infinite_loss():
+    inputs = with_removed_items()
+    weight = torch.ones(65, dtype=torch.float64)
+    weight[3] = 0
+    assert torch.isfinite(ops.sampled_softmax(**inputs, row_weight=weight, reduction="mean"))
+
+
+@pytest.mark.parametrize("shape", ["shared", "groups"])
+def test_several_positives_are_the_mean_of_their_losses(shape):
+    inputs = make(shape=shape)
+    several = torch.stack([inputs["pos_id"], (inputs["pos_id"] + 3) % 97,
+                           torch.full_like(inputs["pos_id"], -100)], 1)
+    several[0] = -100
+    got = ops.sampled_softmax(**inputs | {"pos_id": several})
+    one = ops.sampled_softmax(**inputs)
+    two = ops.sampled_softmax(**inputs | {"pos_id": several[:, 1]})
+    expected = (one + two) / 2
+    expected[0] = 0
+    torch.testing.assert_close(got, expected)
+
+
+def test_sparse_gradients_are_sorted_unique_rows_with_the_dense_values():
+    inputs = with_hits() | {"sparse_grad": True}
+    items = inputs["items"].clone().requires_grad_()
+    log_prior = inputs["log_prior"].clone().requires_grad_()
+    ops.sampled_softmax(**inputs | {"items": items, "log_prior": log_prior},
+                        reduction="sum").backward()
+    assert items.grad.is_sparse
+    assert log_prior.grad.is_sparse
+    ids = items.grad._indices()[0]
+    assert torch.equal(ids, ids.unique())
+    touched = torch.cat([inputs["pos_id"], inputs["neg_id"]]).unique()
+    assert torch.equal(ids, touched)
+    dense = inputs["items"].clone().requires_grad_()
+    ops.sampled_softmax(**inputs | {"items": dense, "sparse_grad": False},
+                        reduction="sum").backward()
+    torch.testing.assert_close(items.grad.to_dense(), dense.grad)
+
+
+def test_ids_above_two_to_the_24_are_exact():
+    num_items = 2**24 + 64
+    items = torch.zeros(num_items, 1)
+    items[-1], items[-2] = 3.0, -1.0
+    loss = ops.sampled_softmax(torch.ones(1, 1), items, torch.tensor([num_items - 1]),
+                               torch.tensor([num_items - 2]), logq="none")
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-4)), abs=1e-6)
+    items.requires_grad_()
+    ops.sampled_softmax(torch.ones(1, 1), items, torch.tensor([num_items - 1]),
+                        torch.tensor([num_items - 2]), logq="none", sparse_grad=True,
+                        reduction="sum").backward()
+    assert items.grad._indices()[0].tolist() == [num_items - 2, num_items - 1]
+
+
+def test_a_draw_is_the_ids_it_stands_for():
+    inputs = make(rows=40, logq="standard")
+    proposal = popularity.power(np.arange(1, 98), 0.5)
+    draw = fastpop.Draw(proposal, seed=3, step=7, num_negatives=20, group_size=16)
+    given = {name: inputs[name] for name in ("query", "items", "pos_id", "log_prior", "scale")}
+    a = ops.sampled_softmax(neg_id=draw, **given)
+    b = ops.sampled_softmax(
+        neg_id=torch.from_numpy(draw.ids(40)), group_size=16,
+        log_proposal=torch.from_numpy(proposal.log_proposal_V.copy()), **given)
+    assert torch.equal(a, b)
+
+
+def test_gradients_of_the_reference_in_fp64():
+    inputs = with_hits(rows=5, items=9, dim=3, negatives=6, hits="drop")
+    leaves = [inputs[name].clone().requires_grad_()
+              for name in ("query", "items", "log_prior", "scale", "prior_weight")]
+
+    def function(query, items, log_prior, scale, prior_weight):
+        return ops.sampled_softmax(**inputs | {
+            "query": query, "items": items, "log_prior": log_prior, "scale": scale,
+            "prior_weight": prior_weight})
+
+    assert torch.autograd.gradcheck(function, leaves)
+
+
+def test_bitwise_repeatable():
+    inputs = in_dtype(make(rows=500, items=300, negatives=200), torch.float32)
+    first = loss_and_gradients(ops.sampled_softmax, inputs, ("query", "items"))
+    second = loss_and_gradients(ops.sampled_softmax, inputs, ("query", "items"))
+    assert torch.equal(first[0], second[0])
+    assert all(torch.equal(first[1][name], second[1][name]) for name in first[1])
+
+
+def test_mixed_dtypes_and_autocast_cast_the_query_only():
+    inputs = in_dtype(make(), torch.float32)
+    items = inputs["items"].requires_grad_()
+    query = inputs["query"].requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = ops.sampled_softmax(**inputs, reduction="sum")
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert items.grad.dtype == torch.float32
+    assert query.grad.dtype == torch.float32
+    half = ops.sampled_softmax(**inputs | {"query": query.bfloat16()}, reduction="sum")
+    torch.testing.assert_close(loss, half)
+
+
+BAD = {
+    "query": ({"query": torch.zeros(3)}, ValueError, "query: expected shape [B, D]; got float32 [3]"),
+    "query type": ({"query": [[1.0]]}, TypeError, "query: expected a torch tensor; got list"),
+    "query dtype": ({"query": torch.zeros(3, 4, dtype=torch.int32)}, TypeError, "query: expected float16"),
+    "items": ({"items": torch.zeros(9, 5)}, ValueError, "items: expected shape [V, 24]"),
+    "pos_id range": ({"pos_id": torch.full((65,), 97)}, ValueError,
+                     "pos_id: expected ids in [0, 97); got 97 at position 0"),
+    "pos_id dtype": ({"pos_id": torch.zeros(65, dtype=torch.int32)}, TypeError, "pos_id: expected an int64"),
+    "pos_id shape": ({"pos_id": torch.zeros(64, dtype=torch.int64)}, ValueError, "pos_id: expected shape [65]"),
+    "neg_id range": ({"neg_id": torch.tensor([-1])}, ValueError, "neg_id: expected ids in [0, 97); got -1"),
+    "neg_id empty": ({"neg_id": torch.zeros(0, dtype=torch.int64)}, ValueError, "K >= 1"),
+    "neg_id rows": ({"neg_id": torch.zeros(3, 4, dtype=torch.int64)}, ValueError, "neg_id: expected [65, K]"),
+    "group_size": ({"neg_id": torch.zeros(3, 4, dtype=torch.int64), "group_size": 8}, ValueError,
+                   "neg_id: expected [9, K] for 65 rows in groups of 8"),
+    "log_prior": ({"log_prior": torch.zeros(5)}, ValueError, "log_prior: expected shape [97]"),
+    "log_proposal": ({"log_proposal": None}, ValueError, "log_proposal: expected [V] log q"),
+    "log_proposal of a positive": (
+        {"log_proposal": torch.full((97,), -math.inf)}, ValueError, "the proposal cannot draw"),
+    "log_proposal gradient": ({"log_proposal": torch.zeros(97, requires_grad=True)}, ValueError,
+                              "log_proposal: expected a tensor without gradient"),
+    "scale": ({"scale": 0.0}, ValueError, "scale: expected a finite number > 0; got 0.0"),
+    "scale type": ({"scale": "1"}, TypeError, "scale: expected a finite number; got str"),
+    "logq": ({"logq": "yes"}, ValueError, "logq: expected one of 'standard', 'corrected', 'none'; got 'yes'"),
+    "hits": ({"logq": "corrected", "hits": "keep"}, ValueError, "hits: expected 'drop'"),
+    "reduction": ({"reduction": "avg"}, ValueError, "reduction: expected one of"),
+    "own slot": ({"exclude_own_slot": True}, ValueError, "exclude_own_slot: expected shared negatives"),
+    "row_weight": ({"row_weight": torch.ones(3)}, ValueError, "row_weight: expected shape [65]"),
+    "impl": ({"impl": "fast"}, ValueError, "impl: expected one of"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_clear_error(case):
+    change, kind, message = BAD[case]
+    inputs = in_dtype(make(), torch.float32)
+    with pytest.raises(kind) as caught:
+        ops.sampled_softmax(**inputs | change)
+    assert message in str(caught.value)
+
+
+def test_a_named_implementation_runs_or_raises():
+    with pytest.raises(NotImplementedError, match="cuda: "):
+        ops.sampled_softmax(**in_dtype(make(), torch.float32), impl="cuda")
