@@ -85,7 +85,7 @@ def popularity_correlation(exposure: Any, counts: Any) -> float:
 
     NaN when either is the same for every item.
     """
-    a_V, b_V = _mid_rank(np.asarray(exposure, float)), _mid_rank(np.asarray(counts, float))
+    a_V, b_V = mid_rank(np.asarray(exposure, float)), mid_rank(np.asarray(counts, float))
     a_V, b_V = a_V - a_V.mean(), b_V - b_V.mean()
     length = np.sqrt((a_V @ a_V) * (b_V @ b_V))
     return float(a_V @ b_V / length) if length > 0 else float("nan")
@@ -137,7 +137,8 @@ def _exposure(exposure: Any) -> np.ndarray:
     return shown_V
 
 
-def _mid_rank(value_V: np.ndarray) -> np.ndarray:
+def mid_rank(value_V: np.ndarray) -> np.ndarray:
+    """scipy.stats.rankdata: 1 for the smallest, equal values share the mean of their places."""
     _, class_V, size = np.unique(value_V, return_inverse=True, return_counts=True)
     return (np.cumsum(size) - (size - 1) / 2)[class_V]
 

@@ -31,19 +31,22 @@ def evaluate(
 
     With a case's relevant set T (distinct targets) and the rankable items N outside T, the j-th
     best target stands at  position_j = j + #{i in N: s_i > s} + #{i in N: s_i = s} / 2,
-    which for one target is 1 + #greater + #ties/2. A target is hit at k when position <= k.
+    which for one target is 1 + #greater + #ties/2. A target is hit at k when fewer than k items
+    stand before it, ties by halves: position < k + 1 (a tie that straddles the edge is a hit).
 
     Args:
         score: called with slices of case numbers; returns [b, V] real scores, torch or numpy.
             -inf says "never"; NaN and +inf are errors.
         cases: Cases (history_offsets, history_item, target_offsets, target_item); each case has
-            at least one target.
+            at least one target, unless candidates are given.
         counts: [V] training popularity counts. None leaves out head/mid/tail and popularity bias.
         ks: list lengths, >= 1. Lists are short where fewer items can be ranked.
         mask_seen: leave a case's history out of the ranking, but for the targets. None: True,
             and False when `candidates` are given. False also splits metrics into targets that
             repeat the history and new ones.
         candidates: (offsets [C+1], item [M]): rank only these items, and the targets, per case.
+            A case without target is then legal: it has no value of its own, but its candidates
+            count among the negatives of `pooled_auc`, the AUC over all (case, item) pairs.
         weight: [C] >= 0, weights of the cases in every mean. None: ones.
         logits: False for scores that are no logits: no NLL.
         num_items: V; None takes cases.num_items.
@@ -69,7 +72,7 @@ def evaluate(
         raise checks.wrong("cases", "at least one case", "=none")
     history = _csr("cases.history", cases.history_offsets, cases.history_item, num_cases, num_items)
     target = _csr("cases.target", cases.target_offsets, cases.target_item, num_cases, num_items)
-    if (np.diff(target[0]) == 0).any():
+    if candidates is None and (np.diff(target[0]) == 0).any():
         case = int((np.diff(target[0]) == 0).argmax())
         raise checks.wrong("cases", "at least one target in every case", f"=none in case {case}")
     allowed = None
@@ -97,6 +100,8 @@ def evaluate(
     ahead = np.empty(len(pair))
     others = np.empty(num_cases)
     event_nll = np.empty(len(event_case))
+    pool_score: list[np.ndarray] = []
+    pool_pair: list[np.ndarray] = []
     top = np.empty((num_cases, min(ks[-1], num_items)), np.int64)
     for start in range(0, num_cases, chunk_size):
         stop = min(start + chunk_size, num_cases)
@@ -106,6 +111,10 @@ def evaluate(
             score_BV, history if mask_seen else None, allowed, row, item, start, stop
         )
         top[start:stop] = _top(score_BV, rankable_BV, top.shape[1])
+        if allowed is not None:
+            in_row, in_item = rankable_BV.nonzero(as_tuple=True)
+            pool_score.append(score_BV[in_row, in_item].cpu().numpy())
+            pool_pair.append(((in_row + start) * num_items + in_item).cpu().numpy())
         rankable_BV[row, item] = False
         others[start:stop] = rankable_BV.sum(1).cpu().numpy()
         ahead[pair_offsets[start] : pair_offsets[stop]] = (
@@ -117,11 +126,12 @@ def evaluate(
 
     per_case = _metrics(pair_case, ahead, num_cases, ks)
     with np.errstate(invalid="ignore", divide="ignore"):
-        missed = np.bincount(pair_case, ahead, num_cases) / np.diff(pair_offsets)
+        missed = np.bincount(pair_case, ahead, num_cases) / np.diff(pair_offsets)  # a mean
         per_case["auc"] = np.where(others > 0, 1 - missed / others, np.nan)
     events = {"nll": np.diff(target[0])}
     if logits:
-        per_case["nll"] = np.bincount(event_case, event_nll, num_cases) / events["nll"]
+        total = np.bincount(event_case, event_nll, num_cases)
+        per_case["nll"] = _ratio(total, events["nll"])
 
     shares: dict[str, float] = {}
     parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # name -> members among pairs, events
@@ -168,6 +178,9 @@ def evaluate(
     }
     if logits:
         metrics["perplexity"] = math.exp(metrics["nll"]) if metrics["nll"] < 709 else math.inf
+    if allowed is not None:
+        relevant = np.isin(np.concatenate(pool_pair), pair)
+        metrics["pooled_auc"] = _auc(np.concatenate(pool_score), relevant)
     metrics |= catalogue | shares
     return Evaluation(
         metrics=metrics, per_case=per_case, ks=ks, events=events, case_weight=weight_C,
@@ -193,7 +206,7 @@ def _metrics(
     none = size == 0
     out: dict[str, np.ndarray] = {}
     for k in ks:
-        hit = position <= k
+        hit = position < k + 1
 
         def total(value: np.ndarray, hit: np.ndarray = hit) -> np.ndarray:
             return np.bincount(case[hit], value[hit], num_cases)
@@ -204,10 +217,19 @@ def _metrics(
         out[f"recall@{k}"] = _ratio(hits, size)
         out[f"precision@{k}"] = np.where(none, np.nan, hits / k)
         out[f"ndcg@{k}"] = _ratio(total(gain), ideal[short])
-        out[f"mrr@{k}"] = np.where(none, np.nan, np.where(best <= k, 1 / best, 0.0))
+        out[f"mrr@{k}"] = np.where(none, np.nan, np.where(best < k + 1, 1 / best, 0.0))
         out[f"map@{k}"] = _ratio(total(nth / position), short)
     out["rank"] = best
     return out
+
+
+def _auc(score: np.ndarray, relevant: np.ndarray) -> float:
+    """P(a relevant pair scores above another) + P(equal) / 2, from mid-ranks. NaN without both."""
+    good, bad = int(relevant.sum()), int((~relevant).sum())
+    if good == 0 or bad == 0:
+        return math.nan
+    rank = popularity_bias.mid_rank(score)
+    return float((rank[relevant].sum() - good * (good + 1) / 2) / (good * bad))
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -325,7 +347,7 @@ def _rule(num_items: int, mask_seen: bool, listed: bool, logits: bool, grouped: 
         "ranking of the given candidates and the targets" if listed
         else f"full ranking of {num_items:,} items",
         "seen items masked except the targets" if mask_seen else "seen items not masked",
-        "position = 1 + greater + ties/2 among non-relevant items",
+        "position = 1 + greater + ties/2 among non-relevant items, hit when position < k + 1",
     ]
     if logits:
         words.append("NLL over the unmasked catalogue, mean over target events, nats")

@@ -46,7 +46,7 @@ def oracle(score_V, history, target, k, mask_seen, counts, pool=None):
         for t in relevant
     )
     position = [a + j for j, a in enumerate(ahead, 1)]
-    hits = [p for p in position if p <= k]
+    hits = [p for p in position if p < k + 1]
     shown = sorted(rankable, key=lambda i: (-score_V[i], i))[:k]
     tail = item_groups(counts) == 2
     p = (counts + 1) / (counts.sum() + num_items)
@@ -58,7 +58,7 @@ def oracle(score_V, history, target, k, mask_seen, counts, pool=None):
         f"ndcg@{k}": sum(1 / math.log2(1 + p) for p in hits)
         / sum(1 / math.log2(1 + j) for j in range(1, min(k, len(relevant)) + 1)),
         f"mrr@{k}": 1 / min(position) if hits else 0.0,
-        f"map@{k}": sum((j + 1) / p for j, p in enumerate(position) if p <= k)
+        f"map@{k}": sum((j + 1) / p for j, p in enumerate(position) if p < k + 1)
         / min(k, len(relevant)),
         "rank": min(position),
         "auc": np.mean(
@@ -145,7 +145,9 @@ def test_rank_is_one_plus_greater_plus_half_the_ties():
     cases = make_cases([[0], [1]], [[2], [2]], 5)
     masked = evaluate(lambda rows: score[rows], cases, ks=[2])
     assert masked.per_case["rank"].tolist() == [2.0, 2.5]
-    assert masked.per_case["hr@2"].tolist() == [1.0, 0.0]
+    assert masked.per_case["hr@2"].tolist() == [1.0, 1.0]
+    at_one = evaluate(lambda rows: score[rows], cases, ks=[1])
+    assert at_one.per_case["hr@1"].tolist() == [0.0, 0.0]
     unmasked = evaluate(lambda rows: score[rows], cases, ks=[2], mask_seen=False)
     assert unmasked.per_case["rank"].tolist() == [3.0, 3.0]
 
