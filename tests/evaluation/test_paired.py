@@ -22,11 +22,11 @@ FIRST = RNG.normal(size=(300, 20))
 SECOND = FIRST + 0.5 * RNG.normal(size=(300, 20))
 
 
-@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 30, 101, 1999, 50_000])
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 30, 101, 200, 201, 50_000])
 @pytest.mark.parametrize("probability", [0.025, 0.5, 0.9, 0.995])
 def test_t_quantile_is_scipys(freedom, probability):
     want = stats.t.ppf(probability, freedom)
-    assert t_quantile(probability, freedom) == pytest.approx(want, rel=2e-6, abs=1e-6)
+    assert t_quantile(probability, freedom) == pytest.approx(want, rel=1e-7, abs=1e-7)
 
 
 def test_t_interval_is_the_paired_t_interval():
@@ -70,7 +70,7 @@ def test_coverage_of_the_interval():
 
 
 def test_over_seeds_takes_numbers_or_evaluations():
-    a, b = [run(FIRST + i) for i in range(3)], [run(SECOND * (1 + i)) for i in range(3)]
+    a, b = [run(FIRST + i) for i in range(3)], [run(SECOND * (RNG.normal(size=(300, 20)) > -i)) for i in range(3)]
     got = paired_over_seeds(a, b, "hr@3")
     want = stats.ttest_rel([r.metrics["hr@3"] for r in a], [r.metrics["hr@3"] for r in b])
     interval = want.confidence_interval()
@@ -87,7 +87,7 @@ def test_refusals():
     a = run(FIRST)
     with pytest.raises(ValueError, match="b: expected an evaluation of the same cases as a"):
         compare_paired(a, run(FIRST, np.zeros(300, np.int64)), "nll")
-    with pytest.raises(ValueError, match="metric: expected one of 'hr@3'.*got 'ndcg', which a has"):
+    with pytest.raises(ValueError, match=r"metric: expected one of 'hr@3'.*got 'ndcg', which a has"):
         compare_paired(a, a, "ndcg")
     with pytest.raises(ValueError, match=r"confidence: expected a number in \(0, 1\)"):
         compare_paired(a, a, "nll", confidence=1)
