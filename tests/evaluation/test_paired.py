@@ -70,7 +70,8 @@ def test_coverage_of_the_interval():
 
 
 def test_over_seeds_takes_numbers_or_evaluations():
-    a, b = [run(FIRST + i) for i in range(3)], [run(SECOND * (RNG.normal(size=(300, 20)) > -i)) for i in range(3)]
+    a = [run(FIRST + RNG.normal(size=(300, 20))) for _ in range(3)]
+    b = [run(SECOND + RNG.normal(size=(300, 20))) for _ in range(3)]
     got = paired_over_seeds(a, b, "hr@3")
     want = stats.ttest_rel([r.metrics["hr@3"] for r in a], [r.metrics["hr@3"] for r in b])
     interval = want.confidence_interval()
@@ -87,7 +88,7 @@ def test_refusals():
     a = run(FIRST)
     with pytest.raises(ValueError, match="b: expected an evaluation of the same cases as a"):
         compare_paired(a, run(FIRST, np.zeros(300, np.int64)), "nll")
-    with pytest.raises(ValueError, match=r"metric: expected one of 'hr@3'.*got 'ndcg', which a has"):
+    with pytest.raises(ValueError, match=r"metric: expected one of 'hr@3'.*got 'ndcg'"):
         compare_paired(a, a, "ndcg")
     with pytest.raises(ValueError, match=r"confidence: expected a number in \(0, 1\)"):
         compare_paired(a, a, "nll", confidence=1)
