@@ -1,12 +1,18 @@
 """Cases: what evaluation and serving read. A history, and what came after it."""
 
+import json
+import shutil
+import zipfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastpop.checks import ids_in_range, wrong, wrong_type
 from fastpop.data.interactions import Interactions, frozen
+
+_ARRAYS = ("user", "history_offsets", "history_item", "target_offsets", "target_item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +91,39 @@ class Cases:
             self.user[chosen], history_offsets, self.history_item[history_at],
             target_offsets, self.target_item[target_at], self.num_items, dict(self.facts),
         )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write folder/cases.npz and folder/cases.json, all or nothing; an older one is replaced.
+
+        Raises OSError where the folder cannot be written.
+        """
+        folder = Path(folder)
+        part = folder.with_name(folder.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            part.mkdir(parents=True)
+            np.savez(part / "cases.npz", **{name: getattr(self, name) for name in _ARRAYS})
+            described = {"num_items": self.num_items, "facts": self.facts}
+            (part / "cases.json").write_text(json.dumps(described, indent=1))
+            shutil.rmtree(folder, ignore_errors=True)
+            part.rename(folder)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Cases":
+        """Inverse of `save`. Raises ValueError where there are no cases to read."""
+        folder = Path(folder)
+        try:
+            described = json.loads((folder / "cases.json").read_text())
+            with np.load(folder / "cases.npz") as arrays:
+                read = {name: arrays[name] for name in _ARRAYS}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise wrong("folder", "a folder that Cases.save wrote",
+                        f"={folder}: {error}") from None
+        return cls(**read, num_items=described["num_items"], facts=described["facts"])
 
 
 def gather_csr(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,8 @@ import numpy as np
 from fastpop import checks
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
-from fastpop.data.split import Split, split, split_with_test
+from fastpop.data.own_test import split_with_test
+from fastpop.data.split import Split, split
 from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
 from fastpop.training import build, checkpoint
@@ -23,7 +24,7 @@ from fastpop.training.result import TrainResult, evaluate_model, readable_cases
 def train(
     log: Interactions,
     *,
-    test: Interactions | Cases | None = None,
+    test: Interactions | Cases | str | Path | None = None,
     config: TrainConfig | str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -37,7 +38,8 @@ def train(
 
     Args:
         log: from `fastpop.read_log` or `Interactions.from_arrays`.
-        test: a test part that comes with the log (Interactions or Cases): then `log` trains whole.
+        test: a test part that comes with the log: Interactions, Cases, or a file of lines
+            `prefix<TAB>target`. Nothing but a validation part is then cut from `log`.
         config: a TrainConfig, or a TOML file of its fields. options: single fields, which win.
         out: folder for checkpoints, the log, train.csv and the model (`fastpop.load` reads it).
         resume: go on from the newest checkpoint in `out`; the result is bit for bit that of an
@@ -60,6 +62,8 @@ def train(
     if reason:
         warnings.warn(reason, UserWarning, stacklevel=2)
     parts = make_split(log, test, config)
+    if test is not None:
+        log = parts.known  # the test's users and items have joined the catalogue
     counts_V = parts.train.item_counts()
     prior = PopularityPrior.from_counts(counts_V, smoothing=config.smoothing)
     log_prior_V = prior.permuted(config.seed).log_prior_V if config.prior == "permuted" \
@@ -97,7 +101,8 @@ def train(
             metrics = evaluate_model(model, cases, counts_V, config).metrics
     result = TrainResult(config, model, log, parts, prior, metrics, progress_state.history, facts)
     if folder is not None:
-        _save_test(folder, test)
+        if test is not None:
+            parts.test.save(folder / "test-cases")
         result.save(folder)
     return result
 
@@ -125,7 +130,7 @@ def load(folder: str | Path) -> TrainResult:
                        state["facts"])
 
 
-def make_split(log: Interactions, test: Interactions | Cases | None, config: TrainConfig) -> Split:
+def make_split(log: Interactions, test: Any, config: TrainConfig) -> Split:
     """The split that a configuration asks for."""
     if test is not None:
         return split_with_test(log, test)
@@ -197,16 +202,5 @@ def fingerprint(log: Interactions) -> str:
     return digest.hexdigest()
 
 
-def _save_test(folder: Path, test: Interactions | Cases | None) -> None:
-    if isinstance(test, Interactions):
-        test.save(folder / "test-log")
-    elif test is not None:
-        test.save(folder / "test-cases")
-
-
-def _load_test(folder: Path) -> Interactions | Cases | None:
-    if (folder / "test-log").exists():
-        return Interactions.load(folder / "test-log")
-    if (folder / "test-cases").exists():
-        return Cases.load(folder / "test-cases")
-    return None
+def _load_test(folder: Path) -> Cases | None:
+    return Cases.load(folder / "test-cases") if (folder / "test-cases").exists() else None
