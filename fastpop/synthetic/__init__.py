@@ -1,0 +1,22 @@
+"""Logs and scores with closed-form answers, to test models and audits against."""
+
+from fastpop.synthetic.controls import (
+    Control,
+    gauge_shift,
+    independent,
+    norm_confounded,
+    popularity_only,
+    uniform_popularity,
+)
+from fastpop.synthetic.twin_block import TwinBlock, paper_headline
+
+__all__ = [
+    "Control",
+    "TwinBlock",
+    "gauge_shift",
+    "independent",
+    "norm_confounded",
+    "paper_headline",
+    "popularity_only",
+    "uniform_popularity",
+]
