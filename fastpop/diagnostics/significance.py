@@ -179,21 +179,26 @@ def null_moments(label_V: np.ndarray, plus: Form, minus: Form | None = None, kin
     """
     if kind == "stratified":
         return None, None
-    # The sign null is the same with Z weighted by |y|: y_i e_i z_i = e_i (y_i z_i).
-    weight_V1 = np.ones((len(label_V), 1)) if kind == "label" else label_V[:, None]
-    a_VR, a_RR = weight_V1 * plus.item_VR, plus.matrix
+    # The sign null is that of Z weighted by y: y_i e_i z_i = e_i (y_i z_i).
+    def rows(form: Form) -> np.ndarray:
+        return form.item_VR if kind == "label" else label_V[:, None] * form.item_VR
+
+    def on_diagonal(item_VR: np.ndarray, matrix_RR: np.ndarray) -> np.ndarray:
+        return np.einsum("vr,vr->v", item_VR @ matrix_RR, item_VR)
+
+    a_VR, a_RR = rows(plus), plus.matrix
     product = a_RR @ (a_VR.T @ a_VR)
     trace = float(np.trace(product))
     square = float(np.sum(product * product.T))
-    diagonal_V = ((a_VR @ a_RR) * a_VR).sum(axis=1)
+    diagonal_V = on_diagonal(a_VR, a_RR)
     if minus is not None:
-        b_VR, b_RR = weight_V1 * minus.item_VR, minus.matrix
+        b_VR, b_RR = rows(minus), minus.matrix
         product = b_RR @ (b_VR.T @ b_VR)
         cross = a_VR.T @ b_VR
         trace -= float(np.trace(product))
         square += float(np.sum(product * product.T))
         square -= 2 * float(np.sum((a_RR @ cross @ b_RR) * cross))
-        diagonal_V = diagonal_V - ((b_VR @ b_RR) * b_VR).sum(axis=1)
+        diagonal_V = diagonal_V - on_diagonal(b_VR, b_RR)
     diagonal = float(diagonal_V @ diagonal_V)
     if kind == "sign":
         return trace, max(0.0, 2 * (square - diagonal))

@@ -35,6 +35,13 @@ def aligned(rows: int, width: int) -> np.ndarray:
     return raw[offset : offset + rows * width].reshape(rows, width)
 
 
+def available_cores() -> int:
+    """Cores this process may run on, which a container can limit below the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @numba.njit(inline="always")
 def _word(key, position):
     word = key + (U(position) + U(1)) * U(GAMMA)
@@ -146,7 +153,7 @@ def forward(
     sum_PR = aligned(num_permutations, padded_VR.shape[1])
     moving = num_items // 2 if null == "sign" else int(moving_S.sum())
     item_block = min(512, max(32, MOVED_ROWS * num_items // max(moving, 1)))
-    threads = threads or os.cpu_count() or 1
+    threads = threads or available_cores()
     block = max(16, min(256, BYTES // (num_items * start_code_V.itemsize)))
     block = max(1, min(block, -(-num_permutations // threads)))
 

@@ -138,12 +138,13 @@ def on_host(value: Any) -> np.ndarray:
 
 def centre_rows(item_VD: np.ndarray, centring_V: np.ndarray | None = None) -> np.ndarray:
     """E - 1 (cᵀE), twice: the second pass removes what rounding left of a large offset."""
-    for _ in range(2):
-        if centring_V is None:
-            item_VD = item_VD - item_VD.mean(axis=0)
-        else:
-            item_VD = item_VD - centring_V @ item_VD
-    return item_VD
+    if centring_V is None:
+        centred_VD = item_VD - item_VD.mean(axis=0)
+        centred_VD -= centred_VD.mean(axis=0)
+    else:
+        centred_VD = item_VD - centring_V @ item_VD
+        centred_VD -= centring_V @ centred_VD
+    return centred_VD
 
 
 def popularity_direction(

@@ -1,6 +1,7 @@
 """The audit: against the dense definition, in every form a model may arrive."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_chunks_streams_and_lists_give_the_same_audit():
     whole = run(p)
     query, weight = p["query"], p["context_weight"]
     cut = [0, 1, 20, 20, 60]
-    pairs = [(query[a:b], weight[a:b]) for a, b in zip(cut[:-1], cut[1:], strict=True)]
+    pairs = [(query[a:b], weight[a:b]) for a, b in pairwise(cut)]
     chunked = run(p, query=iter(pairs), context_weight=None)
     stream = GramStream(6)
     for rows, w in pairs:

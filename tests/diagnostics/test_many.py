@@ -72,7 +72,8 @@ def test_stratified_null_keeps_labels_in_their_strata():
     result = audit_many(found, f, permutations=50, null="stratified", strata=levels)
     assert result.shared["standard"].p_value == 1.0
     assert result.shared["standard"].null_mean is None
-    coarse = audit_many(found, f, permutations=500, null="stratified", strata=(f > np.median(f)).astype(int))
+    halves = (f > np.median(f)).astype(int)
+    coarse = audit_many(found, f, permutations=500, null="stratified", strata=halves)
     plain = audit_many(found, f, permutations=500)
     # Between-strata popularity is kept, so the null sits higher than the plain one.
     assert coarse.shared["standard"].null_P.mean() > 3 * plain.shared["standard"].null_P.mean()
