@@ -136,12 +136,12 @@ def geometry(moments: ScoreMoments, log_prior: Any) -> Geometry:
 
 def average_cosine(item_VD: np.ndarray) -> float:
     """Mean cosine over pairs of different rows, (||sum of unit rows||² - n) / (n (n - 1))."""
-    norm_V = np.linalg.norm(item_VD, axis=1)
-    unit_VD = item_VD[norm_V > 0] / norm_V[norm_V > 0, None]
-    num = len(unit_VD)
+    norm_V = np.sqrt(np.einsum("vd,vd->v", item_VD, item_VD))
+    seen_V = norm_V > 0
+    num = int(seen_V.sum())
     if num < 2:
         return float("nan")
-    total_D = unit_VD.sum(axis=0)
+    total_D = np.divide(1.0, norm_V, out=np.zeros_like(norm_V), where=seen_V) @ item_VD
     return (float(total_D @ total_D) - num) / (num * (num - 1))
 
 

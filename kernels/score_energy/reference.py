@@ -199,11 +199,19 @@ def gram_spectrum(
     shared_V = scale * (item_VD @ mean_D)
     if bias_V is not None:
         shared_V = shared_V + centre_rows(bias_V[:, None])[:, 0]
-    right_RR: Any = np.linalg.qr(np.column_stack([scale * item_VD, shared_V]), mode="r")
+    right_RR = triangle(np.column_stack([scale * item_VD, shared_V]))
     value_D, vector_DD = np.linalg.eigh(cov_DD)
     root_DD = (vector_DD * np.sqrt(np.clip(value_D, 0, None))).T
     core = np.vstack([root_DD @ right_RR[:, :-1].T, right_RR[:, -1]])
     return np.linalg.svd(core, compute_uv=False)
+
+
+def triangle(item_VR: np.ndarray) -> Any:
+    """The R factor of a tall matrix, from the R factors of blocks of rows that fit in cache."""
+    part_RR = [
+        np.linalg.qr(item_VR[low : low + 2048], mode="r") for low in range(0, len(item_VR), 2048)
+    ]
+    return part_RR[0] if len(part_RR) == 1 else np.linalg.qr(np.concatenate(part_RR), mode="r")
 
 
 def tile_energies(

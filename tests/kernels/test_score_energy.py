@@ -152,6 +152,16 @@ def test_spectrum_is_that_of_the_weighted_centred_scores():
     assert (ours_R**2).sum() == pytest.approx(float(truth["total"]), rel=1e-12)
 
 
+def test_spectrum_of_a_table_longer_than_one_block_of_rows():
+    rng = np.random.default_rng(0)
+    items, query = rng.standard_normal((5000, 3)), rng.standard_normal((20, 3))
+    stream = GramStream(3).add(query)
+    got = gram_spectrum(stream.mean_D, stream.covariance, items, None, 1.0)
+    want = np.linalg.svd(query @ (items - items.mean(axis=0)).T / 20**0.5, compute_uv=False)
+    np.testing.assert_allclose(got[:3], want[:3], rtol=1e-11)
+    assert got[3] < 1e-6 * got[0]
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (7, 4), (40, 31), (100, 100)])
 def test_tiles_of_any_size_equal_the_dense_definition(rows, columns):
     p = problem()
