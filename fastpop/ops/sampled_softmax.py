@@ -94,7 +94,8 @@ def sampled_softmax(
         if group_size is not None:
             raise checks.wrong("group_size", "None beside a Draw, which has its own", group_size)
         if log_proposal is None and logq != "none":
-            log_proposal = torch.as_tensor(neg_id.proposal.log_proposal_V, device=query.device)
+            dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+            log_proposal = neg_id.proposal.log_proposal_on(query.device, dtype)
         group_size = neg_id.group_size
         neg_id = neg_id.tensor(num_rows, query.device)
         if group_size is None:

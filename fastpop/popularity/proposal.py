@@ -42,7 +42,7 @@ class Proposal:
     table_V2: np.ndarray
     name: str
     parameters: dict[str, Any] = field(default_factory=dict)
-    _tables: dict[str, "torch.Tensor"] = field(default_factory=dict, init=False)
+    _on_device: dict[Any, "torch.Tensor"] = field(default_factory=dict, init=False)
 
     @classmethod
     def from_weights(
@@ -103,12 +103,11 @@ class Proposal:
 
     def table_on(self, device: Any) -> "torch.Tensor":
         """table_V2 as torch int32 [V, 2] (the same bits) on a device; kept after the first call."""
-        import torch
+        return _on_device(self, "table_V2", self.table_V2.view(np.int32), device, None)
 
-        key = str(torch.device(device))
-        if key not in self._tables:
-            self._tables[key] = torch.tensor(self.table_V2.view(np.int32), device=device)
-        return self._tables[key]
+    def log_proposal_on(self, device: Any, dtype: Any = None) -> "torch.Tensor":
+        """log_proposal_V as a torch tensor (float32, or `dtype`); kept after the first call."""
+        return _on_device(self, "log_proposal_V", self.log_proposal_V, device, dtype)
 
     def spec(self) -> dict[str, Any]:
         """What this law is, as JSON can hold it: name, number of items, parameters, and a digest
@@ -133,6 +132,7 @@ class InBatch:
     log_proposal_V: np.ndarray
     name: str = "in_batch"
     parameters: dict[str, Any] = field(default_factory=dict)
+    _on_device: dict[Any, "torch.Tensor"] = field(default_factory=dict, init=False)
 
     @classmethod
     def from_counts(cls, counts: Any) -> "InBatch":
@@ -155,6 +155,10 @@ class InBatch:
     def log_q(self, ids: Any) -> np.ndarray:
         """log_proposal_V[ids], ids checked: float64 of the same shape, nats."""
         return _log_q(self, ids)
+
+    def log_proposal_on(self, device: Any, dtype: Any = None) -> "torch.Tensor":
+        """log_proposal_V as a torch tensor (float32, or `dtype`); kept after the first call."""
+        return _on_device(self, "log_proposal_V", self.log_proposal_V, device, dtype)
 
     def spec(self) -> dict[str, Any]:
         """Name, number of items and a digest of the counts, as JSON can hold them."""
@@ -305,3 +309,16 @@ def _log_q(proposal: Proposal | InBatch, ids: Any) -> np.ndarray:
         raise checks.wrong_type("ids", "integers", index)
     checks.ids_in_range("ids", index, proposal.num_items)
     return proposal.log_proposal_V[index]
+
+
+def _on_device(
+    proposal: Proposal | InBatch, what: str, array: np.ndarray, device: Any, dtype: Any
+) -> "torch.Tensor":
+    import torch
+
+    if dtype is None:
+        dtype = torch.float32 if array.dtype.kind == "f" else torch.int32
+    key = (what, str(torch.device(device)), dtype)
+    if key not in proposal._on_device:
+        proposal._on_device[key] = torch.tensor(array, dtype=dtype, device=device)
+    return proposal._on_device[key]

@@ -269,6 +269,16 @@ def test_draw_groups_rows():
     assert proposal.table_on("cpu") is table
 
 
+@pytest.mark.parametrize("proposal", [power(COUNTS), InBatch.from_counts(COUNTS)])
+def test_the_law_on_a_device_is_a_kept_copy(proposal):
+    torch = pytest.importorskip("torch")
+    single = proposal.log_proposal_on("cpu")
+    assert single.dtype == torch.float32
+    assert proposal.log_proposal_on(torch.device("cpu")) is single
+    double = proposal.log_proposal_on("cpu", torch.float64)
+    np.testing.assert_array_equal(double.numpy(), proposal.log_proposal_V)
+
+
 @pytest.mark.gpu
 def test_draw_on_a_gpu_gives_the_same_ids():
     torch = pytest.importorskip("torch")
