@@ -89,13 +89,13 @@ class BuildExt(build_ext):
 def packages() -> list[str]:
     ours = find_packages(include=["fastpop", "fastpop.*"])
     below = [f"fastpop.kernels.{name}" for name in find_packages("kernels")]
-    return [*ours, "fastpop.kernels", *below]
+    return [*ours, "fastpop.data.bundled", "fastpop.kernels", *below]
 
 
 setup(
     packages=packages(),
     package_dir={"fastpop": "fastpop", "fastpop.kernels": "kernels"},
-    package_data={"fastpop.data": ["bundled/*"]},
+    package_data={"fastpop.data.bundled": ["*"]},
     ext_modules=[
         Pybind11Extension(
             "fastpop._C",

@@ -128,6 +128,31 @@ def test_a_large_table_resolves_two_to_the_minus_32_of_an_item():
     assert high * 2**32 + low == 2**64
 
 
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_giver_that_is_barely_long_waits(impl):
+    """Item 0 has no mass and the widest bucket; item 1 is long by five units, too little to fill
+    it. Giving all the same would take 2^32 units too many from item 1."""
+    words = [int(n) for n in reference.bucket_words(3)]
+    assert words == [1431655766, 1431655765, 1431655765]
+    barely = words[1] * 2**32 + 5
+    target_V = np.array([0, barely, 2**64 - barely], dtype=np.uint64)
+    mass = python_mass(impl.build(target_V))
+    assert mass[0] == 0
+    assert max(abs(a - int(b)) for a, b in zip(mass, target_V)) <= 2 * words[0]
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_word_equal_to_the_threshold_takes_the_alias(impl):
+    """The threshold counts the words below it: probability threshold / 2^32 exactly."""
+    pair_N2 = reference.words(4, 5, 6, 0, 64)
+    for k in (0, 1, 31, 63):
+        bucket = int(pair_N2[k, 0]) * 2 >> 32
+        for step, expected in ((0, 1 - bucket), (1, bucket)):
+            table_V2 = np.array([[0, 0], [0, 1]], dtype=np.uint32)
+            table_V2[bucket] = (int(pair_N2[k, 1]) + step, 1 - bucket)
+            assert impl.draw(table_V2, 4, 5, 6, 1, 64)[0, k] == expected
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(
