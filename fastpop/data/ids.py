@@ -19,12 +19,9 @@ def id_array(argument: str, value: Any) -> np.ndarray:
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     elif not isinstance(value, np.ndarray):
-        # object first: numpy would turn a list of 1 and "a" into two strings without a word
-        value = list(value) if not hasattr(value, "to_numpy") else value.to_numpy()
-        if isinstance(value, list):
-            mixed = any(isinstance(x, str) for x in value)
-            value = np.asarray(value, dtype=object if mixed else None)
-    array = value
+        # as objects: numpy would turn 1 and "a" into strings, 2**63 and 1 into floats, unasked
+        value = value.to_numpy() if hasattr(value, "to_numpy") else list(value)
+    array = value if isinstance(value, np.ndarray) else np.asarray(value, dtype=object)
     if array.ndim != 1:
         raise wrong(argument, "a 1-d array of ids", array)
     kind = array.dtype.kind
@@ -37,10 +34,10 @@ def id_array(argument: str, value: Any) -> np.ndarray:
         kind = "U"
     if kind in "UT":
         return array.astype(object)
-    if kind == "O":
-        return _object_ids(argument, array)
     if array.size == 0:
         return array.astype(np.int64)
+    if kind == "O":
+        return _object_ids(argument, array)
     if kind == "f" and np.isnan(array).any():
         at = int(np.isnan(array).argmax())
         raise wrong(argument, f"{ID_KINDS}, none missing", f"=NaN at position {at}")
@@ -51,27 +48,24 @@ def _object_ids(argument: str, array: np.ndarray) -> np.ndarray:
     strings = np.fromiter((isinstance(x, str) for x in array), dtype=bool, count=array.size)
     if strings.all():
         return array
-    at = int((~strings).argmax())
-    bad = array[at]
-    if bad is None or bad != bad:
-        raise wrong(argument, f"{ID_KINDS}, none missing", f"={bad!r} at position {at}")
+    for at in np.flatnonzero(~strings):
+        one = array[at]
+        if one is None or one != one:
+            raise wrong(argument, f"{ID_KINDS}, none missing", f"={one!r} at position {at}")
+        if isinstance(one, (bool, np.bool_)) or not isinstance(one, (int, np.integer)):
+            raise wrong_type(argument, f"ids that are {ID_KINDS}", one)
     if strings.any():
-        raise wrong_type(argument, f"ids of one kind: all {ID_KINDS.replace(' or ', ' or all ')}",
-                         array[at])
-    whole = np.fromiter(
-        (isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in array),
-        dtype=bool, count=array.size,
-    )
-    if not whole.all():
-        bad = array[int((~whole).argmax())]
-        if bad is None or bad != bad:
-            at = int((~whole).argmax())
-            raise wrong(argument, f"{ID_KINDS}, none missing", f"={bad!r} at position {at}")
-        raise wrong_type(argument, f"ids that are {ID_KINDS}", bad)
+        raise wrong_type(argument, "ids of one kind, all whole numbers or all strings",
+                         array[int((~strings).argmax())])
     try:
         return array.astype(np.int64)
     except OverflowError:
-        raise wrong(argument, "ids below 2**63 (pass larger ones as strings)", array) from None
+        raise wrong(argument, "ids below 2**63 (pass larger ones as strings)",
+                    f"={max(array, key=abs)}") from None
+
+
+def _plain(one: Any) -> str:
+    return repr(one.item() if isinstance(one, np.generic) else one)
 
 
 def catalogue(argument: str, value: Any) -> np.ndarray:
@@ -82,7 +76,7 @@ def catalogue(argument: str, value: Any) -> np.ndarray:
         if not np.all(rising):
             at = int(np.argmin(rising.astype(bool))) + 1
             raise wrong(argument, "ids in rising order without repeats",
-                        f"={ids[at]!r} after {ids[at - 1]!r} at position {at}")
+                        f"={_plain(ids[at])} after {_plain(ids[at - 1])} at position {at}")
     return ids
 
 
@@ -111,5 +105,5 @@ def encode(argument: str, ids: np.ndarray, value: Any) -> np.ndarray:
         at = int((dense < 0).argmax())
         kind = "strings" if ids.dtype.kind == "O" else "whole numbers"
         raise wrong(argument, f"ids of this log ({ids.size} of them, {kind})",
-                    f"={wanted[at]!r} at position {at}, which the log does not have")
+                    f"={_plain(wanted[at])} at position {at}, which the log does not have")
     return dense

@@ -5,6 +5,7 @@ bad, what line it stood on and what was there.
 """
 
 import csv
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -55,7 +56,8 @@ class TextTable:
 
     def split(self, line: str) -> list[str]:
         if self.quote:
-            return next(csv.reader([line], delimiter=self.separator), [])
+            rows = csv.reader(line.splitlines(keepends=True), delimiter=self.separator)
+            return next(rows, [])
         return line.split(self.separator)
 
     def _check_first_line(
@@ -162,11 +164,21 @@ class TextTable:
                 line = reader.line_num + 1
 
     def shown(self, lines: Sequence[int]) -> dict[int, str]:
-        return lines_at(self.scan.path, lines)
+        """Text of the rows that begin on the given lines."""
+        if not self.quote:
+            return lines_at(self.scan.path, lines)
+        wanted, texts = set(lines), {}
+        for line, record in self._records():
+            if line in wanted:
+                out = io.StringIO()
+                csv.writer(out, delimiter=self.separator, lineterminator="").writerow(record)
+                texts[line] = out.getvalue()
+        return texts
 
-    def value(self, bench: Workbench, role: str, row: int, line_text: str) -> str:
-        fields = self.split(line_text)
+    def value(self, bench: Workbench, role: str, row: int, row_text: str) -> str:
+        """What stood in the column, as a message should show it."""
         at = self.position[role]
+        fields = self.split(row_text)
         text = fields[at] if at < len(fields) else ""
         return repr(_short(text)) if text else "nothing"
 
@@ -208,9 +220,9 @@ class Frame:
     def shown(self, lines: Sequence[int]) -> dict[int, str]:
         return {}
 
-    def value(self, bench: Workbench, role: str, row: int, line_text: str) -> str:
+    def value(self, bench: Workbench, role: str, row: int, row_text: str) -> str:
         value = bench.rows(f"SELECT {self.column[role]} FROM {self.sql} LIMIT 1 OFFSET {row}")
-        return "nothing" if value[0][0] is None else repr(value[0][0])
+        return "nothing or NaN" if value[0][0] is None else repr(value[0][0])
 
     def where(self, line: int) -> str:
         return f"{self.label}, row {line}"
@@ -225,7 +237,8 @@ def parquet(bench: Workbench, path: Path, columns: Columns) -> Frame:
         return Frame(bench, sql, str(path), columns)
     except ValueError as error:
         if "DuckDB can read" in str(error):
-            raise wrong(str(path), "a sound parquet file", f"={error}") from None
+            first = str(error).rsplit("got: ", 1)[-1]
+            raise wrong(str(path), "a sound parquet file", f"={first}") from None
         raise
 
 
@@ -253,7 +266,7 @@ def frame(bench: Workbench, source: Any, columns: Columns) -> Frame | None:
         bench.connection.register("source_table", source)
     except bench.duckdb.Error as error:
         first = str(error).split("\n")[0]
-        raise wrong_type("source", f"a {label} that DuckDB can read ({first})", source) from None
+        raise wrong_type("source", f"{label} that DuckDB can read ({first})", source) from None
     return Frame(bench, "source_table", label, columns)
 
 
@@ -265,7 +278,11 @@ def _plain_arrays(source: dict) -> dict[str, np.ndarray]:
         array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
         if array.ndim != 1:
             raise wrong(f"arrays, column {name!r}", "a 1-d array", array)
-        arrays[name] = array.astype(object) if array.dtype.kind in "UST" else array
+        if array.dtype.kind in "UST":
+            array = array.astype(object)
+        elif array.dtype.kind == "M":
+            array = array.astype("datetime64[us]")  # DuckDB knows no days
+        arrays[name] = array
     sizes = {name: array.size for name, array in arrays.items()}
     if len(set(sizes.values())) > 1:
         raise wrong("arrays", "columns of one length", f"={sizes}")

@@ -211,8 +211,9 @@ def _filter(
         dropped = bench.value(f"SELECT count(*) FROM staged WHERE NOT {tests[-1]}")
         facts |= {"keep_behavior": list(kept), "dropped_by_behavior": dropped}
     if min_rating is not None:
+        left = " AND ".join(["true", *tests])
         tests.append(f"rating >= {float(min_rating)!r}")
-        dropped = bench.value(f"SELECT count(*) FROM staged WHERE NOT {tests[-1]}")
+        dropped = bench.value(f"SELECT count(*) FROM staged WHERE {left} AND NOT {tests[-1]}")
         facts |= {"min_rating": float(min_rating), "dropped_by_rating": dropped}
     where = f"WHERE {' AND '.join(tests)}" if tests else ""
     bench.run(f'CREATE VIEW events AS SELECT rowid AS "row", "user", item, tick, weight '
@@ -237,6 +238,8 @@ def _finish(
         FROM events e JOIN user_map u ON e."user" = u.id JOIN item_map i ON e.item = i.id
         ORDER BY u.rowid{tick}, e."row"
     """, label="sort")
+    bench.run("DROP VIEW events; DROP TABLE staged")
+    bench.shrink()
     size = bench.value("SELECT count(*) FROM ordered")
     wanted: dict[str, type] = {"user": np.int64, "item": np.int64, "row": np.int64}
     wanted |= {"tick": np.int64} if has_time else {}

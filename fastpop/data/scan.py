@@ -154,21 +154,31 @@ def scan_text(path: Path, advance: Callable[[int], None] = lambda _: None) -> Sc
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    line = 1
     with open_bytes(path) as file:
         while True:
             try:
                 chunk = file.read(CHUNK)
             except EOFError:
-                raise wrong(f"{path}, near line {line}", "a whole gzip file",
+                raise wrong(f"{path}, near line {_last_sound_line(path)}", "a whole gzip file",
                             "=one that ends too early (truncated?)") from None
             except (zlib.error, gzip.BadGzipFile) as error:
-                raise wrong(f"{path}, near line {line}", "a sound gzip file",
+                raise wrong(f"{path}, near line {_last_sound_line(path)}", "a sound gzip file",
                             f"=a corrupt one ({error})") from None
             if not chunk:
                 return
             yield chunk
-            line += chunk.count(b"\n")
+
+
+def _last_sound_line(path: Path) -> int:
+    """How far a damaged gzip can be unpacked, in lines."""
+    newlines = 0
+    with gzip.open(path, "rb") as file:
+        try:
+            while chunk := file.read1(CHUNK):
+                newlines += chunk.count(b"\n")
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            pass
+    return newlines + 1
 
 
 def _decode(path: Path, decoder: Any, chunk: bytes, newlines: int) -> None:

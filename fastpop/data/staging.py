@@ -83,7 +83,7 @@ def settle(bench: Workbench, tables: Sequence[Table], columns: Columns, layout: 
         number = f"TRY_CAST({column}::VARCHAR AS DOUBLE)"
         share = _sampled(bench, first, f"avg(({number} IS NOT NULL)::INT) FILTER "
                                        f"({column} IS NOT NULL)")
-        reading.numeric_time = columns.time_format is None and (share or 0) > 0.5
+        reading.numeric_time = columns.time_format is None and (share or 0) >= 0.5
     else:
         number = f"{column}::DOUBLE"
         reading.numeric_time = first.type["time"] in (*WHOLE, *REAL) or (

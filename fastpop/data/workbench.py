@@ -10,6 +10,7 @@ from typing import Any
 from fastpop.checks import missing_package, number, wrong
 
 SHOW_AFTER = 5.0  # seconds of work before a bar appears
+SHRUNK = "300MB"
 SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGT]i?B|B)", re.IGNORECASE)
 
 
@@ -50,23 +51,35 @@ class Workbench:
             raise wrong("temp_folder", "an existing folder", str(self.temp_folder))
         self.folder = Path(tempfile.mkdtemp(prefix="fastpop-", dir=self.temp_folder))
         try:
-            self.connection = self.duckdb.connect(
-                str(self.folder / "scratch.duckdb"),
-                # nothing is fetched over the network, whatever a file is called
-                config={"autoinstall_known_extensions": "false"},
-            )
-            self.connection.execute(f"SET memory_limit='{self.memory_limit}'")
-            self.connection.execute(f"SET temp_directory='{quoted_text(str(self.folder))}'")
-            self.connection.execute("SET preserve_insertion_order=true")
-            self.connection.execute("SET enable_progress_bar=false")
-            # dates without a zone are UTC, whatever the machine's zone
-            self.connection.execute("SET TimeZone='UTC'")
-            if self.threads is not None:
-                self.connection.execute(f"SET threads={int(self.threads)}")
+            self._connect(self.memory_limit)
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _connect(self, memory_limit: str) -> None:
+        self.connection = self.duckdb.connect(
+            str(self.folder / "scratch.duckdb"),
+            # nothing is fetched over the network, whatever a file is called
+            config={"autoinstall_known_extensions": "false"},
+        )
+        settings = {
+            "memory_limit": f"'{memory_limit}'",
+            "temp_directory": f"'{quoted_text(str(self.folder))}'",
+            "preserve_insertion_order": "true",
+            "enable_progress_bar": "false",
+            "TimeZone": "'UTC'",  # dates without a zone are UTC, whatever the machine's zone
+        }
+        if self.threads is not None:
+            settings["threads"] = str(int(self.threads))
+        for name, value in settings.items():
+            self.connection.execute(f"SET {name}={value}")
+
+    def shrink(self) -> None:
+        """Drop every cached page and go on with little memory: arrays need the rest now."""
+        self.connection.close()
+        small = _bytes(self.memory_limit) > _bytes(SHRUNK)
+        self._connect(SHRUNK if small else self.memory_limit)
 
     def __exit__(self, *_: Any) -> None:
         if hasattr(self, "connection"):
@@ -145,6 +158,12 @@ class Workbench:
         if isinstance(error, self.duckdb.Error):
             return ValueError(f"source: expected a table that DuckDB can read; got: {first}")
         return error
+
+
+def _bytes(size: str) -> float:
+    digits, unit = re.fullmatch(r"([\d.]+)\s*([A-Za-z]+)", size).groups()  # type: ignore[union-attr]
+    power = "BKMGT".index(unit[0].upper())
+    return float(digits) * (1024 if "i" in unit.lower() else 1000) ** power
 
 
 def quoted_text(text: str) -> str:
