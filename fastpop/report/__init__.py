@@ -1,0 +1,9 @@
+"""Draws and writes what it is given; computes nothing. `schema` says what that is."""
+
+from fastpop.report.html import write_audit_report, write_compare_report
+from fastpop.report.tables import comparison_text, rows_csv, write_json, write_text
+
+__all__ = [
+    "comparison_text", "rows_csv", "write_audit_report", "write_compare_report", "write_json",
+    "write_text",
+]

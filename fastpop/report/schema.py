@@ -9,8 +9,8 @@ JSON as they are):
 
     energy_total, energy_direction, energy_shared, energy_heterogeneous    nats², absolute
     fraction_direction, fraction_shared     energy / energy_total of the same scores
-    mean_slope                              mean slope of the scores on log p
-    amplitude_ratio                         |mean slope / mean slope of `standard`|
+    slope_mean                              mean slope of the scores on log p
+    amplitude_ratio                         |slope_mean / slope_mean of `standard`|
     reduction_shared                        1 - energy_shared / that of `standard`
     p_value_direction, p_value_shared       permutation p-values, never 0
     nll, perplexity                         nats per event; unmasked catalogue
@@ -100,13 +100,13 @@ class Difference(TypedDict):
 
 
 class Scatter(TypedDict):
-    """Mean score of each item against log p, with the fitted line."""
+    """Mean score of each item against log p; the line goes through the mean with this slope."""
 
     arm: str
     log_prior: Any  # [n] nats
-    mean_score: Any  # [n] same scores that the energies were taken of, centred or not
-    slope: float  # of mean_score on log_prior
-    intercept: float
+    mean_score: Any  # [n] of the scores that the energies were taken of; centred when drawn
+    slope: float  # of mean_score on log_prior: slope_mean of the audit
+    intercept: NotRequired[float]  # for the JSON; the picture centres the scores
     seed: NotRequired[int]
     num_items: NotRequired[int]  # when the points are a sample of the catalogue
 
@@ -120,7 +120,7 @@ class Null(TypedDict):
     samples: Any  # [P]
     p_value: float
     seed: NotRequired[int]
-    kind: NotRequired[str]  # "plain", "stratified", "sign-flip"
+    kind: NotRequired[str]  # "label", "stratified", "sign"
 
 
 class Lorenz(TypedDict):

@@ -1,0 +1,71 @@
+"""What each number means, in one line; keys as in `fastpop.report.schema`."""
+
+TERMS = {
+    "energy_total": (
+        "Total energy", "Mean squared length of a context's scores after centring over items, "
+        "nats². Everything the scores say about items."),
+    "energy_direction": (
+        "Popularity energy", "The part of the total that lies along log p, nats². "
+        "Shared plus heterogeneous."),
+    "energy_shared": (
+        "Context-shared energy", "The part along log p that is the same for every context, nats²: "
+        "popularity sitting in the scores."),
+    "energy_heterogeneous": (
+        "Heterogeneous energy", "The part along log p that differs between contexts, nats²: "
+        "how much some users follow popularity more than others."),
+    "fraction_direction": ("Popularity share", "Popularity energy / total energy."),
+    "fraction_shared": ("Shared share", "Context-shared energy / total energy."),
+    "chance_level": (
+        "Chance level", "1/(V-1): the popularity share of a direction that has nothing to do with "
+        "the scores, on average."),
+    "slope_mean": (
+        "Slope", "Mean slope of the scores on log p. 1: the scores contain log p once; "
+        "0: popularity is outside the scores."),
+    "slope_std": ("Slope spread", "Standard deviation of that slope over contexts."),
+    "amplitude_ratio": (
+        "Amplitude ratio", "|slope| of the arm / |slope| of standard. The energy ratio is its "
+        "square, which makes small changes look large."),
+    "reduction_shared": (
+        "Reduction", "1 - context-shared energy / that of standard. Describes; is not a test: "
+        "chance alone can come near 1."),
+    "p_value_direction": (
+        "p (direction)", "Share of permutations of log p over items whose popularity energy is at "
+        "least the observed one, (1 + count)/(draws + 1). Never 0."),
+    "p_value_shared": ("p (shared)", "The same for the context-shared energy."),
+    "nll": (
+        "NLL", "Mean -log probability of the target events under the softmax over the whole, "
+        "unmasked catalogue, nats. Lower is better."),
+    "perplexity": ("Perplexity", "exp(NLL)."),
+    "hr": ("Hit rate", "Share of cases with at least one target among the first k."),
+    "recall": ("Recall", "Share of a case's targets among the first k."),
+    "precision": ("Precision", "Targets among the first k, divided by k."),
+    "ndcg": ("NDCG", "Gain 1/log2(1 + position) of the targets among the first k, divided by the "
+             "best possible."),
+    "mrr": ("MRR", "1/position of the best target when among the first k, else 0."),
+    "map": ("MAP", "Precision at each target among the first k, averaged over min(targets, k)."),
+    "auc": ("AUC", "Chance that a target scores above an item that is none, ties by halves; "
+            "mean over cases."),
+    "rank": ("Rank", "Position of the best target, mean over cases; ties by halves."),
+    "recall_head": ("Head recall", "Recall counting only targets among the most popular items that "
+                    "hold the first 20 % of training events."),
+    "recall_mid": ("Mid recall", "The same for the items that hold the next 60 %."),
+    "recall_tail": ("Tail recall", "The same for the items with the last 20 %, unseen ones "
+                    "included."),
+    "ndcg_repeat": ("NDCG, repeats", "NDCG counting only targets that are in the history."),
+    "ndcg_new": ("NDCG, new", "NDCG counting only targets that are not in the history."),
+    "coverage": ("Coverage", "Share of the catalogue that is in at least one list of k."),
+    "gini": ("Gini", "Inequality of exposure over the catalogue: 0 all items shown equally often, "
+             "near 1 all slots to few items."),
+    "arp": ("ARP", "Average recommendation popularity: mean training count of the items shown."),
+    "aplt": ("APLT", "Average percentage of long-tail items in a list (tail as for tail recall)."),
+    "novelty": ("Novelty", "Mean -log2 p of the items shown, bits."),
+    "popularity_correlation": ("Popularity correlation", "Spearman correlation over items of "
+                               "exposure and training count."),
+}
+
+
+def term(key: str) -> tuple[str, str]:
+    """(name, definition) of a key such as "ndcg@10"; ("", "") where none is known."""
+    stem, _, k = key.partition("@")
+    name, text = TERMS.get(stem, ("", ""))
+    return (f"{name}@{k}" if k and name else name), text

@@ -1,0 +1,326 @@
+"""One self-contained report.html: no network, no script, light and dark, fit for paper."""
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from fastpop import checks
+from fastpop.report import plots, tables
+from fastpop.report.glossary import term
+from fastpop.report.page import figure, page, table
+from fastpop.report.schema import (
+    NOT_CALIBRATED,
+    Comparison,
+    Curve,
+    Data,
+    Interval,
+    Lorenz,
+    Rules,
+    Summary,
+)
+
+
+def write_compare_report(path: str | Path, comparison: Comparison) -> Path:
+    """Write report.html for a matched intervention (`schema.Comparison`); returns the path.
+
+    Raises: ImportError without matplotlib; ValueError for a missing key; OSError as the system
+    does. The file is written whole or not at all.
+    """
+    for key in ("title", "headline", "sentences", "arms", "rows", "summary", "rules"):
+        if key not in comparison:
+            raise checks.wrong("comparison", f"a key {key!r}", "=" + ", ".join(comparison))
+    summary, arms = comparison["summary"], [arm["name"] for arm in comparison["arms"]]
+    parts = [_opening(comparison["title"], comparison["headline"], comparison["sentences"])]
+    parts.append(_data(comparison.get("data")))
+    parts.append(_arms(comparison))
+    learned = [e for e in summary
+               if e["popularity_weight"] is None and "energy_total" in e["values"]]
+    energy, quality = _summary_tables(summary)
+    parts += ["<h2>How much of the scores is popularity</h2>", *energy, _energy_figure(learned)]
+    parts.append(_scatter_figure(comparison.get("scatter", [])))
+    parts.append(_null_figure(comparison.get("nulls", [])))
+    parts += ["<h2>What it does to the recommendations</h2>", _tradeoff_figure(summary, arms)]
+    parts += [*quality, _lorenz_figure(comparison.get("lorenz", []), arms)]
+    parts.append(_differences(comparison))
+    parts.append(_curve_figure(comparison.get("curves", []), arms, "<h2>Training</h2>"))
+    parts.append(_rules(comparison["rules"]))
+    parts.append(_glossary(k for e in summary for k in e["values"]))
+    parts.append(_every_run(comparison))
+    parts.append(_made_by(comparison.get("made_by")))
+    return tables.write_text(path, page(comparison["title"], parts))
+
+
+def write_audit_report(
+    path: str | Path, audit: Mapping[str, Any], *, title: str = "Popularity audit",
+    headline: str | None = None, sentences: Sequence[str] = (), rules: Rules | None = None,
+    data: Data | None = None, metrics: Mapping[str, float] | None = None,
+    lorenz: Sequence[Lorenz] = (), curves: Sequence[Curve] = (), name: str = "model",
+    made_by: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write report.html for one model; returns the path.
+
+    Args:
+        audit: `Audit.to_dict(samples=True)`; without samples the two pictures of it are left out.
+        title, headline, sentences: words; a headline is made from the audit when none is given.
+        rules, data, lorenz, curves, made_by: as in `schema.Comparison`.
+        metrics: `Evaluation.metrics`, shown as a table.
+        name: what to call the model in pictures.
+    Raises: as `write_compare_report`.
+    """
+    for key in ("energy_total", "energy_direction", "energy_shared"):
+        if key not in audit:
+            raise checks.wrong("audit", f"a key {key!r}", "=" + ", ".join(audit))
+    stated: dict[str, Any] = {
+        "context_weighting": audit.get("weighting", "not stated"),
+        "null": _null_words(audit),
+        "calibration": audit.get("calibration", NOT_CALIBRATED),
+        **(rules or {}),
+    }
+    values: dict[str, Interval] = {
+        key: {"mean": audit[key]}
+        for key in ("energy_total", "energy_direction", "energy_shared", "energy_heterogeneous",
+                    "fraction_direction", "fraction_shared", "slope_mean", "slope_std",
+                    "p_value_direction", "p_value_shared", "chance_level")
+        if audit.get(key) is not None
+    }
+    entry: Summary = {"arm": name, "popularity_weight": None, "values": values}
+    parts = [_opening(title, headline or audit_headline(audit), sentences), _data(data)]
+    parts.append("<h2>Numbers</h2>")
+    parts.append(_value_table("The audit", values, audit))
+    if metrics:
+        found = {k: {"mean": v} for k, v in metrics.items()}
+        parts.append(_value_table("Evaluation", found, {}))
+    parts.append("<h2>Pictures</h2>")
+    if "mean_score" in audit and "log_prior" in audit:
+        parts.append(_scatter_figure([audit_scatter(audit, name)]))
+    parts.append(_energy_figure([entry]))
+    nulls = [
+        {"arm": name, **{k: test[k] for k in ("statistic", "observed", "p_value", "kind")},
+         "samples": test["samples"]}
+        for test in (audit.get("test_direction"), audit.get("test_shared"))
+        if test and test.get("samples")
+    ]
+    parts.append(_null_figure(nulls))
+    parts.append(_lorenz_figure(lorenz, [name]))
+    parts.append(_curve_figure(curves, [name]))
+    parts.append(_rules(stated))
+    parts.append(_glossary([*values, *(metrics or {})]))
+    parts.append(_made_by(made_by))
+    return tables.write_text(path, page(title, parts))
+
+
+def audit_headline(audit: Mapping[str, Any]) -> str:
+    """The audit in one sentence, without more than it shows."""
+    total, direction, shared = (
+        float(audit[f"energy_{k}"]) for k in ("total", "direction", "shared")
+    )
+    share = f"{100 * direction / total:.3g} %" if total > 0 else "none"
+    text = f"{share} of what the scores say about items lies along log popularity"
+    if audit.get("chance_level"):
+        text += f" (by chance {100 * audit['chance_level']:.2g} %)"
+    text += f"; the part that all contexts share is {tables.number(shared, 3)} nats²"
+    p_value = audit.get("p_value_shared")
+    if p_value is not None:
+        word = "more than" if p_value <= 0.05 else "not more than"
+        text += f", {word} permuted popularity would give (p = {tables.number(p_value, 3)})"
+    return text + "."
+
+
+def audit_scatter(audit: Mapping[str, Any], name: str) -> Any:
+    """A `schema.Scatter` from an audit with samples; the line has the audited slope."""
+    return {"arm": name, "log_prior": audit["log_prior"], "mean_score": audit["mean_score"],
+            "slope": float(audit["slope_mean"])}
+
+
+def _opening(title: str, headline: str, sentences: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return (f'<h1>{escape(title)}</h1>\n<p class="headline">{escape(headline)}</p>'
+            + (f"\n<ul>{items}</ul>" if items else ""))
+
+
+def _data(data: Any) -> str:
+    if not data:
+        return ""
+    words = [escape(data["name"])] if "name" in data else []
+    nouns = (("num_events", "events"), ("num_users", "users"), ("num_items", "items"),
+             ("num_cases", "test cases"))
+    words += [f"{int(data[key]):,} {noun}" for key, noun in nouns if key in data]
+    note = f" {escape(data['note'])}" if data.get("note") else ""
+    return f'<p class="soft">Data: {", ".join(words)}.{note}</p>'
+
+
+def _arms(comparison: Comparison) -> str:
+    if not any("trained_on" in arm or "served_as" in arm for arm in comparison["arms"]):
+        return ""
+    rows = [[escape(a["name"]), escape(a.get("trained_on", "-")), escape(a.get("served_as", "-"))]
+            for a in comparison["arms"]]
+    return "<h2>Arms</h2>" + table("s: the learned part of the score", ["arm", "trained on",
+                                    "served at β"], rows, text=(1, 2))
+
+
+def _summary_tables(summary: Sequence[Summary]) -> tuple[list[str], list[str]]:
+    """(tables of energies, tables of what is recommended)."""
+    out: tuple[list[str], list[str]] = ([], [])
+    for title, keys, entries in tables.blocks(summary):
+        rows = []
+        for entry in entries:
+            cells = [tables.interval_cells(entry, key) for key, _ in keys]
+            weight = tables.weight_words(entry["popularity_weight"])
+            rows.append([
+                escape(entry["arm"]), "<i>s</i>" if weight == "s" else weight,
+                *(mean + (f"<small>{half}</small>" if half else "") for mean, half in cells),
+            ])
+        caption = f"{title}. Mean over seeds, ± half of the 95 % interval."
+        of_energy = any(key.startswith(("energy", "fraction", "slope")) for key, _ in keys)
+        out[not of_energy].append(table(caption, ["arm", "β", *(h for _, h in keys)], rows))
+    if out[1]:
+        out[1].append('<p class="soft">β <i>s</i>: the learned part alone. A number: the score '
+                      "served with that weight on log p.</p>")
+    return out
+
+
+def _differences(comparison: Comparison) -> str:
+    rows = []
+    for d in comparison.get("differences", []):
+        base_weight = d.get("baseline_popularity_weight", d["popularity_weight"])
+        low, high = d["low"], d["high"]
+        known = low is not None and high is not None and math.isfinite(high - low)
+        interval = f"[{tables.number(low)}, {tables.number(high)}]" if known else "-"
+        rows.append([
+            escape(f"{d['arm']}, β {tables.weight_words(d['popularity_weight'])}"),
+            escape(f"{d['baseline']}, β {tables.weight_words(base_weight)}"),
+            escape(term(d["metric"])[0] or d["metric"]), tables.number(d["mean"]), interval,
+            f"{d['n']:,} {escape(d['unit'])}",
+        ])
+    if not rows:
+        return ""
+    head = ["arm", "minus", "number", "difference", "95 % interval", "pairs"]
+    return table("Paired differences: same seeds, same cases.", head, rows, text=(1, 2))
+
+
+def _tradeoff_figure(summary: Sequence[Summary], arms: list[str]) -> str:
+    have = {name: None for e in summary for name in e["values"]}
+    accuracy, popularity = tables.resolve("ndcg@", have), tables.resolve("arp@", have)
+    if accuracy not in have or popularity not in have:
+        return ""
+    return figure(
+        plots.accuracy_against_popularity(summary, arms, accuracy, popularity), "tradeoff",
+        "Accuracy against popularity of what is shown, one curve an arm over β",
+        "The knob β moves an arm along its curve without retraining. Up is more accurate, left "
+        "is less popular. Bars: 95 % intervals over seeds.")
+
+
+def _scatter_figure(scatters: Sequence[Any]) -> str:
+    if not scatters:
+        return ""
+    slopes = "; ".join(f"{s['arm']} {tables.number(float(s['slope']), 3)}" for s in scatters)
+    return figure(
+        plots.score_against_popularity(scatters), "scatter",
+        f"Mean score of each item against log p, with the fitted line; slopes: {slopes}",
+        "Mean score of each item over contexts against its log popularity. The line is the "
+        "popularity direction: its slope is 1 when the scores contain log p once, 0 when "
+        "popularity is outside the scores.")
+
+
+def _energy_figure(entries: Sequence[Summary]) -> str:
+    if not entries:
+        return ""
+    words = "; ".join(
+        f"{e['arm']}: total {tables.number(e['values']['energy_total']['mean'], 3)}, shared "
+        f"{tables.interval_cells(e, 'energy_shared')[0]}" for e in entries)
+    return figure(
+        plots.energy_by_arm(entries), "energy", f"Energies of the learned part in nats²: {words}",
+        "Absolute energies of the learned part of the scores; in brackets the share of that arm's "
+        "own total. A small share may mean a large total: look at both.")
+
+
+def _null_figure(nulls: Sequence[Any]) -> str:
+    if not nulls:
+        return ""
+    words = "; ".join(f"{n['arm']} {n['statistic']} observed {tables.number(n['observed'], 3)}, "
+                      f"p {tables.number(n['p_value'], 3)}" for n in nulls)
+    return figure(
+        plots.permutation_null(nulls), "null", f"Permutation null and observed value: {words}",
+        "What log p would have got if it were attached to other items at random, and what it got. "
+        "Where item norms follow popularity this null rejects too easily; see the rules below for "
+        "the null used.")
+
+
+def _lorenz_figure(curves: Sequence[Any], arms: Sequence[str]) -> str:
+    if not curves:
+        return ""
+    words = "; ".join(c["arm"] + (f" Gini {c['gini']:.3f}" if "gini" in c else "") for c in curves)
+    return figure(
+        plots.lorenz_curves(curves, arms), "lorenz", f"Lorenz curves of exposure: {words}",
+        "How the recommended slots are spread over the catalogue. The further below the diagonal, "
+        "the fewer items get all the slots.", narrow=True)
+
+
+def _curve_figure(curves: Sequence[Any], arms: Sequence[str], heading: str = "") -> str:
+    if not curves:
+        return ""
+    return heading + figure(
+        plots.training_curves(curves, arms), "training", "Training curves by epoch",
+        "One line a seed. Losses of arms with and without log p in the score are comparable only "
+        "where both are normalised over the same items.")
+
+
+def _rules(rules: Any) -> str:
+    lines: dict[str, Any] = {"calibration": NOT_CALIBRATED, **rules}
+    lines["calibration"] = lines.pop("calibration")  # last
+    rows = [[escape(name.replace("_", " ")), escape(str(text))] for name, text in lines.items()]
+    return "<h2>Rules</h2>" + table("How these numbers came about.", ["what", "how"], rows,
+                                     text=(1,))
+
+
+def _glossary(keys: Any) -> str:
+    stems = dict.fromkeys(key.split("@")[0] for key in keys)
+    known = [(term(stem)) for stem in stems]
+    items = "".join(f"<dt>{escape(n)}</dt><dd>{escape(t)}</dd>" for n, t in known if n)
+    return f"<h2>What each number means</h2>\n<dl>{items}</dl>" if items else ""
+
+
+def _value_table(caption: str, values: Mapping[str, Any], audit: Mapping[str, Any]) -> str:
+    rows = []
+    for key, value in values.items():
+        note = ""
+        test = audit.get("test_" + key.removeprefix("p_value_")) if "p_value" in key else None
+        if test and test.get("p_value_interval"):
+            low, high = test["p_value_interval"]
+            note = f"Monte-Carlo interval [{tables.number(low, 2)}, {tables.number(high, 2)}]"
+        rows.append([escape(term(key)[0] or key.replace("_", " ")),
+                     escape(tables.number(value["mean"])), note])
+    head = ["number", "value", ""]
+    if not any(row[2] for row in rows):
+        rows, head = [row[:2] for row in rows], head[:2]
+    return table(caption, head, rows)
+
+
+def _every_run(comparison: Comparison) -> str:
+    rows = comparison["rows"]
+    names = list(dict.fromkeys(n for row in rows for n in row["values"]))
+    if not names:
+        return ""
+    body = [
+        [escape(row["arm"]), tables.weight_words(row["popularity_weight"]), str(row["seed"]),
+         *(escape(tables.number(row["values"].get(n))) for n in names)]
+        for row in rows
+    ]
+    runs = table("", ["arm", "β", "seed", *map(escape, names)], body)
+    return f"<h2>Every run</h2>\n<details><summary>{len(rows)} rows</summary>{runs}</details>"
+
+
+def _made_by(made_by: Mapping[str, Any] | None) -> str:
+    if not made_by:
+        return ""
+    words = "; ".join(f"{k.replace('_', ' ')}: {v}" for k, v in made_by.items())
+    return f'<p class="soft">{escape(words)}</p>'
+
+
+def _null_words(audit: Mapping[str, Any]) -> str:
+    if not audit.get("num_permutations"):
+        return "no permutations drawn"
+    return (f"{audit.get('null', 'label')} permutation of log p over items, "
+            f"{audit['num_permutations']:,} draws, seed {audit.get('seed', '-')}")

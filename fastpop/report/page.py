@@ -1,0 +1,79 @@
+"""The shell of a report page: style, tables and pictures as HTML."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from fastpop.report import plots
+
+_STYLE = """
+:root{color-scheme:light dark;--paper:#fff;--ink:#1b1d20;--soft:#5d6268;--line:#d9dce0;
+--band:#f4f5f7;--mark:#0072b2}
+@media(prefers-color-scheme:dark){:root{--paper:#15171a;--ink:#e8e9eb;--soft:#a3a8ae;
+--line:#363a40;--band:#1e2125;--mark:#56b4e9}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:62rem;padding:2rem 1.25rem 4rem;background:var(--paper);
+color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+h1{font-size:1.6rem;line-height:1.25;margin:0 0 .75rem}
+h2{font-size:1.15rem;margin:2.5rem 0 .5rem;padding-bottom:.25rem;
+border-bottom:1px solid var(--line)}
+.headline{font-size:1.2rem;line-height:1.45;border-left:4px solid var(--mark);
+padding:.4rem 0 .4rem 1rem;margin:0 0 1rem}
+.soft,figcaption,caption{color:var(--soft);font-size:.9rem}
+figure{margin:1rem 0 1.75rem;break-inside:avoid}
+figure svg{width:100%;height:auto;max-width:52rem;color:var(--ink);display:block}
+figure.narrow svg{max-width:36rem}
+figcaption{max-width:52rem;margin-top:.4rem}
+.wide{overflow-x:auto;margin:.75rem 0 1.25rem}
+table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
+caption{text-align:left;padding-bottom:.35rem}
+th,td{padding:.3rem .75rem;text-align:right;border-bottom:1px solid var(--line);
+white-space:nowrap;vertical-align:top}
+th:first-child,td:first-child,th.text,td.text{text-align:left}
+td.text{white-space:normal;max-width:44rem}
+thead th{background:var(--band);font-weight:600}
+tbody th{font-weight:600}
+td small{display:block;color:var(--soft)}
+dt{font-weight:600;margin-top:.6rem}
+dd{margin:0 0 0 1.25rem;max-width:48rem}
+code{font:.9em ui-monospace,monospace}
+summary{cursor:pointer}
+@media print{:root{--paper:#fff;--ink:#000;--soft:#444;--line:#bbb;--band:#eee}
+body{max-width:none;padding:0;font-size:10pt}details{display:block}
+h2{break-after:avoid}tr{break-inside:avoid}.wide{overflow:visible}th,td{padding:.2rem .4rem}}
+"""
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    body = "\n".join(part for part in parts if part)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def figure(fig: Any, name: str, alt: str, caption: str, narrow: bool = False) -> str:
+    svg = plots.to_svg(fig, prefix=name + "-")
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+    kind = ' class="narrow"' if narrow else ""
+    return f"<figure{kind}>\n{svg}\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
+
+
+def table(
+    caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int] = ()
+) -> str:
+    """Cells are HTML already. Columns in `text` hold words, the others numbers."""
+    def kind(column: int) -> str:
+        return ' class="text"' if column in text else ""
+
+    top = "".join(f'<th scope="col"{kind(c)}>{cell}</th>' for c, cell in enumerate(head))
+    body = "".join(
+        "<tr>" + f'<th scope="row">{row[0]}</th>'
+        + "".join(f"<td{kind(c)}>{cell}</td>" for c, cell in enumerate(row[1:], 1)) + "</tr>\n"
+        for row in rows
+    )
+    words = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return (f'<div class="wide"><table>{words}<thead><tr>{top}</tr></thead>\n'
+            f"<tbody>{body}</tbody></table></div>")

@@ -1,0 +1,223 @@
+"""Text tables of at most 80 columns, and files written whole or not at all."""
+
+import csv
+import io
+import json
+import math
+import os
+import tempfile
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastpop import checks
+from fastpop.report.schema import NOT_CALIBRATED, Comparison, Summary
+
+WIDTH = 80
+
+# (title, [(key, heading)]); a key that ends in @ takes the smallest k that is there.
+BLOCKS: list[tuple[str, list[tuple[str, str]]]] = [
+    ("Energy of the scores, nats²", [
+        ("energy_total", "total"), ("energy_direction", "along log p"),
+        ("energy_shared", "shared"), ("energy_heterogeneous", "heterogen."),
+    ]),
+    ("Popularity in the scores", [
+        ("fraction_direction", "along p %"), ("fraction_shared", "shared %"),
+        ("slope_mean", "slope"), ("amplitude_ratio", "amplitude"),
+        ("p_value_direction", "p along"), ("p_value_shared", "p shared"),
+    ]),
+    ("Accuracy", [
+        ("nll", "NLL"), ("hr@", "HR"), ("recall@", "recall"), ("ndcg@", "NDCG"), ("mrr@", "MRR"),
+    ]),
+    ("Head, middle, tail", [
+        ("recall_head@", "head recall"), ("recall_mid@", "mid recall"),
+        ("recall_tail@", "tail recall"), ("ndcg_repeat@", "NDCG repeat"),
+        ("ndcg_new@", "NDCG new"),
+    ]),
+    ("What is shown", [
+        ("coverage@", "coverage"), ("gini@", "Gini"), ("arp@", "ARP"), ("aplt@", "APLT"),
+        ("novelty@", "novelty"),
+    ]),
+]
+_PERCENT = ("fraction_direction", "fraction_shared")
+
+
+def resolve(key: str, values: Mapping[str, Any]) -> str:
+    """"ndcg@" -> "ndcg@10", the smallest k there; other keys as they are."""
+    if not key.endswith("@"):
+        return key
+    ks = [int(name[len(key):]) for name in values if name.startswith(key)]
+    return f"{key}{min(ks)}" if ks else key
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number in few characters: 0.0512, 12.34, 1.2e-05; "-" for a missing one."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if value == 0 or (isinstance(value, int) and abs(value) < 10**6):
+        return str(value if isinstance(value, int) else 0)
+    if 1e-3 <= abs(value) < 1e6:
+        text = f"{value:.{digits}g}"
+        return f"{value:.0f}" if "e" in text else text
+    return f"{value:.{max(digits - 2, 1)}e}".replace("e-0", "e-").replace("e+0", "e+")
+
+
+def weight_words(popularity_weight: float | None) -> str:
+    """How a row was looked at: "s" is the learned part alone, else beta."""
+    return "s" if popularity_weight is None else f"{popularity_weight:g}"
+
+
+def interval_cells(summary: Summary, key: str) -> tuple[str, str]:
+    """(mean, "± half width" or ""): percent for fractions."""
+    entry = summary["values"].get(key)
+    if entry is None:
+        return "-", ""
+    factor = 100.0 if key in _PERCENT else 1.0
+    low, high = entry.get("low"), entry.get("high")
+    mean = number(entry["mean"] * factor) if entry["mean"] is not None else "-"
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return mean, ""
+    # p-values have no such interval; equal values differ by rounding only.
+    if key.startswith("p_value") or high - low <= 1e-12 * abs(entry["mean"]):
+        return mean, ""
+    return mean, "±" + number((high - low) / 2 * factor, 2)
+
+
+def blocks(
+    summary: Sequence[Summary],
+) -> list[tuple[str, list[tuple[str, str]], list[Summary]]]:
+    """(title, [(key with its k, heading)], entries that have one) of each block with numbers."""
+    have = {name: None for entry in summary for name in entry["values"]}
+    out = []
+    for title, columns in BLOCKS:
+        keys = []
+        for key, heading in columns:
+            full = resolve(key, have)
+            if full in have:
+                keys.append((full, heading + (full[full.index("@"):] if "@" in full else "")))
+        entries = [e for e in summary if any(key in e["values"] for key, _ in keys)]
+        if entries:
+            out.append((title, keys, entries))
+    return out
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
+    """Columns two spaces apart, the first `left` aligned left, the rest right; <= 80 columns.
+
+    Raises: ValueError when the cells do not fit, naming the width needed.
+    """
+    body = [list(header), *map(list, rows)]
+    if len({len(row) for row in body}) != 1:
+        raise checks.wrong("rows", f"{len(header)} cells in every row", "=other lengths")
+    widths = _widths(body)
+    needed = sum(widths) + 2 * (len(widths) - 1)
+    if needed > WIDTH:
+        raise checks.wrong("rows", f"cells that fit {WIDTH} columns", f"={needed} columns")
+    lines = []
+    for row in body:
+        cells = [
+            cell.ljust(width) if c < left else cell.rjust(width)
+            for c, (cell, width) in enumerate(zip(row, widths))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "-" * needed)
+    return "\n".join(lines)
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """All blocks of a comparison, the sentences above and the rules below."""
+    parts = [comparison["title"], textwrap.fill(comparison["headline"], WIDTH)]
+    parts += [
+        textwrap.fill(sentence, WIDTH, initial_indent="* ", subsequent_indent="  ")
+        for sentence in comparison["sentences"]
+    ]
+    summary = comparison["summary"]
+    for title, keys, entries in blocks(summary):
+        head = f"{title} (mean over seeds, ± half of the 95 % interval)"
+        parts.append(head + "\n" + "\n\n".join(_narrow(keys, entries)))
+    parts.append("beta s: the learned part alone; a number: the score served at that weight of "
+                 "log p.")
+    rules = {**comparison["rules"]}
+    rules.setdefault("calibration", NOT_CALIBRATED)
+    parts.append("\n".join(
+        textwrap.fill(f"{name.replace('_', ' ')}: {text}", WIDTH, subsequent_indent="    ")
+        for name, text in rules.items()
+    ))
+    return "\n\n".join(parts) + "\n"
+
+
+def rows_csv(comparison: Comparison) -> str:
+    """One line a row of the comparison; the columns are all values that any row has."""
+    names = list(dict.fromkeys(n for row in comparison["rows"] for n in row["values"]))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["arm", "popularity_weight", "seed", *names])
+    for row in comparison["rows"]:
+        weight = weight_words(row["popularity_weight"])
+        cells = [row["values"].get(name) for name in names]
+        writer.writerow([row["arm"], weight, row["seed"],
+                         *("" if c is None else repr(float(c)) for c in cells)])
+    return out.getvalue()
+
+
+def plain(value: Any) -> Any:
+    """Anything here as JSON has it: arrays to lists, NaN to None, infinities to words."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """The file is there whole, or what was there before is. Raises OSError as the system does."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(beside, 0o666 & ~mask)  # mkstemp makes private files
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """json.dump(plain(value)), atomically; strict JSON."""
+    return write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
+
+
+def _narrow(keys: list[tuple[str, str]], entries: Sequence[Summary]) -> list[str]:
+    """One table, or as many as it takes for each to fit the width."""
+    rows = []
+    for entry in entries:
+        cells = [interval_cells(entry, key) for key, _ in keys]
+        arm = _short(entry["arm"], 14)
+        rows.append([arm, weight_words(entry["popularity_weight"]), *(c[0] for c in cells)])
+        if any(c[1] for c in cells):
+            rows.append(["", "", *(c[1] for c in cells)])
+    header = ["arm", "beta", *(heading for _, heading in keys)]
+    if len(keys) > 1 and sum(_widths([header, *rows])) + 2 * (len(header) - 1) > WIDTH:
+        half = -(-len(keys) // 2)
+        return [*_narrow(keys[:half], entries), *_narrow(keys[half:], entries)]
+    return [text_table(header, rows)]
+
+
+def _widths(body: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[c]) for row in body) for c in range(len(body[0]))]
+
+
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
