@@ -92,12 +92,10 @@ class GramStream:
             # NaN and inf run through to the sums, where callers look for them.
             with np.errstate(invalid="ignore", over="ignore"):
                 mean_D = w_C @ rows_CD / weight
+                # Rounding of the mean enters the scatter squared: centring once is enough.
                 rows_CD = rows_CD - mean_D
-                # What rounding left of the mean (it shows when the mean dwarfs the spread).
-                rest_D = w_C @ rows_CD / weight
-                rows_CD = rows_CD - rest_D
                 scatter_DD = rows_CD.T @ (rows_CD * w_C[:, None])
-            self._join(weight, on_host(mean_D + rest_D), on_host(scatter_DD))
+                self._join(weight, on_host(mean_D), on_host(scatter_DD))
         return self
 
     def merge(self, other: "GramStream") -> "GramStream":
@@ -137,14 +135,10 @@ def on_host(value: Any) -> np.ndarray:
 
 
 def centre_rows(item_VD: np.ndarray, centring_V: np.ndarray | None = None) -> np.ndarray:
-    """E - 1 (cᵀE), twice: the second pass removes what rounding left of a large offset."""
+    """E - 1 (cᵀE). Always before a product: EᵀE minus its mean part would cancel digits."""
     if centring_V is None:
-        centred_VD = item_VD - item_VD.mean(axis=0)
-        centred_VD -= centred_VD.mean(axis=0)
-    else:
-        centred_VD = item_VD - centring_V @ item_VD
-        centred_VD -= centring_V @ centred_VD
-    return centred_VD
+        return item_VD - item_VD.mean(axis=0)
+    return item_VD - centring_V @ item_VD
 
 
 def popularity_direction(

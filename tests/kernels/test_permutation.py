@@ -5,10 +5,10 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from fastpop.kernels.permutation import _numba, reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastpop.kernels.permutation import _numba, reference
 from fastpop.ops.permutation import permutation
 
 

@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from fastpop.kernels.score_energy.reference import gram_spectrum
 from helpers_scores import dense_energies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastpop.kernels.score_energy.reference import gram_spectrum
 from fastpop.ops.score_energy import GramStream, score_energy, streamed_score_energy
 
 NAMES = ("total", "direction", "shared", "heterogeneous", "slope_mean", "slope_std")
@@ -60,6 +60,16 @@ def test_energies_hold_when_the_mean_is_ten_thousand_times_the_spread():
     p["bias"] = 1e4 + p["bias"]
     close(ours(p), dense_energies(p["query"], p["items"], p["log_prior"], bias=p["bias"],
                                   scale=p["scale"], weight=p["weight"]))
+
+
+@pytest.mark.parametrize("size", [1e4, 1e6])
+def test_either_mean_alone_may_be_large(size):
+    p = problem()
+    for change in ({"query": size + p["query"]}, {"items": size + p["items"]},
+                   {"bias": size + p["bias"]}):
+        q = {**p, **change}
+        close(ours(q), dense_energies(q["query"], q["items"], q["log_prior"], bias=q["bias"],
+                                      scale=q["scale"], weight=q["weight"]), 1e-9)
 
 
 def test_one_pass_float64_covariance_would_fail_that_case():
@@ -165,7 +175,8 @@ def test_spectrum_of_a_table_longer_than_one_block_of_rows():
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (7, 4), (40, 31), (100, 100)])
 def test_tiles_of_any_size_equal_the_dense_definition(rows, columns):
     p = problem()
-    offset = 1e4 * np.random.default_rng(3).standard_normal(40)
+    # Large enough that sum (s * b) without the shift is wrong in the seventh digit.
+    offset = 1e8 * np.random.default_rng(3).standard_normal(40)
     score = np.tanh(p["query"] @ p["items"].T / 3) + p["bias"] + offset[:, None]
     largest = [0]
 
@@ -177,7 +188,7 @@ def test_tiles_of_any_size_equal_the_dense_definition(rows, columns):
     got = streamed_score_energy(tile, 40, p["log_prior"], context_weight=p["weight"],
                                 rows=rows, columns=columns)
     truth = dense_energies(np.eye(40), score.T, p["log_prior"], weight=p["weight"])
-    close(got, truth, 1e-9)
+    close(got, truth, 1e-10)
     assert largest[0] <= rows * columns
 
 
