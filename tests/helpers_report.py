@@ -24,7 +24,7 @@ def comparison(num_items=3000, seeds=(0, 1, 2, 3, 4), title="Matched interventio
                 "energy_shared": shared, "energy_heterogeneous": het,
                 "fraction_direction": (shared + het) / (shared + het + other),
                 "fraction_shared": shared / (shared + het + other),
-                "slope_mean": slope[arm] + rng.normal(0, 0.01),
+                "mean_slope": slope[arm] + rng.normal(0, 0.01),
                 "amplitude_ratio": slope[arm] / 0.93 + rng.normal(0, 0.004),
                 "p_value_direction": 1 / 2001, "p_value_shared": 1 / 2001 if slope[arm] > 0.06
                 else 0.31,
@@ -34,7 +34,11 @@ def comparison(num_items=3000, seeds=(0, 1, 2, 3, 4), title="Matched interventio
                 served = {"standard": beta - 1, "permuted": 0.0}.get(arm, beta)
                 pull = min(slope[arm] + served, 1.1)
                 noise = rng.normal(0, 0.0006)
+                # Served standard scores at 0 are post-hoc subtraction: they have energies too.
+                post_hoc = {"energy_total": other + het, "energy_direction": 1.3 * het,
+                            "energy_shared": 0.3 * het, "energy_heterogeneous": het}
                 values = dict(energy) if weight is None else {
+                    **(post_hoc if (arm, weight) == ("standard", 0.0) else {}),
                     "nll": 7.2 + 0.8 * (1 - pull) ** 2 + 20 * noise,
                     "hr@10": 0.081 - 0.03 * (1 - pull) ** 2 + 2 * noise,
                     "recall@10": 0.081 - 0.03 * (1 - pull) ** 2 + 2 * noise,
@@ -63,12 +67,14 @@ def comparison(num_items=3000, seeds=(0, 1, 2, 3, 4), title="Matched interventio
         samples = rng.normal(0, 0.03, 2000) ** 2 * norm
         observed = slope[arm] ** 2 * norm
         nulls.append({"arm": arm, "statistic": "energy_shared", "observed": observed,
-                      "samples": samples, "kind": "label",
+                      "samples": samples, "kind": "plain",
                       "p_value": (1 + (samples >= observed).sum()) / 2001})
-        shown = rng.poisson(np.exp(log_prior * (0.4 + slope[arm]) + 6))
-        items, exposure = lorenz_curve(shown)
-        lorenz.append({"arm": arm, "popularity_weight": 1.0, "items": items,
-                       "exposure": exposure, "gini": gini(shown), "k": 10})
+        for beta in (0.0, 0.5, 1.0):
+            rate = np.exp((log_prior - log_prior.max()) * (0.2 + slope[arm] / 4 + 0.5 * beta))
+            shown = rng.poisson(rate * 90_000 / rate.sum())
+            items, exposure = lorenz_curve(shown)
+            lorenz.append({"arm": arm, "popularity_weight": beta, "items": items,
+                           "exposure": exposure, "gini": gini(shown), "k": 10})
     summary = []
     for arm in ARMS:
         for weight in (None, 0.0, 0.5, 1.0):

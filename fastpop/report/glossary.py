@@ -18,7 +18,7 @@ TERMS = {
     "chance_level": (
         "Chance level", "1/(V-1): the popularity share of a direction that has nothing to do with "
         "the scores, on average."),
-    "slope_mean": (
+    "mean_slope": (
         "Slope", "Mean slope of the scores on log p. 1: the scores contain log p once; "
         "0: popularity is outside the scores."),
     "slope_std": ("Slope spread", "Standard deviation of that slope over contexts."),
@@ -32,6 +32,16 @@ TERMS = {
         "p (direction)", "Share of permutations of log p over items whose popularity energy is at "
         "least the observed one, (1 + count)/(draws + 1). Never 0."),
     "p_value_shared": ("p (shared)", "The same for the context-shared energy."),
+    "p_value_sign_direction": (
+        "p (direction, signs)", "The same with random signs of centred log p instead of permuted "
+        "labels: it keeps the sizes item by item, so norms tied to popularity do not fool it."),
+    "p_value_sign_shared": ("p (shared, signs)", "The same for the context-shared energy."),
+    "energy_shared_b": (
+        "Shared energy, other half", "Context-shared energy along log p of events that no arm "
+        "trained on."),
+    "fraction_shared_b": ("Shared share, other half", "Its share of the total energy."),
+    "mean_slope_b": ("Slope, other half", "Slope on log p of events that no arm trained on."),
+    "p_value_shared_b": ("p (shared), other half", "p (shared) for log p of those events."),
     "nll": (
         "NLL", "Mean -log probability of the target events under the softmax over the whole, "
         "unmasked catalogue, nats. Lower is better."),

@@ -35,11 +35,13 @@ def write_compare_report(path: str | Path, comparison: Comparison) -> Path:
     parts = [_opening(comparison["title"], comparison["headline"], comparison["sentences"])]
     parts.append(_data(comparison.get("data")))
     parts.append(_arms(comparison))
-    learned = [e for e in summary
-               if e["popularity_weight"] is None and "energy_total" in e["values"]]
+    # The learned part of each arm, and post-hoc subtraction: standard served at 0.
+    learned = [e for e in summary if "energy_total" in e["values"] and (
+        e["popularity_weight"] is None
+        or (e["arm"] == "standard" and e["popularity_weight"] == 0))]
     energy, quality = _summary_tables(summary)
     parts += ["<h2>How much of the scores is popularity</h2>", *energy, _energy_figure(learned)]
-    parts.append(_scatter_figure(comparison.get("scatter", [])))
+    parts.append(_scatter_figure(comparison.get("scatter", []), arms))
     parts.append(_null_figure(comparison.get("nulls", [])))
     parts += ["<h2>What it does to the recommendations</h2>", _tradeoff_figure(summary, arms)]
     parts += [*quality, _lorenz_figure(comparison.get("lorenz", []), arms)]
@@ -78,12 +80,13 @@ def write_audit_report(
         "calibration": audit.get("calibration", NOT_CALIBRATED),
         **(rules or {}),
     }
+    names = {key: key for key in ("energy_total", "energy_direction", "energy_shared",
+                                  "energy_heterogeneous", "fraction_direction", "fraction_shared",
+                                  "chance_level", "mean_slope", "slope_std", "p_value_direction",
+                                  "p_value_shared")}
+    names["mean_slope"] = "slope_mean"  # as an Audit spells it
     values: dict[str, Interval] = {
-        key: {"mean": audit[key]}
-        for key in ("energy_total", "energy_direction", "energy_shared", "energy_heterogeneous",
-                    "fraction_direction", "fraction_shared", "slope_mean", "slope_std",
-                    "p_value_direction", "p_value_shared", "chance_level")
-        if audit.get(key) is not None
+        key: {"mean": audit[of]} for key, of in names.items() if audit.get(of) is not None
     }
     entry: Summary = {"arm": name, "popularity_weight": None, "values": values}
     parts = [_opening(title, headline or audit_headline(audit), sentences), _data(data)]
@@ -94,7 +97,7 @@ def write_audit_report(
         parts.append(_value_table("Evaluation", found, {}))
     parts.append("<h2>Pictures</h2>")
     if "mean_score" in audit and "log_prior" in audit:
-        parts.append(_scatter_figure([audit_scatter(audit, name)]))
+        parts.append(_scatter_figure([audit_scatter(audit, name)], [name]))
     parts.append(_energy_figure([entry]))
     nulls = [
         {"arm": name, **{k: test[k] for k in ("statistic", "observed", "p_value", "kind")},
@@ -173,7 +176,7 @@ def _summary_tables(summary: Sequence[Summary]) -> tuple[list[str], list[str]]:
                 *(mean + (f"<small>{half}</small>" if half else "") for mean, half in cells),
             ])
         caption = f"{title}. Mean over seeds, ± half of the 95 % interval."
-        of_energy = any(key.startswith(("energy", "fraction", "slope")) for key, _ in keys)
+        of_energy = any(key.startswith(("energy", "fraction")) for key, _ in keys)
         out[not of_energy].append(table(caption, ["arm", "β", *(h for _, h in keys)], rows))
     if out[1]:
         out[1].append('<p class="soft">β <i>s</i>: the learned part alone. A number: the score '
@@ -212,16 +215,16 @@ def _tradeoff_figure(summary: Sequence[Summary], arms: list[str]) -> str:
         "is less popular. Bars: 95 % intervals over seeds.")
 
 
-def _scatter_figure(scatters: Sequence[Any]) -> str:
+def _scatter_figure(scatters: Sequence[Any], arms: Sequence[str]) -> str:
     if not scatters:
         return ""
     slopes = "; ".join(f"{s['arm']} {tables.number(float(s['slope']), 3)}" for s in scatters)
     return figure(
-        plots.score_against_popularity(scatters), "scatter",
+        plots.score_against_popularity(scatters, arms), "scatter",
         f"Mean score of each item against log p, with the fitted line; slopes: {slopes}",
         "Mean score of each item over contexts against its log popularity. The line is the "
         "popularity direction: its slope is 1 when the scores contain log p once, 0 when "
-        "popularity is outside the scores.")
+        "popularity is outside the scores.", narrow=len(scatters) == 1)
 
 
 def _energy_figure(entries: Sequence[Summary]) -> str:
@@ -233,7 +236,9 @@ def _energy_figure(entries: Sequence[Summary]) -> str:
     return figure(
         plots.energy_by_arm(entries), "energy", f"Energies of the learned part in nats²: {words}",
         "Absolute energies of the learned part of the scores; in brackets the share of that arm's "
-        "own total. A small share may mean a large total: look at both.")
+        "own total: a small share may only mean a large total. Standard at β=0 is post-hoc "
+        "subtraction: no retraining." if len(entries) > 1 else
+        "Absolute energies of the scores; in brackets the share of the total.")
 
 
 def _null_figure(nulls: Sequence[Any]) -> str:
@@ -255,7 +260,7 @@ def _lorenz_figure(curves: Sequence[Any], arms: Sequence[str]) -> str:
     return figure(
         plots.lorenz_curves(curves, arms), "lorenz", f"Lorenz curves of exposure: {words}",
         "How the recommended slots are spread over the catalogue. The further below the diagonal, "
-        "the fewer items get all the slots.", narrow=True)
+        "the fewer items get all the slots.")
 
 
 def _curve_figure(curves: Sequence[Any], arms: Sequence[str], heading: str = "") -> str:

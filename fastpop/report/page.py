@@ -10,7 +10,8 @@ _STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1b1d20;--soft:#5d6268;--line:#d9dce0;
 --band:#f4f5f7;--mark:#0072b2}
 @media(prefers-color-scheme:dark){:root{--paper:#15171a;--ink:#e8e9eb;--soft:#a3a8ae;
---line:#363a40;--band:#1e2125;--mark:#56b4e9}}
+--line:#363a40;--band:#1e2125;--mark:#56b4e9}
+figure svg{filter:brightness(1.3)}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:62rem;padding:2rem 1.25rem 4rem;background:var(--paper);
 color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
@@ -26,7 +27,7 @@ figure.narrow svg{max-width:36rem}
 figcaption{max-width:52rem;margin-top:.4rem}
 .wide{overflow-x:auto;margin:.75rem 0 1.25rem}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;padding-bottom:.35rem}
+caption{text-align:left;padding-bottom:.35rem;white-space:nowrap}
 th,td{padding:.3rem .75rem;text-align:right;border-bottom:1px solid var(--line);
 white-space:nowrap;vertical-align:top}
 th:first-child,td:first-child,th.text,td.text{text-align:left}

@@ -23,7 +23,7 @@ INK = "#707274"  # mid grey: legible on white and on near-black where the svg is
 _MANY_POINTS = 4000
 
 
-def score_against_popularity(scatters: Sequence[Scatter]) -> Any:
+def score_against_popularity(scatters: Sequence[Scatter], arms: Sequence[str] = ()) -> Any:
     """Mean score of every item against log p, one panel an arm on common axes, with the fit.
 
     Scores have no zero of their own: each arm's are centred over its items.
@@ -35,14 +35,15 @@ def score_against_popularity(scatters: Sequence[Scatter]) -> Any:
     points = [(x, y - y.mean()) for x, y in points]
     extent = [f(v) for axis in zip(*points) for f, v in
               ((np.min, np.concatenate(axis)), (np.max, np.concatenate(axis)))]
+    order = _order(scatters, arms)
     columns = min(len(scatters), 3)
     lines = -(-len(scatters) // columns)
-    fig = _figure(8.4, 0.4 + 2.5 * lines)
+    fig = _figure(8.4 if columns > 1 else 5.8, 0.4 + (2.5 if columns > 1 else 3.2) * lines)
     axes = _axes(fig, lines, columns, sharex=True, sharey=True)
     for ax in axes.flat[len(scatters):]:
         ax.set_visible(False)
     for place, (ax, scatter, (x, y)) in enumerate(zip(axes.flat, scatters, points)):
-        colour = COLOURS[place % len(COLOURS)]
+        colour = COLOURS[order.index(scatter["arm"]) % len(COLOURS)]
         if len(x) > _MANY_POINTS:
             ax.hexbin(x, y, gridsize=(48, 26), extent=extent, bins="log", mincnt=1,
                       cmap=_tint(colour), linewidths=0, rasterized=True)
@@ -119,7 +120,7 @@ def permutation_null(nulls: Sequence[Null]) -> Any:
             ax.set_xlim(start / 1.5, observed * 4)
         else:
             edges = np.linspace(low, high, 41) if high > low else np.array([low - 0.5, low + 0.5])
-            reach = max(high, observed) - min(low, observed)
+            reach = max(high, observed) - min(low, observed) or 1.0
             ax.set_xlim(min(low, observed) - 0.04 * reach, max(high, observed) + 0.22 * reach)
         ax.hist(samples, edges, color=COLOURS[5],
                 label=f"log p permuted, {len(samples):,} draws")
@@ -157,7 +158,7 @@ def accuracy_against_popularity(
         y = np.array([e["values"][accuracy]["mean"] for e in points])
         colour = COLOURS[n % len(COLOURS)]
         ax.plot(x, y, color=colour, ls=DASHES[n % len(DASHES)], marker=MARKERS[n % len(MARKERS)],
-                ms=7, label=arm)
+                ms=7, label=_words(arm))
         for axis, name in (("xerr", popularity), ("yerr", accuracy)):
             reach = [_half(e["values"][name]) for e in points]
             ax.errorbar(x, y, **{axis: reach}, fmt="none", ecolor=colour, lw=1, alpha=0.7)
@@ -182,41 +183,42 @@ def accuracy_against_popularity(
 
 def lorenz_curves(curves: Sequence[Lorenz], arms: Sequence[str] = ()) -> Any:
     """Share of the slots that go to the least shown items; the diagonal is equality."""
-    fig = _figure(5.8, 4.6)
+    order = _order(curves, arms)
+    fig = _figure(8.4, 4.6)
     ax = _axes(fig)[0, 0]
     ax.plot([0, 1], [0, 1], color=INK, lw=1, ls=":")
-    ax.annotate("every item equally", (0.40, 0.43), rotation=38, fontsize=8, color=INK,
+    ax.annotate("every item equally", (0.40, 0.43), rotation=40, fontsize=8, color=INK,
                 ha="center")
-    order = list(arms) or list(dict.fromkeys(c["arm"] for c in curves))
+    met: dict[str, int] = {}
     for curve in curves:
-        n = order.index(curve["arm"]) if curve["arm"] in order else 0
-        label = curve["arm"]
+        arm = curve["arm"]
+        label = _words(arm)
         if curve["popularity_weight"] is not None:
             label += f", β={curve['popularity_weight']:g}"
         if "gini" in curve:
             label += f" (Gini {curve['gini']:.3f})"
-        mine = [c for c in curves if c["arm"] == curve["arm"]]
-        style = DASHES[next(i for i, c in enumerate(mine) if c is curve) % len(DASHES)]
-        ax.plot(curve["items"], curve["exposure"], color=COLOURS[n % len(COLOURS)], ls=style,
-                lw=1.8, label=label)
+        nth = met[arm] = met.get(arm, -1) + 1  # colour says the arm, dashes its weights in turn
+        ax.plot(curve["items"], curve["exposure"], lw=1.8, label=label,
+                color=COLOURS[order.index(arm) % len(COLOURS)], ls=DASHES[nth % len(DASHES)])
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="share of the catalogue, least shown first",
-           ylabel="share of recommended slots")
-    ax.legend(loc="upper left", fontsize=8, frameon=False, labelcolor=INK, handlelength=3)
+           ylabel="share of recommended slots", aspect="equal")
+    fig.legend(loc="outside right upper", fontsize=8, frameon=False, labelcolor=INK,
+               handlelength=3)
     return fig
 
 
 def training_curves(curves: Sequence[Curve], arms: Sequence[str] = ()) -> Any:
     """Training loss, and the validation metric where there is one; one thin line a seed."""
-    order = list(arms) or list(dict.fromkeys(c["arm"] for c in curves))
+    order = _order(curves, arms)
     valid = [c for c in curves if c.get("valid") is not None]
     fig = _figure(8.4, 3.4)
     axes = _axes(fig, 1, 2 if valid else 1)[0]
     shown: set[str] = set()
     for curve in curves:
-        n = order.index(curve["arm"]) if curve["arm"] in order else 0
+        n = order.index(curve["arm"])
         style = {"color": COLOURS[n % len(COLOURS)], "ls": DASHES[n % len(DASHES)], "lw": 1.2,
                  "alpha": 0.85, "marker": MARKERS[n % len(MARKERS)], "ms": 2.5}
-        label = None if curve["arm"] in shown else curve["arm"]
+        label = None if curve["arm"] in shown else _words(curve["arm"])
         shown.add(curve["arm"])
         axes[0].plot(curve["epoch"], curve["loss"], label=label, **style)
         if curve.get("valid") is not None:
@@ -275,7 +277,12 @@ def _axes(fig: Any, rows: int = 1, columns: int = 1, **share: Any) -> np.ndarray
 
 
 def _title(ax: Any, text: str) -> None:
-    ax.set_title(text, loc="left", color=INK, size=10)
+    ax.set_title(_words(text), loc="left", color=INK, size=10)
+
+
+def _words(text: str) -> str:
+    """A name as it is, not as mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _legend_above(fig: Any, ax: Any, columns: int) -> None:
@@ -293,6 +300,11 @@ def _tint(colour: str) -> Any:
     return LinearSegmentedColormap.from_list("tint", [1 - 0.35 * (1 - full), full])
 
 
+def _order(entries: Sequence[Any], arms: Sequence[str]) -> list[str]:
+    """The arms in their order, then those that only the entries have."""
+    return list(dict.fromkeys([*arms, *(entry["arm"] for entry in entries)]))
+
+
 def _half(interval: Any) -> float:
     low, high = interval.get("low"), interval.get("high")
     return 0.0 if low is None or high is None or not np.isfinite(high - low) else (high - low) / 2
@@ -300,7 +312,8 @@ def _half(interval: Any) -> float:
 
 def _look(entry: Summary) -> str:
     weight = entry["popularity_weight"]
-    return entry["arm"] if weight is None else f"{entry['arm']}, β={weight_words(weight)}"
+    name = _words(entry["arm"])
+    return name if weight is None else f"{name}, β={weight_words(weight)}"
 
 
 def _heading(key: str) -> str:

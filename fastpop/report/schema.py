@@ -9,10 +9,13 @@ JSON as they are):
 
     energy_total, energy_direction, energy_shared, energy_heterogeneous    nats², absolute
     fraction_direction, fraction_shared     energy / energy_total of the same scores
-    slope_mean                              mean slope of the scores on log p
-    amplitude_ratio                         |slope_mean / slope_mean of `standard`|
+    mean_slope                              mean slope of the scores on log p
+    amplitude_ratio                         |mean_slope / mean_slope of `standard`|
     reduction_shared                        1 - energy_shared / that of `standard`
     p_value_direction, p_value_shared       permutation p-values, never 0
+    p_value_sign_direction, p_value_sign_shared       the same under the sign-flip null
+    energy_shared_b, fraction_shared_b, mean_slope_b, p_value_shared_b
+                                            with log p from events not trained on
     nll, perplexity                         nats per event; unmasked catalogue
     hr@10, recall@10, ndcg@10, ...          the keys of `Evaluation.metrics`, as they are
     recall_head@10, recall_mid@10, recall_tail@10
@@ -105,7 +108,7 @@ class Scatter(TypedDict):
     arm: str
     log_prior: Any  # [n] nats
     mean_score: Any  # [n] of the scores that the energies were taken of; centred when drawn
-    slope: float  # of mean_score on log_prior: slope_mean of the audit
+    slope: float  # of mean_score on log_prior
     intercept: NotRequired[float]  # for the JSON; the picture centres the scores
     seed: NotRequired[int]
     num_items: NotRequired[int]  # when the points are a sample of the catalogue
@@ -120,7 +123,7 @@ class Null(TypedDict):
     samples: Any  # [P]
     p_value: float
     seed: NotRequired[int]
-    kind: NotRequired[str]  # "label", "stratified", "sign"
+    kind: NotRequired[str]  # "plain", "stratified", "sign"
 
 
 class Lorenz(TypedDict):

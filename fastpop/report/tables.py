@@ -24,8 +24,13 @@ BLOCKS: list[tuple[str, list[tuple[str, str]]]] = [
     ]),
     ("Popularity in the scores", [
         ("fraction_direction", "along p %"), ("fraction_shared", "shared %"),
-        ("slope_mean", "slope"), ("amplitude_ratio", "amplitude"),
+        ("mean_slope", "slope"), ("amplitude_ratio", "amplitude"),
         ("p_value_direction", "p along"), ("p_value_shared", "p shared"),
+    ]),
+    ("Popularity in the scores: other null, other half of the events", [
+        ("p_value_sign_direction", "p along, signs"), ("p_value_sign_shared", "p shared, signs"),
+        ("energy_shared_b", "shared, B"), ("fraction_shared_b", "shared %, B"),
+        ("mean_slope_b", "slope, B"), ("p_value_shared_b", "p shared, B"),
     ]),
     ("Accuracy", [
         ("nll", "NLL"), ("hr@", "HR"), ("recall@", "recall"), ("ndcg@", "NDCG"), ("mrr@", "MRR"),
@@ -40,7 +45,7 @@ BLOCKS: list[tuple[str, list[tuple[str, str]]]] = [
         ("novelty@", "novelty"),
     ]),
 ]
-_PERCENT = ("fraction_direction", "fraction_shared")
+_PERCENT = ("fraction_direction", "fraction_shared", "fraction_shared_b")
 
 
 def resolve(key: str, values: Mapping[str, Any]) -> str:
@@ -52,15 +57,15 @@ def resolve(key: str, values: Mapping[str, Any]) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number in few characters: 0.0512, 12.34, 1.2e-05; "-" for a missing one."""
+    """A number in few characters: 0.0512, 12.34, 1.2e-5; "-" for a missing one."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if value == 0 or (isinstance(value, int) and abs(value) < 10**6):
         return str(value if isinstance(value, int) else 0)
-    if 1e-3 <= abs(value) < 1e6:
+    if 1e-4 <= abs(value) < 1e6:
         text = f"{value:.{digits}g}"
         return f"{value:.0f}" if "e" in text else text
-    return f"{value:.{max(digits - 2, 1)}e}".replace("e-0", "e-").replace("e+0", "e+")
+    return f"{value:.{max(digits - 2, 1)}e}".replace("e-0", "e-").replace("e+", "e").replace("e0", "e")
 
 
 def weight_words(popularity_weight: float | None) -> str:
@@ -136,7 +141,7 @@ def comparison_text(comparison: Comparison) -> str:
     for title, keys, entries in blocks(summary):
         head = f"{title} (mean over seeds, ± half of the 95 % interval)"
         parts.append(head + "\n" + "\n\n".join(_narrow(keys, entries)))
-    parts.append("beta s: the learned part alone; a number: the score served at that weight of "
+    parts.append("beta s: the learned part alone; a number: the score served at that weight of\n"
                  "log p.")
     rules = {**comparison["rules"]}
     rules.setdefault("calibration", NOT_CALIBRATED)

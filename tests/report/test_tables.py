@@ -1,0 +1,90 @@
+"""Text within 80 columns, CSV and JSON that read back, files whole or untouched."""
+
+import csv
+import io
+import json
+import os
+
+import helpers_report
+import numpy as np
+import pytest
+
+from fastpop.report import comparison_text, rows_csv, tables, write_json, write_text
+
+MADE = helpers_report.comparison(num_items=200, seeds=(0, 1))
+
+
+@pytest.mark.parametrize("arm", ["frozen", "an arm with a name far too long for any table"])
+def test_text_fits_80_columns_and_says_the_rules(arm):
+    made = {**MADE, "summary": [{**e, "arm": arm} for e in MADE["summary"]]}
+    text = comparison_text(made)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "calibration: calibration not computed" in text
+    assert "sampler: popularity^0.75" in text
+    for heading in ("along log p", "NDCG@10", "tail recall@10", "coverage@10"):
+        assert heading in text
+    assert made["headline"].split(";")[0][:60] in text
+
+
+def test_smallest_k_is_shown_and_missing_numbers_are_dashes():
+    summary = [
+        {"arm": "a", "popularity_weight": 1.0,
+         "values": {"ndcg@20": {"mean": 0.2}, "ndcg@5": {"mean": 0.1, "low": 0.05, "high": 0.15}}},
+        {"arm": "b", "popularity_weight": None, "values": {"nll": {"mean": float("nan")}}},
+    ]
+    [(title, keys, entries)] = tables.blocks(summary)
+    assert (title, keys) == ("Accuracy", [("nll", "NLL"), ("ndcg@5", "NDCG@5")])
+    assert [e["arm"] for e in entries] == ["a", "b"]
+    assert tables.interval_cells(summary[0], "ndcg@5") == ("0.1", "±0.05")
+    assert tables.interval_cells(summary[0], "nll") == ("-", "")
+    assert tables.interval_cells(summary[1], "nll") == ("-", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0512345, "0.05123"), (1 / 2001, "0.0004998"), (1.234e-9, "1.23e-9"), (12345.6, "12346"),
+     (-0.5, "-0.5"), (0.0, "0"), (7, "7"), (None, "-"), (float("nan"), "-"),
+     (2.5e9, "2.50e9"), (float("inf"), "inf")],
+)
+def test_numbers_are_short_and_keep_their_size(value, shown):
+    assert tables.number(value) == shown
+
+
+def test_csv_reads_back():
+    rows = list(csv.DictReader(io.StringIO(rows_csv(MADE))))
+    assert len(rows) == len(MADE["rows"])
+    assert {row["popularity_weight"] for row in rows} == {"s", "0", "0.5", "1"}
+    for row, made in zip(rows, MADE["rows"]):
+        assert (row["arm"], int(row["seed"])) == (made["arm"], made["seed"])
+        got = {k: float(row[k]) for k in made["values"]}
+        assert got == made["values"]
+        others = set(row) - set(made["values"]) - {"arm", "seed", "popularity_weight"}
+        assert all(row[k] == "" for k in others)
+
+
+def test_json_is_strict_and_takes_arrays(tmp_path):
+    value = {"a": np.arange(3), "b": np.float32(0.5), "c": float("nan"), "d": float("-inf"),
+             1: (True, None), "e": tmp_path}
+    got = json.loads(write_json(tmp_path / "deep" / "x.json", value).read_text())
+    assert got == {"a": [0, 1, 2], "b": 0.5, "c": None, "d": "-inf", "1": [True, None],
+                   "e": str(tmp_path)}
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = write_text(tmp_path / "report.txt", "old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["report.txt"]
+
+
+def test_a_table_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="rows: expected cells that fit 80 columns; got 92"):
+        tables.text_table(["a", "b"], [["x" * 45, "y" * 45]])
+    with pytest.raises(ValueError, match="rows: expected 2 cells in every row"):
+        tables.text_table(["a", "b"], [["x"]])
