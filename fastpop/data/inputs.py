@@ -175,7 +175,7 @@ class TextTable:
                 texts[line] = out.getvalue()
         return texts
 
-    def value(self, bench: Workbench, role: str, row: int, row_text: str) -> str:
+    def value(self, role: str, line: int, row_text: str) -> str:
         """What stood in the column, as a message should show it."""
         at = self.position[role]
         fields = self.split(row_text)
@@ -190,7 +190,8 @@ class Frame:
     """A parquet file, a pandas, polars or arrow table, or a dict of arrays."""
 
     def __init__(self, bench: Workbench, sql: str, label: str, columns: Columns) -> None:
-        self.sql, self.label = sql, label
+        self.sql, self.label, self.bench = sql, label, bench
+        self.found: dict[int, dict] = {}  # 1-based row → role → value, of rows that were shown
         described = bench.rows(f"DESCRIBE SELECT * FROM {sql}")
         types = {row[0]: row[1] for row in described}
         ordered = list(types)
@@ -218,11 +219,20 @@ class Frame:
         return [int(row) + 1 for row in rows]
 
     def shown(self, lines: Sequence[int]) -> dict[int, str]:
-        return {}
+        roles = list(self.column)
+        values = ", ".join(f"{self.column[role]} AS v{at}" for at, role in enumerate(roles))
+        wanted = ", ".join(str(int(line)) for line in lines)
+        rows = self.bench.rows(
+            f"SELECT * FROM (SELECT row_number() OVER () AS source_row, {values} FROM {self.sql}) "
+            f"WHERE source_row IN ({wanted})"
+        )
+        self.found = {int(at): dict(zip(roles, row)) for at, *row in rows}
+        return {at: ", ".join(f"{self.name[role]}={value}" for role, value in row.items())
+                for at, row in self.found.items()}
 
-    def value(self, bench: Workbench, role: str, row: int, row_text: str) -> str:
-        value = bench.rows(f"SELECT {self.column[role]} FROM {self.sql} LIMIT 1 OFFSET {row}")
-        return "nothing or NaN" if value[0][0] is None else repr(value[0][0])
+    def value(self, role: str, line: int, row_text: str) -> str:
+        value = self.found[line][role]
+        return "nothing or NaN" if value is None else repr(value)
 
     def where(self, line: int) -> str:
         return f"{self.label}, row {line}"

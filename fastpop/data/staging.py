@@ -190,7 +190,7 @@ def stage(
         text = shown.get(line, "")
         if code:
             role, expected = _expected(code, reading, layout)
-            got = table.value(bench, role, row, text)
+            got = table.value(role, line, text)
             reason = f"column {table.name[role]!r}: expected {expected}; got {got}"
         if not ledger.skip:
             cut = f": {text[:100]!r}" if row < 0 and text else ""

@@ -5,6 +5,9 @@ import gzip
 import re
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 from fastpop.data import Columns, Interactions, read_cases, read_log
@@ -239,6 +242,20 @@ def test_bad_arguments(arguments, error, says, tmp_path):
 def test_bad_frames(source, error, says):
     with pytest.raises(error, match=says):
         read_log(source, user="u", item="i")
+
+
+@pytest.mark.parametrize("form", ["dict", "pandas", "polars", "arrow"])
+def test_rows_of_frames_can_be_skipped(form):
+    rng = np.random.default_rng(1)
+    good = rng.random(5000) < 0.9
+    data = {"u": np.arange(5000), "i": np.arange(5000) % 7, "w": np.where(good, 1.0, -2.0)}
+    source = {"dict": dict, "pandas": pd.DataFrame, "polars": pl.DataFrame, "arrow": pa.table}
+    log = read_log(source[form](data), user="u", item="i", weight="w", on_bad_row="skip")
+    assert log.num_events == good.sum()
+    assert [line - 1 for line in log.rejected.line] == np.flatnonzero(~good).tolist()
+    first = int(np.flatnonzero(~good)[0])
+    assert log.rejected.text[0] == f"u={first}, i={first % 7}, w=-2.0"
+    assert log.rejected.reason[0].endswith("expected a finite number >= 0; got -2.0")
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import time
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastpop.data import PRESETS, Columns, Interactions, read_log
+from fastpop.data import PRESETS, Columns, Interactions, read_log, workbench
 
 FIELDS = ("user", "item", "time", "weight", "row", "user_ids", "item_ids", "offsets")
 
@@ -269,6 +270,32 @@ def test_threads_and_memory_change_nothing(threads, tmp_path):
                    temp_folder=tmp_path)
     same(log, Interactions.from_arrays(*data.values()))
     assert [p.name for p in tmp_path.iterdir()] == ["big.csv"]  # nothing is left behind
+
+
+def test_byte_order_marks_and_doubled_quotes(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes('\ufeffu,i\nO"Neil,1\n"a ""b"" c",1\n'.encode())
+    assert read_log(path, user="u", item="i").user_ids.tolist() == ['O"Neil', 'a "b" c']
+    path.write_bytes("\ufeff5,2\n1,2\n".encode())
+    assert read_log(path, user=0, item=1).user_ids.tolist() == [1, 5]
+    path.write_bytes("\ufeff5 2\n1 2\n".encode())
+    assert read_log(path, preset="sequence").user_ids.tolist() == [1, 5]
+
+
+def test_progress_is_shown_when_asked_or_when_it_lasts(tmp_path, capsys, monkeypatch):
+    path = write_text(tmp_path / "log.csv", columns("int"))
+    read_log(path, **ROLES, progress=False)
+    assert capsys.readouterr().err == ""
+    read_log(path, **ROLES)
+    assert capsys.readouterr().err == ""  # over long before five seconds
+    read_log(path, **ROLES, progress=True)
+    assert "check" in capsys.readouterr().err
+    monkeypatch.setattr(workbench, "SHOW_AFTER", 0.05)
+    with workbench.Workbench().bar("check", 3, "B") as bar:
+        for _ in range(3):
+            time.sleep(0.12)  # longer than the wait, and than tqdm's time between two draws
+            bar.update(1)
+    assert "check" in capsys.readouterr().err
 
 
 def test_too_small_a_cap_says_so():
