@@ -65,7 +65,8 @@ def number(value: float | None, digits: int = 4) -> str:
     if 1e-4 <= abs(value) < 1e6:
         text = f"{value:.{digits}g}"
         return f"{value:.0f}" if "e" in text else text
-    return f"{value:.{max(digits - 2, 1)}e}".replace("e-0", "e-").replace("e+", "e").replace("e0", "e")
+    mantissa, _, exponent = f"{value:.{max(digits - 2, 1)}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
 def weight_words(popularity_weight: float | None) -> str:

@@ -1,13 +1,12 @@
 """Known results on real logs, reproduced from the raw files; small oracles for the scorers."""
 
-import gzip
-
 import numpy as np
 import pytest
 import torch
 
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
+from fastpop.data.log import read_log
 from fastpop.data.split import split
 from fastpop.evaluation import (
     ease_scorer,
@@ -19,13 +18,7 @@ from fastpop.evaluation import (
 
 
 def sequences(path):
-    users, items = [], []
-    with gzip.open(path, "rt") as lines:
-        for line in lines:
-            user, *sequence = line.split()
-            users += [int(user)] * len(sequence)
-            items += map(int, sequence)
-    return split(Interactions.from_arrays(np.array(users), np.array(items)), "leave-last-out")
+    return split(read_log(path, preset="sequence"), "leave-last-out")
 
 
 @pytest.fixture(scope="module")
