@@ -134,8 +134,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         """Law of a candidate slot: in-batch alone, or (B-1) p + K q over B-1+K."""
         if self.logq == "none" or self.extra is None:
             return self._law()
-        log_extra_V = torch.as_tensor(self.extra.log_proposal_V, dtype=torch.float32,
-                                      device=self.log_proposal_V.device)
+        log_extra_V = self.extra.log_proposal_on(self.log_proposal_V.device, torch.float32)
         others = max(num_rows - 1, 0)
         share = self.num_negatives / (others + self.num_negatives)
         if others == 0:

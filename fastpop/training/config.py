@@ -18,81 +18,93 @@ from fastpop.popularity import PROPOSALS
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. Every field is an option of `fastpop.train` and of `fastpop train`.
-
-    Model
-        encoder: factor (a vector a user), bag (mean of the history) or sasrec.
-        dim: D. max_length: the longest history read. num_layers, num_heads, dropout: sasrec
-        (dropout: bag too).
-        prior: none, frozen (+ τ log p outside the dot product), permuted (the same, randomly
-        relabelled: a control) or learned (a free item bias).
-        prior_weight: τ. smoothing: of log p from training counts: loo, good-turing or a number.
-        temperature: divides the dot product. learn_temperature: make it a parameter.
-    Loss
-        loss: full_softmax or sampled_softmax. num_negatives: K a draw.
-        group_size: rows that share a draw; 0: all rows of the batch, 1: a draw a row.
-        proposal: uniform, popularity, log_uniform, in_batch or mixture; proposal_power: the α of
-        popularity^α. extra_negatives: uniform draws beside in-batch ones. logq: standard,
-        corrected or none. hits: keep or drop ("" lets logq decide). label_smoothing: full softmax.
-    Steps
-        epochs; batch_size: loss rows a step; accumulate: parts that a batch is computed in.
-        learning_rate; table_learning_rate: of embedding tables (0: learning_rate).
-        table_optimizer: auto (row_adam for sampled losses, adam for full ones), adam, row_adam,
-        row_adagrad or row_sgd. weight_decay: of everything but tables (AdamW). clip_norm: 0 is
-        none. precision: fp32 or bf16 (autocast). device: auto, cpu, cuda, cuda:1, ...
-        seed: of initial values, data order, draws and dropout.
-    Evaluation
-        split: leave-last-out, leave-last-n, global-time, random-by-user or none; split_n,
-        split_fraction: its parameters. mask_seen: leave seen items out of rankings.
-        evaluate_every: epochs between looks at the validation part (0: never). metric: what early
-        stopping maximises (or minimises, for nll). patience: looks without a better one before
-        stopping (0: no early stopping); the best model is then the result.
-        valid_cases: cases looked at while training (0: all).
-    Records
-        checkpoint_every: epochs between checkpoints. tensorboard: write events too.
-    """
+    """How to train. Every field is an option of `fastpop.train` and of `fastpop train`."""
 
     encoder: str = "factor"
+    """factor (a vector a user), bag (mean of the history) or sasrec."""
     dim: int = 64
+    """Length of query and item vectors."""
     max_length: int = 50
+    """Longest history that is read (bag, sasrec)."""
     num_layers: int = 2
+    """Transformer blocks (sasrec)."""
     num_heads: int = 2
+    """Attention heads, a divisor of dim (sasrec)."""
     dropout: float = 0.2
+    """Dropout probability (sasrec; bag: on the mean)."""
     prior: str = "frozen"
+    """none; frozen: prior_weight * log p(i) beside the dot product; permuted: the same randomly
+    relabelled, a control; learned: a free item bias."""
     prior_weight: float = 1.0
+    """Weight of log p in training."""
     smoothing: str | float = "loo"
+    """Smoothing of log p from training counts: loo, good-turing or a number to add."""
     temperature: float = 1.0
+    """Divides the dot product, and nothing else."""
     learn_temperature: bool = False
+    """Make the temperature a parameter."""
     loss: str = "sampled_softmax"
+    """full_softmax or sampled_softmax."""
     num_negatives: int = 1024
+    """Negatives a draw."""
     group_size: int = 0
-    proposal: str = "uniform"
+    """Rows that share a draw; 0: all rows of a batch, 1: a draw a row."""
+    proposal: str = "mixture"
+    """Law of the negatives: uniform, popularity, log_uniform, in_batch, or mixture (half uniform,
+    half popularity)."""
     proposal_power: float = 0.75
+    """The exponent of popularity in proposal."""
     extra_negatives: int = 0
+    """Uniform draws beside in-batch negatives."""
     logq: Literal["standard", "corrected", "none"] = "standard"
+    """Correction of the sampled loss for its proposal."""
     hits: Literal["", "keep", "drop"] = ""
+    """Negatives equal to the positive; empty lets logq decide."""
     label_smoothing: float = 0.0
+    """Share of the target spread over the catalogue (full_softmax)."""
     epochs: int = 20
+    """Passes over the training events."""
     batch_size: int = 1024
+    """Events predicted a step."""
     accumulate: int = 1
+    """Parts that a batch is computed in, to save memory."""
     learning_rate: float = 1e-3
+    """Step size."""
     table_learning_rate: float = 0.0
+    """Step size of embedding tables; 0: learning_rate."""
     table_optimizer: Literal["auto", "adam", "row_adam", "row_adagrad", "row_sgd"] = "auto"
+    """Optimiser of embedding tables; auto: row_adam for sampled losses, adam for full ones."""
     weight_decay: float = 0.0
+    """Decoupled decay of everything but tables."""
     clip_norm: float = 0.0
+    """Largest norm of all gradients together; 0: no limit."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs under autocast; tables stay fp32."""
     device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
     seed: int = 0
+    """Of initial values, data order, draws, dropout and random splits."""
     split: str = "leave-last-out"
+    """leave-last-out, leave-last-n, global-time, random-by-user or none."""
     split_n: int = 1
+    """Events a user of leave-last-n."""
     split_fraction: float = 0.1
+    """Share of the events of global-time and random-by-user."""
     mask_seen: bool = True
+    """Leave seen items out of rankings."""
     evaluate_every: int = 0
+    """Epochs between looks at the validation part; 0: never."""
     metric: str = "ndcg@10"
+    """What early stopping wants large (nll, perplexity and rank: small)."""
     patience: int = 0
+    """Looks without a better one before stopping; 0: no early stopping. The best model is then the
+    result."""
     valid_cases: int = 0
+    """Validation cases looked at while training; 0: all."""
     checkpoint_every: int = 1
+    """Epochs between checkpoints."""
     tensorboard: bool = False
+    """Write TensorBoard events too."""
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(TrainConfig)

@@ -26,7 +26,7 @@ from fastpop.model import Recommender
 from fastpop.training import checkpoint
 from fastpop.training.config import TrainConfig
 
-METRICS_THAT_FALL = ("nll", "perplexity")
+METRICS_THAT_FALL = ("nll", "perplexity", "rank")
 
 
 class TrainingDiverged(RuntimeError):

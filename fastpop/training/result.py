@@ -1,5 +1,7 @@
 """What `fastpop.train` and `fastpop.load` return."""
 
+import csv
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +42,17 @@ class Recommendations:
         if len(self.user) > limit:
             lines.append(f"  ... and {len(self.user) - limit:,} more users")
         return "\n".join(lines)
+
+    def csv(self) -> str:
+        """user,rank,item,score lines under a header."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["user", "rank", "item", "score"])
+        for user, items, scores in zip(self.user, self.item, self.score):
+            for rank, (item, score) in enumerate(zip(items, scores), 1):
+                if item is not None:
+                    writer.writerow([user, rank, item, f"{score:.6g}"])
+        return text.getvalue()
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +97,13 @@ class TrainResult:
 
     def audit(
         self, *, permutations: int = 2000, seed: int = 0, smoothing: str | float | None = None,
-        popularity_weight: float | None = None,
+        popularity_weight: float | None = None, null: str = "label", strata: Any = None,
     ) -> "diagnostics.Audit":
         """`fastpop.audit` of this model: one context a training event, counts from training.
 
         popularity_weight: None audits the learned part s = scale * <query, item>; a number audits
         the scores served at that knob. smoothing: of the direction; None takes the run's own.
+        null, strata: as in `fastpop.audit`.
         """
         decoder = self.model.decoder
         bias = None
@@ -105,6 +119,8 @@ class TrainResult:
             smoothing=self.config.smoothing if smoothing is None else smoothing,
             permutations=permutations,
             seed=seed,
+            null=null,
+            strata=strata,
         )
 
     def recommend(

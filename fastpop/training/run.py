@@ -56,7 +56,7 @@ def train(
     """
     if not isinstance(log, Interactions):
         raise checks.wrong_type("log", "Interactions (read a file with fastpop.read_log)", log)
-    config = _config(config, options)
+    config = resolve_config(config, options)
     folder = None if out is None else Path(out)
     reason = config.double_subtraction()
     if reason:
@@ -138,7 +138,8 @@ def make_split(log: Interactions, test: Any, config: TrainConfig) -> Split:
     return split(log, config.split, fraction=config.split_fraction, n=n, seed=config.seed)
 
 
-def _config(config: TrainConfig | str | Path | None, options: dict[str, Any]) -> TrainConfig:
+def resolve_config(config: TrainConfig | str | Path | None, options: dict[str, Any]) -> TrainConfig:
+    """A TrainConfig from one, a TOML file or nothing, with single options on top."""
     if config is None:
         config = TrainConfig()
     elif isinstance(config, (str, Path)):

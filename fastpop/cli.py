@@ -1,0 +1,357 @@
+"""`fastpop`: one verb a job. The only reader of argv and of the environment."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from fastpop import checks
+
+try:
+    import tyro
+    from tyro.conf import OmitArgPrefixes, Positional
+except ImportError:
+    checks.missing_package("tyro", "", "the command line")
+
+from fastpop.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """Where the events are and how to read them."""
+
+    log: Positional[str]
+    """A csv, tsv, .dat, parquet, sequence or session file, plain or gzip; or a quoted glob."""
+    preset: str | None = None
+    """A known layout; see `fastpop doctor`."""
+    user: str | None = None
+    """Column of users: a name, or a 0-based position in a file without header."""
+    item: str | None = None
+    """Column of items."""
+    time: str | None = None
+    """Column of times."""
+    weight: str | None = None
+    """Column of weights."""
+    behavior: str | None = None
+    """Column of kinds of event."""
+    rating: str | None = None
+    """Column of ratings, for --min-rating."""
+    separator: str | None = None
+    """Between fields; found out when not given."""
+    keep_behavior: tuple[str, ...] = ()
+    """Kinds of event to keep: view fav cart buy ..."""
+    min_rating: float | None = None
+    """Keep events rated at least so."""
+    min_user_events: int = 1
+    """k-core: events a user must have."""
+    min_item_events: int = 1
+    """k-core: events an item must have."""
+    on_bad_row: str = "raise"
+    """raise names the first bad row; skip counts bad rows and keeps them in rejected.csv."""
+    memory_limit: str = "2GB"
+    """What reading may hold in memory; more spills to disk."""
+
+    def read(self) -> Any:
+        import fastpop
+
+        columns = {role: _column(getattr(self, role)) for role in
+                   ("user", "item", "time", "weight", "behavior", "rating")}
+        return fastpop.read_log(
+            self.log, preset=self.preset, **columns, separator=self.separator,
+            keep_behavior=self.keep_behavior or None, min_rating=self.min_rating,
+            min_user_events=self.min_user_events, min_item_events=self.min_item_events,
+            on_bad_row=self.on_bad_row, memory_limit=self.memory_limit,
+        )
+
+
+def _column(value: str | None) -> str | int | None:
+    return int(value) if value is not None and value.isdigit() else value
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on a log, judge it on held-out events, print its popularity audit."""
+
+    reading: OmitArgPrefixes[LogOptions]
+    training: OmitArgPrefixes[TrainConfig]
+    out: Path
+    """Folder for the model, checkpoints, train.csv and audit."""
+    test: str | None = None
+    """A file of lines `prefix<TAB>target` that comes with the log."""
+    config: Path | None = None
+    """A TOML file of options; options given here win."""
+    resume: bool = False
+    """Go on with the run in --out."""
+    permutations: int = 2000
+    """Of the audit's p-values."""
+
+    def run(self) -> None:
+        import json
+
+        import fastpop
+        from fastpop.training.checkpoint import write_text
+
+        log = self.reading.read()
+        print(log)
+        result = fastpop.train(log, test=self.test, config=self.training, out=self.out,
+                               resume=self.resume)
+        if result.metrics:
+            print(f"\n{result.evaluate().table()}\n")
+        audit = result.audit(permutations=self.permutations)
+        print(audit.table())
+        write_text(self.out / "audit.json", json.dumps(audit.to_dict(), indent=2) + "\n")
+        print(f"\nmodel, metrics.json, train.csv and audit.json are in {self.out}")
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train with and without log p outside the dot product, all controls beside; write a report."""
+
+    reading: OmitArgPrefixes[LogOptions]
+    training: OmitArgPrefixes[TrainConfig]
+    out: Path
+    """Folder for report.html, comparison.json, CSV and the table."""
+    seeds: int = 5
+    """Runs of every arm."""
+    arms: tuple[str, ...] = ("standard", "frozen", "permuted", "learned", "disjoint")
+    """Which arms to run; standard always is."""
+    permutations: int = 2000
+    """Of each p-value."""
+    name: str = ""
+    """Of the log, for titles."""
+    test: str | None = None
+    """A file of lines `prefix<TAB>target` that comes with the log."""
+    config: Path | None = None
+    """A TOML file of options; options given here win."""
+
+    def run(self) -> None:
+        import fastpop
+
+        log = self.reading.read()
+        print(log)
+        result = fastpop.compare(
+            log, test=self.test, encoder=self.training.encoder, seeds=self.seeds, arms=self.arms,
+            permutations=self.permutations, config=self.training, out=self.out,
+            name=self.name or Path(self.reading.log).name.split(".")[0],
+        )
+        print(result.table())
+        print(f"\nreport.html, comparison.json, rows.csv and summary.csv are in {self.out}")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """How much of a model's score is popularity: a trained run, or two arrays and the counts."""
+
+    run_folder: Annotated[Positional[Path | None], tyro.conf.arg(metavar="[RUN]")] = None
+    """The --out of `fastpop train`."""
+    query: Path | None = None
+    """[C, D] array, .npy, of a model from elsewhere."""
+    items: Path | None = None
+    """[V, D] array, .npy."""
+    counts: Path | None = None
+    """[V] training events of each item, .npy."""
+    bias: Path | None = None
+    """[V] what the model adds to the dot product, .npy."""
+    scale: float = 1.0
+    """Multiplies the dot product."""
+    smoothing: str = "loo"
+    """Of log p: loo, good-turing or a number to add."""
+    popularity_weight: float | None = None
+    """Audit the scores that a run serves at this knob, not the learned part."""
+    permutations: int = 2000
+    """Of the p-values; 0: none."""
+    seed: int = 0
+    """Of the permutations."""
+    null: str = "label"
+    """label: log p shuffled over items; sign: random signs."""
+    out: Path | None = None
+    """Folder for audit.json and report.html."""
+
+    def run(self) -> None:
+        import fastpop
+        from fastpop import report
+
+        arrays = {"query": self.query, "items": self.items, "counts": self.counts}
+        if self.run_folder is not None:
+            given = [name for name, path in arrays.items() if path is not None]
+            if given:
+                raise checks.wrong("RUN", "a run or arrays, not both", f"=RUN and --{given[0]}")
+            result = fastpop.load(self.run_folder).audit(
+                permutations=self.permutations, seed=self.seed, null=self.null,
+                popularity_weight=self.popularity_weight)
+        else:
+            missing = [f"--{name}" for name, path in arrays.items() if path is None]
+            if missing:
+                raise checks.wrong("RUN", "a run folder, or --query, --items and --counts",
+                                   "=no " + ", ".join(missing))
+            read = {name: _array(name, path) for name, path in arrays.items()}
+            smoothing: Any = self.smoothing
+            if smoothing not in ("loo", "good-turing"):
+                smoothing = _number("smoothing", smoothing)
+            result = fastpop.audit(
+                **read, bias=None if self.bias is None else _array("bias", self.bias),
+                scale=self.scale, smoothing=smoothing, permutations=self.permutations,
+                seed=self.seed, null=self.null)
+        print(result.table())
+        if self.out is not None:
+            path = report.write_audit_report(self.out, result.to_dict(samples=True))
+            print(f"\n{path} and audit.json are written")
+
+
+def _array(name: str, path: Path | None) -> Any:
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)  # type: ignore[arg-type]
+    except (OSError, ValueError, EOFError) as error:
+        raise checks.wrong(name, "a .npy file", f"={path}: {error}") from None
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise checks.wrong(name, "loo, good-turing or a number", text) from None
+
+
+@dataclass(frozen=True)
+class Recommend:
+    """Print the best items of users of a trained run, at any popularity knob."""
+
+    run_folder: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The --out of `fastpop train`."""
+    users: tuple[str, ...]
+    """Ids of users, as in the log."""
+    k: int = 10
+    """Items a user."""
+    popularity_weight: float | None = None
+    """The knob: 0 serves without log p, 1 with it; as trained when not given."""
+    include_seen: bool = False
+    """Recommend items of the user's history too."""
+    out: Path | None = None
+    """A CSV file of user, rank, item, score."""
+
+    def run(self) -> None:
+        import fastpop
+        from fastpop.training.checkpoint import write_text
+
+        result = fastpop.load(self.run_folder)
+        users = [_like(result.log.user_ids, user) for user in self.users]
+        found = result.recommend(users, self.k, popularity_weight=self.popularity_weight,
+                                 exclude_seen=not self.include_seen)
+        print(found.table(limit=len(users)))
+        if self.out is not None:
+            write_text(self.out, found.csv())
+            print(f"written to {self.out}")
+
+
+def _like(ids: Any, text: str) -> Any:
+    """The text as an id of the log's kind."""
+    if ids.dtype.kind not in "iu":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise checks.wrong("users", "whole numbers, as the log's users are", text) from None
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Rank the whole catalogue for every held-out case of a trained run."""
+
+    run_folder: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The --out of `fastpop train`."""
+    part: str = "test"
+    """test or valid."""
+    popularity_weight: tuple[float, ...] = ()
+    """Knobs to serve at, one or several; as trained when not given."""
+    k: tuple[int, ...] = (10, 20)
+    """List lengths."""
+
+    def run(self) -> None:
+        import fastpop
+
+        result = fastpop.load(self.run_folder)
+        for weight in self.popularity_weight or (None,):
+            found = result.evaluate(self.part, popularity_weight=weight, ks=self.k)
+            shown = result.model.decoder.trained_weight if weight is None else weight
+            print(f"popularity weight {shown:g}\n{found.table()}\n")
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say which implementation of each op runs here, and why others do not."""
+
+    def run(self) -> None:
+        from fastpop.doctor import report
+
+        print(report())
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Compare training with and without log p outside the dot product on a bundled real log."""
+
+    out: Path = Path("demo")
+    """Folder for report.html and the numbers."""
+    seeds: int = 2
+    """Runs of every arm."""
+
+    def run(self) -> None:
+        from fastpop.demo import demo
+
+        demo(self.out, self.seeds)
+
+
+def _parse(argv: Sequence[str]) -> Any:
+    verbs = {"train": Train, "compare": Compare, "audit": Audit, "recommend": Recommend,
+             "evaluate": Evaluate, "doctor": Doctor, "demo": Demo}
+    defaults = _from_toml(argv)
+    union: Any = None
+    for verb, kind in verbs.items():
+        if verb in ("train", "compare") and defaults is not None:
+            default: Any = kind(reading=tyro.MISSING, training=defaults, out=tyro.MISSING)
+            made: Any = Annotated[kind, tyro.conf.subcommand(verb, default=default)]
+        else:
+            made = Annotated[kind, tyro.conf.subcommand(verb)]
+        union = made if union is None else union | made
+    return tyro.cli(
+        union, args=argv, prog="fastpop",
+        description="Train dot-product recommenders with popularity outside the dot product, and "
+                    "measure how much of a score is popularity.",
+    )
+
+
+def _from_toml(argv: Sequence[str]) -> TrainConfig | None:
+    """The options of --config, which stand under those of the command line."""
+    for n, word in enumerate(argv):
+        path = None
+        if word == "--config" and n + 1 < len(argv):
+            path = argv[n + 1]
+        elif word.startswith("--config="):
+            path = word.removeprefix("--config=")
+        if path is not None:
+            return TrainConfig.from_toml(path)
+    return None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: 0 done, 1 the work failed, 2 bad input, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        _parse(argv).run()
+    except KeyboardInterrupt:
+        _stop("interrupted; with --out a checkpoint was written: add --resume to go on", 130)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        _stop(str(error), 2, error)
+    except (RuntimeError, OSError, ImportError, MemoryError, NotImplementedError) as error:
+        _stop(str(error), 1, error)
+
+
+def _stop(message: str, code: int, error: BaseException | None = None) -> NoReturn:
+    if error is not None and os.environ.get("FASTPOP_DEBUG"):
+        raise error
+    print(f"fastpop: {message}", file=sys.stderr)
+    raise SystemExit(code)

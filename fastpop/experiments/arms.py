@@ -1,0 +1,120 @@
+"""The arms of a matched intervention, and one trained run of one arm."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastpop import diagnostics, evaluation
+from fastpop.data.cases import Cases
+from fastpop.data.interactions import Interactions
+from fastpop.diagnostics import ScoreMoments
+from fastpop.model import Recommender
+from fastpop.training import TrainConfig, build
+from fastpop.training.loop import fit
+from fastpop.training.result import readable_cases
+
+
+@dataclass(frozen=True)
+class Arm:
+    """prior: the decoder's arm. log_prior: which popularity stands beside the dot product.
+
+    "A" is estimated from the events that the arms train on, "B" from the other half, "permuted"
+    is A's on randomly relabelled items.
+    """
+
+    name: str
+    prior: str
+    log_prior: str
+    trained_on: str
+    served_as: str
+
+
+ARMS: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm("standard", "none", "A", "s", "s + (beta - 1) log p"),
+        Arm("frozen", "frozen", "A", "s + tau log p", "s + beta log p"),
+        Arm("permuted", "permuted", "permuted", "s + tau log p of shuffled items",
+            "s + beta log p of shuffled items"),
+        Arm("learned", "learned", "A", "s + a, a learned", "s + beta a"),
+        Arm("disjoint", "frozen", "B", "s + tau log p from the other half", "s + beta log p"),
+    )
+}
+POST_HOC = "post-hoc"  # standard's s minus log p: no retraining
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One trained arm: what the comparison keeps of it."""
+
+    arm: Arm
+    seed: int
+    moments: ScoreMoments  # of the learned part s
+    bias_V: np.ndarray  # what the knob multiplies: log p or the learned a
+    evaluations: dict[float, evaluation.Evaluation]  # by popularity weight
+    curve: list[dict[str, Any]]
+    cases_left_out: int
+
+    def served(self, weight: float) -> ScoreMoments:
+        """The moments of the score served at this popularity weight."""
+        knob = weight - 1 if self.arm.prior == "none" else weight
+        return self.moments.with_popularity(knob, self.bias_V)
+
+
+def train_arm(
+    arm: Arm, config: TrainConfig, train: Interactions, cases: Cases | None,
+    log_priors: Mapping[str, np.ndarray], weights: tuple[float, ...], show: bool | None,
+) -> Run:
+    """Train one arm on `train` and look at it from every side.
+
+    Initial values, batches, draws and dropout depend on config.seed alone, so that arms of one
+    seed differ in nothing but the popularity term.
+    """
+    config = config.replace(prior=arm.prior)
+    counts_V = train.item_counts()
+    model = build.build_model(config, train, log_priors[arm.log_prior])
+    model.to(config.torch_device())
+    batches = build.build_batches(config, train, model.encoder.reads)
+    progress = fit(
+        model, build.build_loss(config, counts_V).to(model.device), batches,
+        build.build_optimizers(config, model), config, show=show,
+        label=f"{arm.name}, seed {config.seed}",
+    )
+    evaluations: dict[float, evaluation.Evaluation] = {}
+    left_out = 0
+    if cases is not None:
+        cases, left_out = readable_cases(model, train, cases)
+        evaluations = evaluate_at(model, cases, counts_V, config, weights)
+    bias = model.decoder.item_bias if arm.prior == "learned" else model.decoder.log_prior_V
+    assert bias is not None
+    return Run(
+        arm, config.seed, moments_of(model, train), bias.detach().double().cpu().numpy(),
+        evaluations, progress.history, left_out,
+    )
+
+
+def moments_of(model: Recommender, train: Interactions) -> ScoreMoments:
+    """Moments of the learned part, one context a training event."""
+    decoder = model.decoder
+    return diagnostics.ScoreMoments.of(
+        ((query, weight) for query, weight, _ in model.training_contexts(train)),
+        decoder.item_embedding.detach().double().cpu().numpy(),
+        scale=float(decoder.scale.detach()),
+    )
+
+
+def evaluate_at(
+    model: Recommender, cases: Cases, counts_V: np.ndarray, config: TrainConfig,
+    weights: tuple[float, ...],
+) -> dict[float, evaluation.Evaluation]:
+    """Exact full ranking at each popularity weight; queries are encoded once."""
+    query_CD = model.encode(cases)
+    return {
+        weight: evaluation.evaluate(
+            lambda rows, weight=weight: model.score(query_CD[rows], weight), cases,
+            counts=counts_V, ks=(10,), mask_seen=config.mask_seen, device=str(model.device),
+        )
+        for weight in weights
+    }

@@ -1,0 +1,345 @@
+"""The matched intervention: the same training with and without popularity outside the dot product."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+import fastpop
+from fastpop import checks, diagnostics, evaluation, report
+from fastpop.data.interactions import Interactions
+from fastpop.data.split import event_halves
+from fastpop.experiments import findings
+from fastpop.experiments.arms import ARMS, POST_HOC, Run, train_arm
+from fastpop.popularity import PopularityPrior
+from fastpop.training import TrainConfig
+from fastpop.training.checkpoint import write_text
+from fastpop.training.run import make_split, resolve_config
+
+SCATTER_POINTS = 4000
+
+
+@dataclass(frozen=True, eq=False)
+class CompareResult:
+    """The table of a matched intervention.
+
+    comparison: the whole of it as plain data (fastpop.report.schema.Comparison). sentences: what
+    it says, in words. rows, summary: its numbers, per run and over seeds.
+    """
+
+    comparison: dict[str, Any]
+
+    @property
+    def headline(self) -> str:
+        return self.comparison["headline"]
+
+    @property
+    def sentences(self) -> list[str]:
+        return self.comparison["sentences"]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return self.comparison["rows"]
+
+    @property
+    def summary(self) -> list[dict[str, Any]]:
+        return self.comparison["summary"]
+
+    def value(self, arm: str, metric: str, popularity_weight: float | None = None) -> float:
+        """Mean over seeds of one number; popularity_weight None is the learned part s."""
+        for row in self.summary:
+            if row["arm"] == arm and row["popularity_weight"] == popularity_weight:
+                return row["values"][metric]["mean"]
+        known = sorted({(row["arm"], row["popularity_weight"]) for row in self.summary}, key=str)
+        raise checks.wrong("arm, popularity_weight", f"one of {known}",
+                           f"={(arm, popularity_weight)}")
+
+    def table(self) -> str:
+        """The comparison in words and numbers, at most 80 columns."""
+        return report.comparison_text(self.comparison)
+
+    def save(self, out: str | Path) -> Path:
+        """out/comparison.json, rows.csv, summary.csv, table.txt and a self-contained report.html."""
+        return report.write_compare_report(out, self.comparison)
+
+
+def compare(
+    log: Interactions,
+    *,
+    test: Any = None,
+    encoder: str = "factor",
+    seeds: int | Sequence[int] = 5,
+    arms: Sequence[str] = tuple(ARMS),
+    popularity_weights: Sequence[float] = (0.0, 0.5, 1.0),
+    permutations: int = 2000,
+    config: TrainConfig | str | Path | None = None,
+    name: str = "",
+    out: str | Path | None = None,
+    progress: bool | None = None,
+    **options: Any,
+) -> CompareResult:
+    """Train every arm on the same half of the events, and say what separation changes.
+
+    The training events are halved at random: all arms train on half A, log p comes from A (from
+    B in the arm `disjoint`). One direction, log p from A, measures all arms and seeds; the energies
+    are repeated along log p from B, which no model has seen. Arms of one seed share initial
+    values, batches, draws and dropout. "post-hoc" is `standard` minus log p, without retraining.
+
+    Args:
+        log: from `fastpop.read_log`. test: a test part that comes with it.
+        encoder: "factor", "bag" or "sasrec". seeds: how many (0, 1, ...), or which.
+        arms: of standard (always run), frozen, permuted, learned, disjoint.
+        popularity_weights: knobs β at which scores are served and judged.
+        permutations: of each p-value, >= 1.
+        config, options: as in `fastpop.train`; prior and out are the comparison's.
+        name: of the log, for titles. out: folder for report.html, JSON, CSV and the table.
+        progress: show bars; None shows them on a terminal.
+    Returns:
+        CompareResult.
+    Raises:
+        ValueError, TypeError: says the argument, what was expected, what came.
+    Cost: len(arms) * seeds trainings and len(popularity_weights) full evaluations of each.
+    Source: arXiv 2606.21275; the arms `learned` and `disjoint` and post-hoc subtraction are
+        controls that a claim about separation needs.
+    """
+    if not isinstance(log, Interactions):
+        raise checks.wrong_type("log", "Interactions (read a file with fastpop.read_log)", log)
+    seeds = _seeds(seeds)
+    for arm in arms:
+        checks.one_of("arms", arm, ARMS)
+    for weight in popularity_weights:
+        checks.number("popularity_weights", weight)
+    checks.number("permutations", permutations, least=1, integer=True)
+    if "prior" in options:
+        raise checks.wrong("prior", "no prior: every arm has its own", options["prior"])
+    folder = None if out is None else _new_folder(Path(out))
+    config = resolve_config(config, {"encoder": encoder, **options})
+    arms = [arm for arm in ARMS if arm in arms or arm == "standard"]
+    weights = tuple(sorted({float(weight) for weight in popularity_weights} | {0.0, 1.0}))
+    started = time.perf_counter()
+
+    parts = make_split(log, test, config)
+    half_a, half_b = event_halves(parts.train, config.seed)
+    priors = {key: PopularityPrior.from_counts(half.item_counts(), smoothing=config.smoothing)
+              for key, half in (("A", half_a), ("B", half_b))}
+    rows: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    extras: dict[str, Any] = {"curves": [], "lorenz": [], "scatter": [], "nulls": []}
+    bar = tqdm(total=len(seeds) * len(arms), desc=f"compare {encoder}", unit="run",
+               dynamic_ncols=True, disable=None if progress is None else not progress)
+    with bar:
+        for seed in seeds:
+            log_priors = {key: prior.log_prior_V for key, prior in priors.items()}
+            log_priors["permuted"] = priors["A"].permuted(seed).log_prior_V
+            runs = {}
+            for arm in arms:
+                runs[arm] = train_arm(ARMS[arm], config.replace(seed=seed), half_a, parts.test,
+                                      log_priors, weights, False)
+                bar.update()
+            measured = measure(runs, priors, weights, permutations)
+            rows += measured["rows"]
+            pairs += measured["pairs"]
+            extras["curves"] += [_curve(run) for run in runs.values()]
+            if seed == seeds[0]:
+                first = pictures(runs, priors["A"].log_prior_V, measured["tests"], weights)
+                extras |= first | {"curves": extras["curves"]}
+            left_out = max(run.cases_left_out for run in runs.values())
+            if folder is not None:
+                write_text(folder / "rows.json", json.dumps(rows, indent=1) + "\n")
+    summary = findings.summarise(rows)
+    differences = findings.paired_differences(rows, arms, weights)
+    said = findings.sentences(rows, summary, differences, pairs, arms, priors, len(seeds))
+    rules = _rules(config, permutations, weights, parts, rows)
+    comparison = {
+        "title": f"Popularity separation, {encoder}" + (f", {name}" if name else ""),
+        "headline": said[0],
+        "sentences": said[1:],
+        "arms": [*({"name": arm, "trained_on": ARMS[arm].trained_on,
+                    "served_as": ARMS[arm].served_as} for arm in arms),
+                 {"name": POST_HOC, "trained_on": "not trained: standard minus log p",
+                  "served_as": "standard at beta = 0"}],
+        "rows": rows,
+        "summary": summary,
+        "differences": differences,
+        "pairs": pairs,
+        "rules": rules,
+        "data": {
+            "name": name or "log", "num_users": log.num_users, "num_items": log.num_items,
+            "num_events": log.num_events,
+            "num_cases": 0 if parts.test is None else parts.test.num_cases - left_out,
+            "note": f"trained on {half_a.num_events:,} events (half A of the training part); "
+                    f"{left_out:,} test cases left out because the encoder cannot read them",
+        },
+        **extras,
+        "made_by": {"version": fastpop.__version__, "seeds": list(seeds),
+                    "seconds": round(time.perf_counter() - started, 1),
+                    "cpu_count": os.cpu_count(), "config": config.to_dict()},
+    }
+    result = CompareResult(comparison)
+    if folder is not None:
+        result.save(folder)
+    return result
+
+
+def measure(
+    runs: dict[str, Run], priors: dict[str, PopularityPrior], weights: tuple[float, ...],
+    permutations: int,
+) -> dict[str, Any]:
+    """Rows of one seed: energies of s and of each served score along both directions, with the
+    plain and the sign-flip null, on one stream of permutations each."""
+    seed = next(iter(runs.values())).seed
+    models = {(arm, None): run.moments for arm, run in runs.items()}
+    models[POST_HOC, None] = runs["standard"].served(0.0)
+    for arm, run in runs.items():
+        models |= {(arm, weight): run.served(weight) for weight in weights}
+    named = {_key(arm, weight): moments for (arm, weight), moments in models.items()}
+    pairs = [(_key("standard", None), _key(arm, None)) for arm, weight in models
+             if weight is None and arm != "standard"]
+    tests = {
+        null: diagnostics.audit_many(named, priors["A"].log_prior_V, pairs=pairs,
+                                     permutations=permutations, seed=seed, null=null)
+        for null in ("label", "sign")
+    }
+    from_b = diagnostics.audit_many(named, priors["B"].log_prior_V, pairs=[],
+                                    permutations=permutations, seed=seed)
+    rows = []
+    base = tests["label"].energy[_key("standard", None)]
+    for (arm, weight), _ in models.items():
+        key = _key(arm, weight)
+        energy, energy_b = tests["label"].energy[key], from_b.energy[key]
+        values = {
+            "energy_total": energy.total,
+            "energy_direction": energy.direction,
+            "energy_shared": energy.shared,
+            "energy_heterogeneous": energy.heterogeneous,
+            "fraction_direction": energy.fraction_direction,
+            "fraction_shared": energy.fraction_shared,
+            "mean_slope": energy.slope_mean,
+            "amplitude_ratio": energy.amplitude_ratio(base),
+            "reduction_shared": 1 - energy.shared / base.shared if base.shared else float("nan"),
+            "p_value_direction": tests["label"].direction[key].p_value,
+            "p_value_shared": tests["label"].shared[key].p_value,
+            "p_value_sign_direction": tests["sign"].direction[key].p_value,
+            "p_value_sign_shared": tests["sign"].shared[key].p_value,
+            "energy_shared_b": energy_b.shared,
+            "fraction_shared_b": energy_b.fraction_shared,
+            "mean_slope_b": energy_b.slope_mean,
+            "p_value_shared_b": from_b.shared[key].p_value,
+        }
+        if weight is not None and weight in runs[arm].evaluations:
+            values |= runs[arm].evaluations[weight].metrics
+        rows.append({"arm": arm, "seed": seed, "popularity_weight": weight,
+                     "values": {name: float(value) for name, value in values.items()}})
+    paired = [
+        {"arm": second.split("|")[0], "seed": seed, "null": null,
+         "delta_direction": pair.direction.observed, "p_direction": pair.direction.p_value,
+         "delta_shared": pair.shared.observed, "p_shared": pair.shared.p_value}
+        for null, audits in tests.items() for (_, second), pair in audits.pairs.items()
+    ]
+    return {"rows": rows, "pairs": paired, "tests": tests}
+
+
+def pictures(
+    runs: dict[str, Run], log_prior_V: np.ndarray, tests: dict[str, Any],
+    weights: tuple[float, ...],
+) -> dict[str, Any]:
+    """What the plots of a report show, from the first seed."""
+    seed = runs["standard"].seed
+    shown = np.arange(len(log_prior_V))
+    if len(shown) > SCATTER_POINTS:
+        # Every popularity is shown: items evenly spaced in the order of log p.
+        order = np.argsort(log_prior_V, kind="stable")
+        shown = order[np.linspace(0, len(order) - 1, SCATTER_POINTS).astype(int)]
+    scatter, nulls, lorenz = [], [], []
+    for arm in [name for name in ("standard", "frozen") if name in runs]:
+        mean_V = runs[arm].moments.mean_score()
+        slope = tests["label"].energy[_key(arm, None)].slope_mean
+        scatter.append({
+            "arm": arm, "log_prior": log_prior_V[shown].tolist(),
+            "mean_score": mean_V[shown].tolist(), "slope": slope,
+            "intercept": float(-slope * log_prior_V.mean()), "seed": seed,
+            "num_items": len(log_prior_V),
+        })
+        test = tests["label"].shared[_key(arm, None)]
+        nulls.append({
+            "arm": arm, "statistic": "energy_shared", "observed": test.observed,
+            "samples": test.null_P.tolist(), "p_value": test.p_value, "seed": seed, "kind": "plain",
+        })
+    for arm, run in runs.items():
+        for weight in weights:
+            if weight in run.evaluations:
+                found = run.evaluations[weight]
+                items, exposure = evaluation.lorenz_curve(found.exposure[10], 200)
+                lorenz.append({
+                    "arm": arm, "popularity_weight": weight, "items": np.asarray(items).tolist(),
+                    "exposure": np.asarray(exposure).tolist(),
+                    "gini": found.metrics["gini@10"], "k": 10,
+                })
+    return {"scatter": scatter, "nulls": nulls, "lorenz": lorenz}
+
+
+def _key(arm: str, weight: float | None) -> str:
+    return f"{arm}|{'s' if weight is None else weight}"
+
+
+def _curve(run: Run) -> dict[str, Any]:
+    return {"arm": run.arm.name, "seed": run.seed, "epoch": [row["epoch"] for row in run.curve],
+            "loss": [row["loss"] for row in run.curve]}
+
+
+def _seeds(seeds: int | Sequence[int]) -> list[int]:
+    if isinstance(seeds, (int, np.integer)) and not isinstance(seeds, bool):
+        checks.number("seeds", seeds, least=1, integer=True)
+        return list(range(int(seeds)))
+    if isinstance(seeds, (str, bytes, float)) or not isinstance(seeds, Sequence) or not seeds:
+        raise checks.wrong_type("seeds", "a number of seeds or a list of them", seeds)
+    for seed in seeds:
+        checks.number("seeds", seed, least=0, integer=True)
+    return [int(seed) for seed in seeds]
+
+
+def _new_folder(out: Path) -> Path:
+    """Found out before hours of training, not after."""
+    write_text(out / "rows.json", "[]\n")
+    return out
+
+
+def _rules(
+    config: TrainConfig, permutations: int, weights: tuple[float, ...], parts: Any,
+    rows: list[dict[str, Any]],
+) -> dict[str, str]:
+    sampled = config.loss == "sampled_softmax"
+    extra = f", {config.num_layers} layers, {config.num_heads} heads, dropout {config.dropout:g}" \
+        if config.encoder == "sasrec" else ""
+    has_nll = any("nll" in row["values"] for row in rows)
+    rules = {
+        "encoder": f"{config.encoder}, dim {config.dim}{extra}",
+        "decoder": f"dot product, temperature {config.temperature:g}"
+                   + (" (learned)" if config.learn_temperature else "")
+                   + f", prior weight {config.prior_weight:g}, log p smoothed by {config.smoothing}",
+        "loss": config.loss.replace("_", " ")
+                + (f", logq={config.logq}" if sampled else ""),
+        "context_weighting": "one context per training event of half A",
+        "popularity_weight": "beta in {" + ", ".join(f"{w:g}" for w in weights)
+                             + "}; learned part s: scores without the popularity term",
+        "split": f"{parts.facts['rule']}; all arms train on a random half A of the training "
+                 "events, log p from A (disjoint: from the other half B)",
+        "optimizer": f"{config.resolved_table_optimizer}, learning rate {config.learning_rate:g}, "
+                     f"{config.epochs} epochs, batch {config.batch_size}",
+        "null": f"log p shuffled over items (label), and random signs (sign); {permutations} draws",
+    }
+    if sampled:
+        shared = {0: "shared by the batch", 1: "for each row"}.get(
+            config.group_size, f"shared by {config.group_size} rows")
+        rules["sampler"] = (f"{config.proposal}, " + (
+            "the other rows' positives" if config.proposal == "in_batch"
+            else f"{config.num_negatives} negatives {shared}"))
+    if has_nll:
+        rules["calibration"] = "NLL of the test targets under the full softmax, in the table"
+    return rules
