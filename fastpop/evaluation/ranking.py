@@ -116,7 +116,7 @@ def evaluate(
             pool_score.append(score_BV[in_row, in_item].cpu().numpy())
             pool_pair.append(((in_row + start) * num_items + in_item).cpu().numpy())
         rankable_BV[row, item] = False
-        others[start:stop] = rankable_BV.sum(1).cpu().numpy()
+        others[start:stop] = _count(rankable_BV).cpu().numpy()
         ahead[pair_offsets[start] : pair_offsets[stop]] = (
             _ahead(score_BV, rankable_BV, row, score_BV[row, item]).cpu().numpy()
         )
@@ -241,7 +241,7 @@ def _ahead(score_BV: Tensor, other_BV: Tensor, row: Tensor, own: Tensor) -> Tens
     if len(row) > 16 * len(score_BV):
         # Many targets a case: sort each row once. No score is +inf, so what is left out goes last.
         sorted_BV = score_BV.masked_fill(~other_BV, torch.inf).sort(1).values
-        size_B = other_BV.sum(1)
+        size_B = _count(other_BV)
         out = torch.empty(len(row), dtype=torch.float64, device=row.device)
         edges = torch.searchsorted(row, torch.arange(len(score_BV) + 1, device=row.device)).tolist()
         for b, place in enumerate(map(slice, edges, edges[1:])):
@@ -261,10 +261,17 @@ def _ahead(score_BV: Tensor, other_BV: Tensor, row: Tensor, own: Tensor) -> Tens
         score = score_BV if whole else score_BV[rows]
         other = other_BV if whole else other_BV[rows]
         mine = own[chosen, None]
-        greater = ((score > mine) & other).sum(1)
-        ties = ((score == mine) & other).sum(1)
+        greater = _count((score > mine) & other)
+        ties = _count((score == mine) & other)
         out[chosen] = greater.double() + ties.double() / 2
     return out
+
+
+def _count(mask_BV: Tensor) -> Tensor:
+    """mask_BV.sum(1); on the CPU by numpy, which counts booleans a hundred times faster."""
+    if mask_BV.device.type != "cpu":
+        return mask_BV.sum(1)
+    return torch.tensor([np.count_nonzero(mask_V) for mask_V in mask_BV.numpy()])
 
 
 def _nll(score_BV: Tensor, row: Tensor, item: Tensor) -> Tensor:

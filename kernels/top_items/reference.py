@@ -19,17 +19,16 @@ def select(score_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
     torch.topk leaves the order among ties open, and which of the tied columns it returns: both
     are put right here. [B, k] columns and scores, k <= V.
     """
-    num_rows, width = score_BV.shape
-    best_BK, id_BK = torch.topk(score_BV, k, dim=1)
-    if k < width and num_rows:
-        last_B = best_BK[:, -1:]
-        tied_BV = score_BV == last_B
-        inside_B = (best_BK == last_B).sum(1)
+    width = score_BV.shape[1]
+    # One more than asked for: where it equals the last, topk chose among equals by itself.
+    best_BK, id_BK = torch.topk(score_BV, min(k + 1, width), dim=1)
+    if k < width:
+        last_B, next_B = best_BK[:, k - 1], best_BK[:, k]
+        best_BK, id_BK = best_BK[:, :k], id_BK[:, :k]
         # -inf means "not there": which of those columns were returned is of no interest.
-        open_B = (tied_BV.sum(1) > inside_B) & (last_B[:, 0] > -torch.inf)
-        for row in open_B.nonzero()[:, 0].tolist():
-            room = int(inside_B[row])
-            id_BK[row, k - room :] = tied_BV[row].nonzero()[:room, 0]
+        for row in ((last_B == next_B) & (last_B > -torch.inf)).nonzero()[:, 0].tolist():
+            room = int((best_BK[row] == last_B[row]).sum())
+            id_BK[row, k - room :] = (score_BV[row] == last_B[row]).nonzero()[:room, 0]
     id_BK, order_BK = torch.sort(id_BK, dim=1)
     best_BK, by_score_BK = torch.sort(
         best_BK.gather(1, order_BK), dim=1, descending=True, stable=True
