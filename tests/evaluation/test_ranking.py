@@ -164,6 +164,9 @@ def test_a_target_in_the_history_stays_rankable_and_repeats_are_split():
     assert got.metrics["target_share_repeat"] == 0.5
     lse = math.log(sum(map(math.exp, range(4))))
     assert got.metrics["nll_repeat"] == pytest.approx(lse - 2)
+    assert got.metrics["target_share_new"] == 0.5
+    assert got.events["nll_new"].tolist() == [0, 1]
+    assert got.per_case["nll_new"].tolist() == pytest.approx([np.nan, lse - 2], nan_ok=True)
     assert got.metrics["ndcg_repeat@2"] == pytest.approx(1 / math.log2(3))
 
 

@@ -7,7 +7,7 @@ from fastpop.kernels.top_items import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastpop.ops.top_items import top_items
+from fastpop.ops.top_items import best_columns, top_items
 
 
 def by_sorting(score_BV, k, exclude=None):
@@ -84,6 +84,19 @@ def test_real_valued_scores_match_torch_topk():
 def test_all_tied_gives_the_smallest_ids():
     got_id, _ = top_items(torch.zeros(3, 2), torch.ones(5000, 2), 4)
     assert got_id.tolist() == [[0, 1, 2, 3]] * 3
+
+
+@given(st.integers(0, 10**6), st.integers(1, 20), st.data())
+@settings(deadline=None)
+def test_best_columns_of_given_scores(seed, width, data):
+    score = torch.tensor(np.random.default_rng(seed).integers(0, 3, (4, width))).double()
+    k = data.draw(st.integers(1, width))
+    want_id, want_score = by_sorting(score, k)
+    got_id, got_score = best_columns(score, k)
+    assert torch.equal(got_id, want_id)
+    assert torch.equal(got_score, want_score)
+    with pytest.raises(ValueError, match=f"k: expected an integer >= 1 <= {width}"):
+        best_columns(score, width + 1)
 
 
 def test_too_few_items_end_in_minus_one():
