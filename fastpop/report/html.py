@@ -36,9 +36,10 @@ def write_compare_report(path: str | Path, comparison: Comparison) -> Path:
     parts.append(_data(comparison.get("data")))
     parts.append(_arms(comparison))
     # The learned part of each arm, and post-hoc subtraction: standard served at 0.
+    at_zero = None if any(e["arm"] == "post-hoc" for e in summary) else 0
     learned = [e for e in summary if "energy_total" in e["values"] and (
         e["popularity_weight"] is None
-        or (e["arm"] == "standard" and e["popularity_weight"] == 0))]
+        or (e["arm"] == "standard" and e["popularity_weight"] == at_zero))]
     energy, quality = _summary_tables(summary)
     parts += ["<h2>How much of the scores is popularity</h2>", *energy, _energy_figure(learned)]
     parts.append(_scatter_figure(comparison.get("scatter", []), arms))
@@ -175,7 +176,7 @@ def _summary_tables(summary: Sequence[Summary]) -> tuple[list[str], list[str]]:
                 escape(entry["arm"]), "<i>s</i>" if weight == "s" else weight,
                 *(mean + (f"<small>{half}</small>" if half else "") for mean, half in cells),
             ])
-        caption = f"{title}. Mean over seeds, ± half of the 95 % interval."
+        caption = f"{title}. {tables.MEANING}."
         of_energy = any(key.startswith(("energy", "fraction")) for key, _ in keys)
         out[not of_energy].append(table(caption, ["arm", "β", *(h for _, h in keys)], rows))
     if out[1]:
@@ -236,8 +237,8 @@ def _energy_figure(entries: Sequence[Summary]) -> str:
     return figure(
         plots.energy_by_arm(entries), "energy", f"Energies of the learned part in nats²: {words}",
         "Absolute energies of the learned part of the scores; in brackets the share of that arm's "
-        "own total: a small share may only mean a large total. Standard at β=0 is post-hoc "
-        "subtraction: no retraining." if len(entries) > 1 else
+        "own total: a small share may only mean a large total. Post-hoc subtraction (standard at "
+        "β=0) needs no retraining." if len(entries) > 1 else
         "Absolute energies of the scores; in brackets the share of the total.")
 
 

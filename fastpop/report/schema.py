@@ -80,7 +80,7 @@ class Interval(TypedDict):
 
 
 class Summary(TypedDict):
-    """Rows of one (arm, popularity_weight) aggregated over seeds."""
+    """Rows of one (arm, popularity_weight) aggregated over seeds; of p-values the median."""
 
     arm: str
     popularity_weight: float | None

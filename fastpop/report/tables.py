@@ -15,6 +15,7 @@ from fastpop import checks
 from fastpop.report.schema import NOT_CALIBRATED, Comparison, Summary
 
 WIDTH = 80
+MEANING = "Mean over seeds, ± half of the 95 % interval; p: median over seeds"
 
 # (title, [(key, heading)]); a key that ends in @ takes the smallest k that is there.
 BLOCKS: list[tuple[str, list[tuple[str, str]]]] = [
@@ -84,7 +85,7 @@ def interval_cells(summary: Summary, key: str) -> tuple[str, str]:
     mean = number(entry["mean"] * factor) if entry["mean"] is not None else "-"
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return mean, ""
-    # p-values have no such interval; equal values differ by rounding only.
+    # A p-value's low and high are its range over seeds; equal values differ by rounding only.
     if key.startswith("p_value") or high - low <= 1e-12 * abs(entry["mean"]):
         return mean, ""
     return mean, "±" + number((high - low) / 2 * factor, 2)
@@ -140,7 +141,7 @@ def comparison_text(comparison: Comparison) -> str:
     ]
     summary = comparison["summary"]
     for title, keys, entries in blocks(summary):
-        head = f"{title} (mean over seeds, ± half of the 95 % interval)"
+        head = textwrap.fill(f"{title}. {MEANING}.", WIDTH)
         parts.append(head + "\n" + "\n\n".join(_narrow(keys, entries)))
     parts.append("beta s: the learned part alone; a number: the score served at that weight of\n"
                  "log p.")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from fastpop.kernels.top_items import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastpop.kernels.top_items import reference
 from fastpop.ops.top_items import best_columns, top_items
 
 
