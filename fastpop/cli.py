@@ -112,7 +112,7 @@ class Compare:
     reading: OmitArgPrefixes[LogOptions]
     training: OmitArgPrefixes[TrainConfig]
     out: Path
-    """Folder for report.html, comparison.json, CSV and the table."""
+    """Folder for report.html, comparison.json, rows.csv and table.txt."""
     seeds: int = 5
     """Runs of every arm."""
     arms: tuple[str, ...] = ("standard", "frozen", "permuted", "learned", "disjoint")
@@ -137,7 +137,7 @@ class Compare:
             name=self.name or Path(self.reading.log).name.split(".")[0],
         )
         print(result.table())
-        print(f"\nreport.html, comparison.json, rows.csv and summary.csv are in {self.out}")
+        print(f"\nreport.html, comparison.json, rows.csv and table.txt are in {self.out}")
 
 
 @dataclass(frozen=True)
@@ -196,8 +196,10 @@ class Audit:
                 seed=self.seed, null=self.null)
         print(result.table())
         if self.out is not None:
-            path = report.write_audit_report(self.out, result.to_dict(samples=True))
-            print(f"\n{path} and audit.json are written")
+            whole = result.to_dict(samples=True)
+            report.write_json(self.out / "audit.json", whole)
+            report.write_audit_report(self.out / "report.html", whole)
+            print(f"\nreport.html and audit.json are in {self.out}")
 
 
 def _array(name: str, path: Path | None) -> Any:

@@ -1,5 +1,6 @@
 """The matched intervention: the same training with and without popularity outside the dot product."""
 
+import importlib.util
 import json
 import os
 import time
@@ -65,8 +66,17 @@ class CompareResult:
         return report.comparison_text(self.comparison)
 
     def save(self, out: str | Path) -> Path:
-        """out/comparison.json, rows.csv, summary.csv, table.txt and a self-contained report.html."""
-        return report.write_compare_report(out, self.comparison)
+        """Write out/comparison.json, rows.csv, table.txt and a self-contained report.html.
+
+        Returns the path of report.html. Raises ImportError without matplotlib, OSError where
+        the folder cannot be written.
+        """
+        out = Path(out)
+        report.write_json(out / "comparison.json", self.comparison)
+        report.write_text(out / "rows.csv", report.rows_csv(self.comparison))
+        report.write_text(out / "table.txt", self.table() + "\n")
+        (out / "rows.json").unlink(missing_ok=True)
+        return report.write_compare_report(out / "report.html", self.comparison)
 
 
 def compare(
@@ -305,7 +315,9 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
 
 
 def _new_folder(out: Path) -> Path:
-    """Found out before hours of training, not after."""
+    """An unwritable folder or a missing matplotlib is found out before the training, not after."""
+    if importlib.util.find_spec("matplotlib") is None:
+        checks.missing_package("matplotlib", "report", "compare(out=...)")
     write_text(out / "rows.json", "[]\n")
     return out
 

@@ -147,6 +147,8 @@ def _log_prior_of(prior: Any) -> Tensor | None:
         return None
     if isinstance(prior, PopularityPrior):
         prior = prior.log_prior_V
-    vector = torch.tensor(np.array(prior), dtype=torch.float32)
+    if not isinstance(prior, Tensor):
+        prior = torch.from_numpy(np.array(prior, dtype=np.float32))
+    vector = prior.detach().float().clone()
     checks.shape("prior", vector, ("V",))
     return vector

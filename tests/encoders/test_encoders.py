@@ -1,0 +1,128 @@
+"""The contract every encoder keeps."""
+
+import numpy as np
+import pytest
+import torch
+from helpers_logs import small_log
+
+import fastpop
+from fastpop.data.batches import PAD, SequenceBatches, last_items
+from fastpop.encoders import NAMES, SASRec, make_encoder
+from fastpop.model import Recommender
+from fastpop.nn import Decoder
+
+SEQUENCE = [name for name in NAMES if name != "factor"]
+
+
+def build(name, dim=8, sparse=False, dropout=0.0, users=60, items=40):
+    torch.manual_seed(0)
+    encoder = make_encoder(name, num_users=users, num_items=items, dim=dim, max_length=10,
+                           num_layers=2, num_heads=2, dropout=dropout, sparse=sparse)
+    return encoder, torch.randn(items, dim)
+
+
+@pytest.mark.parametrize("name", SEQUENCE)
+def test_later_items_do_not_reach_earlier_queries(name):
+    encoder, table = build(name)
+    encoder.eval()
+    history = torch.randint(40, (5, 10))
+    before = encoder(torch.zeros(5, dtype=torch.int64), history, table)
+    history[:, -1] = (history[:, -1] + 1) % 40
+    after = encoder(torch.zeros(5, dtype=torch.int64), history, table)
+    assert torch.equal(before[:, :-1], after[:, :-1])
+    assert not torch.equal(before[:, -1], after[:, -1])
+
+
+@pytest.mark.parametrize("name", SEQUENCE)
+def test_padding_changes_nothing(name):
+    encoder, table = build(name)
+    encoder.eval()
+    user = torch.zeros(3, dtype=torch.int64)
+    short = torch.randint(40, (3, 4))
+    long = torch.cat([short, torch.full((3, 6), PAD)], 1)
+    torch.testing.assert_close(encoder.last(user, short, table), encoder.last(user, long, table))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("sparse", [True, False])
+def test_every_parameter_gets_a_gradient_of_the_asked_layout(name, sparse):
+    encoder, table = build(name, sparse=sparse)
+    table.requires_grad_()
+    history = torch.randint(40, (5, 10)) if name != "factor" else None
+    encoder(torch.arange(5), history, table).square().sum().backward()
+    for param in encoder.parameters():
+        assert param.grad is not None
+    for param in encoder.tables():
+        assert param.grad.is_sparse == sparse
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_rows_and_serving_queries_agree(name):
+    """The query that a window trains at its last position is the one that serves that history."""
+    log = small_log()
+    encoder, _ = build(name)
+    decoder = Decoder(np.zeros(40), 8)
+    model = Recommender(encoder, decoder, max_length=10).eval()
+    parts = fastpop.data.split(log)
+    served = model.encode(parts.test)
+    assert served.shape == (parts.test.num_cases, 8)
+    if name == "factor":
+        torch.testing.assert_close(served, encoder.user_embedding[parts.test.user])
+        return
+    history = torch.from_numpy(parts.test.history(0)[-10:].copy())[None]
+    trained = encoder(torch.zeros(1, dtype=torch.int64), history, decoder.item_embedding)[0, -1]
+    torch.testing.assert_close(served[0], trained)
+
+
+def test_bag_is_the_running_mean():
+    encoder, table = build("bag")
+    history = torch.tensor([[3, 5, 3, PAD]])
+    rows = encoder.history_embedding
+    got = encoder(torch.zeros(1, dtype=torch.int64), history, table)[0]
+    torch.testing.assert_close(got[0], rows[3])
+    torch.testing.assert_close(got[1], (rows[3] + rows[5]) / 2)
+    torch.testing.assert_close(got[2], (2 * rows[3] + rows[5]) / 3)
+
+
+def test_windows_cover_every_event_with_a_predecessor_once():
+    log = small_log(events=2000)
+    batches = SequenceBatches(log, 7, 64, 0)
+    targets = []
+    for batch in batches.epoch(0):
+        assert batch.history.shape[1] <= 7
+        real = batch.target != PAD
+        assert np.array_equal(real, batch.history != PAD)
+        user = np.broadcast_to(batch.user[:, None], real.shape)[real]
+        targets += list(zip(user, batch.history[real], batch.target[real]))
+        for row in range(len(batch.user)):
+            held = log.history(int(batch.user[row]))
+            line = np.append(batch.history[row][real[row]], batch.target[row][real[row]][-1])
+            windows = np.lib.stride_tricks.sliding_window_view(held, len(line))
+            assert (windows == line).all(1).any()
+    expected = [(u, a, b) for u in range(log.num_users)
+                for a, b in zip(log.history(u)[:-1], log.history(u)[1:])]
+    assert sorted(targets) == sorted(expected)
+
+
+def test_last_items_are_the_last_ones():
+    offsets, item = np.array([0, 3, 3, 8]), np.arange(8)
+    assert last_items(offsets, item, 2).tolist() == [[1, 2], [PAD, PAD], [6, 7]]
+    assert last_items(offsets, item, 9).tolist() == [
+        [0, 1, 2, PAD, PAD], [PAD] * 5, [3, 4, 5, 6, 7]]
+
+
+def test_cases_that_cannot_be_encoded_are_named():
+    encoder, _ = build("sasrec")
+    model = Recommender(encoder, Decoder(np.zeros(40), 8), max_length=10)
+    empty = fastpop.data.Cases(np.array([0, 1]), np.array([0, 1, 1]), np.array([3]),
+                               np.array([0, 1, 2]), np.array([1, 2]), 40)
+    with pytest.raises(ValueError, match="none in case 1"):
+        model.encode(empty)
+
+
+def test_sasrec_refuses_heads_that_do_not_divide_dim_and_long_histories():
+    with pytest.raises(ValueError, match="num_heads: expected a divisor of dim = 8; got 3"):
+        SASRec(8, num_heads=3)
+    encoder, table = build("sasrec")
+    with pytest.raises(ValueError, match="history: expected at most 10 items"):
+        encoder(torch.zeros(1, dtype=torch.int64), torch.zeros(1, 11, dtype=torch.int64), table)
