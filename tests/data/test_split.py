@@ -218,7 +218,9 @@ def test_random_by_user_is_a_function_of_the_seed():
     counts = np.diff(log.offsets)
     held = np.maximum(np.rint(0.1 * counts), 1)
     test_U = np.bincount(log.user[a.part == 2], minlength=log.num_users)
-    assert (test_U == np.where(counts >= 2, held, 0)).all()
+    valid_U = np.bincount(log.user[a.part == 1], minlength=log.num_users)
+    assert (test_U == np.where(counts >= held + 1, held, 0)).all()
+    assert (valid_U == np.where(counts >= 2 * held + 1, held, 0)).all()
 
 
 def test_random_by_user_takes_every_event_equally_often():
@@ -325,8 +327,8 @@ def test_own_test_as_cases_or_as_a_file(tmp_path):
         assert parts.test.history(0).tolist() == [0, 1]
         assert parts.facts["valid_rule"] == "leave-last-out"
         assert parts.known.num_events == 6
-        assert parts.train.num_events == 4
-        assert parts.valid.num_cases == 2
+        assert as_dict(parts.valid) == {0: ([0, 1], [2]), 1: ([2, 1], [0])}
+        assert parts.train.item.tolist() == [0, 1, 2, 1]
 
 
 def test_own_test_of_another_kind():
