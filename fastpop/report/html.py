@@ -40,8 +40,16 @@ def write_compare_report(path: str | Path, comparison: Comparison) -> Path:
     learned = [e for e in summary if "energy_total" in e["values"] and (
         e["popularity_weight"] is None
         or (e["arm"] == "standard" and e["popularity_weight"] == at_zero))]
-    energy, quality = _summary_tables(summary)
-    parts += ["<h2>How much of the scores is popularity</h2>", *energy, _energy_figure(learned)]
+    alone = [e for e in summary if e["popularity_weight"] is None]
+    served = [e for e in summary if e["popularity_weight"] is not None]
+    energy, quality = _summary_tables(served)
+    parts += ["<h2>How much of the scores is popularity</h2>", _energy_figure(learned)]
+    parts += _summary_tables(alone)[0]
+    if energy:
+        inside = "".join(energy)
+        parts.append("<details><summary>The same for the scores as served, at each β</summary>"
+                     f"{inside}</details>")
+    parts += [f'<p class="soft">{escape(line)}</p>' for line in tables.chance_words(comparison)]
     parts.append(_scatter_figure(comparison.get("scatter", []), arms))
     parts.append(_null_figure(comparison.get("nulls", [])))
     parts += ["<h2>What it does to the recommendations</h2>", _tradeoff_figure(summary, arms)]
@@ -160,8 +168,9 @@ def _arms(comparison: Comparison) -> str:
         return ""
     rows = [[escape(a["name"]), escape(a.get("trained_on", "-")), escape(a.get("served_as", "-"))]
             for a in comparison["arms"]]
-    return "<h2>Arms</h2>" + table("s: the learned part of the score", ["arm", "trained on",
-                                    "served at β"], rows, text=(1, 2))
+    caption = "s: the learned part of the score. In the β column, s means the learned part alone."
+    head = ["arm", "trained on", "served at β"]
+    return "<h2>Arms</h2>" + table(caption, head, rows, text=(1, 2))
 
 
 def _summary_tables(summary: Sequence[Summary]) -> tuple[list[str], list[str]]:
@@ -179,9 +188,6 @@ def _summary_tables(summary: Sequence[Summary]) -> tuple[list[str], list[str]]:
         caption = f"{title}. {tables.MEANING}."
         of_energy = any(key.startswith(("energy", "fraction")) for key, _ in keys)
         out[not of_energy].append(table(caption, ["arm", "β", *(h for _, h in keys)], rows))
-    if out[1]:
-        out[1].append('<p class="soft">β <i>s</i>: the learned part alone. A number: the score '
-                      "served with that weight on log p.</p>")
     return out
 
 

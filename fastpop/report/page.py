@@ -38,9 +38,9 @@ td small{display:block;color:var(--soft)}
 dt{font-weight:600;margin-top:.6rem}
 dd{margin:0 0 0 1.25rem;max-width:48rem}
 code{font:.9em ui-monospace,monospace}
-summary{cursor:pointer}
+summary{cursor:pointer;color:var(--soft);font-size:.9rem}
 @media print{:root{--paper:#fff;--ink:#000;--soft:#444;--line:#bbb;--band:#eee}
-body{max-width:none;padding:0;font-size:10pt}details{display:block}
+body{max-width:none;padding:0;font-size:10pt}details::details-content{content-visibility:visible;display:block}
 h2{break-after:avoid}tr{break-inside:avoid}.wide{overflow:visible}th,td{padding:.2rem .4rem}}
 """
 

@@ -164,6 +164,9 @@ def accuracy_against_popularity(
             ax.errorbar(x, y, **{axis: reach}, fmt="none", ecolor=colour, lw=1, alpha=0.7)
         ends.append((n, x, y, [float(e["popularity_weight"] or 0) for e in points]))
     ax.margins(0.1)
+    # Neither can be negative; intervals over a few seeds may.
+    ax.set_xlim(left=max(ax.get_xlim()[0], 0.0))
+    ax.set_ylim(bottom=max(ax.get_ylim()[0], 0.0))
     span = np.array([np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())])
     for n, x, y, betas in ends:
         # Only the ends are labelled; arms take different corners, since curves share end points.

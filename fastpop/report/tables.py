@@ -145,6 +145,7 @@ def comparison_text(comparison: Comparison) -> str:
         parts.append(head + "\n" + "\n\n".join(_narrow(keys, entries)))
     parts.append("beta s: the learned part alone; a number: the score served at that weight of\n"
                  "log p.")
+    parts += [textwrap.fill(line, WIDTH) for line in chance_words(comparison)]
     rules = {**comparison["rules"]}
     rules.setdefault("calibration", NOT_CALIBRATED)
     parts.append("\n".join(
@@ -152,6 +153,16 @@ def comparison_text(comparison: Comparison) -> str:
         for name, text in rules.items()
     ))
     return "\n\n".join(parts) + "\n"
+
+
+def chance_words(comparison: Comparison) -> list[str]:
+    """The share of energy that a direction unrelated to the scores has, where V is known."""
+    num_items = comparison.get("data", {}).get("num_items", 0)
+    if num_items < 2:
+        return []
+    share = number(100 / (num_items - 1), 3)
+    return [f"Chance level of the share along log p: 1/(V - 1) = {share} % with V = "
+            f"{num_items:,} items."]
 
 
 def rows_csv(comparison: Comparison) -> str:

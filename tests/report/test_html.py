@@ -74,7 +74,8 @@ def test_it_holds_headline_sentences_rules_pictures_and_definitions(compared, ma
     text = " ".join(page.words)
     for wanted in [made["headline"], *made["sentences"], *made["rules"].values(),
                    "calibration not computed", "MovieTweetings 100K", "16,554 users",
-                   "[0.031, 0.067]", "standard, β s"]:
+                   "[0.031, 0.067]", "standard, β s",
+                   "1/(V - 1) = 0.334 % with V = 300 items"]:
         assert wanted in text
     assert len(page.labels) == 6  # energy, scatter, null, trade-off, Lorenz, training
     assert all(len(label) > 20 for label in page.labels)
