@@ -10,6 +10,7 @@ from fastpop.evaluation import mean_interval, paired_over_seeds
 JUDGED = ("nll", "hr@10", "ndcg@10", "recall_head@10", "recall_mid@10", "recall_tail@10",
           "coverage@10", "gini@10", "arp@10")
 POST_HOC = "post-hoc"
+FOLLOWS = 0.2  # slope on log p below which a standard model has hardly learned popularity
 
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -89,12 +90,17 @@ def sentences(
     if "frozen" in arms:
         frozen = mean["frozen", None]
         said.append(
-            f"Training with log p outside the dot product {_change(standard, frozen)} the "
-            f"context-shared popularity energy of the learned scores "
-            f"({_energies(standard, frozen)}; {over}); subtracting log p from the standard model "
-            f"afterwards, without retraining, {_change(standard, post_hoc)} it "
-            f"({_energies(standard, post_hoc)})."
+            f"Training with log p outside the dot product takes the context-shared popularity "
+            f"energy of the learned scores from {standard['energy_shared']:.4g} to "
+            f"{frozen['energy_shared']:.4g} nats squared, {_change(standard, frozen)} ({over}). "
+            f"Subtracting log p from the standard model afterwards, without retraining, takes it "
+            f"to {post_hoc['energy_shared']:.4g}, {_change(standard, post_hoc)}."
         )
+        if abs(standard["mean_slope"]) < FOLLOWS:
+            said.append(
+                f"The standard model hardly follows log p (slope {standard['mean_slope']:.3f}, where "
+                f"1 is expected): it has little to separate, and is perhaps not trained enough."
+            )
         said.append(_post_hoc_words(rows, frozen, post_hoc))
         said.append(
             f"Slope of the learned scores on log p (1: log p is in them once, 0: not at all): "
@@ -139,13 +145,11 @@ def sentences(
 
 def _change(before: dict[str, float], after: dict[str, float]) -> str:
     if before["energy_shared"] == 0:
-        return "leaves without change"
-    reduction = 1 - after["energy_shared"] / before["energy_shared"]
-    return f"{'lowers' if reduction >= 0 else 'RAISES'} by {abs(reduction):.1%}"
-
-
-def _energies(before: dict[str, float], after: dict[str, float]) -> str:
-    return f"{before['energy_shared']:.4g} to {after['energy_shared']:.4g} nats squared"
+        return "from nothing"
+    ratio = after["energy_shared"] / before["energy_shared"]
+    if ratio <= 1:
+        return f"{1 - ratio:.1%} less"
+    return f"{ratio - 1:.1%} MORE" if ratio < 11 else f"{ratio:.3g} times AS MUCH"
 
 
 def _post_hoc_words(rows, frozen: dict[str, float], post_hoc: dict[str, float]) -> str:

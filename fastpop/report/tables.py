@@ -46,6 +46,26 @@ BLOCKS: list[tuple[str, list[tuple[str, str]]]] = [
         ("novelty@", "novelty"),
     ]),
 ]
+# What a terminal shows: (title, learned part or served scores, columns). The rest is in the page.
+TEXT_BLOCKS: list[tuple[str, bool, list[tuple[str, str]]]] = [
+    ("The learned part of the scores: energy, nats²", True, [
+        ("energy_total", "total"), ("energy_direction", "along log p"),
+        ("energy_shared", "shared"), ("energy_shared_b", "shared, B"),
+    ]),
+    ("The learned part of the scores: how much is popularity", True, [
+        ("fraction_direction", "along p %"), ("fraction_shared", "shared %"),
+        ("mean_slope", "slope"), ("amplitude_ratio", "amplitude"),
+        ("p_value_shared", "p shuffled"), ("p_value_sign_shared", "p signs"),
+    ]),
+    ("The served scores: popularity and accuracy", False, [
+        ("energy_shared", "shared"), ("fraction_shared", "shared %"), ("nll", "NLL"),
+        ("hr@", "HR"), ("ndcg@", "NDCG"),
+    ]),
+    ("The served scores: who and what is reached", False, [
+        ("recall_head@", "head rec."), ("recall_mid@", "mid rec."), ("recall_tail@", "tail rec."),
+        ("coverage@", "coverage"), ("gini@", "Gini"),
+    ]),
+]
 _PERCENT = ("fraction_direction", "fraction_shared", "fraction_shared_b")
 
 
@@ -95,9 +115,26 @@ def blocks(
     summary: Sequence[Summary],
 ) -> list[tuple[str, list[tuple[str, str]], list[Summary]]]:
     """(title, [(key with its k, heading)], entries that have one) of each block with numbers."""
+    return _filled(summary, BLOCKS)
+
+
+def text_blocks(
+    summary: Sequence[Summary],
+) -> list[tuple[str, list[tuple[str, str]], list[Summary]]]:
+    """The blocks of a terminal: the learned part and the served scores apart."""
+    out = []
+    for title, learned, columns in TEXT_BLOCKS:
+        entries = [e for e in summary if (e["popularity_weight"] is None) == learned]
+        out += _filled(entries, [(title, columns)])
+    return out
+
+
+def _filled(
+    summary: Sequence[Summary], layout: list[tuple[str, list[tuple[str, str]]]]
+) -> list[tuple[str, list[tuple[str, str]], list[Summary]]]:
     have = {name: None for entry in summary for name in entry["values"]}
     out = []
-    for title, columns in BLOCKS:
+    for title, columns in layout:
         keys = []
         for key, heading in columns:
             full = resolve(key, have)
@@ -133,18 +170,18 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int =
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """All blocks of a comparison, the sentences above and the rules below."""
+    """The blocks that a terminal shows, the sentences above and the rules below."""
     parts = [comparison["title"], textwrap.fill(comparison["headline"], WIDTH)]
     parts += [
         textwrap.fill(sentence, WIDTH, initial_indent="* ", subsequent_indent="  ")
         for sentence in comparison["sentences"]
     ]
     summary = comparison["summary"]
-    for title, keys, entries in blocks(summary):
+    for title, keys, entries in text_blocks(summary):
         head = textwrap.fill(f"{title}. {MEANING}.", WIDTH)
         parts.append(head + "\n" + "\n\n".join(_narrow(keys, entries)))
     parts.append("beta s: the learned part alone; a number: the score served at that weight of\n"
-                 "log p.")
+                 "log p (standard at 0 is post-hoc subtraction). B: along log p of the other half.")
     parts += [textwrap.fill(line, WIDTH) for line in chance_words(comparison)]
     rules = {**comparison["rules"]}
     rules.setdefault("calibration", NOT_CALIBRATED)

@@ -21,7 +21,7 @@ from threading import local
 import numba
 import numpy as np
 
-from .reference import GAMMA, arrange, stream_key
+from fastpop.kernels.permutation.reference import GAMMA, arrange, stream_key
 
 MOVED_ROWS = 48  # expected rows a block adds per permutation: enough work, and still in L1
 BYTES = 1 << 26

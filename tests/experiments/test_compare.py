@@ -127,8 +127,9 @@ def test_the_words_follow_the_numbers():
     assert "Separation leaves less" in words([0.5, 0.51, 0.52], [1, 1.1, 1.2])
     assert "cannot be told apart" in words([0.1, 3.0, 0.2], [1, 1.6, 1])
     raised = words([20, 21, 22], [1, 1, 1])
-    assert "RAISES by 90.9%" in raised
+    assert "90.9% MORE" in raised
     assert "item norms that go with popularity" in raised
+    assert "20 times AS MUCH" in words([220, 220, 220], [1, 1, 1])
     assert "25% of the items have no event" in raised
 
 

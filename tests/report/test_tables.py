@@ -21,7 +21,7 @@ def test_text_fits_80_columns_and_says_the_rules(arm):
     assert max(map(len, text.splitlines())) <= 80
     assert "calibration: calibration not computed" in text
     assert "sampler: popularity^0.75" in text
-    for heading in ("along log p", "NDCG@10", "tail recall@10", "coverage@10"):
+    for heading in ("along log p", "NDCG@10", "tail rec.@10", "coverage@10"):
         assert heading in text
     assert made["headline"].split(";")[0][:60] in text
 
