@@ -90,6 +90,7 @@ def audit_many(
         checks.one_of("pairs", name, names)
     label_V, _ = popularity_direction(log_prior_V)
 
+    stratum_V = None if strata is None else np.asarray(strata)
     energy, direction, shared, drawn = {}, {}, {}, {}
     for name, moments in models.items():
         item_VR = moments.rows()
@@ -104,7 +105,7 @@ def audit_many(
                 null_mean=mean, null_variance=variance, kind=null,
             )
             for kind, form, null_P in zip(("direction", "shared"), forms, drawn[name])
-            for mean, variance in [null_moments(label_V, form, kind=null)]
+            for mean, variance in [null_moments(label_V, form, None, null, stratum_V)]
         )
 
     paired = {}
@@ -115,7 +116,7 @@ def audit_many(
             (("direction", Form.direction), ("shared", Form.shared))
         ):
             one, two = form(models[first], rows[0]), form(models[second], rows[1])
-            mean, variance = null_moments(label_V, one, two, kind=null)
+            mean, variance = null_moments(label_V, one, two, null, stratum_V)
             a, b = getattr(energy[first], kind), getattr(energy[second], kind)
             a_P, b_P = drawn[first][n], drawn[second][n]
             size = a + b + float(np.mean(a_P) + np.mean(b_P)) if len(a_P) else None

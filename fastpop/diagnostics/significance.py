@@ -12,6 +12,7 @@ from math import exp, lgamma, log, log1p
 
 import numpy as np
 
+from fastpop import checks
 from fastpop.diagnostics.moments import ScoreMoments
 
 # T and T_pi are computed on two routes that differ by rounding (1e-13 of the scale or less), so
@@ -26,7 +27,8 @@ class PermutationTest:
 
     p_value, p_value_interval: None without permutations. The interval (Clopper-Pearson, 95 %) is
     the Monte-Carlo uncertainty of p: where the p-value of all permutations lies.
-    null_mean, null_variance: exact, None where no formula is known. null_P: the T_pi drawn.
+    null_mean, null_variance: exact; the variance is None for the stratified null, which has no
+    formula here. null_P: the T_pi drawn.
     kind: "label", "stratified" or "sign".
     """
 
@@ -169,16 +171,21 @@ class Form:
         return (proj_PR @ self.mean_R) ** 2 + ((proj_PR @ self.cov_RR) * proj_PR).sum(axis=1)
 
 
-def null_moments(label_V: np.ndarray, plus: Form, minus: Form | None = None, kind: str = "label"
-                 ) -> tuple[float | None, float | None]:
-    """Exact mean and variance of plus(y) - minus(y) under the label or the sign null.
+def null_moments(
+    label_V: np.ndarray, plus: Form, minus: Form | None = None, kind: str = "label",
+    stratum_V: np.ndarray | None = None,
+) -> tuple[float, float | None]:
+    """Exact mean and variance of plus(y) - minus(y) under a null.
 
-    label_V must sum to 0 with squares summing to 1 for the label null. For "stratified" no
-    formula for a quadratic form is at hand: (None, None).
+    label_V must sum to 0 with squares summing to 1 for the label null. kind "stratified" needs
+    stratum_V; its variance has no formula here: None.
     Cost: O(V R²).
     """
     if kind == "stratified":
-        return None, None
+        if stratum_V is None:
+            raise checks.wrong("stratum_V", "integers [V] with kind='stratified'", stratum_V)
+        mean = stratified_mean(label_V, plus, stratum_V)
+        return mean - (stratified_mean(label_V, minus, stratum_V) if minus else 0.0), None
     # The sign null is that of Z weighted by y: y_i e_i z_i = e_i (y_i z_i).
     def rows(form: Form) -> np.ndarray:
         return form.item_VR if kind == "label" else label_V[:, None] * form.item_VR
@@ -203,6 +210,25 @@ def null_moments(label_V: np.ndarray, plus: Form, minus: Form | None = None, kin
     if kind == "sign":
         return trace, max(0.0, 2 * (square - diagonal))
     return quadratic_null(label_V, trace, square, diagonal)
+
+
+def stratified_mean(label_V: np.ndarray, form: Form, stratum_V: np.ndarray) -> float:
+    """Mean of a form over all permutations within strata, from those of the projections Z'y:
+
+    E[Z'y] = sum_k (sum of z)_k mean(y)_k;  Cov = sum_k SS_y,k (scatter of z)_k / (n_k - 1).
+    """
+    mean_R = np.zeros(form.item_VR.shape[1])
+    cov_RR = np.zeros((len(mean_R), len(mean_R)))
+    order_V = np.argsort(stratum_V, kind="stable")
+    starts = np.unique(stratum_V[order_V], return_index=True)[1]
+    for place in np.split(order_V, starts[1:]):
+        item_nR, label_n = form.item_VR[place], label_V[place]
+        mean_R += item_nR.sum(axis=0) * label_n.mean()
+        if len(place) > 1:
+            spread_nR = item_nR - item_nR.mean(axis=0)
+            square = float(np.sum((label_n - label_n.mean()) ** 2))
+            cov_RR += spread_nR.T @ spread_nR * (square / (len(place) - 1))
+    return float(np.sum(form.matrix * (cov_RR + np.outer(mean_R, mean_R))))
 
 
 def quadratic_null(

@@ -78,10 +78,9 @@ def _number(value: float | None) -> str:
 
 
 def _null_line(name: str, test: PermutationTest) -> str:
-    if test.null_mean is None or test.null_variance is None:
-        exact = "exact null moments not known"
-    else:
-        exact = f"exact null {test.null_mean:.4g} +- {test.null_variance**0.5:.3g}"
+    exact = f"exact null mean {_number(test.null_mean)}"
+    if test.null_variance is not None:
+        exact += f" +- {test.null_variance**0.5:.3g}"
     line = f"    {name:<10} {exact}"
     if test.p_value_interval is not None:
         low, high = test.p_value_interval

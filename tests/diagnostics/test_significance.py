@@ -68,6 +68,25 @@ def test_sign_null_moments_are_those_of_all_signs(num_items):
         assert variance == pytest.approx(value.var(), rel=1e-10)
 
 
+def test_stratified_null_mean_is_that_of_all_permutations_within_strata():
+    y, _ = popularity_direction(log_prior(7))
+    strata = np.array([2, 0, 2, 0, 2, 5, 0])
+    every = []
+    for first in permutations(np.flatnonzero(strata == 0)):
+        for second in permutations(np.flatnonzero(strata == 2)):
+            moved = y.copy()
+            moved[strata == 0], moved[strata == 2] = y[list(first)], y[list(second)]
+            every.append(moved)
+    every = np.array(every)
+    one, two = Form.direction(model(7, 1)), Form.shared(model(7, 2))
+    value = one.at(every @ one.item_VR) - two.at(every @ two.item_VR)
+    mean, variance = null_moments(y, one, two, "stratified", strata)
+    assert mean == pytest.approx(value.mean(), rel=1e-11)
+    assert variance is None
+    with pytest.raises(ValueError, match="stratum_V: expected integers"):
+        null_moments(y, one, two, "stratified")
+
+
 def test_shared_null_mean_is_the_squared_norm_over_v_minus_1():
     m = model(50)
     y, _ = popularity_direction(log_prior(50))
