@@ -72,7 +72,7 @@ def _column(value: str | None) -> str | int | None:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model on a log, judge it on held-out events, print its popularity audit."""
+    """Train a model, judge it on held-out events, print its popularity audit."""
 
     reading: OmitArgPrefixes[LogOptions]
     training: OmitArgPrefixes[TrainConfig]
@@ -107,7 +107,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Compare:
-    """Train with and without log p outside the dot product, all controls beside; write a report."""
+    """Train with and without log p outside the dot product, and write a report."""
 
     reading: OmitArgPrefixes[LogOptions]
     training: OmitArgPrefixes[TrainConfig]
@@ -142,7 +142,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Audit:
-    """How much of a model's score is popularity: a trained run, or two arrays and the counts."""
+    """How much of a score is popularity: of a run, or of two arrays and counts."""
 
     run_folder: Annotated[Positional[Path | None], tyro.conf.arg(metavar="[RUN]")] = None
     """The --out of `fastpop train`."""
@@ -294,7 +294,7 @@ class Doctor:
 
 @dataclass(frozen=True)
 class Demo:
-    """Compare training with and without log p outside the dot product on a bundled real log."""
+    """Run the comparison on a real log that comes with the package."""
 
     out: Path = Path("demo")
     """Folder for report.html and the numbers."""
@@ -314,15 +314,15 @@ def _parse(argv: Sequence[str]) -> Any:
     union: Any = None
     for verb, kind in verbs.items():
         if verb in ("train", "compare") and defaults is not None:
-            default: Any = kind(reading=tyro.MISSING, training=defaults, out=tyro.MISSING)
+            default: Any = kind(reading=LogOptions(log=tyro.MISSING), training=defaults,
+                                out=tyro.MISSING)
             made: Any = Annotated[kind, tyro.conf.subcommand(verb, default=default)]
         else:
             made = Annotated[kind, tyro.conf.subcommand(verb)]
         union = made if union is None else union | made
     return tyro.cli(
         union, args=argv, prog="fastpop",
-        description="Train dot-product recommenders with popularity outside the dot product, and "
-                    "measure how much of a score is popularity.",
+        description="Recommenders with popularity outside the dot product, and its audit.",
     )
 
 

@@ -1,0 +1,139 @@
+"""The command line as a user runs it: a real process, 80 columns, real files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+QUICK = ["--epochs", "2", "--dim", "8", "--num-negatives", "32", "--permutations", "50"]
+
+
+def run(*words, code=0, cwd=None):
+    environment = os.environ | {"COLUMNS": "80", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([str(Path(sys.executable).parent / "fastpop"), *map(str, words)],
+                          capture_output=True, text=True, env=environment, cwd=cwd, timeout=300)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "log.csv"
+    rng = np.random.default_rng(0)
+    lines = ["who,what,when"]
+    for n in range(1500):
+        lines.append(f"u{rng.integers(40)},{min(int(rng.zipf(1.5)), 50)},{1_500_000_000 + n}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(log):
+    out = log.parent / "run"
+    done = run("train", log, "--user", "who", "--item", "what", "--time", "when", "--out", out,
+               *QUICK)
+    return out, done.stdout
+
+
+def test_train_prints_metrics_and_the_audit_and_fills_a_folder(trained):
+    out, text = trained
+    assert "1,500 events, 40 users" in text
+    assert "ndcg" in text
+    assert "Popularity audit" in text
+    assert {"config.json", "log", "metrics.json", "model", "train.csv", "audit.json"} <= {
+        path.name for path in out.iterdir()}
+    assert json.loads((out / "audit.json").read_text())["energy_total"] > 0
+
+
+@pytest.mark.parametrize("words", [
+    ["--help"], ["train", "--help"], ["compare", "--help"], ["audit", "--help"],
+    ["recommend", "--help"], ["evaluate", "--help"], ["doctor"], ["demo", "--help"],
+])
+def test_help_and_doctor_fit_eighty_columns(words):
+    text = run(*words).stdout
+    assert text.strip()
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_recommend(trained, tmp_path):
+    out, _ = trained
+    text = run("recommend", out, "--users", "u1", "u2", "--k", 3, "--popularity-weight", 0.5,
+               "--out", tmp_path / "top.csv").stdout
+    assert "popularity weight 0.5" in text
+    lines = (tmp_path / "top.csv").read_text().splitlines()
+    assert lines[0] == "user,rank,item,score"
+    assert len(lines) == 7
+
+
+def test_evaluate_at_several_knobs(trained):
+    text = run("evaluate", trained[0], "--popularity-weight", 0, 1).stdout
+    assert "popularity weight 0\n" in text
+    assert "popularity weight 1\n" in text
+
+
+def test_audit_of_a_run_and_of_arrays(trained, tmp_path):
+    text = run("audit", trained[0], "--permutations", 20, "--out", tmp_path / "a").stdout
+    assert "Popularity audit" in text
+    assert (tmp_path / "a" / "report.html").stat().st_size > 5_000
+    rng = np.random.default_rng(0)
+    for name, array in (("q", rng.normal(size=(30, 4))), ("e", rng.normal(size=(20, 4))),
+                        ("c", np.arange(1.0, 21))):
+        np.save(tmp_path / f"{name}.npy", array)
+    text = run("audit", "--query", tmp_path / "q.npy", "--items", tmp_path / "e.npy", "--counts",
+               tmp_path / "c.npy", "--permutations", 20).stdout
+    assert "30 contexts, 20 items, dim 4" in text
+
+
+def test_compare_writes_a_report(log, tmp_path):
+    text = run("compare", log, "--user", "who", "--item", "what", "--time", "when", "--seeds", 1,
+               "--arms", "standard", "frozen", "--out", tmp_path / "r", *QUICK).stdout
+    assert "without retraining" in " ".join(text.split())
+    assert (tmp_path / "r" / "report.html").exists()
+
+
+def test_options_come_from_toml_and_the_command_line_wins(log, tmp_path):
+    (tmp_path / "c.toml").write_text('[train]\nencoder = "bag"\ndim = 4\nepochs = 1\n')
+    run("train", log, "--user", "who", "--item", "what", "--time", "when", "--out",
+        tmp_path / "run", "--config", tmp_path / "c.toml", "--dim", 6, "--permutations", 10)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["encoder"], config["dim"], config["epochs"]) == ("bag", 6, 1)
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["train", "missing.csv", "--user", "a", "--item", "b", "--out", "x"], "missing.csv"),
+    (["train", "{log}", "--user", "nobody", "--item", "what", "--out", "x"], "nobody"),
+    (["train", "{log}", "--preset", "nope", "--out", "x"], "preset: expected one of"),
+    (["recommend", "nowhere", "--users", "1"], "folder: expected the out= folder"),
+    (["audit"], "RUN: expected a run folder, or --query, --items and --counts"),
+    (["audit", "--query", "{log}", "--items", "{log}", "--counts", "{log}"], "query: expected a .npy"),
+    (["recommend", "{run}", "--users", "nobody"], "nobody"),
+    (["evaluate", "{run}", "--part", "x"], "part: expected one of"),
+])
+def test_bad_input_is_one_line_and_exit_code_two(log, trained, tmp_path, words, message):
+    words = [word.format(log=log, run=trained[0]) for word in words]
+    done = run(*words, code=2, cwd=tmp_path)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("fastpop: ")
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(log, tmp_path):
+    command = [str(Path(sys.executable).parent / "fastpop"), "train", str(log), "--user", "who",
+               "--item", "what", "--time", "when", "--out", str(tmp_path / "run"),
+               "--epochs", "100000", "--dim", "8", "--num-negatives", "32"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list((tmp_path / "run").glob("checkpoint-*")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "add --resume to go on" in errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "run").glob("checkpoint-*"))
