@@ -23,7 +23,8 @@ class LogOptions:
     """Where the events are and how to read them."""
 
     log: Positional[str]
-    """A csv, tsv, .dat, parquet, sequence or session file, plain or gzip; or a quoted glob."""
+    """A csv, tsv, .dat, parquet, sequence or session file, plain or gzip; or a quoted glob; or the
+    word bundled: MovieTweetings 100K, which comes with the package."""
     preset: str | None = None
     """A known layout; see `fastpop doctor`."""
     user: str | None = None
@@ -56,6 +57,8 @@ class LogOptions:
     def read(self) -> Any:
         import fastpop
 
+        if self.log == "bundled":
+            return fastpop.data.bundled_log()
         columns = {role: _column(getattr(self, role)) for role in
                    ("user", "item", "time", "weight", "behavior", "rating")}
         return fastpop.read_log(
@@ -134,10 +137,14 @@ class Compare:
         result = fastpop.compare(
             log, test=self.test, encoder=self.training.encoder, seeds=self.seeds, arms=self.arms,
             permutations=self.permutations, config=self.training, out=self.out,
-            name=self.name or Path(self.reading.log).name.split(".")[0],
+            name=self.name or _name_of(self.reading.log),
         )
         print(result.table())
         print(f"\nreport.html, comparison.json, rows.csv and table.txt are in {self.out}")
+
+
+def _name_of(log: str) -> str:
+    return "MovieTweetings 100K" if log == "bundled" else Path(log).name.split(".")[0]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,6 @@ class Decoder(nn.Module):
     def __init__(
         self, log_prior: np.ndarray | Tensor, dim: int, *, prior: PriorArm = "none",
         prior_weight: float = 1.0, temperature: float = 1.0, learn_temperature: bool = False,
-        init_std: float = 0.02,
     ):
         super().__init__()
         checks.one_of("prior", prior, ARMS)
@@ -48,7 +47,7 @@ class Decoder(nn.Module):
         log_prior_V = torch.tensor(np.array(log_prior), dtype=torch.float32)
         checks.shape("log_prior", log_prior_V, ("V",))
         num_items = log_prior_V.shape[0]
-        self.item_embedding = nn.Parameter(nn.init.normal_(Tensor(num_items, dim), std=init_std))
+        self.item_embedding = nn.Parameter(nn.init.normal_(Tensor(num_items, dim), std=0.02))
         self.register_buffer("log_prior_V", log_prior_V)
         self.item_bias = nn.Parameter(torch.zeros(num_items)) if prior == "learned" else None
         log_scale = -torch.log(torch.tensor(float(temperature)))

@@ -18,7 +18,7 @@ def make_encoder(
     """The encoder of that name; arguments that it has no use for are left aside."""
     checks.one_of("encoder", name, NAMES)
     if name == "factor":
-        return Factor(num_users, dim, sparse=sparse)
+        return Factor(num_users, dim, dropout=dropout, sparse=sparse)
     if name == "bag":
         return Bag(num_items, dim, dropout=dropout, sparse=sparse)
     return SASRec(dim, max_length=max_length, num_layers=num_layers, num_heads=num_heads,

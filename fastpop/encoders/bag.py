@@ -8,17 +8,20 @@ from fastpop.encoders.base import Encoder
 
 
 class Bag(Encoder):
-    """query[l] = mean of history_embedding[items 0..l]: FISM (Kabbur et al. 2013) without order.
+    """query[l] = base + mean of history_embedding[items 0..l]: FISM (Kabbur et al. 2013), causal.
+
+    `base` is what all histories share, as in `Factor`; dropout acts on the mean.
 
     Args:
-        num_items: V. dim: D. dropout: on the mean. sparse: the table's gradient is sparse.
+        num_items: V. dim: D. dropout: probability. sparse: the table's gradient is sparse.
     """
 
     reads = "sequences"
 
     def __init__(self, num_items: int, dim: int, *, dropout: float = 0.0, sparse: bool = False):
         super().__init__()
-        self.history_embedding = nn.Parameter(nn.init.normal_(Tensor(num_items, dim), std=0.1))
+        self.base = nn.Parameter(nn.init.normal_(Tensor(dim), std=dim**-0.5))
+        self.history_embedding = nn.Parameter(nn.init.normal_(Tensor(num_items, dim), std=0.02))
         self.dropout = nn.Dropout(dropout)
         self.sparse = sparse
 
@@ -28,7 +31,7 @@ class Bag(Encoder):
         row_BLD = F.embedding(history_BL.clamp(min=0), self.history_embedding, sparse=self.sparse)
         total_BLD = (row_BLD * real_BL1).cumsum(1)
         count_L1 = torch.arange(1, history_BL.shape[1] + 1, device=history_BL.device)[:, None]
-        return self.dropout(total_BLD / count_L1)
+        return self.base + self.dropout(total_BLD / count_L1)
 
     def tables(self) -> list[nn.Parameter]:
         return [self.history_embedding]

@@ -13,11 +13,6 @@ from fastpop.objectives import FullSoftmaxLoss, SampledSoftmaxLoss
 from fastpop.popularity import proposal_from_name, uniform
 from fastpop.training.config import TrainConfig
 
-# Factor and bag models read raw dot products, so their tables start wide enough to tell items
-# apart; a transformer normalises its output and starts the usual 0.02.
-INIT_STD = {"factor": 0.1, "bag": 0.1, "sasrec": 0.02}
-
-
 def build_model(config: TrainConfig, log: Interactions, log_prior_V: np.ndarray) -> Recommender:
     """A freshly initialised model: a function of config.seed, the arm changes no initial value."""
     with torch.random.fork_rng(devices=[]):
@@ -25,7 +20,6 @@ def build_model(config: TrainConfig, log: Interactions, log_prior_V: np.ndarray)
         decoder = Decoder(
             log_prior_V, config.dim, prior=config.prior, prior_weight=config.prior_weight,
             temperature=config.temperature, learn_temperature=config.learn_temperature,
-            init_std=INIT_STD[config.encoder],
         )
         encoder = make_encoder(
             config.encoder, num_users=log.num_users, num_items=log.num_items, dim=config.dim,
