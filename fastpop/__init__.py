@@ -29,12 +29,16 @@ _MODULES = (
 __all__ = [*_FUNCTIONS, *_MODULES]
 
 if TYPE_CHECKING:
-    from fastpop.data import Columns, Interactions, read_log
-    from fastpop.diagnostics import audit
-    from fastpop.experiments import compare
-    from fastpop.popularity import Draw
-    from fastpop.registry import available
-    from fastpop.training import TrainConfig, load, train
+    from fastpop.data import Columns as Columns
+    from fastpop.data import Interactions as Interactions
+    from fastpop.data import read_log as read_log
+    from fastpop.diagnostics import audit as audit
+    from fastpop.experiments import compare as compare  # type: ignore[no-redef]
+    from fastpop.popularity import Draw as Draw
+    from fastpop.registry import available as available
+    from fastpop.training import TrainConfig as TrainConfig
+    from fastpop.training import load as load
+    from fastpop.training import train as train
 
 
 def __getattr__(name: str) -> Any:

@@ -54,7 +54,7 @@ def number(
         bounds.append(f">= {least:g}")
     if most is not None:
         bounds.append(f"<= {most:g}")
-    ok = isinstance(value, int) or bool(np.isfinite(value))
+    ok: Any = isinstance(value, int) or bool(np.isfinite(value))
     ok = ok and (above is None or value > above) and (least is None or value >= least)
     ok = ok and (most is None or value <= most)
     if not ok:

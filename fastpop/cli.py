@@ -59,7 +59,7 @@ class LogOptions:
 
         if self.log == "bundled":
             return fastpop.data.bundled_log()
-        columns = {role: _column(getattr(self, role)) for role in
+        columns: dict[str, Any] = {role: _column(getattr(self, role)) for role in
                    ("user", "item", "time", "weight", "behavior", "rating")}
         return fastpop.read_log(
             self.log, preset=self.preset, **columns, separator=self.separator,
@@ -130,11 +130,11 @@ class Compare:
     """A TOML file of options; options given here win."""
 
     def run(self) -> None:
-        import fastpop
+        from fastpop.experiments import compare
 
         log = self.reading.read()
         print(log)
-        result = fastpop.compare(
+        result = compare(
             log, test=self.test, encoder=self.training.encoder, seeds=self.seeds, arms=self.arms,
             permutations=self.permutations, config=self.training, out=self.out,
             name=self.name or _name_of(self.reading.log),

@@ -1,7 +1,7 @@
 """Optimisers for embedding tables: one adaptive number a row, untouched rows left alone.
 
-Tables are [V, D], or [V] for one number an item. They take sparse gradients (`sparse_grad=True`, `nn.Embedding(sparse=True)`) and dense ones, where
-every row counts as touched.
+Tables are [V, D], or [V] for one number an item. The optimisers take sparse gradients
+(`sparse_grad=True`, `nn.Embedding(sparse=True)`) and dense ones, where every row counts as touched.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ class _RowOptimizer(torch.optim.Optimizer):
                     raise checks.wrong("params", "tables of shape [V, D] or [V]", param)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         loss = None
         if closure is not None:
             with torch.enable_grad():

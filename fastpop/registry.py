@@ -12,25 +12,25 @@ def available(kind: str) -> tuple[str, ...]:
     """
     checks.one_of("kind", kind, KINDS)
     if kind == "encoders":
-        from fastpop.encoders import NAMES
+        from fastpop import encoders
 
-        return NAMES
+        return encoders.NAMES
     if kind == "losses":
-        from fastpop.objectives import NAMES
+        from fastpop import objectives
 
-        return NAMES
+        return objectives.NAMES
     if kind == "priors":
-        from fastpop.decoder import ARMS
+        from fastpop import decoder
 
-        return ARMS
+        return decoder.ARMS
     if kind == "proposals":
-        from fastpop.popularity import PROPOSALS
+        from fastpop import popularity
 
-        return PROPOSALS
+        return popularity.PROPOSALS
     if kind == "presets":
-        from fastpop.data import PRESETS
+        from fastpop import data
 
-        return tuple(PRESETS)
-    from fastpop.experiments import NAMES
+        return tuple(data.PRESETS)
+    from fastpop import experiments
 
-    return NAMES
+    return experiments.NAMES

@@ -18,7 +18,7 @@ MISSING_USER, MISSING_ITEM, BAD_USER, BAD_ITEM, BAD_TIME, BAD_WEIGHT, BAD_BEHAVI
 )
 
 
-class IdsAreText(Exception):  # noqa: N818  (a turn in the road, not an error)
+class IdsAreText(Exception):  # a turn in the road, not an error
     """A column that looked like whole numbers has something else: stage again, as text."""
 
     def __init__(self, roles: list[str]) -> None:

@@ -111,10 +111,11 @@ def evaluate_at(
 ) -> dict[float, evaluation.Evaluation]:
     """Exact full ranking at each popularity weight; queries are encoded once."""
     query_CD = model.encode(cases)
-    return {
-        weight: evaluation.evaluate(
-            lambda rows, weight=weight: model.score(query_CD[rows], weight), cases,
-            counts=counts_V, ks=(10,), mask_seen=config.mask_seen, device=str(model.device),
+
+    def at(weight: float) -> evaluation.Evaluation:
+        return evaluation.evaluate(
+            lambda rows: model.score(query_CD[rows], weight), cases, counts=counts_V, ks=(10,),
+            mask_seen=config.mask_seen, device=str(model.device),
         )
-        for weight in weights
-    }
+
+    return {weight: at(weight) for weight in weights}

@@ -34,7 +34,7 @@ class CompareResult:
     it says, in words. rows, summary: its numbers, per run and over seeds.
     """
 
-    comparison: dict[str, Any]
+    comparison: report.schema.Comparison
 
     @property
     def headline(self) -> str:
@@ -45,11 +45,11 @@ class CompareResult:
         return self.comparison["sentences"]
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[report.schema.Row]:
         return self.comparison["rows"]
 
     @property
-    def summary(self) -> list[dict[str, Any]]:
+    def summary(self) -> list[report.schema.Summary]:
         return self.comparison["summary"]
 
     def value(self, arm: str, metric: str, popularity_weight: float | None = None) -> float:
@@ -166,7 +166,7 @@ def compare(
     differences = findings.paired_differences(rows, arms, weights)
     said = findings.sentences(rows, summary, differences, pairs, arms, priors, len(seeds))
     rules = _rules(config, permutations, weights, parts, rows)
-    comparison = {
+    comparison: report.schema.Comparison = {
         "title": f"Popularity separation, {encoder}" + (f", {name}" if name else ""),
         "headline": said[0],
         "sentences": said[1:],
@@ -186,7 +186,7 @@ def compare(
             "note": f"trained on {half_a.num_events:,} events (half A of the training part); "
                     f"{left_out:,} test cases left out because the encoder cannot read them",
         },
-        **extras,
+        **extras,  # type: ignore[typeddict-item]
         "made_by": {"version": fastpop.__version__, "seeds": list(seeds),
                     "seconds": round(time.perf_counter() - started, 1),
                     "cpu_count": os.cpu_count(), "config": config.to_dict()},
@@ -204,6 +204,7 @@ def measure(
     """Rows of one seed: energies of s and of each served score along both directions, with the
     plain and the sign-flip null, on one stream of permutations each."""
     seed = next(iter(runs.values())).seed
+    models: dict[tuple[str, float | None], diagnostics.ScoreMoments]
     models = {(arm, None): run.moments for arm, run in runs.items()}
     models[POST_HOC, None] = runs["standard"].served(0.0)
     for arm, run in runs.items():
@@ -267,7 +268,7 @@ def pictures(
         order = np.argsort(log_prior_V, kind="stable")
         shown = order[np.linspace(0, len(order) - 1, SCATTER_POINTS).astype(int)]
     scatter, nulls, lorenz = [], [], []
-    for arm in [name for name in ("standard", "frozen") if name in runs]:
+    for arm in runs:
         mean_V = runs[arm].moments.mean_score()
         slope = tests["label"].energy[_key(arm, None)].slope_mean
         scatter.append({

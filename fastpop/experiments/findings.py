@@ -50,8 +50,10 @@ def paired_differences(
     At knob 0 standard is post-hoc subtraction, at knob 1 the model as trained.
     """
     others = [arm for arm in arms if arm != "standard"]
-    wanted = [(arm, None, metric) for arm in (*others, POST_HOC)
-              for metric in ("energy_shared", "energy_direction", "energy_total")]
+    wanted: list[tuple[str, float | None, str]] = [
+        (arm, None, metric) for arm in (*others, POST_HOC)
+              for metric in ("energy_shared", "energy_direction", "energy_total")
+    ]
     wanted += [(arm, weight, metric) for arm in others for weight in weights for metric in JUDGED]
     found = []
     for arm, weight, metric in wanted:

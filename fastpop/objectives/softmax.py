@@ -75,7 +75,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
     """
 
     num_steps: Tensor
-    log_in_batch_V: Tensor | None
+    log_proposal_V: Tensor
 
     def __init__(
         self, prior: PopularityPrior | Tensor | np.ndarray | None, proposal: Proposal | InBatch, *,

@@ -88,7 +88,7 @@ def sampled_softmax(
     num_rows, num_items = query.shape[0], items.shape[0]
     checks.one_of("logq", logq, ("standard", "corrected", "none"))
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
-    hits = _hits(hits, logq)
+    drop_hits = _drops_hits(hits, logq)
     pos_id = _door.check_pos_id(pos_id, query, num_items, ignore_index)
     if isinstance(neg_id, Draw):
         if group_size is not None:
@@ -122,7 +122,7 @@ def sampled_softmax(
         group_size *= pos_id.shape[1]
     inputs = Inputs(
         rows, items, safe_id_R, neg_id_GK, log_prior, prior_weight, log_proposal, scale,
-        max(group_size, 1), logq, hits == "drop", exclude_own_slot,
+        max(group_size, 1), logq, drop_hits, exclude_own_slot,
     )
     module = _dispatch.choose("sampled_softmax", impl, query.device.type, inputs)
     lse, pos_logit = _SampledSoftmax.apply(
@@ -131,14 +131,14 @@ def sampled_softmax(
     return _door.finish(_door.loss_of(lse, pos_logit), counts, row_weight, reduction)
 
 
-def _hits(hits: str | None, logq: str) -> str:
+def _drops_hits(hits: str | None, logq: str) -> bool:
     if hits is None:
-        return "drop" if logq == "corrected" else "keep"
+        return logq == "corrected"
     checks.one_of("hits", hits, ("keep", "drop"))
     if logq == "corrected" and hits == "keep":
         raise checks.wrong("hits", "'drop' with logq='corrected', which counts the positive once",
                            hits)
-    return hits
+    return hits == "drop"
 
 
 def _grouped(neg_id: Tensor, num_rows: int, group_size: int | None) -> tuple[Tensor, int]:

@@ -67,10 +67,8 @@ class TemporalPrior:
         item_N, time_N, weight_N = _check_events(item, time, weight, num_items)
         if half_life is not None:
             checks.number("half_life", half_life, above=0)
-        if num_buckets is None:
-            start_T = _fixed_starts(time_N, bucket)
-        else:
-            start_T = _equal_starts(time_N, num_buckets)
+        start_T = (_fixed_starts(time_N, bucket) if num_buckets is None
+                   else _equal_starts(time_N, num_buckets))
         num_rows = start_T.shape[0]
         if num_rows * num_items * 16 > MEMORY_LIMIT:
             raise checks.wrong(

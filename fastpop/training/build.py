@@ -13,12 +13,14 @@ from fastpop.objectives import FullSoftmaxLoss, SampledSoftmaxLoss
 from fastpop.popularity import proposal_from_name, uniform
 from fastpop.training.config import TrainConfig
 
+
 def build_model(config: TrainConfig, log: Interactions, log_prior_V: np.ndarray) -> Recommender:
     """A freshly initialised model: a function of config.seed, the arm changes no initial value."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         decoder = Decoder(
-            log_prior_V, config.dim, prior=config.prior, prior_weight=config.prior_weight,
+            log_prior_V, config.dim, prior=config.prior,  # type: ignore[arg-type]
+            prior_weight=config.prior_weight,
             temperature=config.temperature, learn_temperature=config.learn_temperature,
         )
         encoder = make_encoder(

@@ -155,9 +155,9 @@ class TrainResult:
             exclude_offsets=torch.from_numpy(np.array(history_offsets)) if exclude_seen else None,
             exclude_item=torch.from_numpy(np.array(cases.history_item)) if exclude_seen else None,
         )
-        ids = ids.cpu().numpy()
-        item = np.full(ids.shape, None, dtype=object)
-        item[ids >= 0] = self.log.decode_items(ids[ids >= 0])
+        found = ids.cpu().numpy()
+        item = np.full(found.shape, None, dtype=object)
+        item[found >= 0] = self.log.decode_items(found[found >= 0])
         return Recommendations(wanted, item, score.float().cpu().numpy(), float(weight))
 
     def refresh_prior(self, counts: Any) -> "TrainResult":

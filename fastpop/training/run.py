@@ -81,6 +81,7 @@ def train(
             valid = valid.take(np.sort(chosen[: config.valid_cases]))
 
     def look() -> dict[str, float]:
+        assert valid is not None
         return evaluate_model(model, valid, counts_V, config, ks=(10,)).metrics
 
     progress_state = fit(
@@ -101,7 +102,7 @@ def train(
             metrics = evaluate_model(model, cases, counts_V, config).metrics
     result = TrainResult(config, model, log, parts, prior, metrics, progress_state.history, facts)
     if folder is not None:
-        if test is not None:
+        if test is not None and parts.test is not None:
             parts.test.save(folder / "test-cases")
         result.save(folder)
     return result

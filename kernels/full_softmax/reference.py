@@ -109,7 +109,7 @@ def backward(
     if d_item_VD is not None:
         d_item_VD *= scale
     d_prior_weight = d_log_prior_V = None
-    if d_bias_V is not None:
+    if d_bias_V is not None and inputs.log_prior_V is not None:
         finite_V = torch.isfinite(inputs.log_prior_V)
         d_bias_V = torch.where(finite_V, d_bias_V, 0)
         weighted_V = d_bias_V * torch.where(finite_V, inputs.log_prior_V, 0)

@@ -96,10 +96,10 @@ def _dots(inputs: Inputs, rows: slice, groups: slice):
     return query_gsD, pos_item_rD, neg_item_gKD, pos_dot_r, neg_dot_gsK
 
 
-def _prior_term(inputs: Inputs, ids: Tensor) -> Tensor:
+def _prior_term(prior_weight: Tensor, log_prior_V: Tensor, ids: Tensor) -> Tensor:
     """prior_weight * log_prior at ids; a weight of 0 ignores it, so 0 * -inf is 0."""
-    term = inputs.prior_weight * inputs.log_prior_V[ids]
-    return torch.where(inputs.prior_weight == 0, torch.zeros_like(term), term)
+    term = prior_weight * log_prior_V[ids]
+    return torch.where(prior_weight == 0, torch.zeros_like(term), term)
 
 
 def _logits(inputs: Inputs, rows: slice, groups: slice, pos_dot_r: Tensor, neg_dot_gsK: Tensor):
@@ -109,8 +109,9 @@ def _logits(inputs: Inputs, rows: slice, groups: slice, pos_dot_r: Tensor, neg_d
     pos_r = inputs.scale.to(pos_dot_r.dtype) * pos_dot_r
     neg_gsK = inputs.scale.to(pos_dot_r.dtype) * neg_dot_gsK
     if inputs.log_prior_V is not None:
-        pos_r = pos_r + _prior_term(inputs, pos_id_r)
-        neg_gsK = neg_gsK + _prior_term(inputs, neg_id_gK).unsqueeze(1)
+        prior = inputs.prior_weight, inputs.log_prior_V
+        pos_r = pos_r + _prior_term(*prior, pos_id_r)
+        neg_gsK = neg_gsK + _prior_term(*prior, neg_id_gK).unsqueeze(1)
     if inputs.log_proposal_V is not None:
         num_drawn = neg_id_gK.shape[1] - int(inputs.exclude_own_slot)
         log_count = math.log(max(num_drawn, 1)) if inputs.logq == "corrected" else 0.0
@@ -202,7 +203,7 @@ def backward(
             prior_rows.add(pos_id_r, d_pos_r)
             prior_rows.add(neg_id_gK.reshape(-1), d_bias_gK.reshape(-1))
     d_log_prior = None
-    if needs_prior:
+    if needs_prior and inputs.log_prior_V is not None:
         ids, values = prior_rows.total()
         log_prior = inputs.log_prior_V[ids].to(dtype)
         # A removed item has no finite logit to move.

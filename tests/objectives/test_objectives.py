@@ -85,7 +85,7 @@ def test_keywords_of_the_caller_win(tensors, counts):
 
 
 def test_bad_arguments_are_named(counts):
-    with pytest.raises(TypeError, match="proposal: expected a fastpop.popularity Proposal"):
+    with pytest.raises(TypeError, match=r"proposal: expected a fastpop\.popularity Proposal"):
         SampledSoftmaxLoss(None, "uniform")
     with pytest.raises(ValueError, match="num_negatives: expected an integer >= 1; got 0"):
         SampledSoftmaxLoss(None, popularity.uniform(V), num_negatives=0)

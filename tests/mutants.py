@@ -1,0 +1,132 @@
+"""Important lines, each with one way to get it wrong, and the tests that must notice.
+
+`python tests/mutants.py` tries all of them on a copy of the package and prints a line each;
+`python tests/mutants.py 3 7` tries those. tests/test_mutants.py runs them under pytest.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    what: str
+    file: str
+    right: str
+    wrong: str
+    tests: str  # arguments of pytest
+
+
+SAMPLED = "kernels/sampled_softmax/reference.py"
+MUTANTS = [
+    Mutant("sign of the log Q correction", SAMPLED,
+           "neg_gsK = neg_gsK - (inputs.log_proposal_V[neg_id_gK] + log_count)",
+           "neg_gsK = neg_gsK + (inputs.log_proposal_V[neg_id_gK] + log_count)",
+           "tests/ops/test_sampled_softmax.py -k right_sign"),
+    Mutant("log K left out of the corrected loss", SAMPLED,
+           'math.log(max(num_drawn, 1)) if inputs.logq == "corrected" else 0.0', "0.0",
+           "tests/ops/test_sampled_softmax.py -k right_sign"),
+    Mutant("a dropped hit becomes a phantom of logit 0", SAMPLED,
+           "neg_gsK = neg_gsK.masked_fill(hit_gsK, -math.inf)",
+           "neg_gsK = neg_gsK.masked_fill(hit_gsK, 0.0)",
+           "tests/ops/test_sampled_softmax.py -k phantom"),
+    Mutant("in-batch rows drop a neighbour's slot", SAMPLED,
+           "own_gsK = (slot_K == row_r[:, None])", "own_gsK = (slot_K == row_r[:, None] + 1)",
+           "tests/objectives -k own_slot"),
+    Mutant("temperature multiplies the prior too", SAMPLED,
+           "prior = inputs.prior_weight, inputs.log_prior_V",
+           "prior = inputs.scale * inputs.prior_weight, inputs.log_prior_V",
+           "tests/ops/test_sampled_softmax.py -k temperature"),
+    Mutant("the knob of a standard model is off by one", "fastpop/decoder.py",
+           'popularity_weight - 1 if self.prior == "none" else popularity_weight',
+           "popularity_weight", "tests/training/test_decoder.py"),
+    Mutant("p-values without the + 1", "fastpop/diagnostics/significance.py",
+           "p_value = (1 + exceed) / (len(null_P) + 1)", "p_value = exceed / len(null_P)",
+           "tests/diagnostics"),
+    Mutant("seen items are not masked", "fastpop/evaluation/ranking.py",
+           "score_BV, history if mask_seen else None, allowed", "score_BV, None, allowed",
+           "tests/evaluation"),
+    Mutant("the last but one event becomes the test", "fastpop/data/split.py",
+           "from_end_N = log.offsets[1:][log.user] - 1 - np.arange(log.num_events)",
+           "from_end_N = log.offsets[1:][log.user] - 2 - np.arange(log.num_events)",
+           "tests/data/test_split.py"),
+    Mutant("log p is counted on the whole log: test events leak", "fastpop/training/run.py",
+           "    counts_V = parts.train.item_counts()", "    counts_V = log.item_counts()",
+           "tests/training/test_train.py -k reaches"),
+    Mutant("items are not centred before the Gram product", "kernels/score_energy/reference.py",
+           "    item_VD = centre_rows(item_VD, centring_V)\n    shared_V", "    shared_V",
+           "tests/diagnostics"),
+    Mutant("heterogeneous energy with the scale not squared", "kernels/score_energy/reference.py",
+           "scale**2 * float(u_D @ cov_DD @ u_D)", "scale * float(u_D @ cov_DD @ u_D)",
+           "tests/diagnostics"),
+    Mutant("alias threshold compared with <=", "kernels/alias_draw/reference.py",
+           "pair_N2[:, 1] < row_N2[:, 0]", "pair_N2[:, 1] <= row_N2[:, 0]",
+           "tests/kernels/test_alias_draw.py"),
+    Mutant("a checkpoint forgets the optimisers", "fastpop/training/run.py",
+           'checkpoint.restore_optimizers(optimizers, tensors.get("optimizer", {}))', "pass",
+           "tests/training/test_resume.py -k two_more"),
+    Mutant("training targets are the inputs themselves", "fastpop/data/batches.py",
+           "target=np.where(real, log.item[np.where(real, at + 1, 0)], PAD),",
+           "target=np.where(real, log.item[at], PAD),", "tests/encoders"),
+    Mutant("row-wise Adagrad squares each duplicate alone", "fastpop/ops/row_update.py",
+           "    if not ascending:", "    if False:", "tests/ops/test_row_update.py"),
+    Mutant("post-hoc forgets to subtract", "fastpop/experiments/arms.py",
+           'knob = weight - 1 if self.arm.prior == "none" else weight', "knob = weight",
+           "tests/experiments -k post_hoc"),
+    Mutant("the permuted control is not permuted", "fastpop/experiments/compare.py",
+           'log_priors["permuted"] = priors["A"].permuted(seed).log_prior_V',
+           'log_priors["permuted"] = priors["A"].log_prior_V',
+           "tests/experiments -k control"),
+]
+
+
+def caught(mutant: Mutant) -> bool:
+    """True if the named tests fail on a copy of the package with this one change."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "fastpop", copy / "fastpop", ignore=ignore)
+        shutil.copytree(ROOT / "kernels", copy / "fastpop" / "kernels", ignore=ignore)
+        shutil.copytree(ROOT / "tests", copy / "tests", ignore=ignore)
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        file = copy / mutant.file if mutant.file.startswith("fastpop") else copy / "fastpop" / mutant.file
+        text = file.read_text()
+        if text.count(mutant.right) != 1:
+            raise ValueError(f"{mutant.file}: expected once: {mutant.right!r}")
+        file.write_text(text.replace(mutant.right, mutant.wrong))
+        environment = os.environ | {
+            "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
+            "FASTPOP_TEST_DATA": os.environ.get("FASTPOP_TEST_DATA",
+                                                str(ROOT.parent / "shared" / "data")),
+        }
+        environment.pop("CI", None)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
+             *mutant.tests.split()],
+            cwd=copy, env=environment, capture_output=True, text=True, timeout=600)
+        if done.returncode not in (0, 1):
+            raise RuntimeError(f"{mutant.what}: pytest did not run\n{done.stdout}{done.stderr}")
+        return done.returncode == 1
+
+
+def main(words: list[str]) -> int:
+    chosen = [MUTANTS[int(word) - 1] for word in words] or MUTANTS
+    missed = 0
+    for mutant in chosen:
+        found = caught(mutant)
+        missed += not found
+        print(f"{MUTANTS.index(mutant) + 1:2} {'caught' if found else 'MISSED'}  {mutant.what}",
+              flush=True)
+    print(f"{len(chosen) - missed} of {len(chosen)} caught")
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
