@@ -26,7 +26,7 @@ class Audit:
 
     energy: along log p with uniform centring; energy_prior_centred: with scores and log p
     centred under the prior. test_direction, test_shared: permutation tests of the first.
-    nll: nats per context, None when no targets were given ("calibration not computed").
+    nll: nats, None when no targets were given ("calibration not computed"); nll_of: of what.
     mean_score_V: mean score of each item over contexts, centred; log_prior_V: nats.
     """
 
@@ -37,6 +37,7 @@ class Audit:
     geometry: Geometry
     sensitivity: AlphaSensitivity
     nll: float | None
+    nll_of: str
     num_contexts: int
     num_items: int
     dim: int
@@ -120,7 +121,7 @@ class Audit:
     @property
     def calibration(self) -> str:
         """In words: the NLL, or that it was not computed."""
-        return NOT_CALIBRATED if self.nll is None else f"NLL {self.nll:.4f} nats per context"
+        return NOT_CALIBRATED if self.nll is None else f"NLL {self.nll:.4f} nats, {self.nll_of}"
 
     def amplitude_ratio(self, other: "Audit") -> float:
         """|slope_mean / other.slope_mean|."""
@@ -241,9 +242,12 @@ def audit(
 def audit_moments(
     moments: ScoreMoments, prior: PopularityPrior, *, permutations: int = 2000, seed: int = 0,
     null: str = "label", strata: Any = None, threads: int | None = None,
-    nll: float | None = None,
+    nll: float | None = None, nll_of: str = "mean over the contexts given",
 ) -> Audit:
-    """`audit` for a model already reduced to its moments, and a prior already smoothed."""
+    """`audit` for a model already reduced to its moments, and a prior already smoothed.
+
+    nll: calibration of the model, if known; nll_of: what it was taken over, in words.
+    """
     sensitivity = prior.sensitivity()
     tests = audit_many({"scores": moments}, prior.log_prior_V, permutations=permutations,
                        seed=seed, null=null, strata=strata, threads=threads)
@@ -255,6 +259,7 @@ def audit_moments(
         geometry=geometry(moments, prior.log_prior_V),
         sensitivity=sensitivity,
         nll=nll,
+        nll_of=nll_of,
         num_contexts=moments.num_contexts,
         num_items=moments.num_items,
         dim=moments.dim,

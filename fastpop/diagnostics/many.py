@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from fastpop import checks
 from fastpop.diagnostics.moments import ScoreMoments
@@ -17,6 +18,8 @@ from fastpop.diagnostics.significance import (
 )
 from fastpop.kernels.score_energy.reference import ScoreEnergy, popularity_direction
 from fastpop.ops.permutation import permutation
+
+BLOCK = 250  # permutations between two looks at the progress bar
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,7 @@ def audit_many(
     energy, direction, shared, drawn = {}, {}, {}, {}
     for name, moments in models.items():
         item_VR = moments.rows()
-        proj_PR = permutation(label_V, item_VR, permutations, seed=seed, null=null,  # type: ignore[arg-type]
-                              strata=strata, threads=threads)
+        proj_PR = _projections(label_V, item_VR, permutations, seed, null, strata, threads)
         energy[name] = moments.energy(log_prior_V)
         forms = Form.direction(moments, item_VR), Form.shared(moments, item_VR)
         drawn[name] = tuple(form.at(proj_PR) for form in forms)
@@ -126,3 +128,15 @@ def audit_many(
             ))
         paired[first, second] = PairedTest(first, second, *tests)
     return ManyAudits(energy, direction, shared, paired)
+
+
+def _projections(label_V, item_VR, num_permutations, seed, null, strata, threads) -> np.ndarray:
+    """`permutation` in blocks of the one stream, with a bar where it takes over 5 seconds."""
+    parts = []
+    starts = range(0, num_permutations, BLOCK) if num_permutations else [0]
+    for first in tqdm(starts, desc="permutations", unit_scale=BLOCK, delay=5, leave=False,
+                      dynamic_ncols=True, disable=None):
+        count = min(BLOCK, num_permutations - first)
+        parts.append(permutation(label_V, item_VR, count, seed=seed, null=null, strata=strata,
+                                 first=first, threads=threads))
+    return np.concatenate(parts)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from fastpop import checks
 from fastpop.evaluation import popularity_bias
@@ -103,7 +104,8 @@ def evaluate(
     pool_score: list[np.ndarray] = []
     pool_pair: list[np.ndarray] = []
     top = np.empty((num_cases, min(ks[-1], num_items)), np.int64)
-    for start in range(0, num_cases, chunk_size):
+    for start in tqdm(range(0, num_cases, chunk_size), desc="ranking", delay=5, leave=False,
+                      dynamic_ncols=True, disable=None):
         stop = min(start + chunk_size, num_cases)
         score_BV = _scores(score(slice(start, stop)), start, stop, num_items, device)
         _, row, item = _rows((pair_offsets, pair_item), start, stop, device)

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from fastpop import diagnostics, evaluation
+from fastpop import evaluation
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.diagnostics import ScoreMoments
 from fastpop.model import Recommender
 from fastpop.training import TrainConfig, build
 from fastpop.training.loop import fit
-from fastpop.training.result import readable_cases
+from fastpop.training.result import moments_of, readable_cases
 
 
 @dataclass(frozen=True)
@@ -92,16 +92,6 @@ def train_arm(
     return Run(
         arm, config.seed, moments_of(model, train), bias.detach().double().cpu().numpy(),
         evaluations, progress.history, left_out,
-    )
-
-
-def moments_of(model: Recommender, train: Interactions) -> ScoreMoments:
-    """Moments of the learned part, one context a training event."""
-    decoder = model.decoder
-    return diagnostics.ScoreMoments.of(
-        ((query, weight) for query, weight, _ in model.training_contexts(train)),
-        decoder.item_embedding.detach().double().cpu().numpy(),
-        scale=float(decoder.scale.detach()),
     )
 
 

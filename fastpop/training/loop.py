@@ -26,6 +26,7 @@ from fastpop.model import Recommender
 from fastpop.training import checkpoint
 from fastpop.training.config import TrainConfig
 
+BAR = "{desc} {percentage:3.0f}% {bar:8} step {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}"
 METRICS_THAT_FALL = ("nll", "perplexity", "rank")
 
 
@@ -68,8 +69,8 @@ def fit(
     writer = _tensorboard(out) if config.tensorboard and out else None
     best_state: dict[str, torch.Tensor] | None = None
     total = sum(batches.num_batches(epoch) for epoch in range(config.epochs))
-    bar = tqdm(total=total, initial=progress.step, desc=label, unit="step", delay=1, leave=False,
-               dynamic_ncols=True, disable=None if show is None else not show)
+    bar = tqdm(total=total, initial=progress.step, desc=label, delay=1, leave=False,
+               dynamic_ncols=True, disable=None if show is None else not show, bar_format=BAR)
     devices = [model.device] if model.device.type == "cuda" else []
     with bar, _interrupts() as interrupted, torch.random.fork_rng(devices=devices):
         while progress.epoch < config.epochs and not progress.stopped:
@@ -87,7 +88,7 @@ def fit(
                 if progress.step % 10 == 0:
                     seconds = time.perf_counter() - started + progress.seconds
                     bar.set_postfix_str(f"loss {progress.loss_sum / progress.weight_sum:.4f}, "
-                                        f"{progress.weight_sum / seconds:,.0f} examples/s")
+                                        f"{progress.weight_sum / seconds:,.0f} ex/s")
                 if interrupted.is_set():
                     progress.seconds += time.perf_counter() - started
                     if out is not None:

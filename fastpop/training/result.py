@@ -1,6 +1,7 @@
 """What `fastpop.train` and `fastpop.load` return."""
 
 import csv
+import dataclasses
 import io
 import json
 from dataclasses import dataclass, field
@@ -109,18 +110,14 @@ class TrainResult:
         bias = None
         if popularity_weight is not None:
             bias = decoder.served_bias(popularity_weight).double().cpu().numpy()
-        return diagnostics.audit(
-            ((query, weight) for query, weight, _ in
-             self.model.training_contexts(self.split.train)),
-            decoder.item_embedding.detach().double().cpu().numpy(),
+        moments = moments_of(self.model, self.split.train, bias)
+        prior = PopularityPrior.from_counts(
             self.split.train.item_counts(),
-            bias=bias,
-            scale=float(decoder.scale.detach()),
-            smoothing=self.config.smoothing if smoothing is None else smoothing,
-            permutations=permutations,
-            seed=seed,
-            null=null,
-            strata=strata,
+            smoothing=self.config.smoothing if smoothing is None else smoothing)
+        return diagnostics.audit_moments(
+            moments, prior, permutations=permutations, seed=seed, null=null, strata=strata,
+            nll=self.metrics.get("nll"),
+            nll_of="of the model as trained, on the test cases",
         )
 
     def recommend(
@@ -180,6 +177,19 @@ class TrainResult:
         checkpoint.write_folder(out / "model", {"model": self.model.state_dict()}, state)
         checkpoint.write_text(out / "metrics.json", json.dumps(self.metrics, indent=2) + "\n")
         return out
+
+
+def moments_of(
+    model: Recommender, train: Interactions, bias_V: np.ndarray | None = None
+) -> "diagnostics.ScoreMoments":
+    """Moments of the learned part (plus bias_V), one context a training event."""
+    decoder = model.decoder
+    moments = diagnostics.ScoreMoments.of(
+        ((query, weight) for query, weight, _ in model.training_contexts(train)),
+        decoder.item_embedding.detach().double().cpu().numpy(), bias=bias_V,
+        scale=float(decoder.scale.detach()),
+    )
+    return dataclasses.replace(moments, weighting="one context per training event")
 
 
 def readable_cases(
