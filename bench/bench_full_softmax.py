@@ -1,5 +1,7 @@
 """Full softmax with log p, forward and backward."""
 
+from functools import partial
+
 import pytest
 import torch
 from shapes import FULL
@@ -13,7 +15,7 @@ def eager(query, items, pos_id, log_prior):
 
 
 CONTENDERS = {
-    **{f"fastpop {impl}": (lambda impl: lambda **given: ops.full_softmax(**given, impl=impl))(impl)
+    **{f"fastpop {impl}": partial(ops.full_softmax, impl=impl)
        for impl in IMPLEMENTATIONS["full_softmax"]},
     "torch eager": eager,
     "torch.compile": "compile",

@@ -61,12 +61,15 @@ class LogOptions:
             return fastpop.data.bundled_log()
         columns: dict[str, Any] = {role: _column(getattr(self, role)) for role in
                    ("user", "item", "time", "weight", "behavior", "rating")}
-        return fastpop.read_log(
+        log = fastpop.read_log(
             self.log, preset=self.preset, **columns, separator=self.separator,
             keep_behavior=self.keep_behavior or None, min_rating=self.min_rating,
             min_user_events=self.min_user_events, min_item_events=self.min_item_events,
             on_bad_row=self.on_bad_row, memory_limit=self.memory_limit,
         )
+        if log.rejected is not None and len(log.rejected):
+            print(f"{len(log.rejected):,} bad rows left out; rejected.csv says which and why")
+        return log
 
 
 def _column(value: str | None) -> str | int | None:
@@ -96,6 +99,7 @@ class Train:
         import fastpop
         from fastpop.training.checkpoint import write_text
 
+        checks.number("permutations", self.permutations, least=0, integer=True)
         log = self.reading.read()
         print(log)
         result = fastpop.train(log, test=self.test, config=self.training, out=self.out,
@@ -139,6 +143,8 @@ class Compare:
             permutations=self.permutations, config=self.training, out=self.out,
             name=self.name or _name_of(self.reading.log),
         )
+        if log.rejected is not None and len(log.rejected):
+            log.rejected.save(self.out / "rejected.csv")
         print(result.table())
         print(f"\nreport.html, comparison.json, rows.csv and table.txt are in {self.out}")
 
@@ -161,10 +167,10 @@ class Audit:
     """[V] training events of each item, .npy."""
     bias: Path | None = None
     """[V] what the model adds to the dot product, .npy."""
-    scale: float = 1.0
-    """Multiplies the dot product."""
-    smoothing: str = "loo"
-    """Of log p: loo, good-turing or a number to add."""
+    scale: float | None = None
+    """Multiplies the dot product of the arrays; 1 when not given."""
+    smoothing: str | None = None
+    """Of log p: loo, good-turing or a number to add; loo, or the run's own, when not given."""
     popularity_weight: float | None = None
     """Audit the scores that a run serves at this knob, not the learned part."""
     permutations: int = 2000
@@ -180,26 +186,35 @@ class Audit:
         import fastpop
         from fastpop import report
 
+        checks.number("permutations", self.permutations, least=0, integer=True)
+        checks.one_of("null", self.null, ("label", "sign"))
+        if self.out is not None and self.out.exists() and not self.out.is_dir():
+            raise checks.wrong("out", "a folder", f"={self.out}, a file")
+        smoothing = None if self.smoothing is None else _smoothing(self.smoothing)
         arrays = {"query": self.query, "items": self.items, "counts": self.counts}
         if self.run_folder is not None:
-            given = [name for name, path in arrays.items() if path is not None]
+            given = [name for name, path in {**arrays, "bias": self.bias}.items()
+                     if path is not None]
+            if self.scale is not None:
+                given.append("scale")
             if given:
                 raise checks.wrong("RUN", "a run or arrays, not both", f"=RUN and --{given[0]}")
             result = fastpop.load(self.run_folder).audit(
                 permutations=self.permutations, seed=self.seed, null=self.null,
-                popularity_weight=self.popularity_weight)
+                popularity_weight=self.popularity_weight, smoothing=smoothing)
         else:
             missing = [f"--{name}" for name, path in arrays.items() if path is None]
             if missing:
                 raise checks.wrong("RUN", "a run folder, or --query, --items and --counts",
                                    "=no " + ", ".join(missing))
+            if self.popularity_weight is not None:
+                raise checks.wrong("popularity_weight", "none with arrays (add the term to --bias)",
+                                   self.popularity_weight)
             read = {name: _array(name, path) for name, path in arrays.items()}
-            smoothing: Any = self.smoothing
-            if smoothing not in ("loo", "good-turing"):
-                smoothing = _number("smoothing", smoothing)
             result = fastpop.audit(
                 **read, bias=None if self.bias is None else _array("bias", self.bias),
-                scale=self.scale, smoothing=smoothing, permutations=self.permutations,
+                scale=1.0 if self.scale is None else self.scale,
+                smoothing="loo" if smoothing is None else smoothing, permutations=self.permutations,
                 seed=self.seed, null=self.null)
         print(result.table())
         if self.out is not None:
@@ -218,11 +233,13 @@ def _array(name: str, path: Path | None) -> Any:
         raise checks.wrong(name, "a .npy file", f"={path}: {error}") from None
 
 
-def _number(name: str, text: str) -> float:
+def _smoothing(text: str) -> str | float:
+    if text in ("loo", "good-turing"):
+        return text
     try:
         return float(text)
     except ValueError:
-        raise checks.wrong(name, "loo, good-turing or a number", text) from None
+        raise checks.wrong("smoothing", "loo, good-turing or a number", text) from None
 
 
 @dataclass(frozen=True)
@@ -278,15 +295,34 @@ class Evaluate:
     """Knobs to serve at, one or several; as trained when not given."""
     k: tuple[int, ...] = (10, 20)
     """List lengths."""
+    against: Path | None = None
+    """Another run on the same log and split: print paired differences, this run minus that."""
+    out: Path | None = None
+    """A JSON file of the metrics at each knob."""
 
     def run(self) -> None:
         import fastpop
+        from fastpop import evaluation, report
 
         result = fastpop.load(self.run_folder)
+        other = None if self.against is None else fastpop.load(self.against)
+        written = []
         for weight in self.popularity_weight or (None,):
             found = result.evaluate(self.part, popularity_weight=weight, ks=self.k)
             shown = result.model.decoder.trained_weight if weight is None else weight
             print(f"popularity weight {shown:g}\n{found.table()}\n")
+            written.append({"popularity_weight": shown, **found.to_dict()})
+            if other is not None:
+                second = other.evaluate(self.part, popularity_weight=weight, ks=self.k)
+                print(f"{self.run_folder} - {self.against}, paired over cases")
+                for metric in ("nll", *(f"{name}@{k}" for name in ("hr", "ndcg") for k in self.k)):
+                    pair = evaluation.compare_paired(found, second, metric)
+                    print(f"  {metric:10}{pair.mean_a:9.4f} -{pair.mean_b:9.4f} = "
+                          f"{pair.difference:+.4f}  95% [{pair.low:+.4f}, {pair.high:+.4f}]")
+                print()
+        if self.out is not None:
+            report.write_json(self.out, written)
+            print(f"written to {self.out}")
 
 
 @dataclass(frozen=True)
@@ -314,7 +350,19 @@ class Demo:
         demo(self.out, self.seeds)
 
 
+@dataclass(frozen=True)
+class Version:
+    """`fastpop --version`."""
+
+    def run(self) -> None:
+        import fastpop
+
+        print(f"fastpop {fastpop.__version__}")
+
+
 def _parse(argv: Sequence[str]) -> Any:
+    if list(argv) == ["--version"]:
+        return Version()
     verbs = {"train": Train, "compare": Compare, "audit": Audit, "recommend": Recommend,
              "evaluate": Evaluate, "doctor": Doctor, "demo": Demo}
     defaults = _from_toml(argv)
@@ -352,7 +400,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _parse(argv).run()
     except KeyboardInterrupt:
-        _stop("interrupted; with --out a checkpoint was written: add --resume to go on", 130)
+        again = "; a checkpoint was written: add --resume to go on" if "train" in argv[:1] else ""
+        _stop("interrupted" + again, 130)
     except (ValueError, TypeError, FileNotFoundError) as error:
         _stop(str(error), 2, error)
     except (RuntimeError, OSError, ImportError, MemoryError, NotImplementedError) as error:

@@ -70,7 +70,7 @@ MUTANTS = [
            "pair_N2[:, 1] < row_N2[:, 0]", "pair_N2[:, 1] <= row_N2[:, 0]",
            "tests/kernels/test_alias_draw.py"),
     Mutant("a checkpoint forgets the optimisers", "fastpop/training/run.py",
-           'checkpoint.restore_optimizers(optimizers, tensors.get("optimizer", {}))', "pass",
+           'checkpoint.restore_optimizers(optimizers, tensors["optimizer"])', "pass",
            "tests/training/test_resume.py -k two_more"),
     Mutant("training targets are the inputs themselves", "fastpop/data/batches.py",
            "target=np.where(real, log.item[np.where(real, at + 1, 0)], PAD),",

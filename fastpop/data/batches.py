@@ -60,6 +60,10 @@ class EventBatches:
         self.log, self.batch_size, self.seed = log, batch_size, seed
         self.num_rows = log.num_events
 
+    def target_counts(self) -> np.ndarray:
+        """[V] how often an epoch predicts each item: the law of in-batch negatives."""
+        return np.bincount(self.log.item, minlength=self.log.num_items).astype(np.float64)
+
     def num_batches(self, epoch: int) -> int:
         return -(-self.num_rows // self.batch_size)
 
@@ -103,6 +107,13 @@ class SequenceBatches:
         """The batches of an epoch from number `skip` on."""
         for windows in self._plan(epoch)[skip:]:
             yield self._batch(windows)
+
+    def target_counts(self) -> np.ndarray:
+        """[V] how often an epoch predicts each item (never a user's first event)."""
+        log = self.log
+        first = log.offsets[:-1][np.diff(log.offsets) > 0]
+        counts_V = np.bincount(log.item, minlength=log.num_items)
+        return (counts_V - np.bincount(log.item[first], minlength=log.num_items)).astype(np.float64)
 
     def in_order(self) -> Iterator[Batch]:
         """Every window once, shortest first: for passes that do not train."""

@@ -4,6 +4,7 @@ Made by `read_log` from files and frames, or by `Interactions.from_arrays` from 
 (which needs numpy and nothing else). Ids are converted here, at the edges, and nowhere behind.
 """
 
+import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 
 from fastpop.checks import float_array, ids_in_range, number, wrong, wrong_type
 from fastpop.data import ids as edge
+
+FAR = 100_000_000_000  # seconds: the year 5138; larger numbers are in another unit
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
@@ -39,6 +42,15 @@ class Rejected:
 
     def __len__(self) -> int:
         return len(self.line)
+
+    def save(self, path: str | Path) -> Path:
+        """Write a CSV of file, line, reason, text."""
+        path = Path(path)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["file", "line", "reason", "text"])
+            writer.writerows(zip(self.file, self.line, self.reason, self.text))
+        return path
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,8 +312,13 @@ def _ticks(time: Any, size: int) -> np.ndarray:
             raise wrong("time", "no missing times", f"=NaT at position {int(missing.argmax())}")
         return array.astype("datetime64[us]").astype(np.int64) / 1e6
     if array.dtype.kind in "iu":
+        if size and int(array.max()) >= FAR:
+            raise wrong("time", "seconds before the year 5138", f"={int(array.max())}")
         return array.astype(np.int64)
-    return float_array("time", array, 1)
+    array = float_array("time", array, 1)
+    if size and np.abs(array).max() >= FAR:
+        raise wrong("time", "seconds before the year 5138", f"={array[np.abs(array).argmax()]:g}")
+    return array
 
 
 def _weights(weight: Any, size: int) -> np.ndarray:

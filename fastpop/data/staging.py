@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from fastpop.checks import wrong
 from fastpop.data.inputs import TEXT, Table, TextTable
 from fastpop.data.interactions import Rejected
 from fastpop.data.presets import UNITS, Columns, Preset
@@ -12,6 +13,7 @@ WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "U
          "UBIGINT", "HUGEINT", "UHUGEINT")
 REAL = ("FLOAT", "DOUBLE")
 SAMPLE = 1000
+EARLY = 1e8  # seconds: March 1973
 FAR = 1e11  # seconds: the year 5138. Times beyond are in another unit, or wrong
 MISSING_USER, MISSING_ITEM, BAD_USER, BAD_ITEM, BAD_TIME, BAD_WEIGHT, BAD_BEHAVIOR, BAD_RATING = (
     range(1, 9)
@@ -33,6 +35,7 @@ class Reading:
     forced: bool = False              # the preset says whole numbers, leading zeros or not
     numeric_time: bool = True
     unit: str = "s"
+    earliest: float | None = None     # seconds; None: any time will do
     time_format: str | None = None
 
 
@@ -94,6 +97,8 @@ def settle(bench: Workbench, tables: Sequence[Table], columns: Columns, layout: 
             middle = _sampled(bench, first, f"median(abs({number})) FILTER (isfinite({number}))")
             size = middle or 0.0
             reading.unit = next((u for u in UNITS if size * UNITS[u] < FAR), "ns")
+            # Found to be milliseconds or finer, a value of 1970 is a time in seconds among them.
+            reading.earliest = None if reading.unit == "s" else EARLY
     return reading
 
 
@@ -176,6 +181,7 @@ def stage(
               if reading.whole[role] and not reading.forced and table.type[role] == TEXT
               and bench.value(f"SELECT count(*) FROM staged WHERE bad = {code}")]
     if unsure:
+        _refuse_a_header(bench, table, layout, columns, start)
         raise IdsAreText(unsure)
     if not bad and not line_faults:
         return total
@@ -219,6 +225,8 @@ def _insert(
     if columns.time is not None:
         # NaN compares above every number in DuckDB, so it fails here too
         checks.append((BAD_TIME, f"tick IS NULL OR NOT abs(tick) < {FAR}"))
+        if reading.earliest is not None:
+            checks.append((BAD_TIME, f"tick < {reading.earliest}"))
     if columns.weight is not None:
         checks.append((BAD_WEIGHT, "weight IS NULL OR weight < 0 OR NOT isfinite(weight)"))
     if columns.behavior is not None:
@@ -237,6 +245,19 @@ def _insert(
     """
 
 
+def _refuse_a_header(
+    bench: Workbench, table: Table, layout: Preset, columns: Columns, start: int
+) -> None:
+    """Positions say that a file has no header: a first line that alone is no data is one."""
+    if layout.names is not None or not columns.by_position():
+        return
+    odd = bench.rows(f"SELECT rowid FROM staged WHERE bad IN ({BAD_USER}, {BAD_ITEM}) "
+                     f"AND rowid >= {start} LIMIT 2")
+    if [row for row, in odd] == [start]:
+        raise wrong(f"{table.label}, line 1", "whole numbers, as in every other line, for columns "
+                    "given by position", "=a line of names (give the columns by name)")
+
+
 def _expected(code: int, reading: Reading, layout: Preset) -> tuple[str, str]:
     if code in (MISSING_USER, MISSING_ITEM):
         return ("user" if code == MISSING_USER else "item"), "an id, none missing"
@@ -248,7 +269,8 @@ def _expected(code: int, reading: Reading, layout: Preset) -> tuple[str, str]:
         if reading.numeric_time:
             name = {"s": "seconds", "ms": "milliseconds", "us": "microseconds",
                     "ns": "nanoseconds"}[reading.unit]
-            return "time", f"unix time in {name}, before the year 5138"
+            after = "" if reading.earliest is None else "after 1973 and "
+            return "time", f"unix time in {name}, {after}before the year 5138"
         return "time", "an ISO date (2014-12-06, 2014-12-06T02:03:04Z) or YYYY-MM-DD HH"
     if code == BAD_WEIGHT:
         return "weight", "a finite number >= 0"

@@ -60,11 +60,7 @@ def _write(duckdb: Any, log: Interactions, folder: Path) -> None:
                                "(FORMAT parquet, COMPRESSION zstd)")
             connection.unregister("columns")
     if log.rejected is not None:
-        with (folder / REJECTED).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", "line", "reason", "text"])
-            r = log.rejected
-            writer.writerows(zip(r.file, r.line, r.reason, r.text))
+        log.rejected.save(folder / REJECTED)
     card = {
         "format": FORMAT, "version": VERSION, "num_events": log.num_events,
         "num_users": log.num_users, "num_items": log.num_items, "has_order": log.has_order,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpop import evaluation
+from fastpop import checks, evaluation
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.diagnostics import ScoreMoments
@@ -78,7 +78,7 @@ def train_arm(
     model.to(config.torch_device())
     batches = build.build_batches(config, train, model.encoder.reads)
     progress = fit(
-        model, build.build_loss(config, counts_V).to(model.device), batches,
+        model, build.build_loss(config, batches).to(model.device), batches,
         build.build_optimizers(config, model), config, show=show,
         label=f"{arm.name}, seed {config.seed}",
     )
@@ -86,6 +86,9 @@ def train_arm(
     left_out = 0
     if cases is not None:
         cases, left_out = readable_cases(model, train, cases)
+        if cases.num_cases == 0:
+            raise checks.wrong("log", f"a test part that the encoder {config.encoder!r} can read (known "
+                               "users, or histories)", f"={left_out:,} cases, none of them readable")
         evaluations = evaluate_at(model, cases, counts_V, config, weights)
     bias = model.decoder.item_bias if arm.prior == "learned" else model.decoder.log_prior_V
     assert bias is not None

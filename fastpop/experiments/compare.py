@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,9 @@ class CompareResult:
         """Mean over seeds of one number; popularity_weight None is the learned part s."""
         for row in self.summary:
             if row["arm"] == arm and row["popularity_weight"] == popularity_weight:
-                return row["values"][metric]["mean"]
+                values: Any = row["values"]
+                checks.one_of("metric", metric, values)
+                return values[metric]["mean"]
         known = sorted({(row["arm"], row["popularity_weight"]) for row in self.summary}, key=str)
         raise checks.wrong("arm, popularity_weight", f"one of {known}",
                            f"={(arm, popularity_weight)}")
@@ -83,7 +86,7 @@ def compare(
     log: Interactions,
     *,
     test: Any = None,
-    encoder: str = "factor",
+    encoder: str | None = None,
     seeds: int | Sequence[int] = 5,
     arms: Sequence[str] = tuple(ARMS),
     popularity_weights: Sequence[float] = (0.0, 0.5, 1.0),
@@ -103,11 +106,13 @@ def compare(
 
     Args:
         log: from `fastpop.read_log`. test: a test part that comes with it.
-        encoder: "factor", "bag" or "sasrec". seeds: how many (0, 1, ...), or which.
+        encoder: "factor", "bag" or "sasrec"; None takes the configuration's.
+        seeds: how many (0, 1, ...), or which.
         arms: of standard (always run), frozen, permuted, learned, disjoint.
         popularity_weights: knobs β at which scores are served and judged.
         permutations: of each p-value, >= 1.
-        config, options: as in `fastpop.train`; prior and out are the comparison's.
+        config, options: as in `fastpop.train`, but for prior, which is the arms', and early
+            stopping: all arms train for the same number of epochs. config.seed halves the events.
         name: of the log, for titles. out: folder for report.html, JSON, CSV and the table.
         progress: show bars; None shows them on a terminal.
     Returns:
@@ -128,10 +133,20 @@ def compare(
     checks.number("permutations", permutations, least=1, integer=True)
     if "prior" in options:
         raise checks.wrong("prior", "no prior: every arm has its own", options["prior"])
-    folder = None if out is None else _new_folder(Path(out))
-    config = resolve_config(config, {"encoder": encoder, **options})
+    config = resolve_config(config, options if encoder is None else {"encoder": encoder, **options})
+    if config.prior != TrainConfig.prior:
+        raise checks.wrong("prior", "no prior: every arm has its own", config.prior)
+    if config.patience or config.evaluate_every:
+        raise checks.wrong("patience, evaluate_every", "0: arms train for the same number of epochs",
+                           f"={config.patience}, {config.evaluate_every}")
+    reason = config.double_subtraction()
+    if reason:
+        warnings.warn("arm 'frozen': " + reason, UserWarning, stacklevel=2)
+    if log.num_items < 4:
+        raise checks.wrong("log", "at least 4 items", f"={log.num_items}")
     arms = [arm for arm in ARMS if arm in arms or arm == "standard"]
     weights = tuple(sorted({float(weight) for weight in popularity_weights} | {0.0, 1.0}))
+    folder = None if out is None else _new_folder(Path(out))
     started = time.perf_counter()
 
     parts = make_split(log, test, config)
@@ -141,7 +156,7 @@ def compare(
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
     extras: dict[str, Any] = {"curves": [], "lorenz": [], "scatter": [], "nulls": []}
-    bar = tqdm(total=len(seeds) * len(arms), desc=f"compare {encoder}", unit="run",
+    bar = tqdm(total=len(seeds) * len(arms), desc=f"compare {config.encoder}", unit="run",
                dynamic_ncols=True, disable=None if progress is None else not progress)
     with bar:
         for seed in seeds:
@@ -167,7 +182,7 @@ def compare(
     said = findings.sentences(rows, summary, differences, pairs, arms, priors, len(seeds))
     rules = _rules(config, permutations, weights, parts, rows)
     comparison: report.schema.Comparison = {
-        "title": f"Popularity separation, {encoder}" + (f", {name}" if name else ""),
+        "title": f"Popularity separation, {config.encoder}" + (f", {name}" if name else ""),
         "headline": said[0],
         "sentences": said[1:],
         "arms": [*({"name": arm, "trained_on": ARMS[arm].trained_on,
@@ -312,6 +327,8 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
         raise checks.wrong_type("seeds", "a number of seeds or a list of them", seeds)
     for seed in seeds:
         checks.number("seeds", seed, least=0, integer=True)
+    if len(set(seeds)) < len(seeds):
+        raise checks.wrong("seeds", "different seeds", list(seeds))
     return [int(seed) for seed in seeds]
 
 
@@ -319,6 +336,9 @@ def _new_folder(out: Path) -> Path:
     """An unwritable folder or a missing matplotlib is found out before the training, not after."""
     if importlib.util.find_spec("matplotlib") is None:
         checks.missing_package("matplotlib", "report", "compare(out=...)")
+    if out.is_dir() and any(out.iterdir()) and not (out / "comparison.json").exists():
+        raise checks.wrong("out", "a new or an empty folder, or one of an earlier comparison",
+                           f"={out}, which has other files")
     write_text(out / "rows.json", "[]\n")
     return out
 

@@ -91,18 +91,20 @@ def sentences(
     said = []
     if "frozen" in arms:
         frozen = mean["frozen", None]
+        caution = ""
+        if abs(standard["mean_slope"]) < FOLLOWS:
+            caution = (
+                f"CAUTION: the standard model hardly follows log p (slope "
+                f"{standard['mean_slope']:.3f}, where 1 is expected): it is perhaps not trained "
+                f"enough, and what follows says little. "
+            )
         said.append(
-            f"Training with log p outside the dot product takes the context-shared popularity "
+            caution + f"Training with log p outside the dot product takes the context-shared popularity "
             f"energy of the learned scores from {standard['energy_shared']:.4g} to "
             f"{frozen['energy_shared']:.4g} nats squared, {_change(standard, frozen)} ({over}). "
             f"Subtracting log p from the standard model afterwards, without retraining, takes it "
             f"to {post_hoc['energy_shared']:.4g}, {_change(standard, post_hoc)}."
         )
-        if abs(standard["mean_slope"]) < FOLLOWS:
-            said.append(
-                f"The standard model hardly follows log p (slope {standard['mean_slope']:.3f}, where "
-                f"1 is expected): it has little to separate, and is perhaps not trained enough."
-            )
         said.append(_post_hoc_words(rows, frozen, post_hoc))
         said.append(
             f"Slope of the learned scores on log p (1: log p is in them once, 0: not at all): "

@@ -1,5 +1,6 @@
 """Softmax losses as modules, for fastpop's trainer and for anybody else's."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,16 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             raise checks.wrong("extra", "a Proposal, beside proposal=InBatch only", extra)
         if in_batch and group_size is not None:
             raise checks.wrong("group_size", "None with in-batch negatives", group_size)
+        if hits is not None:
+            checks.one_of("hits", hits, ("keep", "drop"))
+        checks.number("seed", seed, least=0, most=2**63 - 1, integer=True)
+        if group_size is not None:
+            checks.number("group_size", group_size, least=1, integer=True)
+        if in_batch and logq == "none" and prior is not None and prior_weight > 0:
+            warnings.warn(
+                "in-batch negatives with logq='none' already take popularity out of the scores; "
+                "prior= takes it out again. Use logq='standard', or prior=None.", UserWarning,
+                stacklevel=2)
         if not in_batch or extra is not None:
             checks.number("num_negatives", num_negatives, least=1, integer=True)
         self.proposal, self.extra, self.num_negatives = proposal, extra, num_negatives
@@ -120,8 +131,6 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         if self.extra is not None:
             draw = Draw(self.extra, self.seed, step, self.num_negatives)
             neg_id = torch.cat([pos_id, draw.tensor(1, pos_id.device)[0]])
-        elif len(pos_id) < 2:
-            raise checks.wrong("pos_id", "at least two rows with in-batch negatives", pos_id)
         return ops.sampled_softmax(
             query, items, pos_id, neg_id, log_proposal=self._slot_law(len(pos_id)),
             exclude_own_slot=True, **options,
@@ -148,7 +157,7 @@ def _log_prior_of(prior: Any) -> Tensor | None:
     if isinstance(prior, PopularityPrior):
         prior = prior.log_prior_V
     if not isinstance(prior, Tensor):
-        prior = torch.from_numpy(np.array(prior, dtype=np.float32))
+        prior = torch.from_numpy(checks.float_array("prior", prior, 1, np.float32))
     vector = prior.detach().float().clone()
     checks.shape("prior", vector, ("V",))
     return vector

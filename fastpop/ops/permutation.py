@@ -29,7 +29,7 @@ def permutation(
             each label by a random sign.
         strata: [V] integers, for "stratified" only.
         first: index of the first permutation, so that a run can be continued.
-        impl: "auto" (numba), "numba" or "reference" (numpy, for reading and tests).
+        impl: "auto" (numba), "cpu" (numba) or "reference" (numpy, for reading and tests).
         threads: worker threads of numba, all cores by default; the result is bitwise the same.
     Returns:
         [P, R] float64.
@@ -46,10 +46,10 @@ def permutation(
     if len(label_V) < 2:
         raise checks.wrong("labels", "at least 2 items", label_V)
     checks.number("num_permutations", num_permutations, least=0, integer=True)
-    checks.number("seed", seed, least=0, integer=True)
+    checks.number("seed", seed, least=0, most=2**64 - 1, integer=True)
     checks.number("first", first, least=0, integer=True)
     checks.one_of("null", null, ("label", "stratified", "sign"))
-    checks.one_of("impl", impl, ("auto", "numba", "reference"))
+    checks.one_of("impl", impl, ("auto", "cpu", "reference"))
     if threads is not None:
         checks.number("threads", threads, least=1, integer=True)
     stratum_V = None

@@ -31,10 +31,17 @@ def build_model(config: TrainConfig, log: Interactions, log_prior_V: np.ndarray)
     return Recommender(encoder, decoder, max_length=config.max_length)
 
 
-def build_loss(config: TrainConfig, counts_V: np.ndarray) -> torch.nn.Module:
-    """The loss of the configuration; its draws come from training counts and config.seed."""
+def build_loss(config: TrainConfig, batches: EventBatches | SequenceBatches) -> torch.nn.Module:
+    """The loss of the configuration; its draws come from the events trained on and config.seed.
+
+    Laws count events, whatever their weights: a batch holds each event once an epoch.
+    """
     if config.loss == "full_softmax":
         return FullSoftmaxLoss(label_smoothing=config.label_smoothing, reduction="sum")
+    log = batches.log
+    counts_V = np.bincount(log.item, minlength=log.num_items).astype(np.float64)
+    if config.proposal == "in_batch":
+        counts_V = batches.target_counts()
     proposal = proposal_from_name(config.proposal, counts_V, alpha=config.proposal_power)
     extra = uniform(len(counts_V)) if config.extra_negatives else None
     return SampledSoftmaxLoss(
@@ -44,7 +51,9 @@ def build_loss(config: TrainConfig, counts_V: np.ndarray) -> torch.nn.Module:
     )
 
 
-def build_batches(config: TrainConfig, log: Interactions, reads: str):
+def build_batches(
+    config: TrainConfig, log: Interactions, reads: str
+) -> EventBatches | SequenceBatches:
     if reads == "events":
         return EventBatches(log, config.batch_size, config.seed)
     return SequenceBatches(log, config.max_length, config.batch_size, config.seed)

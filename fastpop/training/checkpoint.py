@@ -1,6 +1,7 @@
 """Checkpoints: written beside the old one, then renamed, so that one valid copy always exists."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -70,7 +71,9 @@ def write_folder(
             for name, group in tensors.items():
                 contiguous = {key: value.contiguous().cpu() for key, value in group.items()}
                 save_file(contiguous, part / f"{name}.safetensors")
-            (part / "state.json").write_text(json.dumps(state, indent=1))
+            sums = {f"{name}.safetensors": _sha256(part / f"{name}.safetensors") for name in tensors}
+            whole = {"state": state, "sha256": sums}
+            (part / "state.json").write_text(json.dumps(whole, indent=1))
             for file in part.iterdir():
                 _sync(file)
             old = target.with_name(target.name + ".old")
@@ -102,14 +105,39 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def read_folder(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """(tensors by file, state) of a folder that `write_folder` made."""
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def read_folder(
+    folder: Path, names: tuple[str, ...]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """(tensors by name, state) of a folder that `write_folder` made, every byte checked.
+
+    Raises CheckpointError for a missing or a changed file.
+    """
     try:
-        state = json.loads((folder / "state.json").read_text())
-        tensors = {file.stem: load_file(file) for file in sorted(folder.glob("*.safetensors"))}
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        whole = json.loads((folder / "state.json").read_text())
+        tensors = {}
+        for name in names:
+            file = folder / f"{name}.safetensors"
+            if _sha256(file) != whole["sha256"][file.name]:
+                raise CheckpointError(f"{file}: expected the bytes that were written; got others")
+            tensors[name] = load_file(file)
+        return tensors, whole["state"]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: expected a checkpoint; got {error}") from error
-    return tensors, state
+
+
+@contextlib.contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Turns what torch says of tensors that do not fit the model into one CheckpointError."""
+    try:
+        yield
+    except (RuntimeError, KeyError, IndexError, TypeError) as error:
+        raise CheckpointError(f"{folder}: expected tensors of this configuration and log; got "
+                              f"{str(error).splitlines()[0]}") from error
 
 
 def latest(out: Path) -> Path | None:

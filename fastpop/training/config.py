@@ -15,6 +15,14 @@ from fastpop.data.split import RULES
 from fastpop.decoder import ARMS
 from fastpop.popularity import PROPOSALS
 
+SMOOTHINGS = ("loo", "good-turing")
+# What `evaluate` measures at k = 10 while training.
+METRICS = (
+    "nll", "perplexity", "rank", "auc",
+    *(f"{name}@10" for name in ("hr", "recall", "precision", "ndcg", "mrr", "map", "recall_head",
+                                "recall_mid", "recall_tail", "coverage")),
+)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -107,6 +115,15 @@ class TrainConfig:
     """Write TensorBoard events too."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.smoothing, str) and self.smoothing not in SMOOTHINGS:
+            # A number from the command line or a TOML string.
+            try:
+                object.__setattr__(self, "smoothing", float(self.smoothing))
+            except ValueError:
+                raise checks.wrong("smoothing", "loo, good-turing or a number >= 0",
+                                   self.smoothing) from None
+        if not isinstance(self.smoothing, str):
+            checks.number("smoothing", self.smoothing, least=0)
         hints = typing.get_type_hints(TrainConfig)
         for field in dataclasses.fields(self):
             value, hint = getattr(self, field.name), hints[field.name]
@@ -125,6 +142,12 @@ class TrainConfig:
         checks.one_of("prior", self.prior, ARMS)
         checks.one_of("proposal", self.proposal, PROPOSALS)
         checks.one_of("split", self.split, RULES)
+        checks.one_of("metric", self.metric, METRICS)
+        checks.number("seed", self.seed, least=0, most=2**63 - 1, integer=True)
+        checks.number("split_fraction", self.split_fraction, above=0, most=0.5)
+        if self.accumulate > 1 and self.proposal == "in_batch" and self.loss == "sampled_softmax":
+            raise checks.wrong("accumulate", "1 with in-batch negatives, which the whole batch gives",
+                               self.accumulate)
         if self.logq == "corrected" and self.hits == "keep":
             raise checks.wrong("hits", "'drop' (or '') with logq='corrected'", self.hits)
         for name in ("dim", "max_length", "num_layers", "num_heads", "num_negatives", "epochs",
@@ -184,7 +207,10 @@ class TrainConfig:
                 options = tomllib.load(file)
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{path}: expected a TOML file; got {error}") from None
-        return cls.from_dict(options.get("train", options))
+        options = options.get("train", options)
+        if not isinstance(options, dict):
+            raise checks.wrong(f"{path}: train", "a table of options", options)
+        return cls.from_dict(options)
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2) + "\n"
@@ -197,6 +223,8 @@ class TrainConfig:
             device = torch.device(self.device)
         except RuntimeError:
             raise checks.wrong("device", "auto, cpu, cuda or cuda:N", self.device) from None
+        if device.type not in ("cpu", "cuda"):
+            raise checks.wrong("device", "auto, cpu, cuda or cuda:N", self.device)
         if device.type == "cuda" and not torch.cuda.is_available():
             raise checks.wrong("device", "cpu or auto: torch sees no CUDA device here", self.device)
         return device

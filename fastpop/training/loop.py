@@ -118,7 +118,7 @@ def fit(
                 raise KeyboardInterrupt
     if config.patience and progress.best is not None:
         if best_state is None and out is not None:
-            best_state = checkpoint.read_folder(out / "best")[0]["model"]
+            best_state = checkpoint.read_folder(out / "best", ("model",))[0]["model"]
         if best_state is not None:
             model.load_state_dict(best_state)
     model.eval()
@@ -203,11 +203,7 @@ def _due(epoch: int, every: int, last: int) -> bool:
 
 
 def _is_better(row: dict[str, Any], config: TrainConfig, progress: Progress) -> bool:
-    key = f"valid_{config.metric}"
-    if key not in row:
-        known = ", ".join(name.removeprefix("valid_") for name in row if name.startswith("valid_"))
-        raise ValueError(f"metric: expected one of {known}; got {config.metric!r}")
-    value = row[key]
+    value = row[f"valid_{config.metric}"]
     if progress.best is not None:
         falls = config.metric in METRICS_THAT_FALL
         if not (value < progress.best if falls else value > progress.best):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 from dataclasses import dataclass, field
@@ -89,6 +90,13 @@ class TrainResult:
         return evaluate_model(self.model, cases, self.split.train.item_counts(), self.config,
                               popularity_weight=popularity_weight, ks=ks)
 
+    def _prior_is_current(self) -> bool:
+        """False once refresh_prior has changed the model behind an older result."""
+        if self.config.prior not in ("none", "frozen"):
+            return True
+        held_V = self.model.decoder.log_prior_V.cpu().numpy()
+        return bool(np.array_equal(held_V, self.prior.log_prior_V.astype(np.float32)))
+
     def _cases(self, part: str) -> Cases:
         checks.one_of("part", part, ("test", "valid"))
         cases = getattr(self.split, part)
@@ -116,7 +124,7 @@ class TrainResult:
             smoothing=self.config.smoothing if smoothing is None else smoothing)
         return diagnostics.audit_moments(
             moments, prior, permutations=permutations, seed=seed, null=null, strata=strata,
-            nll=self.metrics.get("nll"),
+            nll=self.metrics.get("nll") if self._prior_is_current() else None,
             nll_of="of the model as trained, on the test cases",
         )
 
@@ -141,8 +149,9 @@ class TrainResult:
         kept, left_out = readable_cases(self.model, self.split.train, cases)
         if left_out:
             known = np.isin(dense, kept.user)
-            raise checks.wrong("users", f"users that the encoder {self.config.encoder!r} has "
-                               "training events or a history of", f"={wanted[~known][0]!r}")
+            need = "a training event" if self.model.encoder.reads == "events" else "a history"
+            raise checks.wrong("users", f"users with {need}, which the encoder "
+                               f"{self.config.encoder!r} needs", f"={wanted[~known][0]}")
         decoder = self.model.decoder
         weight = decoder.trained_weight if popularity_weight is None else popularity_weight
         query = self.model.encode(cases)
@@ -160,15 +169,35 @@ class TrainResult:
     def refresh_prior(self, counts: Any) -> "TrainResult":
         """Replace log p by that of new counts [V] (say, yesterday's) without retraining.
 
-        Changes what the knob adds, not the learned part. The same smoothing is used. Returns self.
+        Changes what the knob adds, not the learned part. The same smoothing is used. Returns a
+        result with the new prior and no metrics: they were of the old one.
+        Raises ValueError for a permuted or a learned popularity term, which no counts replace.
         """
+        if self.config.prior not in ("none", "frozen"):
+            raise checks.wrong("counts", "a run with prior 'none' or 'frozen'",
+                               f"=prior={self.config.prior!r}")
         prior = PopularityPrior.from_counts(counts, smoothing=self.config.smoothing)
         self.model.decoder.set_log_prior(prior.log_prior_V)
-        return self
+        return dataclasses.replace(self, prior=prior, metrics={})
 
     def save(self, out: str | Path) -> Path:
-        """Write a folder that `fastpop.load` reads: config, log, model, metrics, history."""
+        """Write a folder that `fastpop.load` reads: config, log, model, metrics, history.
+
+        out: a new or empty folder, or the run's own. Raises ValueError for any other.
+        """
         out = Path(out)
+        own_test = self.split.test if self.split.facts.get("rule") == "own-test" else None
+        print_of_log = fingerprint(self.log, own_test)
+        known = out / "log.sha256"
+        if known.exists():
+            if known.read_text().strip() != print_of_log:
+                raise checks.wrong("out", "the folder of this run, or a new one",
+                                   f"={out}, a run on another log")
+        elif out.is_dir() and any(out.iterdir()):
+            raise checks.wrong("out", "a new or an empty folder", f"={out}, which has files")
+        checkpoint.write_text(known, print_of_log + "\n")
+        if own_test is not None and not (out / "test-cases").exists():
+            own_test.save(out / "test-cases")
         checkpoint.write_text(out / "config.json", self.config.to_json())
         if not (out / "log").exists():
             with checkpoint.explained(out / "log"):
@@ -177,6 +206,21 @@ class TrainResult:
         checkpoint.write_folder(out / "model", {"model": self.model.state_dict()}, state)
         checkpoint.write_text(out / "metrics.json", json.dumps(self.metrics, indent=2) + "\n")
         return out
+
+
+def fingerprint(log: Interactions, test: Cases | None = None) -> str:
+    """SHA-256 of the events, the ids, and the test cases that came with the log."""
+    digest = hashlib.sha256()
+    arrays = [log.user, log.item, log.time, log.weight]
+    if test is not None:
+        arrays += [test.user, test.history_offsets, test.history_item, test.target_offsets,
+                   test.target_item]
+    for array in arrays:
+        digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+    for ids in (log.user_ids, log.item_ids):
+        words = ids.astype(str) if ids.dtype.kind == "O" else ids
+        digest.update(np.ascontiguousarray(words).tobytes())
+    return digest.hexdigest()
 
 
 def moments_of(

@@ -1,6 +1,5 @@
 """`fastpop.train` and `fastpop.load`."""
 
-import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -18,7 +17,12 @@ from fastpop.popularity import PopularityPrior
 from fastpop.training import build, checkpoint
 from fastpop.training.config import TrainConfig
 from fastpop.training.loop import Progress, fit
-from fastpop.training.result import TrainResult, evaluate_model, readable_cases
+from fastpop.training.result import (
+    TrainResult,
+    evaluate_model,
+    fingerprint,
+    readable_cases,
+)
 
 
 def train(
@@ -57,6 +61,10 @@ def train(
     if not isinstance(log, Interactions):
         raise checks.wrong_type("log", "Interactions (read a file with fastpop.read_log)", log)
     config = resolve_config(config, options)
+    if out is not None and not isinstance(out, (str, Path)):
+        raise checks.wrong_type("out", "the path of a folder", out)
+    if config.tensorboard and out is None:
+        raise checks.wrong("tensorboard", "false without out=, where its files would go", True)
     folder = None if out is None else Path(out)
     reason = config.double_subtraction()
     if reason:
@@ -70,9 +78,12 @@ def train(
         else prior.log_prior_V
     model = build.build_model(config, log, log_prior_V).to(config.torch_device())
     batches = build.build_batches(config, parts.train, model.encoder.reads)
-    loss = build.build_loss(config, counts_V).to(model.device)
+    loss = build.build_loss(config, batches).to(model.device)
     optimizers = build.build_optimizers(config, model)
-    state = _prepare(folder, resume, config, log, model, optimizers)
+    state = _prepare(folder, resume, config, fingerprint(log, parts.test if test is not None else None),
+                     model, optimizers)
+    if config.patience and (parts.valid is None or parts.valid.num_cases == 0):
+        raise checks.wrong("patience", "0 for a split without validation cases", config.patience)
     valid = None
     if config.evaluate_every and parts.valid is not None and parts.valid.num_cases:
         valid = readable_cases(model, parts.train, parts.valid)[0]
@@ -98,7 +109,11 @@ def train(
     if parts.test is not None and parts.test.num_cases:
         cases, left_out = readable_cases(model, parts.train, parts.test)
         facts["test_cases"], facts["test_cases_left_out"] = cases.num_cases, left_out
-        if cases.num_cases:
+        if cases.num_cases == 0:
+            warnings.warn(f"none of the {left_out:,} test cases can be judged: the encoder "
+                          f"{config.encoder!r} knows none of their users or histories",
+                          UserWarning, stacklevel=2)
+        else:
             metrics = evaluate_model(model, cases, counts_V, config).metrics
     result = TrainResult(config, model, log, parts, prior, metrics, progress_state.history, facts)
     if folder is not None:
@@ -119,16 +134,17 @@ def load(folder: str | Path) -> TrainResult:
     if not (folder / "model").exists():
         raise checks.wrong("folder", "a finished run (fastpop.train(..., resume=True) goes on)",
                            f"={folder}, which has no model yet")
-    config = TrainConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    config = TrainConfig.from_dict(read_config(folder))
     log = Interactions.load(folder / "log")
     parts = make_split(log, _load_test(folder), config)
     prior = PopularityPrior.from_counts(parts.train.item_counts(), smoothing=config.smoothing)
     model = build.build_model(config, log, prior.log_prior_V)
-    tensors, state = checkpoint.read_folder(folder / "model")
-    model.load_state_dict(tensors["model"])
+    tensors, state = checkpoint.read_folder(folder / "model", ("model",))
+    with checkpoint.fitting(folder / "model"):
+        model.load_state_dict(tensors["model"])
+        kept = {name: state[name] for name in ("metrics", "history", "facts")}
     model.to(config.replace(device="auto").torch_device()).eval()
-    return TrainResult(config, model, log, parts, prior, state["metrics"], state["history"],
-                       state["facts"])
+    return TrainResult(config, model, log, parts, prior, **kept)
 
 
 def make_split(log: Interactions, test: Any, config: TrainConfig) -> Split:
@@ -151,57 +167,59 @@ def resolve_config(config: TrainConfig | str | Path | None, options: dict[str, A
 
 
 def _prepare(
-    folder: Path | None, resume: bool, config: TrainConfig, log: Interactions, model: Recommender,
-    optimizers: list,
+    folder: Path | None, resume: bool, config: TrainConfig, print_of_log: str,
+    model: Recommender, optimizers: list,
 ) -> Progress | None:
     """Make the folder ready; with `resume`, load the newest checkpoint into the parts."""
     if folder is None:
         if resume:
             raise checks.wrong("out", "the folder to resume from", None)
         return None
-    print_of_log = fingerprint(log)
-    newest = checkpoint.latest(folder)
+    ours = (folder / "config.json").exists() and (folder / "log.sha256").exists()
     if not resume:
-        if (folder / "config.json").exists():
+        if ours:
             raise checks.wrong("out", "a new folder, or resume=True to go on with the run in it",
                                f"={folder}")
+        if folder.is_dir() and any(folder.iterdir()):
+            raise checks.wrong("out", "a new or an empty folder", f"={folder}, which has files")
         checkpoint.write_text(folder / "config.json", config.to_json())
         checkpoint.write_text(folder / "log.sha256", print_of_log + "\n")
         return None
-    if newest is None:
-        if (folder / "config.json").exists():
-            # A run that died before its first checkpoint starts again from the beginning.
-            _same_run(folder, config, print_of_log)
-            return None
+    if not ours:
         raise checks.wrong("out", "a folder with a run to resume", f"={folder}")
     _same_run(folder, config, print_of_log)
+    newest = checkpoint.latest(folder)
+    if newest is None:
+        # A run that died before its first checkpoint starts again from the beginning.
+        return None
     checkpoint.write_text(folder / "config.json", config.to_json())
-    tensors, state = checkpoint.read_folder(newest)
-    model.load_state_dict(tensors["model"])
-    checkpoint.restore_optimizers(optimizers, tensors.get("optimizer", {}))
-    progress = Progress(**state)
+    tensors, state = checkpoint.read_folder(newest, ("model", "optimizer"))
+    with checkpoint.fitting(newest):
+        model.load_state_dict(tensors["model"])
+        checkpoint.restore_optimizers(optimizers, tensors["optimizer"])
+        progress = Progress(**state)
     if progress.epoch < config.epochs and progress.stopped == "epochs":
         progress.stopped = ""
     return progress
 
 
 def _same_run(folder: Path, config: TrainConfig, print_of_log: str) -> None:
-    before = json.loads((folder / "config.json").read_text())
+    before = read_config(folder)
     free = ("epochs", "checkpoint_every", "tensorboard")
     for name, value in config.to_dict().items():
         if name not in free and before.get(name) != value:
             raise checks.wrong(name, f"{before.get(name)!r}, as in the run in {folder}", value)
     if (folder / "log.sha256").read_text().strip() != print_of_log:
-        raise checks.wrong("log", f"the log of the run in {folder}", "=another one")
+        raise checks.wrong("log", f"the log and the test part of the run in {folder}", "=others")
 
 
-def fingerprint(log: Interactions) -> str:
-    """SHA-256 of the events (users, items, times, weights)."""
-    digest = hashlib.sha256()
-    for array in (log.user, log.item, log.time, log.weight):
-        if array is not None:
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+def read_config(folder: Path) -> dict[str, Any]:
+    """The options in folder/config.json. Raises CheckpointError for a damaged file."""
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise checkpoint.CheckpointError(f"{folder / 'config.json'}: expected the options of a "
+                                         f"run; got {error}") from None
 
 
 def _load_test(folder: Path) -> Cases | None:

@@ -137,3 +137,41 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(log, tmp_path):
     assert "add --resume to go on" in errors
     assert "Traceback" not in errors
     assert list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_version():
+    assert run("--version").stdout.startswith("fastpop ")
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["audit", "{run}", "--scale", "3"], "RUN: expected a run or arrays, not both; got RUN and --scale"),
+    (["audit", "{run}", "--permutations", "-1"], "permutations: expected an integer >= 0; got -1"),
+    (["audit", "{run}", "--null", "stratified"], "null: expected one of 'label', 'sign'"),
+    (["audit", "--popularity-weight", "1", "--query", "a", "--items", "b", "--counts", "c"],
+     "popularity_weight: expected none with arrays"),
+    (["audit", "{run}", "--out", "{log}"], "out: expected a folder"),
+])
+def test_options_that_an_audit_cannot_use_are_refused(log, trained, words, message):
+    words = [word.format(log=log, run=trained[0]) for word in words]
+    assert message in run(*words, code=2).stderr
+
+
+def test_evaluate_against_another_run_and_into_a_file(log, trained, tmp_path):
+    run("train", log, "--user", "who", "--item", "what", "--time", "when", "--out",
+        tmp_path / "other", "--prior", "none", "--smoothing", "0.5", *QUICK)
+    text = run("evaluate", trained[0], "--against", tmp_path / "other", "--k", 5, "--out",
+               tmp_path / "m.json").stdout
+    assert "paired over cases" in text
+    assert "ndcg@5" in text
+    assert "ndcg@5" in json.loads((tmp_path / "m.json").read_text())[0]["metrics"]
+
+
+def test_skipped_rows_are_counted_and_written(tmp_path):
+    lines = ["u,i,t"] + [f"{n % 9},{n % 7},{1500000000 + n}" for n in range(300)] + ["1,2,never"]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    common = [tmp_path / "log.csv", "--user", "u", "--item", "i", "--time", "t", "--on-bad-row", "skip"]
+    text = run("train", *common, "--out", tmp_path / "run", *QUICK).stdout
+    assert "1 bad rows left out" in text
+    assert "never" in (tmp_path / "run" / "log" / "rejected.csv").read_text()
+    run("compare", *common, "--seeds", 1, "--arms", "standard", "--out", tmp_path / "c", *QUICK)
+    assert "never" in (tmp_path / "c" / "rejected.csv").read_text()

@@ -297,3 +297,25 @@ def test_unknown_items_of_cases_are_counted(tmp_path):
     assert [cases.targets(c).tolist() for c in (0, 1)] == [[2], [0, 2]]
     assert cases.facts == {"cases_read": 4, "prefix_items_unknown": 2, "targets_unknown": 2,
                            "cases_dropped": 2}
+
+
+def test_positions_on_a_file_with_a_header_are_refused(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time\n1,2,1500000000\n3,4,1500000001\n")
+    with pytest.raises(ValueError, match=r"line 1: expected whole numbers.*give the columns by name"):
+        read_log(path, user=0, item=1)
+    path.write_text("ana,2,1500000000\n3,4,1500000001\nbob,4,1500000001\n")
+    assert read_log(path, user=0, item=1).num_events == 3
+
+
+def test_seconds_among_milliseconds_are_named(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("u,i,t\n1,2,1380000000000\n1,3,1380000001\n1,4,1380000002000\n")
+    with pytest.raises(ValueError, match=r"line 3.*milliseconds, after 1973"):
+        read_log(path, user="u", item="i", time="t")
+
+
+@pytest.mark.parametrize("time", [[1e300, 1.0], [np.uint64(2**64 - 1), np.uint64(1)]])
+def test_times_beyond_any_clock_are_refused(time):
+    with pytest.raises(ValueError, match="time: expected seconds before the year 5138"):
+        Interactions.from_arrays([1, 2], [3, 4], np.array(time))

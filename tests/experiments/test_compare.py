@@ -79,7 +79,7 @@ def test_arms_of_a_seed_start_alike_and_see_the_same_batches_and_draws():
     for options in ({"prior": "none"}, {"prior": "frozen", "prior_weight": 0.0}):
         config = TrainConfig(dim=8, epochs=2, num_negatives=16, batch_size=64, **options)
         model = build.build_model(config, log, prior.log_prior_V)
-        fit(model, build.build_loss(config, log.item_counts()),
+        fit(model, build.build_loss(config, build.build_batches(config, log, "events")),
             build.build_batches(config, log, "events"), build.build_optimizers(config, model),
             config, show=False)
         trained.append(model.decoder.item_embedding.detach())
@@ -163,3 +163,42 @@ def test_an_unwritable_folder_is_found_out_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(fastpop.training.CheckpointError, match="out: expected a writable folder"):
         fastpop.compare(small_log(), out=tmp_path / "file" / "x", **QUICK)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"seeds": [0, 0]}, "seeds: expected different seeds"),
+    ({"config": TrainConfig(prior="none")}, "prior: expected no prior"),
+    ({"evaluate_every": 1}, "patience, evaluate_every: expected 0"),
+])
+def test_what_a_comparison_has_no_use_for_is_refused(options, message):
+    with pytest.raises(ValueError) as caught:
+        fastpop.compare(small_log(), **QUICK | options)
+    assert message in str(caught.value)
+
+
+def test_the_encoder_of_a_configuration_is_taken():
+    config = TrainConfig(encoder="bag", max_length=10)
+    found = fastpop.compare(small_log(), seeds=1, arms=["standard"], config=config,
+                            **QUICK | {"epochs": 1})
+    assert found.comparison["rules"]["encoder"].startswith("bag")
+
+
+def test_double_subtraction_is_warned_of():
+    with pytest.warns(UserWarning, match="arm 'frozen': logq='none'"):
+        fastpop.compare(small_log(), seeds=1, arms=["standard"], proposal="in_batch", logq="none",
+                        **QUICK | {"epochs": 1})
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(ValueError, match="out: expected a new or an empty folder"):
+        fastpop.compare(small_log(), out=tmp_path, **QUICK)
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
+def test_a_hardly_trained_model_is_cautioned_of():
+    text = words([1, 1, 1], [1, 1, 1])
+    assert "CAUTION" not in text
+    found = fastpop.compare(small_log(), seeds=1, arms=["standard", "frozen"],
+                            **QUICK | {"epochs": 1, "learning_rate": 1e-6})
+    assert found.headline.startswith("CAUTION: the standard model hardly follows log p")

@@ -32,10 +32,10 @@ def test_numba_draws_the_reference_permutations(num_items, width, distinct, seed
     label, items, strata = problem(num_items, width, distinct, seed % 1000)
     more = {"null": null, "strata": strata if null == "stratified" else None, "seed": seed}
     slow = permutation(label, items, 5, impl="reference", **more)
-    fast = permutation(label, items, 5, impl="numba", **more)
+    fast = permutation(label, items, 5, impl="cpu", **more)
     np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-12 * max(1, np.abs(slow).max()))
     # Labels are told apart exactly: one differing draw would show at full size.
-    labels = drawn_labels("numba", label, seed, 5, null=null, strata=more["strata"])
+    labels = drawn_labels("cpu", label, seed, 5, null=null, strata=more["strata"])
     want = drawn_labels("reference", label, seed, 5, null=null, strata=more["strata"])
     np.testing.assert_allclose(labels, want, rtol=0, atol=1e-14)
 
@@ -70,9 +70,9 @@ def test_seeds_and_indices_differ():
 
 def test_labels_are_moved_never_changed():
     label, _, strata = problem(60)
-    plain = drawn_labels("numba", label, 0, 50)
-    inside = drawn_labels("numba", label, 0, 50, null="stratified", strata=strata)
-    flipped = drawn_labels("numba", label, 0, 50, null="sign")
+    plain = drawn_labels("cpu", label, 0, 50)
+    inside = drawn_labels("cpu", label, 0, 50, null="stratified", strata=strata)
+    flipped = drawn_labels("cpu", label, 0, 50, null="sign")
     for k in range(50):
         np.testing.assert_allclose(np.sort(plain[k]), np.sort(label), atol=1e-14)
         np.testing.assert_allclose(np.abs(flipped[k]), np.abs(label), atol=1e-14)
@@ -86,7 +86,7 @@ def test_labels_are_moved_never_changed():
 @pytest.mark.parametrize("label", [[0.0, 1, 2, 3], [0.0, 0, 1, 2], [5.0, 5, 5, 1]])
 def test_every_arrangement_is_equally_likely(label):
     draws = 24_000
-    rows = np.rint(drawn_labels("numba", np.array(label), 11, draws)).astype(int)
+    rows = np.rint(drawn_labels("cpu", np.array(label), 11, draws)).astype(int)
     seen = Counter(map(tuple, rows.tolist()))
     weight = Counter(tuple(int(x) for x in order) for order in permutations(label))
     assert set(seen) == set(weight)
@@ -98,7 +98,7 @@ def test_every_arrangement_is_equally_likely(label):
 
 def test_each_position_gets_each_label_equally_often_on_a_larger_catalogue():
     label = np.arange(40.0)
-    rows = np.rint(drawn_labels("numba", label, 2, 8000)).astype(int)
+    rows = np.rint(drawn_labels("cpu", label, 2, 8000)).astype(int)
     count = np.zeros((40, 40))
     for i in range(40):
         count[i] = np.bincount(rows[:, i], minlength=40)
@@ -112,7 +112,7 @@ def test_each_position_gets_each_label_equally_often_on_a_larger_catalogue():
 
 def test_projections_are_labels_times_items():
     label, items, _ = problem()
-    labels = drawn_labels("numba", label, 4, 6)
+    labels = drawn_labels("cpu", label, 4, 6)
     np.testing.assert_allclose(permutation(label, items, 6, seed=4), labels @ items, atol=1e-12)
 
 

@@ -93,6 +93,17 @@ def test_bad_arguments_are_named(counts):
         SampledSoftmaxLoss(None, popularity.InBatch.from_counts(counts), group_size=4)
     with pytest.raises(ValueError, match="extra: expected a Proposal, beside"):
         SampledSoftmaxLoss(None, popularity.uniform(V), extra=popularity.uniform(V))
+    with pytest.raises(ValueError, match="hits: expected one of"):
+        SampledSoftmaxLoss(None, popularity.uniform(V), hits="x")
+    with pytest.warns(UserWarning, match="takes it out again"):
+        SampledSoftmaxLoss(counts / counts.sum(), popularity.InBatch.from_counts(counts),
+                           logq="none")
+
+
+def test_a_single_row_has_no_in_batch_negatives_and_no_loss(counts):
     head = SampledSoftmaxLoss(None, popularity.InBatch.from_counts(counts))
-    with pytest.raises(ValueError, match="pos_id: expected at least two rows"):
-        head(torch.zeros(1, D), torch.zeros(V, D), torch.tensor([1]))
+    query = torch.randn(1, D, requires_grad=True)
+    loss = head(query, torch.randn(V, D), torch.tensor([1]))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(query.grad, torch.zeros(1, D))

@@ -120,7 +120,7 @@ def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_survives(tmp_p
         fastpop.train(small_log(), out=out, **options)
     monkeypatch.setattr(checkpoint, "save_file", real)
     assert not list(out.glob("*.part"))
-    checkpoint.read_folder(checkpoint.latest(out))
+    checkpoint.read_folder(checkpoint.latest(out), ("model", "optimizer"))
     resumed = fastpop.train(small_log(), out=out, resume=True, **options)
     assert_same_run(fastpop.train(small_log(), **options), resumed)
 
@@ -151,7 +151,7 @@ def test_a_folder_in_use_a_changed_option_and_another_log_are_refused(tmp_path):
         fastpop.train(small_log(), epochs=1, out=out, **QUICK)
     with pytest.raises(ValueError, match=r"dim: expected 8, as in the run in .*; got 16"):
         fastpop.train(small_log(), epochs=2, out=out, resume=True, **QUICK | {"dim": 16})
-    with pytest.raises(ValueError, match="log: expected the log of the run"):
+    with pytest.raises(ValueError, match="log: expected the log and the test part of the run"):
         fastpop.train(small_log(seed=1), epochs=2, out=out, resume=True, **QUICK)
     with pytest.raises(ValueError, match="out: expected a folder with a run to resume"):
         fastpop.train(small_log(), epochs=2, out=tmp_path / "none", resume=True, **QUICK)
