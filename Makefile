@@ -23,7 +23,8 @@ check: $(VENV)/.test
 	$(BIN)/mypy kernels
 
 bench: $(VENV)/.bench
-	$(BIN)/pytest --import-mode=importlib --override-ini=addopts= --benchmark-only -o python_files='bench_*.py' bench
+	$(BIN)/pytest --import-mode=importlib --override-ini=addopts= --override-ini=pythonpath=bench \
+		--benchmark-only --benchmark-json=bench/records/latest.json -o python_files='bench_*.py' bench
 
 # On a machine with a GPU: uses the interpreter at hand (its own torch and triton), installs nothing.
 test-gpu:
@@ -32,8 +33,8 @@ test-gpu:
 
 bench-gpu:
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
-	pytest --import-mode=importlib --override-ini=addopts= --benchmark-only -o python_files='bench_*.py' \
-		--benchmark-json=bench/records/gpu.json bench
+	pytest --import-mode=importlib --override-ini=addopts= --override-ini=pythonpath=bench \
+		--benchmark-only --benchmark-json=bench/records/gpu.json -o python_files='bench_*.py' bench
 
 install: $(VENV)/.demo
 

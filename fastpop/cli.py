@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from fastpop import checks
 
@@ -351,6 +351,34 @@ class Demo:
 
 
 @dataclass(frozen=True)
+class Bench:
+    """Measure speed here: `bench step` times a training step at each catalogue size."""
+
+    what: Positional[Literal["step"]]
+    """What to time."""
+    items: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
+    """Catalogue size; give it again for another."""
+    dim: int = 64
+    """Length of query and item vectors."""
+    negatives: int = 8192
+    """Negatives, shared by the batch."""
+    batch: int = 4096
+    """Events a step."""
+    rounds: int = 15
+    """Steps timed."""
+    json: bool = False
+    """Print {"rows": [...]} instead of a table."""
+
+    def run(self) -> None:
+        import json
+
+        from fastpop import benchmark
+
+        rows = benchmark.time_steps(self.items, self.dim, self.negatives, self.batch, rounds=self.rounds)
+        print(json.dumps({"rows": rows}) if self.json else benchmark.table(rows))
+
+
+@dataclass(frozen=True)
 class Version:
     """`fastpop --version`."""
 
@@ -364,7 +392,7 @@ def _parse(argv: Sequence[str]) -> Any:
     if list(argv) == ["--version"]:
         return Version()
     verbs = {"train": Train, "compare": Compare, "audit": Audit, "recommend": Recommend,
-             "evaluate": Evaluate, "doctor": Doctor, "demo": Demo}
+             "evaluate": Evaluate, "doctor": Doctor, "demo": Demo, "bench": Bench}
     defaults = _from_toml(argv)
     union: Any = None
     for verb, kind in verbs.items():

@@ -73,10 +73,12 @@ def settle(bench: Workbench, tables: Sequence[Table], columns: Columns, layout: 
         kinds = {table.type[role] for table in tables}
         if kinds == {TEXT}:
             column = first.column[role]
-            reading.whole[role] = layout.whole_ids or not _sampled(
+            odd = _sampled(
                 bench, first,
                 f"count(*) FILTER ({column} IS NOT NULL AND ({_canonical(column)}) IS NULL)",
             )
+            _refuse_a_header(first, layout, columns, role, odd)
+            reading.whole[role] = layout.whole_ids or not odd
         else:
             reading.whole[role] = kinds <= {*WHOLE, *REAL}
     if columns.time is None:
@@ -181,7 +183,6 @@ def stage(
               if reading.whole[role] and not reading.forced and table.type[role] == TEXT
               and bench.value(f"SELECT count(*) FROM staged WHERE bad = {code}")]
     if unsure:
-        _refuse_a_header(bench, table, layout, columns, start)
         raise IdsAreText(unsure)
     if not bad and not line_faults:
         return total
@@ -245,17 +246,15 @@ def _insert(
     """
 
 
-def _refuse_a_header(
-    bench: Workbench, table: Table, layout: Preset, columns: Columns, start: int
-) -> None:
+def _refuse_a_header(table: Table, layout: Preset, columns: Columns, role: str, odd: int) -> None:
     """Positions say that a file has no header: a first line that alone is no data is one."""
-    if layout.names is not None or not columns.by_position():
+    if odd != 1 or layout.names is not None or not columns.by_position():
         return
-    odd = bench.rows(f"SELECT rowid FROM staged WHERE bad IN ({BAD_USER}, {BAD_ITEM}) "
-                     f"AND rowid >= {start} LIMIT 2")
-    if [row for row, in odd] == [start]:
+    assert isinstance(table, TextTable)
+    field = table.split(table.scan.head)[table.position[role]]
+    if not field.lstrip("-").isdigit():
         raise wrong(f"{table.label}, line 1", "whole numbers, as in every other line, for columns "
-                    "given by position", "=a line of names (give the columns by name)")
+                    "given by position", f"={field!r} (a header? then give the columns by name)")
 
 
 def _expected(code: int, reading: Reading, layout: Preset) -> tuple[str, str]:

@@ -77,7 +77,7 @@ def fit(
             started = time.perf_counter()
             model.train()
             for batch in batches.epoch(progress.epoch, progress.batch):
-                mean, weight = _step(model, loss, optimizers, config, batch, progress.step)
+                mean, weight = train_step(model, loss, optimizers, config, batch, progress.step)
                 if not math.isfinite(mean):
                     _fail(out, config, batch, progress, mean)
                 progress.loss_sum += mean * weight
@@ -125,7 +125,7 @@ def fit(
     return progress
 
 
-def _step(
+def train_step(
     model: Recommender, loss: torch.nn.Module, optimizers: list[torch.optim.Optimizer],
     config: TrainConfig, batch: Batch, step: int,
 ) -> tuple[float, float]:

@@ -302,7 +302,7 @@ def test_unknown_items_of_cases_are_counted(tmp_path):
 def test_positions_on_a_file_with_a_header_are_refused(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("user,item,time\n1,2,1500000000\n3,4,1500000001\n")
-    with pytest.raises(ValueError, match=r"line 1: expected whole numbers.*give the columns by name"):
+    with pytest.raises(ValueError, match=r"line 1: expected whole numbers.*then give the columns by name"):
         read_log(path, user=0, item=1)
     path.write_text("ana,2,1500000000\n3,4,1500000001\nbob,4,1500000001\n")
     assert read_log(path, user=0, item=1).num_events == 3

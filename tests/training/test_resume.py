@@ -52,7 +52,7 @@ def test_four_epochs_are_two_and_two_more(tmp_path, kind):
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_an_interrupt_within_an_epoch_leaves_a_checkpoint_to_go_on_from(tmp_path, kind, monkeypatch):
     whole = fastpop.train(small_log(), epochs=3, out=tmp_path / "whole", **QUICK | kind)
-    real, steps = loop._step, []
+    real, steps = loop.train_step, []
 
     def step_and_ctrl_c(*args):
         steps.append(1)
@@ -60,11 +60,11 @@ def test_an_interrupt_within_an_epoch_leaves_a_checkpoint_to_go_on_from(tmp_path
             os.kill(os.getpid(), signal.SIGINT)
         return real(*args)
 
-    monkeypatch.setattr(loop, "_step", step_and_ctrl_c)
+    monkeypatch.setattr(loop, "train_step", step_and_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         fastpop.train(small_log(), epochs=3, out=tmp_path / "cut", **QUICK | kind)
     assert checkpoint.latest(tmp_path / "cut").name == "checkpoint-00000017"
-    monkeypatch.setattr(loop, "_step", real)
+    monkeypatch.setattr(loop, "train_step", real)
     resumed = fastpop.train(small_log(), epochs=3, out=tmp_path / "cut", resume=True, **QUICK | kind)
     assert_same_run(whole, resumed)
 
