@@ -132,8 +132,8 @@ class Audit:
         return audit_table(self)
 
     def to_dict(self, samples: bool = False) -> dict:
-        """JSON-able; undefined numbers are None. `samples` adds the drawn nulls, mean scores and
-        log p, from which the pictures are made."""
+        """JSON-able; undefined numbers are None. `samples` adds the drawn nulls, mean scores,
+        log p and the text table, from which a page is made."""
         out = {
             "energy_total": self.energy_total,
             "energy_direction": self.energy_direction,
@@ -172,6 +172,7 @@ class Audit:
         if samples:
             out["mean_score"] = self.mean_score_V.tolist()
             out["log_prior"] = self.log_prior_V.tolist()
+            out["table"] = self.table()
         return out
 
     def save(self, path: str | Path) -> None:

@@ -113,6 +113,8 @@ def compare(
         permutations: of each p-value, >= 1.
         config, options: as in `fastpop.train`, but for prior, which is the arms', and early
             stopping: all arms train for the same number of epochs. config.seed halves the events.
+            On logs where people come back to the same items give mask_seen=False: metrics are then
+            also split into targets that repeat the history and new ones.
         name: of the log, for titles. out: folder for report.html, JSON, CSV and the table.
         progress: show bars; None shows them on a terminal.
     Returns:

@@ -73,7 +73,8 @@ def write_audit_report(
     """Write report.html for one model; returns the path.
 
     Args:
-        audit: `Audit.to_dict(samples=True)`; without samples the two pictures of it are left out.
+        audit: `Audit.to_dict(samples=True)`; without samples the two pictures of it and the text
+            table are left out.
         title, headline, sentences: words; a headline is made from the audit when none is given.
         rules, data, lorenz, curves, made_by: as in `schema.Comparison`.
         metrics: `Evaluation.metrics`, shown as a table.
@@ -117,6 +118,10 @@ def write_audit_report(
     parts.append(_null_figure(nulls))
     parts.append(_lorenz_figure(lorenz, [name]))
     parts.append(_curve_figure(curves, [name]))
+    if audit.get("table"):
+        parts.append("<h2>The whole audit</h2>\n<p>With smoothing and its sensitivity, centring, "
+                     "exact null moments and geometry, as a terminal shows it.</p>\n"
+                     f"<pre>{escape(audit['table'])}</pre>")
     parts.append(_rules(stated))
     parts.append(_glossary([*values, *(metrics or {})]))
     parts.append(_made_by(made_by))

@@ -9,6 +9,7 @@ from fastpop.report import plots
 _STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1b1d20;--soft:#5d6268;--line:#d9dce0;
 --band:#f4f5f7;--mark:#0072b2}
+pre{font-size:.8em;overflow-x:auto}
 @media(prefers-color-scheme:dark){:root{--paper:#15171a;--ink:#e8e9eb;--soft:#a3a8ae;
 --line:#363a40;--band:#1e2125;--mark:#56b4e9}
 figure svg{filter:brightness(1.3)}}
