@@ -72,6 +72,16 @@ class LogOptions:
         return log
 
 
+class TrainOptions(TrainConfig):
+    """How to train."""
+
+    def __post_init__(self) -> None:
+        """Checked by `checked`, so that a bad value is this program's error, not the parser's."""
+
+    def checked(self) -> TrainConfig:
+        return TrainConfig.from_dict(self.to_dict())
+
+
 def _column(value: str | None) -> str | int | None:
     return int(value) if value is not None and value.isdigit() else value
 
@@ -81,7 +91,7 @@ class Train:
     """Train a model, judge it on held-out events, print its popularity audit."""
 
     reading: OmitArgPrefixes[LogOptions]
-    training: OmitArgPrefixes[TrainConfig]
+    training: OmitArgPrefixes[TrainOptions]
     out: Path
     """Folder for the model, checkpoints, train.csv and audit."""
     test: str | None = None
@@ -100,9 +110,10 @@ class Train:
         from fastpop.training.checkpoint import write_text
 
         checks.number("permutations", self.permutations, least=0, integer=True)
+        config = self.training.checked()
         log = self.reading.read()
         print(log)
-        result = fastpop.train(log, test=self.test, config=self.training, out=self.out,
+        result = fastpop.train(log, test=self.test, config=config, out=self.out,
                                resume=self.resume)
         if result.metrics:
             print(f"\n{result.evaluate().table()}\n")
@@ -117,7 +128,7 @@ class Compare:
     """Train with and without log p outside the dot product, and write a report."""
 
     reading: OmitArgPrefixes[LogOptions]
-    training: OmitArgPrefixes[TrainConfig]
+    training: OmitArgPrefixes[TrainOptions]
     out: Path
     """Folder for report.html, comparison.json, rows.csv and table.txt."""
     seeds: int = 5
@@ -136,11 +147,12 @@ class Compare:
     def run(self) -> None:
         from fastpop.experiments import compare
 
+        config = self.training.checked()
         log = self.reading.read()
         print(log)
         result = compare(
-            log, test=self.test, encoder=self.training.encoder, seeds=self.seeds, arms=self.arms,
-            permutations=self.permutations, config=self.training, out=self.out,
+            log, test=self.test, seeds=self.seeds, arms=self.arms,
+            permutations=self.permutations, config=config, out=self.out,
             name=self.name or _name_of(self.reading.log),
         )
         if log.rejected is not None and len(log.rejected):
@@ -254,6 +266,9 @@ class Recommend:
     """Items a user."""
     popularity_weight: float | None = None
     """The knob: 0 serves without log p, 1 with it; as trained when not given."""
+    counts: Path | None = None
+    """[V] .npy of new counts, in the order of the log's item ids: log p is taken from them, without
+    retraining."""
     include_seen: bool = False
     """Recommend items of the user's history too."""
     out: Path | None = None
@@ -264,6 +279,8 @@ class Recommend:
         from fastpop.training.checkpoint import write_text
 
         result = fastpop.load(self.run_folder)
+        if self.counts is not None:
+            result = result.refresh_prior(_array("counts", self.counts))
         users = [_like(result.log.user_ids, user) for user in self.users]
         found = result.recommend(users, self.k, popularity_weight=self.popularity_weight,
                                  exclude_seen=not self.include_seen)
@@ -409,7 +426,7 @@ def _parse(argv: Sequence[str]) -> Any:
     )
 
 
-def _from_toml(argv: Sequence[str]) -> TrainConfig | None:
+def _from_toml(argv: Sequence[str]) -> TrainOptions | None:
     """The options of --config, which stand under those of the command line."""
     for n, word in enumerate(argv):
         path = None
@@ -418,7 +435,7 @@ def _from_toml(argv: Sequence[str]) -> TrainConfig | None:
         elif word.startswith("--config="):
             path = word.removeprefix("--config=")
         if path is not None:
-            return TrainConfig.from_toml(path)
+            return TrainOptions(**TrainConfig.from_toml(path).to_dict())
     return None
 
 

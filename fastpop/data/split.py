@@ -116,6 +116,8 @@ def event_halves(log: Interactions, seed: int = 0) -> tuple[Interactions, Intera
     For a popularity estimate that is independent of the events a model was trained on. Events
     are halved, not users; both halves share ids and catalogue.
     """
+    if not isinstance(log, Interactions):
+        raise wrong_type("log", "Interactions (see read_log)", log)
     number("seed", seed, least=0, integer=True)
     order = np.random.default_rng(seed).permutation(log.num_events)
     half = log.num_events // 2

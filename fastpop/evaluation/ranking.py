@@ -61,6 +61,11 @@ def evaluate(
         memory_limit bytes beyond the inputs and O(C) results.
     Source: metric definitions and their sources are in docs/metrics.md.
     """
+    for name in ("num_cases", "num_items", "target_offsets", "history_offsets"):
+        if not hasattr(cases, name):
+            raise checks.wrong_type("cases", "fastpop.data.Cases", cases)
+    if isinstance(ks, (int, np.integer, str)):
+        raise checks.wrong_type("ks", "a list of list lengths", ks)
     num_items = cases.num_items if num_items is None else num_items
     checks.number("num_items", num_items, least=1, integer=True)
     ks = tuple(sorted(set(ks)))

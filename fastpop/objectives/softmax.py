@@ -156,6 +156,8 @@ def _log_prior_of(prior: Any) -> Tensor | None:
         return None
     if isinstance(prior, PopularityPrior):
         prior = prior.log_prior_V
+    if isinstance(prior, (str, bytes)):
+        raise checks.wrong_type("prior", "a PopularityPrior, [V] nats or None", prior)
     if not isinstance(prior, Tensor):
         prior = torch.from_numpy(checks.float_array("prior", prior, 1, np.float32))
     vector = prior.detach().float().clone()

@@ -64,7 +64,7 @@ def check_vector(name: str, value: Any, num_items: int, query: Tensor) -> Tensor
     same_device(name, value, query)
     if value.device.type == "cpu" and not (value.amax() < torch.inf):  # NaN fails here too
         bad = int((~(value < torch.inf)).nonzero()[0])
-        raise checks.wrong(name, "numbers below +inf, none NaN", f"={float(value[bad])} at position {bad}")
+        raise checks.wrong(name, "numbers below +inf, none NaN", f"={value[bad].item()} at position {bad}")
     return value.to(torch.float64 if query.dtype == torch.float64 else torch.float32)
 
 
@@ -75,8 +75,8 @@ def scalar(name: str, value: Any, query: Tensor, *, positive: bool) -> Tensor:
         if value.numel() != 1:
             raise checks.wrong(name, "a number or a tensor of one element", value)
         same_device(name, value, query)
-        if positive and value.device.type == "cpu" and not float(value) > 0:
-            raise checks.wrong(name, "a number > 0", f"={float(value)}")
+        if positive and value.device.type == "cpu" and not value.item() > 0:
+            raise checks.wrong(name, "a number > 0", f"={value.item()}")
         return value.reshape(()).to(dtype)
     if positive:
         checks.number(name, value, above=0)
@@ -92,8 +92,8 @@ def check_row_weight(row_weight: Any, query: Tensor) -> Tensor | None:
         raise checks.wrong_type("row_weight", "a [B] float tensor", row_weight)
     checks.shape("row_weight", row_weight, (query.shape[0],))
     same_device("row_weight", row_weight, query)
-    if row_weight.device.type == "cpu" and row_weight.numel() and not float(row_weight.min()) >= 0:
-        raise checks.wrong("row_weight", "weights >= 0", f"={float(row_weight.min())}")
+    if row_weight.device.type == "cpu" and row_weight.numel() and not row_weight.min().item() >= 0:
+        raise checks.wrong("row_weight", "weights >= 0", f"={row_weight.min().item()}")
     return row_weight
 
 

@@ -168,6 +168,7 @@ def accuracy_against_popularity(
     ax.set_xlim(left=max(ax.get_xlim()[0], 0.0))
     ax.set_ylim(bottom=max(ax.get_ylim()[0], 0.0))
     span = np.array([np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())])
+    placed: list[np.ndarray] = []
     for n, x, y, betas in ends:
         # Only the ends are labelled; arms take different corners, since curves share end points.
         dx, dy = ((7, 6), (7, -12), (-7, 6), (-7, -12))[n % 4]
@@ -175,6 +176,11 @@ def accuracy_against_popularity(
         labels = [(-1, f"β={betas[0]:g} to {betas[-1]:g}")] if together and len(betas) > 1 else [
             (0, f"β={betas[0]:g}"), (-1, f"β={betas[-1]:g}")]
         for place, label in labels:
+            # A second label at one place would only blur the first: curves share end points.
+            spot = np.array([x[place], y[place]]) / span
+            if any(np.hypot(*(spot - other)) < 0.05 for other in placed):
+                continue
+            placed.append(spot)
             ax.annotate(label, (x[place], y[place]), xytext=(dx, dy), textcoords="offset points",
                         fontsize=8, color=COLOURS[n % len(COLOURS)],
                         ha="left" if dx > 0 else "right")

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fastpop
+
 QUICK = ["--epochs", "2", "--dim", "8", "--num-negatives", "32", "--permutations", "50"]
 
 
@@ -71,6 +73,20 @@ def test_recommend(trained, tmp_path):
     assert len(lines) == 7
 
 
+def test_recommend_with_todays_counts(trained, tmp_path):
+    out, _ = trained
+    log = fastpop.Interactions.load(out / "log")
+    counts = np.ones(log.num_items)
+    counts[7] = 1e6
+    np.save(tmp_path / "today.npy", counts)
+    text = run("recommend", out, "--users", "u1", "--k", 1, "--popularity-weight", 5, "--counts",
+               tmp_path / "today.npy", "--include-seen").stdout
+    assert text.splitlines()[1].split(": ")[1] == str(log.item_ids[7])
+    np.save(tmp_path / "short.npy", counts[:-1])
+    done = run("recommend", out, "--users", "u1", "--counts", tmp_path / "short.npy", code=2)
+    assert "log_prior: expected shape" in done.stderr
+
+
 def test_evaluate_at_several_knobs(trained):
     text = run("evaluate", trained[0], "--popularity-weight", 0, 1).stdout
     assert "popularity weight 0\n" in text
@@ -114,6 +130,10 @@ def test_options_come_from_toml_and_the_command_line_wins(log, tmp_path):
     (["audit", "--query", "{log}", "--items", "{log}", "--counts", "{log}"], "query: expected a .npy"),
     (["recommend", "{run}", "--users", "nobody"], "nobody"),
     (["evaluate", "{run}", "--part", "x"], "part: expected one of"),
+    (["train", "{log}", "--user", "who", "--item", "what", "--out", "x", "--epochs", "0"],
+     "epochs: expected an integer >= 1; got 0"),
+    (["compare", "{log}", "--user", "who", "--item", "what", "--out", "x", "--encoder", "y"],
+     "encoder: expected one of"),
 ])
 def test_bad_input_is_one_line_and_exit_code_two(log, trained, tmp_path, words, message):
     words = [word.format(log=log, run=trained[0]) for word in words]

@@ -67,7 +67,7 @@ def test_training_rows_and_serving_queries_agree(name):
     served = model.encode(parts.test)
     assert served.shape == (parts.test.num_cases, 8)
     if name == "factor":
-        expected = encoder.base + encoder.user_embedding[parts.test.user]
+        expected = encoder.base + encoder.user_embedding[parts.test.user.copy()]
         torch.testing.assert_close(served, expected)
         return
     history = torch.from_numpy(parts.test.history(0)[-10:].copy())[None]
