@@ -177,6 +177,9 @@ class TrainResult:
             raise checks.wrong("counts", "a run with prior 'none' or 'frozen'",
                                f"=prior={self.config.prior!r}")
         prior = PopularityPrior.from_counts(counts, smoothing=self.config.smoothing)
+        if prior.num_items != self.model.decoder.num_items:
+            raise checks.wrong("counts", f"shape [{self.model.decoder.num_items}], one count an item",
+                               prior.counts_V)
         self.model.decoder.set_log_prior(prior.log_prior_V)
         return dataclasses.replace(self, prior=prior, metrics={})
 

@@ -84,7 +84,7 @@ def test_recommend_with_todays_counts(trained, tmp_path):
     assert text.splitlines()[1].split(": ")[1] == str(log.item_ids[7])
     np.save(tmp_path / "short.npy", counts[:-1])
     done = run("recommend", out, "--users", "u1", "--counts", tmp_path / "short.npy", code=2)
-    assert "log_prior: expected shape" in done.stderr
+    assert "counts: expected shape" in done.stderr
 
 
 def test_evaluate_at_several_knobs(trained):
