@@ -1,12 +1,8 @@
-"""Models here are tiny: one thread computes them faster than two that wait for each other."""
+"""Models here are tiny."""
 
 import pytest
-import torch
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def few_threads(one_thread):
+    """Every test of the room runs on one thread."""
