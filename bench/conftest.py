@@ -1,50 +1,86 @@
-"""One set-up for all runs: inputs by seed, and a table of ratios when they end."""
+"""One set-up for all runs: the ceilings, how a contender is measured, and the table at the end."""
 
-import numpy as np
+import os
+import platform
+import shutil
+from collections.abc import Callable
+
 import pytest
 import torch
+from measuring import DEVICE, ceilings, memory_of, wait
+from table import best_ceilings, render, render_ceilings
+
+FOUND = pytest.StashKey[list]()
 
 
-@pytest.fixture
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+def pytest_configure(config):
+    config.stash[FOUND] = []
+    if DEVICE.type == "cuda" and not torch.cuda.is_available():
+        raise pytest.UsageError(f"FASTPOP_BENCH_DEVICE={DEVICE}: no CUDA device is available")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def measured_ceilings(pytestconfig):
+    """Before the first benchmark and after the last."""
+    pytestconfig.stash[FOUND].append(ceilings())
+    yield
+    pytestconfig.stash[FOUND].append(ceilings())
 
 
 @pytest.fixture
 def measure(benchmark):
-    """measure(contender, run, rounds): medians; the best peer of a group is the ratio's base."""
+    """measure(contender, shape, run): time it, then its memory; facts go into the record.
 
-    def run(contender: str, shape: object, function, rounds: int = 5, **facts) -> None:
-        benchmark.group = f"{benchmark.name.removeprefix('test_').split('[')[0]}: {shape}"
-        benchmark.extra_info |= {"contender": contender, "threads": torch.get_num_threads(), **facts}
-        benchmark.pedantic(function, rounds=rounds, warmup_rounds=1)
+    forget: called before memory is measured, to drop what an earlier call left (gradients).
+    light: a smaller run of the same peak, for a contender that takes long. work: FLOP or bytes,
+    with `ceiling` the name of the one that bounds it.
+    """
+
+    def run(contender: str, shape: object, function: Callable[[], object], *, rounds: int = 5,
+            warmup: int = 1, forget: Callable[[], None] | None = None,
+            light: Callable[[], object] | None = None, **facts) -> None:
+        def waited() -> None:
+            function()
+            wait()
+
+        benchmark.group = f"{benchmark.name.removeprefix('test_').split('[')[0]}  {shape}"
+        benchmark.pedantic(waited, rounds=rounds, warmup_rounds=warmup)
+        if forget is not None:
+            forget()
+        memory = memory_of(light or function)
+        if memory is not None:
+            facts |= {"peak_bytes": memory[0], "left_bytes": memory[1]}
+        benchmark.extra_info |= {
+            "contender": contender, "ours": contender.startswith("fastpop"), "device": str(DEVICE),
+            "threads": torch.get_num_threads(), **facts}
 
     return run
 
 
-def zipf_counts(items: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).zipf(1.8, items).clip(max=10**6).astype(np.float64)
+@pytest.fixture
+def compiled():
+    """torch.compile for one shape, from a clean cache, or a skip that says what is missing."""
+    if DEVICE.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        pytest.skip("torch.compile: no C++ compiler")
+    torch._dynamo.reset()
+    return lambda function: torch.compile(function, dynamic=False)
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    machine_info |= {
+        "ceilings": config.stash[FOUND], "torch": torch.__version__,
+        "torch_threads": torch.get_num_threads(), "load": os.getloadavg(),
+        "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else platform.machine(),
+    }
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """One table: median time of every contender, and how many times faster than it ours is."""
     session = getattr(config, "_benchmarksession", None)
     if session is None or not session.benchmarks:
         return
-    groups: dict[str, list] = {}
-    for bench in session.benchmarks:
-        if bench.has_error or "contender" not in bench.extra_info:
-            continue
-        groups.setdefault(bench.group, []).append(bench)
-    write = terminalreporter.write_line
-    terminalreporter.section("medians in one run; peer / ours > 1 means ours is faster")
-    for group, benches in groups.items():
-        write(group)
-        ours = [b.stats.median for b in benches if b.extra_info["contender"].startswith("fastpop")]
-        for bench in sorted(benches, key=lambda b: b.stats.median):
-            name = bench.extra_info["contender"]
-            ratio = "" if name.startswith("fastpop") or not ours else \
-                f"{bench.stats.median / min(ours):8.2f} x ours"
-            error = bench.extra_info.get("error")
-            shown = "" if error is None else f"  error {error:.1e}"
-            write(f"    {name:34}{bench.stats.median * 1e3:12.3f} ms{ratio}{shown}")
+    found = config.stash[FOUND]
+    records = [{"group": one.group, "extra_info": one.extra_info, "stats": {"median": one.stats.median}}
+               for one in session.benchmarks if not one.has_error]
+    terminalreporter.section("speed: best peer's median / own; all in one run")
+    for line in (render_ceilings(found) + "\n" + render(records, best_ceilings(found))).splitlines():
+        terminalreporter.write_line(line)

@@ -52,7 +52,8 @@ def score_against_popularity(scatters: Sequence[Scatter], arms: Sequence[str] = 
         ends = np.array([x.min(), x.max()])
         halo = [patheffects.Stroke(linewidth=4.5, foreground="white"), patheffects.Normal()]
         ax.plot(ends, scatter["slope"] * (ends - x.mean()), color="black", lw=2, path_effects=halo)
-        _title(ax, f"{scatter['arm']}: slope {number(scatter['slope'], 3)}")
+        seed = f" (seed {scatter['seed']})" if "seed" in scatter else ""
+        _title(ax, f"{scatter['arm']}: slope {number(scatter['slope'], 3)}{seed}")
         if place + columns >= len(scatters):
             ax.set_xlabel("log p of the item, nats")
             ax.tick_params(labelbottom=True)
