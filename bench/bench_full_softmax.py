@@ -1,47 +1,124 @@
 """Full softmax with log p, forward and backward."""
 
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import pytest
 import torch
-from shapes import FULL
+import torch.nn.functional as F
+from measuring import DEVICE
+from shapes import FULL, Softmax
+from softmax_gate import check
+from torch import Tensor
 
 from fastpop import ops
 from fastpop.ops._dispatch import IMPLEMENTATIONS
 
 
-def eager(query, items, pos_id, log_prior):
-    return torch.nn.functional.cross_entropy(query @ items.T + log_prior, pos_id, reduction="none")
+@dataclass(frozen=True)
+class Case:
+    query: Tensor  # [B, D]
+    items: Tensor  # [V, D]
+    pos_id: Tensor  # [B]
+    log_prior: Tensor  # [V]
+    loss_B: Tensor  # the truth, float64
+    query_grad: Tensor
+    touched: Tensor  # all items
+    items_grad: Tensor
+
+
+@lru_cache(maxsize=1)
+def case_of(shape: Softmax) -> Case:
+    generator = torch.Generator().manual_seed(0)
+    dtype = getattr(torch, shape.dtype)
+    query = (0.3 * torch.randn(shape.rows, shape.dim, generator=generator)).to(DEVICE, dtype)
+    items = (0.3 * torch.randn(shape.items, shape.dim, generator=generator)).to(DEVICE, dtype)
+    pos_id = torch.randint(shape.items, (shape.rows,), generator=generator).to(DEVICE)
+    log_prior = torch.randn(shape.items, generator=generator).log_softmax(0).to(DEVICE)
+    wide, table = query.double().requires_grad_(), items.double().requires_grad_()
+    loss = by_rows(wide, table, pos_id, log_prior.double(), rows=256)
+    return Case(query, items, pos_id, log_prior, loss, wide.grad,
+                torch.arange(shape.items, device=DEVICE), table.grad)
+
+
+def plain(query, items, pos_id, log_prior):
+    return F.cross_entropy(query @ items.T + log_prior, pos_id, reduction="none")
+
+
+def eager(case, query, items, function=plain):
+    loss = function(query, items, case.pos_id, case.log_prior)
+    loss.sum().backward()
+    return loss
+
+
+def by_rows(query, items, pos_id, log_prior, *, rows):
+    """Forward and backward a block of rows at a time, so that one block's logits are alive."""
+    loss = []
+    for first in range(0, len(query), rows):
+        part = slice(first, first + rows)
+        block = plain(query[part], items, pos_id[part], log_prior)
+        block.sum().backward()
+        loss.append(block.detach())
+    return torch.cat(loss)
+
+
+def ours(case, query, items, *, impl):
+    loss = ops.full_softmax(query, items, case.pos_id, log_prior=case.log_prior, impl=impl)
+    loss.sum().backward()
+    return loss
+
+
+def linear_cross_entropy(case, query, items, *, chunked):
+    if not hasattr(F, "linear_cross_entropy"):
+        pytest.skip("F.linear_cross_entropy: not in this torch")
+    options = {"options": torch.nn.LinearCrossEntropyOptions()} if chunked else {}
+    loss = F.linear_cross_entropy(query, items, case.pos_id, reduction="sum",
+                                  linear_bias=case.log_prior.to(query.dtype), **options)
+    loss.backward()
+    return loss
+
+
+def liger(case, query, items):
+    functional = pytest.importorskip("liger_kernel.transformers.functional")
+    if DEVICE.type == "cpu":
+        pytest.skip("Liger: has no CPU kernels")
+    loss = functional.liger_fused_linear_cross_entropy(
+        query, items, case.pos_id, case.log_prior.to(query.dtype), reduction="sum")
+    loss.backward()
+    return loss
 
 
 CONTENDERS = {
-    **{f"fastpop {impl}": partial(ops.full_softmax, impl=impl)
-       for impl in IMPLEMENTATIONS["full_softmax"]},
+    **{f"fastpop {impl}": partial(ours, impl=impl) for impl in IMPLEMENTATIONS["full_softmax"]},
     "torch eager": eager,
+    "torch eager, 256 rows at a time": lambda case, query, items: by_rows(
+        query, items, case.pos_id, case.log_prior, rows=256),
     "torch.compile": "compile",
+    "F.linear_cross_entropy": partial(linear_cross_entropy, chunked=False),
+    "F.linear_cross_entropy, chunked": partial(linear_cross_entropy, chunked=True),
+    "Liger fused linear CE": liger,
 }
 
 
 @pytest.mark.parametrize("contender", CONTENDERS)
 @pytest.mark.parametrize("shape", FULL, ids=str)
-def test_full_softmax(shape, contender, generator, measure):
-    given = {
-        "query": 0.3 * torch.randn(shape.rows, shape.dim, generator=generator),
-        "items": 0.3 * torch.randn(shape.items, shape.dim, generator=generator),
-        "pos_id": torch.randint(shape.items, (shape.rows,), generator=generator),
-        "log_prior": torch.randn(shape.items, generator=generator) - 10,
-    }
+def test_full_softmax(shape, contender, measure, request):
     function = CONTENDERS[contender]
     if function == "compile":
-        function = torch.compile(eager)
-    few = dict(given, query=given["query"][:64], pos_id=given["pos_id"][:64])
-    wide = {name: value if name == "pos_id" else value.double() for name, value in few.items()}
-    error = (function(**few).double() - eager(**wide)).abs().max().item()
-    assert error < 1e-4, error
-    query, items = given["query"].requires_grad_(), given["items"].requires_grad_()
+        function = partial(eager, function=request.getfixturevalue("compiled")(plain))
+    case = case_of(shape)
+    query, items = case.query.detach().requires_grad_(), case.items.detach().requires_grad_()
+
+    def forget():
+        query.grad = items.grad = None
 
     def step():
-        query.grad = items.grad = None
-        function(**given).mean().backward()
+        forget()
+        return function(case, query, items)
 
-    measure(contender, shape, step, rounds=3, error=error)
+    try:
+        error = check(step(), query, items, case)
+    except NotImplementedError as refusal:
+        pytest.skip(f"{contender}: {refusal}")
+    measure(contender, shape, step, rounds=3, forget=forget, error=error, dtype=shape.dtype,
+            work=6 * shape.rows * shape.items * shape.dim, ceiling=f"gemm_{shape.dtype}")

@@ -1,41 +1,64 @@
-"""Permutations of the popularity-direction energy."""
+"""Permutations of the popularity-direction energy: the test's null distribution."""
 
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import pytest
-from conftest import zipf_counts
-from shapes import PERMUTATION
+from measuring import zipf_counts
+from shapes import PERMUTATION, Permutation
 
 from fastpop import ops
 from fastpop.ops._dispatch import IMPLEMENTATIONS
 from fastpop.popularity import PopularityPrior
 
 
-def scipy_test(labels, items, permutations):
+@lru_cache(maxsize=1)
+def arrays_of(shape: Permutation) -> tuple[np.ndarray, np.ndarray]:
+    """Centred log p [V] of Zipf counts, and an item table [V, D]."""
+    log_prior_V = PopularityPrior.from_counts(zipf_counts(shape.items)).log_prior_V
+    return (log_prior_V - log_prior_V.mean(),
+            np.random.default_rng(0).normal(size=(shape.items, shape.dim)))
+
+
+def ours(label_V, item_VD, permutations, *, impl):
+    return np.square(ops.permutation(label_V, item_VD, permutations, impl=impl)).sum(1)
+
+
+def numpy_way(label_V, item_VD, permutations):
+    rng = np.random.default_rng(0)
+    return np.array([np.square(rng.permutation(label_V) @ item_VD).sum() for _ in range(permutations)])
+
+
+def scipy_way(label_V, item_VD, permutations):
     from scipy.stats import permutation_test
 
-    return permutation_test((labels,), lambda x: np.square(x @ items).sum(), vectorized=False,
+    return permutation_test((label_V,), lambda x: np.square(x @ item_VD).sum(), vectorized=False,
                             permutation_type="pairings", n_resamples=permutations,
                             alternative="greater", random_state=0).null_distribution
 
 
 CONTENDERS = {
-    **{f"fastpop {impl}": partial(ops.permutation, impl=impl) for impl in IMPLEMENTATIONS["permutation"]
-       if impl != "reference"},
-    "scipy.stats.permutation_test": scipy_test,
+    **{f"fastpop {impl}": partial(ours, impl=impl) for impl in IMPLEMENTATIONS["permutation"]},
+    "scipy.stats.permutation_test": scipy_way,
+    "numpy, one at a time": numpy_way,
 }
 
 
 @pytest.mark.parametrize("contender", CONTENDERS)
 @pytest.mark.parametrize("shape", PERMUTATION, ids=str)
 def test_permutation(shape, contender, measure):
-    items, dim, permutations = shape
-    prior = PopularityPrior.from_counts(zipf_counts(items))
-    labels = prior.log_prior_V - prior.log_prior_V.mean()
-    table = np.random.default_rng(0).normal(size=(items, dim))
+    label_V, item_VD = arrays_of(shape)
     function = CONTENDERS[contender]
+    # The mean over all permutations is known: |y|² |Z - mean Z|² / (V - 1).
+    found = function(label_V, item_VD, 50)
+    exact = (label_V @ label_V) * np.square(item_VD - item_VD.mean(0)).sum() / (shape.items - 1)
+    assert abs(found.mean() - exact) < 6 * found.std() / np.sqrt(50)
+    facts = {}
     if contender.startswith("fastpop"):
-        slow = ops.permutation(labels, table, 2, impl="reference")
-        np.testing.assert_allclose(function(labels, table, 2), slow, rtol=1e-8, atol=1e-8)
-    measure(contender, shape, lambda: function(labels, table, permutations), rounds=3)
+        truth = ours(label_V, item_VD, 2, impl="reference")
+        facts["error"] = float(np.abs(found[:2] / truth - 1).max())
+        assert facts["error"] < 1e-9
+    fast = contender == "fastpop cpu"
+    measure(contender, shape, lambda: function(label_V, item_VD, shape.permutations),
+            rounds=3 if fast else 1, warmup=int(fast), light=lambda: function(label_V, item_VD, 50),
+            **facts)

@@ -1,66 +1,141 @@
-"""Sampled softmax, forward and backward with the table's gradient, shared negatives."""
+"""Sampled softmax with log Q and hits dropped, forward and backward with the table's gradient."""
 
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import pytest
 import torch
-from shapes import SAMPLED
+import torch.nn.functional as F
+from measuring import DEVICE
+from shapes import SAMPLED, Softmax
+from softmax_gate import check
+from torch import Tensor
 
-from fastpop import ops
+from fastpop import Draw, ops, popularity
 from fastpop.ops._dispatch import IMPLEMENTATIONS
 
 
-def inputs(shape, generator):
-    return {
-        "query": 0.3 * torch.randn(shape.rows, shape.dim, generator=generator),
-        "items": 0.3 * torch.randn(shape.items, shape.dim, generator=generator),
-        "pos_id": torch.randint(shape.items, (shape.rows,), generator=generator),
-        "neg_id": torch.randint(shape.items, (shape.negatives,), generator=generator),
-        "log_proposal": torch.randn(shape.items, generator=generator) - 10,
-    }
+@dataclass(frozen=True)
+class Case:
+    query: Tensor  # [B, D]
+    items: Tensor  # [V, D]
+    pos_id: Tensor  # [B]
+    draw: Draw
+    neg_id: Tensor  # what `draw` gives: [K], or [G, K] when rows are in groups
+    log_proposal: Tensor  # [V]
+    group: int | None
+    loss_B: Tensor  # the truth, float64
+    query_grad: Tensor
+    touched: Tensor  # sorted ids of the rows of `items` that get a gradient
+    items_grad: Tensor
+
+
+@lru_cache(maxsize=1)
+def case_of(shape: Softmax) -> Case:
+    generator = torch.Generator().manual_seed(0)
+    dtype = getattr(torch, shape.dtype)
+    query = 0.3 * torch.randn(shape.rows, shape.dim, generator=generator)
+    items = 0.3 * torch.randn(shape.items, shape.dim, generator=generator)
+    query, items = query.to(DEVICE, dtype), items.to(DEVICE, dtype)
+    pos_id = torch.randint(shape.items, (shape.rows,), generator=generator).to(DEVICE)
+    draw = Draw(popularity.uniform(shape.items), 0, 0, shape.negatives, shape.group)
+    neg_id_GK = draw.tensor(shape.rows, DEVICE)
+    log_proposal = draw.proposal.log_proposal_on(DEVICE, torch.float32)
+
+    touched = torch.cat([pos_id, neg_id_GK.reshape(-1)]).unique()
+    wide = query.double().requires_grad_()
+    table = items[touched].double().requires_grad_()
+    law = log_proposal[touched].double()
+    loss = []
+    block = shape.group or 512
+    for first in range(0, shape.rows, block):
+        rows = slice(first, first + block)
+        neg_id = neg_id_GK[first // shape.group if shape.group else 0]
+        part = eager(wide[rows], table, torch.searchsorted(touched, pos_id[rows]),
+                     torch.searchsorted(touched, neg_id), law, sparse=False)
+        part.sum().backward()
+        loss.append(part.detach())
+    return Case(query, items, pos_id, draw, neg_id_GK if shape.group else neg_id_GK[0], log_proposal,
+                shape.group, torch.cat(loss), wide.grad, touched, table.grad)
 
 
 def eager(query, items, pos_id, neg_id, log_proposal, *, sparse):
-    """What a trainer writes without a fused op."""
-    take = torch.nn.functional.embedding
-    pos = (query * take(pos_id, items, sparse=sparse)).sum(1) - log_proposal[pos_id]
-    neg = query @ take(neg_id, items, sparse=sparse).T - log_proposal[neg_id]
+    """What a trainer writes without a fused op, with shared negatives."""
+    pos = (query * F.embedding(pos_id, items, sparse=sparse)).sum(1) - log_proposal[pos_id]
+    neg = query @ F.embedding(neg_id, items, sparse=sparse).T - log_proposal[neg_id]
+    neg = neg.masked_fill(pos_id[:, None] == neg_id, -torch.inf)
     return torch.logsumexp(torch.cat([pos[:, None], neg], 1), 1) - pos
 
 
-def error_against_fp64(function, given) -> float:
-    few = dict(given, query=given["query"][:64], pos_id=given["pos_id"][:64])
-    touched, place = torch.unique(torch.cat([few["pos_id"], few["neg_id"]]), return_inverse=True)
-    wide = {"query": few["query"].double(), "items": given["items"][touched].double(),
-            "log_proposal": given["log_proposal"][touched].double(),
-            "pos_id": place[:64], "neg_id": place[64:]}
-    truth = eager(**wide, sparse=False)
-    error = (function(**few).double() - truth).abs().max().item()
-    assert error < 1e-4, error
-    return error
+def eager_groups(query, items, pos_id, neg_id, log_proposal, *, sparse):
+    """The same with a set of negatives for each group of rows: one batched product."""
+    groups = len(neg_id)
+    pos = (query * F.embedding(pos_id, items, sparse=sparse)).sum(1) - log_proposal[pos_id]
+    table_GKD = F.embedding(neg_id, items, sparse=sparse)
+    neg = query.view(groups, -1, query.shape[1]) @ table_GKD.mT - log_proposal[neg_id][:, None]
+    neg = neg.masked_fill(pos_id.view(groups, -1, 1) == neg_id[:, None], -torch.inf)
+    return torch.logsumexp(torch.cat([pos[:, None], neg.flatten(0, 1)], 1), 1) - pos
+
+
+def torch_way(case, query, items, *, sparse, wrap=None):
+    function = partial(eager_groups if case.group else eager, sparse=sparse)
+    return (wrap(function) if wrap else function)(
+        query, items, case.pos_id, case.neg_id, case.log_proposal)
+
+
+def ours(case, query, items, *, impl, drawn):
+    words = {"neg_id": case.draw} if drawn else {"neg_id": case.neg_id, "group_size": case.group}
+    return ops.sampled_softmax(query, items, case.pos_id, **words, log_proposal=case.log_proposal,
+                               hits="drop", sparse_grad=True, impl=impl)
+
+
+def replay(case, query, items):
+    """RePlay's loss; log Q goes in through the logits, as it has no such term."""
+    loss = pytest.importorskip("replay.nn.loss").CESampled(reduction="none")
+
+    def logits(rows_RD, ids):
+        if ids.ndim == 2:
+            return (rows_RD * items[ids[:, 0]]).sum(1, keepdim=True) - case.log_proposal[ids]
+        return rows_RD @ items[ids].T - case.log_proposal[ids]
+
+    loss.logits_callback = logits
+    pos_id = case.pos_id[:, None, None]
+    return loss(query[:, None], None, pos_id, case.neg_id, None, torch.ones_like(pos_id, dtype=torch.bool))
 
 
 CONTENDERS = {
-    **{f"fastpop {impl}": partial(ops.sampled_softmax, sparse_grad=True, impl=impl)
-       for impl in IMPLEMENTATIONS["sampled_softmax"]},
-    "torch eager, sparse gradient": lambda **given: eager(**given, sparse=True),
-    "torch eager, dense gradient": lambda **given: eager(**given, sparse=False),
+    **{f"fastpop {impl}{', ids drawn inside' if drawn else ''}": partial(ours, impl=impl, drawn=drawn)
+       for impl in IMPLEMENTATIONS["sampled_softmax"] for drawn in (False, True)},
+    "torch eager, sparse gradient": partial(torch_way, sparse=True),
+    "torch eager, dense gradient": partial(torch_way, sparse=False),
     "torch.compile, dense gradient": "compile",
+    "RePlay CESampled": replay,
 }
 
 
 @pytest.mark.parametrize("contender", CONTENDERS)
 @pytest.mark.parametrize("shape", SAMPLED, ids=str)
-def test_sampled_softmax(shape, contender, generator, measure):
-    given = inputs(shape, generator)
+def test_sampled_softmax(shape, contender, measure, request):
     function = CONTENDERS[contender]
+    if function is replay and shape.group:
+        pytest.skip("RePlay CESampled: has no groups of rows")
     if function == "compile":
-        function = torch.compile(lambda **words: eager(**words, sparse=False))
-    error = error_against_fp64(function, given)
-    query, items = given["query"].requires_grad_(), given["items"].requires_grad_()
+        function = partial(torch_way, sparse=False, wrap=lru_cache(request.getfixturevalue("compiled")))
+    case = case_of(shape)
+    query, items = case.query.detach().requires_grad_(), case.items.detach().requires_grad_()
+
+    def forget():
+        query.grad = items.grad = None
 
     def step():
-        query.grad = items.grad = None
-        function(**given).mean().backward()
+        forget()
+        loss = function(case, query, items)
+        loss.sum().backward()
+        return loss
 
-    measure(contender, shape, step, error=error)
+    try:
+        error = check(step(), query, items, case)
+    except NotImplementedError as refusal:
+        pytest.skip(f"{contender}: {refusal}")
+    measure(contender, shape, step, forget=forget, error=error, dtype=shape.dtype,
+            work=6 * shape.rows * shape.negatives * shape.dim, ceiling=f"gemm_{shape.dtype}")

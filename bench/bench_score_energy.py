@@ -1,16 +1,31 @@
-"""Energies of a factorised score matrix."""
+"""Energies of a score matrix: of one that factorises, and of one that comes in tiles."""
+
+from functools import lru_cache, partial
 
 import numpy as np
 import pytest
-from conftest import zipf_counts
-from shapes import ENERGY
+import torch
+from measuring import zipf_counts
+from shapes import ENERGY, Energy
 
 from fastpop import ops
 from fastpop.popularity import PopularityPrior
 
+CONTEXTS = 200  # of the check against float64
 
-def dense(query, items, log_prior, rows=1000):
-    """The definition, a block of contexts at a time: total and direction energy."""
+
+@lru_cache(maxsize=1)
+def arrays_of(shape: Energy):
+    """query [C, D] and items [V, D] float32, log p [V] float64."""
+    generator = torch.Generator().manual_seed(0)
+    query, items = (torch.randn(rows, shape.dim, generator=generator)
+                    for rows in (shape.contexts, shape.items))
+    return query, items, PopularityPrior.from_counts(zipf_counts(shape.items)).log_prior_V
+
+
+def definition(query, items, log_prior, rows=CONTEXTS):
+    """(total, direction) by the definition in float64, a block of contexts at a time."""
+    query, items = query.double().numpy(), items.double().numpy()
     label = log_prior - log_prior.mean()
     label = label / np.linalg.norm(label)
     total = direction = 0.0
@@ -22,22 +37,54 @@ def dense(query, items, log_prior, rows=1000):
     return total / len(query), direction / len(query)
 
 
+def chunked(query, items, log_prior, *, rows):
+    """float32, each score read three times and never centred: sums first, then the algebra."""
+    label = torch.from_numpy(log_prior - log_prior.mean())
+    label = (label / label.norm()).float()
+    total = direction = 0.0
+    for first in range(0, len(query), rows):
+        score = query[first : first + rows] @ items.T
+        squares, sums = torch.linalg.vector_norm(score, dim=1).double().square(), score.sum(1).double()
+        total += (squares - sums.square() / len(items)).sum().item()
+        direction += (score @ label).double().square().sum().item()
+    return total / len(query), direction / len(query)
+
+
 def gram(query, items, log_prior):
     found = ops.score_energy(query, items, log_prior)
     return found.total, found.direction
 
 
-CONTENDERS = {"fastpop Gram form": gram, "numpy, chunked dense": dense}
+def tiles(query, items, log_prior):
+    found = ops.streamed_score_energy(lambda context, item: query[context] @ items[item].T, len(query),
+                                      log_prior)
+    return found.total, found.direction
 
 
-@pytest.mark.parametrize("contender", CONTENDERS)
+THEIRS = {f"torch eager, {rows} rows at a time": partial(chunked, rows=rows) for rows in (64, 256, 1024)}
+GRAM = {"fastpop Gram form": gram, **THEIRS, "numpy float64, by the definition": definition}
+TILES = {"fastpop streamed tiles": tiles, **THEIRS}
+
+
+def run(shape, contender, function, measure):
+    query, items, log_prior = arrays_of(shape)
+    few = query[:CONTEXTS], items, log_prior
+    error = float(np.abs(np.divide(function(*few), definition(*few)) - 1).max())
+    assert error < 1e-4, error
+    slow = function is definition
+    measure(contender, shape, lambda: function(query, items, log_prior), rounds=1 if slow else 3,
+            warmup=int(not slow), light=(lambda: function(*few)) if slow else None, error=error,
+            work=2 * shape.contexts * shape.items * shape.dim if function is not gram else None,
+            ceiling="gemm_float32")
+
+
+@pytest.mark.parametrize("contender", GRAM)
 @pytest.mark.parametrize("shape", ENERGY, ids=str)
 def test_score_energy(shape, contender, measure):
-    contexts, items, dim = shape
-    rng = np.random.default_rng(0)
-    query, table = rng.normal(size=(contexts, dim)), rng.normal(size=(items, dim))
-    log_prior = PopularityPrior.from_counts(zipf_counts(items)).log_prior_V
-    few = query[:200], table, log_prior
-    np.testing.assert_allclose(CONTENDERS[contender](*few), dense(*few), rtol=1e-9)
-    measure(contender, shape, lambda: CONTENDERS[contender](query, table, log_prior),
-            rounds=3 if contender.startswith("fastpop") else 1)
+    run(shape, contender, GRAM[contender], measure)
+
+
+@pytest.mark.parametrize("contender", TILES)
+@pytest.mark.parametrize("shape", ENERGY, ids=str)
+def test_streamed_score_energy(shape, contender, measure):
+    run(shape, contender, TILES[contender], measure)

@@ -1,5 +1,6 @@
 """`fastpop`: one verb a job. The only reader of argv and of the environment."""
 
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -71,6 +72,12 @@ class LogOptions:
             print(f"{len(log.rejected):,} bad rows left out; rejected.csv says which and why")
         return log
 
+    def read_test(self, path: str | None) -> Any:
+        """What `fastpop.train` takes as test."""
+        if path is None or self.preset in ("sessions", "sequence"):
+            return path
+        return dataclasses.replace(self, log=path).read()
+
 
 class TrainOptions(TrainConfig):
     """How to train."""
@@ -95,7 +102,8 @@ class Train:
     out: Path
     """Folder for the model, checkpoints, train.csv and audit."""
     test: str | None = None
-    """A file of lines `prefix<TAB>target` that comes with the log."""
+    """The test part that comes with the log: a file like the log, read in the same way, or, beside
+    sessions and sequences, lines `prefix<TAB>target`."""
     config: Path | None = None
     """A TOML file of options; options given here win."""
     resume: bool = False
@@ -113,7 +121,7 @@ class Train:
         config = self.training.checked()
         log = self.reading.read()
         print(log)
-        result = fastpop.train(log, test=self.test, config=config, out=self.out,
+        result = fastpop.train(log, test=self.reading.read_test(self.test), config=config, out=self.out,
                                resume=self.resume)
         if result.metrics:
             print(f"\n{result.evaluate().table()}\n")
@@ -140,7 +148,8 @@ class Compare:
     name: str = ""
     """Of the log, for titles."""
     test: str | None = None
-    """A file of lines `prefix<TAB>target` that comes with the log."""
+    """The test part that comes with the log: a file like the log, read in the same way, or, beside
+    sessions and sequences, lines `prefix<TAB>target`."""
     config: Path | None = None
     """A TOML file of options; options given here win."""
 
@@ -151,7 +160,7 @@ class Compare:
         log = self.reading.read()
         print(log)
         result = compare(
-            log, test=self.test, seeds=self.seeds, arms=self.arms,
+            log, test=self.reading.read_test(self.test), seeds=self.seeds, arms=self.arms,
             permutations=self.permutations, config=config, out=self.out,
             name=self.name or _name_of(self.reading.log),
         )

@@ -195,3 +195,12 @@ def test_skipped_rows_are_counted_and_written(tmp_path):
     assert "never" in (tmp_path / "run" / "log" / "rejected.csv").read_text()
     run("compare", *common, "--seeds", 1, "--arms", "standard", "--out", tmp_path / "c", *QUICK)
     assert "never" in (tmp_path / "c" / "rejected.csv").read_text()
+
+
+def test_a_test_part_is_read_like_its_log(shared_data, tmp_path):
+    text = run("train", shared_data / "coat.biased.csv.gz", "--preset", "coat", "--min-rating", 4,
+               "--test", shared_data / "coat.random.csv.gz", "--out", tmp_path / "coat", *QUICK).stdout
+    assert "ndcg" in text
+    text = run("train", shared_data / "lastfm-s3rec.seq.txt.gz", "--preset", "sequence", "--encoder",
+               "bag", "--out", tmp_path / "lastfm", *QUICK).stdout
+    assert "ndcg" in text
