@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# FASTPOP_BENCH=small runs tiny shapes, to see that all of it works.
+BENCH := --import-mode=importlib --override-ini=addopts= --override-ini=pythonpath=bench \
+	-o python_files='bench_*.py' --benchmark-only --benchmark-quiet -v -rs
+
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/dev/null)
 
 .PHONY: demo test check bench test-slow test-gpu bench-gpu install clean
@@ -23,8 +27,7 @@ check: $(VENV)/.test
 	$(BIN)/mypy kernels
 
 bench: $(VENV)/.bench
-	$(BIN)/pytest --import-mode=importlib --override-ini=addopts= --override-ini=pythonpath=bench \
-		--benchmark-only --benchmark-json=bench/records/latest.json -o python_files='bench_*.py' bench
+	$(BIN)/pytest $(BENCH) --benchmark-json=bench/records/latest.json bench
 
 # On a machine with a GPU: uses the interpreter at hand (its own torch and triton), installs nothing.
 test-gpu:
@@ -33,8 +36,7 @@ test-gpu:
 
 bench-gpu:
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
-	pytest --import-mode=importlib --override-ini=addopts= --override-ini=pythonpath=bench \
-		--benchmark-only --benchmark-json=bench/records/gpu.json -o python_files='bench_*.py' bench
+	FASTPOP_BENCH_DEVICE=cuda pytest $(BENCH) --benchmark-json=bench/records/gpu.json bench
 
 install: $(VENV)/.demo
 

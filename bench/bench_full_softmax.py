@@ -5,11 +5,11 @@ from functools import lru_cache, partial
 
 import pytest
 import torch
-import torch.nn.functional as F
 from measuring import DEVICE
 from shapes import FULL, Softmax
 from softmax_gate import check
 from torch import Tensor
+from torch.nn import functional
 
 from fastpop import ops
 from fastpop.ops._dispatch import IMPLEMENTATIONS
@@ -42,7 +42,7 @@ def case_of(shape: Softmax) -> Case:
 
 
 def plain(query, items, pos_id, log_prior):
-    return F.cross_entropy(query @ items.T + log_prior, pos_id, reduction="none")
+    return functional.cross_entropy(query @ items.T + log_prior, pos_id, reduction="none")
 
 
 def eager(case, query, items, function=plain):
@@ -69,20 +69,20 @@ def ours(case, query, items, *, impl):
 
 
 def linear_cross_entropy(case, query, items, *, chunked):
-    if not hasattr(F, "linear_cross_entropy"):
+    if not hasattr(functional, "linear_cross_entropy"):
         pytest.skip("F.linear_cross_entropy: not in this torch")
     options = {"options": torch.nn.LinearCrossEntropyOptions()} if chunked else {}
-    loss = F.linear_cross_entropy(query, items, case.pos_id, reduction="sum",
+    loss = functional.linear_cross_entropy(query, items, case.pos_id, reduction="sum",
                                   linear_bias=case.log_prior.to(query.dtype), **options)
     loss.backward()
     return loss
 
 
 def liger(case, query, items):
-    functional = pytest.importorskip("liger_kernel.transformers.functional")
+    kernels = pytest.importorskip("liger_kernel.transformers.functional")
     if DEVICE.type == "cpu":
         pytest.skip("Liger: has no CPU kernels")
-    loss = functional.liger_fused_linear_cross_entropy(
+    loss = kernels.liger_fused_linear_cross_entropy(
         query, items, case.pos_id, case.log_prior.to(query.dtype), reduction="sum")
     loss.backward()
     return loss

@@ -52,26 +52,30 @@ def theirs(table, ids, rows, *, optimizer, dense=False):
     return optimizer([param], lr=LR).step
 
 
-# The first step from zero states moves a row by -lr times these.
-def adagrad(grad):
-    return grad / (grad.abs() + 1e-10)
+# The first step from zero states, of Adagrad and Adam alike, moves a row by -lr times these.
+def by_element(grad, eps):
+    return grad / (grad.abs() + eps)
 
 
-def row_adagrad(grad):
-    return grad / (grad.square().mean(1, keepdim=True).sqrt() + 1e-10)
+def by_row(grad, eps):
+    return grad / (grad.square().mean(1, keepdim=True).sqrt() + eps)
 
 
 CONTENDERS = {
     "adagrad": {
-        **{f"fastpop {impl}": (partial(our_adagrad, impl=impl), row_adagrad)
+        **{f"fastpop {impl}": (partial(our_adagrad, impl=impl), partial(by_row, eps=1e-10))
            for impl in IMPLEMENTATIONS["row_update"]},
-        "torch Adagrad, sparse": (partial(theirs, optimizer=torch.optim.Adagrad), adagrad),
+        "torch Adagrad, sparse": (partial(theirs, optimizer=torch.optim.Adagrad),
+                                  partial(by_element, eps=1e-10)),
     },
     "adam": {
-        **{f"fastpop {impl}": (partial(our_adam, impl=impl), row_adagrad)
+        **{f"fastpop {impl}": (partial(our_adam, impl=impl), partial(by_row, eps=1e-8))
            for impl in IMPLEMENTATIONS["row_update"]},
-        "torch SparseAdam": (partial(theirs, optimizer=torch.optim.SparseAdam), adagrad),
-        "torch Adam, dense": (partial(theirs, optimizer=torch.optim.Adam, dense=True), adagrad),
+        # It adds eps before the second moment is corrected.
+        "torch SparseAdam": (partial(theirs, optimizer=torch.optim.SparseAdam),
+                             partial(by_element, eps=1e-8 / 0.001**0.5)),
+        "torch Adam, dense": (partial(theirs, optimizer=torch.optim.Adam, dense=True),
+                              partial(by_element, eps=1e-8)),
     },
 }
 

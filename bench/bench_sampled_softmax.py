@@ -5,11 +5,11 @@ from functools import lru_cache, partial
 
 import pytest
 import torch
-import torch.nn.functional as F
 from measuring import DEVICE
 from shapes import SAMPLED, Softmax
 from softmax_gate import check
 from torch import Tensor
+from torch.nn.functional import embedding
 
 from fastpop import Draw, ops, popularity
 from fastpop.ops._dispatch import IMPLEMENTATIONS
@@ -61,8 +61,8 @@ def case_of(shape: Softmax) -> Case:
 
 def eager(query, items, pos_id, neg_id, log_proposal, *, sparse):
     """What a trainer writes without a fused op, with shared negatives."""
-    pos = (query * F.embedding(pos_id, items, sparse=sparse)).sum(1) - log_proposal[pos_id]
-    neg = query @ F.embedding(neg_id, items, sparse=sparse).T - log_proposal[neg_id]
+    pos = (query * embedding(pos_id, items, sparse=sparse)).sum(1) - log_proposal[pos_id]
+    neg = query @ embedding(neg_id, items, sparse=sparse).T - log_proposal[neg_id]
     neg = neg.masked_fill(pos_id[:, None] == neg_id, -torch.inf)
     return torch.logsumexp(torch.cat([pos[:, None], neg], 1), 1) - pos
 
@@ -70,17 +70,16 @@ def eager(query, items, pos_id, neg_id, log_proposal, *, sparse):
 def eager_groups(query, items, pos_id, neg_id, log_proposal, *, sparse):
     """The same with a set of negatives for each group of rows: one batched product."""
     groups = len(neg_id)
-    pos = (query * F.embedding(pos_id, items, sparse=sparse)).sum(1) - log_proposal[pos_id]
-    table_GKD = F.embedding(neg_id, items, sparse=sparse)
+    pos = (query * embedding(pos_id, items, sparse=sparse)).sum(1) - log_proposal[pos_id]
+    table_GKD = embedding(neg_id, items, sparse=sparse)
     neg = query.view(groups, -1, query.shape[1]) @ table_GKD.mT - log_proposal[neg_id][:, None]
     neg = neg.masked_fill(pos_id.view(groups, -1, 1) == neg_id[:, None], -torch.inf)
     return torch.logsumexp(torch.cat([pos[:, None], neg.flatten(0, 1)], 1), 1) - pos
 
 
-def torch_way(case, query, items, *, sparse, wrap=None):
-    function = partial(eager_groups if case.group else eager, sparse=sparse)
-    return (wrap(function) if wrap else function)(
-        query, items, case.pos_id, case.neg_id, case.log_proposal)
+def torch_way(case, query, items, *, shared, grouped):
+    function = grouped if case.group else shared
+    return function(query, items, case.pos_id, case.neg_id, case.log_proposal)
 
 
 def ours(case, query, items, *, impl, drawn):
@@ -106,8 +105,9 @@ def replay(case, query, items):
 CONTENDERS = {
     **{f"fastpop {impl}{', ids drawn inside' if drawn else ''}": partial(ours, impl=impl, drawn=drawn)
        for impl in IMPLEMENTATIONS["sampled_softmax"] for drawn in (False, True)},
-    "torch eager, sparse gradient": partial(torch_way, sparse=True),
-    "torch eager, dense gradient": partial(torch_way, sparse=False),
+    **{f"torch eager, {'sparse' if sparse else 'dense'} gradient": partial(
+        torch_way, shared=partial(eager, sparse=sparse), grouped=partial(eager_groups, sparse=sparse))
+       for sparse in (True, False)},
     "torch.compile, dense gradient": "compile",
     "RePlay CESampled": replay,
 }
@@ -120,7 +120,9 @@ def test_sampled_softmax(shape, contender, measure, request):
     if function is replay and shape.group:
         pytest.skip("RePlay CESampled: has no groups of rows")
     if function == "compile":
-        function = partial(torch_way, sparse=False, wrap=lru_cache(request.getfixturevalue("compiled")))
+        compiled = request.getfixturevalue("compiled")
+        function = partial(torch_way, shared=compiled(partial(eager, sparse=False)),
+                           grouped=compiled(partial(eager_groups, sparse=False)))
     case = case_of(shape)
     query, items = case.query.detach().requires_grad_(), case.items.detach().requires_grad_()
 

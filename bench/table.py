@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HEAD = f"{'':34}{'median':>12}{'of ceiling':>12}{'memory':>12}{'error':>10}{'speed':>9}"
+HEAD = f"{'':38}{'median':>12}{'of ceiling':>12}{'memory':>12}{'error':>10}{'speed':>9}"
 
 
 def render(benchmarks: list[dict[str, Any]], ceilings: dict[str, float] | None) -> str:
@@ -41,7 +41,7 @@ def _line(one: dict[str, Any], ceilings: dict[str, float], speed: str) -> str:
     peak = facts.get("peak_bytes")
     memory = "" if peak is None else f"{peak / 2**20:,.1f} MiB"
     error = f"{facts['error']:.0e}" if "error" in facts else ""
-    return (f"  {facts['contender']:32}{_median(one) * 1e3:9,.2f} ms{part:>12}{memory:>12}{error:>10}"
+    return (f"  {facts['contender']:36}{_median(one) * 1e3:9,.2f} ms{part:>12}{memory:>12}{error:>10}"
             f"{speed:>9}").rstrip()
 
 

@@ -126,7 +126,9 @@ def read_folder(
                 raise CheckpointError(f"{file}: expected the bytes that were written; got others")
             tensors[name] = load_file(file)
         return tensors, whole["state"]
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        raise CheckpointError(f"{folder}: expected a checkpoint; got one without {error}") from error
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder}: expected a checkpoint; got {error}") from error
 
 
