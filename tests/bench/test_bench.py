@@ -1,50 +1,171 @@
-"""The benchmarks run, at small shapes, and print their table."""
+"""The benchmarks run at small shapes, print one table, and refuse wrong contenders."""
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+
+from fastpop import benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+OPS = ("sampled_softmax", "full_softmax", "row_update", "permutation", "score_energy",
+       "streamed_score_energy", "top_items", "alias_draw")
 
 
-def test_every_benchmark_runs_and_the_table_names_every_op(tmp_path):
+def bench_module(name: str):
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", ROOT / "bench" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """(what a run prints, its record): all benchmarks but those that compile, which take long."""
+    path = tmp_path_factory.mktemp("bench") / "record.json"
     environment = os.environ | {"FASTPOP_BENCH": "small", "OMP_NUM_THREADS": "1"}
+    environment.pop("FASTPOP_BENCH_DEVICE", None)
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "pytest"), "--import-mode=importlib",
-         "--override-ini=addopts=", "--override-ini=pythonpath=bench", "--benchmark-only",
-         f"--benchmark-json={tmp_path / 'b.json'}", "-o", "python_files=bench_*.py", "-q",
-         "-p", "no:cacheprovider", "-k", "not compile", "bench"],
+        [str(BIN / "pytest"), "--import-mode=importlib", "--override-ini=addopts=",
+         "--override-ini=pythonpath=bench", "-o", "python_files=bench_*.py", "--benchmark-only",
+         "--benchmark-quiet", f"--benchmark-json={path}", "-p", "no:cacheprovider", "-k", "not compile",
+         "-v", "bench"],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    for op in ("sampled_softmax", "full_softmax", "row_update", "permutation", "score_energy",
-               "top_items", "alias_draw"):
-        assert f"{op}: " in done.stdout
-    assert "x ours" in done.stdout
-    recorded = json.loads((tmp_path / "b.json").read_text())["benchmarks"]
-    assert all(one["stats"]["median"] > 0 for one in recorded)
+    return done.stdout, json.loads(path.read_text())
+
+
+def test_every_benchmark_runs_and_the_table_names_every_op(small_run):
+    printed, record = small_run
+    for op in OPS:
+        assert f"\n{op}  " in printed
+        group = [one for one in record["benchmarks"] if one["group"].startswith(f"{op}  ")]
+        assert {one["extra_info"]["ours"] for one in group} == {True, False}, op
+    assert "gemm float32: " in printed
+
+
+def test_a_record_holds_what_the_table_shows(small_run):
+    printed, record = small_run
+    ceilings = record["machine_info"]["ceilings"]
+    assert len(ceilings) == 2
+    assert all(value > 0 for one in ceilings for value in one.values())
+    for one in record["benchmarks"]:
+        assert one["stats"]["median"] > 0
+        if sys.platform == "linux":
+            assert one["extra_info"]["peak_bytes"] >= one["extra_info"]["left_bytes"] >= 0
+    table = bench_module("table")
+    assert table.render(record["benchmarks"], table.best_ceilings(ceilings)) in printed
+
+
+def test_every_benchmark_has_a_test_of_its_name():
+    files = {path.stem.removeprefix("bench_") for path in (ROOT / "bench").glob("bench_*.py")}
+    assert files == {op.removeprefix("streamed_") for op in OPS}
+
+
+def test_speed_is_the_best_peer_over_the_contender():
+    def one(contender, seconds, ours=False, **facts):
+        return {"group": "op  shape", "stats": {"median": seconds},
+                "extra_info": {"contender": contender, "ours": ours, **facts}}
+
+    shown = bench_module("table").render(
+        [one("slow peer", 0.4), one("peer", 0.2),
+         one("fastpop", 0.05, True, work=1e9, ceiling="gemm", error=1e-6, peak_bytes=3 * 2**20)],
+        {"gemm": 4e10})
+    lines = [line.split() for line in shown.splitlines()[1:]]
+    assert lines == [
+        ["op", "shape"],
+        ["fastpop", "50.00", "ms", "50%", "3.0", "MiB", "1e-06", "4.00x"],
+        ["peer", "200.00", "ms", "1.00x"],
+        ["slow", "peer", "400.00", "ms", "0.50x"],
+    ]
+
+
+@pytest.mark.parametrize("part", ["loss", "query", "items"])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_the_gate_stops_a_wrong_contender(part, sparse):
+    gate = bench_module("softmax_gate")
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(6, 3, generator=generator)
+    ids = torch.tensor([1, 4, 7])
+    case = SimpleNamespace(loss_B=truth[:, 0].double(), query_grad=truth.double(), touched=ids,
+                           items_grad=truth[:3].double())
+    wrong = {name: 0.01 if name == part else 0.0 for name in ("loss", "query", "items")}
+    items_grad = torch.zeros(9, 3).index_copy(0, ids, truth[:3] + wrong["items"])
+    query = SimpleNamespace(grad=truth + wrong["query"], dtype=torch.float32)
+    items = SimpleNamespace(grad=items_grad.to_sparse(1) if sparse else items_grad)
+    with pytest.raises(AssertionError, match=part):
+        gate.check(case.loss_B + wrong["loss"], query, items, case)
+    query.grad, items.grad = truth, torch.zeros(9, 3).index_copy(0, ids, truth[:3])
+    assert gate.check(case.loss_B, query, items, case) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_sees_what_is_freed_and_what_is_left(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    memory_of = bench_module("measuring").memory_of
+    kept = []
+
+    def run():
+        torch.ones(24 * 2**20, dtype=torch.uint8)
+        kept.append(torch.ones(8 * 2**20, dtype=torch.uint8))
+
+    peak, left = memory_of(run)
+    assert peak == pytest.approx(24 * 2**20, abs=2**21)
+    assert left == pytest.approx(8 * 2**20, abs=2**21)
+
+
+def run_fastpop(*words: str):
+    return subprocess.run([str(BIN / "fastpop"), "bench", "step", *words], capture_output=True, text=True)
 
 
 def test_bench_step_prints_rows():
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "fastpop"), "bench", "step", "--items", "1000", "--items",
-         "5000", "--dim", "8", "--negatives", "64", "--batch", "128", "--rounds", "3", "--json"],
-        capture_output=True, text=True, check=True)
-    rows = json.loads(done.stdout)["rows"]
-    assert [row["items"] for row in rows] == [1000, 5000]
-    assert all(row["seconds_per_step"] > 0 for row in rows)
+    done = run_fastpop("--items", "1000", "--items", "5000", "--dim", "8", "--negatives", "64",
+                       "--batch", "128", "--rounds", "3", "--json")
+    assert done.returncode == 0, done.stderr
+    read = json.loads(done.stdout)
+    assert list(read) == ["rows"]
+    assert [row["items"] for row in read["rows"]] == [1000, 5000]
+    assert all(row["seconds_per_step"] > 0 for row in read["rows"])
 
 
-@pytest.mark.parametrize(("options", "message"), [
+def test_bench_step_prints_a_table():
+    done = run_fastpop("--items", "1000", "--dim", "8", "--negatives", "64", "--batch", "128",
+                       "--rounds", "1")
+    head, row = done.stdout.splitlines()
+    assert "ms a step" in head
+    assert row.split()[0] == "1,000"
+
+
+def test_a_step_trains_as_train_does(monkeypatch):
+    """The timed step is the loop's: sparse gradients of both tables, and they move."""
+    seen = []
+
+    def watch(model, loss, optimizers, config, batch, step):
+        before = model.decoder.item_embedding.detach().clone()
+        real(model, loss, optimizers, config, batch, step)
+        seen.append((model.decoder.item_embedding.grad.is_sparse,
+                     not torch.equal(before, model.decoder.item_embedding),
+                     type(optimizers[0]).__name__, type(loss).__name__, len(batch.target)))
+
+    real = benchmark.train_step
+    monkeypatch.setattr(benchmark, "train_step", watch)
+    benchmark.time_steps([500], 8, 32, 64, rounds=2)
+    assert set(seen) == {(True, True, "RowAdam", "SampledSoftmaxLoss", 64)}
+
+
+@pytest.mark.parametrize(("words", "message"), [
     ([], "items: expected at least one catalogue size"),
     (["--items", "0"], "items: expected an integer >= 2; got 0"),
     (["--items", "10", "--dim", "0"], "dim: expected an integer >= 1; got 0"),
 ])
-def test_bad_sizes_are_named(options, message):
-    done = subprocess.run([str(Path(sys.executable).parent / "fastpop"), "bench", "step", *options],
-                          capture_output=True, text=True)
+def test_bad_sizes_are_named(words, message):
+    done = run_fastpop(*words)
     assert done.returncode == 2
     assert message in done.stderr
