@@ -4,7 +4,7 @@ from functools import lru_cache, partial
 
 import pytest
 import torch
-from measuring import DEVICE
+from measuring import DEVICE, judged
 from shapes import TOP_ITEMS, TopItems
 
 from fastpop import ops
@@ -63,9 +63,7 @@ def test_top_items(shape, contender, measure):
     query, items, offsets, seen = arrays_of(shape)
     function = CONTENDERS[contender]
     few = query[:ROWS], items, offsets[: ROWS + 1], seen[: ROWS * shape.seen]
-    try:
+    with judged(contender):
         error = check(function(*few[:2], shape.k, *few[2:]), *few)
-    except NotImplementedError as refusal:
-        pytest.skip(f"{contender}: {refusal}")
     measure(contender, shape, lambda: function(query, items, shape.k, offsets, seen), rounds=3,
             error=error, work=2 * shape.rows * shape.items * shape.dim, ceiling="gemm_float32")

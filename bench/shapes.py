@@ -101,7 +101,7 @@ ROW_UPDATE = pick(
     [RowUpdate(20_000, 20_000, 2_000_000, 64), RowUpdate(40_000, 20_000, 2_000_000, 64)],
     [RowUpdate(200, 200, 2_000, 16), RowUpdate(400, 200, 2_000, 16)],
 )
-PERMUTATION = pick([Permutation(200_000, 64, 2_000)], [Permutation(2_000, 8, 50)])
+PERMUTATION = pick([Permutation(200_000, 64, 500)], [Permutation(2_000, 8, 50)])
 ENERGY = pick([Energy(20_000, 100_000, 64)], [Energy(300, 500, 8)])
 TOP_ITEMS = pick([TopItems(4096, 200_000, 64, 100, 20)], [TopItems(64, 1_000, 8, 10, 5)])
 DRAWS = pick([Draws(1_000_000, 1_000_000)], [Draws(1_000, 10_000)])
