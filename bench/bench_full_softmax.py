@@ -120,5 +120,5 @@ def test_full_softmax(shape, contender, measure, request):
 
     with judged(contender):
         error = check(step(), query, items, case)
-    measure(contender, shape, step, rounds=3, forget=forget, error=error, dtype=shape.dtype,
+    measure(contender, shape, step, forget=forget, error=error, dtype=shape.dtype,
             work=6 * shape.rows * shape.items * shape.dim, ceiling=f"gemm_{shape.dtype}")

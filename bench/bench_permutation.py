@@ -60,7 +60,5 @@ def test_permutation(shape, contender, measure):
         truth = ours(label_V, item_VD, 2, impl="reference")
         facts["error"] = float(np.abs(found[:2] / truth - 1).max())
         assert facts["error"] < 1e-9
-    fast = contender == "fastpop cpu"
     measure(contender, shape, lambda: function(label_V, item_VD, shape.permutations),
-            rounds=3 if fast else 1, warmup=int(fast), light=lambda: function(label_V, item_VD, 50),
-            **facts)
+            light=lambda: function(label_V, item_VD, 50), **facts)

@@ -65,5 +65,5 @@ def test_top_items(shape, contender, measure):
     few = query[:ROWS], items, offsets[: ROWS + 1], seen[: ROWS * shape.seen]
     with judged(contender):
         error = check(function(*few[:2], shape.k, *few[2:]), *few)
-    measure(contender, shape, lambda: function(query, items, shape.k, offsets, seen), rounds=3,
-            error=error, work=2 * shape.rows * shape.items * shape.dim, ceiling="gemm_float32")
+    measure(contender, shape, lambda: function(query, items, shape.k, offsets, seen), error=error,
+            work=2 * shape.rows * shape.items * shape.dim, ceiling="gemm_float32")

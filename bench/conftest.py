@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import time
 from collections.abc import Callable
 
 import pytest
@@ -31,20 +32,24 @@ def measured_ceilings(pytestconfig):
 def measure(benchmark):
     """measure(contender, shape, run): time it, then its memory; facts go into the record.
 
+    Once to warm up, then as often as three seconds hold: 3 to 15 times, once if a run takes over five.
     forget: called before memory is measured, to drop what an earlier call left (gradients).
     light: a smaller run of the same peak, for a contender that takes long. work: FLOP or bytes,
     with `ceiling` the name of the one that bounds it.
     """
 
-    def run(contender: str, shape: object, function: Callable[[], object], *, rounds: int = 5,
-            warmup: int = 1, forget: Callable[[], None] | None = None,
-            light: Callable[[], object] | None = None, **facts) -> None:
+    def run(contender: str, shape: object, function: Callable[[], object], *,
+            forget: Callable[[], None] | None = None, light: Callable[[], object] | None = None,
+            **facts) -> None:
         def waited() -> None:
             function()
             wait()
 
         benchmark.group = f"{benchmark.name.removeprefix('test_').split('[')[0]}  {shape}"
-        benchmark.pedantic(waited, rounds=rounds, warmup_rounds=warmup)
+        start = time.perf_counter()
+        waited()
+        seconds = time.perf_counter() - start
+        benchmark.pedantic(waited, rounds=1 if seconds > 5 else min(max(int(3 / seconds), 3), 15))
         if forget is not None:
             forget()
         memory = memory_of(light or function)

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 # Largest error allowed: of a loss in nats, and of a gradient as a part of its largest entry.
-TOLERANCE = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (0.1, 0.05)}
+# A bfloat16 near 16, as losses and log p here are, is rounded by up to 1/16; peers do so up to four times.
+TOLERANCE = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (0.25, 0.05)}
 
 
 def check(loss: Tensor, query: Tensor, items: Tensor, case) -> float:
