@@ -103,7 +103,7 @@ setup(
             include_dirs=["csrc"],
             depends=[
                 str(p.relative_to(ROOT))
-                for kind in ("h", "cu")
+                for kind in ("h", "inc", "cu")
                 for p in sorted(ROOT.glob(f"csrc/**/*.{kind}"))
             ],
             cxx_std=17,

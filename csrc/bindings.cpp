@@ -2,10 +2,14 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
 #include "alias_draw/alias_draw.h"
+#include "row_index.h"
+#include "sampled_softmax/sampled_softmax.h"
+#include "tile.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -80,6 +84,120 @@ void bind_alias_draw(py::module_& m) {
 #endif
 }
 
+template <typename T>
+T* at(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+const fastpop::Tile& tile_of(const std::string& path) {
+  const fastpop::Tile* tile = path == "auto" ? fastpop::best_tile() : fastpop::find_tile(path.c_str());
+  if (tile == nullptr) throw std::invalid_argument("path: this machine has no " + path);
+  return *tile;
+}
+
+// (data_ptr, row stride, column stride, dtype code) of a 2-d tensor.
+fastpop::Matrix matrix_of(const py::tuple& t) {
+  return {at<void>(t[0].cast<uintptr_t>()), t[1].cast<int64_t>(), t[2].cast<int64_t>(),
+          static_cast<fastpop::Dtype>(t[3].cast<int>())};
+}
+
+void bind_tile(py::module_& m) {
+  m.def("has_path", [](const char* path) { return fastpop::find_tile(path) != nullptr; }, "path"_a,
+        "Whether this machine runs the path baseline, avx2 or avx512.");
+  m.def("best_path", [] { return fastpop::best_tile()->name; }, "The path that \"auto\" takes.");
+  m.def(
+      "exp",
+      [](const Array<float>& x, const std::string& path) {
+        const fastpop::Tile& tile = tile_of(path);
+        if (x.size() % tile.lanes != 0) throw std::invalid_argument("x: expected whole vectors");
+        Array<float> out(x.size());
+        std::copy(x.data(), x.data() + x.size(), out.mutable_data());
+        tile.exp_row(out.mutable_data(), x.size(), 0.0f);
+        return out;
+      },
+      "x"_a.noconvert(), "path"_a, "e^x of the kernels, for tests of its accuracy.");
+  py::class_<fastpop::RowIndex>(m, "RowIndex", "The sorted set of a step's ids.")
+      .def(py::init<int64_t>(), "num_items"_a)
+      .def(
+          "add",
+          [](fastpop::RowIndex& index, uintptr_t ids, int64_t num, int threads) {
+            py::gil_scoped_release release;
+            index.add(at<int64_t>(ids), num, threads);
+          },
+          "ids"_a, "num"_a, "threads"_a)
+      .def(
+          "add_draws",
+          [](fastpop::RowIndex& index, uintptr_t table, int64_t num_items, uint64_t seed,
+             uint64_t step, int64_t num_groups, int64_t num_draws, int threads) {
+            py::gil_scoped_release release;
+            index.add_draws(at<fastpop::AliasRow>(table), num_items, seed, step, num_groups,
+                            num_draws, threads);
+          },
+          "table"_a, "num_items"_a, "seed"_a, "step"_a, "num_groups"_a, "num_draws"_a, "threads"_a)
+      .def("finish", &fastpop::RowIndex::finish, py::call_guard<py::gil_scoped_release>())
+      .def("__len__", &fastpop::RowIndex::size)
+      .def("write_ids", [](const fastpop::RowIndex& index, uintptr_t ids) {
+        index.write_ids(at<int64_t>(ids));
+      });
+}
+
+void bind_sampled_softmax(py::module_& m) {
+  m.def("sampled_softmax_can_fuse", &fastpop::sampled_softmax_can_fuse, "num_rows"_a,
+        "group_size"_a, "K"_a, "D"_a);
+  m.def(
+      "sampled_softmax",
+      [](int mode, const py::tuple& query, const py::tuple& item, int64_t B, int64_t V, int64_t D,
+         int64_t G, int64_t K, int64_t group_size, uintptr_t pos_id, uintptr_t neg_id,
+         uintptr_t table, uint64_t seed, uint64_t step,
+         uintptr_t log_prior, uintptr_t log_proposal, double prior_weight, double scale, int logq,
+         bool drop_hits, bool exclude_own_slot, uintptr_t lse, uintptr_t pos_logit,
+         uintptr_t d_lse, uintptr_t d_pos, const fastpop::RowIndex* index, uintptr_t d_query,
+         uintptr_t d_item, uintptr_t d_bias, bool wants_scale, int threads,
+         const std::string& path) {
+        double d_scale = 0;
+        int64_t bad_prior_id = -1, bad_law_id = -1;
+        fastpop::SampledSoftmax a{};
+        a.query_BD = matrix_of(query);
+        a.item_VD = matrix_of(item);
+        a.B = B, a.V = V, a.D = D, a.G = G, a.K = K, a.group_size = group_size;
+        a.pos_id_B = at<int64_t>(pos_id);
+        a.neg_id_GK = at<int64_t>(neg_id);
+        a.table = at<fastpop::AliasRow>(table);
+        a.seed = seed, a.step = step;
+        a.log_prior_V = at<float>(log_prior);
+        a.log_proposal_V = at<float>(log_proposal);
+        a.prior_weight = prior_weight, a.scale = scale;
+        a.logq = static_cast<fastpop::LogQ>(logq);
+        a.drop_hits = drop_hits, a.exclude_own_slot = exclude_own_slot;
+        a.mode = static_cast<fastpop::SampledSoftmax::Mode>(mode);
+        a.lse_B = at<float>(lse);
+        a.pos_logit_B = at<float>(pos_logit);
+        a.d_lse_B = at<float>(d_lse);
+        a.d_pos_B = at<float>(d_pos);
+        a.index = index;
+        a.d_query_BD = at<float>(d_query);
+        a.d_item_nD = at<float>(d_item);
+        a.d_bias_n = at<double>(d_bias);
+        a.d_scale = wants_scale ? &d_scale : nullptr;
+        a.bad_prior_id = &bad_prior_id;
+        a.bad_law_id = &bad_law_id;
+        a.threads = threads;
+        const fastpop::Tile& tile = tile_of(path);
+        {
+          py::gil_scoped_release release;
+          fastpop::sampled_softmax_cpu(a, tile);
+        }
+        return py::make_tuple(d_scale, bad_prior_id, bad_law_id);
+      },
+      py::kw_only(), "mode"_a, "query"_a, "item"_a, "B"_a, "V"_a, "D"_a, "G"_a, "K"_a,
+      "group_size"_a, "pos_id"_a, "neg_id"_a, "table"_a, "seed"_a, "step"_a, "log_prior"_a, "log_proposal"_a, "prior_weight"_a,
+      "scale"_a, "logq"_a, "drop_hits"_a, "exclude_own_slot"_a, "lse"_a, "pos_logit"_a,
+      "d_lse"_a = 0, "d_pos"_a = 0, "index"_a = nullptr, "d_query"_a = 0, "d_item"_a = 0,
+      "d_bias"_a = 0, "wants_scale"_a = false, "threads"_a, "path"_a,
+      "Addresses in, results written to them; returns d_scale and the ids of a bad log p and log q "
+      "(-1: none). See kernels/sampled_softmax/_cpu.py.");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -90,4 +208,6 @@ PYBIND11_MODULE(_C, m) {
   m.attr("has_cuda") = false;
 #endif
   bind_alias_draw(m);
+  bind_tile(m);
+  bind_sampled_softmax(m);
 }

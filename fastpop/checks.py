@@ -4,6 +4,7 @@ Public functions check once, at the door; nothing behind it checks again. A wron
 ValueError, a wrong type TypeError, both with the same three parts.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -54,7 +55,7 @@ def number(
         bounds.append(f">= {least:g}")
     if most is not None:
         bounds.append(f"<= {most:g}")
-    ok: Any = isinstance(value, int) or bool(np.isfinite(value))
+    ok: Any = isinstance(value, int) or math.isfinite(value)
     ok = ok and (above is None or value > above) and (least is None or value >= least)
     ok = ok and (most is None or value <= most)
     if not ok:
@@ -82,6 +83,17 @@ def ids_in_range(argument: str, ids: Any, stop: int) -> None:
     flat = ids.reshape(-1)
     at = int(((flat < 0) | (flat >= stop)).nonzero()[0].reshape(-1)[0])
     raise wrong(argument, f"ids in [0, {stop})", f"={int(flat[at])} at position {at}")
+
+
+def no_law(drawn: str, item: int, log_q: float) -> ValueError:
+    """The error for an id whose log q is not finite."""
+    return wrong("log_proposal", f"a finite log q for every id in {drawn}: the proposal cannot draw "
+                 "an item whose log q is -inf", f"={log_q} for item {item}")
+
+
+def no_prior(item: int, log_p: float) -> ValueError:
+    """The error for an id whose log p is NaN or +inf."""
+    return wrong("log_prior", "numbers below +inf, none NaN", f"={log_p} at position {item}")
 
 
 def float_array(argument: str, value: Any, ndim: int, dtype: Any = np.float64) -> np.ndarray:

@@ -105,14 +105,15 @@ def in_dtype(inputs: dict, dtype: torch.dtype) -> dict:
 
 
 def loss_and_gradients(function, inputs: dict, wanted: tuple[str, ...]) -> tuple[Tensor, dict]:
-    """Row losses, and gradients of their weighted mean over finite rows (weights 1, 2, 3, ...)."""
+    """Losses, and gradients of the weighted mean of finite rows (weights 1, 2, 3, ...), or of the
+    one number that came."""
     leaves = {
         name: value.detach().clone().requires_grad_() if name in wanted else value
         for name, value in inputs.items()
     }
     loss = function(**leaves)
     finite = torch.isfinite(loss)
-    upstream = torch.arange(1, len(loss) + 1, dtype=loss.dtype)
+    upstream = torch.arange(1, loss.numel() + 1, dtype=loss.dtype).view(loss.shape)
     upstream = upstream / upstream.sum().clamp(min=1)
     if loss.requires_grad:
         (torch.where(finite, loss, 0) * upstream).sum().backward()

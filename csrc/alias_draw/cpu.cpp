@@ -17,7 +17,22 @@ uint64_t bucket_words(uint64_t j, uint64_t num_items) {
   return ((j + 1) * kWord + last) / num_items - (j * kWord + last) / num_items;
 }
 
+// Draws start..stop-1 of one group; start is even, the first of two that share a Philox block.
+void draw_piece(const AliasRow* table, uint32_t V, uint64_t seed, uint64_t step, uint32_t group,
+                int64_t start, int64_t stop, int64_t* ids) {
+  for (int64_t k = start; k < stop; k += 2) {
+    const Words4 w = draw_words(seed, step, group, static_cast<uint32_t>(k / 2));
+    ids[k] = alias_pick(table, V, w.w0, w.w1);
+    if (k + 1 < stop) ids[k + 1] = alias_pick(table, V, w.w2, w.w3);
+  }
+}
+
 }  // namespace
+
+void alias_draw_group(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step,
+                      uint32_t group, int64_t num_draws, int64_t* ids) {
+  draw_piece(table, static_cast<uint32_t>(num_items), seed, step, group, 0, num_draws, ids);
+}
 
 void alias_build(const uint64_t* mass, int64_t num_items, AliasRow* table) {
   const uint64_t V = static_cast<uint64_t>(num_items);
@@ -97,14 +112,8 @@ void alias_draw_cpu(const AliasRow* table, int64_t num_items, uint64_t seed, uin
     const int64_t g = piece / pieces_per_group;
     const int64_t start = (piece % pieces_per_group) * kPiece;
     const int64_t stop = std::min(start + kPiece, num_draws);
-    int64_t* out = ids + g * num_draws;
-    // kPiece is even: a piece starts at the first of two draws that share a Philox block.
-    for (int64_t k = start; k < stop; k += 2) {
-      const Words4 w = draw_words(seed, step, group + static_cast<uint32_t>(g),
-                                  static_cast<uint32_t>(k / 2));
-      out[k] = alias_pick(table, V, w.w0, w.w1);
-      if (k + 1 < stop) out[k + 1] = alias_pick(table, V, w.w2, w.w3);
-    }
+    draw_piece(table, V, seed, step, group + static_cast<uint32_t>(g), start, stop,
+               ids + g * num_draws);
   }
 }
 

@@ -1,14 +1,12 @@
 """Sampled softmax with the popularity prior and the sampling correction as separate terms."""
 
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.kernels.sampled_softmax.reference import Inputs, Needs
-from fastpop.ops import _dispatch, _door
+from fastpop.ops import _door, _sampled_softmax_op
 from fastpop.popularity import Draw
 from fastpop.types import Hits, Impl, LogQ, Reduction
 
@@ -31,8 +29,9 @@ def sampled_softmax(
     ignore_index: int = -100,
     sparse_grad: bool = False,
     reduction: Reduction = "none",
+    return_lse: bool = False,
     impl: Impl = "auto",
-) -> Tensor:
+) -> Any:
     """logsumexp(cat([z_pos, z_neg], 1), 1) - z_pos, without the [B, 1 + K] logits.
 
     With z(b, i) = scale * <query[b], items[i]> + prior_weight * log_prior[i]:
@@ -69,18 +68,21 @@ def sampled_softmax(
         ignore_index: rows with this pos_id have loss 0 and do not count in the mean.
         sparse_grad: the gradients of items and log_prior are sparse: sorted unique ids.
         reduction: "none" [B], "sum", or "mean" = sum(w loss) / sum(w) over rows that count (0 if
-            none does).
+            none does). The last two make loss and gradients in one pass on the CPU.
+        return_lse: also the rows' log-sum-exp, [B] or [B, M], differentiable: for a z-loss,
+            loss + 1e-4 * lse.square().mean().
         impl: "auto" or a name; a named one runs or raises.
     Returns:
         loss in nats, float32 (float64 for float64 inputs). Differentiable in query, items,
-        log_prior, prior_weight and scale, once.
+        log_prior, prior_weight and scale, once. With return_lse, (loss, lse).
     Raises:
         ValueError, TypeError: says the argument, what was expected, what came. Also when a
             positive (logq="standard") or a negative has log_proposal -inf: the proposal that is
             claimed cannot have drawn it.
         NotImplementedError: a named implementation does not take these inputs; lists the reasons.
-    Cost: 2 B K D FLOPs forward, 6 B K D backward; O(B + K D) memory beyond inputs for shared
-        negatives.
+    Cost: 2 B K D FLOPs forward and 6 B K D backward, or 6 B K D in one pass; beyond inputs and
+        results O(K D) memory for shared and group negatives, O(B K) for a set for each row. A Draw
+        is drawn inside: no [G, K] ids are stored.
     Source: Jean et al. 2015 (doi 10.3115/v1/P15-1001), Bengio & Senécal 2008; "corrected" is
         arXiv 2507.09331; with log_prior, Menon et al. 2021 and Ren et al. 2020.
     """
@@ -90,27 +92,31 @@ def sampled_softmax(
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
     drop_hits = _drops_hits(hits, logq)
     pos_id = _door.check_pos_id(pos_id, query, num_items, ignore_index)
+    table = counter = None
     if isinstance(neg_id, Draw):
+        draw, neg_id = neg_id, None  # type: ignore[assignment]
         if group_size is not None:
             raise checks.wrong("group_size", "None beside a Draw, which has its own", group_size)
+        if draw.proposal.num_items != num_items:
+            raise checks.wrong("neg_id", f"a Draw over {num_items} items", draw.proposal)
         if log_proposal is None and logq != "none":
             dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-            log_proposal = neg_id.proposal.log_proposal_on(query.device, dtype)
-        group_size = neg_id.group_size
-        neg_id = neg_id.tensor(num_rows, query.device)
-        if group_size is None:
-            group_size = max(num_rows, 1)
-    neg_id = _door.check_ids("neg_id", neg_id, num_items, query)
-    neg_id_GK, group_size = _grouped(neg_id, num_rows, group_size)
-    if exclude_own_slot and (neg_id_GK.shape[0] != 1 or neg_id_GK.shape[1] < num_rows):
+            log_proposal = draw.proposal.log_proposal_on(query.device, dtype)
+        table, counter = draw.proposal.table_on(query.device), draw.counter_on(query.device)
+        num_groups, num_negatives = max(draw.num_groups(num_rows), 1), int(draw.num_negatives)
+        group_size = draw.group_size or max(num_rows, 1)
+    else:
+        neg_id = _door.check_ids("neg_id", neg_id, num_items, query)
+        neg_id, group_size = _grouped(neg_id, num_rows, group_size)
+        num_groups, num_negatives = neg_id.shape
+    if exclude_own_slot and (num_groups != 1 or num_negatives < num_rows):
         raise checks.wrong("exclude_own_slot", f"shared negatives [K] with K >= B = {num_rows}",
-                           neg_id)
+                           f"=[{num_groups}, {num_negatives}]")
     if exclude_own_slot and pos_id.ndim == 2:
         raise checks.wrong("exclude_own_slot", "one positive a row", pos_id)
     if log_prior is not None:
         log_prior = _door.check_vector("log_prior", log_prior, num_items, query)
-    log_proposal = _checked_proposal(log_proposal, logq, pos_id, neg_id_GK, query, num_items,
-                                     ignore_index)
+    log_proposal = _checked_proposal(log_proposal, logq, pos_id, query, num_items, ignore_index)
     if not isinstance(prior_weight, Tensor) and prior_weight == 0:
         log_prior = None
     prior_weight = _door.scalar("prior_weight", prior_weight, query, positive=False)
@@ -120,15 +126,20 @@ def sampled_softmax(
     rows, safe_id_R, counts = _door.rows_for_kernel(query, pos_id, ignore_index)
     if pos_id.ndim == 2:
         group_size *= pos_id.shape[1]
-    inputs = Inputs(
-        rows, items, safe_id_R, neg_id_GK, log_prior, prior_weight, log_proposal, scale,
-        max(group_size, 1), logq, drop_hits, exclude_own_slot,
+    inputs = (
+        rows, items, safe_id_R, neg_id, table, counter, log_prior, prior_weight, log_proposal, scale,
+        num_groups, num_negatives, max(group_size, 1), logq, drop_hits, exclude_own_slot, impl,
+        sparse_grad, _door.shapes_are_fixed(),
     )
-    module = _dispatch.choose("sampled_softmax", impl, query.device.type, inputs)
-    lse, pos_logit = _SampledSoftmax.apply(
-        rows, items, log_prior, prior_weight, scale, inputs, module, sparse_grad
-    )
-    return _door.finish(_door.loss_of(lse, pos_logit), counts, row_weight, reduction)
+    needs = _door.gradients_asked(rows, items, log_prior, prior_weight, scale)
+    one_pass = reduction != "none" and not return_lse and query.device.type == "cpu"
+    if one_pass and any(needs) and (row_weight is None or not row_weight.requires_grad):
+        weight_R = _door.loss_weights(counts, row_weight, reduction, scale.dtype)
+        bits = _sampled_softmax_op.bits_of(needs)
+        return torch.ops.fastpop.sampled_softmax_loss(*inputs, weight_R, bits)[0]
+    lse, pos_logit = torch.ops.fastpop.sampled_softmax_forward(*inputs)
+    loss = _door.finish(_door.loss_of(lse, pos_logit), counts, row_weight, reduction)
+    return (loss, lse.view(counts.shape)) if return_lse else loss
 
 
 def _drops_hits(hits: str | None, logq: str) -> bool:
@@ -163,9 +174,9 @@ def _grouped(neg_id: Tensor, num_rows: int, group_size: int | None) -> tuple[Ten
 
 
 def _checked_proposal(
-    log_proposal: Any, logq: str, pos_id: Tensor, neg_id_GK: Tensor, query: Tensor, num_items: int,
-    ignore_index: int,
+    log_proposal: Any, logq: str, pos_id: Tensor, query: Tensor, num_items: int, ignore_index: int
 ) -> Tensor | None:
+    """log q as the kernels read it; they look at the negatives' themselves."""
     if logq == "none":
         return None
     if log_proposal is None:
@@ -176,66 +187,10 @@ def _checked_proposal(
     if log_proposal.requires_grad:
         raise checks.wrong("log_proposal", "a tensor without gradient: it is the sampler's law",
                            "=requires_grad=True")
-    if query.device.type == "cpu":
-        drawn = [("neg_id", neg_id_GK)]
-        if logq == "standard":
-            drawn.append(("pos_id", pos_id[pos_id != ignore_index]))
-        for name, ids in drawn:
-            at_ids = log_proposal[ids.reshape(-1)]
-            if at_ids.numel() and not torch.isfinite(at_ids).all():
-                bad = int(ids.reshape(-1)[~torch.isfinite(at_ids)][0])
-                raise checks.wrong(
-                    "log_proposal", f"a finite log q for every id in {name}: the proposal cannot "
-                    "draw an item whose log q is -inf", f"={float(log_proposal[bad])} for item {bad}")
+    if logq == "standard" and query.device.type == "cpu" and not torch.compiler.is_compiling():
+        ids = pos_id[pos_id != ignore_index]
+        at_ids = log_proposal[ids]
+        if not torch.isfinite(at_ids).all():
+            bad = int(ids[~torch.isfinite(at_ids)][0])
+            raise checks.no_law("pos_id", bad, float(log_proposal[bad]))
     return log_proposal
-
-
-class _SampledSoftmax(torch.autograd.Function):
-    """(lse [B], pos_logit [B]); backward asks the same module for the gradients."""
-
-    @staticmethod
-    def forward(ctx, query, items, log_prior, prior_weight, scale, inputs: Inputs,
-                module: ModuleType, sparse_grad: bool):
-        # Not through `inputs`: only saved tensors are checked for in-place changes.
-        with _door.without_autocast(query):
-            lse_B, pos_logit_B = module.forward(inputs)
-        ctx.save_for_backward(
-            query, items, log_prior, prior_weight, scale, inputs.pos_id_B, inputs.neg_id_GK,
-            inputs.log_proposal_V, lse_B, pos_logit_B,
-        )
-        ctx.options = inputs[8:]
-        ctx.module, ctx.sparse_grad = module, sparse_grad
-        return lse_B, pos_logit_B
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, d_lse_B, d_pos_B):
-        (query, items, log_prior, prior_weight, scale, pos_id_B, neg_id_GK, log_proposal_V,
-         lse_B, pos_logit_B) = ctx.saved_tensors
-        inputs = Inputs(query, items, pos_id_B, neg_id_GK, log_prior, prior_weight,
-                        log_proposal_V, scale, *ctx.options)
-        needs = Needs(*ctx.needs_input_grad[:5])
-        with _door.without_autocast(query):
-            grads = ctx.module.backward(inputs, lse_B, pos_logit_B, d_lse_B, d_pos_B, needs)
-        d_query = None if grads.query_BD is None else grads.query_BD.to(query.dtype)
-        return (
-            d_query,
-            _table_gradient(grads.item, items, ctx.sparse_grad),
-            _table_gradient(grads.log_prior, log_prior, ctx.sparse_grad),
-            grads.prior_weight, grads.scale, None, None, None,
-        )
-
-
-def _table_gradient(rows: tuple[Tensor, Tensor] | None, table: Tensor | None, sparse: bool):
-    """(ids, rows) as a gradient of `table`: sparse, or dense with zeros elsewhere."""
-    if rows is None or table is None:
-        return None
-    ids_n, rows_n = rows
-    rows_n = rows_n.to(table.dtype)
-    if sparse:
-        return torch.sparse_coo_tensor(
-            ids_n[None], rows_n, table.shape, is_coalesced=True, check_invariants=False
-        )
-    dense = torch.zeros_like(table, memory_format=torch.contiguous_format)
-    dense[ids_n] = rows_n
-    return dense

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastpop import checks
-from fastpop.kernels.alias_draw import _cuda
+from fastpop.kernels.alias_draw.tensors import draw_ids
 from fastpop.popularity.proposal import MAX_DRAWS, MAX_SEED, Proposal
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ class Draw:
 
     proposal: a Proposal that draws (InBatch does not).
     seed, step: integers in [0, 2^64). The same pair always gives the same ids, on every device.
+        step may be a one-element int64 tensor, so that a captured graph can count on.
     num_negatives: K >= 1, drawn with replacement.
     group_size: rows that share their K ids; row b belongs to group b // group_size, the last group
         may be short. None: all rows share one group. 1: every row has its own.
@@ -26,7 +27,7 @@ class Draw:
 
     proposal: Proposal
     seed: int
-    step: int
+    step: "int | torch.Tensor"
     num_negatives: int
     group_size: int | None = None
 
@@ -34,7 +35,12 @@ class Draw:
         if not isinstance(self.proposal, Proposal):
             raise checks.wrong_type("proposal", "a Proposal that draws", self.proposal)
         checks.number("seed", self.seed, least=0, most=MAX_SEED, integer=True)
-        checks.number("step", self.step, least=0, most=MAX_SEED, integer=True)
+        step: Any = self.step
+        if hasattr(step, "numel"):
+            if step.numel() != 1 or str(step.dtype) != "torch.int64":
+                raise checks.wrong("step", "an integer or a one-element int64 tensor", step)
+        else:
+            checks.number("step", self.step, least=0, most=MAX_SEED, integer=True)
         checks.number("num_negatives", self.num_negatives, least=1, most=MAX_DRAWS, integer=True)
         if self.group_size is not None:
             checks.number("group_size", self.group_size, least=1, integer=True)
@@ -49,7 +55,19 @@ class Draw:
     def ids(self, num_rows: int) -> np.ndarray:
         """proposal.sample(seed, step, (G, num_negatives)): int64 [G, K]."""
         shape = (self.num_groups(num_rows), int(self.num_negatives))
-        return self.proposal.sample(self.seed, self.step, shape)
+        return self.proposal.sample(self.seed, int(self.step), shape)
+
+    def counter_on(self, device: Any) -> "torch.Tensor":
+        """(seed, step) as the bits of two int64, on a device: what kernels that draw inside read."""
+        import torch
+
+        # full, not tensor: a fill is recorded by a captured graph, a copy from the host is not.
+        seed, step = (
+            word.to(device=device).reshape(()) if isinstance(word, torch.Tensor)
+            else torch.full((), _signed(int(word)), dtype=torch.int64, device=device)
+            for word in (self.seed, self.step)
+        )
+        return torch.stack([seed, step])
 
     def tensor(self, num_rows: int, device: Any = "cpu") -> "torch.Tensor":
         """torch.from_numpy(self.ids(num_rows)).to(device): int64 [G, K].
@@ -58,12 +76,11 @@ class Draw:
         built with CUDA, and on the host otherwise; they are equal. The table (8 bytes an item)
         is kept on each device it was used on.
         """
-        import torch
+        groups = self.num_groups(num_rows)
+        table_V2 = self.proposal.table_on(device)
+        return draw_ids(table_V2, self.counter_on(device), 0, groups, int(self.num_negatives))
 
-        device = torch.device(device)
-        if device.type == "cuda":
-            table_V2 = self.proposal.table_on(device)
-            if _cuda.unsupported(table_V2) is None:
-                groups, draws = self.num_groups(num_rows), int(self.num_negatives)
-                return _cuda.draw(table_V2, int(self.seed), int(self.step), 0, groups, draws)
-        return torch.from_numpy(self.ids(num_rows)).to(device)
+
+def _signed(word: int) -> int:
+    """The int64 with the bits of a uint64."""
+    return word - 2**64 if word >= 2**63 else word

@@ -103,11 +103,11 @@ class Proposal:
 
     def table_on(self, device: Any) -> "torch.Tensor":
         """table_V2 as torch int32 [V, 2] (the same bits) on a device; kept after the first call."""
-        return _on_device(self, "table_V2", self.table_V2.view(np.int32), device, None)
+        return _table_on(self, device)
 
     def log_proposal_on(self, device: Any, dtype: Any = None) -> "torch.Tensor":
         """log_proposal_V as a torch tensor (float32, or `dtype`); kept after the first call."""
-        return _on_device(self, "log_proposal_V", self.log_proposal_V, device, dtype)
+        return _log_proposal_on(self, device, dtype)
 
     def spec(self) -> dict[str, Any]:
         """What this law is, as JSON can hold it: name, number of items, parameters, and a digest
@@ -158,7 +158,7 @@ class InBatch:
 
     def log_proposal_on(self, device: Any, dtype: Any = None) -> "torch.Tensor":
         """log_proposal_V as a torch tensor (float32, or `dtype`); kept after the first call."""
-        return _on_device(self, "log_proposal_V", self.log_proposal_V, device, dtype)
+        return _log_proposal_on(self, device, dtype)
 
     def spec(self) -> dict[str, Any]:
         """Name, number of items and a digest of the counts, as JSON can hold them."""
@@ -311,13 +311,31 @@ def _log_q(proposal: Proposal | InBatch, ids: Any) -> np.ndarray:
     return proposal.log_proposal_V[index]
 
 
-def _on_device(
+def _table_on(proposal: Proposal, device: Any) -> "torch.Tensor":
+    import torch
+
+    # The bits as int32: torch has no arithmetic on uint32.
+    return _kept(proposal, "table_V2", proposal.table_V2.view(np.int32), device, torch.int32)
+
+
+def _log_proposal_on(proposal: Proposal | InBatch, device: Any, dtype: Any) -> "torch.Tensor":
+    import torch
+
+    law_V = proposal.log_proposal_V
+    return _kept(proposal, "log_proposal_V", law_V, device, dtype or torch.float32)
+
+
+# What torch.compiler.assume_constant_result does, without importing torch here: a law never
+# changes, so a compiled graph holds its tensors as constants.
+_table_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_log_proposal_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _kept(
     proposal: Proposal | InBatch, what: str, array: np.ndarray, device: Any, dtype: Any
 ) -> "torch.Tensor":
     import torch
 
-    if dtype is None:
-        dtype = torch.float32 if array.dtype.kind == "f" else torch.int32
     key = (what, str(torch.device(device)), dtype)
     if key not in proposal._on_device:
         proposal._on_device[key] = torch.tensor(array, dtype=dtype, device=device)

@@ -6,9 +6,10 @@
     none      : z as it is
     lse[b]    = logsumexp over the positive and the row's K negatives
 
-Negatives come as [G, K]: row b reads group b // group_size. Shared negatives are G = 1, per-row
-negatives are group_size = 1. Rows go through in tiles, so that a tile of logits, not [B, K],
-is alive; backward makes each tile again from lse. Half inputs are computed in fp32, fp64 in fp64.
+Negatives come as [G, K], or as a table to draw them from: row b reads group b // group_size. Shared
+negatives are G = 1, per-row negatives are group_size = 1. Rows go through in tiles, so that a tile
+of logits, not [B, K], is alive; backward makes each tile again from lse, and draws its ids again.
+Half inputs are computed in fp32, fp64 in fp64.
 """
 
 import math
@@ -18,8 +19,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastpop import checks
+from fastpop.kernels.alias_draw.tensors import draw_ids
+
 # Logits (or gathered numbers) alive at once: 4 MiB of fp32 stays in a last-level cache.
 TILE_NUMBERS = 1 << 20
+
+
+class Negatives(NamedTuple):
+    """G groups of K ids, given or to be drawn; row b reads group b // group_size."""
+
+    id_GK: Tensor | None  # int64, given
+    table_V2: Tensor | None  # or the alias table, uint32 bits as int32, and
+    counter_2: Tensor | None  # seed and step, uint64 bits as int64
+    num_groups: int
+    num_negatives: int
+    group_size: int
+
+    def ids(self, groups: slice) -> Tensor:
+        """int64 [g, K] of some groups."""
+        if self.id_GK is not None:
+            return self.id_GK[groups]
+        return draw_ids(self.table_V2, self.counter_2, groups.start,
+                        groups.stop - groups.start, self.num_negatives)
 
 
 class Inputs(NamedTuple):
@@ -28,21 +50,24 @@ class Inputs(NamedTuple):
     query_BD: Tensor
     item_VD: Tensor
     pos_id_B: Tensor
-    neg_id_GK: Tensor
+    negatives: Negatives
     log_prior_V: Tensor | None  # None: no prior, or a weight that is the number 0
     prior_weight: Tensor  # 0-d
     log_proposal_V: Tensor | None  # None exactly when logq is "none"
     scale: Tensor  # 0-d
-    group_size: int
     logq: str
     drop_hits: bool
     exclude_own_slot: bool
 
 
 class Gradients(NamedTuple):
+    """None where not needed. Ids are sorted; one that comes again carries zeros there, so that a
+    device that cannot know the number of unique ids may return B + G K of them."""
+
     query_BD: Tensor | None
-    item: tuple[Tensor, Tensor] | None  # (sorted unique ids [n], rows [n, D])
-    log_prior: tuple[Tensor, Tensor] | None  # (sorted unique ids [n], values [n])
+    id_n: Tensor | None
+    item_nD: Tensor | None
+    log_prior_n: Tensor | None
     prior_weight: Tensor | None
     scale: Tensor | None
 
@@ -83,10 +108,9 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _dots(inputs: Inputs, rows: slice, groups: slice):
+def _dots(inputs: Inputs, rows: slice, neg_id_gK: Tensor):
     """Tile views and the plain dot products: positive [r], negatives [g, s, K]."""
     dtype = compute_dtype(inputs.query_BD.dtype)
-    neg_id_gK = inputs.neg_id_GK[groups]
     query_rD = inputs.query_BD[rows].to(dtype)
     pos_item_rD = inputs.item_VD[inputs.pos_id_B[rows]].to(dtype)
     neg_item_gKD = inputs.item_VD[neg_id_gK].to(dtype)
@@ -98,14 +122,17 @@ def _dots(inputs: Inputs, rows: slice, groups: slice):
 
 def _prior_term(prior_weight: Tensor, log_prior_V: Tensor, ids: Tensor) -> Tensor:
     """prior_weight * log_prior at ids; a weight of 0 ignores it, so 0 * -inf is 0."""
-    term = prior_weight * log_prior_V[ids]
+    log_prior = log_prior_V[ids]
+    if ids.device.type == "cpu" and not (log_prior < math.inf).all():  # NaN fails here too
+        bad = int(ids[~(log_prior < math.inf)][0])
+        raise checks.no_prior(bad, float(log_prior_V[bad]))
+    term = prior_weight * log_prior
     return torch.where(prior_weight == 0, torch.zeros_like(term), term)
 
 
-def _logits(inputs: Inputs, rows: slice, groups: slice, pos_dot_r: Tensor, neg_dot_gsK: Tensor):
+def _logits(inputs: Inputs, rows: slice, neg_id_gK: Tensor, pos_dot_r: Tensor, neg_dot_gsK: Tensor):
     """Logits of a tile: bias, correction and masks on top of the dot products."""
     pos_id_r = inputs.pos_id_B[rows]
-    neg_id_gK = inputs.neg_id_GK[groups]
     pos_r = inputs.scale.to(pos_dot_r.dtype) * pos_dot_r
     neg_gsK = inputs.scale.to(pos_dot_r.dtype) * neg_dot_gsK
     if inputs.log_prior_V is not None:
@@ -115,7 +142,11 @@ def _logits(inputs: Inputs, rows: slice, groups: slice, pos_dot_r: Tensor, neg_d
     if inputs.log_proposal_V is not None:
         num_drawn = neg_id_gK.shape[1] - int(inputs.exclude_own_slot)
         log_count = math.log(max(num_drawn, 1)) if inputs.logq == "corrected" else 0.0
-        neg_gsK = neg_gsK - (inputs.log_proposal_V[neg_id_gK] + log_count).unsqueeze(1)
+        log_q_gK = inputs.log_proposal_V[neg_id_gK]
+        if neg_id_gK.device.type == "cpu" and not torch.isfinite(log_q_gK).all():
+            bad = int(neg_id_gK[~torch.isfinite(log_q_gK)][0])
+            raise checks.no_law("neg_id", bad, float(inputs.log_proposal_V[bad]))
+        neg_gsK = neg_gsK - (log_q_gK + log_count).unsqueeze(1)
         if inputs.logq == "standard":
             pos_r = pos_r - inputs.log_proposal_V[pos_id_r]
     if inputs.drop_hits:
@@ -131,10 +162,10 @@ def _logits(inputs: Inputs, rows: slice, groups: slice, pos_dot_r: Tensor, neg_d
 
 
 def _tiles_of(inputs: Inputs) -> Iterator[tuple[slice, slice]]:
-    num_groups, num_negatives = inputs.neg_id_GK.shape
+    _, _, _, num_groups, num_negatives, group_size = inputs.negatives
     dim = inputs.query_BD.shape[1]
     return tiles(
-        inputs.query_BD.shape[0], num_groups, inputs.group_size,
+        inputs.query_BD.shape[0], num_groups, group_size,
         per_row=max(num_negatives, dim), per_group=num_negatives * dim,
     )
 
@@ -148,8 +179,9 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     lse_B = inputs.query_BD.new_empty(inputs.query_BD.shape[0], dtype=dtype)
     pos_logit_B = torch.empty_like(lse_B)
     for rows, groups in _tiles_of(inputs):
-        *_, pos_dot_r, neg_dot_gsK = _dots(inputs, rows, groups)
-        pos_r, neg_gsK = _logits(inputs, rows, groups, pos_dot_r, neg_dot_gsK)
+        neg_id_gK = inputs.negatives.ids(groups)
+        *_, pos_dot_r, neg_dot_gsK = _dots(inputs, rows, neg_id_gK)
+        pos_r, neg_gsK = _logits(inputs, rows, neg_id_gK, pos_dot_r, neg_dot_gsK)
         neg_lse_r = torch.logsumexp(neg_gsK, dim=2).reshape(-1)
         lse_B[rows] = torch.logaddexp(pos_r, neg_lse_r)
         pos_logit_B[rows] = pos_r
@@ -179,14 +211,15 @@ def backward(
     d_prior_weight = None
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
     for rows, groups in _tiles_of(inputs):
-        query_gsD, pos_item_rD, neg_item_gKD, pos_dot_r, neg_dot_gsK = _dots(inputs, rows, groups)
-        pos_r, neg_gsK = _logits(inputs, rows, groups, pos_dot_r, neg_dot_gsK)
+        neg_id_gK = inputs.negatives.ids(groups)
+        query_gsD, pos_item_rD, neg_item_gKD, pos_dot_r, neg_dot_gsK = _dots(inputs, rows, neg_id_gK)
+        pos_r, neg_gsK = _logits(inputs, rows, neg_id_gK, pos_dot_r, neg_dot_gsK)
         shape_gs1 = (*neg_gsK.shape[:2], 1)
         d_lse_r, lse_r = d_lse_B[rows], safe_lse_B[rows]
         d_pos_r = torch.where(live_B[rows], d_lse_r * torch.exp(pos_r - lse_r) + d_pos_B[rows], 0)
         d_neg_gsK = d_lse_r.view(shape_gs1) * torch.exp(neg_gsK - lse_r.view(shape_gs1))
         d_neg_gsK = torch.where(live_B[rows].view(shape_gs1), d_neg_gsK, 0)
-        pos_id_r, neg_id_gK = inputs.pos_id_B[rows], inputs.neg_id_GK[groups]
+        pos_id_r = inputs.pos_id_B[rows]
         if d_query_BD is not None:
             from_neg_rD = (d_neg_gsK @ neg_item_gKD).reshape(-1, query_gsD.shape[2])
             d_query_BD[rows] = scale * (from_neg_rD + d_pos_r[:, None] * pos_item_rD)
@@ -202,22 +235,29 @@ def backward(
             d_bias_gK = d_neg_gsK.sum(1)
             prior_rows.add(pos_id_r, d_pos_r)
             prior_rows.add(neg_id_gK.reshape(-1), d_bias_gK.reshape(-1))
-    d_log_prior = None
-    if needs_prior and inputs.log_prior_V is not None:
-        ids, values = prior_rows.total()
-        log_prior = inputs.log_prior_V[ids].to(dtype)
-        # A removed item has no finite logit to move.
-        values = torch.where(torch.isfinite(log_prior), values, 0)
-        weighted = values * torch.where(torch.isfinite(log_prior), log_prior, 0)
-        d_prior_weight = weighted.sum(dtype=torch.float64).to(dtype)
-        d_log_prior = (ids, inputs.prior_weight.to(dtype) * values)
+    id_n = item_nD = log_prior_n = d_prior_weight = None
+    if needs.item:
+        id_n, item_nD = item_rows.total()
+    if needs_prior:
+        id_n, d_bias_n = prior_rows.total()
+        log_prior_n, d_prior_weight = prior_gradients(inputs, id_n, d_bias_n)
     return Gradients(
-        query_BD=d_query_BD,
-        item=item_rows.total() if needs.item else None,
-        log_prior=d_log_prior if needs.log_prior else None,
+        query_BD=d_query_BD, id_n=id_n, item_nD=item_nD,
+        log_prior_n=log_prior_n if needs.log_prior else None,
         prior_weight=d_prior_weight if needs.prior_weight else None,
         scale=d_scale.to(dtype) if needs.scale else None,
     )
+
+
+def prior_gradients(inputs: Inputs, id_n: Tensor, d_bias_n: Tensor) -> tuple[Tensor, Tensor]:
+    """(d_log_prior [n], d_prior_weight) from the gradients of the logits' biases."""
+    log_prior_n = inputs.log_prior_V[id_n].to(d_bias_n.dtype)  # type: ignore[index]
+    # A removed item has no finite logit to move.
+    finite_n = torch.isfinite(log_prior_n)
+    d_bias_n = torch.where(finite_n, d_bias_n, 0)
+    weighted_n = d_bias_n * torch.where(finite_n, log_prior_n, 0)
+    d_prior_weight = weighted_n.sum(dtype=torch.float64).to(d_bias_n.dtype)
+    return inputs.prior_weight.to(d_bias_n.dtype) * d_bias_n, d_prior_weight
 
 
 class RowSums:

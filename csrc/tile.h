@@ -1,0 +1,84 @@
+// Register tiles that the softmax and row kernels are made of, one source for every processor.
+//
+// tile.inc is compiled once per path (AVX-512, AVX2 + FMA, plain C++) into a table of functions;
+// which table runs is decided at run time. A product is always of one form: 6 rows of a (one number
+// broadcast at a time) times whole vectors of b, the 6 x `panel` sums in registers.
+#pragma once
+
+#include <cstdint>
+
+namespace fastpop {
+
+enum class Dtype : int { f32 = 0, bf16 = 1, f16 = 2 };
+
+// A matrix as it came: strides count elements.
+struct Matrix {
+  const void* data;
+  int64_t row_stride;
+  int64_t col_stride;
+  Dtype dtype;
+};
+
+constexpr int kTileRows = 6;
+// Columns of logits made at a time: 6 rows of them stay in L1, their packed items in L2.
+// A multiple of every path's panel and of kTileRows.
+constexpr int kChunk = 576;
+// Padded so that rows of a chunk do not fall into the same cache sets.
+constexpr int kChunkStride = kChunk + 16;
+
+struct Tile {
+  const char* name;
+  int lanes;  // floats in a vector
+  int panel;  // columns of a packed panel
+
+  // One row as fp32, zeros from dim to padded.
+  void (*fetch)(const Matrix& m, int64_t row, int64_t dim, int64_t padded, float* out);
+
+  // `panel` rows [panel, stride] -> one panel [dim, panel].
+  void (*pack)(const float* rows, int64_t stride, int64_t dim, float* out);
+
+  // out[6, panels * panel] = scale * q[6, dim] . panels + bias; the largest of each row into max_6.
+  void (*logits)(const float* q, int64_t stride_q, int64_t dim, const float* panels,
+                 int64_t num_panels, float scale, const float* bias, float* out, int64_t stride_out,
+                 float* max_6);
+
+  // row[n] = e^(row - reference), 0 below 2^-126 and at -inf; returns the sum. n: whole vectors.
+  float (*exp_row)(float* row, int64_t n, float reference);
+
+  // out[6, padded] = keep[6] * out + e[6, depth] . items[depth, padded].
+  void (*add_rows)(const float* e, int64_t stride_e, int64_t depth, const float* items,
+                   int64_t padded, const float* keep_6, float* out);
+
+  // out[row_of[k], :dim] += sum_r e[r, k] * q[r, :dim] for first <= k < last. e and row_of start at
+  // column 0; equal rows stand side by side.
+  void (*add_columns)(const float* e, int64_t stride_e, int64_t num_rows, int64_t first,
+                      int64_t last, const float* q, int64_t padded, int64_t dim,
+                      const int32_t* row_of, float* out, int64_t stride_out);
+
+  // out[row_of[k]] += sum_r e[r, k] * f[r] for first <= k < last.
+  void (*add_column_sums)(const float* e, int64_t stride_e, int64_t num_rows, int64_t first,
+                          int64_t last, const float* f, const int32_t* row_of, double* out);
+
+  float (*dot)(const float* a, const float* b, int64_t n);
+  void (*axpy)(float alpha, const float* x, int64_t n, float* y);  // y += alpha x
+
+  // out[k] = <q, m[ids[k]]>; scratch holds one row.
+  void (*gather_dots)(const Matrix& m, const int64_t* ids, int64_t num, const float* q, int64_t dim,
+                      float* scratch, float* out);
+  // out[:dim] += sum_k p[k] m[ids[k]].
+  void (*gather_sum)(const Matrix& m, const int64_t* ids, int64_t num, const float* p, int64_t dim,
+                     float* scratch, float* out);
+};
+
+// The table of a path by name; nullptr when this machine or this build has no such path.
+const Tile* find_tile(const char* name);
+// The best path of this machine.
+const Tile* best_tile();
+
+const Tile* tile_baseline();
+#if defined(__x86_64__)
+const Tile* tile_avx2();
+const Tile* tile_avx512();
+#endif
+
+}  // namespace fastpop

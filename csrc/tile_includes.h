@@ -1,0 +1,13 @@
+// Everything tile.inc includes, so that a path can include it before it names its target.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#include "tile.h"

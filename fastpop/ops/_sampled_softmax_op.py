@@ -1,0 +1,239 @@
+"""sampled_softmax as torch operators: what autograd, torch.compile and graph capture see of it.
+
+Three opaque operators over the same inputs:
+
+- forward: (lse, pos_logit) of every row; its gradient is asked of `backward`.
+- loss: the weighted sum of the rows' losses, and its gradients in the same pass: the logits are
+  made once instead of twice. Its own gradient only multiplies by what comes from upstream.
+- backward: gradients of sum(d_lse * lse + d_pos * pos_logit).
+
+Which implementation runs is decided inside them, where real tensors are. `fixed_rows` is set under
+torch.compile and graph capture, where a result's shape may not depend on values: then the gradient
+of the table has B + G K rows (zeros after the unique ids), and ids are range-checked here, because
+the public door could not look at them.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastpop.kernels.sampled_softmax.reference import Gradients, Inputs, Needs, Negatives
+from fastpop.ops import _dispatch, _door
+
+INPUTS = (
+    "Tensor query, Tensor items, Tensor pos_id, Tensor? neg_id, Tensor? table, Tensor? counter, "
+    "Tensor? log_prior, Tensor prior_weight, Tensor? log_proposal, Tensor scale, "
+    "SymInt num_groups, SymInt num_negatives, SymInt group_size, "
+    "str logq, bool drop_hits, bool exclude_own_slot, str impl, bool sparse_grad, bool fixed_rows"
+)
+NUM_INPUTS = INPUTS.count(",") + 1
+NUM_TENSORS = 10
+GRADIENTS = "(Tensor d_query, Tensor id, Tensor d_item, Tensor d_log_prior, Tensor d_weight, Tensor d_scale)"
+
+
+def forward(*args: Any) -> tuple[Tensor, Tensor]:
+    inputs, module = _enter(args)
+    with _door.without_autocast(inputs.query_BD):
+        return module.forward(inputs)
+
+
+def loss(*args: Any) -> tuple[Tensor, ...]:
+    inputs, module = _enter(args[:NUM_INPUTS])
+    weight_B, needs = args[NUM_INPUTS], _needs(args[NUM_INPUTS + 1])
+    with _door.without_autocast(inputs.query_BD):
+        if hasattr(module, "forward_backward") and module.can_fuse(inputs):
+            lse_B, pos_logit_B, grads = module.forward_backward(inputs, weight_B, needs)
+        else:
+            lse_B, pos_logit_B = module.forward(inputs)
+            grads = module.backward(inputs, lse_B, pos_logit_B, weight_B, -weight_B, needs)
+        loss_B = _door.loss_of(lse_B, pos_logit_B)
+        # where: a row of weight 0 must not turn an infinite loss into NaN.
+        total = (torch.where(weight_B == 0, 0, loss_B) * weight_B).sum()
+    return (total, *_gradients(inputs, grads, args[NUM_INPUTS - 1]))
+
+
+def backward(*args: Any) -> tuple[Tensor, ...]:
+    inputs, module = _enter(args[:NUM_INPUTS])
+    lse_B, pos_logit_B, d_lse_B, d_pos_B, needs = args[NUM_INPUTS:]
+    with _door.without_autocast(inputs.query_BD):
+        grads = module.backward(inputs, lse_B, pos_logit_B, d_lse_B, d_pos_B, _needs(needs))
+    return _gradients(inputs, grads, args[NUM_INPUTS - 1])
+
+
+def _enter(args: tuple) -> tuple[Inputs, Any]:
+    inputs = inputs_of(args)
+    if args[NUM_INPUTS - 1]:
+        num_items = inputs.item_VD.shape[0]
+        for name, ids in (("pos_id", inputs.pos_id_B), ("neg_id", inputs.negatives.id_GK)):
+            if ids is not None:
+                _door.check_range(name, ids, num_items)
+    impl = args[NUM_INPUTS - 3]
+    return inputs, _dispatch.choose("sampled_softmax", impl, inputs.query_BD.device.type, inputs)
+
+
+def inputs_of(args: tuple) -> Inputs:
+    (query, items, pos_id, neg_id, table, counter, log_prior, prior_weight, log_proposal, scale,
+     num_groups, num_negatives, group_size, logq, drop_hits, exclude_own_slot, *_) = args
+    negatives = Negatives(neg_id, table, counter, num_groups, num_negatives, group_size)
+    return Inputs(query, items, pos_id, negatives, log_prior, prior_weight, log_proposal, scale,
+                  logq, drop_hits, exclude_own_slot)
+
+
+def _needs(bits: int) -> Needs:
+    return Needs(*(bool(bits >> at & 1) for at in range(5)))
+
+
+def bits_of(needs: Any) -> int:
+    return sum(int(need) << at for at, need in enumerate(needs))
+
+
+def _most_rows(inputs: Inputs) -> int:
+    return inputs.query_BD.shape[0] + inputs.negatives.num_groups * inputs.negatives.num_negatives
+
+
+def _gradients(inputs: Inputs, grads: Gradients, fixed_rows: bool) -> tuple[Tensor, ...]:
+    """Gradients in the dtypes of their inputs, empty where not needed."""
+    def done(grad: Tensor | None, like: Tensor | None) -> Tensor:
+        if grad is None or like is None:
+            return inputs.query_BD.new_empty(0)
+        return grad.to(like.dtype)
+
+    id_n, item_nD, log_prior_n = grads.id_n, grads.item_nD, grads.log_prior_n
+    if fixed_rows and id_n is not None:
+        missing = _most_rows(inputs) - len(id_n)
+        last = id_n[-1:] if len(id_n) else id_n.new_zeros(1)
+        id_n = torch.cat([id_n, last.expand(missing)])
+        if item_nD is not None:
+            item_nD = torch.cat([item_nD, item_nD.new_zeros(missing, item_nD.shape[1])])
+        if log_prior_n is not None:
+            log_prior_n = torch.cat([log_prior_n, log_prior_n.new_zeros(missing)])
+    return (
+        done(grads.query_BD, inputs.query_BD),
+        inputs.pos_id_B.new_empty(0) if id_n is None else id_n,
+        done(item_nD, inputs.item_VD), done(log_prior_n, inputs.log_prior_V),
+        done(grads.prior_weight, inputs.prior_weight), done(grads.scale, inputs.scale),
+    )
+
+
+def _fake_forward(*args: Any) -> tuple[Tensor, Tensor]:
+    query = args[0]
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    return query.new_empty(query.shape[0], dtype=dtype), query.new_empty(query.shape[0], dtype=dtype)
+
+
+def _fake_loss(*args: Any) -> tuple[Tensor, ...]:
+    lse_B, _ = _fake_forward(*args)
+    return lse_B.new_empty(()), *_fake_gradients(args, args[NUM_INPUTS + 1])
+
+
+def _fake_backward(*args: Any) -> tuple[Tensor, ...]:
+    return _fake_gradients(args, args[-1])
+
+
+def _fake_gradients(args: tuple, bits: int) -> tuple[Tensor, ...]:
+    inputs, needs = inputs_of(args), _needs(bits)
+    needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
+    none = inputs.query_BD.new_empty(0)
+    if not (needs.item or needs_prior):
+        num_rows: Any = 0
+    elif args[NUM_INPUTS - 1]:
+        num_rows = _most_rows(inputs)
+    else:
+        num_rows = torch.library.get_ctx().new_dynamic_size()
+    return (
+        torch.empty_like(inputs.query_BD, memory_format=torch.contiguous_format)
+        if needs.query else none,
+        inputs.pos_id_B.new_empty(num_rows),
+        inputs.item_VD.new_empty(num_rows, inputs.item_VD.shape[1]) if needs.item else none,
+        inputs.log_prior_V.new_empty(num_rows)
+        if needs.log_prior and inputs.log_prior_V is not None else none,
+        inputs.prior_weight.new_empty(()) if needs.prior_weight and needs_prior else none,
+        inputs.scale.new_empty(()) if needs.scale else none,
+    )
+
+
+def _save_forward(ctx: Any, inputs: tuple, output: tuple) -> None:
+    ctx.save_for_backward(*inputs[:NUM_TENSORS], *output)
+    ctx.options = inputs[NUM_TENSORS:]
+    ctx.set_materialize_grads(False)
+
+
+def _forward_gradient(ctx: Any, d_lse_B: Tensor | None, d_pos_B: Tensor | None) -> tuple:
+    *tensors, lse_B, pos_logit_B = ctx.saved_tensors
+    zero_B = torch.zeros_like(lse_B)
+    needs = _needs_of(ctx)
+    grads = torch.ops.fastpop.sampled_softmax_backward(
+        *tensors, *ctx.options, lse_B, pos_logit_B, zero_B if d_lse_B is None else d_lse_B,
+        zero_B if d_pos_B is None else d_pos_B, bits_of(needs))
+    return _to_inputs(tensors, ctx.options, grads, needs)
+
+
+def _save_loss(ctx: Any, inputs: tuple, output: tuple) -> None:
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*inputs[:NUM_TENSORS], *output[1:])
+    ctx.options = inputs[NUM_TENSORS:NUM_INPUTS]
+    ctx.set_materialize_grads(False)
+
+
+def _loss_gradient(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple:
+    if d_loss is None:
+        return (None,) * (NUM_INPUTS + 2)
+    saved = ctx.saved_tensors
+    tensors, (d_query, id_n, *others) = saved[:NUM_TENSORS], saved[NUM_TENSORS:]
+    grads = (d_query * d_loss.to(d_query.dtype), id_n, *(one * d_loss.to(one.dtype) for one in others))
+    return *_to_inputs(tensors, ctx.options, grads, _needs_of(ctx)), None, None
+
+
+def _needs_of(ctx: Any) -> Needs:
+    asked = ctx.needs_input_grad
+    return Needs(query=asked[0], item=asked[1], log_prior=asked[6], prior_weight=asked[7],
+                 scale=asked[9])
+
+
+def _to_inputs(tensors: Any, options: tuple, grads: Any, needs: Needs) -> tuple:
+    """The gradients in the order of the operator's inputs."""
+    d_query, id_n, d_item_nD, d_log_prior_n, d_prior_weight, d_scale = grads
+    items, log_prior = tensors[1], tensors[6]
+    sparse_grad, fixed_rows = options[-2:]
+    return (
+        d_query if needs.query else None,
+        table_gradient(items, id_n, d_item_nD, sparse_grad, fixed_rows) if needs.item else None,
+        None, None, None, None,
+        table_gradient(log_prior, id_n, d_log_prior_n, sparse_grad, fixed_rows)
+        if needs.log_prior and log_prior is not None else None,
+        d_prior_weight if needs.prior_weight and log_prior is not None else None,
+        None,
+        d_scale if needs.scale else None,
+        *(None,) * len(options),
+    )
+
+
+def table_gradient(
+    table: Tensor, id_n: Tensor, rows_n: Tensor, sparse: bool, repeats: bool
+) -> Tensor:
+    """(ids, rows) as a gradient of `table`: sparse, or dense with zeros elsewhere."""
+    if sparse:
+        return torch.sparse_coo_tensor(id_n[None], rows_n, table.shape, check_invariants=False,
+                                       is_coalesced=None if repeats else True)
+    return torch.zeros_like(table, memory_format=torch.contiguous_format).index_add_(0, id_n, rows_n)
+
+
+def _register() -> None:
+    for name, schema, function, fake in (
+        ("forward", f"({INPUTS}) -> (Tensor lse, Tensor pos_logit)", forward, _fake_forward),
+        ("loss", f"({INPUTS}, Tensor row_weight, int needs) -> (Tensor loss, {GRADIENTS[1:]}", loss,
+         _fake_loss),
+        ("backward", f"({INPUTS}, Tensor lse, Tensor pos_logit, Tensor d_lse, Tensor d_pos, "
+         f"int needs) -> {GRADIENTS}", backward, _fake_backward),
+    ):
+        operator = torch.library.custom_op(f"fastpop::sampled_softmax_{name}", function,
+                                           mutates_args=(), schema=schema)
+        operator.register_fake(fake)
+        if name == "forward":
+            operator.register_autograd(_forward_gradient, setup_context=_save_forward)
+        elif name == "loss":
+            operator.register_autograd(_loss_gradient, setup_context=_save_loss)
+
+
+_register()

@@ -1,0 +1,45 @@
+"""What the Python sides of the C++ kernels share: addresses of tensors, and the processor's path.
+
+FASTPOP_CPU=baseline|avx2|avx512 in the environment forces a path (the default, auto, takes the best
+that the processor has); a path it lacks is a reason in `unsupported`, never a crash.
+"""
+
+import os
+
+import torch
+from torch import Tensor
+
+from fastpop import _C
+
+PATHS = ("baseline", "avx2", "avx512")
+path = os.environ.get("FASTPOP_CPU", "auto")
+if path not in ("auto", *PATHS):
+    raise ValueError(f"FASTPOP_CPU: expected auto, baseline, avx2 or avx512; got {path!r}")
+
+has_path = _C.has_path
+DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+
+def unsupported(**tensors: Tensor) -> str | None:
+    """Why the C++ kernels, which compute in float32 on the CPU, do not take these."""
+    for name, tensor in tensors.items():
+        if tensor.device.type != "cpu":
+            return f"{name} is on {tensor.device}"
+        if tensor.dtype not in DTYPE_CODES:
+            return f"{name} is {str(tensor.dtype)[6:]}, these kernels compute in float32"
+    if path != "auto" and not _C.has_path(path):
+        return f"FASTPOP_CPU={path}, which this processor does not have"
+    return None
+
+
+def matrix(tensor: Tensor) -> tuple[int, int, int, int]:
+    """(address, row stride, column stride, dtype code)."""
+    return tensor.data_ptr(), tensor.stride(0), tensor.stride(1), DTYPE_CODES[tensor.dtype]
+
+
+def address(tensor: Tensor | None) -> int:
+    """Of contiguous numbers; 0 for None."""
+    if tensor is None:
+        return 0
+    assert tensor.is_contiguous(), "a bug of the caller: these numbers must be contiguous"
+    return tensor.data_ptr()

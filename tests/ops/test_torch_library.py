@@ -1,0 +1,102 @@
+"""The ops as torch operators: opcheck, torch.compile without a graph break, autocast, modules."""
+
+import numpy as np
+import pytest
+import torch
+
+import fastpop
+from fastpop import ops, popularity
+
+ALL_NEEDED = 0b11111
+
+
+def leaves(rows=65, items=97, dim=24, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    query = torch.randn(rows, dim, generator=generator, requires_grad=True)
+    table = torch.randn(items, dim, generator=generator, requires_grad=True)
+    log_prior = torch.randn(items, generator=generator, requires_grad=True)
+    return query, table, torch.randint(items, (rows,), generator=generator), log_prior
+
+
+def operator_inputs(fixed_rows: bool, draw: bool, dtype=torch.float32) -> tuple:
+    query, table, pos_id, log_prior = leaves()
+    query, table = (one.detach().to(dtype).requires_grad_() for one in (query, table))
+    law = popularity.power(np.arange(1, 98), 0.5)
+    given = fastpop.Draw(law, 1, 2, 33, 16)
+    ids, drawn = given.tensor(65), (law.table_on("cpu"), given.counter_on("cpu"))
+    return (
+        query, table, pos_id, None if draw else ids, *(drawn if draw else (None, None)), log_prior,
+        torch.tensor(0.7, requires_grad=True), law.log_proposal_on("cpu"),
+        torch.tensor(1.3, requires_grad=True), 5, 33, 16, "standard", False, False, "auto", False,
+        fixed_rows,
+    )
+
+
+@pytest.mark.parametrize("draw", [False, True], ids=["ids", "drawn inside"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_opcheck_of_sampled_softmax(draw, dtype):
+    inputs = operator_inputs(True, draw, dtype)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    torch.library.opcheck(torch.ops.fastpop.sampled_softmax_forward.default, inputs)
+    torch.library.opcheck(torch.ops.fastpop.sampled_softmax_loss.default,
+                          (*inputs, torch.rand(65, dtype=wide), ALL_NEEDED))
+    plain = [one.detach() if isinstance(one, torch.Tensor) else one for one in inputs]
+    lse_B, pos_logit_B = torch.ops.fastpop.sampled_softmax_forward(*plain)
+    upstream = (lse_B, pos_logit_B, torch.rand(65, dtype=wide), torch.rand(65, dtype=wide), ALL_NEEDED)
+    for fixed_rows in (True, False):
+        plain[-1] = fixed_rows
+        torch.library.opcheck(torch.ops.fastpop.sampled_softmax_backward.default, (*plain, *upstream))
+
+
+@pytest.mark.parametrize("sparse_grad", [False, True], ids=["dense", "sparse"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("draw", [False, True], ids=["ids", "drawn inside"])
+def test_sampled_softmax_compiles_without_a_graph_break(draw, reduction, sparse_grad):
+    law = popularity.power(np.arange(1, 98), 0.5)
+    ids = torch.from_numpy(law.sample(0, 0, 33))
+    _, _, pos_id, _ = leaves()
+
+    def function(query, table, log_prior, step):
+        neg_id = fastpop.Draw(law, 1, step, 33, 16) if draw else ids
+        return ops.sampled_softmax(
+            query, table, pos_id, neg_id, log_prior=log_prior, reduction=reduction,
+            log_proposal=None if draw else law.log_proposal_on("cpu"),
+            sparse_grad=sparse_grad).mean()
+
+    compiled = torch.compile(function, fullgraph=True)
+    for step in (torch.tensor(7), torch.tensor(8)):
+        plain, traced = leaves(), leaves()
+        expected = function(plain[0], plain[1], plain[3], step)
+        got = compiled(traced[0], traced[1], traced[3], step)
+        torch.testing.assert_close(got, expected)
+        expected.backward()
+        got.backward()
+        for one, other in ((traced[n], plain[n]) for n in (0, 1, 3)):
+            torch.testing.assert_close(one.grad.to_dense(), other.grad.to_dense())
+        assert traced[1].grad.is_sparse == sparse_grad
+
+
+def test_a_compiled_op_still_refuses_ids_out_of_range():
+    query, table, pos_id, _ = leaves()
+    compiled = torch.compile(
+        lambda neg_id: ops.sampled_softmax(query, table, pos_id, neg_id, logq="none"), fullgraph=True)
+    compiled(torch.tensor([3, 96]))
+    with pytest.raises(ValueError, match=r"neg_id: expected ids in \[0, 97\); got 97 at position 1"):
+        compiled(torch.tensor([3, 97]))
+
+
+def test_a_second_derivative_is_refused_not_wrong():
+    query, table, pos_id, _ = leaves()
+    loss = ops.sampled_softmax(query, table, pos_id, torch.arange(20), logq="none", reduction="mean")
+    (grad,) = torch.autograd.grad(loss, query, create_graph=True)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(grad.sum(), query)
+
+
+def test_a_loss_that_is_used_twice_gives_its_gradient_twice():
+    query, table, pos_id, _ = leaves()
+    loss = ops.sampled_softmax(query, table, pos_id, torch.arange(20), logq="none", reduction="mean")
+    (once,) = torch.autograd.grad(loss, query, retain_graph=True)
+    (twice,) = torch.autograd.grad(2 * loss, query, retain_graph=True)
+    torch.testing.assert_close(twice, 2 * once)
+    assert torch.equal(torch.autograd.grad(loss, query)[0], once)
