@@ -7,6 +7,7 @@
 #include <string>
 
 #include "alias_draw/alias_draw.h"
+#include "full_softmax/full_softmax.h"
 #include "row_index.h"
 #include "sampled_softmax/sampled_softmax.h"
 #include "tile.h"
@@ -198,6 +199,48 @@ void bind_sampled_softmax(py::module_& m) {
       "(-1: none). See kernels/sampled_softmax/_cpu.py.");
 }
 
+void bind_full_softmax(py::module_& m) {
+  m.def(
+      "full_softmax",
+      [](bool backward, const py::tuple& query, const py::tuple& item, int64_t B, int64_t V,
+         int64_t D, uintptr_t pos_id, uintptr_t log_prior, double prior_weight, double scale,
+         uintptr_t lse, uintptr_t pos_logit, uintptr_t d_lse, uintptr_t d_pos, uintptr_t d_query,
+         uintptr_t d_item, uintptr_t d_bias, bool wants_scale, int threads,
+         const std::string& path) {
+        double d_scale = 0;
+        int64_t bad_prior_id = -1;
+        fastpop::FullSoftmax a{};
+        a.query_BD = matrix_of(query);
+        a.item_VD = matrix_of(item);
+        a.B = B, a.V = V, a.D = D;
+        a.pos_id_B = at<int64_t>(pos_id);
+        a.log_prior_V = at<float>(log_prior);
+        a.prior_weight = prior_weight, a.scale = scale;
+        a.lse_B = at<float>(lse);
+        a.pos_logit_B = at<float>(pos_logit);
+        a.d_lse_B = at<float>(d_lse);
+        a.d_pos_B = at<float>(d_pos);
+        a.d_query_BD = at<float>(d_query);
+        a.d_item_VD = at<float>(d_item);
+        a.d_bias_V = at<double>(d_bias);
+        a.d_scale = wants_scale ? &d_scale : nullptr;
+        a.bad_prior_id = &bad_prior_id;
+        a.threads = threads;
+        const fastpop::Tile& tile = tile_of(path);
+        {
+          py::gil_scoped_release release;
+          (backward ? fastpop::full_softmax_backward : fastpop::full_softmax_forward)(a, tile);
+        }
+        return py::make_tuple(d_scale, bad_prior_id);
+      },
+      py::kw_only(), "backward"_a, "query"_a, "item"_a, "B"_a, "V"_a, "D"_a, "pos_id"_a,
+      "log_prior"_a, "prior_weight"_a, "scale"_a, "lse"_a, "pos_logit"_a, "d_lse"_a = 0,
+      "d_pos"_a = 0, "d_query"_a = 0, "d_item"_a = 0, "d_bias"_a = 0, "wants_scale"_a = false,
+      "threads"_a, "path"_a,
+      "Addresses in, results written to them; returns d_scale and the id of a bad log p (-1: none). "
+      "See kernels/full_softmax/_cpu.py.");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -210,4 +253,5 @@ PYBIND11_MODULE(_C, m) {
   bind_alias_draw(m);
   bind_tile(m);
   bind_sampled_softmax(m);
+  bind_full_softmax(m);
 }

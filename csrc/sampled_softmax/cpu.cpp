@@ -24,6 +24,7 @@
 
 #include "online_lse.h"
 #include "radix_sort.h"
+#include "ranges.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -37,17 +38,6 @@ constexpr int64_t kBlockBytes = int64_t{3} << 20;
 // Bytes of packed items alive at once when exponentials are not kept.
 constexpr int64_t kWindowBytes = int64_t{8} << 20;
 constexpr int64_t kFusedBytes = int64_t{32} << 20;
-
-int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
-
-// [first, last) of part `i` of n things, in whole units.
-struct Range {
-  int64_t first, last;
-};
-Range part(int64_t n, int64_t unit, int i, int parts) {
-  const int64_t units = (n + unit - 1) / unit;
-  return {std::min(n, units * i / parts * unit), std::min(n, units * (i + 1) / parts * unit)};
-}
 
 // What both passes do with a row: its positive, its bias, its upstream gradients.
 class Rows {

@@ -1,6 +1,7 @@
 """Checks and composition that the softmax ops share: what stands before and after a kernel."""
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
+from fastpop.kernels.sampled_softmax.reference import Needs
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -143,6 +145,15 @@ def shapes_are_fixed() -> bool:
 def gradients_asked(*inputs: Tensor | None) -> list[bool]:
     grad = torch.is_grad_enabled()
     return [grad and one is not None and one.requires_grad for one in inputs]
+
+
+def needs_of_bits(bits: int) -> Needs:
+    return Needs(*(bool(bits >> at & 1) for at in range(len(Needs._fields))))
+
+
+def bits_of_needs(needs: Iterable[bool]) -> int:
+    """One integer, which an operator's schema can hold."""
+    return sum(int(need) << at for at, need in enumerate(needs))
 
 
 def loss_weights(

@@ -40,7 +40,7 @@ def forward(*args: Any) -> tuple[Tensor, Tensor]:
 
 def loss(*args: Any) -> tuple[Tensor, ...]:
     inputs, module = _enter(args[:NUM_INPUTS])
-    weight_B, needs = args[NUM_INPUTS], _needs(args[NUM_INPUTS + 1])
+    weight_B, needs = args[NUM_INPUTS], _door.needs_of_bits(args[NUM_INPUTS + 1])
     with _door.without_autocast(inputs.query_BD):
         if hasattr(module, "forward_backward") and module.can_fuse(inputs):
             lse_B, pos_logit_B, grads = module.forward_backward(inputs, weight_B, needs)
@@ -57,7 +57,7 @@ def backward(*args: Any) -> tuple[Tensor, ...]:
     inputs, module = _enter(args[:NUM_INPUTS])
     lse_B, pos_logit_B, d_lse_B, d_pos_B, needs = args[NUM_INPUTS:]
     with _door.without_autocast(inputs.query_BD):
-        grads = module.backward(inputs, lse_B, pos_logit_B, d_lse_B, d_pos_B, _needs(needs))
+        grads = module.backward(inputs, lse_B, pos_logit_B, d_lse_B, d_pos_B, _door.needs_of_bits(needs))
     return _gradients(inputs, grads, args[NUM_INPUTS - 1])
 
 
@@ -78,14 +78,6 @@ def inputs_of(args: tuple) -> Inputs:
     negatives = Negatives(neg_id, table, counter, num_groups, num_negatives, group_size)
     return Inputs(query, items, pos_id, negatives, log_prior, prior_weight, log_proposal, scale,
                   logq, drop_hits, exclude_own_slot)
-
-
-def _needs(bits: int) -> Needs:
-    return Needs(*(bool(bits >> at & 1) for at in range(5)))
-
-
-def bits_of(needs: Any) -> int:
-    return sum(int(need) << at for at, need in enumerate(needs))
 
 
 def _most_rows(inputs: Inputs) -> int:
@@ -132,7 +124,7 @@ def _fake_backward(*args: Any) -> tuple[Tensor, ...]:
 
 
 def _fake_gradients(args: tuple, bits: int) -> tuple[Tensor, ...]:
-    inputs, needs = inputs_of(args), _needs(bits)
+    inputs, needs = inputs_of(args), _door.needs_of_bits(bits)
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
     none = inputs.query_BD.new_empty(0)
     if not (needs.item or needs_prior):
@@ -165,7 +157,7 @@ def _forward_gradient(ctx: Any, d_lse_B: Tensor | None, d_pos_B: Tensor | None) 
     needs = _needs_of(ctx)
     grads = torch.ops.fastpop.sampled_softmax_backward(
         *tensors, *ctx.options, lse_B, pos_logit_B, zero_B if d_lse_B is None else d_lse_B,
-        zero_B if d_pos_B is None else d_pos_B, bits_of(needs))
+        zero_B if d_pos_B is None else d_pos_B, _door.bits_of_needs(needs))
     return _to_inputs(tensors, ctx.options, grads, needs)
 
 

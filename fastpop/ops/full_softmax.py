@@ -1,14 +1,12 @@
 """Softmax cross-entropy over the whole catalogue with the popularity prior as its own term."""
 
-from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.kernels.full_softmax.reference import Inputs
-from fastpop.kernels.sampled_softmax.reference import Needs
-from fastpop.ops import _dispatch, _door
+from fastpop.ops import _door, _full_softmax_op  # noqa: F401  (registers the operators)
 from fastpop.types import Impl, Reduction
 
 
@@ -24,8 +22,9 @@ def full_softmax(
     row_weight: Tensor | None = None,
     ignore_index: int = -100,
     reduction: Reduction = "none",
+    return_lse: bool = False,
     impl: Impl = "auto",
-) -> Tensor:
+) -> Any:
     """cross_entropy(scale * query @ items.T + prior_weight * log_prior, pos_id), no [B, V] logits.
 
     Args:
@@ -43,10 +42,12 @@ def full_softmax(
         ignore_index: rows with this pos_id have loss 0 and do not count in the mean.
         reduction: "none" [B], "sum", or "mean" = sum(w loss) / sum(w) over rows that count (0 if
             none does).
+        return_lse: also the rows' log-sum-exp, [B] or [B, M], differentiable: for a z-loss,
+            loss + 1e-4 * lse.square().mean().
         impl: "auto" or a name; a named one runs or raises.
     Returns:
         loss in nats, float32 (float64 for float64 inputs). Differentiable in query, items,
-        log_prior, prior_weight and scale, once.
+        log_prior, prior_weight and scale, once. With return_lse, (loss, lse).
     Raises:
         ValueError, TypeError: says the argument, what was expected, what came.
         NotImplementedError: a named implementation does not take these inputs; lists the reasons.
@@ -70,16 +71,16 @@ def full_softmax(
     row_weight = _door.check_row_weight(row_weight, query)
 
     rows, safe_id_R, counts = _door.rows_for_kernel(query, pos_id, ignore_index)
-    inputs = Inputs(rows, items, safe_id_R, log_prior, prior_weight, scale)
-    module = _dispatch.choose("full_softmax", impl, query.device.type, inputs)
-    lse, pos_logit = _FullSoftmax.apply(rows, items, log_prior, prior_weight, scale, inputs, module)
+    lse, pos_logit = torch.ops.fastpop.full_softmax_forward(
+        rows, items, safe_id_R, log_prior, prior_weight, scale, impl, torch.compiler.is_compiling())
     loss = _door.loss_of(lse, pos_logit)
     if label_smoothing:
         with _door.without_autocast(query):
             mean_B = _mean_logit(rows, items, log_prior, prior_weight, scale)
         smooth = lse - mean_B.to(lse.dtype)
         loss = (1 - label_smoothing) * loss + label_smoothing * smooth
-    return _door.finish(loss, counts, row_weight, reduction)
+    loss = _door.finish(loss, counts, row_weight, reduction)
+    return (loss, lse.view(counts.shape)) if return_lse else loss
 
 
 def _mean_logit(query, items, log_prior, prior_weight, scale) -> Tensor:
@@ -93,32 +94,3 @@ def _mean_logit(query, items, log_prior, prior_weight, scale) -> Tensor:
     term_V = prior_weight * torch.where(torch.isfinite(log_prior), log_prior, 0)
     mean_prior = torch.where(kept_V, term_V, 0).sum() / num_kept
     return scale * (query.to(dtype) @ mean_item_D) + mean_prior
-
-
-class _FullSoftmax(torch.autograd.Function):
-    """(lse [B], pos_logit [B]); backward asks the same module for the gradients."""
-
-    @staticmethod
-    def forward(ctx, query, items, log_prior, prior_weight, scale, inputs: Inputs,
-                module: ModuleType):
-        with _door.without_autocast(query):
-            lse_B, pos_logit_B = module.forward(inputs)
-        ctx.save_for_backward(query, items, log_prior, prior_weight, scale, inputs.pos_id_B,
-                              lse_B, pos_logit_B)
-        ctx.module = module
-        return lse_B, pos_logit_B
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, d_lse_B, d_pos_B):
-        (query, items, log_prior, prior_weight, scale, pos_id_B,
-         lse_B, pos_logit_B) = ctx.saved_tensors
-        inputs = Inputs(query, items, pos_id_B, log_prior, prior_weight, scale)
-        needs = Needs(*ctx.needs_input_grad[:5])
-        with _door.without_autocast(query):
-            grads = ctx.module.backward(inputs, lse_B, pos_logit_B, d_lse_B, d_pos_B, needs)
-        return (
-            None if grads.query_BD is None else grads.query_BD.to(query.dtype),
-            None if grads.item_VD is None else grads.item_VD.to(items.dtype),
-            grads.log_prior_V, grads.prior_weight, grads.scale, None, None,
-        )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.ops import _door, _sampled_softmax_op
+from fastpop.ops import _door, _sampled_softmax_op  # noqa: F401  (registers the operators)
 from fastpop.popularity import Draw
 from fastpop.types import Hits, Impl, LogQ, Reduction
 
@@ -135,7 +135,7 @@ def sampled_softmax(
     one_pass = reduction != "none" and not return_lse and query.device.type == "cpu"
     if one_pass and any(needs) and (row_weight is None or not row_weight.requires_grad):
         weight_R = _door.loss_weights(counts, row_weight, reduction, scale.dtype)
-        bits = _sampled_softmax_op.bits_of(needs)
+        bits = _door.bits_of_needs(needs)
         return torch.ops.fastpop.sampled_softmax_loss(*inputs, weight_R, bits)[0]
     lse, pos_logit = torch.ops.fastpop.sampled_softmax_forward(*inputs)
     loss = _door.finish(_door.loss_of(lse, pos_logit), counts, row_weight, reduction)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastpop import checks
 from fastpop.kernels.sampled_softmax.reference import Needs, compute_dtype
 
 TILE_NUMBERS = 1 << 22
@@ -48,6 +49,9 @@ def _tiles(inputs: Inputs) -> Iterator[slice]:
 def _bias(inputs: Inputs, dtype: torch.dtype) -> Tensor | None:
     if inputs.log_prior_V is None:
         return None
+    if inputs.log_prior_V.device.type == "cpu" and not (inputs.log_prior_V < torch.inf).all():
+        bad = int((~(inputs.log_prior_V < torch.inf)).nonzero()[0])  # NaN fails here too
+        raise checks.no_prior(bad, float(inputs.log_prior_V[bad]))
     bias_V = (inputs.prior_weight * inputs.log_prior_V).to(dtype)
     # A weight that turns out to be 0 at run time must not make 0 * -inf.
     return torch.where(inputs.prior_weight == 0, torch.zeros_like(bias_V), bias_V)
@@ -109,12 +113,8 @@ def backward(
     if d_item_VD is not None:
         d_item_VD *= scale
     d_prior_weight = d_log_prior_V = None
-    if d_bias_V is not None and inputs.log_prior_V is not None:
-        finite_V = torch.isfinite(inputs.log_prior_V)
-        d_bias_V = torch.where(finite_V, d_bias_V, 0)
-        weighted_V = d_bias_V * torch.where(finite_V, inputs.log_prior_V, 0)
-        d_prior_weight = weighted_V.sum(dtype=torch.float64).to(dtype)
-        d_log_prior_V = inputs.prior_weight.to(dtype) * d_bias_V
+    if d_bias_V is not None:
+        d_log_prior_V, d_prior_weight = prior_gradients(inputs, d_bias_V)
     return Gradients(
         query_BD=d_query_BD,
         item_VD=d_item_VD,
@@ -122,3 +122,14 @@ def backward(
         prior_weight=d_prior_weight if needs.prior_weight else None,
         scale=d_scale.to(dtype) if needs.scale else None,
     )
+
+
+def prior_gradients(inputs: Inputs, d_bias_V: Tensor) -> tuple[Tensor, Tensor]:
+    """(d_log_prior [V], d_prior_weight) from the gradients of the logits' biases."""
+    log_prior_V = inputs.log_prior_V.to(d_bias_V.dtype)  # type: ignore[union-attr]
+    # A removed item has no finite logit to move.
+    finite_V = torch.isfinite(log_prior_V)
+    d_bias_V = torch.where(finite_V, d_bias_V, 0)
+    weighted_V = d_bias_V * torch.where(finite_V, log_prior_V, 0)
+    d_prior_weight = weighted_V.sum(dtype=torch.float64).to(d_bias_V.dtype)
+    return inputs.prior_weight.to(d_bias_V.dtype) * d_bias_V, d_prior_weight

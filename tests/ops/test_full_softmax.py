@@ -13,11 +13,15 @@ from helpers_softmax import (
 )
 
 from fastpop import ops
+from fastpop.kernels import native
 from fastpop.kernels.full_softmax import reference
 from fastpop.ops._dispatch import IMPLEMENTATIONS
 
 IMPLS = sorted(IMPLEMENTATIONS["full_softmax"])
-DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+HALF_AND_SINGLE = [torch.float32, torch.bfloat16, torch.float16]
+# Only the reference computes in fp64.
+IMPL_AND_DTYPE = [("reference", torch.float64)] + [
+    (impl, dtype) for impl in IMPLS for dtype in HALF_AND_SINGLE]
 
 
 def make(rows=65, items=97, dim=24, *, seed=0, spread=0.4, **options):
@@ -48,6 +52,15 @@ def some_ignored():
     return inputs
 
 
+def non_contiguous():
+    inputs = make()
+    inputs["query"] = inputs["query"].repeat(1, 2)[:, ::2]
+    inputs["items"] = inputs["items"].T.contiguous().T
+    inputs["pos_id"] = inputs["pos_id"].repeat_interleave(2)[::2]
+    inputs["log_prior"] = inputs["log_prior"].repeat_interleave(2)[::2]
+    return inputs
+
+
 CASES = {
     "tile exact": lambda: make(64, 128, 32),
     "ragged": make,
@@ -60,14 +73,37 @@ CASES = {
     "label smoothing": lambda: make(label_smoothing=0.1),
     "label smoothing with removed items": lambda: with_removed_items()
     | {"label_smoothing": 0.1, "pos_id": torch.full((65,), 1)},
+    "chunks of items, blocks of rows": lambda: make(150, 1300, 40),
+    "rows in blocks: they pass 8 MiB": lambda: make(700, 60, 2000, spread=0.1),
+    "one row, one dimension": lambda: make(1, 700, 1),
+    "non-contiguous inputs": non_contiguous,
     "logits of 80": lambda: make(spread=4.0),
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("impl", IMPLS)
-def test_values_and_gradients(impl, case, dtype):
+@pytest.mark.parametrize(("impl", "dtype"), IMPL_AND_DTYPE, ids=str)
+def test_values_and_gradients(impl, dtype, case):
+    check_contract(impl, dtype, case)
+
+
+@pytest.mark.parametrize("path", native.PATHS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_path_of_the_processor_on_any_number_of_threads(monkeypatch, path, threads):
+    if not native.has_path(path):
+        pytest.skip(f"this processor has no {path}")
+    monkeypatch.setattr(native, "path", path)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for case in CASES:
+            for dtype in HALF_AND_SINGLE:
+                check_contract("cpu", dtype, case)
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_contract(impl, dtype, case):
     exact = CASES[case]()
     wide = dtype if dtype == torch.float64 else torch.float32
     rounded = {
@@ -112,6 +148,43 @@ def test_tiles_change_nothing(monkeypatch):
     torch.testing.assert_close(tiled, whole, rtol=1e-13, atol=1e-13)
     for name in wanted:
         torch.testing.assert_close(tiled_grads[name], whole_grads[name], rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("frozen", ["query", "items", "log_prior", "scale", "prior_weight"])
+def test_each_input_frozen_in_turn_leaves_the_others_their_gradients(impl, frozen):
+    inputs = make() if impl == "reference" else in_dtype(make(), torch.float32)
+    names = ("query", "items", "log_prior", "scale", "prior_weight")
+
+    def op(**given):
+        return ops.full_softmax(**given, impl=impl)
+
+    _, everything = loss_and_gradients(op, inputs, names)
+    others = tuple(name for name in names if name != frozen)
+    _, some = loss_and_gradients(op, inputs, others)
+    for name in others:
+        torch.testing.assert_close(some[name], everything[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_bad_prior_is_an_error(impl):
+    inputs = in_dtype(make(), torch.float32)
+    inputs["log_prior"][11] = math.nan
+    with pytest.raises(ValueError, match="log_prior: .* none NaN; got nan at position 11"):
+        ops.full_softmax(**inputs, impl=impl)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_the_log_sum_exp_comes_with_its_gradient(impl):
+    inputs = in_dtype(make(), torch.float32)
+    query, dense = (inputs["query"].clone().requires_grad_() for _ in range(2))
+    loss, lse = ops.full_softmax(**inputs | {"query": query}, reduction="mean", return_lse=True,
+                                 impl=impl)
+    (loss + 1e-2 * lse.square().mean()).backward()
+    logit = 1.3 * dense @ inputs["items"].T + 0.7 * inputs["log_prior"]
+    expected = torch.nn.functional.cross_entropy(logit, inputs["pos_id"])
+    (expected + 1e-2 * logit.logsumexp(1).square().mean()).backward()
+    torch.testing.assert_close(query.grad, dense.grad)
 
 
 def test_probabilities_sum_to_one():

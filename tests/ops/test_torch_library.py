@@ -48,6 +48,37 @@ def test_opcheck_of_sampled_softmax(draw, dtype):
         torch.library.opcheck(torch.ops.fastpop.sampled_softmax_backward.default, (*plain, *upstream))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_opcheck_of_full_softmax(dtype):
+    query, table, pos_id, log_prior = leaves()
+    query, table = (one.detach().to(dtype).requires_grad_() for one in (query, table))
+    one, zero = (torch.tensor(value, requires_grad=True) for value in (1.0, 0.5))
+    inputs = (query, table, pos_id, log_prior, zero, one, "auto", True)
+    torch.library.opcheck(torch.ops.fastpop.full_softmax_forward.default, inputs)
+    plain = [value.detach() if isinstance(value, torch.Tensor) else value for value in inputs]
+    lse_B, pos_logit_B = torch.ops.fastpop.full_softmax_forward(*plain)
+    upstream = torch.rand(65, dtype=lse_B.dtype)
+    torch.library.opcheck(torch.ops.fastpop.full_softmax_backward.default,
+                          (*plain, lse_B, pos_logit_B, upstream, upstream, ALL_NEEDED))
+
+
+def test_full_softmax_compiles_without_a_graph_break():
+    _, _, pos_id, _ = leaves()
+
+    def function(query, table, log_prior):
+        return ops.full_softmax(query, table, pos_id, log_prior=log_prior, label_smoothing=0.1,
+                                reduction="mean")
+
+    plain, traced = leaves(), leaves()
+    expected = function(plain[0], plain[1], plain[3])
+    got = torch.compile(function, fullgraph=True)(traced[0], traced[1], traced[3])
+    torch.testing.assert_close(got, expected)
+    expected.backward()
+    got.backward()
+    for one, other in ((traced[n], plain[n]) for n in (0, 1, 3)):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
 @pytest.mark.parametrize("sparse_grad", [False, True], ids=["dense", "sparse"])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("draw", [False, True], ids=["ids", "drawn inside"])

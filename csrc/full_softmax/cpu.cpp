@@ -1,0 +1,298 @@
+// Softmax over the whole catalogue on the CPU; the logits live in L1, one strip at a time.
+//
+// A thread owns a range of items and walks it in chunks; a chunk, packed, stays in L2 while all rows
+// go past it.
+//   forward:  per strip of six rows: logits in a register tile, exponentials in L1, into the
+//             thread's own running (largest, sum) of each row; then the threads' sums are merged.
+//   backward: per block of rows: the logits again, e = exp(z - round(lse)); d_query += e . items, in
+//             the thread's own copy; d_items of the chunk += e^T . (f q), in L2, written out once. f
+//             = d_lse * exp(round(lse) - lse) is a row's only factor, so e is never touched again.
+// A thread owns the table rows of its items and merges are in order of thread: no atomics.
+// Cost: 2 B V D FLOPs forward, 6 B V D backward. Memory: packed rows (2 B D numbers), a thread's
+// d_query (B D) and four chunks, where B is at most a block of rows that fits in 8 MiB.
+#include "full_softmax/full_softmax.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "online_lse.h"
+#include "ranges.h"
+#include "workspace.h"
+
+namespace fastpop {
+namespace {
+
+// Rows whose exponentials of one chunk are kept: 48 * 592 * 4 bytes stay in L2 beside the chunk.
+constexpr int64_t kBlockRows = 8 * kTileRows;
+constexpr int64_t kRowBytes = int64_t{8} << 20;
+
+// What one thread works on.
+struct Own {
+  float* panels;         // [kChunk / panel][D][panel]
+  float* items;          // [kChunk, padded]
+  float* bias;           // [kChunk]
+  float* exps;           // [kBlockRows, kChunkStride]
+  float* d_items;        // [kChunk, padded]
+  double* d_bias;        // [kChunk]
+  float* d_query;        // [rows, padded]
+  OnlineLse* lse;        // [rows]
+};
+
+class FullPass {
+ public:
+  FullPass(const FullSoftmax& a, const Tile& tile, bool backward)
+      : a_(a), tile_(tile), padded_(round_up(a.D, tile.lanes)), backward_(backward) {
+    const int copies = backward ? a.threads + 2 : 2;
+    const int64_t fit = kRowBytes / (copies * padded_ * 4) / kBlockRows * kBlockRows;
+    rows_ = std::min(round_up(a.B, kTileRows), std::max(fit, 4 * kBlockRows));
+    query_ = memory_.make<float>(rows_ * padded_);
+    if (backward) {
+      fq_ = memory_.make<float>(rows_ * padded_);
+      reference_ = memory_.make<float>(rows_);
+      factor_ = memory_.make<float>(rows_);
+      d_pos_ = memory_.make<float>(rows_);
+      identity_ = memory_.make<int32_t>(kChunk);
+      for (int k = 0; k < kChunk; ++k) identity_[k] = k;
+    }
+    for (int i = 0; i < a.threads; ++i) {
+      Own own{};
+      own.panels = memory_.make<float>(kChunk * a.D);
+      own.items = memory_.make<float>(kChunk * padded_);
+      own.bias = memory_.make<float>(kChunk);
+      own.exps = memory_.make<float>(kBlockRows * kChunkStride);
+      if (backward) {
+        own.d_items = memory_.make<float>(kChunk * padded_);
+        own.d_bias = memory_.make<double>(kChunk);
+        own.d_query = memory_.make<float>(rows_ * padded_);
+      } else {
+        own.lse = memory_.make<OnlineLse>(rows_);
+      }
+      own_.push_back(own);
+    }
+  }
+
+  void run(int me, int team) {
+    const Range items = part(a_.V, tile_.panel, me, team);
+    if (backward_) clear(items);
+    for (int64_t first = 0; first < a_.B; first += rows_) {
+      const int64_t num = std::min(rows_, a_.B - first);
+      enter_rows(first, num, me, team);
+#pragma omp barrier
+      for (int64_t left = items.first; left < items.last; left += kChunk) {
+        const int64_t stop = std::min<int64_t>(left + kChunk, items.last);
+        pack(own_[me], left, stop);
+        if (backward_) {
+          backward_chunk(own_[me], left, stop, num);
+        } else {
+          forward_chunk(own_[me], stop - left, num);
+        }
+      }
+      if (backward_) add_positives(items, first, num);
+#pragma omp barrier
+      leave_rows(first, num, me, team);
+#pragma omp barrier
+    }
+  }
+
+  double d_scale() const { return d_scale_; }
+
+ private:
+  double bias_of(int64_t id) const {
+    if (a_.log_prior_V == nullptr || a_.prior_weight == 0) return 0;
+    const float log_p = a_.log_prior_V[id];
+    if (!(log_p < HUGE_VALF)) __atomic_store_n(a_.bad_prior_id, id, __ATOMIC_RELAXED);  // NaN too
+    return a_.prior_weight * log_p;
+  }
+
+  void clear(const Range& items) {
+    if (a_.d_item_VD != nullptr && a_.B > rows_)
+      std::fill(a_.d_item_VD + items.first * a_.D, a_.d_item_VD + items.last * a_.D, 0.0f);
+    if (a_.d_bias_V != nullptr) std::fill(a_.d_bias_V + items.first, a_.d_bias_V + items.last, 0.0);
+  }
+
+  // The block's rows in fp32, zeros to a whole strip; backward: what e is measured from, factors.
+  void enter_rows(int64_t first, int64_t num, int me, int team) {
+    const Range mine = part(round_up(num, kTileRows), kTileRows, me, team);
+    for (int64_t r = mine.first; r < mine.last; ++r) {
+      float* q = query_ + r * padded_;
+      if (r < num) {
+        tile_.fetch(a_.query_BD, first + r, a_.D, padded_, q);
+      } else {
+        std::fill(q, q + padded_, 0.0f);
+      }
+      if (backward_) enter_backward(first, r, r < num);
+    }
+    if (!backward_) {
+      std::fill(own_[me].lse, own_[me].lse + num, OnlineLse{});
+    } else {
+      std::fill(own_[me].d_query, own_[me].d_query + round_up(num, kTileRows) * padded_, 0.0f);
+    }
+  }
+
+  void enter_backward(int64_t first, int64_t r, bool is_row) {
+    reference_[r] = HUGE_VALF;  // e = 0
+    factor_[r] = d_pos_[r] = 0;
+    const int64_t b = first + r;
+    if (is_row && std::isfinite(a_.lse_B[b]) && std::isfinite(a_.pos_logit_B[b])) {
+      const float lse = a_.lse_B[b];
+      reference_[r] = std::rint(lse);
+      factor_[r] = static_cast<float>(a_.d_lse_B[b] * std::exp(double(reference_[r]) - lse));
+      d_pos_[r] = a_.d_pos_B[b];
+    }
+    const float* q = query_ + r * padded_;
+    float* fq = fq_ + r * padded_;
+    for (int64_t d = 0; d < padded_; ++d) fq[d] = factor_[r] * q[d];
+  }
+
+  void pack(Own& own, int64_t left, int64_t stop) {
+    const int64_t columns = round_up(stop - left, tile_.panel);
+    for (int64_t k = 0; k < columns; ++k) {
+      float* row = own.items + k * padded_;
+      if (left + k < stop) {
+        tile_.fetch(a_.item_VD, left + k, a_.D, padded_, row);
+        own.bias[k] = static_cast<float>(bias_of(left + k));
+      } else {
+        std::fill(row, row + padded_, 0.0f);
+        own.bias[k] = -HUGE_VALF;
+      }
+    }
+    for (int64_t k = 0; k < columns; k += tile_.panel)
+      tile_.pack(own.items + k * padded_, padded_, a_.D, own.panels + k * a_.D);
+  }
+
+  void logits(const Own& own, int64_t r, int64_t columns, float* e, float* largest) const {
+    tile_.logits(query_ + r * padded_, padded_, a_.D, own.panels, columns / tile_.panel,
+                 static_cast<float>(a_.scale), own.bias, e, kChunkStride, largest);
+  }
+
+  void forward_chunk(Own& own, int64_t num_items, int64_t num) {
+    const int64_t columns = round_up(num_items, tile_.panel);
+    float largest[kTileRows];
+    for (int64_t r = 0; r < num; r += kTileRows) {
+      logits(own, r, columns, own.exps, largest);
+      for (int64_t i = 0; i < kTileRows && r + i < num; ++i) {
+        OnlineLse& lse = own.lse[r + i];
+        lse.sum += tile_.exp_row(own.exps + i * kChunkStride, columns, lse.raise(largest[i]));
+      }
+    }
+  }
+
+  void backward_chunk(Own& own, int64_t left, int64_t stop, int64_t num) {
+    const int64_t columns = round_up(stop - left, tile_.panel);
+    const bool wants_items = a_.d_item_VD != nullptr;
+    const bool wants_query = a_.d_query_BD != nullptr || a_.d_scale != nullptr;
+    constexpr float keep[kTileRows] = {1, 1, 1, 1, 1, 1};
+    float largest[kTileRows];
+    if (wants_items) std::fill(own.d_items, own.d_items + columns * padded_, 0.0f);
+    for (int64_t first = 0; first < num; first += kBlockRows) {
+      const int64_t last = std::min(first + kBlockRows, num);
+      for (int64_t r = first; r < last; r += kTileRows) {
+        float* e = own.exps + (r - first) * kChunkStride;
+        logits(own, r, columns, e, largest);
+        for (int64_t i = 0; i < kTileRows; ++i)
+          tile_.exp_row(e + i * kChunkStride, columns, reference_[r + i]);
+        if (wants_query)
+          tile_.add_rows(e, kChunkStride, columns, own.items, padded_, keep,
+                         own.d_query + r * padded_);
+      }
+      if (wants_items)
+        tile_.add_columns(own.exps, kChunkStride, last - first, 0, stop - left,
+                          fq_ + first * padded_, padded_, padded_, identity_, own.d_items, padded_);
+      if (a_.d_bias_V != nullptr)
+        tile_.add_column_sums(own.exps, kChunkStride, last - first, 0, stop - left, factor_ + first,
+                              identity_, a_.d_bias_V + left);
+    }
+    if (!wants_items) return;
+    const auto scale = static_cast<float>(a_.scale);
+    const bool adds = a_.B > rows_;
+    for (int64_t k = 0; k < stop - left; ++k) {
+      const float* sum = own.d_items + k * padded_;
+      float* out = a_.d_item_VD + (left + k) * a_.D;
+      for (int64_t d = 0; d < a_.D; ++d) out[d] = adds ? out[d] + scale * sum[d] : scale * sum[d];
+    }
+  }
+
+  // The positives' share of the gradients of this thread's items, rows in order.
+  void add_positives(const Range& items, int64_t first, int64_t num) {
+    for (int64_t r = 0; r < num; ++r) {
+      const int64_t id = a_.pos_id_B[first + r];
+      if (id < items.first || id >= items.last || d_pos_[r] == 0) continue;
+      if (a_.d_bias_V != nullptr) a_.d_bias_V[id] += d_pos_[r];
+      if (a_.d_item_VD != nullptr)
+        tile_.axpy(static_cast<float>(a_.scale * d_pos_[r]), query_ + r * padded_, a_.D,
+                   a_.d_item_VD + id * a_.D);
+    }
+  }
+
+  void leave_rows(int64_t first, int64_t num, int me, int team) {
+    const Range mine = part(num, 1, me, team);
+    double scale_sum = 0;
+    for (int64_t r = mine.first; r < mine.last; ++r) {
+      const int64_t b = first + r;
+      // The positive's item borrows the thread's packed rows, which are done with.
+      float* pos_item = own_[me].items;
+      tile_.fetch(a_.item_VD, a_.pos_id_B[b], a_.D, padded_, pos_item);
+      const float pos_dot = tile_.dot(query_ + r * padded_, pos_item, padded_);
+      if (!backward_) {
+        double lse = -HUGE_VAL;
+        for (int i = 0; i < team; ++i) lse = log_add(lse, own_[i].lse[r].log());
+        a_.lse_B[b] = static_cast<float>(lse);
+        a_.pos_logit_B[b] = static_cast<float>(a_.scale * pos_dot + bias_of(a_.pos_id_B[b]));
+        continue;
+      }
+      if (a_.d_query_BD == nullptr && a_.d_scale == nullptr) continue;
+      float* d = own_[0].d_query + r * padded_;
+      for (int i = 1; i < team; ++i) tile_.axpy(1.0f, own_[i].d_query + r * padded_, padded_, d);
+      for (int64_t j = 0; j < padded_; ++j) d[j] = factor_[r] * d[j] + d_pos_[r] * pos_item[j];
+      scale_sum += tile_.dot(query_ + r * padded_, d, padded_);
+      if (a_.d_query_BD == nullptr) continue;
+      for (int64_t j = 0; j < a_.D; ++j)
+        a_.d_query_BD[b * a_.D + j] = static_cast<float>(a_.scale) * d[j];
+    }
+    own_scale_sum(scale_sum, me, team);
+  }
+
+  // In order of thread, so that the sum does not depend on who comes first.
+  void own_scale_sum(double sum, int me, int team) {
+    if (!backward_ || a_.d_scale == nullptr) return;
+    for (int i = 0; i < team; ++i) {
+      if (i == me) d_scale_ += sum;
+#pragma omp barrier
+    }
+  }
+
+  const FullSoftmax& a_;
+  const Tile& tile_;
+  int64_t padded_, rows_;
+  bool backward_;
+  double d_scale_ = 0;
+  Workspace memory_;
+  std::vector<Own> own_;
+  float* query_ = nullptr;      // [rows, padded]
+  float* fq_ = nullptr;         // [rows, padded] factor * query
+  float* reference_ = nullptr;  // [rows] what e is measured from
+  float* factor_ = nullptr;     // [rows] from e to the gradient of a logit
+  float* d_pos_ = nullptr;      // [rows]
+  int32_t* identity_ = nullptr; // [kChunk]
+};
+
+void run(const FullSoftmax& args, const Tile& tile, bool backward) {
+  if (args.B == 0) {
+    if (args.d_item_VD != nullptr) std::fill(args.d_item_VD, args.d_item_VD + args.V * args.D, 0.0f);
+    if (args.d_bias_V != nullptr) std::fill(args.d_bias_V, args.d_bias_V + args.V, 0.0);
+    return;
+  }
+  FullPass pass(args, tile, backward);
+#pragma omp parallel num_threads(args.threads)
+  pass.run(omp_get_thread_num(), omp_get_num_threads());
+  if (args.d_scale != nullptr) *args.d_scale = pass.d_scale();
+}
+
+}  // namespace
+
+void full_softmax_forward(const FullSoftmax& args, const Tile& tile) { run(args, tile, false); }
+void full_softmax_backward(const FullSoftmax& args, const Tile& tile) { run(args, tile, true); }
+
+}  // namespace fastpop

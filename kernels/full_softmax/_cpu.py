@@ -1,0 +1,65 @@
+"""Full softmax in C++ (csrc/full_softmax/cpu.cpp), on all of torch's threads; logits live in L1.
+
+Cost: 2 B V D FLOPs forward, 6 B V D backward; about 2 B D + T B D numbers of memory beyond inputs and
+results (T threads), rows in blocks where that passes 8 MiB. Float32 inside, whatever the inputs.
+"""
+
+import torch
+from torch import Tensor
+
+from fastpop import _C, checks
+from fastpop.kernels import native
+from fastpop.kernels.full_softmax.reference import Gradients, Inputs, prior_gradients
+from fastpop.kernels.sampled_softmax.reference import Needs
+
+
+def unsupported(inputs: Inputs) -> str | None:
+    return native.unsupported(query=inputs.query_BD, items=inputs.item_VD)
+
+
+def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """(lse [B], pos_logit [B]); equals `reference.forward` within rounding."""
+    lse_B, pos_logit_B = (torch.empty(inputs.query_BD.shape[0]) for _ in range(2))
+    _run(inputs, False, lse_B, pos_logit_B)
+    return lse_B, pos_logit_B
+
+
+def backward(
+    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor,
+    needs: Needs,
+) -> Gradients:
+    """Gradients of sum(d_lse * lse + d_pos * pos_logit); equals `reference.backward`."""
+    needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
+    d_query_BD = torch.empty(inputs.query_BD.shape) if needs.query else None
+    d_item_VD = torch.empty(inputs.item_VD.shape) if needs.item else None
+    d_bias_V = torch.empty(len(inputs.item_VD), dtype=torch.float64) if needs_prior else None
+    d_lse_B, d_pos_B = (one.to(torch.float32).contiguous() for one in (d_lse_B, d_pos_B))
+    d_scale = _run(
+        inputs, True, lse_B, pos_logit_B, d_lse=native.address(d_lse_B),
+        d_pos=native.address(d_pos_B), d_query=native.address(d_query_BD),
+        d_item=native.address(d_item_VD), d_bias=native.address(d_bias_V), wants_scale=needs.scale)
+    d_log_prior_V = d_prior_weight = None
+    if d_bias_V is not None:
+        d_log_prior_V, d_prior_weight = prior_gradients(inputs, d_bias_V)
+    return Gradients(
+        query_BD=d_query_BD, item_VD=d_item_VD,
+        log_prior_V=d_log_prior_V if needs.log_prior else None,
+        prior_weight=d_prior_weight if needs.prior_weight else None,
+        scale=torch.tensor(d_scale, dtype=torch.float32) if needs.scale else None,
+    )
+
+
+def _run(inputs: Inputs, backward: bool, lse_B: Tensor, pos_logit_B: Tensor, **wanted) -> float:
+    pos_id_B = inputs.pos_id_B.contiguous()
+    log_prior_V = None if inputs.log_prior_V is None else inputs.log_prior_V.detach().contiguous()
+    lse_B, pos_logit_B = lse_B.contiguous(), pos_logit_B.contiguous()
+    (num_rows, dim), num_items = inputs.query_BD.shape, inputs.item_VD.shape[0]
+    d_scale, bad_prior_id = _C.full_softmax(
+        backward=backward, query=native.matrix(inputs.query_BD), item=native.matrix(inputs.item_VD),
+        B=num_rows, V=num_items, D=dim, pos_id=native.address(pos_id_B),
+        log_prior=native.address(log_prior_V), prior_weight=inputs.prior_weight.item(),
+        scale=inputs.scale.item(), lse=native.address(lse_B), pos_logit=native.address(pos_logit_B),
+        threads=torch.get_num_threads(), path=native.path, **wanted)
+    if bad_prior_id >= 0 and log_prior_V is not None:
+        raise checks.no_prior(bad_prior_id, float(log_prior_V[bad_prior_id]))
+    return d_scale
