@@ -170,7 +170,7 @@ def test_each_input_frozen_in_turn_leaves_the_others_their_gradients(impl, froze
 def test_a_bad_prior_is_an_error(impl):
     inputs = in_dtype(make(), torch.float32)
     inputs["log_prior"][11] = math.nan
-    with pytest.raises(ValueError, match="log_prior: .* none NaN; got nan at position 11"):
+    with pytest.raises(ValueError, match=r"log_prior: .* none NaN; got nan at position 11"):
         ops.full_softmax(**inputs, impl=impl)
 
 
