@@ -150,7 +150,7 @@ void bind_sampled_softmax(py::module_& m) {
       "sampled_softmax",
       [](int mode, const py::tuple& query, const py::tuple& item, int64_t B, int64_t V, int64_t D,
          int64_t G, int64_t K, int64_t group_size, uintptr_t pos_id, uintptr_t neg_id,
-         uintptr_t table, uint64_t seed, uint64_t step,
+         uintptr_t table, uint64_t seed, uint64_t step, uintptr_t key,
          uintptr_t log_prior, uintptr_t log_proposal, double prior_weight, double scale, int logq,
          bool drop_hits, bool exclude_own_slot, uintptr_t lse, uintptr_t pos_logit,
          uintptr_t d_lse, uintptr_t d_pos, const fastpop::RowIndex* index, uintptr_t d_query,
@@ -166,6 +166,7 @@ void bind_sampled_softmax(py::module_& m) {
         a.neg_id_GK = at<int64_t>(neg_id);
         a.table = at<fastpop::AliasRow>(table);
         a.seed = seed, a.step = step;
+        a.key_V = at<int64_t>(key);
         a.log_prior_V = at<float>(log_prior);
         a.log_proposal_V = at<float>(log_proposal);
         a.prior_weight = prior_weight, a.scale = scale;
@@ -192,7 +193,7 @@ void bind_sampled_softmax(py::module_& m) {
         return py::make_tuple(d_scale, bad_prior_id, bad_law_id);
       },
       py::kw_only(), "mode"_a, "query"_a, "item"_a, "B"_a, "V"_a, "D"_a, "G"_a, "K"_a,
-      "group_size"_a, "pos_id"_a, "neg_id"_a, "table"_a, "seed"_a, "step"_a, "log_prior"_a, "log_proposal"_a, "prior_weight"_a,
+      "group_size"_a, "pos_id"_a, "neg_id"_a, "table"_a, "seed"_a, "step"_a, "key"_a, "log_prior"_a, "log_proposal"_a, "prior_weight"_a,
       "scale"_a, "logq"_a, "drop_hits"_a, "exclude_own_slot"_a, "lse"_a, "pos_logit"_a,
       "d_lse"_a = 0, "d_pos"_a = 0, "index"_a = nullptr, "d_query"_a = 0, "d_item"_a = 0,
       "d_bias"_a = 0, "wants_scale"_a = false, "threads"_a, "path"_a,
