@@ -1,6 +1,6 @@
 """Sampled softmax in C++ (csrc/sampled_softmax/cpu.cpp), fused, on all of torch's threads.
 
-Logits live in registers and L1, exponentials of a block of rows in a buffer of about 3 MiB, packed
+Logits live in registers and L1, exponentials of a block of rows in a buffer of about 2.5 MiB, packed
 items in 2 K D numbers; neither [B, K] nor gathered [B, K, D] exists. Each negative id of a group is
 computed once, with log(its count) in its bias. Float32 inside, whatever the half inputs.
 
