@@ -8,6 +8,7 @@
 
 #include "alias_draw/alias_draw.h"
 #include "row_index.h"
+#include "row_update/row_update.h"
 #include "sampled_softmax/sampled_softmax.h"
 #include "tile.h"
 
@@ -198,6 +199,36 @@ void bind_sampled_softmax(py::module_& m) {
       "(-1: none). See kernels/sampled_softmax/_cpu.py.");
 }
 
+void bind_row_update(py::module_& m) {
+  m.def(
+      "row_update",
+      [](int rule, const py::tuple& table, int64_t V, int64_t D, uintptr_t ids, int64_t n,
+         const py::tuple& rows, uintptr_t mean, int64_t mean_stride, uintptr_t square,
+         uintptr_t step, double lr, double beta1, double beta2, double eps, int threads,
+         const std::string& path) {
+        const fastpop::Matrix table_VD = matrix_of(table);
+        fastpop::RowUpdate a{};
+        a.table_VD = const_cast<void*>(table_VD.data);
+        a.dtype = table_VD.dtype;
+        a.table_stride = table_VD.row_stride, a.V = V, a.D = D;
+        a.id_n = at<int64_t>(ids), a.n = n;
+        a.rows_nD = matrix_of(rows);
+        a.mean_VD = at<float>(mean), a.mean_stride = mean_stride;
+        a.square_V = at<float>(square), a.step_V = at<int64_t>(step);
+        a.lr = lr, a.beta1 = beta1, a.beta2 = beta2, a.eps = eps;
+        a.rule = static_cast<fastpop::RowRule>(rule);
+        a.threads = threads;
+        const fastpop::Tile& tile = tile_of(path);
+        py::gil_scoped_release release;
+        return fastpop::row_update_cpu(a, tile);
+      },
+      py::kw_only(), "rule"_a, "table"_a, "V"_a, "D"_a, "ids"_a, "n"_a, "rows"_a, "mean"_a = 0,
+      "mean_stride"_a = 0, "square"_a = 0, "step"_a = 0, "lr"_a, "beta1"_a = 0.0, "beta2"_a = 0.0,
+      "eps"_a = 0.0, "threads"_a, "path"_a,
+      "Addresses in, the table and its state changed in place; returns the position of the first id "
+      "out of range (-1: none). See kernels/row_update/_cpu.py.");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -210,4 +241,5 @@ PYBIND11_MODULE(_C, m) {
   bind_alias_draw(m);
   bind_tile(m);
   bind_sampled_softmax(m);
+  bind_row_update(m);
 }

@@ -10,7 +10,7 @@ from fastpop import checks
 IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "sampled_softmax": {"reference": "reference", "cpu": "_cpu"},
     "full_softmax": {"reference": "reference"},
-    "row_update": {"reference": "reference"},
+    "row_update": {"reference": "reference", "cpu": "_cpu"},
     "top_items": {"reference": "reference"},
     "score_energy": {"reference": "reference"},
     "permutation": {"reference": "reference", "cpu": "_numba"},
