@@ -11,6 +11,7 @@
 #include "row_update/row_update.h"
 #include "sampled_softmax/sampled_softmax.h"
 #include "tile.h"
+#include "top_items/top_items.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -229,6 +230,32 @@ void bind_row_update(py::module_& m) {
       "out of range (-1: none). See kernels/row_update/_cpu.py.");
 }
 
+void bind_top_items(py::module_& m) {
+  m.def(
+      "top_items",
+      [](const py::tuple& query, const py::tuple& item, int64_t B, int64_t V, int64_t D, int64_t k,
+         uintptr_t bias, double scale, uintptr_t exclude_offsets, uintptr_t exclude_item,
+         uintptr_t id, uintptr_t score, int threads, const std::string& path) {
+        fastpop::TopItems a{};
+        a.query_BD = matrix_of(query);
+        a.item_VD = matrix_of(item);
+        a.B = B, a.V = V, a.D = D, a.k = k;
+        a.bias_V = at<float>(bias);
+        a.scale = scale;
+        a.exclude_offsets = at<int64_t>(exclude_offsets);
+        a.exclude_item = at<int64_t>(exclude_item);
+        a.id_BK = at<int64_t>(id);
+        a.score_BK = at<float>(score);
+        a.threads = threads;
+        const fastpop::Tile& tile = tile_of(path);
+        py::gil_scoped_release release;
+        fastpop::top_items_cpu(a, tile);
+      },
+      py::kw_only(), "query"_a, "item"_a, "B"_a, "V"_a, "D"_a, "k"_a, "bias"_a, "scale"_a,
+      "exclude_offsets"_a, "exclude_item"_a, "id"_a, "score"_a, "threads"_a, "path"_a,
+      "Addresses in, ids and scores written. See kernels/top_items/_cpu.py.");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -242,4 +269,5 @@ PYBIND11_MODULE(_C, m) {
   bind_tile(m);
   bind_sampled_softmax(m);
   bind_row_update(m);
+  bind_top_items(m);
 }

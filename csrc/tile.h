@@ -26,7 +26,9 @@ constexpr int kChunk = 576;
 // Padded so that rows of a chunk do not fall into the same cache sets.
 constexpr int kChunkStride = kChunk + 16;
 
-struct RowUpdate;  // row_update/row_update.h
+struct RowUpdate;   // row_update/row_update.h
+struct ItemBlock;   // top_items/top_items.h
+struct QueryPanel;  // top_items/top_items.h
 
 struct Tile {
   const char* name;
@@ -75,6 +77,8 @@ struct Tile {
   bool (*ascends)(const int64_t* ids, int64_t num);
   // The step of `args` on its ids [first, last) in order, whole runs of equal ids; scratch: 2 rows.
   void (*update_rows)(const RowUpdate& args, int64_t first, int64_t last, float* scratch);
+  // Scores the items for the panel's queries and appends what may be among their best.
+  void (*scan)(const ItemBlock& block, const QueryPanel& panel);
 };
 
 // The table of a path by name; nullptr when this machine or this build has no such path.

@@ -13,3 +13,4 @@
 
 #include "row_update/row_update.h"
 #include "tile.h"
+#include "top_items/top_items.h"
