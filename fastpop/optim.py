@@ -41,9 +41,10 @@ class _RowOptimizer(torch.optim.Optimizer):
 
 
 def _touched(grad: Tensor) -> tuple[Tensor, Tensor]:
+    """(ids, rows) of a gradient as they came: the ops sum duplicates themselves, and see whether ids
+    are in order, which autograd's coalesced flag does not tell."""
     if grad.is_sparse:
-        grad = grad.coalesce()
-        return grad.indices()[0], grad.values()
+        return grad._indices()[0], grad._values()
     return torch.arange(grad.shape[0], device=grad.device), grad
 
 
