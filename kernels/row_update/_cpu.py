@@ -68,7 +68,7 @@ def _run(rule: int, table_VD: Tensor, ids_n: Tensor, rows_nD: Tensor, state: tup
     num_items, dim = table_VD.shape
     bad = _C.row_update(
         rule=rule, table=native.matrix(table_VD), V=num_items, D=dim, ids=ids_n.data_ptr(),
-        n=ids_n.shape[0], rows=native.matrix(rows_nD), threads=torch.get_num_threads(),
+        n=ids_n.shape[0], rows=native.matrix(rows_nD), threads=native.threads_for(20 * rows_nD.numel()),
         path=native.path, **numbers)
     if bad >= 0:
         raise checks.id_out_of_range("ids", int(ids_n[bad]), bad, num_items)

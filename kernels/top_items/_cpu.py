@@ -36,6 +36,6 @@ def forward(
         query=native.matrix(query_BD), item=native.matrix(item_VD), B=num_rows,
         V=item_VD.shape[0], D=dim, k=k, bias=native.address(bias_V), scale=scale,
         exclude_offsets=native.address(exclude_offsets), exclude_item=native.address(exclude_item),
-        id=native.address(id_BK), score=native.address(score_BK), threads=torch.get_num_threads(),
-        path=native.path)
+        id=native.address(id_BK), score=native.address(score_BK), path=native.path,
+        threads=native.threads_for(2 * num_rows * item_VD.shape[0] * dim))
     return id_BK, score_BK
