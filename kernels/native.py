@@ -1,7 +1,7 @@
 """What the Python sides of the C++ kernels share: addresses of tensors, and the processor's path.
 
-FASTPOP_CPU=baseline|avx2|avx512|avx512_bf16 in the environment forces a path (the default, auto, takes the best
-that the processor has); a path it lacks is a reason in `unsupported`, never a crash.
+FASTPOP_CPU=baseline|avx2|avx512|avx512_bf16 in the environment forces a path (the default, auto, takes
+the best that the processor has); a path it lacks is a reason in `unsupported`, never a crash.
 """
 
 import os
