@@ -9,7 +9,7 @@ from fastpop import checks
 # op -> implementations in fastpop.kernels.<op>, by the name a user passes as `impl`.
 IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "sampled_softmax": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
-    "full_softmax": {"reference": "reference", "cpu": "_cpu"},
+    "full_softmax": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
     "row_update": {"reference": "reference"},
     "top_items": {"reference": "reference"},
     "score_energy": {"reference": "reference"},

@@ -31,35 +31,10 @@ from fastpop.kernels.alias_draw import _triton as alias_draw
 from fastpop.kernels.sampled_softmax import _triton_kernels as kernels
 from fastpop.kernels.sampled_softmax._triton_rows import sum_by_id
 from fastpop.kernels.sampled_softmax.reference import Gradients, Inputs, Needs, prior_gradients
-from fastpop.kernels.triton_tiles import Tile
+from fastpop.kernels.triton_tiles import FORWARD, ITEM, QUERY, Tile, Tiles
 
 # Fewest rows of a group for which a tile of the tensor cores is not mostly padding.
 LEAST_GROUP = 16
-
-# {(least capability, 16-bit operands): {BLOCK_D: tile}}: the largest that compile without spills
-# (tests/kernels/test_triton_compile.py), which is all that is known of them before they are timed.
-FORWARD = {
-    (80, True): {64: Tile(128, 64, 4, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 64, 8, 3)},
-    (80, False): {64: Tile(32, 32, 4, 2), 128: Tile(64, 16, 4, 2), 256: Tile(32, 32, 8, 1)},
-    (90, True): {64: Tile(128, 128, 8, 3), 128: Tile(128, 128, 8, 3), 256: Tile(128, 64, 8, 3)},
-    (90, False): {64: Tile(64, 64, 4, 2), 128: Tile(64, 32, 4, 2), 256: Tile(32, 32, 8, 1)},
-    (100, True): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 64, 8, 2)},
-    (100, False): {64: Tile(32, 32, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(32, 32, 8, 1)},
-}
-QUERY = {
-    (80, True): {64: Tile(128, 64, 8, 3), 128: Tile(64, 64, 4, 3), 256: Tile(64, 64, 8, 2)},
-    (80, False): {64: Tile(32, 32, 4, 2), 128: Tile(16, 32, 4, 2), 256: Tile(32, 32, 8, 1)},
-    (90, True): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(64, 32, 4, 3)},
-    (90, False): {64: Tile(64, 32, 4, 2), 128: Tile(16, 32, 4, 2), 256: Tile(32, 32, 8, 1)},
-    (100, True): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(64, 64, 8, 2)},
-    (100, False): {64: Tile(32, 32, 4, 2), 128: Tile(16, 32, 4, 2), 256: Tile(32, 32, 8, 1)},
-}
-ITEM = {
-    (80, True): {64: Tile(64, 128, 8, 3), 128: Tile(64, 128, 8, 3), 256: Tile(64, 64, 8, 2)},
-    (80, False): {64: Tile(32, 32, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(32, 32, 8, 1)},
-    (90, False): {64: Tile(16, 64, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(32, 32, 8, 1)},
-    (100, False): {64: Tile(32, 32, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(32, 32, 8, 1)},
-}
 
 
 def unsupported(inputs: Inputs) -> str | None:
@@ -67,8 +42,8 @@ def unsupported(inputs: Inputs) -> str | None:
     if negatives.num_groups > 1 and negatives.group_size < LEAST_GROUP:
         return (f"groups of {negatives.group_size} rows, tensor cores want {LEAST_GROUP} "
                 "(impl='cuda' is for a set for each row)")
-    if negatives.num_groups * negatives.num_negatives > triton_tiles.MAX_IDS:
-        return f"more than {triton_tiles.MAX_IDS} negatives"
+    if negatives.num_groups * negatives.num_negatives > triton_tiles.MAX_ROWS:
+        return f"more than {triton_tiles.MAX_ROWS} negatives"
     return triton_tiles.unsupported(inputs.query_BD, inputs.item_VD)
 
 
@@ -81,9 +56,9 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     with triton_tiles.on_device(inputs.query_BD):
         neg_id, table, counter = _given_or_drawn(inputs)
         tile = _tile(FORWARD, inputs)
-        _, num_negatives, group_size = inputs.negatives[3:]
+        num_groups, num_negatives, group_size = _groups(inputs)
         row_blocks = triton.cdiv(group_size, tile.rows)
-        programs = inputs.negatives.num_groups * row_blocks
+        programs = num_groups * row_blocks
         splits, steps = triton_tiles.split(
             programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device)
         lse_SB = inputs.query_BD.new_empty(splits, num_rows, dtype=torch.float32)
@@ -130,10 +105,10 @@ def _query_gradients(
     inputs: Inputs, neg_id_GK: Tensor, rows: tuple[Tensor, ...], needs: Needs
 ) -> tuple[Tensor | None, Tensor | None]:
     num_rows, dim = inputs.query_BD.shape
-    _, num_negatives, group_size = inputs.negatives[3:]
+    num_groups, num_negatives, group_size = _groups(inputs)
     tile = _tile(QUERY, inputs)
     row_blocks = triton.cdiv(group_size, tile.rows)
-    programs = inputs.negatives.num_groups * row_blocks
+    programs = num_groups * row_blocks
     splits, steps = triton_tiles.split(
         programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device)
     d_query_SBD = d_scale_SB = None
@@ -158,7 +133,7 @@ def _query_gradients(
 def _item_gradients(
     inputs: Inputs, neg_id_GK: Tensor, rows: tuple[Tensor, ...], needs_item: bool, needs_prior: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    num_groups, num_negatives, group_size = inputs.negatives[3:]
+    num_groups, num_negatives, group_size = _groups(inputs)
     dim, new = inputs.query_BD.shape[1], inputs.query_BD.new_empty
     safe_lse_B, weight_B, own_B = rows
     tile = _tile(ITEM, inputs)
@@ -219,19 +194,26 @@ def _bias(inputs: Inputs) -> tuple[Tensor | None, Tensor, Tensor | None]:
     return log_prior_V, inputs.prior_weight, log_proposal_V
 
 
+def _groups(inputs: Inputs) -> tuple[int, int, int]:
+    """(G, K, rows of a group): a single group may claim more rows than there are."""
+    *_, num_groups, num_negatives, group_size = inputs.negatives
+    return num_groups, num_negatives, min(group_size, inputs.query_BD.shape[0])
+
+
 def _sizes(inputs: Inputs, num_blocks: int, split_size: int) -> tuple[Any, ...]:
-    num_drawn = inputs.negatives.num_negatives - int(inputs.exclude_own_slot)
+    _, num_negatives, group_size = _groups(inputs)
+    num_drawn = num_negatives - int(inputs.exclude_own_slot)
     log_count = math.log(max(num_drawn, 1)) if inputs.logq == "corrected" else 0.0
-    return (inputs.query_BD.shape[0], inputs.item_VD.shape[0], inputs.negatives.num_negatives,
-            inputs.query_BD.shape[1], inputs.negatives.group_size, num_blocks, split_size, log_count,
-            *inputs.query_BD.stride(), *inputs.item_VD.stride())
+    return (inputs.query_BD.shape[0], inputs.item_VD.shape[0], num_negatives, inputs.query_BD.shape[1],
+            group_size, num_blocks, split_size, log_count, *inputs.query_BD.stride(),
+            *inputs.item_VD.stride())
 
 
-def _tile(table: dict[tuple[int, bool], dict[int, Tile]], inputs: Inputs) -> Tile:
+def _tile(table: Tiles, inputs: Inputs) -> Tile:
     """The written tile, with fewer rows where a group is smaller."""
     dtype = triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD)
     tile = triton_tiles.choose(table, inputs.query_BD.device, inputs.query_BD.shape[1], dtype)
-    rows = triton.next_power_of_2(max(inputs.negatives.group_size, LEAST_GROUP))
+    rows = triton.next_power_of_2(max(_groups(inputs)[2], LEAST_GROUP))
     return tile._replace(rows=min(tile.rows, rows))
 
 

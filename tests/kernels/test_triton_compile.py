@@ -21,13 +21,13 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from fastpop.kernels import triton_tiles  # noqa: E402
-from fastpop.kernels.sampled_softmax import _triton as sampled  # noqa: E402
-from fastpop.kernels.sampled_softmax import _triton_kernels as sampled_kernels  # noqa: E402
+from fastpop.kernels.full_softmax import _triton_kernels as full  # noqa: E402
+from fastpop.kernels.sampled_softmax import _triton_kernels as sampled  # noqa: E402
 from fastpop.kernels.sampled_softmax import _triton_rows as sampled_rows  # noqa: E402
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 SHARED_KIB = {80: 163, 90: 227, 100: 227}
-# Triton 3.6 to 3.9; below 64 rows a tile keeps mma.sync.
+SMALL_SHARED_KIB = {86: 99, 89: 99, 120: 99}
 MATRIX = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 IDS = {"pos_id_ptr": "*i64", "neg_id_ptr": "*i64", "id_ptr": "*i64", "source_ptr": "*i64",
@@ -37,15 +37,19 @@ ANY_INTEGER = ("num_items", "num_groups", "blocks_per_group")
 
 # name: (kernel, its table of tiles, arguments that are None)
 KERNELS = {
-    "sampled forward, ids": (sampled_kernels.forward_kernel, sampled.FORWARD, ("table_ptr", "counter_ptr")),
-    "sampled forward, drawn": (sampled_kernels.forward_kernel, sampled.FORWARD, ("neg_id_ptr",)),
-    "sampled d_query": (sampled_kernels.query_kernel, sampled.QUERY, ()),
-    "sampled d_item": (sampled_kernels.item_kernel, sampled.ITEM, ()),
+    "sampled forward, ids": (sampled.forward_kernel, triton_tiles.FORWARD, ("table_ptr", "counter_ptr")),
+    "sampled forward, drawn": (sampled.forward_kernel, triton_tiles.FORWARD, ("neg_id_ptr",)),
+    "sampled d_query": (sampled.query_kernel, triton_tiles.QUERY, ()),
+    "sampled d_item": (sampled.item_kernel, triton_tiles.ITEM, ()),
+    "full forward": (full.forward_kernel, triton_tiles.FORWARD, ()),
+    "full d_query": (full.query_kernel, triton_tiles.QUERY, ()),
+    "full d_item": (full.item_kernel, triton_tiles.ITEM, ()),
 }
+ROW_SUMS = (sampled_rows.chunk_kernel, sampled_rows.segment_kernel)
 FEW = [(kernel, arch, 128, torch.bfloat16) for kernel in KERNELS for arch in SHARED_KIB]
-FEW += [(kernel, 90, dim, dtype) for kernel in KERNELS if "drawn" not in kernel for dim, dtype in (
-    (64, torch.bfloat16), (256, torch.bfloat16), (128, torch.float32), (256, torch.float32))]
-ALL = [(kernel, arch, dim, dtype) for kernel in KERNELS for arch in SHARED_KIB
+FEW += [(kernel, 90, dim, dtype) for kernel in ("sampled forward, ids", "sampled d_query", "sampled d_item")
+        for dim, dtype in ((64, torch.bfloat16), (256, torch.bfloat16), (128, torch.float32))]
+ALL = [(kernel, arch, dim, dtype) for kernel in KERNELS for arch in SHARED_KIB | SMALL_SHARED_KIB
        for dim in (32, 64, 100, 128, 256) for dtype in TYPES]
 
 
@@ -62,7 +66,7 @@ class Compiled:
             if name.endswith("_ptr"):
                 number = TYPES[dtype] if name in IN_OPERANDS else "fp32"
                 signature[name] = IDS.get(name, f"*{number}")
-                if "bias" in name and kernel is not sampled_kernels.item_kernel:
+                if kernel in ROW_SUMS and name in ("chunk_bias_ptr", "out_bias_ptr"):
                     signature[name] = "*fp64"
             else:
                 signature[name] = "fp32" if name == "log_count" else "i32"
@@ -92,7 +96,8 @@ def check(kernel_name, arch, dim, dtype, tmp_path):
     tile = triton_tiles.tile_for(table, arch, dim, dtype)
     block_d = triton_tiles.block_of(dim)
     constants = {
-        "BLOCK_B": tile.rows, "BLOCK_K": tile.candidates, "BLOCK_D": block_d, "EVEN_D": dim == block_d,
+        "BLOCK_B": tile.rows, "BLOCK_K": tile.candidates, "BLOCK_V": tile.candidates,
+        "BLOCK_D": block_d, "EVEN_D": dim == block_d,
         "CORRECT_POSITIVE": True, "DROP_HITS": True, "OWN_SLOT": False, "stride_qd": 1, "stride_ed": 1,
         **triton_tiles.dot_constants(dtype, dim), **dict.fromkeys(absent),
     }
@@ -100,10 +105,10 @@ def check(kernel_name, arch, dim, dtype, tmp_path):
         constants["peak_ptr"] = None
     built = Compiled(kernel, arch, constants, dtype, tmp_path, tile.num_warps, tile.num_stages)
     assert built.spilled == 0
-    assert built.shared_kib <= SHARED_KIB[arch]
+    assert built.shared_kib <= (SHARED_KIB | SMALL_SHARED_KIB)[arch]
     assert built.loads_16_bytes
     if dtype != torch.float32:
-        assert MATRIX[arch] in built.ptx
+        assert MATRIX.get(arch, "mma.sync") in built.ptx
     elif block_d <= 128:
         assert re.search(r"mma[^;]*tf32", built.ptx)
     else:
@@ -121,7 +126,7 @@ def test_every_tile_of_every_table(kernel, arch, dim, dtype, tmp_path):
     check(kernel, arch, dim, dtype, tmp_path)
 
 
-@pytest.mark.parametrize("kernel", [sampled_rows.chunk_kernel, sampled_rows.segment_kernel])
+@pytest.mark.parametrize("kernel", ROW_SUMS)
 @pytest.mark.parametrize("arch", SHARED_KIB)
 def test_row_sums_compile_without_spills(kernel, arch, tmp_path):
     for dim, dtype in ((128, torch.bfloat16), (256, torch.float32)):

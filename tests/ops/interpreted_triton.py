@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers_softmax import in_dtype, loss_and_gradients
+from ops import test_full_softmax
 from ops.test_sampled_softmax import make, with_draw, with_hits
 
 import fastpop
@@ -18,6 +19,7 @@ from fastpop.kernels.sampled_softmax import _triton, _triton_rows
 
 WANTED = ("query", "items", "log_prior", "scale", "prior_weight")
 sampled_softmax = partial(ops.sampled_softmax, impl="triton")
+full_softmax = partial(ops.full_softmax, impl="triton")
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +76,32 @@ def test_tiles_and_splits_change_nothing(monkeypatch, shape, tile):
     assert_close(loss_and_gradients(sampled_softmax, inputs, WANTED), expected)
     monkeypatch.setattr(triton_tiles, "split", lambda programs, steps, device: (1, steps))
     assert_close(loss_and_gradients(sampled_softmax, inputs, WANTED), expected)
+
+
+def test_a_single_group_may_claim_more_rows_than_there_are():
+    inputs = single(**with_draw())
+    claims = inputs | {"neg_id": fastpop.Draw(inputs["neg_id"].proposal, 3, 7, 33, 10**12)}
+    assert torch.equal(sampled_softmax(**claims), sampled_softmax(**inputs))
+
+
+@pytest.mark.parametrize("tile", [triton_tiles.Tile(16, 64, 4, 1), triton_tiles.Tile(128, 16, 4, 1)])
+def test_tiles_and_splits_change_nothing_in_the_full_softmax(monkeypatch, tile):
+    inputs = single(**test_full_softmax.make(90, 150))
+    expected = loss_and_gradients(full_softmax, inputs, WANTED)
+    again = loss_and_gradients(full_softmax, inputs, WANTED)
+    assert all(torch.equal(expected[1][name], again[1][name]) for name in WANTED)
+    monkeypatch.setattr(triton_tiles, "INTERPRETED_TILE", tile)
+    assert_close(loss_and_gradients(full_softmax, inputs, WANTED), expected)
+    monkeypatch.setattr(triton_tiles, "split", lambda programs, steps, device: (1, steps))
+    assert_close(loss_and_gradients(full_softmax, inputs, WANTED), expected)
+
+
+def test_full_softmax_loss_and_gradients_of_no_rows_are_zero():
+    inputs = single(**test_full_softmax.make(0))
+    loss, grads = loss_and_gradients(lambda **given: full_softmax(**given, reduction="sum")[None], inputs,
+                                     WANTED)
+    assert loss.item() == 0
+    assert all((grads[name] == 0).all() for name in WANTED)
 
 
 def test_a_dropped_hit_is_no_phantom_negative_of_logit_zero():

@@ -31,9 +31,9 @@ def interpreted(file: str) -> dict[str, int]:
     return {word: int(count) for count, word in re.findall(r"(\d+) (passed|skipped|failed)", done.stdout)}
 
 
-# Skipped: a set for each row, drawn or given.
+# Skipped: a set for each row, drawn or given; 2000 dimensions.
 @pytest.mark.parametrize(("file", "skipped"), [
-    ("test_sampled_softmax.py", 9), ("interpreted_triton.py", 0)])
+    ("test_sampled_softmax.py", 9), ("test_full_softmax.py", 3), ("interpreted_triton.py", 0)])
 def test_under_the_interpreter(file, skipped):
     counts = interpreted(file)
     assert counts["passed"] > 20
@@ -44,6 +44,8 @@ def test_without_the_interpreter_the_cpu_is_refused_by_name():
     query, items, ids = torch.zeros(2, 3), torch.zeros(4, 3), torch.tensor([0, 1])
     with pytest.raises(NotImplementedError, match="triton: the tensors are on cpu"):
         ops.sampled_softmax(query, items, ids, ids, logq="none", impl="triton")
+    with pytest.raises(NotImplementedError, match="triton: the tensors are on cpu"):
+        ops.full_softmax(query, items, ids, impl="triton")
 
 
 def test_a_machine_without_triton_is_told_so(monkeypatch):
