@@ -15,6 +15,7 @@ from torch import Tensor
 from fastpop.kernels import triton_tiles
 
 CHUNK = 64
+CHUNK_WARPS = 8
 OWNERS = 128 if triton_tiles.INTERPRETED else 16  # positions a program; interpreted ones cost the same each
 
 
@@ -28,14 +29,12 @@ def load_sources(
     offs_d = tl.arange(0, BLOCK_D)
     is_row_n = wanted_n & (source_n < num_rows)
     is_item_n = wanted_n & (source_n >= num_rows)
-    row_n = tl.where(is_row_n, source_n, 0)
-    item_n = tl.where(is_item_n, source_n - num_rows, 0)
     inside_d = offs_d[None, :] < dim
-    own_n = tl.load(own_ptr + row_n, mask=is_row_n, other=0.0) * scale
-    query_nd = tl.load(query_ptr + row_n[:, None] * stride_qb + offs_d[None, :].to(tl.int64) * stride_qd,
-                       mask=is_row_n[:, None] & inside_d, other=0.0)
-    item_nd = tl.load(row_ptr + item_n[:, None] * dim + offs_d[None, :],
-                      mask=is_item_n[:, None] & inside_d, other=0.0)
+    own_n = tl.load(own_ptr + source_n, mask=is_row_n, other=0.0) * scale
+    query_ptr_nd = query_ptr + source_n[:, None] * stride_qb + offs_d[None, :].to(tl.int64) * stride_qd
+    query_nd = tl.load(query_ptr_nd, mask=is_row_n[:, None] & inside_d, other=0.0)
+    item_ptr_nd = row_ptr + (source_n - num_rows)[:, None] * dim + offs_d[None, :]
+    item_nd = tl.load(item_ptr_nd, mask=is_item_n[:, None] & inside_d, other=0.0)
     return own_n[:, None] * query_nd.to(tl.float32) + item_nd
 
 
@@ -54,24 +53,24 @@ def chunk_kernel(
     id_ptr, source_ptr, query_ptr, own_ptr, row_ptr, bias_ptr, scale_ptr, chunk_row_ptr, chunk_bias_ptr,
     num_rows, num_sources, dim, stride_qb, stride_qd, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):
-    """One program owns CHUNK sorted positions; if they are all of one id it writes their sum, once.
+    """One program owns CHUNK sorted positions; it writes their sum if they are all of one id, else zeros.
 
     In registers: [CHUNK, BLOCK_D] gradient rows.
     """
-    first = tl.program_id(0).to(tl.int64) * CHUNK
-    if first + CHUNK <= num_sources:  # noqa: SIM102 (`and` would load past the end)
-        if tl.load(id_ptr + first) == tl.load(id_ptr + first + CHUNK - 1):
-            source_n = tl.load(source_ptr + first + tl.arange(0, CHUNK))
-            wanted_n = source_n >= 0
-            if row_ptr is not None:
-                row_nd = load_sources(source_n, wanted_n, query_ptr, own_ptr, row_ptr, tl.load(scale_ptr),
-                                      num_rows, dim, stride_qb, stride_qd, BLOCK_D)
-                offs_d = tl.arange(0, BLOCK_D)
-                tl.store(chunk_row_ptr + tl.program_id(0).to(tl.int64) * dim + offs_d, tl.sum(row_nd, 0),
-                         mask=offs_d < dim)
-            if bias_ptr is not None:
-                bias_n = load_biases(source_n, wanted_n, own_ptr, bias_ptr, num_rows)
-                tl.store(chunk_bias_ptr + tl.program_id(0), tl.sum(bias_n, 0))
+    offs_n = tl.program_id(0).to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
+    id_n = tl.load(id_ptr + offs_n, mask=offs_n < num_sources, other=-1)
+    # Masked, not branched: most chunks are of several ids, and load nothing more.
+    wanted_n = (id_n == tl.min(id_n, 0)) & (id_n == tl.max(id_n, 0))
+    source_n = tl.load(source_ptr + offs_n, mask=wanted_n, other=0)
+    if row_ptr is not None:
+        row_nd = load_sources(source_n, wanted_n, query_ptr, own_ptr, row_ptr, tl.load(scale_ptr),
+                              num_rows, dim, stride_qb, stride_qd, BLOCK_D)
+        offs_d = tl.arange(0, BLOCK_D)
+        tl.store(chunk_row_ptr + tl.program_id(0).to(tl.int64) * dim + offs_d, tl.sum(row_nd, 0),
+                 mask=offs_d < dim)
+    if bias_ptr is not None:
+        bias_n = load_biases(source_n, wanted_n, own_ptr, bias_ptr, num_rows)
+        tl.store(chunk_bias_ptr + tl.program_id(0), tl.sum(bias_n, 0))
 
 
 @triton.jit
@@ -141,7 +140,7 @@ def sum_by_id(
     sources = (id_n, source_n, query_BD, own_B, row_ND, bias_N, scale, chunk_row, chunk_bias)
     shape = (num_rows, num_sources, dim, *query_BD.stride())
     blocks = {"CHUNK": CHUNK, "BLOCK_D": triton_tiles.block_of(dim)}
-    chunk_kernel[(num_chunks,)](*sources, *shape, **blocks)
+    chunk_kernel[(num_chunks,)](*sources, *shape, **blocks, num_warps=CHUNK_WARPS)
     segment_kernel[(triton.cdiv(num_sources, OWNERS),)](*sources, out_nD, out_n, *shape, OWNERS=OWNERS,
                                                         **blocks)
     return id_n, out_nD, out_n

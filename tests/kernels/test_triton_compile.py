@@ -132,6 +132,7 @@ def test_row_sums_compile_without_spills(kernel, arch, tmp_path):
     for dim, dtype in ((128, torch.bfloat16), (256, torch.float32)):
         constants = {"stride_qd": 1, "CHUNK": sampled_rows.CHUNK, "OWNERS": sampled_rows.OWNERS,
                      "BLOCK_D": dim}
-        built = Compiled(kernel, arch, constants, dtype, tmp_path, 4, 3)
+        built = Compiled(kernel, arch, constants, dtype, tmp_path,
+                         sampled_rows.CHUNK_WARPS if kernel is sampled_rows.chunk_kernel else 4, 3)
         assert built.spilled == 0
         assert built.loads_16_bytes
