@@ -91,7 +91,7 @@ class Compiled:
         return bool(copies or re.search(r"ld\.global[^;]*\.v4\.b32", self.ptx))
 
 
-def check(kernel_name, arch, dim, dtype, tmp_path):
+def compiled(kernel_name, arch, dim, dtype, tmp_path, sizes=()):
     kernel, table, absent = KERNELS[kernel_name]
     tile = triton_tiles.tile_for(table, arch, dim, dtype)
     block_d = triton_tiles.block_of(dim)
@@ -99,17 +99,21 @@ def check(kernel_name, arch, dim, dtype, tmp_path):
         "BLOCK_B": tile.rows, "BLOCK_K": tile.candidates, "BLOCK_V": tile.candidates,
         "BLOCK_D": block_d, "EVEN_D": dim == block_d,
         "CORRECT_POSITIVE": True, "DROP_HITS": True, "OWN_SLOT": False, "stride_qd": 1, "stride_ed": 1,
-        **triton_tiles.dot_constants(dtype, dim), **dict.fromkeys(absent),
+        **triton_tiles.dot_constants(dtype, dim), **dict.fromkeys(absent), **dict.fromkeys(sizes, 1),
     }
     if dtype != torch.float16:
         constants["peak_ptr"] = None
-    built = Compiled(kernel, arch, constants, dtype, tmp_path, tile.num_warps, tile.num_stages)
+    return Compiled(kernel, arch, constants, dtype, tmp_path, tile.num_warps, tile.num_stages)
+
+
+def check(kernel_name, arch, dim, dtype, tmp_path):
+    built = compiled(kernel_name, arch, dim, dtype, tmp_path)
     assert built.spilled == 0
     assert built.shared_kib <= (SHARED_KIB | SMALL_SHARED_KIB)[arch]
     assert built.loads_16_bytes
     if dtype != torch.float32:
         assert MATRIX.get(arch, "mma.sync") in built.ptx
-    elif block_d <= 128:
+    elif dim <= 128:
         assert re.search(r"mma[^;]*tf32", built.ptx)
     else:
         assert "mma" not in built.ptx
@@ -124,6 +128,13 @@ def test_compiles_without_spills_and_with_the_right_instructions(kernel, arch, d
 @pytest.mark.parametrize(("kernel", "arch", "dim", "dtype"), ALL, ids=str)
 def test_every_tile_of_every_table(kernel, arch, dim, dtype, tmp_path):
     check(kernel, arch, dim, dtype, tmp_path)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_sizes_of_one_which_triton_makes_constants(kernel, tmp_path):
+    names = ("num_rows", "num_items", "num_negatives", "num_groups", "dim", "group_size",
+             "blocks_per_group", "stride_qb", "stride_ev")
+    assert compiled(kernel, 90, 1, torch.bfloat16, tmp_path, names).spilled == 0
 
 
 @pytest.mark.parametrize("kernel", ROW_SUMS)

@@ -186,13 +186,14 @@ def test_mixed_dtypes_meet_in_what_holds_both(query, items):
 
 
 def test_small_weights_do_not_vanish_in_float16():
-    """Shares of 2e-6 of rows in thousands: float16 alone would keep one or two digits of them."""
-    inputs = make(spread=1.0) | {"scale": 1.0, "prior_weight": 1.0}
-    inputs |= {"query": (40 * inputs["query"]).half(), "items": (inputs["items"] / 1000).half(),
+    """Shares of 1e-10 of a thousand rows add up to 5e-4, though float16 knows no share below 6e-8."""
+    inputs = make(rows=1000, spread=1.0) | {"scale": 1.0, "prior_weight": 1.0}
+    inputs |= {"query": (4000 + 1000 * inputs["query"]).half(), "items": (inputs["items"] / 1e5).half(),
                "log_prior": inputs["log_prior"].float(), "log_proposal": inputs["log_proposal"].float(),
-               "row_weight": torch.full((65,), 2.0**-14), "reduction": "sum"}
+               "row_weight": torch.full((1000,), 2.0**-28), "reduction": "sum"}
     got, expected = (loss_and_gradients(function, inputs, ("items",))[1]["items"]
                      for function in (sampled_softmax, partial(ops.sampled_softmax, impl="reference")))
+    assert expected.abs().max() > 1e-4
     torch.testing.assert_close(got, expected, rtol=2e-3, atol=2e-6)
 
 
