@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers_softmax import in_dtype, loss_and_gradients
-from ops import test_full_softmax
+from ops import test_full_softmax, test_torch_library
 from ops.test_sampled_softmax import make, with_draw, with_hits
 
 import fastpop
@@ -210,3 +210,17 @@ def test_what_it_does_not_take_is_said(change, reason):
 def test_auto_on_the_cpu_is_not_the_interpreter(monkeypatch):
     monkeypatch.setattr(_triton, "forward", lambda inputs: pytest.fail("auto took triton"))
     ops.sampled_softmax(**single(**make()))
+
+
+@pytest.mark.parametrize("draw", [False, True], ids=["ids", "drawn inside"])
+def test_opcheck(draw):
+    torch.use_deterministic_algorithms(False)  # opcheck compares fresh memory
+    *inputs, _, sparse_grad, _ = test_torch_library.operator_inputs(True, draw, torch.bfloat16)
+    weight = torch.rand(65)
+    for fixed_rows in (True, False):
+        plain = [one.detach() if isinstance(one, torch.Tensor) else one for one in inputs]
+        plain += ["triton", sparse_grad, fixed_rows]
+        torch.library.opcheck(torch.ops.fastpop.sampled_softmax_forward.default, plain)
+        lse, pos_logit = torch.ops.fastpop.sampled_softmax_forward(*plain)
+        torch.library.opcheck(torch.ops.fastpop.sampled_softmax_backward.default,
+                              (*plain, lse, pos_logit, weight, weight, test_torch_library.ALL_NEEDED))
