@@ -1,9 +1,29 @@
 """A second opinion on the softmax ops: every logit written out, autograd for the gradients."""
 
 import math
+import os
 
 import torch
 from torch import Tensor
+
+from fastpop.ops._dispatch import IMPLEMENTATIONS
+
+
+def implementations_here(op: str) -> list[str]:
+    """The implementations that take CPU tensors in this process: Triton's under its interpreter
+    only, which test_triton.py starts processes for."""
+    elsewhere = {"cuda"} if os.environ.get("TRITON_INTERPRET") == "1" else {"cuda", "triton"}
+    return sorted(set(IMPLEMENTATIONS[op]) - elsewhere)
+
+
+def on_device(device: str, function):
+    """`function` on a device, its inputs and its result here."""
+    def moved(**inputs):
+        there = {name: value.to(device) if isinstance(value, Tensor) else value
+                 for name, value in inputs.items()}
+        return function(**there).cpu()
+
+    return moved
 
 
 def dense_sampled_losses(

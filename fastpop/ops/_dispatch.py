@@ -8,8 +8,8 @@ from fastpop import checks
 
 # op -> implementations in fastpop.kernels.<op>, by the name a user passes as `impl`.
 IMPLEMENTATIONS: dict[str, dict[str, str]] = {
-    "sampled_softmax": {"reference": "reference", "cpu": "_cpu"},
-    "full_softmax": {"reference": "reference", "cpu": "_cpu"},
+    "sampled_softmax": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
+    "full_softmax": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
     "row_update": {"reference": "reference", "cpu": "_cpu"},
     "top_items": {"reference": "reference", "cpu": "_cpu"},
     "score_energy": {"reference": "reference", "cpu": "_cpu"},
@@ -46,7 +46,13 @@ def choose(op: str, impl: str, device: str, inputs: Any) -> ModuleType:
         if name not in IMPLEMENTATIONS[op]:
             reasons.append(f"{name}: {op} has no such implementation")
             continue
-        module = load(op, name)
+        try:
+            module = load(op, name)
+        except ModuleNotFoundError as error:
+            if error.name != "triton":
+                raise
+            reasons.append(f"{name}: the package triton is not installed (pip install fastpop[triton])")
+            continue
         reason = module.unsupported(inputs)
         if reason is None:
             return module

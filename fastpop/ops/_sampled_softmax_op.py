@@ -205,11 +205,13 @@ def _to_inputs(tensors: Any, options: tuple, grads: Any, needs: Needs) -> tuple:
     d_query, id_n, d_item_nD, d_log_prior_n, d_prior_weight, d_scale = grads
     items, log_prior = tensors[1], tensors[6]
     sparse_grad, fixed_rows = options[-2:]
+    # As many rows as there were positives and negatives: an implementation that did not count them.
+    repeats = fixed_rows or len(id_n) == len(tensors[0]) + options[0] * options[1]
     return (
         d_query if needs.query else None,
-        table_gradient(items, id_n, d_item_nD, sparse_grad, fixed_rows) if needs.item else None,
+        table_gradient(items, id_n, d_item_nD, sparse_grad, repeats) if needs.item else None,
         None, None, None, None,
-        table_gradient(log_prior, id_n, d_log_prior_n, sparse_grad, fixed_rows)
+        table_gradient(log_prior, id_n, d_log_prior_n, sparse_grad, repeats)
         if needs.log_prior and log_prior is not None else None,
         d_prior_weight if needs.prior_weight and log_prior is not None else None,
         None,

@@ -1,23 +1,25 @@
 """The contract of full_softmax: op x implementation x case x dtype against fp64."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from helpers_softmax import (
     assert_as_exact_as_reference,
     dense_full_losses,
+    implementations_here,
     in_dtype,
     largest_terms,
     loss_and_gradients,
+    on_device,
 )
 
 from fastpop import ops
 from fastpop.kernels import native
 from fastpop.kernels.full_softmax import reference
-from fastpop.ops._dispatch import IMPLEMENTATIONS
 
-IMPLS = sorted(IMPLEMENTATIONS["full_softmax"])
+IMPLS = implementations_here("full_softmax")
 HALF_AND_SINGLE = [torch.float32, torch.bfloat16, torch.float16]
 # Only the reference computes in fp64.
 IMPL_AND_DTYPE = [("reference", torch.float64)] + [
@@ -84,7 +86,12 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("impl", "dtype"), IMPL_AND_DTYPE, ids=str)
 def test_values_and_gradients(impl, dtype, case):
-    check_contract(impl, dtype, case)
+    try:
+        check_contract(impl, dtype, case)
+    except NotImplementedError as reason:  # `unsupported` says why
+        if impl != "triton":
+            raise
+        pytest.skip(str(reason))
 
 
 @pytest.mark.parametrize("path", native.PATHS)
@@ -103,7 +110,7 @@ def test_every_path_of_the_processor_on_any_number_of_threads(monkeypatch, path,
         torch.set_num_threads(before)
 
 
-def check_contract(impl, dtype, case):
+def check_contract(impl, dtype, case, device="cpu"):
     exact = CASES[case]()
     wide = dtype if dtype == torch.float64 else torch.float32
     rounded = {
@@ -114,7 +121,7 @@ def check_contract(impl, dtype, case):
     wanted = tuple(name for name in ("query", "items", "log_prior", "scale", "prior_weight")
                    if isinstance(rounded[name], torch.Tensor))
     got, got_grads = loss_and_gradients(
-        lambda **inputs: ops.full_softmax(**inputs, impl=impl), rounded, wanted)
+        on_device(device, partial(ops.full_softmax, impl=impl)), rounded, wanted)
     truth, truth_grads = loss_and_gradients(
         dense_full_losses, in_dtype(rounded, torch.float64), wanted)
     plain, plain_grads = loss_and_gradients(dense_full_losses, in_dtype(rounded, wide), wanted)
@@ -170,7 +177,8 @@ def test_each_input_frozen_in_turn_leaves_the_others_their_gradients(impl, froze
         torch.testing.assert_close(some[name], everything[name], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+# A kernel on a device cannot raise without making the host wait.
+@pytest.mark.parametrize("impl", [impl for impl in IMPLS if impl != "triton"])
 def test_a_bad_prior_is_an_error(impl):
     inputs = in_dtype(make(), torch.float32)
     inputs["log_prior"][11] = math.nan

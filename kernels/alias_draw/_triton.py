@@ -1,0 +1,58 @@
+"""Alias draws in Triton: the ids of the CPU, bit for bit, with the counter read on the device.
+
+`alias_ids` is what kernels that draw inside call; `draw_ids` writes ids [G, K] with it, without a
+synchronisation. About 100 integer instructions and one random 8-byte read a draw.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastpop.kernels import triton_tiles
+
+
+@triton.jit
+def alias_ids(table_ptr, counter_ptr, num_items, group, offs_k):
+    """int64 ids of draws offs_k of a group; kernels/alias_draw/reference.py says what they are.
+
+    table_ptr: int32 [V, 2], the bits of (threshold, alias). counter_ptr: int64 [2], of (seed, step).
+    Each draw makes the four words of its pair and keeps two: draws need not come in pairs.
+    """
+    seed = tl.load(counter_ptr)
+    step = tl.load(counter_ptr + 1).to(tl.uint64, bitcast=True)
+    pair_k = (offs_k // 2).to(tl.uint32)
+    zero_k = pair_k * 0
+    step_low_k = zero_k + (step & 0xFFFFFFFF).to(tl.uint32)
+    step_high_k = zero_k + (step >> 32).to(tl.uint32)
+    word0_k, word1_k, word2_k, word3_k = tl.philox(
+        seed, pair_k, zero_k + group.to(tl.uint32), step_low_k, step_high_k)
+    odd_k = offs_k % 2 == 1
+    word_bucket_k = tl.where(odd_k, word2_k, word0_k)
+    word_threshold_k = tl.where(odd_k, word3_k, word1_k)
+    bucket_k = tl.umulhi(word_bucket_k, zero_k + num_items).to(tl.int64)
+    threshold_k = tl.load(table_ptr + 2 * bucket_k).to(tl.uint32, bitcast=True)
+    alias_k = tl.load(table_ptr + 2 * bucket_k + 1).to(tl.int64)
+    return tl.where(word_threshold_k < threshold_k, bucket_k, alias_k)
+
+
+@triton.jit
+def draw_kernel(table_ptr, counter_ptr, id_ptr, num_items, num_groups, num_draws,
+                BLOCK_K: tl.constexpr):
+    """One program owns BLOCK_K draws of one group; each id is written once."""
+    blocks = tl.cdiv(num_draws, BLOCK_K)
+    group = (tl.program_id(0) // blocks).to(tl.int64)
+    offs_k = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK_K + tl.arange(0, BLOCK_K)
+    id_k = alias_ids(table_ptr, counter_ptr, num_items, group, offs_k)
+    tl.store(id_ptr + group * num_draws + offs_k, id_k, mask=offs_k < num_draws)
+
+
+def draw_ids(table_V2: Tensor, counter_2: Tensor, num_groups: int, num_draws: int) -> Tensor:
+    """ids int64 [num_groups, num_draws] on the table's device; equals `tensors.draw_ids`."""
+    id_GK = torch.empty((num_groups, num_draws), dtype=torch.int64, device=table_V2.device)
+    block = 256
+    grid = (num_groups * triton.cdiv(num_draws, block),)
+    with triton_tiles.on_device(table_V2):
+        draw_kernel[grid](table_V2, counter_2, id_GK, table_V2.shape[0], num_groups, num_draws,
+                          BLOCK_K=block)
+    return id_GK

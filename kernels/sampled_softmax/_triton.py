@@ -1,0 +1,231 @@
+"""Sampled softmax in Triton, on tensor cores: shared negatives and negatives of groups of rows.
+
+Three passes over tiles of logits that never leave the chip: `forward_kernel` (log-sum-exp),
+`query_kernel` (d_query, d_scale) and `item_kernel` (gradients of the candidates' rows and biases, in
+workspaces of G K rows), then `sum_by_id` (sorted ids, duplicates summed). Each output has one owner,
+so results repeat bit for bit on one kind of device; nothing waits for the device, so it can be
+captured in a graph. Ids drawn inside are drawn again in backward, where they become ids of gradient
+rows; shared ones are drawn once a pass into [K], for every program to read.
+
+Operands are the inputs' own 16-bit numbers, sums are float32. Float32 operands (and mixed ones, which
+meet in what holds both) go as tf32x3, above 128 dimensions as ieee. Probabilities are rounded to the
+operands' type before the products of backward, as flash attention does.
+
+Cost: 2 B K D FLOPs forward and 8 B K D backward: each of its two passes makes the logits again, which
+is what one owner an output costs (with atomics it would be 6). Bound on an H100 (800 TFLOP/s bf16,
+4e12 exponentials/s; B = 65,536, K = 8,192): D = 64, forward 134 us by exponentials (86 by products);
+D = 128, forward 172 us by products (134 by exponentials), backward 690 us by products. Items come
+through the L2 cache: B / BLOCK_B times K D numbers, 128 FLOP a byte at BLOCK_B = 128. To device
+memory: the inputs once, 12 G K D bytes of gradient rows.
+"""
+
+import math
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from fastpop.kernels import triton_tiles
+from fastpop.kernels.alias_draw import _triton as alias_draw
+from fastpop.kernels.sampled_softmax import _triton_kernels as kernels
+from fastpop.kernels.sampled_softmax._triton_rows import sum_by_id
+from fastpop.kernels.sampled_softmax.reference import Gradients, Inputs, Needs, prior_gradients
+from fastpop.kernels.triton_tiles import FORWARD, ITEM, QUERY, Tile, Tiles
+
+# Fewest rows of a group for which a tile of the tensor cores is not mostly padding.
+LEAST_GROUP = 16
+
+
+def unsupported(inputs: Inputs) -> str | None:
+    if inputs.key_V is not None:
+        return "hits are found by keys, which these kernels do not read"
+    negatives = inputs.negatives
+    if negatives.num_groups > 1 and negatives.group_size < LEAST_GROUP:
+        return (f"groups of {negatives.group_size} rows, tensor cores want {LEAST_GROUP} "
+                "(impl='cuda' is for a set for each row)")
+    if negatives.num_groups * negatives.num_negatives > triton_tiles.MAX_ROWS:
+        return f"more than {triton_tiles.MAX_ROWS} negatives"
+    return triton_tiles.unsupported(inputs.query_BD, inputs.item_VD)
+
+
+def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """(lse [B], pos_logit [B]) in float32; equals `reference.forward` within rounding."""
+    num_rows = inputs.query_BD.shape[0]
+    pos_logit_B = inputs.query_BD.new_empty(num_rows, dtype=torch.float32)
+    if num_rows == 0:
+        return torch.empty_like(pos_logit_B), pos_logit_B
+    with triton_tiles.on_device(inputs.query_BD):
+        neg_id, table, counter = _given_or_drawn(inputs)
+        tile = _tile(FORWARD, inputs)
+        num_groups, num_negatives, group_size = _groups(inputs)
+        row_blocks = triton.cdiv(group_size, tile.rows)
+        programs = num_groups * row_blocks
+        splits, steps = triton_tiles.split(
+            programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device)
+        lse_SB = inputs.query_BD.new_empty(splits, num_rows, dtype=torch.float32)
+        kernels.forward_kernel[(programs, splits)](
+            inputs.query_BD, inputs.item_VD, inputs.pos_id_B.contiguous(), neg_id, table, counter,
+            *_bias(inputs), inputs.scale, lse_SB, pos_logit_B,
+            *_sizes(inputs, row_blocks, steps * tile.candidates), **_constants(inputs, tile))
+    return (lse_SB[0] if splits == 1 else torch.logsumexp(lse_SB, 0)), pos_logit_B
+
+
+def backward(
+    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor,
+    needs: Needs,
+) -> Gradients:
+    """Gradients of sum(d_lse * lse + d_pos * pos_logit); equals `reference.backward`.
+
+    B + G K ids and rows come back; a repeated id carries zeros.
+    """
+    needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
+    if inputs.query_BD.shape[0] == 0:
+        return _no_gradients(inputs, needs, needs_prior)
+    with triton_tiles.on_device(inputs.query_BD):
+        rows = triton_tiles.row_gradients(lse_B.contiguous(), pos_logit_B.contiguous(), d_lse_B, d_pos_B,
+                                          positive_apart=True)
+        neg_id_GK = inputs.negatives.id_GK
+        if neg_id_GK is None:
+            neg_id_GK = _draw(inputs)
+        neg_id_GK = neg_id_GK.contiguous()
+        d_query_BD = d_scale = id_n = d_item_nD = d_bias_n = None
+        if needs.query or needs.scale:
+            d_query_BD, d_scale = _query_gradients(inputs, neg_id_GK, rows, needs)
+        if needs.item or needs_prior:
+            id_n, d_item_nD, d_bias_n = _item_gradients(inputs, neg_id_GK, rows, needs.item, needs_prior)
+    log_prior_n = d_prior_weight = None
+    if id_n is not None and d_bias_n is not None:
+        log_prior_n, d_prior_weight = prior_gradients(inputs, id_n, d_bias_n)
+    return Gradients(
+        query_BD=d_query_BD, id_n=id_n, item_nD=d_item_nD,
+        log_prior_n=log_prior_n if needs.log_prior else None,
+        prior_weight=d_prior_weight if needs.prior_weight else None, scale=d_scale)
+
+
+def _query_gradients(
+    inputs: Inputs, neg_id_GK: Tensor, rows: tuple[Tensor, ...], needs: Needs
+) -> tuple[Tensor | None, Tensor | None]:
+    num_rows, dim = inputs.query_BD.shape
+    num_groups, num_negatives, group_size = _groups(inputs)
+    tile = _tile(QUERY, inputs)
+    row_blocks = triton.cdiv(group_size, tile.rows)
+    programs = num_groups * row_blocks
+    splits, steps = triton_tiles.split(
+        programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device)
+    d_query_SBD = d_scale_SB = None
+    if needs.query:
+        dtype = inputs.query_BD.dtype if splits == 1 else torch.float32
+        d_query_SBD = inputs.query_BD.new_empty(splits, num_rows, dim, dtype=dtype)
+    if needs.scale:
+        d_scale_SB = inputs.query_BD.new_empty(splits, num_rows, dtype=torch.float32)
+    kernels.query_kernel[(programs, splits)](
+        inputs.query_BD, inputs.item_VD, inputs.pos_id_B.contiguous(), neg_id_GK, *_bias(inputs),
+        inputs.scale, *rows, d_query_SBD, d_scale_SB,
+        *_sizes(inputs, row_blocks, steps * tile.candidates), **_constants(inputs, tile))
+    d_query_BD = d_scale = None
+    if d_query_SBD is not None:
+        d_query_BD = d_query_SBD[0] if splits == 1 else d_query_SBD.sum(0)
+    if d_scale_SB is not None:
+        # fp64: one number gathers the cancelling terms of a whole batch.
+        d_scale = d_scale_SB.sum(dtype=torch.float64).float()
+    return d_query_BD, d_scale
+
+
+def _item_gradients(
+    inputs: Inputs, neg_id_GK: Tensor, rows: tuple[Tensor, ...], needs_item: bool, needs_prior: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    num_groups, num_negatives, group_size = _groups(inputs)
+    dim, new = inputs.query_BD.shape[1], inputs.query_BD.new_empty
+    safe_lse_B, weight_B, own_B = rows
+    tile = _tile(ITEM, inputs)
+    programs = num_groups * triton.cdiv(num_negatives, tile.candidates)
+    splits, steps = triton_tiles.split(
+        programs, triton.cdiv(group_size, tile.rows), inputs.query_BD.device)
+    num_candidates = num_groups * num_negatives
+    d_row = new(splits, num_candidates, dim, dtype=torch.float32) if needs_item else None
+    d_bias = new(splits, num_candidates, dtype=torch.float32) if needs_prior else None
+    constants = _constants(inputs, tile)
+    peak = triton_tiles.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), weight_B)
+    kernels.item_kernel[(programs, splits)](
+        inputs.query_BD, inputs.item_VD, inputs.pos_id_B.contiguous(), neg_id_GK, *_bias(inputs),
+        inputs.scale, safe_lse_B, weight_B, peak, d_row, d_bias,
+        *_sizes(inputs, num_groups, steps * tile.rows), **constants)
+    d_row_ND, d_bias_N = (
+        None if one is None else one[0] if splits == 1 else one.sum(0) for one in (d_row, d_bias))
+    return sum_by_id(inputs.pos_id_B, neg_id_GK.reshape(-1), inputs.query_BD, own_B, d_row_ND, d_bias_N,
+                     inputs.scale, inputs.item_VD.dtype)
+
+
+def _no_gradients(inputs: Inputs, needs: Needs, needs_prior: bool) -> Gradients:
+    """Of no rows: every candidate's id with zeros."""
+    id_n = d_item_nD = zero_n = None
+    if needs.item or needs_prior:
+        id_n = inputs.negatives.id_GK
+        id_n = (_draw(inputs) if id_n is None else id_n).reshape(-1).sort().values
+        zero_n = inputs.scale.new_zeros(id_n.shape[0])
+        d_item_nD = inputs.item_VD.new_zeros(id_n.shape[0], inputs.item_VD.shape[1])
+    return Gradients(
+        query_BD=torch.empty_like(inputs.query_BD) if needs.query else None, id_n=id_n,
+        item_nD=d_item_nD if needs.item else None,
+        log_prior_n=zero_n if needs.log_prior and needs_prior else None,
+        prior_weight=torch.zeros_like(inputs.scale) if needs.prior_weight and needs_prior else None,
+        scale=torch.zeros_like(inputs.scale) if needs.scale else None)
+
+
+def _draw(inputs: Inputs) -> Tensor:
+    _, table_V2, counter_2, num_groups, num_negatives, _ = inputs.negatives
+    assert table_V2 is not None
+    assert counter_2 is not None
+    return alias_draw.draw_ids(table_V2, counter_2, num_groups, num_negatives)
+
+
+def _given_or_drawn(inputs: Inputs) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """(ids, table, counter): ids that are given, or shared and so read by every program."""
+    id_GK, table_V2, counter_2, num_groups, _, _ = inputs.negatives
+    if id_GK is not None:
+        return id_GK.contiguous(), None, None
+    if num_groups == 1:
+        return _draw(inputs), None, None
+    return None, table_V2, counter_2
+
+
+def _bias(inputs: Inputs) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    log_prior_V, log_proposal_V = (
+        None if one is None else one.contiguous() for one in (inputs.log_prior_V, inputs.log_proposal_V))
+    return log_prior_V, inputs.prior_weight, log_proposal_V
+
+
+def _groups(inputs: Inputs) -> tuple[int, int, int]:
+    """(G, K, rows of a group): a single group may claim more rows than there are."""
+    *_, num_groups, num_negatives, group_size = inputs.negatives
+    return num_groups, num_negatives, min(group_size, inputs.query_BD.shape[0])
+
+
+def _sizes(inputs: Inputs, num_blocks: int, split_size: int) -> tuple[Any, ...]:
+    _, num_negatives, group_size = _groups(inputs)
+    num_drawn = num_negatives - int(inputs.exclude_own_slot)
+    log_count = math.log(max(num_drawn, 1)) if inputs.logq == "corrected" else 0.0
+    return (inputs.query_BD.shape[0], inputs.item_VD.shape[0], num_negatives, inputs.query_BD.shape[1],
+            group_size, num_blocks, split_size, log_count, *inputs.query_BD.stride(),
+            *inputs.item_VD.stride())
+
+
+def _tile(table: Tiles, inputs: Inputs) -> Tile:
+    """The written tile, with fewer rows where a group is smaller."""
+    dtype = triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD)
+    tile = triton_tiles.choose(table, inputs.query_BD.device, inputs.query_BD.shape[1], dtype)
+    rows = triton.next_power_of_2(max(_groups(inputs)[2], LEAST_GROUP))
+    return tile._replace(rows=min(tile.rows, rows))
+
+
+def _constants(inputs: Inputs, tile: Tile) -> dict[str, Any]:
+    dim = inputs.query_BD.shape[1]
+    block_d = triton_tiles.block_of(dim)
+    dtype = triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD)
+    return {
+        "CORRECT_POSITIVE": inputs.logq == "standard", "DROP_HITS": inputs.drop_hits,
+        "OWN_SLOT": inputs.exclude_own_slot, "EVEN_D": dim == block_d, "BLOCK_D": block_d,
+        "BLOCK_B": tile.rows, "BLOCK_K": tile.candidates, "num_warps": tile.num_warps,
+        "num_stages": tile.num_stages, **triton_tiles.dot_constants(dtype, dim),
+    }

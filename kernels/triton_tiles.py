@@ -1,0 +1,262 @@
+"""What the Triton kernels share: who may run here, how work is cut, and the parts of a tile.
+
+`TRITON_INTERPRET=1`, set before triton is imported, runs the kernels on CPU tensors, slowly, for
+tests: programs one after another, products exact in float32. Without it they need a CUDA device.
+"""
+
+import contextlib
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+TL_DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+MAX_DIM = 256
+# Ids and row numbers are 32 bits, up to a block past the end; offsets are made from them in 64.
+MAX_ROWS = 2**31 - 2**17
+
+# Under the interpreter products are float64, rounded once. Its own bfloat16 are integers, which its
+# product takes for the numbers; and numpy's float32 product of q and e differs from that of e and q,
+# where a tensor core adds the same terms in the same order.
+_WIDEN: tl.constexpr = tl.constexpr(INTERPRETED)
+
+
+class Tile(NamedTuple):
+    """The block that one program works on at a time, and how many warps and pipeline stages."""
+
+    rows: int
+    candidates: int
+    num_warps: int
+    num_stages: int
+
+
+# {(least capability, 16-bit operands): {BLOCK_D: tile}}
+Tiles = dict[tuple[int, bool], dict[int, Tile]]
+# Of the three passes of both softmax ops: the largest that compile without spills
+# (tests/kernels/test_triton_compile.py), which is all that is known of them before they are timed.
+FORWARD: Tiles = {
+    (80, True): {64: Tile(128, 64, 4, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 64, 8, 3)},
+    (80, False): {64: Tile(32, 32, 4, 2), 128: Tile(64, 16, 4, 2), 256: Tile(32, 32, 8, 1)},
+    (90, True): {64: Tile(128, 128, 8, 3), 128: Tile(128, 128, 8, 3), 256: Tile(128, 64, 8, 3)},
+    (90, False): {64: Tile(64, 64, 4, 2), 128: Tile(64, 32, 4, 2), 256: Tile(32, 32, 8, 1)},
+    (100, True): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 64, 8, 2)},
+    (100, False): {64: Tile(32, 32, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(32, 32, 8, 1)},
+}
+QUERY: Tiles = {
+    (80, True): {64: Tile(128, 64, 8, 3), 128: Tile(64, 64, 4, 3), 256: Tile(64, 64, 8, 2)},
+    (80, False): {64: Tile(32, 32, 4, 2), 128: Tile(16, 32, 4, 2), 256: Tile(32, 32, 8, 1)},
+    (90, True): {64: Tile(128, 64, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(64, 32, 8, 3)},
+    (90, False): {64: Tile(64, 32, 4, 2), 128: Tile(16, 32, 4, 2), 256: Tile(32, 32, 8, 1)},
+    (100, True): {64: Tile(128, 64, 8, 3), 128: Tile(64, 64, 8, 3), 256: Tile(64, 64, 8, 2)},
+    (100, False): {64: Tile(32, 32, 4, 2), 128: Tile(16, 32, 4, 2), 256: Tile(32, 32, 8, 1)},
+}
+ITEM: Tiles = {
+    (80, True): {64: Tile(64, 128, 8, 3), 128: Tile(64, 128, 8, 3), 256: Tile(64, 64, 8, 2)},
+    (80, False): {64: Tile(32, 32, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(32, 32, 8, 1)},
+    (90, False): {64: Tile(16, 64, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(32, 32, 8, 1)},
+    (100, False): {64: Tile(32, 32, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(32, 32, 8, 1)},
+}
+# What the interpreter runs: small enough that a test's 65 rows and 33 candidates are several tiles.
+INTERPRETED_TILE = Tile(64, 32, 4, 1)
+
+
+def unsupported(query_BD: Tensor, item_VD: Tensor) -> str | None:
+    """Why the kernels, which compute in float32 on a CUDA device, do not take these."""
+    if query_BD.device.type == "cpu" and not INTERPRETED:
+        return "the tensors are on cpu (where these kernels run under TRITON_INTERPRET=1 only)"
+    if query_BD.device.type not in ("cpu", "cuda"):
+        return f"query is on {query_BD.device}"
+    for name, tensor in (("query", query_BD), ("items", item_VD)):
+        if tensor.dtype not in TL_DTYPES:
+            return f"{name} is {str(tensor.dtype)[6:]}, these kernels compute in float32"
+    if query_BD.device.type == "cuda" and capability(query_BD.device) < 80:
+        return f"the device is sm_{capability(query_BD.device)}, these kernels need sm_80 or later"
+    if query_BD.shape[1] > MAX_DIM:
+        return f"query has {query_BD.shape[1]} dimensions, a tile holds {MAX_DIM}"
+    if max(item_VD.shape[0], query_BD.shape[0]) > MAX_ROWS:
+        return f"query or items have more than {MAX_ROWS} rows"
+    return None
+
+
+def capability(device: torch.device) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def block_of(dim: int) -> int:
+    return max(16, triton.next_power_of_2(dim))
+
+
+def dot_dtype(query_BD: Tensor, item_VD: Tensor) -> torch.dtype:
+    """The operands of the matrix products: what holds both inputs exactly."""
+    return torch.promote_types(query_BD.dtype, item_VD.dtype)
+
+
+def dot_constants(dtype: torch.dtype, dim: int) -> dict[str, Any]:
+    """DOT, PRECISION and RANGE of the products.
+
+    float32 is tf32x3: three products of the tensor cores, which keep 21 bits of each operand (plain
+    tf32 keeps 11). Above 128 dimensions its operands pass the registers, and it is ieee: no tensor
+    core. RANGE multiplies probabilities that become float16: 1e-4, as one of 10,000 candidates has,
+    would sit at the edge of its subnormals.
+    """
+    return {"DOT": TL_DTYPES[dtype], "PRECISION": "tf32x3" if block_of(dim) <= 128 else "ieee",
+            "RANGE": 4096.0 if dtype == torch.float16 else 1.0}
+
+
+def choose(table: Tiles, device: torch.device, dim: int, dtype: torch.dtype) -> Tile:
+    """The tile of a device from a written table."""
+    if INTERPRETED and device.type == "cpu":
+        return INTERPRETED_TILE
+    return tile_for(table, capability(device), dim, dtype)
+
+
+def tile_for(table: Tiles, arch: int, dim: int, dtype: torch.dtype) -> Tile:
+    half = dtype != torch.float32
+    arch = 80 if arch >= 110 else arch  # sm_120 has the instructions of sm_80, and not the memory of sm_100
+    least = max(one for one, is_half in table if one <= arch and is_half == half)
+    by_dim = table[least, half]
+    return by_dim[min(block for block in by_dim if block >= block_of(dim))]
+
+
+def split(num_programs: int, num_steps: int, device: torch.device) -> tuple[int, int]:
+    """(splits, steps in each): cut the long loop of few programs until the device is full twice."""
+    if device.type == "cuda":
+        processors = torch.cuda.get_device_properties(device).multi_processor_count
+        least_steps = 4
+    else:
+        processors, least_steps = 3, 1
+    splits = min(-(-2 * processors // max(num_programs, 1)), num_steps // least_steps)
+    steps = -(-num_steps // max(splits, 1))
+    return -(-num_steps // steps), steps
+
+
+def on_device(tensor: Tensor) -> contextlib.AbstractContextManager:
+    """Triton launches on the current device: make it the tensor's."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+
+
+def row_gradients(
+    lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor, *, positive_apart: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(safe_lse, weight, own) [B] of each row, as the backward kernels read them: see the kernel."""
+    safe_lse_B, weight_B, own_B = (torch.empty_like(lse_B) for _ in range(3))
+    num_rows = lse_B.shape[0]
+    row_gradients_kernel[(triton.cdiv(num_rows, 256),)](
+        lse_B, pos_logit_B, d_lse_B.float().contiguous(), d_pos_B.float().contiguous(),
+        safe_lse_B, weight_B, own_B, num_rows, POSITIVE_APART=positive_apart, BLOCK_B=256)
+    return safe_lse_B, weight_B, own_B
+
+
+def peak_of(dtype: torch.dtype, *numbers: Tensor) -> Tensor | None:
+    """0-d: the largest magnitude, by which weights are divided before they become float16."""
+    if dtype != torch.float16:
+        return None
+    return torch.stack([one.abs().amax() for one in numbers]).amax().clamp(min=1e-30)
+
+
+@triton.jit
+def row_gradients_kernel(
+    lse_ptr, pos_logit_ptr, d_lse_ptr, d_pos_ptr, safe_lse_ptr, weight_ptr, own_ptr, num_rows,
+    POSITIVE_APART: tl.constexpr, BLOCK_B: tl.constexpr,
+):
+    """One program owns BLOCK_B rows: what backward multiplies their candidates by.
+
+    safe_lse: lse, or +inf for a row that gives no gradient (its positive is removed): exp(z - inf) is
+    0 whatever the logits are.
+    weight: d_lse, or 0 for such a row.
+    own: the gradient of the positive's logit; where the positive is also one of the candidates
+    (not POSITIVE_APART), only what comes on top of weight x probability.
+    """
+    offs_b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
+    inside_b = offs_b < num_rows
+    lse_b = tl.load(lse_ptr + offs_b, mask=inside_b, other=0.0)
+    pos_b = tl.load(pos_logit_ptr + offs_b, mask=inside_b, other=0.0)
+    weight_b = tl.load(d_lse_ptr + offs_b, mask=inside_b, other=0.0)
+    own_b = tl.load(d_pos_ptr + offs_b, mask=inside_b, other=0.0)
+    infinity = float("inf")
+    # NaN is less than nothing: it counts as not live, as with isfinite.
+    live_b = (tl.abs(lse_b) < infinity) & (tl.abs(pos_b) < infinity)
+    weight_b = tl.where(live_b, weight_b, 0.0)
+    if POSITIVE_APART:
+        own_b += weight_b * tl.exp(tl.where(live_b, pos_b - lse_b, 0.0))
+    tl.store(safe_lse_ptr + offs_b, tl.where(live_b, lse_b, infinity), mask=inside_b)
+    tl.store(weight_ptr + offs_b, weight_b, mask=inside_b)
+    tl.store(own_ptr + offs_b, tl.where(live_b, own_b, 0.0), mask=inside_b)
+
+
+@triton.jit
+def load_rows(base_ptr, row_n, stride_row, stride_dim, dim, DOT: tl.constexpr, EVEN_D: tl.constexpr,
+              BLOCK_D: tl.constexpr):
+    """[N, BLOCK_D] of the rows row_n (int64: id * stride passes 2^31 at V = 20M, D = 128), as DOT."""
+    offs_d = tl.arange(0, BLOCK_D)
+    ptr_nd = base_ptr + row_n[:, None] * stride_row + offs_d[None, :].to(tl.int64) * stride_dim
+    tile_nd = tl.load(ptr_nd) if EVEN_D else tl.load(ptr_nd, mask=offs_d[None, :] < dim, other=0.0)
+    return tile_nd.to(DOT)
+
+
+@triton.jit
+def product(left, right, PRECISION: tl.constexpr):
+    """left @ right in float32."""
+    if _WIDEN:
+        left, right = left.to(tl.float32).to(tl.float64), right.to(tl.float32).to(tl.float64)
+        return tl.dot(left, right, out_dtype=tl.float64).to(tl.float32)
+    else:
+        return tl.dot(left, right, input_precision=PRECISION)
+
+
+@triton.jit
+def add_product(total, left, right, PRECISION: tl.constexpr):
+    """total + left @ right in float32."""
+    if _WIDEN:
+        return total + product(left, right, PRECISION)
+    else:
+        return tl.dot(left, right, total, input_precision=PRECISION)
+
+
+@triton.jit
+def row_dots(query_ptr, query_row_b, stride_qb, stride_qd, item_ptr, item_row_b, stride_ev, stride_ed,
+             dim, CHUNK_D: tl.constexpr):
+    """[B] float32 <query row, item row>, CHUNK_D dimensions at a time: whole tiles would not fit in
+    registers beside what their callers hold."""
+    dot_b = tl.zeros(query_row_b.shape, tl.float32)
+    for first in range(0, dim, CHUNK_D):
+        offs_d = (first + tl.arange(0, CHUNK_D)).to(tl.int64)
+        inside_d = offs_d[None, :] < dim
+        query_ptr_bd = query_ptr + query_row_b[:, None] * stride_qb + offs_d[None, :] * stride_qd
+        item_ptr_bd = item_ptr + item_row_b[:, None] * stride_ev + offs_d[None, :] * stride_ed
+        query_bd = tl.load(query_ptr_bd, mask=inside_d, other=0.0).to(tl.float32)
+        item_bd = tl.load(item_ptr_bd, mask=inside_d, other=0.0).to(tl.float32)
+        dot_b += tl.sum(query_bd * item_bd, 1)
+    return dot_b
+
+
+@triton.jit
+def prior_term(id_n, log_prior_ptr, prior_weight):
+    """prior_weight * log_prior[id]; a weight of 0 ignores the prior, as 0 * -inf would be NaN."""
+    term_n = prior_weight * tl.load(log_prior_ptr + id_n)
+    return tl.where(prior_weight == 0.0, 0.0, term_n)
+
+
+@triton.jit
+def online_sum(run_max_b, run_sum_b, logit_bk):
+    """(max, sum of exp(logit - max)) of each row after another tile; empty rows stay (-inf, 0).
+
+    In nats, one multiply an exponential more than in units of log 2: a lse that goes from one to the
+    other and back loses the digit that makes the probability of a dominant candidate exactly 1.
+    """
+    new_max_b = tl.maximum(run_max_b, tl.max(logit_bk, 1))
+    # A finite floor: with everything so far removed, exp(-inf - floor) must be 0, not NaN.
+    floor_b = tl.where(new_max_b == float("-inf"), 0.0, new_max_b)
+    run_sum_b = run_sum_b * tl.exp(run_max_b - floor_b)
+    run_sum_b += tl.sum(tl.exp(logit_bk - floor_b[:, None]), 1)
+    return new_max_b, run_sum_b
+
+
+@triton.jit
+def log_sum(run_max_b, run_sum_b):
+    """The log-sum-exp of (max, sum)."""
+    return tl.where(run_max_b == float("-inf"), run_max_b, run_max_b + tl.log(run_sum_b))

@@ -1,0 +1,226 @@
+"""Laws of the Triton kernels, under their interpreter: test_triton.py runs this file in a process that
+has TRITON_INTERPRET=1. Fresh memory is NaN here, so that nothing unwritten can be read unnoticed."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from helpers_softmax import in_dtype, loss_and_gradients
+from ops import test_full_softmax, test_torch_library
+from ops.test_sampled_softmax import make, with_draw, with_hits
+
+import fastpop
+from fastpop import ops, popularity
+from fastpop.kernels import triton_tiles
+from fastpop.kernels.alias_draw import _triton as alias_draw
+from fastpop.kernels.sampled_softmax import _triton, _triton_rows
+
+WANTED = ("query", "items", "log_prior", "scale", "prior_weight")
+sampled_softmax = partial(ops.sampled_softmax, impl="triton")
+full_softmax = partial(ops.full_softmax, impl="triton")
+
+
+@pytest.fixture(autouse=True)
+def fresh_memory_is_nan():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def single(**inputs):
+    return in_dtype(inputs, torch.float32) | {
+        name: inputs[name].float() for name in ("scale", "prior_weight")}
+
+
+def assert_close(got, expected, exact=2e-6):
+    torch.testing.assert_close(got[0], expected[0], rtol=exact, atol=exact)
+    for name in expected[1]:
+        torch.testing.assert_close(got[1][name], expected[1][name], rtol=10 * exact, atol=exact)
+
+
+@pytest.mark.parametrize("num_items", [1, 2, 97, 100_000])
+@pytest.mark.parametrize(("seed", "step"), [(0, 0), (2**64 - 1, 2**63 + 5), (2**33 + 1, 2**40)])
+def test_draws_are_those_of_the_host(num_items, seed, step):
+    law = popularity.power(np.arange(1, num_items + 1), 0.7)
+    draw = fastpop.Draw(law, seed, step, 301, 16)
+    got = alias_draw.draw_ids(law.table_on("cpu"), draw.counter_on("cpu"), 5, 301)
+    assert np.array_equal(got.numpy(), draw.ids(65))
+
+
+@pytest.mark.parametrize("group_size", [None, 16])
+def test_a_draw_inside_the_kernel_is_its_ids(group_size):
+    inputs = single(**with_draw(group_size, hits="drop"))
+    ids = torch.from_numpy(inputs["neg_id"].ids(65))
+    given = inputs | ({"neg_id": ids[0]} if group_size is None else
+                      {"neg_id": ids, "group_size": group_size})
+    drawn, told = (loss_and_gradients(sampled_softmax, one, WANTED) for one in (inputs, given))
+    assert torch.equal(drawn[0], told[0])
+    assert all(torch.equal(drawn[1][name], told[1][name]) for name in WANTED)
+
+
+def test_bitwise_repeatable():
+    inputs = single(**with_hits(shape="groups"))
+    first, second = (loss_and_gradients(sampled_softmax, inputs, WANTED) for _ in range(2))
+    assert torch.equal(first[0], second[0])
+    assert all(torch.equal(first[1][name], second[1][name]) for name in WANTED)
+
+
+@pytest.mark.parametrize("shape", ["shared", "groups"])
+@pytest.mark.parametrize("tile", [triton_tiles.Tile(16, 64, 4, 1), triton_tiles.Tile(128, 16, 4, 1)])
+def test_tiles_and_splits_change_nothing(monkeypatch, shape, tile):
+    inputs = single(**with_hits(rows=90, negatives=150, shape=shape, hits="drop"))
+    expected = loss_and_gradients(sampled_softmax, inputs, WANTED)
+    monkeypatch.setattr(triton_tiles, "INTERPRETED_TILE", tile)
+    assert_close(loss_and_gradients(sampled_softmax, inputs, WANTED), expected)
+    monkeypatch.setattr(triton_tiles, "split", lambda programs, steps, device: (1, steps))
+    assert_close(loss_and_gradients(sampled_softmax, inputs, WANTED), expected)
+
+
+def test_a_single_group_may_claim_more_rows_than_there_are():
+    inputs = single(**with_draw())
+    claims = inputs | {"neg_id": fastpop.Draw(inputs["neg_id"].proposal, 3, 7, 33, 10**12)}
+    assert torch.equal(sampled_softmax(**claims), sampled_softmax(**inputs))
+
+
+@pytest.mark.parametrize("tile", [triton_tiles.Tile(16, 64, 4, 1), triton_tiles.Tile(128, 16, 4, 1)])
+def test_tiles_and_splits_change_nothing_in_the_full_softmax(monkeypatch, tile):
+    inputs = single(**test_full_softmax.make(90, 150))
+    expected = loss_and_gradients(full_softmax, inputs, WANTED)
+    again = loss_and_gradients(full_softmax, inputs, WANTED)
+    assert all(torch.equal(expected[1][name], again[1][name]) for name in WANTED)
+    monkeypatch.setattr(triton_tiles, "INTERPRETED_TILE", tile)
+    assert_close(loss_and_gradients(full_softmax, inputs, WANTED), expected)
+    monkeypatch.setattr(triton_tiles, "split", lambda programs, steps, device: (1, steps))
+    assert_close(loss_and_gradients(full_softmax, inputs, WANTED), expected)
+
+
+def test_full_softmax_loss_and_gradients_of_no_rows_are_zero():
+    inputs = single(**test_full_softmax.make(0))
+    loss, grads = loss_and_gradients(lambda **given: full_softmax(**given, reduction="sum")[None], inputs,
+                                     WANTED)
+    assert loss.item() == 0
+    assert all((grads[name] == 0).all() for name in WANTED)
+
+
+def test_a_dropped_hit_is_no_phantom_negative_of_logit_zero():
+    inputs = single(**with_hits(hits="drop", logq="none")) | {"prior_weight": 1.0}
+    before = sampled_softmax(**inputs)
+    after = sampled_softmax(**inputs | {"log_prior": inputs["log_prior"] - 8})
+    torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+
+
+def test_a_removed_positive_has_an_infinite_loss_and_gives_no_gradient():
+    inputs = single(**make(rows=3))
+    inputs["log_prior"][inputs["pos_id"][1]] = -math.inf
+    query = inputs["query"].requires_grad_()
+    loss = sampled_softmax(**inputs)
+    assert torch.isfinite(loss).tolist() == [True, False, True]
+    loss.sum().backward()
+    assert query.grad.abs().sum(1).ne(0).tolist() == [True, False, True]
+
+
+def test_ids_of_row_gradients_are_sorted_and_repeats_carry_zeros():
+    inputs = single(**with_hits()) | {"sparse_grad": True}
+    expected = loss_and_gradients(ops.sampled_softmax, inputs, ("items", "log_prior"))
+    leaves = {name: inputs[name].clone().requires_grad_() for name in ("items", "log_prior")}
+    sampled_softmax(**inputs | leaves).mul(torch.arange(1, 66) / 2145).sum().backward()
+    for name, leaf in leaves.items():
+        ids, rows = leaf.grad._indices()[0], leaf.grad._values()
+        assert len(ids) == 65 + 33
+        assert torch.equal(ids, ids.sort().values)
+        assert (rows[1:][ids[1:] == ids[:-1]] == 0).all()
+        assert not leaf.grad.is_coalesced()
+        torch.testing.assert_close(leaf.grad.to_dense(), expected[1][name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("positions", [1, 63, 64, 65, 127, 128, 129, 400])
+def test_segments_of_every_length_are_summed_by_their_first_position(positions):
+    """The chunks that a segment fills are summed beforehand; wherever it begins and ends."""
+    generator = torch.Generator().manual_seed(positions)
+    for before in (0, 1, 63, 64, 70):
+        id_n = torch.cat([torch.zeros(before, dtype=torch.int64), torch.ones(positions, dtype=torch.int64),
+                          torch.tensor([5, 9, 9])])
+        id_n = id_n[torch.randperm(len(id_n), generator=generator)]
+        query, own = (torch.randn(len(id_n) // 3, *shape, generator=generator) for shape in ((3,), ()))
+        rows = len(id_n) - len(query)
+        row, bias = (torch.randn(rows, *shape, generator=generator) for shape in ((3,), ()))
+        ids, out, out_bias = _triton_rows.sum_by_id(
+            id_n[:len(query)], id_n[len(query):], query, own, row, bias, torch.tensor(2.0), torch.float32)
+        values = torch.cat([2 * own[:, None] * query, row])
+        dense = torch.zeros(10, 3).index_add_(0, id_n, values)
+        assert torch.equal(ids, id_n.sort().values)
+        torch.testing.assert_close(torch.zeros(10, 3).index_add_(0, ids, out), dense, rtol=1e-4, atol=1e-4)
+        first = torch.cat([torch.tensor([True]), ids[1:] != ids[:-1]])
+        assert (out[~first] == 0).all()
+        assert (out_bias[~first] == 0).all()
+        expected = torch.zeros(10, dtype=torch.float64).index_add_(0, id_n, torch.cat([own, bias]).double())
+        torch.testing.assert_close(out_bias[first], expected[ids[first]])
+
+
+def test_offsets_beyond_two_to_the_31_are_exact():
+    num_items, dim = 2**24 + 64, 130
+    torch.use_deterministic_algorithms(False)  # which would touch all 4 GiB
+    items = torch.empty(num_items, dim, dtype=torch.float16)
+    items[-1], items[-2] = 3 / dim, -1 / dim
+    query = torch.ones(1, dim, dtype=torch.float16, requires_grad=True)
+    loss = sampled_softmax(query, items, torch.tensor([num_items - 1]), torch.tensor([num_items - 2]),
+                           logq="none")
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-4)), abs=1e-2)
+    loss.sum().backward()
+    assert torch.isfinite(query.grad).all()
+
+
+@pytest.mark.parametrize(("query", "items"), [(torch.bfloat16, torch.float32), (torch.float32, torch.float16),
+                                              (torch.float16, torch.bfloat16)])
+def test_mixed_dtypes_meet_in_what_holds_both(query, items):
+    inputs = single(**make())
+    inputs |= {"query": inputs["query"].to(query), "items": inputs["items"].to(items)}
+    got, expected = (loss_and_gradients(function, inputs, WANTED)
+                     for function in (sampled_softmax, ops.sampled_softmax))
+    torch.testing.assert_close(got[0], expected[0], rtol=2e-6, atol=2e-6)
+    for name in WANTED:
+        assert got[1][name].dtype == inputs[name].dtype
+        torch.testing.assert_close(got[1][name], expected[1][name])
+
+
+def test_small_weights_do_not_vanish_in_float16():
+    """Shares of 1e-10 of a thousand rows add up to 5e-4, though float16 knows no share below 6e-8."""
+    inputs = make(rows=1000, spread=1.0) | {"scale": 1.0, "prior_weight": 1.0}
+    inputs |= {"query": (4000 + 1000 * inputs["query"]).half(), "items": (inputs["items"] / 1e5).half(),
+               "log_prior": inputs["log_prior"].float(), "log_proposal": inputs["log_proposal"].float(),
+               "row_weight": torch.full((1000,), 2.0**-28), "reduction": "sum"}
+    got, expected = (loss_and_gradients(function, inputs, ("items",))[1]["items"]
+                     for function in (sampled_softmax, partial(ops.sampled_softmax, impl="reference")))
+    assert expected.abs().max() > 1e-4
+    torch.testing.assert_close(got, expected, rtol=2e-3, atol=2e-6)
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    (lambda: make(), "query is float64"),
+    (lambda: single(**make(dim=300)), "query has 300 dimensions, a tile holds 256"),
+    (lambda: single(**make(shape="rows")), "groups of 1 rows, tensor cores want 16"),
+])
+def test_what_it_does_not_take_is_said(change, reason):
+    with pytest.raises(NotImplementedError, match=f"triton: {reason}"):
+        sampled_softmax(**change())
+
+
+def test_auto_on_the_cpu_is_not_the_interpreter(monkeypatch):
+    monkeypatch.setattr(_triton, "forward", lambda inputs: pytest.fail("auto took triton"))
+    ops.sampled_softmax(**single(**make()))
+
+
+@pytest.mark.parametrize("draw", [False, True], ids=["ids", "drawn inside"])
+def test_opcheck(draw):
+    torch.use_deterministic_algorithms(False)  # opcheck compares fresh memory
+    *inputs, _, sparse_grad, _ = test_torch_library.operator_inputs(True, draw, torch.bfloat16)
+    weight = torch.rand(65)
+    for fixed_rows in (True, False):
+        plain = [one.detach() if isinstance(one, torch.Tensor) else one for one in inputs]
+        plain += ["triton", sparse_grad, fixed_rows]
+        torch.library.opcheck(torch.ops.fastpop.sampled_softmax_forward.default, plain)
+        lse, pos_logit = torch.ops.fastpop.sampled_softmax_forward(*plain)
+        torch.library.opcheck(torch.ops.fastpop.sampled_softmax_backward.default,
+                              (*plain, lse, pos_logit, weight, weight, test_torch_library.ALL_NEEDED))

@@ -1,0 +1,105 @@
+"""The Triton kernels: the contract suite and their laws, in processes that have the interpreter.
+
+TRITON_INTERPRET=1 must be set before triton is imported, so this process never has it. What the
+interpreter hides (races, real matrix instructions) is left to tests/kernels/test_triton_compile.py and
+to the tests marked gpu.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers_softmax import loss_and_gradients
+from ops import test_full_softmax, test_sampled_softmax
+
+from fastpop import ops
+from fastpop.ops import _dispatch
+
+ROOT = Path(__file__).resolve().parents[2]
+pytest.importorskip("triton", reason="triton is not installed")
+
+
+def interpreted(file: str) -> dict[str, int]:
+    """pytest's counts of outcomes for the Triton tests of a file."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("pytest")), "--import-mode=importlib", "-q", "-p",
+         "no:cacheprovider", "-k", "triton", f"tests/ops/{file}"], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    return {word: int(count) for count, word in re.findall(r"(\d+) (passed|skipped|failed)", done.stdout)}
+
+
+# Skipped: a set for each row, drawn or given; 2000 dimensions.
+@pytest.mark.parametrize(("file", "skipped"), [
+    ("test_sampled_softmax.py", 9), ("test_full_softmax.py", 3), ("interpreted_triton.py", 0)])
+def test_under_the_interpreter(file, skipped):
+    counts = interpreted(file)
+    assert counts["passed"] > 20
+    assert counts.get("skipped", 0) == skipped
+
+
+def test_without_the_interpreter_the_cpu_is_refused_by_name():
+    query, items, ids = torch.zeros(2, 3), torch.zeros(4, 3), torch.tensor([0, 1])
+    with pytest.raises(NotImplementedError, match="triton: the tensors are on cpu"):
+        ops.sampled_softmax(query, items, ids, ids, logq="none", impl="triton")
+    with pytest.raises(NotImplementedError, match="triton: the tensors are on cpu"):
+        ops.full_softmax(query, items, ids, impl="triton")
+
+
+def test_a_machine_without_triton_is_told_so(monkeypatch):
+    def missing(op, impl):
+        raise ModuleNotFoundError("No module named 'triton'", name="triton")
+
+    monkeypatch.setattr(_dispatch, "load", missing)
+    with pytest.raises(NotImplementedError, match="triton: the package triton is not installed"):
+        _dispatch.choose("sampled_softmax", "triton", "cuda", None)
+
+
+def needs_a_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", test_sampled_softmax.HALF_AND_SINGLE, ids=str)
+@pytest.mark.parametrize(("cases", "not_taken"), [
+    (test_sampled_softmax, {"a set for each row", "a set for each row, corrected",
+                            "drawn inside, a set for each row"}),
+    (test_full_softmax, {"rows in blocks: they pass 8 MiB"}),
+])
+def test_the_contract_on_a_gpu(cases, not_taken, dtype):
+    needs_a_gpu()
+    refused = set()
+    for case in cases.CASES:
+        try:
+            cases.check_contract("triton", dtype, case, "cuda")
+        except NotImplementedError:
+            refused.add(case)
+    assert refused == not_taken
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("group_size", [None, 128])
+def test_on_a_gpu_it_repeats_bit_for_bit_and_never_waits(group_size):
+    needs_a_gpu()
+    wanted = ("query", "items", "log_prior", "scale", "prior_weight")
+    made = test_sampled_softmax.with_draw(group_size, rows=4099, items=50_000, dim=128, negatives=1031)
+    made |= {"hits": "drop", "sparse_grad": True}
+    inputs = {name: value.float().cuda() if isinstance(value, torch.Tensor) and value.is_floating_point()
+              else value.cuda() if isinstance(value, torch.Tensor) else value
+              for name, value in made.items()}
+    first = loss_and_gradients(lambda **given: ops.sampled_softmax(**given, impl="triton"), inputs, wanted)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss = ops.sampled_softmax(**inputs | {name: inputs[name].requires_grad_() for name in wanted},
+                                   impl="triton")
+        (loss * torch.arange(1, 4100, device="cuda") / (4099 * 2050)).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(loss, first[0])
+    second = loss_and_gradients(lambda **given: ops.sampled_softmax(**given, impl="triton"), inputs, wanted)
+    assert all(torch.equal(first[1][name], second[1][name]) for name in wanted)
