@@ -82,10 +82,10 @@ def torch_way(case, query, items, *, shared, grouped):
     return function(query, items, case.pos_id, case.neg_id, case.log_proposal)
 
 
-def ours(case, query, items, *, impl, drawn):
+def ours(case, query, items, *, impl, drawn, reduction="sum"):
     words = {"neg_id": case.draw} if drawn else {"neg_id": case.neg_id, "group_size": case.group}
     return ops.sampled_softmax(query, items, case.pos_id, **words, log_proposal=case.log_proposal,
-                               hits="drop", sparse_grad=True, impl=impl)
+                               hits="drop", sparse_grad=True, reduction=reduction, impl=impl)
 
 
 def replay(case, query, items):
@@ -105,6 +105,7 @@ def replay(case, query, items):
 CONTENDERS = {
     **{f"fastpop {impl}{', ids drawn inside' if drawn else ''}": partial(ours, impl=impl, drawn=drawn)
        for impl in IMPLEMENTATIONS["sampled_softmax"] for drawn in (False, True)},
+    "fastpop cpu, [B] losses": partial(ours, impl="cpu", drawn=False, reduction="none"),
     **{f"torch eager, {'sparse' if sparse else 'dense'} gradient": partial(
         torch_way, shared=partial(eager, sparse=sparse), grouped=partial(eager_groups, sparse=sparse))
        for sparse in (True, False)},

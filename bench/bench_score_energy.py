@@ -9,6 +9,7 @@ from measuring import zipf_counts
 from shapes import ENERGY, Energy
 
 from fastpop import ops
+from fastpop.ops._dispatch import IMPLEMENTATIONS
 from fastpop.popularity import PopularityPrior
 
 CONTEXTS = 200  # of the check against float64
@@ -50,8 +51,8 @@ def chunked(query, items, log_prior, *, rows):
     return total / len(query), direction / len(query)
 
 
-def gram(query, items, log_prior):
-    found = ops.score_energy(query, items, log_prior)
+def ours(query, items, log_prior, *, form, impl, soft_cap=None):
+    found = ops.score_energy(query, items, log_prior, form=form, impl=impl, soft_cap=soft_cap)
     return found.total, found.direction
 
 
@@ -62,8 +63,10 @@ def tiles(query, items, log_prior):
 
 
 CONTENDERS = {
-    "fastpop Gram form": gram,
-    "fastpop streamed tiles": tiles,
+    **{f"fastpop {impl}, Gram form": partial(ours, form="gram", impl=impl)
+       for impl in IMPLEMENTATIONS["score_energy"]},
+    "fastpop cpu, every score": partial(ours, form="streamed", impl="cpu"),
+    "fastpop, tiles of a callback": tiles,
     **{f"torch eager, {rows} rows at a time": partial(chunked, rows=rows) for rows in (64, 256, 1024)},
     "numpy float64, by the definition": definition,
 }
@@ -77,7 +80,7 @@ def test_score_energy(shape, contender, measure):
     few = query[:CONTEXTS], items, log_prior
     error = float(np.abs(np.divide(function(*few), definition(*few)) - 1).max())
     assert error < 1e-4, error
-    facts = {} if function is gram else {
+    facts = {} if "Gram" in contender else {
         "work": 2 * shape.contexts * shape.items * shape.dim, "ceiling": "gemm_float32"}
     measure(contender, shape, lambda: function(query, items, log_prior), error=error,
             light=lambda: function(query[:2048], items, log_prior), **facts)

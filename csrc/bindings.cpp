@@ -10,6 +10,7 @@
 #include "full_softmax/full_softmax.h"
 #include "row_index.h"
 #include "sampled_softmax/sampled_softmax.h"
+#include "score_energy/score_energy.h"
 #include "tile.h"
 
 namespace py = pybind11;
@@ -149,7 +150,7 @@ void bind_sampled_softmax(py::module_& m) {
       "sampled_softmax",
       [](int mode, const py::tuple& query, const py::tuple& item, int64_t B, int64_t V, int64_t D,
          int64_t G, int64_t K, int64_t group_size, uintptr_t pos_id, uintptr_t neg_id,
-         uintptr_t table, uint64_t seed, uint64_t step,
+         uintptr_t table, uint64_t seed, uint64_t step, uintptr_t key,
          uintptr_t log_prior, uintptr_t log_proposal, double prior_weight, double scale, int logq,
          bool drop_hits, bool exclude_own_slot, uintptr_t lse, uintptr_t pos_logit,
          uintptr_t d_lse, uintptr_t d_pos, const fastpop::RowIndex* index, uintptr_t d_query,
@@ -165,6 +166,7 @@ void bind_sampled_softmax(py::module_& m) {
         a.neg_id_GK = at<int64_t>(neg_id);
         a.table = at<fastpop::AliasRow>(table);
         a.seed = seed, a.step = step;
+        a.key_V = at<int64_t>(key);
         a.log_prior_V = at<float>(log_prior);
         a.log_proposal_V = at<float>(log_proposal);
         a.prior_weight = prior_weight, a.scale = scale;
@@ -191,7 +193,7 @@ void bind_sampled_softmax(py::module_& m) {
         return py::make_tuple(d_scale, bad_prior_id, bad_law_id);
       },
       py::kw_only(), "mode"_a, "query"_a, "item"_a, "B"_a, "V"_a, "D"_a, "G"_a, "K"_a,
-      "group_size"_a, "pos_id"_a, "neg_id"_a, "table"_a, "seed"_a, "step"_a, "log_prior"_a, "log_proposal"_a, "prior_weight"_a,
+      "group_size"_a, "pos_id"_a, "neg_id"_a, "table"_a, "seed"_a, "step"_a, "key"_a, "log_prior"_a, "log_proposal"_a, "prior_weight"_a,
       "scale"_a, "logq"_a, "drop_hits"_a, "exclude_own_slot"_a, "lse"_a, "pos_logit"_a,
       "d_lse"_a = 0, "d_pos"_a = 0, "index"_a = nullptr, "d_query"_a = 0, "d_item"_a = 0,
       "d_bias"_a = 0, "wants_scale"_a = false, "threads"_a, "path"_a,
@@ -241,6 +243,64 @@ void bind_full_softmax(py::module_& m) {
       "See kernels/full_softmax/_cpu.py.");
 }
 
+void bind_score_energy(py::module_& m) {
+  m.def(
+      "row_moments",
+      [](const py::object& rows, uintptr_t wide, uintptr_t extra, uintptr_t weight, int64_t N,
+         int64_t D, int64_t M, int threads, const std::string& path) {
+        Array<double> mean_R(D + M);
+        Array<double> scatter_RR({D + M, D + M});
+        double total = 0;
+        fastpop::RowMoments a{};
+        if (!rows.is_none()) a.rows_ND = matrix_of(rows.cast<py::tuple>());
+        a.wide_ND = at<double>(wide);
+        a.extra_NM = at<double>(extra);
+        a.weight_N = at<double>(weight);
+        a.N = N, a.D = D, a.M = M;
+        a.weight = &total;
+        a.mean_R = mean_R.mutable_data();
+        a.scatter_RR = scatter_RR.mutable_data();
+        a.threads = threads;
+        const fastpop::Tile& tile = tile_of(path);
+        {
+          py::gil_scoped_release release;
+          fastpop::row_moments(a, tile);
+        }
+        return py::make_tuple(total, mean_R, scatter_RR);
+      },
+      py::kw_only(), "rows"_a, "wide"_a = 0, "extra"_a = 0, "weight"_a = 0, "N"_a, "D"_a, "M"_a = 0,
+      "threads"_a, "path"_a,
+      "(sum of weights, mean [D + M], centred scatter [D + M, D + M]) in float64 of N rows.");
+  m.def(
+      "score_sums",
+      [](const py::tuple& query, const py::tuple& item, const py::object& bias,
+         const Array<float>& b_V, int64_t C, int64_t V, int64_t D, double scale, double cap,
+         int threads, const std::string& path) {
+        Array<double> square_C(C), along_C(C);
+        fastpop::ScoreSums a{};
+        a.query_CD = matrix_of(query);
+        a.item_VD = matrix_of(item);
+        Array<float> bias_V;
+        if (!bias.is_none()) bias_V = bias.cast<Array<float>>();
+        a.bias_V = bias.is_none() ? nullptr : bias_V.data();
+        a.b_V = b_V.data();
+        a.C = C, a.V = V, a.D = D;
+        a.scale = scale, a.cap = cap;
+        a.square_C = square_C.mutable_data();
+        a.along_C = along_C.mutable_data();
+        a.threads = threads;
+        const fastpop::Tile& tile = tile_of(path);
+        {
+          py::gil_scoped_release release;
+          fastpop::score_sums(a, tile);
+        }
+        return py::make_tuple(square_C, along_C);
+      },
+      py::kw_only(), "query"_a, "item"_a, "bias"_a, "b_V"_a.noconvert(), "C"_a, "V"_a, "D"_a,
+      "scale"_a, "cap"_a, "threads"_a, "path"_a,
+      "Per context: sum over items of (s - mean)^2, and of s * b.");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -254,4 +314,5 @@ PYBIND11_MODULE(_C, m) {
   bind_tile(m);
   bind_sampled_softmax(m);
   bind_full_softmax(m);
+  bind_score_energy(m);
 }

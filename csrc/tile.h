@@ -20,6 +20,8 @@ struct Matrix {
 };
 
 constexpr int kTileRows = 6;
+// Whole tiles of rows and whole vectors of doubles on every path.
+constexpr int kGramUnit = 24;
 // Columns of logits made at a time: 6 rows of them stay in L1, their packed items in L2.
 // A multiple of every path's panel and of kTileRows.
 constexpr int kChunk = 576;
@@ -58,6 +60,17 @@ struct Tile {
   // out[row_of[k]] += sum_r e[r, k] * f[r] for first <= k < last.
   void (*add_column_sums)(const float* e, int64_t stride_e, int64_t num_rows, int64_t first,
                           int64_t last, const float* f, const int32_t* row_of, double* out);
+
+  // s = z - shift for n logits, z capped first to cap * tanh(z / cap) unless cap is 0:
+  // sums_3 = sum s, sum s^2, sum s * b.
+  void (*row_moments)(const float* z, const float* b, int64_t n, float shift, float cap,
+                      float* sums_3);
+
+  // out[n] = row - shift.
+  void (*widen)(const float* row, const double* shift, int64_t n, double* out);
+  // out[n, n] += sum_t w[t] x[t, i] x[t, j] on and above the diagonal (and some below it); n is a
+  // multiple of kGramUnit, wx = w * x.
+  void (*add_gram)(const double* wx, const double* x, int64_t num_rows, int64_t n, double* out);
 
   float (*dot)(const float* a, const float* b, int64_t n);
   void (*axpy)(float alpha, const float* x, int64_t n, float* y);  // y += alpha x

@@ -84,6 +84,12 @@ MUTANTS = [
            'log_priors["permuted"] = priors["A"].permuted(seed).log_prior_V',
            'log_priors["permuted"] = priors["A"].log_prior_V',
            "tests/experiments -k control"),
+    Mutant("labels not drawn fill the blanks in order", "kernels/permutation/_numba.py",
+           "        _shuffle(key, start, moving, code_n, target)\n", "",
+           "tests/kernels/test_permutation.py -k arrangement"),
+    Mutant("strata share their bytes", "kernels/permutation/_numba.py",
+           "_stream_key(_stream_key(key, s), attempt)", "_stream_key(_stream_key(key, 0), attempt)",
+           "tests/kernels/test_permutation.py -k draws"),
 ]
 
 

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "barrier.h"
 #include "online_lse.h"
 #include "ranges.h"
 #include "workspace.h"
@@ -79,7 +80,7 @@ class FullPass {
     for (int64_t first = 0; first < a_.B; first += rows_) {
       const int64_t num = std::min(rows_, a_.B - first);
       enter_rows(first, num, me, team);
-#pragma omp barrier
+      meet_.wait(team);
       for (int64_t left = items.first; left < items.last; left += kChunk) {
         const int64_t stop = std::min<int64_t>(left + kChunk, items.last);
         pack(own_[me], left, stop);
@@ -90,9 +91,9 @@ class FullPass {
         }
       }
       if (backward_) add_positives(items, first, num);
-#pragma omp barrier
+      meet_.wait(team);
       leave_rows(first, num, me, team);
-#pragma omp barrier
+      meet_.wait(team);
     }
   }
 
@@ -259,7 +260,7 @@ class FullPass {
     if (!backward_ || a_.d_scale == nullptr) return;
     for (int i = 0; i < team; ++i) {
       if (i == me) d_scale_ += sum;
-#pragma omp barrier
+      meet_.wait(team);
     }
   }
 
@@ -269,6 +270,7 @@ class FullPass {
   bool backward_;
   double d_scale_ = 0;
   Workspace memory_;
+  Barrier meet_;
   std::vector<Own> own_;
   float* query_ = nullptr;      // [rows, padded]
   float* fq_ = nullptr;         // [rows, padded] factor * query

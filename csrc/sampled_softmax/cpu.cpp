@@ -22,6 +22,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "barrier.h"
 #include "online_lse.h"
 #include "radix_sort.h"
 #include "ranges.h"
@@ -127,6 +128,7 @@ struct Group {
   int32_t* row_of;    // [K padded], place in the index, or null
   int32_t* count;     // [K]
   int32_t* column_of; // [K] column of each slot, or null
+  SortItem* by_key;   // [K] (key, column) in order of key, or null
 };
 
 class TilePass : Rows {
@@ -162,6 +164,7 @@ class TilePass : Rows {
       group.count = memory_.make<int32_t>(a.K);
       group.row_of = wants_columns_ ? memory_.make<int32_t>(all_columns_) : nullptr;
       group.column_of = a.exclude_own_slot ? memory_.make<int32_t>(a.K) : nullptr;
+      group.by_key = a.key_V != nullptr && a.drop_hits ? memory_.make<SortItem>(a.K) : nullptr;
       groups_.push_back(group);
       sorts_.push_back(memory_.make<SortItem>(2 * a.K));
       scratch_.push_back(memory_.make<float>(
@@ -191,9 +194,9 @@ class TilePass : Rows {
     clear(me, team);
     for (int64_t first = 0; first < a_.G; first += threads_) {
       const int64_t last = std::min(first + threads_, a_.G);
-#pragma omp barrier
+      meet_.wait(team);
       for (int64_t g = first + me; g < last; g += team) prepare(groups_[g - first], sorts_[me], g);
-#pragma omp barrier
+      meet_.wait(team);
       for (int64_t g = first; g < last; ++g) {
         const int64_t start = g * a_.group_size;
         run_group(groups_[g - first], start, std::min(start + a_.group_size, a_.B), me, team);
@@ -247,6 +250,14 @@ class TilePass : Rows {
       if (group.row_of != nullptr) group.row_of[k] = a_.index->place(group.id[k]);
     }
     for (int64_t k = num; k < columns; ++k) group.bias[k] = -kInf;
+    if (group.by_key == nullptr) return;
+    for (int64_t k = 0; k < num; ++k)
+      group.by_key[k] = {static_cast<uint64_t>(a_.key_V[group.id[k]]), static_cast<uint32_t>(k)};
+    std::sort(group.by_key, group.by_key + num, before);
+  }
+
+  static bool before(const SortItem& one, const SortItem& other) {
+    return one.key != other.key ? one.key < other.key : one.slot < other.slot;
   }
 
   void run_group(const Group& group, int64_t start, int64_t stop, int me, int team) {
@@ -256,18 +267,18 @@ class TilePass : Rows {
     for (int64_t left = 0; left < columns; left += window_) {
       const Window w{left, std::min(left + window_, columns), left == 0, left + window_ >= columns};
       pack(group, w, me, team);
-#pragma omp barrier
+      meet_.wait(team);
       for (int64_t i = 0; i < blocks; ++i) {
         const int64_t first = start + i * block_rows_;
         const int64_t last = std::min(first + block_rows_, stop);
         sweep_rows(group, w, first, last, me, team);
-#pragma omp barrier
+        meet_.wait(team);
         if (gradients_ && wants_columns_) {
           sweep_columns(group, w, last - first, me, team);
-#pragma omp barrier
+          meet_.wait(team);
         }
       }
-#pragma omp barrier
+      meet_.wait(team);
     }
   }
 
@@ -382,7 +393,16 @@ class TilePass : Rows {
         changed = true;
       }
     }
-    if (a_.drop_hits) {
+    if (group.by_key != nullptr) {
+      const auto key = static_cast<uint64_t>(a_.key_V[a_.pos_id_B[b]]);
+      const SortItem wanted{key, static_cast<uint32_t>(left)};
+      const SortItem* stop = group.by_key + group.num;
+      const SortItem* at = std::lower_bound<const SortItem*>(group.by_key, stop, wanted, before);
+      for (; at != stop && at->key == key && at->slot < left + columns; ++at) {
+        row[at->slot - left] = -kInf;
+        changed = true;
+      }
+    } else if (a_.drop_hits) {
       const int64_t* stop = group.id + std::min(group.num, left + columns);
       const int64_t* found = std::lower_bound<const int64_t*>(group.id + left, stop, a_.pos_id_B[b]);
       if (found != stop && *found == a_.pos_id_B[b]) {
@@ -479,7 +499,7 @@ class TilePass : Rows {
   // The positives' share of the table's gradient, each table row by one thread, rows in order.
   void add_positives(int me, int team) {
     if (!wants_columns_) return;
-#pragma omp barrier
+    meet_.wait(team);
     const Range mine = part(a_.index->size(), 1, me, team);
     float* q = scratch_[me];
     for (int64_t b = 0; b < a_.B; ++b) {
@@ -493,6 +513,7 @@ class TilePass : Rows {
   }
 
   Workspace memory_;
+  Barrier meet_;
   int threads_;
   int64_t all_columns_, window_, block_rows_, chunks_;
   bool wants_items_, wants_columns_, wants_query_, gradients_;
@@ -549,9 +570,9 @@ class GatherPass : Rows {
       for (int64_t r = mine.first; r < mine.last; ++r)
         one_row(first, r, wants_columns_ ? r : me, me);
       if (!wants_columns_) continue;
-#pragma omp barrier
+      meet_.wait(team);
       for (int64_t r = 0; r < num; ++r) add_row_to_items(first, r, me, team);
-#pragma omp barrier
+      meet_.wait(team);
     }
   }
 
@@ -575,12 +596,14 @@ class GatherPass : Rows {
     if (query_ != nullptr) std::copy(q, q + padded_, query_ + r * padded_);
     tile_.gather_dots(a_.item_VD, ids, a_.K, q, a_.D, scratch, z);
     const int64_t pos_id = a_.pos_id_B[b];
+    const auto key_of = [&](int64_t id) { return a_.key_V == nullptr ? id : a_.key_V[id]; };
     const bool biased = a_.log_proposal_V != nullptr || a_.log_prior_V != nullptr;
     float largest = -kInf;
     for (int64_t k = 0; k < a_.K; ++k) {
       z[k] *= scale_;
       if (biased) z[k] += static_cast<float>(negative_bias(ids[k]));
-      if ((a_.drop_hits && ids[k] == pos_id) || (a_.exclude_own_slot && k == b)) z[k] = -kInf;
+      const bool is_hit = a_.drop_hits && key_of(ids[k]) == key_of(pos_id);
+      if (is_hit || (a_.exclude_own_slot && k == b)) z[k] = -kInf;
       if (z[k] > largest) largest = z[k];
     }
     tile_.fetch(a_.item_VD, pos_id, a_.D, padded_, pos_item);
@@ -647,6 +670,7 @@ class GatherPass : Rows {
   }
 
   Workspace memory_;
+  Barrier meet_;
   int64_t block_rows_, kept_rows_;
   bool wants_items_, wants_columns_, gradients_;
   float* prob_ = nullptr;     // [kept row, K] logits, then d_lse * probability

@@ -18,6 +18,7 @@ struct SampledSoftmax {
   const int64_t* neg_id_GK;  // or null: the ids are drawn from
   const AliasRow* table;     // this table under (seed, step)
   uint64_t seed, step;
+  const int64_t* key_V;         // or null; equal keys are one item, for hits
   const float* log_prior_V;     // or null
   const float* log_proposal_V;  // or null
   double prior_weight, scale;

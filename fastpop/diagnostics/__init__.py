@@ -6,7 +6,8 @@ from fastpop.diagnostics.geometry import Geometry, alignment, geometry, uniformi
 from fastpop.diagnostics.many import ManyAudits, PairedTest, audit_many
 from fastpop.diagnostics.moments import ScoreMoments
 from fastpop.diagnostics.significance import PermutationTest, permutation_test
-from fastpop.kernels.score_energy.reference import GramStream, ScoreEnergy
+from fastpop.kernels.score_energy.reference import ScoreEnergy
+from fastpop.ops.score_energy import GramStream
 
 __all__ = [
     "Audit",

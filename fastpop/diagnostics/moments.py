@@ -12,13 +12,11 @@ import numpy as np
 from fastpop import checks
 from fastpop.kernels.score_energy.reference import (
     ROWS,
-    GramStream,
     ScoreEnergy,
     centre_rows,
-    gram_energies,
     gram_spectrum,
 )
-from fastpop.ops.score_energy import weights
+from fastpop.ops.score_energy import GramStream, energies, weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +91,7 @@ class ScoreMoments:
 
     def energy(self, log_prior_V: np.ndarray, centring_V: np.ndarray | None = None) -> ScoreEnergy:
         """Energies along log_prior_V; centring_V is a law over items, None for uniform."""
-        return gram_energies(
+        return energies(
             self.query_mean_D, self.query_cov_DD, self.item_VD, self.bias_V, self.scale,
             log_prior_V, centring_V,
         )

@@ -4,6 +4,7 @@ Bound eagerly: a lazily bound `ops.sampled_softmax` would turn into its module o
 """
 
 from fastpop.ops.full_softmax import full_softmax
+from fastpop.ops.gathered_softmax import gathered_softmax
 from fastpop.ops.permutation import permutation
 from fastpop.ops.row_update import row_adagrad_, row_adam_, row_sgd_
 from fastpop.ops.sampled_softmax import sampled_softmax
@@ -11,6 +12,6 @@ from fastpop.ops.score_energy import score_energy, streamed_score_energy
 from fastpop.ops.top_items import top_items
 
 __all__ = [
-    "full_softmax", "permutation", "row_adagrad_", "row_adam_", "row_sgd_", "sampled_softmax",
-    "score_energy", "streamed_score_energy", "top_items",
+    "full_softmax", "gathered_softmax", "permutation", "row_adagrad_", "row_adam_", "row_sgd_",
+    "sampled_softmax", "score_energy", "streamed_score_energy", "top_items",
 ]

@@ -12,7 +12,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "full_softmax": {"reference": "reference", "cpu": "_cpu"},
     "row_update": {"reference": "reference"},
     "top_items": {"reference": "reference"},
-    "score_energy": {"reference": "reference"},
+    "score_energy": {"reference": "reference", "cpu": "_cpu"},
     "permutation": {"reference": "reference", "cpu": "_numba"},
     "alias_draw": {"reference": "reference", "cpu": "_cpu", "cuda": "_cuda"},
 }

@@ -14,21 +14,21 @@ from fastpop.kernels.sampled_softmax.reference import Needs
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def check_query_and_items(query: Any, items: Any) -> None:
-    for name, value in (("query", query), ("items", items)):
+def check_query_and_items(query: Any, items: Any, items_name: str = "items") -> None:
+    for name, value in (("query", query), (items_name, items)):
         if not isinstance(value, Tensor):
             raise checks.wrong_type(name, "a torch tensor", value)
         if value.dtype not in FLOATS:
             raise checks.wrong_type(name, "float16, bfloat16, float32 or float64", value)
     checks.shape("query", query, ("B", "D"))
-    checks.shape("items", items, ("V", query.shape[1]))
-    if items.shape[0] == 0:
-        raise checks.wrong("items", "at least one item", items)
+    checks.shape(items_name, items, ("V" if items_name == "items" else "B", query.shape[1]))
+    if items.shape[0] == 0 and items_name == "items":
+        raise checks.wrong(items_name, "at least one item", items)
     if query.shape[1] == 0:
         raise checks.wrong("query", "at least one dimension", query)
-    same_device("items", items, query)
+    same_device(items_name, items, query)
     if torch.float64 in (query.dtype, items.dtype) and query.dtype != items.dtype:
-        raise checks.wrong("items", f"the dtype of query ({str(query.dtype)[6:]}), as one of the "
+        raise checks.wrong(items_name, f"the dtype of query ({str(query.dtype)[6:]}), as one of the "
                            "two is float64", items)
 
 
@@ -123,6 +123,12 @@ def check_pos_id(pos_id: Any, query: Tensor, num_items: int, ignore_index: int) 
     return pos_id
 
 
+def autocast_query(query: Tensor) -> Tensor:
+    if torch.is_autocast_enabled(query.device.type) and query.dtype != torch.float64:
+        return query.to(torch.get_autocast_dtype(query.device.type))
+    return query
+
+
 def rows_for_kernel(query: Tensor, pos_id: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
     """(query rows, ids, counts): one row per positive; ignored rows point at item 0.
 
@@ -131,9 +137,7 @@ def rows_for_kernel(query: Tensor, pos_id: Tensor, ignore_index: int) -> tuple[T
     counts = pos_id != ignore_index
     if pos_id.ndim == 2:
         query = query.repeat_interleave(pos_id.shape[1], 0)
-    if torch.is_autocast_enabled(query.device.type) and query.dtype != torch.float64:
-        query = query.to(torch.get_autocast_dtype(query.device.type))
-    return query, torch.where(counts, pos_id, 0).reshape(-1), counts
+    return autocast_query(query), torch.where(counts, pos_id, 0).reshape(-1), counts
 
 
 def shapes_are_fixed() -> bool:

@@ -23,12 +23,12 @@ from fastpop.ops import _dispatch, _door
 
 INPUTS = (
     "Tensor query, Tensor items, Tensor pos_id, Tensor? neg_id, Tensor? table, Tensor? counter, "
-    "Tensor? log_prior, Tensor prior_weight, Tensor? log_proposal, Tensor scale, "
+    "Tensor? log_prior, Tensor prior_weight, Tensor? log_proposal, Tensor scale, Tensor? key, "
     "SymInt num_groups, SymInt num_negatives, SymInt group_size, "
     "str logq, bool drop_hits, bool exclude_own_slot, str impl, bool sparse_grad, bool fixed_rows"
 )
 NUM_INPUTS = INPUTS.count(",") + 1
-NUM_TENSORS = 10
+NUM_TENSORS = 11
 GRADIENTS = "(Tensor d_query, Tensor id, Tensor d_item, Tensor d_log_prior, Tensor d_weight, Tensor d_scale)"
 
 
@@ -73,11 +73,11 @@ def _enter(args: tuple) -> tuple[Inputs, Any]:
 
 
 def inputs_of(args: tuple) -> Inputs:
-    (query, items, pos_id, neg_id, table, counter, log_prior, prior_weight, log_proposal, scale,
+    (query, items, pos_id, neg_id, table, counter, log_prior, prior_weight, log_proposal, scale, key,
      num_groups, num_negatives, group_size, logq, drop_hits, exclude_own_slot, *_) = args
     negatives = Negatives(neg_id, table, counter, num_groups, num_negatives, group_size)
     return Inputs(query, items, pos_id, negatives, log_prior, prior_weight, log_proposal, scale,
-                  logq, drop_hits, exclude_own_slot)
+                  logq, drop_hits, exclude_own_slot, key)
 
 
 def _most_rows(inputs: Inputs) -> int:
@@ -196,7 +196,7 @@ def _to_inputs(tensors: Any, options: tuple, grads: Any, needs: Needs) -> tuple:
         if needs.log_prior and log_prior is not None else None,
         d_prior_weight if needs.prior_weight and log_prior is not None else None,
         None,
-        d_scale if needs.scale else None,
+        d_scale if needs.scale else None, None,
         *(None,) * len(options),
     )
 

@@ -37,8 +37,8 @@ def permutation(
         ValueError, TypeError: says the argument, the expected and the got.
         NotImplementedError: a named impl cannot take these inputs; says why.
     Cost a permutation: 2*m*R FLOPs, m = items that do not carry the most common label
-        (V / 2 for "sign"); memory 8*V*R bytes and, per thread, 16 to 256 permutations of V codes
-        of 1, 2 or 4 bytes.
+        (V / 2 for "sign"); memory, per thread, 16 to 256 permutations of 2 or 4 bytes for each
+        item outside the frequent labels (all items where no label is frequent).
     """
     label_V = checks.float_array("labels", labels, 1)
     item_VR = checks.float_array("items", items, 2)

@@ -90,7 +90,7 @@ def sampled_softmax(
     num_rows, num_items = query.shape[0], items.shape[0]
     checks.one_of("logq", logq, ("standard", "corrected", "none"))
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
-    drop_hits = _drops_hits(hits, logq)
+    drop_hits = drops_hits(hits, logq)
     pos_id = _door.check_pos_id(pos_id, query, num_items, ignore_index)
     table = counter = None
     if isinstance(neg_id, Draw):
@@ -128,10 +128,18 @@ def sampled_softmax(
         group_size *= pos_id.shape[1]
     inputs = (
         rows, items, safe_id_R, neg_id, table, counter, log_prior, prior_weight, log_proposal, scale,
-        num_groups, num_negatives, max(group_size, 1), logq, drop_hits, exclude_own_slot, impl,
+        None, num_groups, num_negatives, max(group_size, 1), logq, drop_hits, exclude_own_slot, impl,
         sparse_grad, _door.shapes_are_fixed(),
     )
-    needs = _door.gradients_asked(rows, items, log_prior, prior_weight, scale)
+    return reduced(inputs, counts, row_weight, reduction, return_lse)
+
+
+def reduced(
+    inputs: tuple, counts: Tensor, row_weight: Tensor | None, reduction: str, return_lse: bool
+) -> Any:
+    """The loss of the operators' inputs; in one pass with its gradients where that saves work."""
+    query, items, log_prior, prior_weight, scale = (inputs[at] for at in (0, 1, 6, 7, 9))
+    needs = _door.gradients_asked(query, items, log_prior, prior_weight, scale)
     one_pass = reduction != "none" and not return_lse and query.device.type == "cpu"
     if one_pass and any(needs) and (row_weight is None or not row_weight.requires_grad):
         weight_R = _door.loss_weights(counts, row_weight, reduction, scale.dtype)
@@ -142,7 +150,7 @@ def sampled_softmax(
     return (loss, lse.view(counts.shape)) if return_lse else loss
 
 
-def _drops_hits(hits: str | None, logq: str) -> bool:
+def drops_hits(hits: str | None, logq: str) -> bool:
     if hits is None:
         return logq == "corrected"
     checks.one_of("hits", hits, ("keep", "drop"))

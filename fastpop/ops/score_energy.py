@@ -7,13 +7,77 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.kernels.score_energy.reference import (
-    GramStream,
     ScoreEnergy,
+    as_float64,
+    energies_of_sums,
     gram_energies,
+    joined,
+    popularity_direction,
     tile_energies,
 )
+from fastpop.ops import _dispatch
+from fastpop.types import Impl
 
 __all__ = ["GramStream", "ScoreEnergy", "score_energy", "streamed_score_energy"]
+
+
+class GramStream:
+    """Weight, mean and covariance of query rows that arrive in chunks of any size.
+
+    dim: D. impl: "auto" or a name; "cpu" reduces host arrays in C++, "reference" takes torch rows
+    on their own device. Cost: C D² FLOPs in float64, O(D²) memory.
+    """
+
+    def __init__(self, dim: int, impl: Impl = "auto"):
+        self.dim, self.impl = dim, impl
+        self.num_contexts = 0
+        self.weight = 0.0
+        self.mean_D = np.zeros(dim)
+        self.scatter_DD = np.zeros((dim, dim))
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Weighted covariance of the rows seen so far."""
+        return self.scatter_DD / self.weight
+
+    def add(self, query_CD: Any, weight_C: Any = None) -> "GramStream":
+        """Add rows [C, D] with weights [C] >= 0 (1 each by default). Not checked here."""
+        self.num_contexts += len(query_CD)
+        if len(query_CD):
+            self._join(_moments(query_CD, weight_C, None, self.impl))
+        return self
+
+    def merge(self, other: "GramStream") -> "GramStream":
+        """Add everything another stream has seen."""
+        self.num_contexts += other.num_contexts
+        self._join((other.weight, other.mean_D, other.scatter_DD))
+        return self
+
+    def _join(self, moments: tuple) -> None:
+        # NaN and inf run through to the sums, where callers look for them.
+        with np.errstate(invalid="ignore", over="ignore"):
+            self.weight, self.mean_D, self.scatter_DD = joined(
+                (self.weight, self.mean_D, self.scatter_DD), moments)
+
+
+def energies(
+    mean_D: np.ndarray, cov_DD: np.ndarray, items: Any, bias_V: np.ndarray | None, scale: float,
+    log_prior_V: np.ndarray, centring_V: np.ndarray | None = None, impl: Impl = "auto",
+) -> ScoreEnergy:
+    """The energies of scale * Q Eᵀ + 1 aᵀ from mean and covariance of Q: one pass over the items.
+
+    items [V, D] numpy or torch; centring_V a law over items, None for uniform. Not checked here.
+    """
+    b_V, norm = popularity_direction(log_prior_V, centring_V)
+    extra = [one for one in (bias_V, centring_V, b_V) if one is not None]
+    moments = _moments(items, None, np.column_stack(extra), impl)
+    return gram_energies(mean_D, cov_DD, moments, bias_V is not None, scale, norm,
+                         centred=centring_V is not None)
+
+
+def _moments(rows: Any, weight: Any, extra: np.ndarray | None, impl: str) -> tuple:
+    device = "cuda" if str(getattr(rows, "device", "cpu")).startswith("cuda") else "cpu"
+    return _dispatch.choose("score_energy", impl, device, rows).row_moments(rows, weight, extra)
 
 
 def weights(argument: str, value: Any, num_contexts: int) -> np.ndarray:
@@ -32,10 +96,12 @@ def weights(argument: str, value: Any, num_contexts: int) -> np.ndarray:
 
 def score_energy(
     query: Any, items: Any, log_prior: Any, *, bias: Any = None, scale: float = 1.0,
-    context_weight: Any = None, centring: str = "uniform",
+    context_weight: Any = None, centring: str = "uniform", soft_cap: float | None = None,
+    cosine: bool = False, form: str = "auto", impl: Impl = "auto",
 ) -> ScoreEnergy:
-    """numpy: S = scale * query @ items.T + bias; S -= S.mean(1, keepdims=True)
-              t = S @ b; total, direction, shared = w @ (S**2).sum(1), w @ t**2, (w @ t)**2
+    """numpy: S = scale * query @ items.T + bias; S = soft_cap * tanh(S / soft_cap)
+              S -= S.mean(1, keepdims=True); t = S @ b
+              total, direction, shared = w @ (S**2).sum(1), w @ t**2, (w @ t)**2
 
     with b the unit vector along centred log_prior and w the weights over their sum.
 
@@ -47,36 +113,81 @@ def score_energy(
         context_weight: [C] >= 0, None for uniform.
         centring: "uniform" (scores minus their mean over items) or "prior" (minus their mean
             under the prior; log_prior must then be the log of a law).
+        soft_cap: > 0, scores squashed into (-soft_cap, soft_cap); None: as they are.
+        cosine: query and items divided by their norms first (a row of zeros stays zero); scale is
+            then the inverse temperature.
+        form: "gram" (exact, for scores that factorise), "streamed" (every score is computed once,
+            none is kept), or "auto": streamed where there is a soft_cap, else Gram.
+        impl: "auto", "cpu" or "reference". The streamed form of "cpu" has float32 scores, whose
+            sums are merged in float64; the rest is float64.
     Returns:
         ScoreEnergy, float64.
     Raises:
         ValueError, TypeError: says the argument, the expected and the got; a uniform prior has
             no direction and raises.
-    Cost: O((C + V) D²), O(D²) memory beyond the inputs and a float64 item table.
+    Cost: Gram (C + V) D² FLOPs and O(D²) memory; streamed 2 C V D FLOPs and O(C D) memory.
     Source: arXiv:2606.21275.
     """
-    item_VD = checks.float_array("items", items, 2)
+    checks.shape("items", items, ("V", "D"))
+    num_items, dim = items.shape
     log_prior_V = checks.float_array("log_prior", log_prior, 1)
-    checks.shape("log_prior", log_prior_V, (len(item_VD),))
+    checks.shape("log_prior", log_prior_V, (num_items,))
     bias_V = None if bias is None else checks.float_array("bias", bias, 1)
     if bias_V is not None:
-        checks.shape("bias", bias_V, (len(item_VD),))
+        checks.shape("bias", bias_V, (num_items,))
     checks.number("scale", scale)
     checks.one_of("centring", centring, ("uniform", "prior"))
-    checks.shape("query", query, ("C", item_VD.shape[1]))
+    checks.one_of("form", form, ("auto", "gram", "streamed"))
+    checks.one_of("impl", impl, ("auto", "cpu", "reference"))
+    if soft_cap is not None:
+        checks.number("soft_cap", soft_cap, above=0)
+        if form == "gram":
+            raise checks.wrong("form", "'streamed' with a soft_cap: capped scores do not factorise", form)
+    checks.shape("query", query, ("C", dim))
     if len(query) == 0:
         raise checks.wrong("query", "at least one context", query)
     weight_C = weights("context_weight", context_weight, len(query))
-    stream = GramStream(item_VD.shape[1]).add(query, weight_C)
-    if not np.isfinite(stream.scatter_DD).all():
-        raise checks.wrong("query", "finite numbers", "=nan or inf")
+    if cosine:
+        query, items = _unit_rows(query), _unit_rows(items)
+    if form == "streamed" or soft_cap is not None:
+        if centring != "uniform":
+            raise checks.wrong("centring", "'uniform' with the streamed form", centring)
+        return _streamed(query, items, bias_V, float(scale), float(soft_cap or 0), log_prior_V,
+                         weight_C, impl)
+    stream = GramStream(dim, impl).add(query, None if context_weight is None else weight_C)
+    _require_finite("query", query, stream.scatter_DD)
     centring_V = None
     if centring == "prior":
         centring_V = np.exp(log_prior_V - log_prior_V.max())
         centring_V /= centring_V.sum()
-    return gram_energies(
-        stream.mean_D, stream.covariance, item_VD, bias_V, float(scale), log_prior_V, centring_V
-    )
+    energy = energies(stream.mean_D, stream.covariance, items, bias_V, float(scale), log_prior_V,
+                      centring_V, impl)
+    _require_finite("items", items, energy.total)
+    return energy
+
+
+def _require_finite(argument: str, value: Any, sums: Any) -> None:
+    """Sums show any NaN or inf; only then is the place looked for."""
+    if not np.isfinite(sums).all():
+        checks.float_array(argument, value, 2)
+        raise checks.wrong(argument, "numbers whose squares fit in float64", "=an overflow")
+
+
+def _unit_rows(value: Any) -> Any:
+    value = as_float64(value)
+    norm = (value * value).sum(1)[:, None] ** 0.5
+    return value / (norm + (norm == 0))
+
+
+def _streamed(query, items, bias_V, scale, soft_cap, log_prior_V, weight_C, impl) -> ScoreEnergy:
+    b_V, norm = popularity_direction(log_prior_V)
+    device = "cuda" if str(getattr(query, "device", "cpu")).startswith("cuda") else "cpu"
+    module = _dispatch.choose("score_energy", impl, device, query)
+    square_C, along_C = module.score_sums(query, items, bias_V, b_V, scale, soft_cap)
+    for argument, value in (("query", query), ("items", items)):
+        _require_finite(argument, value, square_C)
+    total = float(weight_C @ square_C) / float(weight_C.sum())
+    return energies_of_sums(total, along_C, weight_C, norm)
 
 
 def streamed_score_energy(

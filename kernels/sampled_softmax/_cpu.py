@@ -120,6 +120,7 @@ def _empty_rows(inputs: Inputs) -> Tensor:
 def _run(inputs: Inputs, mode: int, lse_B: Tensor, pos_logit_B: Tensor, **wanted) -> float:
     pos_id_B, negatives = inputs.pos_id_B.contiguous(), inputs.negatives
     neg_id_GK = None if negatives.id_GK is None else negatives.id_GK.contiguous()
+    key_V = None if inputs.key_V is None else inputs.key_V.contiguous()
     log_prior_V, log_proposal_V = (
         None if one is None else one.detach().contiguous()
         for one in (inputs.log_prior_V, inputs.log_proposal_V))
@@ -130,7 +131,8 @@ def _run(inputs: Inputs, mode: int, lse_B: Tensor, pos_logit_B: Tensor, **wanted
         B=num_rows, V=inputs.item_VD.shape[0], D=dim, G=negatives.num_groups,
         K=negatives.num_negatives, group_size=negatives.group_size,
         pos_id=native.address(pos_id_B), neg_id=native.address(neg_id_GK), **_draw(inputs),
-        log_prior=native.address(log_prior_V), log_proposal=native.address(log_proposal_V),
+        key=native.address(key_V), log_prior=native.address(log_prior_V),
+        log_proposal=native.address(log_proposal_V),
         prior_weight=inputs.prior_weight.item(), scale=inputs.scale.item(),
         logq=LOGQ_CODES[inputs.logq], drop_hits=inputs.drop_hits,
         exclude_own_slot=inputs.exclude_own_slot, lse=native.address(lse_B),

@@ -58,6 +58,7 @@ class Inputs(NamedTuple):
     logq: str
     drop_hits: bool
     exclude_own_slot: bool
+    key_V: Tensor | None = None  # rows with equal keys are one item, for hits; None: each its own
 
 
 class Gradients(NamedTuple):
@@ -151,7 +152,9 @@ def _logits(inputs: Inputs, rows: slice, neg_id_gK: Tensor, pos_dot_r: Tensor, n
             pos_r = pos_r - inputs.log_proposal_V[pos_id_r]
     if inputs.drop_hits:
         # A dropped hit leaves the sum: exp(-inf) = 0, never a phantom exp(0).
-        hit_gsK = neg_id_gK.unsqueeze(1) == pos_id_r.view(neg_gsK.shape[0], -1, 1)
+        pos_key_r, neg_key_gK = (ids if inputs.key_V is None else inputs.key_V[ids]
+                                 for ids in (pos_id_r, neg_id_gK))
+        hit_gsK = neg_key_gK.unsqueeze(1) == pos_key_r.view(neg_gsK.shape[0], -1, 1)
         neg_gsK = neg_gsK.masked_fill(hit_gsK, -math.inf)
     if inputs.exclude_own_slot:
         slot_K = torch.arange(neg_id_gK.shape[1], device=neg_gsK.device)

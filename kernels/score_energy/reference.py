@@ -59,59 +59,49 @@ class ScoreEnergy:
         return abs(self.slope_mean / other.slope_mean)
 
 
-class GramStream:
-    """Weight, mean and covariance of query rows that arrive in chunks of any size.
+def unsupported(rows: Any) -> str | None:
+    return None
 
-    Torch chunks are reduced on their own device (on the host where it has no float64).
+
+def row_moments(
+    rows_ND: Any, weight_N: Any = None, extra_NM: np.ndarray | None = None
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """(W, mean [R], scatter [R, R]) of the rows [rows, extra], R = D + M, weighted by w (1 each):
+    W = sum w, mean = sum w x / W, scatter = sum w (x - mean)(x - mean)ᵀ; float64.
+
+    Torch rows are reduced on their own device (on the host where it has no float64). NaN and inf
+    run through to the sums, where callers look for them.
     """
+    found = (0.0, np.zeros(rows_ND.shape[1] + (0 if extra_NM is None else extra_NM.shape[1])))
+    total = (*found, np.zeros((len(found[1]), len(found[1]))))
+    for low in range(0, len(rows_ND), ROWS):
+        x_CR = as_float64(rows_ND[low : low + ROWS])
+        if extra_NM is not None:
+            x_CR = np.column_stack([on_host(x_CR), extra_NM[low : low + ROWS]])
+        given = np.ones(len(x_CR)) if weight_N is None else weight_N[low : low + ROWS]
+        w_C = as_float64(given, like=x_CR)
+        weight = float(w_C.sum())
+        if weight == 0.0:
+            continue
+        with np.errstate(invalid="ignore", over="ignore"):
+            mean_R = w_C @ x_CR / weight
+            # Rounding of the mean enters the scatter squared: centring once is enough.
+            x_CR = x_CR - mean_R
+            scatter_RR = x_CR.T @ (x_CR * w_C[:, None])
+            total = joined(total, (weight, on_host(mean_R), on_host(scatter_RR)))
+    return total
 
-    def __init__(self, dim: int):
-        self.dim = dim
-        self.num_contexts = 0
-        self.weight = 0.0
-        self.mean_D = np.zeros(dim)
-        self.scatter_DD = np.zeros((dim, dim))
 
-    @property
-    def covariance(self) -> np.ndarray:
-        """Weighted covariance of the rows seen so far."""
-        return self.scatter_DD / self.weight
-
-    def add(self, query_CD: Any, weight_C: Any = None) -> "GramStream":
-        """Add rows [C, D] with weights [C] >= 0 (1 each by default). Not checked here."""
-        for low in range(0, len(query_CD), ROWS):
-            rows_CD = as_float64(query_CD[low : low + ROWS])
-            if weight_C is None:
-                w_C = as_float64(np.ones(len(rows_CD)), like=rows_CD)
-            else:
-                w_C = as_float64(weight_C[low : low + ROWS], like=rows_CD)
-            self.num_contexts += len(rows_CD)
-            weight = float(w_C.sum())
-            if weight == 0.0:
-                continue
-            # NaN and inf run through to the sums, where callers look for them.
-            with np.errstate(invalid="ignore", over="ignore"):
-                mean_D = w_C @ rows_CD / weight
-                # Rounding of the mean enters the scatter squared: centring once is enough.
-                rows_CD = rows_CD - mean_D
-                scatter_DD = rows_CD.T @ (rows_CD * w_C[:, None])
-                self._join(weight, on_host(mean_D), on_host(scatter_DD))
-        return self
-
-    def merge(self, other: "GramStream") -> "GramStream":
-        """Add everything another stream has seen."""
-        self.num_contexts += other.num_contexts
-        if other.weight > 0:
-            self._join(other.weight, other.mean_D, other.scatter_DD)
-        return self
-
-    def _join(self, weight: float, mean_D: np.ndarray, scatter_DD: np.ndarray) -> None:
-        total = self.weight + weight
-        step_D = mean_D - self.mean_D
-        between_DD = np.outer(step_D, step_D) * (self.weight * weight / total)
-        self.scatter_DD = self.scatter_DD + (scatter_DD + scatter_DD.T) / 2 + between_DD
-        self.mean_D = self.mean_D + step_D * (weight / total)
-        self.weight = total
+def joined(one: tuple, other: tuple) -> tuple[float, np.ndarray, np.ndarray]:
+    """The moments of two sets of rows together."""
+    (weight_1, mean_1, scatter_1), (weight_2, mean_2, scatter_2) = one, other
+    weight = weight_1 + weight_2
+    if weight == 0.0:
+        return one
+    step_R = mean_2 - mean_1
+    between_RR = np.outer(step_R, step_R) * (weight_1 * weight_2 / weight)
+    return (weight, mean_1 + step_R * (weight_2 / weight),
+            scatter_1 + (scatter_2 + scatter_2.T) / 2 + between_RR)
 
 
 def as_float64(value: Any, like: Any = None) -> Any:
@@ -156,21 +146,30 @@ def popularity_direction(
 
 
 def gram_energies(
-    mean_D: np.ndarray, cov_DD: np.ndarray, item_VD: np.ndarray, bias_V: np.ndarray | None,
-    scale: float, log_prior_V: np.ndarray, centring_V: np.ndarray | None = None,
+    mean_D: np.ndarray, cov_DD: np.ndarray, item_moments: tuple, has_bias: bool, scale: float,
+    norm: float, centred: bool = False,
 ) -> ScoreEnergy:
-    """The energies of scale * Q Eᵀ + 1 aᵀ from mean and covariance of Q."""
-    b_V, norm = popularity_direction(log_prior_V, centring_V)
-    item_VD = centre_rows(item_VD, centring_V)
-    shared_V = scale * (item_VD @ mean_D)
-    if bias_V is not None:
-        shared_V = shared_V + centre_rows(bias_V[:, None], centring_V)[:, 0]
-    u_D = item_VD.T @ b_V
+    """The energies of scale * Q Eᵀ + 1 aᵀ from mean and covariance of Q, in O(D²).
+
+    item_moments: of the rows [E, a, c, b] over items, a (where there is a bias), c (a centring
+    other than uniform, where `centred`) and b as the extra columns; norm: ||f~||.
+    """
+    num_items, _, gram_RR = item_moments
+    if centred:
+        # Of the item mean under c, uniform mean minus it: c sums to 1, so cov(x, c) gives it.
+        step_R = gram_RR[:, -2]
+        gram_RR = gram_RR + num_items * np.outer(step_R, step_R)
+    dim = len(mean_D)
+    gram_DD, along_R = gram_RR[:dim, :dim], gram_RR[:, -1]
+    u_D, a_b, g_D, aa = along_R[:dim], 0.0, np.zeros(dim), 0.0
+    if has_bias:
+        g_D, aa, a_b = gram_RR[:dim, dim], gram_RR[dim, dim], along_R[dim]
     heterogeneous = max(0.0, scale**2 * float(u_D @ cov_DD @ u_D))
-    mean_t = float(shared_V @ b_V)
-    spread = scale**2 * float(np.sum(cov_DD * (item_VD.T @ item_VD)))
+    mean_t = scale * float(mean_D @ u_D) + float(a_b)
+    shared_total = scale**2 * (mean_D @ gram_DD @ mean_D) + 2 * scale * (mean_D @ g_D) + aa
+    spread = scale**2 * float(np.sum(cov_DD * gram_DD))
     return ScoreEnergy(
-        total=float(shared_V @ shared_V) + max(0.0, spread),
+        total=float(np.maximum(0.0, shared_total) + np.maximum(0.0, spread)),  # a NaN stays one
         direction=mean_t**2 + heterogeneous,
         shared=mean_t**2,
         heterogeneous=heterogeneous,
@@ -245,6 +244,14 @@ def tile_energies(
             seen += width
         t_C[context] = along_C
         total += float(weight_C[context] @ square_C) / weight
+    return energies_of_sums(total, t_C, weight_C, norm)
+
+
+def energies_of_sums(
+    total: float, t_C: np.ndarray, weight_C: np.ndarray, norm: float
+) -> ScoreEnergy:
+    """From the mean over contexts of ||S_c H||² and each context's t."""
+    weight = float(weight_C.sum())
     mean_t = float(weight_C @ t_C) / weight
     heterogeneous = float(weight_C @ (t_C - mean_t) ** 2) / weight
     return ScoreEnergy(
@@ -256,3 +263,25 @@ def tile_energies(
         slope_std=heterogeneous**0.5 / norm,
         direction_norm=norm,
     )
+
+
+def score_sums(
+    query_CD: Any, item_VD: Any, bias_V: np.ndarray | None, b_V: np.ndarray, scale: float,
+    cap: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(sum over items of (s - mean)², of s * b), [C] each, for s = f(scale * q.e + bias), f(z) = z
+    or, where cap is not 0, cap * tanh(z / cap). Tiles of float64 scores, on the host."""
+    query_CD, item_VD = (on_host(as_float64(one)) for one in (query_CD, item_VD))
+    square_C, along_C = np.empty(len(query_CD)), np.empty(len(query_CD))
+    step = max(1, (1 << 21) // len(item_VD))
+    for low in range(0, len(query_CD), step):
+        rows = slice(low, low + step)
+        score_CV = scale * (query_CD[rows] @ item_VD.T)
+        if bias_V is not None:
+            score_CV += bias_V
+        if cap:
+            score_CV = cap * np.tanh(score_CV / cap)
+        score_CV -= score_CV.mean(1, keepdims=True)
+        square_C[rows] = np.square(score_CV).sum(1)
+        along_C[rows] = score_CV @ b_V
+    return square_C, along_C

@@ -9,9 +9,13 @@ from helpers_scores import dense_energies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastpop.kernels import native
+from fastpop.kernels.score_energy import _cpu, reference
 from fastpop.kernels.score_energy.reference import gram_spectrum
+from fastpop.ops._dispatch import IMPLEMENTATIONS
 from fastpop.ops.score_energy import GramStream, score_energy, streamed_score_energy
 
+IMPLS = sorted(IMPLEMENTATIONS["score_energy"])
 NAMES = ("total", "direction", "shared", "heterogeneous", "slope_mean", "slope_std")
 
 
@@ -28,10 +32,11 @@ def problem(seed=0, contexts=40, items=31, dim=5):
     }
 
 
-def ours(p, **change):
+def ours(p, impl="auto", **change):
     p = {**p, **change}
     return score_energy(p["query"], p["items"], p["log_prior"], bias=p["bias"], scale=p["scale"],
-                        context_weight=p["weight"], centring=p.get("centring", "uniform"))
+                        context_weight=p["weight"], centring=p.get("centring", "uniform"),
+                        impl=impl)
 
 
 def close(energy, truth, tol=1e-10):
@@ -43,22 +48,24 @@ def close(energy, truth, tol=1e-10):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("centring", ["uniform", "prior"])
-def test_gram_energies_equal_the_dense_definition(bias, weighted, centring):
+@pytest.mark.parametrize("impl", IMPLS)
+def test_gram_energies_equal_the_dense_definition(impl, bias, weighted, centring):
     p = problem()
     p["bias"] = p["bias"] if bias else None
     p["weight"] = p["weight"] if weighted else None
     p["centring"] = centring
     law = np.exp(p["log_prior"]) if centring == "prior" else None
-    close(ours(p), dense_energies(p["query"], p["items"], p["log_prior"], bias=p["bias"],
-                                  scale=p["scale"], weight=p["weight"], centring=law), 1e-11)
+    close(ours(p, impl), dense_energies(p["query"], p["items"], p["log_prior"], bias=p["bias"],
+                                        scale=p["scale"], weight=p["weight"], centring=law), 1e-11)
 
 
-def test_energies_hold_when_the_mean_is_ten_thousand_times_the_spread():
+@pytest.mark.parametrize("impl", IMPLS)
+def test_energies_hold_when_the_mean_is_ten_thousand_times_the_spread(impl):
     p = problem()
     p["query"] = 1e4 + p["query"]
     p["items"] = 1e4 + p["items"]
     p["bias"] = 1e4 + p["bias"]
-    close(ours(p), dense_energies(p["query"], p["items"], p["log_prior"], bias=p["bias"],
+    close(ours(p, impl), dense_energies(p["query"], p["items"], p["log_prior"], bias=p["bias"],
                                   scale=p["scale"], weight=p["weight"]))
 
 
@@ -128,12 +135,10 @@ def test_neither_chunks_nor_order_matter(seed, cuts, order):
 
 
 def test_rows_beyond_one_chunk_are_all_read(monkeypatch):
-    from fastpop.kernels.score_energy import reference
-
     p = problem()
-    before = ours(p)
+    before = ours(p, "reference")
     monkeypatch.setattr(reference, "ROWS", 7)
-    after = ours(p)
+    after = ours(p, "reference")
     assert after.heterogeneous == pytest.approx(before.heterogeneous, rel=1e-12)
     assert after.total == pytest.approx(before.total, rel=1e-12)
 
@@ -146,6 +151,79 @@ def test_low_precision_inputs_are_reduced_in_float64(dtype):
     truth = dense_energies(query.double(), items.detach().double(), p["log_prior"],
                            bias=p["bias"], scale=p["scale"], weight=p["weight"])
     close(ours(p, query=query, items=items), truth, 1e-11)
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    yield lambda: torch.set_num_threads(2)
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("path", native.PATHS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("rows", "dim", "extra"), [(1, 1, 0), (700, 24, 0), (5000, 67, 3)])
+def test_moments_of_rows_on_every_path(monkeypatch, two_threads, path, dtype, rows, dim, extra):
+    if not native.has_path(path):
+        pytest.skip(f"this processor has no {path}")
+    monkeypatch.setattr(native, "path", path)
+    generator = torch.Generator().manual_seed(rows)
+    table = (3 + torch.randn(rows, 2 * dim, generator=generator)).to(dtype)[:, ::2]
+    more = np.random.default_rng(1).standard_normal((rows, extra)) if extra else None
+    weight = np.random.default_rng(2).random(rows)
+    for w in (None, weight):
+        want = reference.row_moments(table, w, more)
+        torch.set_num_threads(1)
+        got = _cpu.row_moments(table, w, more)
+        np.testing.assert_allclose(got[0], want[0], rtol=1e-13)
+        np.testing.assert_allclose(got[1], want[1], rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(got[2], want[2], rtol=1e-11, atol=1e-11 * np.abs(want[2]).max())
+        two_threads()
+        for one, other in zip(got, _cpu.row_moments(table, w, more)):
+            assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("path", native.PATHS)
+@pytest.mark.parametrize("soft_cap", [None, 2.0])
+@pytest.mark.parametrize(("contexts", "items", "dim"), [(1, 2, 1), (40, 31, 5), (13, 1400, 33)])
+def test_streamed_scores_equal_the_dense_definition(monkeypatch, path, soft_cap, contexts, items, dim):
+    if not native.has_path(path):
+        pytest.skip(f"this processor has no {path}")
+    monkeypatch.setattr(native, "path", path)
+    p = problem(contexts=contexts, items=items, dim=dim)
+    weight = 0.1 + p["weight"]
+    score = p["scale"] * p["query"] @ p["items"].T + p["bias"]
+    if soft_cap:
+        score = soft_cap * np.tanh(score / soft_cap)
+    truth = dense_energies(np.eye(contexts), score.T, p["log_prior"], weight=weight)
+    for impl, exact in (("reference", 1e-11), ("cpu", 3e-5)):
+        got = score_energy(p["query"], p["items"], p["log_prior"], bias=p["bias"], scale=p["scale"],
+                           context_weight=weight, soft_cap=soft_cap, form="streamed", impl=impl)
+        for name in ("total", "direction", "shared"):
+            # t is a difference of terms of the size of the score: that size sets its rounding.
+            size = float(truth["total"])
+            assert getattr(got, name) == pytest.approx(float(truth[name]), rel=exact, abs=exact * size)
+
+
+@pytest.mark.parametrize("form", ["gram", "streamed"])
+def test_cosine_scores_are_those_of_unit_rows(form):
+    p = problem()
+    p["query"][3] = 0
+    unit = {name: p[name] / np.maximum(np.linalg.norm(p[name], axis=1, keepdims=True), 1e-300)
+            for name in ("query", "items")}
+    want = score_energy(**unit, log_prior=p["log_prior"], scale=20.0)
+    got = score_energy(p["query"], p["items"], p["log_prior"], scale=20.0, cosine=True, form=form)
+    close(got, vars(want), 1e-11 if form == "gram" else 1e-4)
+
+
+def test_a_cap_has_no_gram_form():
+    p = problem()
+    with pytest.raises(ValueError, match="form: expected 'streamed' with a soft_cap"):
+        score_energy(p["query"], p["items"], p["log_prior"], soft_cap=3.0, form="gram")
+    with pytest.raises(ValueError, match="centring: expected 'uniform'"):
+        score_energy(p["query"], p["items"], p["log_prior"], soft_cap=3.0, centring="prior")
+    with pytest.raises(ValueError, match="query: expected finite numbers"):
+        score_energy(p["query"] * np.nan, p["items"], p["log_prior"], soft_cap=3.0)
 
 
 def test_spectrum_is_that_of_the_weighted_centred_scores():

@@ -27,7 +27,7 @@ def operator_inputs(fixed_rows: bool, draw: bool, dtype=torch.float32) -> tuple:
     return (
         query, table, pos_id, None if draw else ids, *(drawn if draw else (None, None)), log_prior,
         torch.tensor(0.7, requires_grad=True), law.log_proposal_on("cpu"),
-        torch.tensor(1.3, requires_grad=True), 5, 33, 16, "standard", False, False, "auto", False,
+        torch.tensor(1.3, requires_grad=True), None, 5, 33, 16, "standard", False, False, "auto", False,
         fixed_rows,
     )
 

@@ -1,0 +1,143 @@
+"""Sampled softmax on candidate rows that the caller has gathered: for sharded embeddings."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastpop import checks
+from fastpop.ops import _door
+from fastpop.ops.sampled_softmax import drops_hits, reduced
+from fastpop.types import Hits, Impl, LogQ, Reduction
+
+
+def gathered_softmax(
+    query: Tensor,
+    pos_item: Tensor,
+    neg_item: Tensor,
+    *,
+    pos_id: Tensor | None = None,
+    neg_id: Tensor | None = None,
+    pos_log_prior: Tensor | None = None,
+    neg_log_prior: Tensor | None = None,
+    prior_weight: float | Tensor = 1.0,
+    pos_log_proposal: Tensor | None = None,
+    neg_log_proposal: Tensor | None = None,
+    scale: float | Tensor = 1.0,
+    logq: LogQ = "standard",
+    hits: Hits | None = None,
+    group_size: int | None = None,
+    row_weight: Tensor | None = None,
+    reduction: Reduction = "none",
+    return_lse: bool = False,
+    impl: Impl = "auto",
+) -> Any:
+    """sampled_softmax(query, items, pos_id, neg_id, ...) from items[pos_id] and items[neg_id].
+
+    For tables that live elsewhere (sharded, quantised, on other machines): look the rows up with
+    whatever owns them, and give them here; their gradients go back the same way.
+
+    Args:
+        query: [B, D] float16, bfloat16, float32 or float64.
+        pos_item: [B, D] the positives' rows; neg_item: [K, D] shared negatives, or [G, K, D] with
+            `group_size`, row b reading group b // group_size (group_size=1: a set for each row).
+        pos_id, neg_id: int64 [B] and [K] or [G, K], any numbers that tell items apart. Needed to
+            drop hits (hits="drop", logq="corrected"), not used otherwise.
+        pos_log_prior, neg_log_prior: log p of each candidate in nats, [B] and [K] or [G, K];
+            both or neither.
+        pos_log_proposal, neg_log_proposal: log q of each, likewise; the first only for
+            logq="standard", neither for logq="none".
+        prior_weight, scale, logq, hits, row_weight, reduction, return_lse, impl: as in
+            `sampled_softmax`.
+    Returns:
+        loss in nats; differentiable in query, pos_item, neg_item, both log priors, prior_weight and
+        scale, once.
+    Raises:
+        ValueError, TypeError: says the argument, what was expected, what came.
+    Cost: as `sampled_softmax`, and one copy of the candidate rows.
+    """
+    _door.check_query_and_items(query, pos_item, "pos_item")
+    num_rows, dim = query.shape
+    checks.shape("pos_item", pos_item, (num_rows, dim))
+    checks.one_of("logq", logq, ("standard", "corrected", "none"))
+    checks.one_of("reduction", reduction, ("none", "mean", "sum"))
+    drop_hits = drops_hits(hits, logq)
+    if group_size is None:
+        checks.shape("neg_item", neg_item, ("K", dim))
+        num_groups, num_negatives, rows_a_group = 1, neg_item.shape[0], max(num_rows, 1)
+    else:
+        checks.number("group_size", group_size, least=1, integer=True)
+        num_groups, rows_a_group = max(-(-num_rows // group_size), 1), int(group_size)
+        checks.shape("neg_item", neg_item, (num_groups, "K", dim))
+        num_negatives = neg_item.shape[1]
+    if num_negatives == 0:
+        raise checks.wrong("neg_item", "K >= 1 negatives", neg_item)
+    if neg_item.dtype != pos_item.dtype:
+        raise checks.wrong("neg_item", f"{str(pos_item.dtype)[6:]}, as pos_item", neg_item)
+    _door.same_device("neg_item", neg_item, query)
+
+    flat = num_groups * num_negatives
+    table = torch.cat([pos_item, neg_item.reshape(flat, dim)])
+    vectors = {}
+    for name, pos, neg, asked in (
+        ("log_prior", pos_log_prior, neg_log_prior, None),
+        ("log_proposal", pos_log_proposal, neg_log_proposal, logq),
+    ):
+        vectors[name] = _joined(name, pos, neg, query, neg_item.shape[:-1], asked)
+    key = None
+    if drop_hits:
+        key = torch.cat([_keys("pos_id", pos_id, (num_rows,), query),
+                         _keys("neg_id", neg_id, tuple(neg_item.shape[:-1]), query).reshape(-1)])
+    log_prior = vectors["log_prior"]
+    if not isinstance(prior_weight, Tensor) and prior_weight == 0:
+        log_prior = None
+    place = torch.arange(num_rows + flat, device=query.device)
+    counts = torch.ones(num_rows, dtype=torch.bool, device=query.device)
+    row_weight = _door.check_row_weight(row_weight, query)
+    inputs = (
+        _door.autocast_query(query), table, place[:num_rows],
+        place[num_rows:].view(num_groups, num_negatives), None, None, log_prior,
+        _door.scalar("prior_weight", prior_weight, query, positive=False), vectors["log_proposal"],
+        _door.scalar("scale", scale, query, positive=True), key, num_groups, num_negatives,
+        rows_a_group, logq, drop_hits, False, impl, False, _door.shapes_are_fixed(),
+    )
+    return reduced(inputs, counts, row_weight, reduction, return_lse)
+
+
+def _joined(
+    name: str, pos: Any, neg: Any, query: Tensor, neg_shape: tuple[int, ...], logq: str | None
+) -> Tensor | None:
+    """One vector over the table's rows; None where the term is not there."""
+    num_rows = query.shape[0]
+    if name == "log_proposal":
+        if logq == "none":
+            return None
+        if neg is None:
+            raise checks.wrong("neg_log_proposal", f"log q of the negatives for logq={logq!r}", None)
+        if logq == "standard" and pos is None:
+            raise checks.wrong("pos_log_proposal", "log q of the positives for logq='standard'", None)
+        if logq == "corrected":
+            pos = torch.zeros(num_rows, dtype=neg.dtype, device=neg.device)  # not read
+        if neg.requires_grad or pos.requires_grad:
+            raise checks.wrong("log_proposal", "tensors without gradient: it is the sampler's law",
+                               "=requires_grad=True")
+    elif (pos is None) != (neg is None):
+        raise checks.wrong("pos_log_prior, neg_log_prior", "both or neither", "=only one of them")
+    elif pos is None:
+        return None
+    checks.shape(f"pos_{name}", pos, (num_rows,))
+    checks.shape(f"neg_{name}", neg, tuple(neg_shape))
+    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
+    for side, value in ((f"pos_{name}", pos), (f"neg_{name}", neg)):
+        _door.same_device(side, value, query)
+    return torch.cat([pos.to(wide), neg.to(wide).reshape(-1)])
+
+
+def _keys(name: str, ids: Any, shape: tuple[int, ...], query: Tensor) -> Tensor:
+    if ids is None:
+        raise checks.wrong(name, "int64 ids, by which hits are found and dropped", None)
+    if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
+        raise checks.wrong_type(name, "an int64 tensor", ids)
+    checks.shape(name, ids, shape)
+    _door.same_device(name, ids, query)
+    return ids
