@@ -7,6 +7,7 @@
 #include <string>
 
 #include "alias_draw/alias_draw.h"
+#include "device_bindings.h"
 #include "full_softmax/full_softmax.h"
 #include "row_index.h"
 #include "sampled_softmax/sampled_softmax.h"
@@ -315,4 +316,5 @@ PYBIND11_MODULE(_C, m) {
   bind_sampled_softmax(m);
   bind_full_softmax(m);
   bind_score_energy(m);
+  fastpop::bind_device_kernels(m);
 }

@@ -8,7 +8,7 @@ from fastpop import checks
 
 # op -> implementations in fastpop.kernels.<op>, by the name a user passes as `impl`.
 IMPLEMENTATIONS: dict[str, dict[str, str]] = {
-    "sampled_softmax": {"reference": "reference", "cpu": "_cpu"},
+    "sampled_softmax": {"reference": "reference", "cpu": "_cpu", "cuda": "_cuda"},
     "full_softmax": {"reference": "reference", "cpu": "_cpu"},
     "row_update": {"reference": "reference"},
     "top_items": {"reference": "reference"},

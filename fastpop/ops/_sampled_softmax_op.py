@@ -9,7 +9,7 @@ Three opaque operators over the same inputs:
 
 Which implementation runs is decided inside them, where real tensors are. `fixed_rows` is set under
 torch.compile and graph capture, where a result's shape may not depend on values: then the gradient
-of the table has B + G K rows (zeros after the unique ids), and ids are range-checked here, because
+of the table has min(B + G K, V) rows (zeros after the unique ids), and ids are range-checked here, because
 the public door could not look at them.
 """
 
@@ -81,7 +81,8 @@ def inputs_of(args: tuple) -> Inputs:
 
 
 def _most_rows(inputs: Inputs) -> int:
-    return inputs.query_BD.shape[0] + inputs.negatives.num_groups * inputs.negatives.num_negatives
+    named = inputs.query_BD.shape[0] + inputs.negatives.num_groups * inputs.negatives.num_negatives
+    return torch.sym_min(named, inputs.item_VD.shape[0])
 
 
 def _gradients(inputs: Inputs, grads: Gradients, fixed_rows: bool) -> tuple[Tensor, ...]:
@@ -205,6 +206,8 @@ def table_gradient(
     table: Tensor, id_n: Tensor, rows_n: Tensor, sparse: bool, repeats: bool
 ) -> Tensor:
     """(ids, rows) as a gradient of `table`: sparse, or dense with zeros elsewhere."""
+    # A device that is not waited for cannot know how many ids differ: it repeats the last one.
+    repeats = repeats or table.is_cuda
     if sparse:
         return torch.sparse_coo_tensor(id_n[None], rows_n, table.shape, check_invariants=False,
                                        is_coalesced=None if repeats else True)

@@ -21,7 +21,8 @@ from fastpop.kernels import native
 from fastpop.kernels.sampled_softmax import reference
 from fastpop.ops._dispatch import IMPLEMENTATIONS
 
-IMPLS = sorted(IMPLEMENTATIONS["sampled_softmax"])
+# "cuda" takes no shared negatives: test_sampled_softmax_on_device.py.
+IMPLS = sorted(set(IMPLEMENTATIONS["sampled_softmax"]) - {"cuda"})
 HALF_AND_SINGLE = [torch.float32, torch.bfloat16, torch.float16]
 # Only the reference computes in fp64; the others refuse it (tested below).
 IMPL_AND_DTYPE = [("reference", torch.float64)] + [
@@ -169,7 +170,12 @@ def test_values_and_gradients(impl, dtype, case):
     check_contract(impl, dtype, case)
 
 
-def check_contract(impl, dtype, case):
+def on(device, inputs):
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in inputs.items()}
+
+
+def check_contract(impl, dtype, case, device="cpu"):
     exact = CASES[case]()
     vectors = ("log_prior", "log_proposal", "scale", "prior_weight")
     wide = dtype if dtype == torch.float64 else torch.float32
@@ -198,7 +204,7 @@ def check_contract(impl, dtype, case):
                 f"gradient of {name}", largest_terms(rounded)[name])
 
     def op(**inputs):
-        return ops.sampled_softmax(**inputs, impl=impl)
+        return ops.sampled_softmax(**on(device, inputs), impl=impl).to("cpu")
 
     loss, grads = loss_and_gradients(op, rounded, wanted)
     assert loss.dtype == wide
