@@ -97,6 +97,10 @@ FULL = pick(
     [Softmax(2048, 0, 64, 50_000), Softmax(2048, 0, 64, 50_000, "bfloat16")],
     [Softmax(64, 0, 16, 500)],
 )
+TRAIN_STEP = pick(
+    [Softmax(4096, 4096, 64, items) for items in (100_000, 1_000_000, 10_000_000)],
+    [Softmax(64, 100, 8, 500)],
+)
 ROW_UPDATE = pick(
     [RowUpdate(20_000, 20_000, 2_000_000, 64), RowUpdate(40_000, 20_000, 2_000_000, 64)],
     [RowUpdate(200, 200, 2_000, 16), RowUpdate(400, 200, 2_000, 16)],

@@ -10,9 +10,11 @@
 #include "device_bindings.h"
 #include "full_softmax/full_softmax.h"
 #include "row_index.h"
+#include "row_update/row_update.h"
 #include "sampled_softmax/sampled_softmax.h"
 #include "score_energy/score_energy.h"
 #include "tile.h"
+#include "top_items/top_items.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -302,6 +304,62 @@ void bind_score_energy(py::module_& m) {
       "Per context: sum over items of (s - mean)^2, and of s * b.");
 }
 
+void bind_row_update(py::module_& m) {
+  m.def(
+      "row_update",
+      [](int rule, const py::tuple& table, int64_t V, int64_t D, uintptr_t ids, int64_t n,
+         const py::tuple& rows, uintptr_t mean, int64_t mean_stride, uintptr_t square,
+         uintptr_t step, double lr, double beta1, double beta2, double eps, int threads,
+         const std::string& path) {
+        const fastpop::Matrix table_VD = matrix_of(table);
+        fastpop::RowUpdate a{};
+        a.table_VD = const_cast<void*>(table_VD.data);
+        a.dtype = table_VD.dtype;
+        a.table_stride = table_VD.row_stride, a.V = V, a.D = D;
+        a.id_n = at<int64_t>(ids), a.n = n;
+        a.rows_nD = matrix_of(rows);
+        a.mean_VD = at<float>(mean), a.mean_stride = mean_stride;
+        a.square_V = at<float>(square), a.step_V = at<int64_t>(step);
+        a.lr = lr, a.beta1 = beta1, a.beta2 = beta2, a.eps = eps;
+        a.rule = static_cast<fastpop::RowRule>(rule);
+        a.threads = threads;
+        const fastpop::Tile& tile = tile_of(path);
+        py::gil_scoped_release release;
+        return fastpop::row_update_cpu(a, tile);
+      },
+      py::kw_only(), "rule"_a, "table"_a, "V"_a, "D"_a, "ids"_a, "n"_a, "rows"_a, "mean"_a = 0,
+      "mean_stride"_a = 0, "square"_a = 0, "step"_a = 0, "lr"_a, "beta1"_a = 0.0, "beta2"_a = 0.0,
+      "eps"_a = 0.0, "threads"_a, "path"_a,
+      "Addresses in, the table and its state changed in place; returns the position of the first id "
+      "out of range (-1: none). See kernels/row_update/_cpu.py.");
+}
+
+void bind_top_items(py::module_& m) {
+  m.def(
+      "top_items",
+      [](const py::tuple& query, const py::tuple& item, int64_t B, int64_t V, int64_t D, int64_t k,
+         uintptr_t bias, double scale, uintptr_t exclude_offsets, uintptr_t exclude_item,
+         uintptr_t id, uintptr_t score, int threads, const std::string& path) {
+        fastpop::TopItems a{};
+        a.query_BD = matrix_of(query);
+        a.item_VD = matrix_of(item);
+        a.B = B, a.V = V, a.D = D, a.k = k;
+        a.bias_V = at<float>(bias);
+        a.scale = scale;
+        a.exclude_offsets = at<int64_t>(exclude_offsets);
+        a.exclude_item = at<int64_t>(exclude_item);
+        a.id_BK = at<int64_t>(id);
+        a.score_BK = at<float>(score);
+        a.threads = threads;
+        const fastpop::Tile& tile = tile_of(path);
+        py::gil_scoped_release release;
+        fastpop::top_items_cpu(a, tile);
+      },
+      py::kw_only(), "query"_a, "item"_a, "B"_a, "V"_a, "D"_a, "k"_a, "bias"_a, "scale"_a,
+      "exclude_offsets"_a, "exclude_item"_a, "id"_a, "score"_a, "threads"_a, "path"_a,
+      "Addresses in, ids and scores written. See kernels/top_items/_cpu.py.");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -317,4 +375,6 @@ PYBIND11_MODULE(_C, m) {
   bind_full_softmax(m);
   bind_score_energy(m);
   fastpop::bind_device_kernels(m);
+  bind_row_update(m);
+  bind_top_items(m);
 }

@@ -5,7 +5,7 @@
 
 namespace fastpop {
 
-struct SortItem {
+struct SortItem {  // 16 bytes
   uint64_t key;
   uint32_t slot;
 };

@@ -28,6 +28,10 @@ constexpr int kChunk = 576;
 // Padded so that rows of a chunk do not fall into the same cache sets.
 constexpr int kChunkStride = kChunk + 16;
 
+struct RowUpdate;   // row_update/row_update.h
+struct ItemBlock;   // top_items/top_items.h
+struct QueryPanel;  // top_items/top_items.h
+
 struct Tile {
   const char* name;
   int lanes;  // floats in a vector
@@ -81,6 +85,13 @@ struct Tile {
   // out[:dim] += sum_k p[k] m[ids[k]].
   void (*gather_sum)(const Matrix& m, const int64_t* ids, int64_t num, const float* p, int64_t dim,
                      float* scratch, float* out);
+
+  // Whether no id is smaller than the one before.
+  bool (*ascends)(const int64_t* ids, int64_t num);
+  // The step of `args` on its ids [first, last) in order, whole runs of equal ids; scratch: 2 rows.
+  void (*update_rows)(const RowUpdate& args, int64_t first, int64_t last, float* scratch);
+  // Scores the items for the panel's queries and appends what may be among their best.
+  void (*scan)(const ItemBlock& block, const QueryPanel& panel);
 };
 
 // The table of a path by name; nullptr when this machine or this build has no such path.

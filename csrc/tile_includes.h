@@ -1,6 +1,7 @@
 // Everything tile.inc includes, so that a path can include it before it names its target.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -10,4 +11,6 @@
 #include <arm_neon.h>
 #endif
 
+#include "row_update/row_update.h"
 #include "tile.h"
+#include "top_items/top_items.h"

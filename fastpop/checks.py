@@ -82,7 +82,12 @@ def ids_in_range(argument: str, ids: Any, stop: int) -> None:
         return
     flat = ids.reshape(-1)
     at = int(((flat < 0) | (flat >= stop)).nonzero()[0].reshape(-1)[0])
-    raise wrong(argument, f"ids in [0, {stop})", f"={int(flat[at])} at position {at}")
+    raise id_out_of_range(argument, int(flat[at]), at, stop)
+
+
+def id_out_of_range(argument: str, value: int, at: int, stop: int) -> ValueError:
+    """The error for an id that is not in [0, stop), and where it is."""
+    return wrong(argument, f"ids in [0, {stop})", f"={value} at position {at}")
 
 
 def no_law(drawn: str, item: int, log_q: float) -> ValueError:

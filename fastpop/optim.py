@@ -2,9 +2,16 @@
 
 Tables are [V, D], or [V] for one number an item. The optimisers take sparse gradients
 (`sparse_grad=True`, `nn.Embedding(sparse=True)`) and dense ones, where every row counts as touched.
+
+With update_in_backward=True the step is made inside backward(), as soon as a table's gradient is
+complete, and the gradient is let go: it never waits beside those of other tables. `step()` then only
+ends the step. What needs gradients to stay is refused: a second backward() before `step()` (gradient
+accumulation), and more than one process (their gradients would have to be summed first). Clipping and
+GradScaler find no gradient: torch's GradScaler says so, clip_grad_norm_ cannot.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,13 +21,41 @@ from fastpop import checks, ops
 
 
 class _RowOptimizer(torch.optim.Optimizer):
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], update_in_backward: bool):
         checks.number("lr", defaults["lr"], least=0)
+        self.update_in_backward = update_in_backward
+        self._updated: set[Tensor] = set()
+        if update_in_backward and _num_processes() > 1:
+            raise checks.wrong("update_in_backward", "False with several processes, whose gradients "
+                               "must be summed before a step", True)
         super().__init__(params, defaults)
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.ndim not in (1, 2):
-                    raise checks.wrong("params", "tables of shape [V, D] or [V]", param)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for param in group["params"]:
+            if param.ndim not in (1, 2):
+                raise checks.wrong("params", "tables of shape [V, D] or [V]", param)
+            if self.update_in_backward:
+                param.register_post_accumulate_grad_hook(partial(self._on_gradient, group))
+
+    @torch.no_grad()
+    def _on_gradient(self, group: dict, param: Tensor) -> None:
+        if param in self._updated:
+            param.grad = None
+            raise RuntimeError(
+                "update_in_backward: expected one backward() for each step(); got a second gradient of "
+                "a table that was already updated. Gradient accumulation needs update_in_backward=False")
+        self._updated.add(param)
+        self._update_table(group, param)
+        param.grad = None
+
+    def _update_table(self, group: dict, param: Tensor) -> None:
+        if param.grad is None:
+            return
+        ids, rows = _touched(param.grad)
+        table = param if param.ndim == 2 else param[:, None]
+        self._update(table, ids, rows.view(len(ids), -1), self.state[param], group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -28,22 +63,29 @@ class _RowOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self.update_in_backward:
+            self._updated.clear()
+            return loss
         for group in self.param_groups:
             for param in group["params"]:
-                if param.grad is not None:
-                    ids, rows = _touched(param.grad)
-                    table = param if param.ndim == 2 else param[:, None]
-                    self._update(table, ids, rows.view(len(ids), -1), self.state[param], group)
+                self._update_table(group, param)
         return loss
 
     def _update(self, param: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict) -> None:
         raise NotImplementedError
 
 
+def _num_processes() -> int:
+    distributed = torch.distributed
+    return distributed.get_world_size() if (
+        distributed.is_available() and distributed.is_initialized()) else 1
+
+
 def _touched(grad: Tensor) -> tuple[Tensor, Tensor]:
+    """(ids, rows) of a gradient as they came: the ops sum duplicates themselves, and see whether ids
+    are in order, which autograd's coalesced flag does not tell."""
     if grad.is_sparse:
-        grad = grad.coalesce()
-        return grad.indices()[0], grad.values()
+        return grad._indices()[0], grad._values()
     return torch.arange(grad.shape[0], device=grad.device), grad
 
 
@@ -54,8 +96,8 @@ def _state_dtype(param: Tensor) -> torch.dtype:
 class RowSGD(_RowOptimizer):
     """SGD on the touched rows. params: [V, D] tables; lr: learning rate."""
 
-    def __init__(self, params: Iterable[Any], lr: float = 0.1):
-        super().__init__(params, {"lr": lr})
+    def __init__(self, params: Iterable[Any], lr: float = 0.1, *, update_in_backward: bool = False):
+        super().__init__(params, {"lr": lr}, update_in_backward)
 
     def _update(self, param, ids, rows, state, group):
         ops.row_sgd_(param, ids, rows, lr=group["lr"])
@@ -64,8 +106,9 @@ class RowSGD(_RowOptimizer):
 class RowAdagrad(_RowOptimizer):
     """Row-wise Adagrad: state is one number a row (`fastpop.ops.row_adagrad_`)."""
 
-    def __init__(self, params: Iterable[Any], lr: float = 0.1, eps: float = 1e-10):
-        super().__init__(params, {"lr": lr, "eps": eps})
+    def __init__(self, params: Iterable[Any], lr: float = 0.1, eps: float = 1e-10, *,
+                 update_in_backward: bool = False):
+        super().__init__(params, {"lr": lr, "eps": eps}, update_in_backward)
 
     def _update(self, param, ids, rows, state, group):
         if not state:
@@ -78,8 +121,9 @@ class RowAdam(_RowOptimizer):
     """Row-wise Adam: full first moment, one second moment and step a row (`fastpop.ops.row_adam_`)."""
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3,
-                 betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8):
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+                 betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, *,
+                 update_in_backward: bool = False):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, update_in_backward)
 
     def _update(self, param, ids, rows, state, group):
         if not state:

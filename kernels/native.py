@@ -32,6 +32,15 @@ def unsupported(**tensors: Tensor) -> str | None:
     return None
 
 
+# Operations worth waking another thread for: below them it costs more than it does.
+WORK_A_THREAD = 2_000_000
+
+
+def threads_for(work: int) -> int:
+    """How many of torch's threads a kernel of so many operations should use."""
+    return max(1, min(torch.get_num_threads(), work // WORK_A_THREAD))
+
+
 def matrix(tensor: Tensor) -> tuple[int, int, int, int]:
     """(address, row stride, column stride, dtype code)."""
     return tensor.data_ptr(), tensor.stride(0), tensor.stride(1), DTYPE_CODES[tensor.dtype]

@@ -10,7 +10,7 @@
 // A thread owns rows in 1 and 2, columns (table rows) in 3: no atomics, no copies per thread, and
 // sums in a fixed order. Cost: 2 B K D FLOPs forward, 6 fused, 6 backward alone (it makes the logits
 // again); memory: packed items (2 K D numbers, a window of them when K is large) and a block of
-// exponentials (3 MiB at two threads).
+// exponentials (2.5 MiB at two threads).
 //
 // Rows of their own negatives (GatherPass): dot products on gathered rows, twice read, the second
 // time from L2; d_items in a second sweep over a block's probabilities by the owner of each id.
@@ -35,7 +35,7 @@ constexpr float kInf = HUGE_VALF;
 // Rows that share negatives and are fewer than this are not worth packing for.
 constexpr int64_t kFewRows = 8;
 // Bytes of exponentials kept by one block of rows; with more threads, more.
-constexpr int64_t kBlockBytes = int64_t{3} << 20;
+constexpr int64_t kBlockBytes = int64_t{5} << 19;
 // Bytes of packed items alive at once when exponentials are not kept.
 constexpr int64_t kWindowBytes = int64_t{8} << 20;
 constexpr int64_t kFusedBytes = int64_t{32} << 20;
@@ -134,7 +134,6 @@ struct Group {
 class TilePass : Rows {
  public:
   TilePass(const SampledSoftmax& a, const Tile& tile, int threads) : Rows(a, tile) {
-    threads_ = threads;
     all_columns_ = round_up(a.K, tile.panel);
     const int64_t column_bytes = 2 * padded_ * 4;
     window_ = a.mode == SampledSoftmax::Mode::backward
@@ -157,7 +156,8 @@ class TilePass : Rows {
     block_rows_ = round_up((most + blocks - 1) / blocks, std::min(rows, unit));
     chunks_ = (window_ + kChunk - 1) / kChunk;
 
-    for (int i = 0; i < threads; ++i) {
+    together_ = std::min<int64_t>(threads, a.G);
+    for (int i = 0; i < together_; ++i) {
       Group group{};
       group.id = memory_.make<int64_t>(a.K);
       group.bias = memory_.make<float>(all_columns_);
@@ -166,7 +166,8 @@ class TilePass : Rows {
       group.column_of = a.exclude_own_slot ? memory_.make<int32_t>(a.K) : nullptr;
       group.by_key = a.key_V != nullptr && a.drop_hits ? memory_.make<SortItem>(a.K) : nullptr;
       groups_.push_back(group);
-      sorts_.push_back(memory_.make<SortItem>(2 * a.K));
+    }
+    for (int i = 0; i < threads; ++i) {
       scratch_.push_back(memory_.make<float>(
           std::max<int64_t>({block_rows_ * padded_, tile.panel * padded_,
                              kTileRows * int64_t{kChunkStride}})));
@@ -180,6 +181,11 @@ class TilePass : Rows {
       up_ = memory_.make<Upstream>(block_rows_);
       d_pos_ = memory_.make<float>(a.B);
     }
+    // Groups are sorted while no exponentials are kept: the same memory.
+    auto* room = reinterpret_cast<SortItem*>(exps_);
+    const int64_t fits = exps_ == nullptr ? 0 : chunks_ * block_rows_ * kChunkStride * 4 / 16;
+    if (fits < 2 * a.K * together_) room = memory_.make<SortItem>(2 * a.K * together_);
+    for (int i = 0; i < together_; ++i) sorts_.push_back(room + 2 * a.K * i);
     query_ = memory_.make<float>(block_rows_ * padded_);
     lse_ = memory_.make<OnlineLse>(a.B);
     for (int64_t b = 0; b < a.B; ++b) lse_[b] = OnlineLse{};
@@ -192,8 +198,8 @@ class TilePass : Rows {
 
   void run(int me, int team) {
     clear(me, team);
-    for (int64_t first = 0; first < a_.G; first += threads_) {
-      const int64_t last = std::min(first + threads_, a_.G);
+    for (int64_t first = 0; first < a_.G; first += together_) {
+      const int64_t last = std::min(first + together_, a_.G);
       meet_.wait(team);
       for (int64_t g = first + me; g < last; g += team) prepare(groups_[g - first], sorts_[me], g);
       meet_.wait(team);
@@ -514,7 +520,7 @@ class TilePass : Rows {
 
   Workspace memory_;
   Barrier meet_;
-  int threads_;
+  int64_t together_;  // groups prepared at a time
   int64_t all_columns_, window_, block_rows_, chunks_;
   bool wants_items_, wants_columns_, wants_query_, gradients_;
   std::vector<Group> groups_;

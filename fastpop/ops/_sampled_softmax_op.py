@@ -164,18 +164,35 @@ def _forward_gradient(ctx: Any, d_lse_B: Tensor | None, d_pos_B: Tensor | None) 
 
 def _save_loss(ctx: Any, inputs: tuple, output: tuple) -> None:
     ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(*inputs[:NUM_TENSORS], *output[1:])
     ctx.options = inputs[NUM_TENSORS:NUM_INPUTS]
+    traced = ctx.options[-1]
+    ctx.save_for_backward(*inputs[:NUM_TENSORS], inputs[NUM_INPUTS], *(output[1:] if traced else ()))
+    ctx.grads = None if traced else output[1:]
     ctx.set_materialize_grads(False)
 
 
 def _loss_gradient(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple:
+    """Eager: the first call hands out the gradients that were made with the loss, scaled in place, so
+    that they exist once; a later one (retain_graph) makes them anew. Traced: saved like any other."""
     if d_loss is None:
         return (None,) * (NUM_INPUTS + 2)
-    saved = ctx.saved_tensors
-    tensors, (d_query, id_n, *others) = saved[:NUM_TENSORS], saved[NUM_TENSORS:]
-    grads = (d_query * d_loss.to(d_query.dtype), id_n, *(one * d_loss.to(one.dtype) for one in others))
-    return *_to_inputs(tensors, ctx.options, grads, _needs_of(ctx)), None, None
+    tensors, (weight_B, *saved) = ctx.saved_tensors[:NUM_TENSORS], ctx.saved_tensors[NUM_TENSORS:]
+    needs = _needs_of(ctx)
+    if ctx.options[-1]:
+        d_query, id_n, *others = saved
+        scaled = [grad * d_loss.to(grad.dtype) for grad in (d_query, *others)]
+        grads = (scaled[0], id_n, *scaled[1:])
+        return *_to_inputs(tensors, ctx.options, grads, needs), None, None
+    grads, ctx.grads = ctx.grads, None
+    if grads is None:
+        lse_B, pos_logit_B = torch.ops.fastpop.sampled_softmax_forward(*tensors, *ctx.options)
+        grads = torch.ops.fastpop.sampled_softmax_backward(
+            *tensors, *ctx.options, lse_B, pos_logit_B, weight_B, -weight_B,
+            _door.bits_of_needs(needs))
+    d_query, id_n, *others = grads
+    for grad in (d_query, *others):
+        grad.mul_(d_loss.to(grad.dtype))
+    return *_to_inputs(tensors, ctx.options, (d_query, id_n, *others), needs), None, None
 
 
 def _needs_of(ctx: Any) -> Needs:

@@ -7,11 +7,13 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels.top_items import reference
+from fastpop.ops import _dispatch
+from fastpop.types import Impl
 
 
 def top_items(
     query: Tensor, items: Tensor, k: int, *, bias: Tensor | None = None, scale: float = 1.0,
-    exclude_offsets: Any = None, exclude_item: Any = None, impl: str = "auto",
+    exclude_offsets: Any = None, exclude_item: Any = None, impl: Impl = "auto",
 ) -> tuple[Tensor, Tensor]:
     """torch.topk(scale * query @ items.T + bias, k), without the B x V scores.
 
@@ -27,15 +29,16 @@ def top_items(
         scale: multiplies the dot product only; finite.
         exclude_offsets: [B+1] int64; row b must not get exclude_item[offsets[b]:offsets[b+1]].
         exclude_item: [M] int64 in [0, V); repeats are allowed.
-        impl: "auto" or "reference".
+        impl: "auto", "reference" or "cpu". A named one runs or raises.
     Returns:
         item_id [B, k] int64 and score [B, k] (float32; float64 for a float64 query), best first.
     Raises:
         ValueError: wrong shape, id out of range, k < 1, or a NaN score (names the row).
         TypeError: wrong dtype.
-    Cost: 2*B*V*D FLOPs plus a selection pass; 16 MiB of score tile whatever B and V are.
+        NotImplementedError: a named implementation does not take these; lists each reason.
+    Cost: 2*B*V*D FLOPs plus a selection pass. Memory, whatever B and V are: 16 MiB of score tile
+    (reference), 2 MiB of candidates a thread (cpu).
     """
-    checks.one_of("impl", impl, ["auto", "reference"])
     _check_matrix("query", query, ("B", "D"))
     _check_matrix("items", items, ("V", query.shape[1]))
     if items.device != query.device:
@@ -63,8 +66,9 @@ def top_items(
                 exclude_offsets,
             )
         checks.ids_in_range("exclude_item", exclude_item, num_items)
+    module = _dispatch.choose("top_items", impl, query.device.type, reference.Inputs(query, items, k))
     with torch.no_grad():
-        item_id, score = reference.forward(
+        item_id, score = module.forward(
             query, items, int(k), bias, float(scale), exclude_offsets, exclude_item
         )
     # topk ranks NaN above all numbers, so a NaN anywhere in a row reaches its best k.

@@ -67,11 +67,12 @@ def build_optimizers(config: TrainConfig, model: Recommender) -> list[torch.opti
     is_table = {id(param) for param in tables}
     others = [param for param in model.parameters() if id(param) not in is_table]
     lr = config.table_learning_rate or config.learning_rate
+    inside = config.update_in_backward
     kinds = {
         "adam": lambda: torch.optim.Adam(tables, lr=lr),
-        "row_adam": lambda: optim.RowAdam(tables, lr=lr),
-        "row_adagrad": lambda: optim.RowAdagrad(tables, lr=lr),
-        "row_sgd": lambda: optim.RowSGD(tables, lr=lr),
+        "row_adam": lambda: optim.RowAdam(tables, lr=lr, update_in_backward=inside),
+        "row_adagrad": lambda: optim.RowAdagrad(tables, lr=lr, update_in_backward=inside),
+        "row_sgd": lambda: optim.RowSGD(tables, lr=lr, update_in_backward=inside),
     }
     optimizers = [kinds[config.resolved_table_optimizer]()]
     if others:

@@ -82,6 +82,8 @@ class TrainConfig:
     """Step size of embedding tables; 0: learning_rate."""
     table_optimizer: Literal["auto", "adam", "row_adam", "row_adagrad", "row_sgd"] = "auto"
     """Optimiser of embedding tables; auto: row_adam for sampled losses, adam for full ones."""
+    update_in_backward: bool = False
+    """Step row-wise table optimisers inside backward, so that no table gradient waits."""
     weight_decay: float = 0.0
     """Decoupled decay of everything but tables."""
     clip_norm: float = 0.0
@@ -148,6 +150,14 @@ class TrainConfig:
         if self.accumulate > 1 and self.proposal == "in_batch" and self.loss == "sampled_softmax":
             raise checks.wrong("accumulate", "1 with in-batch negatives, which the whole batch gives",
                                self.accumulate)
+        if self.update_in_backward:
+            for name, needed in (("accumulate", 1), ("clip_norm", 0.0)):
+                if getattr(self, name) != needed:
+                    raise checks.wrong(name, f"{needed:g} with update_in_backward, which lets each "
+                                       "gradient go at once", getattr(self, name))
+            if self.resolved_table_optimizer == "adam":
+                raise checks.wrong("update_in_backward", "False with table_optimizer adam, which is "
+                                   "torch's own", True)
         if self.logq == "corrected" and self.hits == "keep":
             raise checks.wrong("hits", "'drop' (or '') with logq='corrected'", self.hits)
         for name in ("dim", "max_length", "num_layers", "num_heads", "num_negatives", "epochs",

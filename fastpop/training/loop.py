@@ -130,7 +130,7 @@ def train_step(
     config: TrainConfig, batch: Batch, step: int,
 ) -> tuple[float, float]:
     """One optimiser step; returns the mean loss before it and the weight of its rows."""
-    torch.manual_seed(_mixed(config.seed, step))
+    _seed_dropout(_mixed(config.seed, step), model.device)
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     rows = batch.target >= 0
@@ -156,6 +156,14 @@ def train_step(
     for optimizer in optimizers:
         optimizer.step()
     return total, weight
+
+
+def _seed_dropout(seed: int, device: torch.device) -> None:
+    """torch.manual_seed of the generators that are used: that one formats a stack trace for each
+    kind of device that is absent, a millisecond a step."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
 
 
 def _mixed(seed: int, step: int) -> int:

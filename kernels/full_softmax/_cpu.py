@@ -59,7 +59,7 @@ def _run(inputs: Inputs, backward: bool, lse_B: Tensor, pos_logit_B: Tensor, **w
         B=num_rows, V=num_items, D=dim, pos_id=native.address(pos_id_B),
         log_prior=native.address(log_prior_V), prior_weight=inputs.prior_weight.item(),
         scale=inputs.scale.item(), lse=native.address(lse_B), pos_logit=native.address(pos_logit_B),
-        threads=torch.get_num_threads(), path=native.path, **wanted)
+        threads=native.threads_for(2 * num_rows * num_items * dim), path=native.path, **wanted)
     if bad_prior_id >= 0 and log_prior_V is not None:
         raise checks.no_prior(bad_prior_id, float(log_prior_V[bad_prior_id]))
     return d_scale

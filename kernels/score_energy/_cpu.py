@@ -35,7 +35,7 @@ def row_moments(
         extra=0 if extra_NM is None else extra_NM.ctypes.data,
         weight=0 if weight_N is None else weight_N.ctypes.data,
         N=num_rows, D=dim, M=0 if extra_NM is None else extra_NM.shape[1],
-        threads=torch.get_num_threads(), path=native.path)
+        threads=native.threads_for(num_rows * dim * dim), path=native.path)
 
 
 def score_sums(
@@ -49,7 +49,8 @@ def score_sums(
         query=native.matrix(query), item=native.matrix(items),
         bias=None if bias_V is None else np.ascontiguousarray(bias_V, np.float32),
         b_V=np.ascontiguousarray(b_V, np.float32), C=query.shape[0], V=items.shape[0],
-        D=query.shape[1], scale=scale, cap=cap, threads=torch.get_num_threads(), path=native.path)
+        D=query.shape[1], scale=scale, cap=cap, path=native.path,
+        threads=native.threads_for(2 * query.shape[0] * items.shape[0] * query.shape[1]))
 
 
 def _rows(value: Any) -> tuple[torch.Tensor | None, np.ndarray | None]:

@@ -167,6 +167,7 @@ def test_moments_of_rows_on_every_path(monkeypatch, two_threads, path, dtype, ro
     if not native.has_path(path):
         pytest.skip(f"this processor has no {path}")
     monkeypatch.setattr(native, "path", path)
+    monkeypatch.setattr(native, "WORK_A_THREAD", 1)
     generator = torch.Generator().manual_seed(rows)
     table = (3 + torch.randn(rows, 2 * dim, generator=generator)).to(dtype)[:, ::2]
     more = np.random.default_rng(1).standard_normal((rows, extra)) if extra else None

@@ -68,6 +68,14 @@ def test_accumulation_is_the_same_step_in_less_memory():
     assert four.history[-1]["loss"] == pytest.approx(one.history[-1]["loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("encoder", ["factor", "bag", "sasrec"])
+def test_steps_inside_backward_are_the_same_steps(encoder):
+    models = [fastpop.train(small_log(), encoder=encoder, update_in_backward=inside, **QUICK).model
+              for inside in (False, True)]
+    for one, other in zip(*(model.state_dict().values() for model in models)):
+        assert torch.equal(one, other)
+
+
 def test_weights_multiply_the_loss_and_the_counts():
     """An event of weight 2 trains like two events (one batch an epoch, full softmax)."""
     log = small_log()
@@ -231,6 +239,12 @@ def test_a_toml_file_holds_the_same_options(tmp_path):
     ({"out": 3}, TypeError, "out: expected the path of a folder"),
     ({"split": "by-magic"}, ValueError, "split: expected one of"),
     ({"resume": True}, ValueError, "out: expected the folder to resume from; got None"),
+    ({"update_in_backward": True, "clip_norm": 1.0}, ValueError,
+     "clip_norm: expected 0 with update_in_backward"),
+    ({"update_in_backward": True, "accumulate": 2}, ValueError,
+     "accumulate: expected 1 with update_in_backward"),
+    ({"update_in_backward": True, "table_optimizer": "adam"}, ValueError,
+     "update_in_backward: expected False with table_optimizer adam"),
 ])
 def test_bad_options_get_one_clear_error(options, kind, message):
     with pytest.raises(kind) as caught:

@@ -1,0 +1,88 @@
+// One optimiser step on the touched rows of a table, in place, duplicates summed first.
+//
+// 1. Are the ids in order? One pass; in order, the ends alone say whether all are in range.
+// 2. If not: range check and a stable radix sort of (id, slot), 11 bits a pass.
+// 3. The team splits the ids in order at the start of a run of equal ids. A thread owns its rows:
+//    it sums a run's gradients in the order they came, reads the row and its state once, writes
+//    them once. No atomics, and the same sums in the same order on any number of threads.
+// Cost: 5 n D operations (Adam 7). Bytes, each gradient row and touched row once, for a float32
+// table: 4 D (n + 2 touched) and the state, 8 a row (Adagrad) or 8 D + 24 (Adam). The sort:
+// 32 bytes an id of workspace.
+#include "row_update/row_update.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "workspace.h"
+
+namespace fastpop {
+namespace {
+
+// Numbers below which waking a team costs more than it saves.
+constexpr int64_t kFewNumbers = 1 << 15;
+
+Powers powers_of(double base) {
+  Powers p;
+  p.base = base;
+  double digit = base;  // base^(64^row)
+  for (auto& row : p.of) {
+    row[0] = 1;
+    for (int i = 1; i < Powers::kBase; ++i) row[i] = row[i - 1] * digit;
+    digit *= row[Powers::kBase - 1];
+  }
+  return p;
+}
+
+int64_t first_out_of_range(const int64_t* ids, int64_t n, int64_t V) {
+  for (int64_t k = 0; k < n; ++k)
+    if (ids[k] < 0 || ids[k] >= V) return k;
+  return -1;
+}
+
+int64_t id_in_order(const RowUpdate& a, int64_t k) {
+  return a.order_n == nullptr ? a.id_n[k] : static_cast<int64_t>(a.order_n[k].key);
+}
+
+// Where part i of `parts` starts: never inside a run of equal ids.
+int64_t start_of(const RowUpdate& a, int i, int parts) {
+  int64_t k = a.n * i / parts;
+  while (k > 0 && k < a.n && id_in_order(a, k) == id_in_order(a, k - 1)) ++k;
+  return k;
+}
+
+}  // namespace
+
+int64_t row_update_cpu(RowUpdate a, const Tile& tile) {
+  if (a.n == 0) return -1;
+  Workspace memory;
+  a.order_n = nullptr;
+  if (tile.ascends(a.id_n, a.n)) {
+    if (a.id_n[0] < 0 || a.id_n[a.n - 1] >= a.V) return first_out_of_range(a.id_n, a.n, a.V);
+  } else {
+    const int64_t bad = first_out_of_range(a.id_n, a.n, a.V);
+    if (bad >= 0) return bad;
+    auto* items = memory.make<SortItem>(2 * a.n);
+    for (int64_t k = 0; k < a.n; ++k)
+      items[k] = {static_cast<uint64_t>(a.id_n[k]), static_cast<uint32_t>(k)};
+    a.order_n = radix_sort(items, items + a.n, a.n, a.V);
+  }
+  Powers beta1_power, beta2_power;
+  if (a.rule == RowRule::adam) {
+    beta1_power = powers_of(a.beta1);
+    beta2_power = powers_of(a.beta2);
+    a.beta1_power = &beta1_power;
+    a.beta2_power = &beta2_power;
+  }
+  const int threads = a.n * a.D < kFewNumbers ? 1 : a.threads;
+  float* scratch = memory.make<float>(threads * 2 * a.D);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    const int me = omp_get_thread_num(), team = omp_get_num_threads();
+    tile.update_rows(a, start_of(a, me, team), start_of(a, me + 1, team), scratch + me * 2 * a.D);
+  }
+  return -1;
+}
+
+}  // namespace fastpop

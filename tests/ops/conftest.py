@@ -1,0 +1,11 @@
+"""What all tests of the ops need."""
+
+import pytest
+
+from fastpop.kernels import native
+
+
+@pytest.fixture(autouse=True)
+def threads_at_any_size(monkeypatch):
+    """Small shapes would run on one thread; here every size uses all of torch's."""
+    monkeypatch.setattr(native, "WORK_A_THREAD", 1)
