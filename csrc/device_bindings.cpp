@@ -7,6 +7,7 @@
 #include <string>
 
 #include "row_sum/row_sum.h"
+#include "row_update/step.h"
 #include "sampled_softmax/rows.h"
 
 namespace py = pybind11;
@@ -86,11 +87,34 @@ RowSum row_sum_of(const Arguments& given) {
   a.head_coef = given.at<float>("head_coef");
   a.coef_BK = given.at<float>("coef");
   a.scale = given.at<float>("scale");
+  a.only_repeats = given.get<bool>("only_repeats");
   a.id_n = given.at<int64_t>("id");
   a.sum_nD = given.at<float>("sum");
   a.weight_n = given.at<double>("weight");
   a.carry_cD = given.at<float>("carry");
   a.carry_c = given.at<double>("carry_weight");
+  return a;
+}
+
+TableStep row_update_of(const Arguments& given) {
+  TableStep a{};
+  a.n = given.get<int64_t>("n"), a.V = given.get<int64_t>("V"), a.D = given.get<int64_t>("D");
+  a.table_VD = given.matrix("table");
+  a.key_n = given.at<int32_t>("key");
+  a.place_n = given.at<int64_t>("place");
+  a.segment_n = given.at<int32_t>("segment");
+  a.rows_nD = given.matrix("rows");
+  a.sum_nD = given.at<float>("sum");
+  a.mean_VD = given.at<float>("mean");
+  a.mean_stride = given.get<int64_t>("mean_stride");
+  a.square_V = given.at<float>("square");
+  a.step_V = given.at<int64_t>("step");
+  a.rule = static_cast<StepRule>(given.get<int>("rule"));
+  a.lr = given.get<float>("lr"), a.eps = given.get<float>("eps");
+  const auto beta_mean = given.get<double>("beta_mean"), beta_square = given.get<double>("beta_square");
+  a.rest_mean = static_cast<float>(1 - beta_mean);
+  a.rest_square = static_cast<float>(1 - beta_square);
+  a.log_beta_mean = std::log(beta_mean), a.log_beta_square = std::log(beta_square);
   return a;
 }
 
@@ -115,6 +139,8 @@ void bind_device_kernels(py::module_& m) {
     sampled_rows_host(sampled_rows_of(Arguments(given)), backward);
   });
   m.def("row_sum_host", [](const py::kwargs& given) { row_sum_host(row_sum_of(Arguments(given))); });
+  m.def("row_update_host",
+        [](const py::kwargs& given) { row_update_host(row_update_of(Arguments(given))); });
 #ifdef FASTPOP_WITH_CUDA
   m.def("sampled_rows_cuda", [](bool backward, uintptr_t stream, const py::kwargs& given) {
     const SampledRows a = sampled_rows_of(Arguments(given));
@@ -123,6 +149,10 @@ void bind_device_kernels(py::module_& m) {
   m.def("row_sum_cuda", [](uintptr_t stream, const py::kwargs& given) {
     const RowSum a = row_sum_of(Arguments(given));
     run_on("row_sum", [&] { return row_sum_cuda(a, stream); });
+  }, py::arg("stream"));
+  m.def("row_update_cuda", [](uintptr_t stream, const py::kwargs& given) {
+    const TableStep a = row_update_of(Arguments(given));
+    run_on("row_update", [&] { return row_update_cuda(a, stream); });
   }, py::arg("stream"));
 #endif
 }

@@ -38,7 +38,10 @@ struct RowSum {
   const float* coef_BK;
   const float* scale;  // multiplies the rows of the result, not the weights; or null: 1
 
-  int64_t* id_n;      // past the different ids, the last one again
+  // Rows of ids that come once are neither read nor written, and nothing is padded.
+  bool only_repeats;
+
+  int64_t* id_n;      // past the different ids, the last one again; or null
   float* sum_nD;      // and zeros there. Contiguous, or null: not wanted
   double* weight_n;   // sums of coefficients alone, or null
   float* carry_cD;    // of each chunk; workspace
@@ -78,6 +81,12 @@ FASTPOP_HD Term term_of(const RowSum& a, int64_t entry, int64_t s) {
   return {static_cast<int32_t>(b), a.coef_BK[b * a.K + (at - group * a.K)]};
 }
 
+// Whether the id of sorted entry i comes again.
+FASTPOP_HD bool repeats(const int32_t* key_N, int64_t num_entries, int64_t i) {
+  return (i > 0 && key_N[i - 1] == key_N[i]) ||
+         (i + 1 < num_entries && key_N[i + 1] == key_N[i]);
+}
+
 template <class Layout>
 struct RowSumPass {
   static constexpr int T = Layout::kLanes, E = Layout::kNumbers, kRows = Layout::kRows;
@@ -115,9 +124,11 @@ struct RowSumPass {
     const int64_t first = c * a.chunk, last = smaller(first + a.chunk, a.num_entries);
     int32_t segment = a.segment_N[first];
     bool carried = first > 0 && a.segment_N[first - 1] == segment;
+    bool wanted = true;  // the sum of this segment
     const auto begin = [&](int64_t entry) {
+      wanted = !a.only_repeats || repeats(a.key_N, a.num_entries, entry);
       team.each([&](int lane) {
-        if (lane == 0) a.id_n[segment] = a.key_N[entry];
+        if (lane == 0 && a.id_n != nullptr) a.id_n[segment] = a.key_N[entry];
       });
     };
     if (!carried) begin(first);
@@ -138,16 +149,20 @@ struct RowSumPass {
         of[u] = a.segment_N[entry];
         term[u] = term_of(a, a.place_N[entry], t + u - i * a.group_size);
         if (first + i >= last) term[u].coef = 0;
+        if (a.only_repeats && !repeats(a.key_N, a.num_entries, entry)) term[u].coef = 0;
       }
       if (a.sum_nD != nullptr) {
         FASTPOP_UNROLL
         for (int u = 0; u < kRows; ++u)
-          team.each([&](int lane) { Layout::load(a.rows, term[u].row, a.D, lane, row[u][lane]); });
+          team.each([&](int lane) {
+            // A row that adds nothing is not read.
+            Layout::load(a.rows, term[u].row, term[u].coef == 0 ? 0 : a.D, lane, row[u][lane]);
+          });
       }
       FASTPOP_UNROLL
       for (int u = 0; u < kRows; ++u) {
         if (of[u] != segment) {
-          write(team, a, carried, carried ? c : segment, sum, weight);
+          if (wanted) write(team, a, carried, carried ? c : segment, sum, weight);
           clear(team, sum);
           weight = 0;
           segment = of[u];
@@ -161,7 +176,7 @@ struct RowSumPass {
         team.each([&](int lane) { Layout::axpy(term[u].coef, row[u][lane], sum[lane]); });
       }
     }
-    write(team, a, carried, carried ? c : segment, sum, weight);
+    if (wanted) write(team, a, carried, carried ? c : segment, sum, weight);
   }
 
   // Where chunk c's last segment began in it and goes on: the carries of the chunks it spans, added.
@@ -223,13 +238,13 @@ struct RowSumPass {
     clear(team, zeros);
     write(team, a, false, r, zeros, 0);
     team.each([&](int lane) {
-      if (lane == 0) a.id_n[r] = a.key_N[a.num_entries - 1];
+      if (lane == 0 && a.id_n != nullptr) a.id_n[r] = a.key_N[a.num_entries - 1];
     });
   }
 
   static FASTPOP_HD void finish(const RowSum& a, int64_t t) {
     if (t * a.chunk < a.num_entries) add_carries(a, t);
-    if (t < a.num_rows) pad(a, t);
+    if (t < a.num_rows && !a.only_repeats) pad(a, t);
   }
 };
 

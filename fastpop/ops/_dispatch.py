@@ -10,7 +10,7 @@ from fastpop import checks
 IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "sampled_softmax": {"reference": "reference", "cpu": "_cpu", "cuda": "_cuda"},
     "full_softmax": {"reference": "reference", "cpu": "_cpu"},
-    "row_update": {"reference": "reference", "cpu": "_cpu"},
+    "row_update": {"reference": "reference", "cpu": "_cpu", "cuda": "_cuda"},
     "top_items": {"reference": "reference", "cpu": "_cpu"},
     "score_energy": {"reference": "reference", "cpu": "_cpu"},
     "permutation": {"reference": "reference", "cpu": "_numba"},

@@ -28,6 +28,12 @@ class Sorted(NamedTuple):
     segment_N: Tensor  # int32: how many different ids stand before
 
 
+def sort_ids(ids_N: Tensor, num_items: int) -> Sorted:
+    """Of int64 ids; those that no table has come last, with a key that no table has either."""
+    safe_N = torch.where((ids_N >= 0) & (ids_N < num_items), ids_N, device.MAX_INT32)
+    return sort(safe_N.to(torch.int32))
+
+
 def sort(key_N: Tensor) -> Sorted:
     key_N, place_N = torch.sort(key_N, stable=True)
     segment_N = torch.zeros_like(key_N)
@@ -51,10 +57,28 @@ def sum_entries(
     Entries 0 .. H - 1 are rows 0 .. H - 1 (times head_coef); entry H + g K + k is, for each row b of
     group g, coef_BK[b, k] times row b. n = num_rows must not be below the number of different ids.
     """
+    id_n = torch.empty(num_rows, dtype=torch.int64, device=rows.device)
+    return id_n, *_run(
+        entries, rows, num_rows, wants_rows, wants_weights, id=native.address(id_n),
+        K=1 if coef_BK is None else coef_BK.shape[1], group_size=group_size, only_repeats=False,
+        head_coef=native.address(head_coef), coef=native.address(coef_BK), scale=native.address(scale))
+
+
+def sum_repeats(entries: Sorted, rows_nD: Tensor) -> Tensor:
+    """fp32 [n, D] sums of the rows of each id that comes more than once, at its segment; what stands
+    elsewhere is not written, and the rows of other ids are not read."""
+    sum_nD, _ = _run(entries, rows_nD, len(rows_nD), True, False, id=0, K=1, group_size=1,
+                     only_repeats=True, head_coef=0, coef=0, scale=0)
+    assert sum_nD is not None
+    return sum_nD
+
+
+def _run(
+    entries: Sorted, rows: Tensor, num_rows: int, wants_rows: bool, wants_weights: bool, **given: int
+) -> tuple[Tensor | None, Tensor | None]:
     num_entries, dim = len(entries.key_N), rows.shape[1]
     chunk = chunk_of(num_entries)
     num_chunks = -(-num_entries // chunk)
-    id_n = torch.empty(num_rows, dtype=torch.int64, device=rows.device)
     sum_nD = carry_cD = weight_n = carry_c = None
     if wants_rows:
         sum_nD = torch.empty(num_rows, dim, dtype=torch.float32, device=rows.device)
@@ -67,23 +91,7 @@ def sum_entries(
         num_entries=num_entries, num_rows=num_rows, D=dim, chunk=chunk,
         key=native.address(entries.key_N), place=native.address(entries.place_N),
         segment=native.address(entries.segment_N), rows=native.matrix(rows),
-        num_heads=rows.shape[0], B=rows.shape[0], K=1 if coef_BK is None else coef_BK.shape[1],
-        group_size=group_size, head_coef=native.address(head_coef), coef=native.address(coef_BK),
-        scale=native.address(scale), id=native.address(id_n), sum=native.address(sum_nD),
+        num_heads=rows.shape[0], B=rows.shape[0], sum=native.address(sum_nD),
         weight=native.address(weight_n), carry=native.address(carry_cD),
-        carry_weight=native.address(carry_c),
-    )
-    return id_n, sum_nD, weight_n
-
-
-def sum_duplicates(ids_n: Tensor, rows_nD: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
-    """Sorted ids and fp32 sums of their rows, padded as above."""
-    # An id that no table has sorts last and stays out of range: the update leaves it alone.
-    num_rows = min(len(ids_n), num_items + 1)
-    if len(ids_n) == 0:
-        return ids_n, rows_nD.to(torch.float32)
-    safe_n = torch.where((ids_n >= 0) & (ids_n < num_items), ids_n, device.MAX_INT32)
-    entries = sort(safe_n.to(torch.int32))
-    id_n, sum_nD, _ = sum_entries(entries, rows_nD, num_rows, wants_rows=True, wants_weights=False)
-    assert sum_nD is not None
-    return id_n, sum_nD
+        carry_weight=native.address(carry_c), **given)
+    return sum_nD, weight_n

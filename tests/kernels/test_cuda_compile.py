@@ -19,8 +19,9 @@ PLANNED = {
     "sampled_rows_backward_kernel": (12, 8),
     "row_sum_chunks_kernel": (16, 8),
     "row_sum_finish_kernel": (16, 0),
+    "row_update_kernel": (12, 2),
 }
-SOURCES = {"sampled_softmax": 2, "row_sum": 2}  # folder -> kernels
+SOURCES = {"sampled_softmax": 2, "row_sum": 2, "row_update": 1}  # folder -> kernels
 LAYOUTS = 4  # of rows: three numbers of lanes and numbers a lane at 8 lanes, one at 32
 DTYPES = ("F32", "Bf16Bits", "F16Bits", "Strided")
 REGISTERS = 65_536  # of a multiprocessor, on all three architectures
