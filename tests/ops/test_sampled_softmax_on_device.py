@@ -125,6 +125,35 @@ def gradients_of(inputs, needs=(True,) * 5):
     return _cuda.backward(inputs, lse_B, pos_logit_B, ones_B, -ones_B, reference.Needs(*needs))
 
 
+@pytest.mark.parametrize("upstream", [(0, 1), (1, 0), (0, 0)])
+def test_each_upstream_gradient_alone(device, upstream):
+    inputs = kernel_inputs(device)
+    lse_B, pos_logit_B = _cuda.forward(inputs)
+    d_lse_B, d_pos_B = (factor * torch.linspace(0, 1, 65, device=device) for factor in upstream)
+    given = (inputs, lse_B, pos_logit_B, d_lse_B, d_pos_B, reference.Needs(*[True] * 5))
+    got, expected = (module.backward(*given) for module in (_cuda, reference))
+    torch.testing.assert_close(got.query_BD, expected.query_BD)
+    torch.testing.assert_close(got.scale, expected.scale)
+    torch.testing.assert_close(got.prior_weight, expected.prior_weight.to(got.prior_weight.dtype))
+    for one, other in zip(got[2:4], expected[2:4]):
+        tables = [torch.zeros(97, *rows.shape[1:], device=device).index_add_(0, ids, rows.float())
+                  for ids, rows in ((got.id_n, one), (expected.id_n, other))]
+        torch.testing.assert_close(*tables)
+
+
+@pytest.mark.parametrize("fixed_rows", [True, False])
+def test_opcheck(device, fixed_rows):
+    inputs = kernel_inputs(device)
+    tensors = (inputs.query_BD, inputs.item_VD, inputs.pos_id_B, inputs.negatives.id_GK, None, None,
+               inputs.log_prior_V, inputs.prior_weight, inputs.log_proposal_V, inputs.scale, None)
+    options = (65, 33, 1, "standard", False, False, "cuda", False, fixed_rows)
+    lse_B, pos_logit_B = _cuda.forward(inputs)
+    torch.library.opcheck(torch.ops.fastpop.sampled_softmax_forward.default, (*tensors, *options))
+    torch.library.opcheck(torch.ops.fastpop.sampled_softmax_backward.default,
+                          (*tensors, *options, lse_B, pos_logit_B, torch.ones_like(lse_B),
+                           torch.ones_like(lse_B), 0b11111))
+
+
 def test_padding_repeats_the_last_id_with_zeros(device):
     """[33 of 97 items named]: min(B + G K, V) rows, of which the different ids come first."""
     inputs = kernel_inputs(device)
