@@ -16,12 +16,14 @@ const Tile* find_tile(const char* name) {
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
   if (std::strcmp(name, "avx512") == 0 && avx512) return tile_avx512();
+  if (std::strcmp(name, "avx512_bf16") == 0 && avx512 && __builtin_cpu_supports("avx512bf16"))
+    return tile_avx512_bf16();
 #endif
   return nullptr;
 }
 
 const Tile* best_tile() {
-  for (const char* name : {"avx512", "avx2"})
+  for (const char* name : {"avx512_bf16", "avx512", "avx2"})
     if (const Tile* tile = find_tile(name)) return tile;
   return tile_baseline();
 }

@@ -32,6 +32,30 @@ struct RowUpdate;   // row_update/row_update.h
 struct ItemBlock;   // top_items/top_items.h
 struct QueryPanel;  // top_items/top_items.h
 
+// Products of bfloat16 pairs. Depths are even; e has the stride of a chunk, in elements.
+struct HalfTile {
+  // One bfloat16 row as it is, zeros from dim to padded.
+  void (*fetch)(const Matrix& m, int64_t row, int64_t dim, int64_t padded, uint16_t* out);
+  // `panel` rows [panel, stride] -> one panel of pairs [dim / 2, panel].
+  void (*pack)(const uint16_t* rows, int64_t stride, int64_t dim, uint32_t* out);
+  // Rows [num, stride] -> pairs of rows [num / 2, padded].
+  void (*pair_rows)(const uint16_t* rows, int64_t stride, int64_t num, int64_t padded, uint32_t* out);
+  // As in Tile, from packed pairs.
+  void (*logits)(const uint16_t* q, int64_t stride_q, int64_t dim, const uint32_t* panels,
+                 int64_t num_panels, float scale, const float* bias, float* out, int64_t stride_out,
+                 float* max_6);
+  // Six rows of e rounded: as rows, and as pairs of rows. Either may be null.
+  void (*round_strip)(const float* e, int64_t stride_e, int64_t n, uint16_t* rows, uint32_t* pairs);
+  // out[n] = the pair (f0 q0, f1 q1), rounded.
+  void (*round_pair)(const float* q0, const float* q1, float f0, float f1, int64_t n, uint32_t* out);
+  // As in Tile; items and q in pairs of rows, e as rows and in pairs of rows.
+  void (*add_rows)(const uint16_t* e, int64_t stride_e, int64_t depth, const uint32_t* items,
+                   int64_t padded, const float* keep_6, float* out);
+  void (*add_columns)(const uint32_t* e, int64_t stride_e, int64_t num_pairs, int64_t first,
+                      int64_t last, const uint32_t* q, int64_t padded, int64_t dim,
+                      const int32_t* row_of, float* out, int64_t stride_out);
+};
+
 struct Tile {
   const char* name;
   int lanes;  // floats in a vector
@@ -92,6 +116,8 @@ struct Tile {
   void (*update_rows)(const RowUpdate& args, int64_t first, int64_t last, float* scratch);
   // Scores the items for the panel's queries and appends what may be among their best.
   void (*scan)(const ItemBlock& block, const QueryPanel& panel);
+
+  const HalfTile* half;  // null where the path has no such product
 };
 
 // The table of a path by name; nullptr when this machine or this build has no such path.
@@ -103,6 +129,7 @@ const Tile* tile_baseline();
 #if defined(__x86_64__)
 const Tile* tile_avx2();
 const Tile* tile_avx512();
+const Tile* tile_avx512_bf16();
 #endif
 
 }  // namespace fastpop

@@ -1,7 +1,7 @@
 """What the Python sides of the C++ kernels share: addresses of tensors, and the processor's path.
 
-FASTPOP_CPU=baseline|avx2|avx512 in the environment forces a path (the default, auto, takes the best
-that the processor has); a path it lacks is a reason in `unsupported`, never a crash.
+FASTPOP_CPU=baseline|avx2|avx512|avx512_bf16 in the environment forces a path (the default, auto, takes
+the best that the processor has); a path it lacks is a reason in `unsupported`, never a crash.
 """
 
 import os
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fastpop import _C
 
-PATHS = ("baseline", "avx2", "avx512")
+PATHS = ("baseline", "avx2", "avx512", "avx512_bf16")
 path = os.environ.get("FASTPOP_CPU", "auto")
 if path not in ("auto", *PATHS):
-    raise ValueError(f"FASTPOP_CPU: expected auto, baseline, avx2 or avx512; got {path!r}")
+    raise ValueError(f"FASTPOP_CPU: expected auto or one of {PATHS}; got {path!r}")
 
 has_path = _C.has_path
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}

@@ -39,6 +39,11 @@ struct Own {
   double* d_bias;        // [kChunk]
   float* d_query;        // [rows, padded]
   OnlineLse* lse;        // [rows]
+  // For bfloat16 rows, in pairs (csrc/tile.h); exps is then one strip.
+  uint16_t* half_rows;    // [kChunk, padded], then [kTileRows, kChunkStride]
+  uint32_t* half_panels;  // [kChunk / panel][D / 2][panel]
+  uint32_t* half_items;   // [kChunk / 2, padded]
+  uint32_t* half_exps;    // [kBlockRows / 2, kChunkStride]
 };
 
 class FullPass {
@@ -49,6 +54,12 @@ class FullPass {
     const int64_t fit = kRowBytes / (copies * padded_ * 4) / kBlockRows * kBlockRows;
     rows_ = std::min(round_up(a.B, kTileRows), std::max(fit, 4 * kBlockRows));
     query_ = memory_.make<float>(rows_ * padded_);
+    // Products of pairs; e is rounded for the gradients of rows, not for sums that cancel.
+    const bool both_half = a.query_BD.dtype == Dtype::bf16 && a.item_VD.dtype == Dtype::bf16;
+    half_ = both_half ? tile.half : nullptr;
+    rounds_ = half_ != nullptr && backward && a.d_bias_V == nullptr && a.d_scale == nullptr;
+    if (half_ != nullptr) half_query_ = memory_.make<uint16_t>(rows_ * padded_);
+    if (rounds_) half_fq_ = memory_.make<uint32_t>(rows_ / 2 * padded_);
     if (backward) {
       fq_ = memory_.make<float>(rows_ * padded_);
       reference_ = memory_.make<float>(rows_);
@@ -62,7 +73,16 @@ class FullPass {
       own.panels = memory_.make<float>(kChunk * a.D);
       own.items = memory_.make<float>(kChunk * padded_);
       own.bias = memory_.make<float>(kChunk);
-      own.exps = memory_.make<float>(kBlockRows * kChunkStride);
+      own.exps = memory_.make<float>((rounds_ ? kTileRows : kBlockRows) * kChunkStride);
+      if (half_ != nullptr) {
+        own.half_rows = memory_.make<uint16_t>(
+            std::max<int64_t>(kChunk * padded_, kTileRows * int64_t{kChunkStride}));
+        own.half_panels = memory_.make<uint32_t>(kChunk * round_up(a.D, 2) / 2);
+      }
+      if (rounds_) {
+        own.half_items = memory_.make<uint32_t>(kChunk * padded_ / 2);
+        own.half_exps = memory_.make<uint32_t>(kBlockRows / 2 * kChunkStride);
+      }
       if (backward) {
         own.d_items = memory_.make<float>(kChunk * padded_);
         own.d_bias = memory_.make<double>(kChunk);
@@ -123,8 +143,17 @@ class FullPass {
       } else {
         std::fill(q, q + padded_, 0.0f);
       }
+      if (half_ != nullptr) {
+        uint16_t* half = half_query_ + r * padded_;
+        std::fill(half, half + padded_, uint16_t{0});
+        if (r < num) half_->fetch(a_.query_BD, first + r, a_.D, padded_, half);
+      }
       if (backward_) enter_backward(first, r, r < num);
     }
+    if (rounds_)
+      for (int64_t r = mine.first; r < mine.last; r += 2)
+        half_->round_pair(query_ + r * padded_, query_ + (r + 1) * padded_, factor_[r],
+                          factor_[r + 1], padded_, half_fq_ + r / 2 * padded_);
     if (!backward_) {
       std::fill(own_[me].lse, own_[me].lse + num, OnlineLse{});
     } else {
@@ -159,13 +188,35 @@ class FullPass {
         own.bias[k] = -HUGE_VALF;
       }
     }
+    if (half_ != nullptr) return pack_half(own, left, stop, columns);
     for (int64_t k = 0; k < columns; k += tile_.panel)
       tile_.pack(own.items + k * padded_, padded_, a_.D, own.panels + k * a_.D);
   }
 
+  void pack_half(Own& own, int64_t left, int64_t stop, int64_t columns) const {
+    const int64_t depth = round_up(a_.D, 2);
+    for (int64_t k = 0; k < columns; ++k) {
+      uint16_t* row = own.half_rows + k * padded_;
+      if (left + k < stop) {
+        half_->fetch(a_.item_VD, left + k, a_.D, padded_, row);
+      } else {
+        std::fill(row, row + padded_, uint16_t{0});
+      }
+    }
+    for (int64_t k = 0; k < columns; k += tile_.panel)
+      half_->pack(own.half_rows + k * padded_, padded_, depth, own.half_panels + k * depth / 2);
+    if (rounds_) half_->pair_rows(own.half_rows, padded_, columns, padded_, own.half_items);
+  }
+
   void logits(const Own& own, int64_t r, int64_t columns, float* e, float* largest) const {
-    tile_.logits(query_ + r * padded_, padded_, a_.D, own.panels, columns / tile_.panel,
-                 static_cast<float>(a_.scale), own.bias, e, kChunkStride, largest);
+    const auto scale = static_cast<float>(a_.scale);
+    if (half_ != nullptr) {
+      half_->logits(half_query_ + r * padded_, padded_, round_up(a_.D, 2), own.half_panels,
+                    columns / tile_.panel, scale, own.bias, e, kChunkStride, largest);
+    } else {
+      tile_.logits(query_ + r * padded_, padded_, a_.D, own.panels, columns / tile_.panel, scale,
+                   own.bias, e, kChunkStride, largest);
+    }
   }
 
   void forward_chunk(Own& own, int64_t num_items, int64_t num) {
@@ -190,15 +241,26 @@ class FullPass {
     for (int64_t first = 0; first < num; first += kBlockRows) {
       const int64_t last = std::min(first + kBlockRows, num);
       for (int64_t r = first; r < last; r += kTileRows) {
-        float* e = own.exps + (r - first) * kChunkStride;
+        float* e = own.exps + (rounds_ ? 0 : (r - first) * kChunkStride);
         logits(own, r, columns, e, largest);
         for (int64_t i = 0; i < kTileRows; ++i)
           tile_.exp_row(e + i * kChunkStride, columns, reference_[r + i]);
-        if (wants_query)
+        if (rounds_) {
+          uint16_t* rows = wants_query ? own.half_rows : nullptr;
+          half_->round_strip(e, kChunkStride, columns, rows,
+                             own.half_exps + (r - first) / 2 * kChunkStride);
+          if (wants_query)
+            half_->add_rows(rows, kChunkStride, columns, own.half_items, padded_, keep,
+                            own.d_query + r * padded_);
+        } else if (wants_query)
           tile_.add_rows(e, kChunkStride, columns, own.items, padded_, keep,
                          own.d_query + r * padded_);
       }
-      if (wants_items)
+      if (wants_items && rounds_)
+        half_->add_columns(own.half_exps, kChunkStride, round_up(last - first, 2) / 2, 0,
+                           stop - left, half_fq_ + first / 2 * padded_, padded_, padded_, identity_,
+                           own.d_items, padded_);
+      else if (wants_items)
         tile_.add_columns(own.exps, kChunkStride, last - first, 0, stop - left,
                           fq_ + first * padded_, padded_, padded_, identity_, own.d_items, padded_);
       if (a_.d_bias_V != nullptr)
@@ -278,6 +340,10 @@ class FullPass {
   float* factor_ = nullptr;     // [rows] from e to the gradient of a logit
   float* d_pos_ = nullptr;      // [rows]
   int32_t* identity_ = nullptr; // [kChunk]
+  const HalfTile* half_;        // null where logits are not products of pairs
+  bool rounds_;                 // whether those of gradients are, too
+  uint16_t* half_query_ = nullptr;  // [rows, padded]
+  uint32_t* half_fq_ = nullptr;     // [rows / 2, padded]
 };
 
 void run(const FullSoftmax& args, const Tile& tile, bool backward) {

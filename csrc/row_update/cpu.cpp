@@ -5,9 +5,10 @@
 // 3. The team splits the ids in order at the start of a run of equal ids. A thread owns its rows:
 //    it sums a run's gradients in the order they came, reads the row and its state once, writes
 //    them once. No atomics, and the same sums in the same order on any number of threads.
-// Cost: 5 n D operations (Adam 7). Bytes, each gradient row and touched row once, for a float32
-// table: 4 D (n + 2 touched) and the state, 8 a row (Adagrad) or 8 D + 24 (Adam). The sort:
-// 32 bytes an id of workspace.
+// Cost: 4 D operations a touched row (Adam 7 D), D for each further gradient of it. Bytes, of a
+// float32 table: 4 D (n + 2 touched) and the state, 8 a row (Adagrad) or 8 D + 24 (Adam). The sort:
+// 32 bytes an id of workspace. Rows far apart cost a page walk each: from memory (a table out of
+// cache, pages of 4 KiB) that is most of the time, and huge pages nearly halve it.
 #include "row_update/row_update.h"
 
 #include <omp.h>

@@ -147,9 +147,15 @@ class TilePass : Rows {
     wants_query_ = a.d_query_BD != nullptr || a.d_scale != nullptr;
     gradients_ = a.mode != SampledSoftmax::Mode::forward;
 
+    // bfloat16 rows of both sides: products of pairs; exponentials are rounded for the gradients of
+    // rows. Those of biases and of the scale are sums that cancel: for them e stays in fp32.
+    const bool both_half = a.query_BD.dtype == Dtype::bf16 && a.item_VD.dtype == Dtype::bf16;
+    half_ = both_half ? tile.half : nullptr;
+    rounds_ = half_ != nullptr && a.d_bias_n == nullptr && a.d_scale == nullptr;
     const int64_t unit = kTileRows * threads;
     const int64_t budget = kBlockBytes * std::max(threads, 2) / 2;
-    int64_t rows = budget / (4 * std::max<int64_t>(window_, 1)) / kTileRows * kTileRows;
+    const int64_t size = rounds_ ? 2 : 4;
+    int64_t rows = budget / (size * std::max<int64_t>(window_, 1)) / kTileRows * kTileRows;
     rows = std::clamp<int64_t>(rows, kTileRows, std::max<int64_t>(96, 48 * threads));
     const int64_t most = std::min(a.group_size, a.B);
     const int64_t blocks = (most + rows - 1) / rows;  // B = 0 does not come here
@@ -172,18 +178,35 @@ class TilePass : Rows {
           std::max<int64_t>({block_rows_ * padded_, tile.panel * padded_,
                              kTileRows * int64_t{kChunkStride}})));
     }
-    panels_ = memory_.make<float>(window_ * a.D);
-    if (gradients_) {
+    const int64_t exps = chunks_ * block_rows_ * kChunkStride;
+    if (half_ != nullptr) {
+      half_panels_ = memory_.make<uint32_t>(window_ * round_up(a.D, 2) / 2);
+      half_query_ = memory_.make<uint16_t>(block_rows_ * padded_);
+      for (int i = 0; i < threads; ++i) {
+        half_scratch_.push_back(memory_.make<uint16_t>(
+            std::max<int64_t>(tile.panel * padded_, kTileRows * int64_t{kChunkStride})));
+        half_pairs_.push_back(memory_.make<uint32_t>((block_rows_ + 1) / 2 * padded_));
+      }
+    } else {
+      panels_ = memory_.make<float>(window_ * a.D);
+    }
+    if (gradients_ && rounds_) {
+      half_items_ = memory_.make<uint32_t>(window_ * padded_ / 2);
+      half_exps_ = memory_.make<uint32_t>(exps / 2);
+    } else if (gradients_) {
       items_ = memory_.make<float>(window_ * padded_);
-      exps_ = memory_.make<float>(chunks_ * block_rows_ * kChunkStride);
+      exps_ = memory_.make<float>(exps);
+    }
+    if (gradients_) {
       reference_ = memory_.make<float>(chunks_ * block_rows_);
       d_query_ = memory_.make<float>(block_rows_ * padded_);
       up_ = memory_.make<Upstream>(block_rows_);
       d_pos_ = memory_.make<float>(a.B);
     }
     // Groups are sorted while no exponentials are kept: the same memory.
-    auto* room = reinterpret_cast<SortItem*>(exps_);
-    const int64_t fits = exps_ == nullptr ? 0 : chunks_ * block_rows_ * kChunkStride * 4 / 16;
+    auto* room = rounds_ ? reinterpret_cast<SortItem*>(half_exps_)
+                         : reinterpret_cast<SortItem*>(exps_);
+    const int64_t fits = room == nullptr ? 0 : exps * size / 16;
     if (fits < 2 * a.K * together_) room = memory_.make<SortItem>(2 * a.K * together_);
     for (int i = 0; i < together_; ++i) sorts_.push_back(room + 2 * a.K * i);
     query_ = memory_.make<float>(block_rows_ * padded_);
@@ -293,7 +316,36 @@ class TilePass : Rows {
     bool is_first, is_last;
   };
 
+  // The same for bfloat16, as pairs.
+  void pack_half(const Group& group, const Window& w, int me, int team) {
+    const Range mine = part(w.last - w.first, tile_.panel, me, team);
+    uint16_t* rows = half_scratch_[me];
+    const int64_t depth = round_up(a_.D, 2);
+    for (int64_t k = mine.first; k < mine.last; k += tile_.panel) {
+      for (int64_t j = 0; j < tile_.panel; ++j) {
+        const int64_t column = w.first + k + j;
+        if (column + 16 < group.num) prefetch(group.id[column + 16]);
+        if (column < group.num) {
+          half_->fetch(a_.item_VD, group.id[column], a_.D, padded_, rows + j * padded_);
+        } else {
+          std::fill(rows + j * padded_, rows + (j + 1) * padded_, uint16_t{0});
+        }
+        if (!gradients_ || rounds_) continue;
+        float* wide = items_ + (k + j) * padded_;
+        if (column < group.num) {
+          tile_.fetch(a_.item_VD, group.id[column], a_.D, padded_, wide);
+        } else {
+          std::fill(wide, wide + padded_, 0.0f);
+        }
+      }
+      half_->pack(rows, padded_, depth, half_panels_ + k * depth / 2);
+      if (gradients_ && rounds_)
+        half_->pair_rows(rows, padded_, tile_.panel, padded_, half_items_ + k * padded_ / 2);
+    }
+  }
+
   void pack(const Group& group, const Window& w, int me, int team) {
+    if (half_ != nullptr) return pack_half(group, w, me, team);
     constexpr int64_t kAhead = 16;
     const Range mine = part(w.last - w.first, tile_.panel, me, team);
     float* own = scratch_[me];
@@ -331,6 +383,11 @@ class TilePass : Rows {
       } else {
         std::fill(q, q + padded_, 0.0f);
       }
+      if (half_ != nullptr) {
+        uint16_t* half = half_query_ + r * padded_;
+        std::fill(half, half + padded_, uint16_t{0});
+        if (r < mine.last) half_->fetch(a_.query_BD, first + r, a_.D, padded_, half);
+      }
       if (gradients_) {
         std::fill(d_query_ + r * padded_, d_query_ + (r + 1) * padded_, 0.0f);
         up_[r] = Upstream{};
@@ -350,11 +407,18 @@ class TilePass : Rows {
   void one_strip(const Group& group, const Window& w, int64_t first, int64_t last, int64_t r,
                  int64_t left, int64_t columns, int me) {
     const int64_t at = left - w.first, chunk = at / kChunk;
-    float* e = gradients_ ? exps_ + (chunk * block_rows_ + r) * kChunkStride : scratch_[me];
+    const bool keeps = gradients_ && !rounds_;
+    float* e = keeps ? exps_ + (chunk * block_rows_ + r) * kChunkStride : scratch_[me];
     float* reference = gradients_ ? reference_ + chunk * block_rows_ + r : nullptr;
     float largest[kTileRows], keep[kTileRows];
-    tile_.logits(query_ + r * padded_, padded_, a_.D, panels_ + at * a_.D, columns / tile_.panel,
-                 scale_, group.bias + left, e, kChunkStride, largest);
+    if (half_ != nullptr) {
+      const int64_t depth = round_up(a_.D, 2);
+      half_->logits(half_query_ + r * padded_, padded_, depth, half_panels_ + at * depth / 2,
+                    columns / tile_.panel, scale_, group.bias + left, e, kChunkStride, largest);
+    } else {
+      tile_.logits(query_ + r * padded_, padded_, a_.D, panels_ + at * a_.D, columns / tile_.panel,
+                   scale_, group.bias + left, e, kChunkStride, largest);
+    }
     for (int i = 0; i < kTileRows; ++i) {
       const int64_t b = first + r + i;
       float* row = e + i * kChunkStride;
@@ -383,7 +447,15 @@ class TilePass : Rows {
         reference[i] = -kInf;
       }
     }
-    if (gradients_ && wants_query_)
+    if (rounds_ && gradients_) {
+      uint16_t* rows = wants_query_ ? half_scratch_[me] : nullptr;
+      half_->round_strip(e, kChunkStride, columns, rows,
+                         wants_items_ ? half_exps_ + (chunk * block_rows_ + r) / 2 * kChunkStride
+                                      : nullptr);
+      if (wants_query_)
+        half_->add_rows(rows, kChunkStride, columns, half_items_ + at * padded_ / 2, padded_, keep,
+                        d_query_ + r * padded_);
+    } else if (gradients_ && wants_query_)
       tile_.add_rows(e, kChunkStride, columns, items_ + at * padded_, padded_, keep,
                      d_query_ + r * padded_);
   }
@@ -441,8 +513,7 @@ class TilePass : Rows {
     for (int64_t chunk = 0; chunk < chunks_of(w); ++chunk) {
       float& reference = reference_[chunk * block_rows_ + r];
       if (!up.live) {
-        float* row = exps_ + (chunk * block_rows_ + r) * kChunkStride;
-        std::fill(row, row + kChunk, 0.0f);
+        clear_exps(chunk, r);
         reference = 0;
       } else {
         reference = static_cast<float>(std::exp(reference - up.lse));
@@ -473,6 +544,18 @@ class TilePass : Rows {
     }
   }
 
+  // A row that gives no gradient may have kept what is no number.
+  void clear_exps(int64_t chunk, int64_t r) {
+    if (!rounds_) {
+      float* row = exps_ + (chunk * block_rows_ + r) * kChunkStride;
+      std::fill(row, row + kChunk, 0.0f);
+    } else if (wants_items_) {
+      const uint32_t kept = r % 2 == 0 ? 0xffff0000u : 0x0000ffffu;
+      uint32_t* pairs = half_exps_ + (chunk * block_rows_ + r) / 2 * kChunkStride;
+      for (int64_t k = 0; k < kChunk; ++k) pairs[k] &= kept;
+    }
+  }
+
   static int64_t chunks_of(const Window& w) { return (w.last - w.first + kChunk - 1) / kChunk; }
 
   // Step 3 for this thread's columns.
@@ -485,8 +568,12 @@ class TilePass : Rows {
       const int64_t from = std::max<int64_t>(mine.first - chunk * kChunk, 0);
       const int64_t to = std::min<int64_t>(mine.last - chunk * kChunk, kChunk);
       const float* factor = reference_ + chunk * block_rows_;
-      const float* e = exps_ + chunk * block_rows_ * kChunkStride;
       const int32_t* row_of = group.row_of + w.first + chunk * kChunk;
+      if (rounds_) {
+        sweep_half(chunk, factor, num_rows, from, to, row_of, me);
+        continue;
+      }
+      const float* e = exps_ + chunk * block_rows_ * kChunkStride;
       if (a_.d_bias_n != nullptr) {
         for (int64_t r = 0; r < num_rows; ++r) fq[r] = up_[r].d_lse * factor[r];
         tile_.add_column_sums(e, kChunkStride, num_rows, from, to, fq, row_of, a_.d_bias_n);
@@ -500,6 +587,20 @@ class TilePass : Rows {
       tile_.add_columns(e, kChunkStride, num_rows, from, to, fq, padded_, a_.D, row_of,
                         a_.d_item_nD, a_.D);
     }
+  }
+
+  void sweep_half(int64_t chunk, const float* factor, int64_t num_rows, int64_t from, int64_t to,
+                  const int32_t* row_of, int me) {
+    uint32_t* fq = half_pairs_[me];
+    const auto f = [&](int64_t r) {
+      return r < num_rows ? static_cast<float>(a_.scale) * up_[r].d_lse * factor[r] : 0.0f;
+    };
+    // A block is whole strips, so the row after an odd last one is there, and zero.
+    for (int64_t r = 0; r < num_rows; r += 2)
+      half_->round_pair(query_ + r * padded_, query_ + (r + 1) * padded_, f(r), f(r + 1), padded_,
+                        fq + r / 2 * padded_);
+    half_->add_columns(half_exps_ + chunk * block_rows_ / 2 * kChunkStride, kChunkStride,
+                       (num_rows + 1) / 2, from, to, fq, padded_, a_.D, row_of, a_.d_item_nD, a_.D);
   }
 
   // The positives' share of the table's gradient, each table row by one thread, rows in order.
@@ -538,6 +639,15 @@ class TilePass : Rows {
   float* d_pos_ = nullptr;    // [B]
   double* d_scale_ = nullptr; // [B]
   int32_t* pos_place_ = nullptr;
+
+  const HalfTile* half_;             // null where logits are not products of pairs
+  bool rounds_;                      // whether those of gradients are, too
+  uint32_t* half_panels_ = nullptr;  // [window / panel][D / 2][panel]
+  uint32_t* half_items_ = nullptr;   // [window / 2, padded]
+  uint32_t* half_exps_ = nullptr;    // [chunk][block row / 2][kChunkStride]
+  uint16_t* half_query_ = nullptr;   // [block row, padded]
+  std::vector<uint16_t*> half_scratch_;
+  std::vector<uint32_t*> half_pairs_;
 };
 
 class GatherPass : Rows {

@@ -193,7 +193,9 @@ class Best {
 // Step 4: the k best of all that was found for query b, in order.
 void write(const TopItems& a, int64_t b, std::vector<uint64_t>& found) {
   const int64_t num = std::min(a.k, static_cast<int64_t>(found.size()));
-  std::partial_sort(found.begin(), found.begin() + num, found.end(), std::greater<uint64_t>());
+  const auto last = found.begin() + num;
+  if (last != found.end()) std::nth_element(found.begin(), last, found.end(), std::greater<uint64_t>());
+  std::sort(found.begin(), last, std::greater<uint64_t>());
   int64_t* id = a.id_BK + b * a.k;
   float* score = a.score_BK + b * a.k;
   for (int64_t n = 0; n < num; ++n) {
@@ -204,12 +206,12 @@ void write(const TopItems& a, int64_t b, std::vector<uint64_t>& found) {
   std::fill(score + num, score + a.k, -HUGE_VALF);
 }
 
-void split_queries(const TopItems& a, const Tile& tile, const Sizes& sizes, int me, int team) {
+// Part `me` of the queries, in whole vectors, against all items.
+void split_queries(const TopItems& a, const Tile& tile, const Sizes& sizes, int me, int team,
+                   Best& best) {
   const int64_t units = (a.B + tile.lanes - 1) / tile.lanes;
   const int64_t start = std::min(a.B, units * me / team * tile.lanes);
   const int64_t stop = std::min(a.B, units * (me + 1) / team * tile.lanes);
-  if (start == stop) return;
-  Best best(a, tile, sizes);
   std::vector<uint64_t> found;
   for (int64_t first = start; first < stop; first += sizes.queries) {
     const int64_t num = std::min(sizes.queries, stop - first);
@@ -223,19 +225,9 @@ void split_queries(const TopItems& a, const Tile& tile, const Sizes& sizes, int 
   }
 }
 
-}  // namespace
-
-void top_items_cpu(const TopItems& a, const Tile& tile) {
-  if (a.B == 0) return;
-  const Sizes sizes(a, tile);
-  if (a.B >= a.threads * int64_t{tile.panel}) {
-#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
-    split_queries(a, tile, sizes, omp_get_thread_num(), omp_get_num_threads());
-    return;
-  }
-  const int parts = static_cast<int>(std::min<int64_t>(a.threads, sizes.num_blocks));
-  std::vector<std::unique_ptr<Best>> best;
-  for (int i = 0; i < parts; ++i) best.push_back(std::make_unique<Best>(a, tile, sizes));
+// All queries; each of the parts has its blocks of items.
+void split_items(const TopItems& a, const Sizes& sizes, std::vector<std::unique_ptr<Best>>& best) {
+  const int parts = static_cast<int>(best.size());
   for (int64_t first = 0; first < a.B; first += sizes.queries) {
     const int64_t num = std::min(sizes.queries, a.B - first);
 #pragma omp parallel num_threads(parts) if (parts > 1)
@@ -255,6 +247,23 @@ void top_items_cpu(const TopItems& a, const Tile& tile) {
         write(a, first + q, found);
       }
     }
+  }
+}
+
+}  // namespace
+
+void top_items_cpu(const TopItems& a, const Tile& tile) {
+  if (a.B == 0) return;
+  const Sizes sizes(a, tile);
+  const bool by_queries = a.B >= a.threads * int64_t{tile.panel};
+  const int64_t parts = by_queries ? a.threads : std::min<int64_t>(a.threads, sizes.num_blocks);
+  std::vector<std::unique_ptr<Best>> best;
+  for (int64_t i = 0; i < parts; ++i) best.push_back(std::make_unique<Best>(a, tile, sizes));
+  if (!by_queries) return split_items(a, sizes, best);
+#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
+  {
+    const int me = omp_get_thread_num();
+    split_queries(a, tile, sizes, me, omp_get_num_threads(), *best[me]);
   }
 }
 

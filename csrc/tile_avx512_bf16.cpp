@@ -1,0 +1,17 @@
+// The tiles for AVX-512 with its bfloat16 dot products: twice the multiplications an instruction.
+#if defined(__x86_64__)
+// Headers come before the pragma: what they define must not need this path's instructions.
+#include "tile_includes.h"
+// GCC 12 calls its own intrinsics' don't-care operands uninitialized.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")
+#define FASTPOP_PATH avx512_bf16
+#define FASTPOP_AVX512 1
+#define FASTPOP_HALF 1
+#include "tile.inc"
+
+namespace fastpop {
+const Tile* tile_avx512_bf16() { return &avx512_bf16::kTile; }
+}  // namespace fastpop
+#endif
