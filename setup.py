@@ -68,7 +68,7 @@ class BuildExt(build_ext):
             target.parent.mkdir(parents=True, exist_ok=True)
             command = [nvcc, "-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
             command += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in CUDA_ARCHES]
-            command += [f"-I{ROOT / 'csrc'}", "-c", str(source), "-o", str(target)]
+            command += ["--threads=0", f"-I{ROOT / 'csrc'}", "-c", str(source), "-o", str(target)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(f"nvcc failed on {source.name}: {done.stderr.strip()[-400:]}")

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "alias_draw/alias_draw.h"
+#include "device_bindings.h"
 #include "full_softmax/full_softmax.h"
 #include "row_index.h"
 #include "row_update/row_update.h"
@@ -373,6 +374,7 @@ PYBIND11_MODULE(_C, m) {
   bind_sampled_softmax(m);
   bind_full_softmax(m);
   bind_score_energy(m);
+  fastpop::bind_device_kernels(m);
   bind_row_update(m);
   bind_top_items(m);
 }

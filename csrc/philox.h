@@ -2,11 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define FASTPOP_HD __host__ __device__ __forceinline__
-#else
-#define FASTPOP_HD inline
-#endif
+#include "hd.h"
 
 namespace fastpop {
 

@@ -16,14 +16,15 @@ def implementations_here(op: str) -> list[str]:
     return sorted(set(IMPLEMENTATIONS[op]) - elsewhere)
 
 
-def on_device(device: str, function):
-    """`function` on a device, its inputs and its result here."""
-    def moved(**inputs):
-        there = {name: value.to(device) if isinstance(value, Tensor) else value
-                 for name, value in inputs.items()}
-        return function(**there).cpu()
+def on(device, inputs: dict) -> dict:
+    """The inputs with every tensor on a device."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value
+            for name, value in inputs.items()}
 
-    return moved
+
+def on_device(device, function):
+    """`function` on a device, its inputs and its result here."""
+    return lambda **inputs: function(**on(device, inputs)).cpu()
 
 
 def dense_sampled_losses(

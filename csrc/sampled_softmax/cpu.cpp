@@ -45,9 +45,8 @@ class Rows {
  public:
   Rows(const SampledSoftmax& a, const Tile& tile)
       : a_(a), tile_(tile), padded_(round_up(a.D, tile.lanes)) {
-    const int64_t num_drawn = a.K - (a.exclude_own_slot ? 1 : 0);
     scale_ = static_cast<float>(a.scale);
-    log_count_ = a.logq == LogQ::corrected ? std::log(std::max<double>(num_drawn, 1)) : 0.0;
+    log_count_ = log_of_count(a.K, a.logq, a.exclude_own_slot);
   }
 
   int64_t padded() const { return padded_; }
@@ -56,7 +55,7 @@ class Rows {
     if (a_.log_prior_V == nullptr || a_.prior_weight == 0) return 0;
     const float log_p = a_.log_prior_V[id];
     if (!(log_p < kInf)) __atomic_store_n(a_.bad_prior_id, id, __ATOMIC_RELAXED);  // NaN too
-    return a_.prior_weight * log_p;
+    return fastpop::prior_term(a_.prior_weight, log_p);
   }
 
   // What is added to scale * dot of a negative, in nats.
@@ -65,7 +64,7 @@ class Rows {
     if (a_.log_proposal_V != nullptr) {
       const float log_q = a_.log_proposal_V[id];
       if (!std::isfinite(log_q)) __atomic_store_n(a_.bad_law_id, id, __ATOMIC_RELAXED);
-      bias -= log_q + log_count_;
+      bias += negative_correction(log_q, log_count_);
     }
     return bias;
   }
@@ -79,7 +78,7 @@ class Rows {
 
   double positive_bias(int64_t id) const {
     double bias = prior_term(id);
-    if (a_.log_proposal_V != nullptr && a_.logq == LogQ::standard) bias -= a_.log_proposal_V[id];
+    if (a_.log_proposal_V != nullptr) bias += positive_correction(a_.log_proposal_V[id], a_.logq);
     return bias;
   }
 

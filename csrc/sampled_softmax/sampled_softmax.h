@@ -5,11 +5,10 @@
 
 #include "alias_draw/alias_draw.h"
 #include "row_index.h"
+#include "sampled_softmax/logit.h"
 #include "tile.h"
 
 namespace fastpop {
-
-enum class LogQ : int { none = 0, standard = 1, corrected = 2 };
 
 struct SampledSoftmax {
   // Inputs: see kernels/sampled_softmax/reference.py, whose Inputs these are.

@@ -8,9 +8,9 @@ from fastpop import checks
 
 # op -> implementations in fastpop.kernels.<op>, by the name a user passes as `impl`.
 IMPLEMENTATIONS: dict[str, dict[str, str]] = {
-    "sampled_softmax": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
+    "sampled_softmax": {"reference": "reference", "cpu": "_cpu", "triton": "_triton", "cuda": "_cuda"},
     "full_softmax": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
-    "row_update": {"reference": "reference", "cpu": "_cpu"},
+    "row_update": {"reference": "reference", "cpu": "_cpu", "cuda": "_cuda"},
     "top_items": {"reference": "reference", "cpu": "_cpu"},
     "score_energy": {"reference": "reference", "cpu": "_cpu"},
     "permutation": {"reference": "reference", "cpu": "_numba"},

@@ -224,6 +224,8 @@ def table_gradient(
     table: Tensor, id_n: Tensor, rows_n: Tensor, sparse: bool, repeats: bool
 ) -> Tensor:
     """(ids, rows) as a gradient of `table`: sparse, or dense with zeros elsewhere."""
+    # A device that is not waited for cannot know how many ids differ: it repeats the last one.
+    repeats = repeats or table.is_cuda
     if sparse:
         return torch.sparse_coo_tensor(id_n[None], rows_n, table.shape, check_invariants=False,
                                        is_coalesced=None if repeats else True)

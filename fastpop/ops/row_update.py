@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels.row_update.reference import Inputs
-from fastpop.ops import _dispatch
+from fastpop.ops import _dispatch, _door
 from fastpop.types import Impl
 
 
@@ -20,9 +20,10 @@ def row_sgd_(table: Tensor, ids: Tensor, rows: Tensor, *, lr: float, impl: Impl 
         ids: [n] int64 in [0, V), duplicates allowed.
         rows: [n, D] float gradients of those rows, of any float dtype.
         lr: learning rate, >= 0.
-        impl: "auto", "reference" or "cpu". A named one runs or raises.
+        impl: "auto", "reference", "cpu" or "cuda". A named one runs or raises.
     Raises:
-        ValueError: wrong shape or number, or an id out of range; then nothing has changed.
+        ValueError: wrong shape or number, or an id out of range; then nothing has changed. On CUDA
+            such an id makes no step, and raises with FASTPOP_CHECK_IDS=1 only.
         TypeError: wrong dtype.
         NotImplementedError: a named implementation does not take these; lists each reason.
     Not differentiable: a step is made whether gradients are recorded or not. Works under
@@ -99,6 +100,8 @@ def _check(table: Any, ids: Any, rows: Any, lr: float) -> None:
     checks.number("lr", lr, least=0)
     _same_device("ids", ids, table)
     _same_device("rows", rows, table)
+    if ids.is_cuda and not torch.compiler.is_compiling():
+        _door.check_range("ids", ids, table.shape[0])
 
 
 def _state(name: str, state: Any, shape: tuple[int, ...], table: Tensor,

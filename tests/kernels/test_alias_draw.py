@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from helpers_device import gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -280,11 +282,8 @@ def test_the_cuda_kernel_compiles_without_spills(arch, tmp_path):
 
 @pytest.mark.gpu
 def test_cuda_draws_the_same_ids():
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     table_V2 = reference.build(reference.integer_mass(weights("zipf", 1000)))
-    on_device = torch.tensor(table_V2.view(np.int32), device="cuda")
+    on_device = torch.tensor(table_V2.view(np.int32), device=gpu())
     assert _cuda.unsupported(on_device) is None
     for groups, draws in ((1, 1), (3, 1001), (2, 70_000)):
         ours = _cuda.draw(on_device, 2**63 + 5, 2**40 + 1, 7, groups, draws).cpu().numpy()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_sampled_softmax import IMPLS, make, widest, with_hits
+from ops.test_sampled_softmax import IMPLS, make, widest, with_hits
 
 from fastpop import ops
 

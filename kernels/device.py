@@ -1,0 +1,44 @@
+"""What the Python sides of the CUDA kernels share: where they run, and why they may not.
+
+Every kernel of csrc/<op>/cuda.cu has a twin that runs the same code on the CPU, its lanes in a loop.
+Tests set `where` to "cpu" to run that twin behind the same Python; nothing else may.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastpop import _C
+from fastpop.kernels import native
+
+where = "cuda"
+
+MAX_DIM: int = _C.max_dim
+MAX_INT32 = 2**31 - 1
+
+
+def unsupported(**tensors: Tensor) -> str | None:
+    """Why the CUDA kernels, which compute in float32, do not take these [rows, D] tensors."""
+    if where == "cuda" and not _C.has_cuda:
+        return "fastpop._C was built without CUDA (build with nvcc, FASTPOP_CUDA=1)"
+    for name, tensor in tensors.items():
+        if tensor.dtype not in native.DTYPE_CODES:
+            return f"{name} is {str(tensor.dtype)[6:]}, these kernels compute in float32"
+        if tensor.device.type != where:
+            return f"{name} is on {tensor.device}, not on a CUDA device"
+        if tensor.shape[1] > MAX_DIM:
+            return f"{name} has {tensor.shape[1]} dimensions, these kernels take up to {MAX_DIM}"
+        if tensor.shape[0] > MAX_INT32:
+            return f"{name} has {tensor.shape[0]} rows, these kernels take up to 2^31 - 1"
+    return None
+
+
+def run(kernel: str, device: torch.device, *options: bool, **arguments: Any) -> None:
+    """Asynchronously on the device's current stream; an error of the launch is raised."""
+    if where == "cpu":
+        getattr(_C, f"{kernel}_host")(*options, **arguments)
+        return
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream(device).cuda_stream
+        getattr(_C, f"{kernel}_cuda")(*options, stream=stream, **arguments)
