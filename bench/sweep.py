@@ -58,7 +58,6 @@ class Point:
         return torch_way(self, self.query, self.items, shared=function, grouped=None).mean()
 
     def step(self, contender):
-        self.query.grad = self.items.grad = None
         self.contenders[contender]().backward()
 
     def forget(self):
@@ -69,6 +68,7 @@ def measured(point: Point) -> list[dict]:
     seconds: dict[str, list[float]] = {name: [] for name in point.contenders}
     for round_number in range(ROUNDS + 1):
         for name in point.contenders:
+            point.forget()  # not in the next contender's time
             start = time.perf_counter()
             point.step(name)
             if round_number:
