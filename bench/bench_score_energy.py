@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 import numpy as np
 import pytest
 import torch
-from measuring import zipf_counts
+from measuring import DEVICE, judged, zipf_counts
 from shapes import ENERGY, Energy
 
 from fastpop import ops
@@ -19,14 +19,14 @@ CONTEXTS = 200  # of the check against float64
 def arrays_of(shape: Energy):
     """query [C, D] and items [V, D] float32, log p [V] float64."""
     generator = torch.Generator().manual_seed(0)
-    query, items = (torch.randn(rows, shape.dim, generator=generator)
+    query, items = (torch.randn(rows, shape.dim, generator=generator).to(DEVICE)
                     for rows in (shape.contexts, shape.items))
     return query, items, PopularityPrior.from_counts(zipf_counts(shape.items)).log_prior_V
 
 
 def definition(query, items, log_prior, rows=CONTEXTS):
     """(total, direction) by the definition in float64, a block of contexts at a time."""
-    query, items = query.double().numpy(), items.double().numpy()
+    query, items = query.double().cpu().numpy(), items.double().cpu().numpy()
     label = log_prior - log_prior.mean()
     label = label / np.linalg.norm(label)
     total = direction = 0.0
@@ -41,7 +41,7 @@ def definition(query, items, log_prior, rows=CONTEXTS):
 def chunked(query, items, log_prior, *, rows):
     """float32, each score read three times and never centred: sums first, then the algebra."""
     label = torch.from_numpy(log_prior - log_prior.mean())
-    label = (label / label.norm()).float()
+    label = (label / label.norm()).float().to(DEVICE)
     total = direction = 0.0
     for first in range(0, len(query), rows):
         score = query[first : first + rows] @ items.T
@@ -65,7 +65,8 @@ def tiles(query, items, log_prior):
 CONTENDERS = {
     **{f"fastpop {impl}, Gram form": partial(ours, form="gram", impl=impl)
        for impl in IMPLEMENTATIONS["score_energy"]},
-    "fastpop cpu, every score": partial(ours, form="streamed", impl="cpu"),
+    **{f"fastpop {impl}, every score": partial(ours, form="streamed", impl=impl)
+       for impl in ("cpu", "triton")},
     "fastpop, tiles of a callback": tiles,
     **{f"torch eager, {rows} rows at a time": partial(chunked, rows=rows) for rows in (64, 256, 1024)},
     "numpy float64, by the definition": definition,
@@ -78,8 +79,9 @@ def test_score_energy(shape, contender, measure):
     query, items, log_prior = arrays_of(shape)
     function = CONTENDERS[contender]
     few = query[:CONTEXTS], items, log_prior
-    error = float(np.abs(np.divide(function(*few), definition(*few)) - 1).max())
-    assert error < 1e-4, error
+    with judged(contender):
+        error = float(np.abs(np.divide(function(*few), definition(*few)) - 1).max())
+        assert error < 1e-4, error
     facts = {} if "Gram" in contender else {
         "work": 2 * shape.contexts * shape.items * shape.dim, "ceiling": "gemm_float32"}
     measure(contender, shape, lambda: function(query, items, log_prior), error=error,

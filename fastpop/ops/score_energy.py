@@ -118,7 +118,7 @@ def score_energy(
             then the inverse temperature.
         form: "gram" (exact, for scores that factorise), "streamed" (every score is computed once,
             none is kept), or "auto": streamed where there is a soft_cap, else Gram.
-        impl: "auto", "cpu" or "reference". The streamed form of "cpu" has float32 scores, whose
+        impl: "auto" or a name. The streamed form of "cpu" and "triton" has float32 scores, whose
             sums are merged in float64; the rest is float64.
     Returns:
         ScoreEnergy, float64.
@@ -138,7 +138,6 @@ def score_energy(
     checks.number("scale", scale)
     checks.one_of("centring", centring, ("uniform", "prior"))
     checks.one_of("form", form, ("auto", "gram", "streamed"))
-    checks.one_of("impl", impl, ("auto", "cpu", "reference"))
     if soft_cap is not None:
         checks.number("soft_cap", soft_cap, above=0)
         if form == "gram":

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 from helpers_scores import dense_energies
+from helpers_softmax import implementations_here
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpop.kernels import native
 from fastpop.kernels.score_energy import _cpu, reference
 from fastpop.kernels.score_energy.reference import gram_spectrum
-from fastpop.ops._dispatch import IMPLEMENTATIONS
 from fastpop.ops.score_energy import GramStream, score_energy, streamed_score_energy
 
-IMPLS = sorted(IMPLEMENTATIONS["score_energy"])
+IMPLS = implementations_here("score_energy")
 NAMES = ("total", "direction", "shared", "heterogeneous", "slope_mean", "slope_std")
 
 

@@ -24,6 +24,7 @@ from fastpop.kernels import triton_tiles  # noqa: E402
 from fastpop.kernels.full_softmax import _triton_kernels as full  # noqa: E402
 from fastpop.kernels.sampled_softmax import _triton_kernels as sampled  # noqa: E402
 from fastpop.kernels.sampled_softmax import _triton_rows as sampled_rows  # noqa: E402
+from fastpop.kernels.score_energy import _triton_kernels as energy  # noqa: E402
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 SHARED_KIB = {80: 163, 90: 227, 100: 227}
@@ -31,7 +32,7 @@ SMALL_SHARED_KIB = {86: 99, 89: 99, 120: 99}
 MATRIX = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 IDS = {"pos_id_ptr": "*i64", "neg_id_ptr": "*i64", "id_ptr": "*i64", "source_ptr": "*i64",
-       "counter_ptr": "*i64", "table_ptr": "*i32"}
+       "counter_ptr": "*i64", "table_ptr": "*i32", "sums_ptr": "*fp64"}
 IN_OPERANDS = ("query_ptr", "item_ptr", "d_query_ptr", "d_item_ptr", "out_row_ptr")
 ANY_INTEGER = ("num_items", "num_groups", "blocks_per_group")
 
@@ -44,6 +45,7 @@ KERNELS = {
     "full forward": (full.forward_kernel, triton_tiles.FORWARD, ()),
     "full d_query": (full.query_kernel, triton_tiles.QUERY, ()),
     "full d_item": (full.item_kernel, triton_tiles.ITEM, ()),
+    "score sums": (energy.sums_kernel, triton_tiles.FORWARD, ()),
 }
 ROW_SUMS = (sampled_rows.chunk_kernel, sampled_rows.segment_kernel)
 FEW = [(kernel, arch, 128, torch.bfloat16) for kernel in KERNELS for arch in SHARED_KIB]
@@ -69,7 +71,7 @@ class Compiled:
                 if kernel in ROW_SUMS and name in ("chunk_bias_ptr", "out_bias_ptr"):
                     signature[name] = "*fp64"
             else:
-                signature[name] = "fp32" if name == "log_count" else "i32"
+                signature[name] = "fp32" if name in ("log_count", "scale", "cap") else "i32"
             if name not in ANY_INTEGER and signature[name] != "fp32" and (
                     name != "dim" or constants.get("EVEN_D", True)):
                 attributes[at,] = [["tt.divisibility", 16]]
@@ -98,6 +100,7 @@ def compiled(kernel_name, arch, dim, dtype, tmp_path, sizes=()):
     constants = {
         "BLOCK_B": tile.rows, "BLOCK_K": tile.candidates, "BLOCK_V": tile.candidates,
         "BLOCK_D": block_d, "EVEN_D": dim == block_d,
+        "CAPPED": True,
         "CORRECT_POSITIVE": True, "DROP_HITS": True, "OWN_SLOT": False, "stride_qd": 1, "stride_ed": 1,
         **triton_tiles.dot_constants(dtype, dim), **dict.fromkeys(absent), **dict.fromkeys(sizes, 1),
     }

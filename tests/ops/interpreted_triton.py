@@ -40,6 +40,28 @@ def assert_close(got, expected, exact=2e-6):
         torch.testing.assert_close(got[1][name], expected[1][name], rtol=10 * exact, atol=exact)
 
 
+@pytest.mark.parametrize("soft_cap", [None, 2.0])
+@pytest.mark.parametrize(("contexts", "items", "dim"), [(1, 2, 1), (70, 131, 24)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_streamed_energies_are_those_of_the_reference(dtype, contexts, items, dim, soft_cap):
+    generator = torch.Generator().manual_seed(0)
+    query, table = (torch.randn(rows, 2 * dim, generator=generator).to(dtype)[:, ::2]
+                    for rows in (contexts, items))
+    log_prior, bias = (np.random.default_rng(n).normal(size=items) + 100 * n for n in (0, 1))
+    found = [ops.score_energy(query, table, log_prior, bias=bias, scale=1.7, soft_cap=soft_cap and 60.0,
+                              form="streamed", impl=impl) for impl in ("triton", "reference")]
+    for name in ("total", "direction", "shared"):
+        got, want = (getattr(one, name) for one in found)
+        assert got == pytest.approx(want, rel=2e-4, abs=2e-5 * found[1].total)
+
+
+def test_energies_in_gram_form_are_float64():
+    rows = torch.randn(300, 7, generator=torch.Generator().manual_seed(0))
+    log_prior = np.random.default_rng(0).normal(size=300)
+    found = [ops.score_energy(rows, rows, log_prior, impl=impl) for impl in ("triton", "reference")]
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("num_items", [1, 2, 97, 100_000])
 @pytest.mark.parametrize(("seed", "step"), [(0, 0), (2**64 - 1, 2**63 + 5), (2**33 + 1, 2**40)])
 def test_draws_are_those_of_the_host(num_items, seed, step):

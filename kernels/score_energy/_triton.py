@@ -1,0 +1,57 @@
+"""Score energies on a CUDA device: sums over scores in Triton, moments of rows in torch.
+
+The streamed form keeps no score: tiles on tensor cores, three sums a context, merged in float64. Cost:
+2 C V D FLOPs, the item table read C / BLOCK_B times (from the L2 cache while it fits). The Gram form
+is a product of D columns in float64, which torch's own does at the device's speed.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+
+from fastpop.kernels import triton_tiles
+from fastpop.kernels.score_energy import _triton_kernels as kernels
+from fastpop.kernels.score_energy.reference import row_moments as row_moments
+from fastpop.kernels.triton_tiles import FORWARD
+
+
+def unsupported(rows: Any) -> str | None:
+    if not isinstance(rows, torch.Tensor):
+        return "the rows are not a torch tensor on a CUDA device"
+    return triton_tiles.unsupported(_taken(rows), _taken(rows))
+
+
+def score_sums(
+    query_CD: torch.Tensor, item_VD: Any, bias_V: np.ndarray | None, b_V: np.ndarray, scale: float,
+    cap: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(sum over items of (s - mean)², of s * b), [C] each; equals `reference.score_sums` as far as
+    float32 scores do."""
+    query, device = _taken(query_CD), query_CD.device
+    items = _taken(torch.as_tensor(item_VD, device=device))
+    bias, b = (None if one is None else torch.as_tensor(one, dtype=torch.float32, device=device)
+               for one in (bias_V, b_V))
+    (num_rows, dim), num_items = query.shape, items.shape[0]
+    dtype = triton_tiles.dot_dtype(query, items)
+    tile = triton_tiles.choose(FORWARD, device, dim, dtype)
+    block_d = triton_tiles.block_of(dim)
+    programs = triton.cdiv(num_rows, tile.rows)
+    splits, steps = triton_tiles.split(programs, triton.cdiv(num_items, tile.candidates), device)
+    sums_S3C = torch.empty(splits, 3, num_rows, dtype=torch.float64, device=device)
+    with triton_tiles.on_device(query):
+        kernels.sums_kernel[(programs, splits)](
+            query, items, bias, b, sums_S3C, num_rows, num_items, dim, steps * tile.candidates, scale,
+            cap, query.stride(0), query.stride(1), items.stride(0), items.stride(1),
+            CAPPED=cap != 0, EVEN_D=dim == block_d, BLOCK_B=tile.rows, BLOCK_V=tile.candidates,
+            BLOCK_D=block_d, num_warps=tile.num_warps, num_stages=tile.num_stages,
+            **triton_tiles.dot_constants(dtype, dim))
+    sum_C, square_C, along_C = sums_S3C.sum(0)
+    return (square_C - sum_C.square() / num_items).cpu().numpy(), along_C.cpu().numpy()
+
+
+def _taken(rows: torch.Tensor) -> torch.Tensor:
+    """float64 and integers as float32, which is what scores are made in."""
+    rows = rows.detach()
+    return rows if rows.dtype in triton_tiles.TL_DTYPES else rows.float()
