@@ -9,7 +9,7 @@ import pytest
 # taken for this one's: torch's key for it knows our operators by name alone.
 os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
 
-import torch  # noqa: E402
+import torch
 
 
 @pytest.fixture(scope="session")
