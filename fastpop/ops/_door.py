@@ -163,7 +163,7 @@ def bits_of_needs(needs: Iterable[bool]) -> int:
 def loss_weights(
     counts: Tensor, row_weight: Tensor | None, reduction: str, dtype: torch.dtype
 ) -> Tensor:
-    """[R] what `finish` multiplies each kernel row's loss by, as one vector."""
+    """[R] what a kernel row's loss counts in the result: a row's positives share its weight."""
     weight_R = counts.to(dtype)
     if counts.ndim == 2:
         weight_R = weight_R / weight_R.sum(1, keepdim=True).clamp(min=1)
@@ -179,26 +179,14 @@ def loss_weights(
                        ).reshape(-1)
 
 
+def weighted(loss_R: Tensor, weight_R: Tensor) -> Tensor:
+    """loss * weight, 0 where the weight is 0: such a row must not turn an infinite loss into NaN."""
+    return torch.where(weight_R == 0, 0, loss_R) * weight_R
+
+
 def finish(loss_R: Tensor, counts: Tensor, row_weight: Tensor | None, reduction: str) -> Tensor:
     """Loss of each kernel row -> mean over a row's positives -> weights -> reduction."""
-    loss_R = torch.where(counts.reshape(-1), loss_R, 0)
-    if counts.ndim == 2:
-        num_counting_B = counts.sum(1)
-        loss_R = loss_R.view(counts.shape).sum(1) / num_counting_B.clamp(min=1)
-        counts = num_counting_B > 0
-    return reduce(loss_R, counts, row_weight, reduction)
-
-
-def reduce(loss_B: Tensor, counts_B: Tensor, row_weight: Tensor | None, reduction: str) -> Tensor:
-    """Row losses -> result. Rows that do not count have loss 0; mean is sum(w loss) / sum(w)."""
-    weight_B = counts_B.to(loss_B.dtype)
-    if row_weight is not None:
-        weight_B = weight_B * row_weight.to(loss_B.dtype)
-    # where: a row of weight 0 must not turn an infinite loss into NaN.
-    weighted_B = torch.where(weight_B == 0, 0, loss_B) * weight_B
-    if reduction == "none":
-        return weighted_B
-    if reduction == "sum":
-        return weighted_B.sum()
-    total = weight_B.sum()
-    return weighted_B.sum() / torch.where(total == 0, 1, total)
+    weighted_R = weighted(loss_R, loss_weights(counts, row_weight, reduction, loss_R.dtype))
+    if reduction != "none":
+        return weighted_R.sum()
+    return weighted_R.view(counts.shape).sum(1) if counts.ndim == 2 else weighted_R

@@ -47,9 +47,7 @@ def loss(*args: Any) -> tuple[Tensor, ...]:
         else:
             lse_B, pos_logit_B = module.forward(inputs)
             grads = module.backward(inputs, lse_B, pos_logit_B, weight_B, -weight_B, needs)
-        loss_B = _door.loss_of(lse_B, pos_logit_B)
-        # where: a row of weight 0 must not turn an infinite loss into NaN.
-        total = (torch.where(weight_B == 0, 0, loss_B) * weight_B).sum()
+        total = _door.weighted(_door.loss_of(lse_B, pos_logit_B), weight_B).sum()
     return (total, *_gradients(inputs, grads, args[NUM_INPUTS - 1]))
 
 
