@@ -26,6 +26,7 @@
 #include <numeric>
 #include <vector>
 
+#include "ranges.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -38,8 +39,6 @@ constexpr int64_t kBufferBytes = int64_t{2} << 20;
 constexpr int64_t kMostQueries = 1024;
 // A hash of the ids that a query must not get: most survivors miss it and need no search.
 constexpr int64_t kFilterWords = 8;
-
-int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 struct Sizes {
   Sizes(const TopItems& a, const Tile& tile) {
