@@ -1,6 +1,6 @@
 // Register tiles that the softmax and row kernels are made of, one source for every processor.
 //
-// tile.inc is compiled once per path (AVX-512, AVX2 + FMA, plain C++) into a table of functions;
+// tile.inc is compiled once per path (AVX-512 with and without bfloat16 products, AVX2 + FMA, plain C++) into a table of functions;
 // which table runs is decided at run time. A product is always of one form: 6 rows of a (one number
 // broadcast at a time) times whole vectors of b, the 6 x `panel` sums in registers.
 #pragma once

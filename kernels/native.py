@@ -16,7 +16,7 @@ path = os.environ.get("FASTPOP_CPU", "auto")
 if path not in ("auto", *PATHS):
     raise ValueError(f"FASTPOP_CPU: expected auto or one of {PATHS}; got {path!r}")
 
-has_path = _C.has_path
+has_path, exp = _C.has_path, _C.exp
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 

@@ -8,7 +8,7 @@
 // Cost: 4 D operations a touched row (Adam 7 D), D for each further gradient of it. Bytes, of a
 // float32 table: 4 D (n + 2 touched) and the state, 8 a row (Adagrad) or 8 D + 24 (Adam). The sort:
 // 32 bytes an id of workspace. Rows far apart cost a page walk each: from memory (a table out of
-// cache, pages of 4 KiB) that is most of the time, and huge pages nearly halve it.
+// cache, pages of 4 KiB) that is most of the time.
 #include "row_update/row_update.h"
 
 #include <omp.h>

@@ -160,7 +160,7 @@ def train_step(
 
 def _seed_dropout(seed: int, device: torch.device) -> None:
     """torch.manual_seed of the generators that are used: that one formats a stack trace for each
-    kind of device that is absent, a millisecond a step."""
+    kind of device that is absent, at every step."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed_all(seed)

@@ -6,7 +6,7 @@ sorted. Float32 inside, whatever the table's dtype, and the numbers there is one
 
 Cost: 4 D (n + 2 touched rows) bytes of a float32 table and its gradients, and the state. Touched rows
 lie on as many pages: torch puts large tables on huge ones under THP_MEM_ALLOC_ENABLE=1 (Linux), which
-nearly halves the time of a step on a table that is out of cache.
+helps a step on a table that is out of cache.
 """
 
 import torch
