@@ -27,8 +27,8 @@ class Mutant:
 SAMPLED = "kernels/sampled_softmax/reference.py"
 MUTANTS = [
     Mutant("sign of the log Q correction", SAMPLED,
-           "neg_gsK = neg_gsK - (inputs.log_proposal_V[neg_id_gK] + log_count)",
-           "neg_gsK = neg_gsK + (inputs.log_proposal_V[neg_id_gK] + log_count)",
+           "neg_gsK = neg_gsK - (log_q_gK + log_count)",
+           "neg_gsK = neg_gsK + (log_q_gK + log_count)",
            "tests/ops/test_sampled_softmax.py -k right_sign"),
     Mutant("log K left out of the corrected loss", SAMPLED,
            'math.log(max(num_drawn, 1)) if inputs.logq == "corrected" else 0.0', "0.0",
@@ -61,8 +61,8 @@ MUTANTS = [
            "    counts_V = parts.train.item_counts()", "    counts_V = log.item_counts()",
            "tests/training/test_train.py -k reaches"),
     Mutant("items are not centred before the Gram product", "kernels/score_energy/reference.py",
-           "    item_VD = centre_rows(item_VD, centring_V)\n    shared_V", "    shared_V",
-           "tests/diagnostics"),
+           "            x_CR = x_CR - mean_R\n", "",
+           "tests/kernels/test_score_energy.py"),
     Mutant("heterogeneous energy with the scale not squared", "kernels/score_energy/reference.py",
            "scale**2 * float(u_D @ cov_DD @ u_D)", "scale * float(u_D @ cov_DD @ u_D)",
            "tests/diagnostics"),
