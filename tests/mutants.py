@@ -39,7 +39,7 @@ MUTANTS = [
            "tests/ops/test_sampled_softmax.py -k phantom"),
     Mutant("in-batch rows drop a neighbour's slot", SAMPLED,
            "own_gsK = (slot_K == row_r[:, None])", "own_gsK = (slot_K == row_r[:, None] + 1)",
-           "tests/objectives -k own_slot"),
+           "tests/ops/test_sampled_softmax.py -k in-batch"),
     Mutant("temperature multiplies the prior too", SAMPLED,
            "prior = inputs.prior_weight, inputs.log_prior_V",
            "prior = inputs.scale * inputs.prior_weight, inputs.log_prior_V",
