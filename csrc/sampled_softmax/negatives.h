@@ -1,0 +1,110 @@
+// What the rows of a group share: their negatives, and what of those is not a row's own.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "radix_sort.h"
+#include "sampled_softmax/row_terms.h"
+#include "workspace.h"
+
+namespace fastpop {
+
+// One group's negatives: sorted, each id once.
+struct Group {
+  int64_t num;        // unique ids
+  int64_t* id;        // [K]
+  float* bias;        // [K padded], nats, -inf where no column is
+  int32_t* row_of;    // [K padded], place in the index, or null
+  int32_t* count;     // [K]
+  int32_t* column_of; // [K] column of each slot, or null
+  SortItem* by_key;   // [K] (key, column) in order of key, or null
+};
+
+class SharedNegatives : protected RowTerms {
+ protected:
+  using RowTerms::RowTerms;
+
+  Group make_group(Workspace& memory, bool with_places) const {
+    const int64_t columns = round_up(a_.K, tile_.panel);
+    Group group{};
+    group.id = memory.make<int64_t>(a_.K);
+    group.bias = memory.make<float>(columns);
+    group.count = memory.make<int32_t>(a_.K);
+    group.row_of = with_places ? memory.make<int32_t>(columns) : nullptr;
+    group.column_of = a_.exclude_own_slot ? memory.make<int32_t>(a_.K) : nullptr;
+    group.by_key = a_.key_V != nullptr && a_.drop_hits ? memory.make<SortItem>(a_.K) : nullptr;
+    return group;
+  }
+
+  // The group's ids sorted and counted, their biases and places.
+  void prepare(Group& group, SortItem* items, int64_t g) const {
+    const int64_t* ids = negatives_of(g, group.id);
+    for (int64_t k = 0; k < a_.K; ++k)
+      items[k] = {static_cast<uint64_t>(ids[k]), static_cast<uint32_t>(k)};
+    const SortItem* sorted = radix_sort(items, items + a_.K, a_.K, a_.V);
+    int64_t num = 0;
+    for (int64_t k = 0; k < a_.K; ++k) {
+      const auto id = static_cast<int64_t>(sorted[k].key);
+      if (num == 0 || group.id[num - 1] != id) {
+        group.id[num] = id;
+        group.count[num++] = 0;
+      }
+      ++group.count[num - 1];
+      if (group.column_of != nullptr)
+        group.column_of[sorted[k].slot] = static_cast<int32_t>(num - 1);
+    }
+    group.num = num;
+    const int64_t columns = round_up(num, tile_.panel);
+    for (int64_t k = 0; k < num; ++k) {
+      double bias = negative_bias(group.id[k]);
+      if (group.count[k] > 1) bias += std::log(static_cast<double>(group.count[k]));
+      group.bias[k] = static_cast<float>(bias);
+      if (group.row_of != nullptr) group.row_of[k] = a_.index->place(group.id[k]);
+    }
+    for (int64_t k = num; k < columns; ++k) group.bias[k] = -kInf;
+    if (group.by_key == nullptr) return;
+    for (int64_t k = 0; k < num; ++k)
+      group.by_key[k] = {static_cast<uint64_t>(a_.key_V[group.id[k]]), static_cast<uint32_t>(k)};
+    std::sort(group.by_key, group.by_key + num, before);
+  }
+
+  // Takes out of row b's logits what is not its negative; true when one changed.
+  bool correct(const Group& group, int64_t b, int64_t left, int64_t columns, float* row) const {
+    bool changed = false;
+    if (a_.exclude_own_slot) {
+      const int64_t column = group.column_of[b], at = column - left;
+      if (at >= 0 && at < columns) {
+        const double count = group.count[column];
+        row[at] += static_cast<float>(std::log((count - 1) / count));
+        changed = true;
+      }
+    }
+    if (group.by_key != nullptr) {
+      const auto key = static_cast<uint64_t>(a_.key_V[a_.pos_id_B[b]]);
+      const SortItem wanted{key, static_cast<uint32_t>(left)};
+      const SortItem* stop = group.by_key + group.num;
+      const SortItem* at = std::lower_bound<const SortItem*>(group.by_key, stop, wanted, before);
+      for (; at != stop && at->key == key && at->slot < left + columns; ++at) {
+        row[at->slot - left] = -kInf;
+        changed = true;
+      }
+    } else if (a_.drop_hits) {
+      const int64_t* stop = group.id + std::min(group.num, left + columns);
+      const int64_t* found = std::lower_bound<const int64_t*>(group.id + left, stop, a_.pos_id_B[b]);
+      if (found != stop && *found == a_.pos_id_B[b]) {
+        row[found - group.id - left] = -kInf;
+        changed = true;
+      }
+    }
+    return changed;
+  }
+
+ private:
+  static bool before(const SortItem& one, const SortItem& other) {
+    return one.key != other.key ? one.key < other.key : one.slot < other.slot;
+  }
+};
+
+}  // namespace fastpop
