@@ -1,8 +1,9 @@
 // Register tiles that the softmax and row kernels are made of, one source for every processor.
 //
-// tile.inc is compiled once per path (AVX-512 with and without bfloat16 products, AVX2 + FMA, plain C++) into a table of functions;
-// which table runs is decided at run time. A product is always of one form: 6 rows of a (one number
-// broadcast at a time) times whole vectors of b, the 6 x `panel` sums in registers.
+// tile.inc is compiled once per path (AVX-512 with and without bfloat16 products, AVX2 + FMA, plain C++)
+// into a table of functions; which table runs is decided at run time. A product is always of one form:
+// 6 rows of a (one number broadcast at a time) times whole vectors of b, the 6 x `panel` sums in
+// registers. Tile registers (AMX) take 16 rows.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +21,7 @@ struct Matrix {
 };
 
 constexpr int kTileRows = 6;
+constexpr int kMostTileRows = 16;
 // Whole tiles of rows and whole vectors of doubles on every path.
 constexpr int kGramUnit = 24;
 // Columns of logits made at a time: 6 rows of them stay in L1, their packed items in L2.
@@ -32,8 +34,14 @@ struct RowUpdate;   // row_update/row_update.h
 struct ItemBlock;   // top_items/top_items.h
 struct QueryPanel;  // top_items/top_items.h
 
-// Products of bfloat16 pairs. Depths are even; e has the stride of a chunk, in elements.
+// Products of bfloat16 pairs. Depths are whole `depth_unit`s; e has the stride of a chunk, in elements.
 struct HalfTile {
+  int rows;        // of a strip
+  int row_unit;    // rows that add_columns sums over come in these; those past the last are zero
+  int depth_unit;  // numbers of a row come in these
+  // Around the use of the functions below, on each thread.
+  void (*enter)();
+  void (*leave)();
   // One bfloat16 row as it is, zeros from dim to padded.
   void (*fetch)(const Matrix& m, int64_t row, int64_t dim, int64_t padded, uint16_t* out);
   // `panel` rows [panel, stride] -> one panel of pairs [dim / 2, panel].
@@ -43,15 +51,15 @@ struct HalfTile {
   // As in Tile, from packed pairs.
   void (*logits)(const uint16_t* q, int64_t stride_q, int64_t dim, const uint32_t* panels,
                  int64_t num_panels, float scale, const float* bias, float* out, int64_t stride_out,
-                 float* max_6);
-  // Six rows of e rounded: as rows, and as pairs of rows. Either may be null.
+                 float* max_of_row);
+  // A strip of e rounded: as rows, and as pairs of rows. Either may be null.
   void (*round_strip)(const float* e, int64_t stride_e, int64_t n, uint16_t* rows, uint32_t* pairs);
-  // out[n] = the pair (f0 q0, f1 q1), rounded.
-  void (*round_pair)(const float* q0, const float* q1, float f0, float f1, int64_t n, uint32_t* out);
-  // As in Tile; items and q in pairs of rows, e as rows and in pairs of rows.
+  // f[r] * q[r, padded] rounded, in pairs of rows, as add_columns takes them.
+  void (*scale_rows)(const float* q, int64_t padded, const float* f, int64_t num_rows, uint32_t* out);
+  // As in Tile; items in pairs of rows, e as rows and in pairs of rows.
   void (*add_rows)(const uint16_t* e, int64_t stride_e, int64_t depth, const uint32_t* items,
-                   int64_t padded, const float* keep_6, float* out);
-  void (*add_columns)(const uint32_t* e, int64_t stride_e, int64_t num_pairs, int64_t first,
+                   int64_t padded, const float* keep, float* out);
+  void (*add_columns)(const uint32_t* e, int64_t stride_e, int64_t num_rows, int64_t first,
                       int64_t last, const uint32_t* q, int64_t padded, int64_t dim,
                       const int32_t* row_of, float* out, int64_t stride_out);
 };
@@ -118,6 +126,8 @@ struct Tile {
   void (*scan)(const ItemBlock& block, const QueryPanel& panel);
 
   const HalfTile* half;  // null where the path has no such product
+  // The same for those who round e and sum over rows by add_columns alone, or null: tile registers.
+  const HalfTile* wide_half;
 };
 
 // The table of a path by name; nullptr when this machine or this build has no such path.
@@ -130,6 +140,8 @@ const Tile* tile_baseline();
 const Tile* tile_avx2();
 const Tile* tile_avx512();
 const Tile* tile_avx512_bf16();
+const Tile* tile_avx512_amx();       // once the system has given the tile registers to this process
+const Tile* tile_avx512_amx_twin();  // the same, its registers imitated
 #endif
 
 }  // namespace fastpop

@@ -1,4 +1,5 @@
-// The tiles for AVX-512 with its bfloat16 dot products: twice the multiplications an instruction.
+// The tiles for AVX-512 with its bfloat16 dot products (twice the multiplications an instruction), and
+// for AMX beside it.
 #if defined(__x86_64__)
 // Headers come before the pragma: what they define must not need this path's instructions.
 #include "tile_includes.h"
@@ -12,6 +13,20 @@
 #include "tile.inc"
 
 namespace fastpop {
+namespace {
+constexpr Tile with(const char* name, const HalfTile* wide_half) {
+  Tile tile = avx512_bf16::kTile;
+  tile.name = name;
+  tile.wide_half = wide_half;
+  return tile;
+}
+
+constexpr Tile kAmx = with("avx512_amx", &avx512_bf16::TileProducts<avx512_bf16::Amx>::kHalf);
+constexpr Tile kTwin = with("avx512_amx_twin", &avx512_bf16::TileProducts<avx512_bf16::AmxTwin>::kHalf);
+}  // namespace
+
 const Tile* tile_avx512_bf16() { return &avx512_bf16::kTile; }
+const Tile* tile_avx512_amx() { return &kAmx; }
+const Tile* tile_avx512_amx_twin() { return &kTwin; }
 }  // namespace fastpop
 #endif

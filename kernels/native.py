@@ -1,7 +1,8 @@
 """What the Python sides of the C++ kernels share: addresses of tensors, and the processor's path.
 
-FASTPOP_CPU=baseline|avx2|avx512|avx512_bf16 in the environment forces a path (the default, auto, takes
-the best that the processor has); a path it lacks is a reason in `unsupported`, never a crash.
+FASTPOP_CPU=<one of PATHS> in the environment forces a path (the default, auto, takes the best that the
+processor has); a path it lacks is a reason in `unsupported`, never a crash. The last of PATHS is for
+tests: AMX's tile registers, imitated.
 """
 
 import os
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from fastpop import _C
 
-PATHS = ("baseline", "avx2", "avx512", "avx512_bf16")
+PATHS = ("baseline", "avx2", "avx512", "avx512_bf16", "avx512_amx", "avx512_amx_twin")
 path = os.environ.get("FASTPOP_CPU", "auto")
 if path not in ("auto", *PATHS):
     raise ValueError(f"FASTPOP_CPU: expected auto or one of {PATHS}; got {path!r}")

@@ -25,8 +25,10 @@
 namespace fastpop {
 namespace {
 
-// Rows whose exponentials of one chunk are kept: 48 * 592 * 4 bytes stay in L2 beside the chunk.
-constexpr int64_t kBlockRows = 8 * kTileRows;
+// Rows whose exponentials of one chunk are kept: 48 * 592 * 4 bytes stay in L2 beside the chunk. Whole
+// units of whatever sums over them.
+constexpr int64_t kBlockRows = 48;
+constexpr int64_t kRoundedBlockRows = 96;
 constexpr int64_t kRowBytes = int64_t{8} << 20;
 
 // What one thread works on.
@@ -34,30 +36,40 @@ struct Own {
   float* panels;         // [kChunk / panel][D][panel]
   float* items;          // [kChunk, padded]
   float* bias;           // [kChunk]
-  float* exps;           // [kBlockRows, kChunkStride]
+  float* exps;           // [block_rows, kChunkStride]
   float* d_items;        // [kChunk, padded]
   double* d_bias;        // [kChunk]
   float* d_query;        // [rows, padded]
   OnlineLse* lse;        // [rows]
   // For bfloat16 rows, in pairs (csrc/tile.h); exps is then one strip.
-  uint16_t* half_rows;    // [kChunk, padded], then [kTileRows, kChunkStride]
+  uint16_t* half_rows;    // [kChunk, padded], then [strip, kChunkStride]
   uint32_t* half_panels;  // [kChunk / panel][D / 2][panel]
   uint32_t* half_items;   // [kChunk / 2, padded]
-  uint32_t* half_exps;    // [kBlockRows / 2, kChunkStride]
+  uint32_t* half_exps;    // [block_rows / 2, kChunkStride]
 };
 
 class FullPass {
  public:
   FullPass(const FullSoftmax& a, const Tile& tile, bool backward)
       : a_(a), tile_(tile), padded_(round_up(a.D, tile.lanes)), backward_(backward) {
-    const int copies = backward ? a.threads + 2 : 2;
-    const int64_t fit = kRowBytes / (copies * padded_ * 4) / kBlockRows * kBlockRows;
-    rows_ = std::min(round_up(a.B, kTileRows), std::max(fit, 4 * kBlockRows));
-    query_ = memory_.make<float>(rows_ * padded_);
     // Products of pairs; e is rounded for the gradients of rows, not for sums that cancel.
     const bool both_half = a.query_BD.dtype == Dtype::bf16 && a.item_VD.dtype == Dtype::bf16;
     half_ = both_half ? tile.half : nullptr;
-    rounds_ = half_ != nullptr && backward && a.d_bias_V == nullptr && a.d_scale == nullptr;
+    const bool keeps = a.d_bias_V != nullptr || a.d_scale != nullptr;
+    rounds_ = half_ != nullptr && backward && !keeps;
+    if (half_ != nullptr && !(backward && keeps) && tile.wide_half != nullptr) half_ = tile.wide_half;
+    strip_ = half_ != nullptr ? half_->rows : kTileRows;
+    row_unit_ = half_ != nullptr ? half_->row_unit : kTileRows;
+    block_rows_ = rounds_ ? kRoundedBlockRows : kBlockRows;
+    if (half_ != nullptr) {
+      padded_ = round_up(padded_, half_->depth_unit);
+      depth_ = round_up(a.D, half_->depth_unit);
+    }
+
+    const int copies = backward ? a.threads + 2 : 2;
+    const int64_t fit = kRowBytes / (copies * padded_ * 4) / kRoundedBlockRows * kRoundedBlockRows;
+    rows_ = std::min(round_up(a.B, row_unit_), std::max(fit, 4 * kBlockRows));
+    query_ = memory_.make<float>(rows_ * padded_);
     if (half_ != nullptr) half_query_ = memory_.make<uint16_t>(rows_ * padded_);
     if (rounds_) half_fq_ = memory_.make<uint32_t>(rows_ / 2 * padded_);
     if (backward) {
@@ -73,15 +85,15 @@ class FullPass {
       own.panels = memory_.make<float>(kChunk * a.D);
       own.items = memory_.make<float>(kChunk * padded_);
       own.bias = memory_.make<float>(kChunk);
-      own.exps = memory_.make<float>((rounds_ ? kTileRows : kBlockRows) * kChunkStride);
+      own.exps = memory_.make<float>((rounds_ ? strip_ : block_rows_) * kChunkStride);
       if (half_ != nullptr) {
         own.half_rows = memory_.make<uint16_t>(
-            std::max<int64_t>(kChunk * padded_, kTileRows * int64_t{kChunkStride}));
-        own.half_panels = memory_.make<uint32_t>(kChunk * round_up(a.D, 2) / 2);
+            std::max<int64_t>(kChunk * padded_, strip_ * int64_t{kChunkStride}));
+        own.half_panels = memory_.make<uint32_t>(kChunk * depth_ / 2);
       }
       if (rounds_) {
         own.half_items = memory_.make<uint32_t>(kChunk * padded_ / 2);
-        own.half_exps = memory_.make<uint32_t>(kBlockRows / 2 * kChunkStride);
+        own.half_exps = memory_.make<uint32_t>(block_rows_ / 2 * kChunkStride);
       }
       if (backward) {
         own.d_items = memory_.make<float>(kChunk * padded_);
@@ -95,6 +107,7 @@ class FullPass {
   }
 
   void run(int me, int team) {
+    if (half_ != nullptr) half_->enter();
     const Range items = part(a_.V, tile_.panel, me, team);
     if (backward_) clear(items);
     for (int64_t first = 0; first < a_.B; first += rows_) {
@@ -115,6 +128,7 @@ class FullPass {
       leave_rows(first, num, me, team);
       meet_.wait(team);
     }
+    if (half_ != nullptr) half_->leave();
   }
 
   double d_scale() const { return d_scale_; }
@@ -133,9 +147,9 @@ class FullPass {
     if (a_.d_bias_V != nullptr) std::fill(a_.d_bias_V + items.first, a_.d_bias_V + items.last, 0.0);
   }
 
-  // The block's rows in fp32, zeros to a whole strip; backward: what e is measured from, factors.
+  // The block's rows in fp32, zeros to a whole unit; backward: what e is measured from, factors.
   void enter_rows(int64_t first, int64_t num, int me, int team) {
-    const Range mine = part(round_up(num, kTileRows), kTileRows, me, team);
+    const Range mine = part(round_up(num, row_unit_), rounds_ ? block_rows_ : row_unit_, me, team);
     for (int64_t r = mine.first; r < mine.last; ++r) {
       float* q = query_ + r * padded_;
       if (r < num) {
@@ -151,13 +165,13 @@ class FullPass {
       if (backward_) enter_backward(first, r, r < num);
     }
     if (rounds_)
-      for (int64_t r = mine.first; r < mine.last; r += 2)
-        half_->round_pair(query_ + r * padded_, query_ + (r + 1) * padded_, factor_[r],
-                          factor_[r + 1], padded_, half_fq_ + r / 2 * padded_);
+      for (int64_t r = mine.first; r < mine.last; r += block_rows_)
+        half_->scale_rows(query_ + r * padded_, padded_, factor_ + r,
+                          std::min(mine.last - r, block_rows_), half_fq_ + r / 2 * padded_);
     if (!backward_) {
       std::fill(own_[me].lse, own_[me].lse + num, OnlineLse{});
     } else {
-      std::fill(own_[me].d_query, own_[me].d_query + round_up(num, kTileRows) * padded_, 0.0f);
+      std::fill(own_[me].d_query, own_[me].d_query + round_up(num, row_unit_) * padded_, 0.0f);
     }
   }
 
@@ -194,7 +208,6 @@ class FullPass {
   }
 
   void pack_half(Own& own, int64_t left, int64_t stop, int64_t columns) const {
-    const int64_t depth = round_up(a_.D, 2);
     for (int64_t k = 0; k < columns; ++k) {
       uint16_t* row = own.half_rows + k * padded_;
       if (left + k < stop) {
@@ -204,14 +217,14 @@ class FullPass {
       }
     }
     for (int64_t k = 0; k < columns; k += tile_.panel)
-      half_->pack(own.half_rows + k * padded_, padded_, depth, own.half_panels + k * depth / 2);
+      half_->pack(own.half_rows + k * padded_, padded_, depth_, own.half_panels + k * depth_ / 2);
     if (rounds_) half_->pair_rows(own.half_rows, padded_, columns, padded_, own.half_items);
   }
 
   void logits(const Own& own, int64_t r, int64_t columns, float* e, float* largest) const {
     const auto scale = static_cast<float>(a_.scale);
     if (half_ != nullptr) {
-      half_->logits(half_query_ + r * padded_, padded_, round_up(a_.D, 2), own.half_panels,
+      half_->logits(half_query_ + r * padded_, padded_, depth_, own.half_panels,
                     columns / tile_.panel, scale, own.bias, e, kChunkStride, largest);
     } else {
       tile_.logits(query_ + r * padded_, padded_, a_.D, own.panels, columns / tile_.panel, scale,
@@ -221,10 +234,10 @@ class FullPass {
 
   void forward_chunk(Own& own, int64_t num_items, int64_t num) {
     const int64_t columns = round_up(num_items, tile_.panel);
-    float largest[kTileRows];
-    for (int64_t r = 0; r < num; r += kTileRows) {
+    float largest[kMostTileRows];
+    for (int64_t r = 0; r < num; r += strip_) {
       logits(own, r, columns, own.exps, largest);
-      for (int64_t i = 0; i < kTileRows && r + i < num; ++i) {
+      for (int64_t i = 0; i < strip_ && r + i < num; ++i) {
         OnlineLse& lse = own.lse[r + i];
         lse.sum += tile_.exp_row(own.exps + i * kChunkStride, columns, lse.raise(largest[i]));
       }
@@ -235,15 +248,15 @@ class FullPass {
     const int64_t columns = round_up(stop - left, tile_.panel);
     const bool wants_items = a_.d_item_VD != nullptr;
     const bool wants_query = a_.d_query_BD != nullptr || a_.d_scale != nullptr;
-    constexpr float keep[kTileRows] = {1, 1, 1, 1, 1, 1};
-    float largest[kTileRows];
+    float keep[kMostTileRows], largest[kMostTileRows];
+    std::fill(keep, keep + kMostTileRows, 1.0f);
     if (wants_items) std::fill(own.d_items, own.d_items + columns * padded_, 0.0f);
-    for (int64_t first = 0; first < num; first += kBlockRows) {
-      const int64_t last = std::min(first + kBlockRows, num);
-      for (int64_t r = first; r < last; r += kTileRows) {
+    for (int64_t first = 0; first < num; first += block_rows_) {
+      const int64_t last = std::min(first + block_rows_, num);
+      for (int64_t r = first; r < round_up(last, row_unit_); r += strip_) {
         float* e = own.exps + (rounds_ ? 0 : (r - first) * kChunkStride);
         logits(own, r, columns, e, largest);
-        for (int64_t i = 0; i < kTileRows; ++i)
+        for (int64_t i = 0; i < strip_; ++i)
           tile_.exp_row(e + i * kChunkStride, columns, reference_[r + i]);
         if (rounds_) {
           uint16_t* rows = wants_query ? own.half_rows : nullptr;
@@ -257,9 +270,9 @@ class FullPass {
                          own.d_query + r * padded_);
       }
       if (wants_items && rounds_)
-        half_->add_columns(own.half_exps, kChunkStride, round_up(last - first, 2) / 2, 0,
-                           stop - left, half_fq_ + first / 2 * padded_, padded_, padded_, identity_,
-                           own.d_items, padded_);
+        half_->add_columns(own.half_exps, kChunkStride, last - first, 0, stop - left,
+                           half_fq_ + first / 2 * padded_, padded_, padded_, identity_, own.d_items,
+                           padded_);
       else if (wants_items)
         tile_.add_columns(own.exps, kChunkStride, last - first, 0, stop - left,
                           fq_ + first * padded_, padded_, padded_, identity_, own.d_items, padded_);
@@ -328,7 +341,7 @@ class FullPass {
 
   const FullSoftmax& a_;
   const Tile& tile_;
-  int64_t padded_, rows_;
+  int64_t padded_, rows_, block_rows_;
   bool backward_;
   double d_scale_ = 0;
   Workspace memory_;
@@ -342,8 +355,10 @@ class FullPass {
   int32_t* identity_ = nullptr; // [kChunk]
   const HalfTile* half_;        // null where logits are not products of pairs
   bool rounds_;                 // whether those of gradients are, too
+  int64_t strip_, row_unit_;    // rows of a strip; of what sums over rows take, whole strips
+  int64_t depth_ = 0;           // D in whole units of half_
   uint16_t* half_query_ = nullptr;  // [rows, padded]
-  uint32_t* half_fq_ = nullptr;     // [rows / 2, padded]
+  uint32_t* half_fq_ = nullptr;     // [rows / 2, padded], a block's as scale_rows leaves them
 };
 
 void run(const FullSoftmax& args, const Tile& tile, bool backward) {

@@ -34,6 +34,20 @@ constexpr int64_t kWindowBytes = int64_t{8} << 20;
 class TilePass : SharedNegatives {
  public:
   TilePass(const SampledSoftmax& a, const Tile& tile, int threads) : SharedNegatives(a, tile) {
+    gradients_ = a.mode != SampledSoftmax::Mode::forward;
+    // bfloat16 rows of both sides: products of pairs; exponentials are rounded for the gradients of
+    // rows. Those of biases and of the scale are sums that cancel: for them e stays in fp32.
+    const bool both_half = a.query_BD.dtype == Dtype::bf16 && a.item_VD.dtype == Dtype::bf16;
+    half_ = both_half ? tile.half : nullptr;
+    rounds_ = half_ != nullptr && a.d_bias_n == nullptr && a.d_scale == nullptr;
+    if (rounds_ && tile.wide_half != nullptr) half_ = tile.wide_half;
+    strip_ = half_ != nullptr ? half_->rows : kTileRows;
+    row_unit_ = half_ != nullptr ? half_->row_unit : kTileRows;
+    if (half_ != nullptr) {
+      padded_ = round_up(padded_, half_->depth_unit);
+      depth_ = round_up(a.D, half_->depth_unit);
+    }
+
     all_columns_ = round_up(a.K, tile.panel);
     const int64_t column_bytes = 2 * padded_ * 4;
     window_ = a.mode == SampledSoftmax::Mode::backward
@@ -45,18 +59,13 @@ class TilePass : SharedNegatives {
     wants_items_ = a.d_item_nD != nullptr;
     wants_columns_ = wants_items_ || a.d_bias_n != nullptr;
     wants_query_ = a.d_query_BD != nullptr || a.d_scale != nullptr;
-    gradients_ = a.mode != SampledSoftmax::Mode::forward;
 
-    // bfloat16 rows of both sides: products of pairs; exponentials are rounded for the gradients of
-    // rows. Those of biases and of the scale are sums that cancel: for them e stays in fp32.
-    const bool both_half = a.query_BD.dtype == Dtype::bf16 && a.item_VD.dtype == Dtype::bf16;
-    half_ = both_half ? tile.half : nullptr;
-    rounds_ = half_ != nullptr && a.d_bias_n == nullptr && a.d_scale == nullptr;
-    const int64_t unit = kTileRows * threads;
+    const int64_t unit = round_up(strip_ * threads, row_unit_);
     const int64_t budget = kBlockBytes * std::max(threads, 2) / 2;
     const int64_t size = rounds_ ? 2 : 4;
-    int64_t rows = budget / (size * std::max<int64_t>(window_, 1)) / kTileRows * kTileRows;
-    rows = std::clamp<int64_t>(rows, kTileRows, std::max<int64_t>(96, 48 * threads));
+    int64_t rows = budget / (size * std::max<int64_t>(window_, 1)) / row_unit_ * row_unit_;
+    const int64_t most_rows = std::max<int64_t>(96, 48 * threads) / row_unit_ * row_unit_;
+    rows = std::clamp<int64_t>(rows, row_unit_, most_rows);
     const int64_t most = std::min(a.group_size, a.B);
     const int64_t blocks = (most + rows - 1) / rows;  // B = 0 does not come here
     block_rows_ = round_up((most + blocks - 1) / blocks, std::min(rows, unit));
@@ -67,16 +76,16 @@ class TilePass : SharedNegatives {
     for (int i = 0; i < threads; ++i) {
       scratch_.push_back(memory_.make<float>(
           std::max<int64_t>({block_rows_ * padded_, tile.panel * padded_,
-                             kTileRows * int64_t{kChunkStride}})));
+                             strip_ * int64_t{kChunkStride}})));
     }
     const int64_t exps = chunks_ * block_rows_ * kChunkStride;
     if (half_ != nullptr) {
-      half_panels_ = memory_.make<uint32_t>(window_ * round_up(a.D, 2) / 2);
+      half_panels_ = memory_.make<uint32_t>(window_ * depth_ / 2);
       half_query_ = memory_.make<uint16_t>(block_rows_ * padded_);
       for (int i = 0; i < threads; ++i) {
         half_scratch_.push_back(memory_.make<uint16_t>(
-            std::max<int64_t>(tile.panel * padded_, kTileRows * int64_t{kChunkStride})));
-        half_pairs_.push_back(memory_.make<uint32_t>((block_rows_ + 1) / 2 * padded_));
+            std::max<int64_t>(tile.panel * padded_, strip_ * int64_t{kChunkStride})));
+        half_pairs_.push_back(memory_.make<uint32_t>(block_rows_ / 2 * padded_));
       }
     } else {
       panels_ = memory_.make<float>(window_ * a.D);
@@ -111,6 +120,7 @@ class TilePass : SharedNegatives {
   }
 
   void run(int me, int team) {
+    if (half_ != nullptr) half_->enter();
     clear(me, team);
     for (int64_t first = 0; first < a_.G; first += together_) {
       const int64_t last = std::min(first + together_, a_.G);
@@ -123,6 +133,7 @@ class TilePass : SharedNegatives {
       }
     }
     if (gradients_) add_positives(me, team);
+    if (half_ != nullptr) half_->leave();
   }
 
   void finish() {
@@ -175,7 +186,6 @@ class TilePass : SharedNegatives {
   void pack_half(const Group& group, const Window& w, int me, int team) {
     const Range mine = part(w.last - w.first, tile_.panel, me, team);
     uint16_t* rows = half_scratch_[me];
-    const int64_t depth = round_up(a_.D, 2);
     for (int64_t k = mine.first; k < mine.last; k += tile_.panel) {
       for (int64_t j = 0; j < tile_.panel; ++j) {
         const int64_t column = w.first + k + j;
@@ -193,7 +203,7 @@ class TilePass : SharedNegatives {
           std::fill(wide, wide + padded_, 0.0f);
         }
       }
-      half_->pack(rows, padded_, depth, half_panels_ + k * depth / 2);
+      half_->pack(rows, padded_, depth_, half_panels_ + k * depth_ / 2);
       if (gradients_ && rounds_)
         half_->pair_rows(rows, padded_, tile_.panel, padded_, half_items_ + k * padded_ / 2);
     }
@@ -228,9 +238,10 @@ class TilePass : SharedNegatives {
   // Steps 1 and 2 for this thread's rows of the block [first, last).
   void sweep_rows(const Group& group, const Window& w, int64_t first, int64_t last, int me,
                   int team) {
-    const Range mine = part(last - first, kTileRows, me, team);
+    const Range mine = part(last - first, strip_, me, team);
     if (mine.first == mine.last) return;
-    const int64_t end = round_up(mine.last, kTileRows);
+    // Whoever has the last row leaves whole units to the sums over rows.
+    const int64_t end = round_up(mine.last, mine.last == last - first ? row_unit_ : strip_);
     for (int64_t r = mine.first; r < end; ++r) {
       float* q = query_ + r * padded_;
       if (r < mine.last) {
@@ -252,29 +263,28 @@ class TilePass : SharedNegatives {
     }
     for (int64_t left = w.first; left < w.last; left += kChunk) {
       const int64_t columns = std::min<int64_t>(kChunk, w.last - left);
-      for (int64_t r = mine.first; r < end; r += kTileRows)
+      for (int64_t r = mine.first; r < end; r += strip_)
         one_strip(group, w, first, last, r, left, columns, me);
     }
     for (int64_t r = mine.first; r < mine.last; ++r) finish_row(w, first, r, me);
   }
 
-  // Six rows r.. of the block against one chunk of columns.
+  // A strip of rows r.. of the block against one chunk of columns.
   void one_strip(const Group& group, const Window& w, int64_t first, int64_t last, int64_t r,
                  int64_t left, int64_t columns, int me) {
     const int64_t at = left - w.first, chunk = at / kChunk;
     const bool keeps = gradients_ && !rounds_;
     float* e = keeps ? exps_ + (chunk * block_rows_ + r) * kChunkStride : scratch_[me];
     float* reference = gradients_ ? reference_ + chunk * block_rows_ + r : nullptr;
-    float largest[kTileRows], keep[kTileRows];
+    float largest[kMostTileRows], keep[kMostTileRows];
     if (half_ != nullptr) {
-      const int64_t depth = round_up(a_.D, 2);
-      half_->logits(half_query_ + r * padded_, padded_, depth, half_panels_ + at * depth / 2,
+      half_->logits(half_query_ + r * padded_, padded_, depth_, half_panels_ + at * depth_ / 2,
                     columns / tile_.panel, scale_, group.bias + left, e, kChunkStride, largest);
     } else {
       tile_.logits(query_ + r * padded_, padded_, a_.D, panels_ + at * a_.D, columns / tile_.panel,
                    scale_, group.bias + left, e, kChunkStride, largest);
     }
-    for (int i = 0; i < kTileRows; ++i) {
+    for (int i = 0; i < strip_; ++i) {
       const int64_t b = first + r + i;
       float* row = e + i * kChunkStride;
       const bool is_row = b < last;
@@ -386,7 +396,7 @@ class TilePass : SharedNegatives {
   void sweep_columns(const Group& group, const Window& w, int64_t num_rows, int me, int team) {
     const int64_t stop = std::min(w.last, group.num);
     if (stop <= w.first) return;
-    const Range mine = part(stop - w.first, kTileRows, me, team);
+    const Range mine = part(stop - w.first, strip_, me, team);
     float* fq = scratch_[me];
     for (int64_t chunk = mine.first / kChunk; chunk * kChunk < mine.last; ++chunk) {
       const int64_t from = std::max<int64_t>(mine.first - chunk * kChunk, 0);
@@ -415,16 +425,12 @@ class TilePass : SharedNegatives {
 
   void sweep_half(int64_t chunk, const float* factor, int64_t num_rows, int64_t from, int64_t to,
                   const int32_t* row_of, int me) {
+    float* f = scratch_[me];
+    for (int64_t r = 0; r < num_rows; ++r) f[r] = scale_ * up_[r].d_lse * factor[r];
     uint32_t* fq = half_pairs_[me];
-    const auto f = [&](int64_t r) {
-      return r < num_rows ? static_cast<float>(a_.scale) * up_[r].d_lse * factor[r] : 0.0f;
-    };
-    // A block is whole strips, so the row after an odd last one is there, and zero.
-    for (int64_t r = 0; r < num_rows; r += 2)
-      half_->round_pair(query_ + r * padded_, query_ + (r + 1) * padded_, f(r), f(r + 1), padded_,
-                        fq + r / 2 * padded_);
-    half_->add_columns(half_exps_ + chunk * block_rows_ / 2 * kChunkStride, kChunkStride,
-                       (num_rows + 1) / 2, from, to, fq, padded_, a_.D, row_of, a_.d_item_nD, a_.D);
+    half_->scale_rows(query_, padded_, f, num_rows, fq);
+    half_->add_columns(half_exps_ + chunk * block_rows_ / 2 * kChunkStride, kChunkStride, num_rows,
+                       from, to, fq, padded_, a_.D, row_of, a_.d_item_nD, a_.D);
   }
 
   // The positives' share of the table's gradient, each table row by one thread, rows in order.
@@ -465,6 +471,8 @@ class TilePass : SharedNegatives {
   int32_t* pos_place_ = nullptr;
 
   const HalfTile* half_;             // null where logits are not products of pairs
+  int64_t strip_, row_unit_;         // rows of a strip; of what sums over rows take, whole strips
+  int64_t depth_ = 0;                // D in whole units of half_
   bool rounds_;                      // whether those of gradients are, too
   uint32_t* half_panels_ = nullptr;  // [window / panel][D / 2][panel]
   uint32_t* half_items_ = nullptr;   // [window / 2, padded]
