@@ -54,8 +54,9 @@ $(VENV)/.test: $(VENV)/bin/python $(SOURCES)
 	$(PIP) -e '.[test]'
 	touch $@ $(VENV)/.demo
 
-$(VENV)/.bench: $(VENV)/.test
+$(VENV)/.bench: $(VENV)/.test bench/peers.txt
 	$(PIP) -e '.[bench]'
+	$(PIP) --no-deps -r bench/peers.txt
 	touch $@
 
 clean:

@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 
 import pytest
 import torch
-from measuring import DEVICE, judged
+from measuring import DEVICE, judged, peer
 from shapes import FULL, Softmax
 from softmax_gate import check
 from torch import Tensor
@@ -80,12 +80,34 @@ def linear_cross_entropy(case, query, items, *, chunks=None):
 
 
 def liger(case, query, items):
-    kernels = pytest.importorskip("liger_kernel.transformers.functional")
     if DEVICE.type == "cpu":
-        pytest.skip("Liger: has no CPU kernels")
+        pytest.skip("Liger: its cross-entropy is a Triton kernel, and Triton has no CPU driver")
+    kernels = peer("Liger", "liger_kernel.transformers.functional")
     loss = kernels.liger_fused_linear_cross_entropy(
-        query, items, case.pos_id, case.log_prior.to(query.dtype), reduction="sum")
+        query, items, case.pos_id, bias=case.log_prior.to(query.dtype), reduction="sum")
     loss.backward()
+    return loss
+
+
+def replay(case, query, items):
+    """RePlay's full cross-entropy on the logits of its own head; log p goes in through the logits."""
+    loss = peer("RePlay", "replay.nn.loss").CE(reduction="none")
+    head = peer("RePlay", "replay.nn.head").EmbeddingTyingHead()
+    loss.logits_callback = lambda rows: head(rows, items) + case.log_prior
+    pos_id = case.pos_id[:, None, None]
+    value = loss(query[:, None], None, pos_id, None, None, torch.ones_like(pos_id, dtype=torch.bool))
+    value.sum().backward()
+    return value
+
+
+def cut(case, query, items):
+    """Cut cross-entropy in its torch.compile form, the one that runs on a CPU. It takes no bias: log p is
+    one more column of the items, against a 1 in each query."""
+    function = peer("cut-cross-entropy", "cut_cross_entropy").linear_cross_entropy
+    queries = torch.cat([query, query.new_ones(len(query), 1)], 1)
+    table = torch.cat([items, case.log_prior.to(items.dtype)[:, None]], 1)
+    loss = function(queries, table, case.pos_id, reduction="none", impl="torch_compile")
+    loss.sum().backward()
     return loss
 
 
@@ -99,6 +121,8 @@ CONTENDERS = {
     **{f"F.linear_cross_entropy, {chunks}": partial(linear_cross_entropy, chunks=chunks)
        for chunks in ("auto", "accurate")},
     "Liger fused linear CE": liger,
+    "RePlay CE": replay,
+    "cut-cross-entropy, torch.compile": cut,
 }
 
 
@@ -106,8 +130,9 @@ CONTENDERS = {
 @pytest.mark.parametrize("shape", FULL, ids=str)
 def test_full_softmax(shape, contender, measure, request):
     function = CONTENDERS[contender]
-    if function == "compile":
-        function = partial(eager, function=request.getfixturevalue("compiled")(plain))
+    if "compile" in contender:
+        compiled = request.getfixturevalue("compiled")
+        function = partial(eager, function=compiled(plain)) if function == "compile" else function
     case = case_of(shape)
     query, items = case.query.detach().requires_grad_(), case.items.detach().requires_grad_()
 

@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 
 import pytest
 import torch
-from measuring import DEVICE, judged
+from measuring import DEVICE, judged, peer
 from shapes import SAMPLED, Softmax
 from softmax_gate import check
 from torch import Tensor
@@ -88,18 +88,20 @@ def ours(case, query, items, *, impl, drawn, reduction="sum"):
                                hits="drop", sparse_grad=True, reduction=reduction, impl=impl)
 
 
-def replay(case, query, items):
-    """RePlay's loss; log Q goes in through the logits, as it has no such term."""
-    loss = pytest.importorskip("replay.nn.loss").CESampled(reduction="none")
+def replay(case, query, items, *, sparse):
+    """RePlay's loss on the logits of its own head. It drops hits, as we do, and has no log Q: that goes in
+    through the logits. Its models look items up with dense gradients; the loss takes sparse ones too.
 
-    def logits(rows_RD, ids):
-        if ids.ndim == 2:
-            return (rows_RD * items[ids[:, 0]]).sum(1, keepdim=True) - case.log_proposal[ids]
-        return rows_RD @ items[ids].T - case.log_proposal[ids]
-
-    loss.logits_callback = logits
+    The loss for groups of rows gives the mean of their means only, here turned into the sum over rows.
+    """
+    losses, heads = peer("RePlay", "replay.nn.loss"), peer("RePlay", "replay.nn.head")
+    head = heads.EmbeddingTyingHead()
+    loss = losses.GroupedCESampled(case.group) if case.group else losses.CESampled(reduction="none")
+    loss.logits_callback = lambda rows_RD, ids: (
+        head(rows_RD, embedding(ids, items, sparse=sparse)) - case.log_proposal[ids])
     pos_id = case.pos_id[:, None, None]
-    return loss(query[:, None], None, pos_id, case.neg_id, None, torch.ones_like(pos_id, dtype=torch.bool))
+    value = loss(query[:, None], None, pos_id, case.neg_id, None, torch.ones_like(pos_id, dtype=torch.bool))
+    return value * len(query) if case.group else value
 
 
 CONTENDERS = {
@@ -110,7 +112,8 @@ CONTENDERS = {
         torch_way, shared=partial(eager, sparse=sparse), grouped=partial(eager_groups, sparse=sparse))
        for sparse in (True, False)},
     "torch.compile, dense gradient": "compile",
-    "RePlay CESampled": replay,
+    **{f"RePlay CESampled, {'sparse' if sparse else 'dense'} gradient": partial(replay, sparse=sparse)
+       for sparse in (True, False)},
 }
 
 
@@ -118,8 +121,6 @@ CONTENDERS = {
 @pytest.mark.parametrize("shape", SAMPLED, ids=str)
 def test_sampled_softmax(shape, contender, measure, request):
     function = CONTENDERS[contender]
-    if function is replay and shape.group:
-        pytest.skip("RePlay CESampled: has no groups of rows")
     if function == "compile":
         compiled = request.getfixturevalue("compiled")
         function = partial(torch_way, shared=compiled(partial(eager, sparse=False)),

@@ -2,12 +2,14 @@
 
 import ctypes
 import gc
+import importlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -30,6 +32,14 @@ def judged(contender: str) -> Iterator[None]:
         if contender.startswith("fastpop"):
             raise
         pytest.skip(f"{contender}: wrong: {error}")
+
+
+def peer(contender: str, module: str) -> ModuleType:
+    """The module that a peer needs, or a skip that names the peer."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        pytest.skip(f"{contender}: {error}; bench/peers.txt says how it installs")
 
 
 def wait() -> None:

@@ -36,7 +36,7 @@ def small_run(tmp_path_factory):
         [str(BIN / "pytest"), "--import-mode=importlib", "--override-ini=addopts=",
          "--override-ini=pythonpath=bench", "-o", "python_files=bench_*.py", "--benchmark-only",
          "--benchmark-quiet", f"--benchmark-json={path}", "-p", "no:cacheprovider", "-k", "not compile",
-         "-v", "bench"],
+         "-v", "-rs", "bench"],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, json.loads(path.read_text())
@@ -67,6 +67,32 @@ def test_a_record_holds_what_the_table_shows(small_run):
 def test_every_benchmark_file_is_in_the_table():
     files = {path.stem.removeprefix("bench_") for path in (ROOT / "bench").glob("bench_*.py")}
     assert files == set(OPS)
+
+
+@pytest.mark.parametrize(("module", "label", "contenders"), [
+    ("replay.nn.loss", "RePlay", {"RePlay CESampled, sparse gradient": 3,
+                                  "RePlay CESampled, dense gradient": 3, "RePlay CE": 1}),
+    (None, "Liger", {"Liger fused linear CE": 0}),  # not on a CPU
+])
+def test_a_peer_runs_or_is_left_out_by_name(small_run, module, label, contenders):
+    printed, record = small_run
+    installed = module is not None and can_import(module)
+    for contender, shapes in contenders.items():
+        ran = [one for one in record["benchmarks"] if one["extra_info"]["contender"] == contender]
+        assert len(ran) == (shapes if installed else 0), printed
+    assert (f": {label}: " in printed) == (not installed)
+
+
+def can_import(module: str) -> bool:
+    """In a process of its own: what RePlay imports would stay in this one."""
+    return subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True).returncode == 0
+
+
+def test_a_peer_that_does_not_import_is_named(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    monkeypatch.setitem(sys.modules, "some_peer", None)
+    with pytest.raises(pytest.skip.Exception, match=r"^Some peer: .*some_peer.*bench/peers\.txt"):
+        bench_module("measuring").peer("Some peer", "some_peer")
 
 
 def test_speed_is_the_best_peer_over_the_contender():
