@@ -38,17 +38,27 @@ def score_sums(
     tile = triton_tiles.choose(FORWARD, device, dim, dtype)
     block_d = triton_tiles.block_of(dim)
     programs = triton.cdiv(num_rows, tile.rows)
+    shift_C = _near_the_mean(query, items, bias, scale, cap)
     splits, steps = triton_tiles.split(programs, triton.cdiv(num_items, tile.candidates), device)
     sums_S3C = torch.empty(splits, 3, num_rows, dtype=torch.float64, device=device)
     with triton_tiles.on_device(query):
         kernels.sums_kernel[(programs, splits)](
-            query, items, bias, b, sums_S3C, num_rows, num_items, dim, steps * tile.candidates, scale,
-            cap, query.stride(0), query.stride(1), items.stride(0), items.stride(1),
+            query, items, bias, b, shift_C, sums_S3C, num_rows, num_items, dim, steps * tile.candidates,
+            scale, cap, query.stride(0), query.stride(1), items.stride(0), items.stride(1),
             CAPPED=cap != 0, EVEN_D=dim == block_d, BLOCK_B=tile.rows, BLOCK_V=tile.candidates,
             BLOCK_D=block_d, num_warps=tile.num_warps, num_stages=tile.num_stages,
             **triton_tiles.dot_constants(dtype, dim))
     sum_C, square_C, along_C = sums_S3C.sum(0)
     return (square_C - sum_C.square() / num_items).cpu().numpy(), along_C.cpu().numpy()
+
+
+def _near_the_mean(query_CD: torch.Tensor, item_VD: torch.Tensor, bias_V: torch.Tensor | None,
+                   scale: float, cap: float) -> torch.Tensor:
+    """[C] what sums are taken from, so that an offset common to a context's scores costs no digits: the
+    score of the mean of some items."""
+    mean_D, bias = item_VD[:64].float().mean(0), 0.0 if bias_V is None else bias_V[:64].mean()
+    score_C = scale * (query_CD.float() @ mean_D) + bias
+    return cap * torch.tanh(score_C / cap) if cap else score_C
 
 
 def _taken(rows: torch.Tensor) -> torch.Tensor:

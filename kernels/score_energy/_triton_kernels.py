@@ -23,8 +23,8 @@ def score_tile(query_bd, item_ptr, id_v, bias_ptr, scale, cap, stride_ev, stride
 
 @triton.jit
 def sums_kernel(
-    query_ptr, item_ptr, bias_ptr, b_ptr, sums_ptr, num_rows, num_items, dim, split_size, scale, cap,
-    stride_qb, stride_qd, stride_ev, stride_ed,
+    query_ptr, item_ptr, bias_ptr, b_ptr, shift_ptr, sums_ptr, num_rows, num_items, dim, split_size, scale,
+    cap, stride_qb, stride_qd, stride_ev, stride_ed,
     DOT: tl.constexpr, PRECISION: tl.constexpr, RANGE: tl.constexpr, CAPPED: tl.constexpr,
     EVEN_D: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
 ):
@@ -32,22 +32,14 @@ def sums_kernel(
 
     In registers: query tile [BLOCK_B, BLOCK_D], score tile [BLOCK_B, BLOCK_V], three float64 sums
     [BLOCK_B]. To memory, once: sums [split, 3, B].
-    1. The scores of the catalogue's first block; their mean is the context's shift, so that a large
-       common offset costs no digits. All splits make the same one.
-    2. Per block of items: s = score - shift; sums of s, s^2 and s * b, a block's in float32, merged
-       in float64.
+    Per block of items: s = score - the context's shift; sums of s, s^2 and s * b, a block's in float32,
+    merged in float64.
     Each program owns its outputs: no atomics, hence bitwise repeatable. Cost: 2 BLOCK_B V D FLOPs.
     """
     offs_b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     row_b = tl.minimum(offs_b, num_rows - 1).to(tl.int64)
     query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
-    offs_v = tl.arange(0, BLOCK_V)
-    id_v = tl.minimum(offs_v, num_items - 1).to(tl.int64)
-    score_bv = score_tile(query_bd, item_ptr, id_v, bias_ptr, scale, cap, stride_ev, stride_ed, dim,
-                          DOT, PRECISION, CAPPED, EVEN_D, BLOCK_D)
-    # The last item may count several times here: a shift may be any number near the mean.
-    shift_b = tl.sum(score_bv, 1) / BLOCK_V
-
+    shift_b = tl.load(shift_ptr + row_b)
     sum_b = tl.zeros([BLOCK_B], tl.float64)
     square_b = tl.zeros([BLOCK_B], tl.float64)
     along_b = tl.zeros([BLOCK_B], tl.float64)
