@@ -141,7 +141,8 @@ def popularity_direction(
             "=a uniform one, whose direction is not defined",
         )
     centred_V = centre_rows(log_prior_V[:, None], centring_V)[:, 0]
-    norm = float(np.linalg.norm(centred_V))
+    # Not by BLAS, whose threads spin on for a while in the way of a kernel's.
+    norm = float(np.sqrt(np.square(centred_V).sum()))
     return centred_V / norm, norm
 
 
