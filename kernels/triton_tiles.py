@@ -61,6 +61,12 @@ ITEM: Tiles = {
     (100, True): {64: Tile(64, 128, 8, 3), 128: Tile(64, 128, 8, 3), 256: Tile(64, 64, 4, 2)},
     (100, False): {64: Tile(32, 32, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(32, 32, 8, 1)},
 }
+# Of the top items, where a tile has one maximum a row and 64 bits for excluded candidates.
+# At 256 dimensions the half tiles of sm_80 also fit in the 99 KiB of sm_86, sm_89 and sm_120.
+MAXIMA: Tiles = FORWARD | {
+    (80, True): {64: Tile(128, 64, 4, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 32, 8, 3)},
+    (90, True): {64: Tile(128, 64, 4, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 64, 8, 3)},
+}
 # What the interpreter runs: small enough that a test's 65 rows and 33 candidates are several tiles.
 INTERPRETED_TILE = Tile(64, 32, 4, 1)
 
@@ -217,6 +223,21 @@ def add_product(total, left, right, PRECISION: tl.constexpr):
         return total + product(left, right, PRECISION)
     else:
         return tl.dot(left, right, total, input_precision=PRECISION)
+
+
+@triton.jit
+def _larger(left, right):
+    return tl.maximum(left, right, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def row_maximum(tile_bv):
+    """[B] maximum of each row, NaN where there is one."""
+    if _WIDEN:  # where a reduction by a function of ours is a loop in Python
+        has_nan_b = tl.max((tile_bv != tile_bv).to(tl.int32), 1) == 1
+        return tl.where(has_nan_b, float("nan"), tl.max(tl.where(tile_bv == tile_bv, tile_bv, 0.0), 1))
+    else:
+        return tl.reduce(tile_bv, 1, _larger)
 
 
 @triton.jit

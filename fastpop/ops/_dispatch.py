@@ -11,7 +11,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "sampled_softmax": {"reference": "reference", "cpu": "_cpu", "triton": "_triton", "cuda": "_cuda"},
     "full_softmax": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
     "row_update": {"reference": "reference", "cpu": "_cpu", "cuda": "_cuda"},
-    "top_items": {"reference": "reference", "cpu": "_cpu"},
+    "top_items": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
     "score_energy": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
     "permutation": {"reference": "reference", "cpu": "_numba"},
     "alias_draw": {"reference": "reference", "cpu": "_cpu", "cuda": "_cuda"},

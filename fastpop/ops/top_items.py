@@ -29,7 +29,7 @@ def top_items(
         scale: multiplies the dot product only; finite.
         exclude_offsets: [B+1] int64; row b must not get exclude_item[offsets[b]:offsets[b+1]].
         exclude_item: [M] int64 in [0, V); repeats are allowed.
-        impl: "auto", "reference" or "cpu". A named one runs or raises.
+        impl: "auto", "reference", "cpu" or "triton". A named one runs or raises.
     Returns:
         item_id [B, k] int64 and score [B, k] (float32; float64 for a float64 query), best first.
     Raises:
@@ -37,7 +37,7 @@ def top_items(
         TypeError: wrong dtype.
         NotImplementedError: a named implementation does not take these; lists each reason.
     Cost: 2*B*V*D FLOPs plus a selection pass. Memory, whatever B and V are: 16 MiB of score tile
-    (reference), 2 MiB of candidates a thread (cpu).
+    (reference), 2 MiB of candidates a thread (cpu), some 128 MiB of maxima and candidates (triton).
     """
     _check_matrix("query", query, ("B", "D"))
     _check_matrix("items", items, ("V", query.shape[1]))

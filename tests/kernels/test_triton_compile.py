@@ -25,6 +25,7 @@ from fastpop.kernels.full_softmax import _triton_kernels as full  # noqa: E402
 from fastpop.kernels.sampled_softmax import _triton_kernels as sampled  # noqa: E402
 from fastpop.kernels.sampled_softmax import _triton_rows as sampled_rows  # noqa: E402
 from fastpop.kernels.score_energy import _triton_kernels as energy  # noqa: E402
+from fastpop.kernels.top_items import _triton_kernels as top  # noqa: E402
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 SHARED_KIB = {80: 163, 90: 227, 100: 227}
@@ -32,9 +33,11 @@ SMALL_SHARED_KIB = {86: 99, 89: 99, 120: 99}
 MATRIX = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 IDS = {"pos_id_ptr": "*i64", "neg_id_ptr": "*i64", "id_ptr": "*i64", "source_ptr": "*i64",
-       "counter_ptr": "*i64", "table_ptr": "*i32", "sums_ptr": "*fp64"}
+       "counter_ptr": "*i64", "table_ptr": "*i32", "sums_ptr": "*fp64",
+       "best_ptr": "*i32", "key_ptr": "*i32", "pair_ptr": "*i32",
+       **dict.fromkeys(("slot_ptr", "banned_ptr", "tile_ptr", "first_ptr", "end_ptr"), "*i64")}
 IN_OPERANDS = ("query_ptr", "item_ptr", "d_query_ptr", "d_item_ptr", "out_row_ptr")
-ANY_INTEGER = ("num_items", "num_groups", "blocks_per_group")
+ANY_INTEGER = ("num_items", "num_groups", "blocks_per_group", "num_tiles", "split_tiles")
 
 # name: (kernel, its table of tiles, arguments that are None)
 KERNELS = {
@@ -46,6 +49,9 @@ KERNELS = {
     "full d_query": (full.query_kernel, triton_tiles.QUERY, ()),
     "full d_item": (full.item_kernel, triton_tiles.ITEM, ()),
     "score sums": (energy.sums_kernel, triton_tiles.FORWARD, ()),
+    "top maxima": (top.best_kernel, triton_tiles.MAXIMA, ()),
+    "top maxima of pairs": (top.pairs_kernel, triton_tiles.MAXIMA, ("slot_ptr", "key_ptr")),
+    "top scores of pairs": (top.pairs_kernel, triton_tiles.MAXIMA, ("best_ptr",)),
 }
 ROW_SUMS = (sampled_rows.chunk_kernel, sampled_rows.segment_kernel)
 FEW = [(kernel, arch, 128, torch.bfloat16) for kernel in KERNELS for arch in SHARED_KIB]
@@ -138,8 +144,23 @@ def test_every_tile_of_every_table(kernel, arch, dim, dtype, tmp_path):
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_sizes_of_one_which_triton_makes_constants(kernel, tmp_path):
     names = ("num_rows", "num_items", "num_negatives", "num_groups", "dim", "group_size",
-             "blocks_per_group", "stride_qb", "stride_ev")
+             "blocks_per_group", "stride_qb", "stride_ev", "num_tiles", "split_tiles")
     assert compiled(kernel, 90, 1, torch.bfloat16, tmp_path, names).spilled == 0
+
+
+@pytest.mark.parametrize(("arch", "dim", "dtype"), [
+    (80, 64, torch.float32), (90, 64, torch.float32), (90, 128, torch.bfloat16), (100, 128, torch.bfloat16)])
+def test_scores_of_top_items_are_made_by_the_same_instructions_in_each_pass(arch, dim, dtype, tmp_path):
+    """Else a score could differ between the pass that chooses its tile and the one that returns it."""
+    used = [set(re.findall(rf"{MATRIX[arch]}[\w.:]*|mma\.sync[\w.:]*", built.ptx)) for built in (
+        compiled(kernel, arch, dim, dtype, tmp_path) for kernel in KERNELS if kernel.startswith("top"))]
+    assert len(used) == 3
+    assert used[0]
+    assert used[0] == used[1] == used[2]
+
+
+def test_excluded_candidates_of_a_tile_are_64_bits():
+    assert all(tile.candidates <= 64 for by_dim in triton_tiles.MAXIMA.values() for tile in by_dim.values())
 
 
 @pytest.mark.parametrize("kernel", ROW_SUMS)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from helpers_softmax import in_dtype, loss_and_gradients
-from ops import test_full_softmax, test_torch_library
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops import test_full_softmax, test_top_items, test_torch_library
 from ops.test_sampled_softmax import make, with_draw, with_hits
 
 import fastpop
@@ -16,10 +18,12 @@ from fastpop import ops, popularity
 from fastpop.kernels import triton_tiles
 from fastpop.kernels.alias_draw import _triton as alias_draw
 from fastpop.kernels.sampled_softmax import _triton, _triton_rows
+from fastpop.kernels.top_items import _triton as top_items_triton
 
 WANTED = ("query", "items", "log_prior", "scale", "prior_weight")
 sampled_softmax = partial(ops.sampled_softmax, impl="triton")
 full_softmax = partial(ops.full_softmax, impl="triton")
+top_items = partial(ops.top_items, impl="triton")
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +64,85 @@ def test_energies_in_gram_form_are_float64():
     log_prior = np.random.default_rng(0).normal(size=300)
     found = [ops.score_energy(rows, rows, log_prior, impl=impl) for impl in ("triton", "reference")]
     assert found[0] == found[1]
+
+
+SMALL_TILES = [triton_tiles.Tile(16, 16, 4, 1), triton_tiles.Tile(64, 16, 4, 1)]
+
+
+def assert_top_items(inputs):
+    (got_id, got_score), (want_id, want_score) = top_items(**inputs), test_top_items.by_stable_sort(**inputs)
+    assert torch.equal(got_score.double(), want_score)
+    assert torch.equal(got_id, want_id)
+
+
+@pytest.mark.parametrize("tile", SMALL_TILES, ids=str)
+@pytest.mark.parametrize("seen", [0, 60])
+def test_top_items_in_blocks_of_rows_and_sections_of_the_catalogue(monkeypatch, tile, seen):
+    monkeypatch.setattr(triton_tiles, "INTERPRETED_TILE", tile)
+    monkeypatch.setattr(top_items_triton, "_ELEMENTS", 16 * tile.rows)
+    inputs = test_top_items.exact(67, 500, 5, 3, levels=2, seen=seen)
+    block, section = top_items_triton._blocks(67, 500, 3, tile)
+    assert block < 67
+    assert section < 500
+    assert_top_items(inputs)
+
+
+@given(rows=st.integers(1, 10**6), items=st.integers(1, 2**31), k=st.integers(1, 2**31), half=st.booleans())
+def test_no_array_of_top_items_passes_its_limit(rows, items, k, half):
+    for tile in triton_tiles.MAXIMA[90, half].values():
+        block, section = top_items_triton._blocks(rows, items, k, tile)
+        tiles = min(section, items + tile.candidates - 1) // tile.candidates
+        assert 1 <= block * tiles <= top_items_triton._ELEMENTS
+        assert block * min(k, tiles) * tile.candidates <= top_items_triton._ELEMENTS
+        assert section <= 2**29  # whose columns are counted twice in 31 bits
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), rows=st.integers(1, 40), items=st.integers(1, 150), k=st.integers(1, 40),
+       levels=st.integers(0, 3), seen=st.sampled_from([0, 3, 400]), elements=st.sampled_from([256, 2**20]))
+def test_top_items_with_ties_across_tiles(seed, rows, items, k, levels, seen, elements):
+    inputs = test_top_items.exact(rows, items, 2, k, seed=seed, levels=levels, seen=seen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triton_tiles, "INTERPRETED_TILE", SMALL_TILES[0])
+        patch.setattr(top_items_triton, "_ELEMENTS", elements)
+        assert_top_items(inputs)
+
+
+def test_top_items_when_the_best_tiles_are_excluded_whole():
+    """More exclusions than k: without them another tile's best is 1,000 items further down."""
+    inputs = test_top_items.exact(65, 1500, 1, 4, bias=None, scale=1.0)
+    inputs |= {"query": torch.ones(65, 1), "items": 1500 - torch.arange(1500.0)[:, None]}
+    lists = [np.repeat(np.arange(16 * row), 2) for row in range(65)]
+    inputs["exclude_offsets"], inputs["exclude_item"] = test_top_items.csr(lists)
+    assert_top_items(inputs)
+    assert top_items(**inputs)[0][:, 0].tolist() == [16 * row for row in range(65)]
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10**6), width=st.integers(1, 30), data=st.data())
+def test_select_takes_the_leftmost_of_equal_keys(seed, width, data):
+    key = torch.from_numpy(np.random.default_rng(seed).integers(-2, 3, (5, width), np.int32))
+    k = data.draw(st.integers(1, width))
+    want = key.sort(dim=1, descending=True, stable=True).indices[:, :k].sort(1).values
+    assert torch.equal(top_items_triton.select(key, k), want)
+
+
+def test_top_items_repeat_bit_for_bit_whatever_the_neighbours():
+    generator = torch.Generator().manual_seed(0)
+    query, items = (torch.randn(rows, 24, generator=generator) for rows in (70, 900))
+    first, second = (top_items(query, items, 20) for _ in range(2))
+    parts = [torch.cat(part) for part in zip(*(top_items(some, items, 20) for some in query.split(17)))]
+    for item_id, score in (second, parts):
+        assert torch.equal(item_id, first[0])
+        assert torch.equal(score, first[1])
+
+
+def test_top_items_of_mixed_dtypes_and_of_no_items():
+    inputs = test_top_items.exact(20, 100, 5, 3, seen=4)
+    assert_top_items(inputs | {"query": inputs["query"].bfloat16()})
+    item_id, score = top_items(torch.ones(3, 2), torch.ones(0, 2), 2)
+    assert item_id.tolist() == [[-1, -1]] * 3
+    assert (score == -torch.inf).all()
 
 
 @pytest.mark.parametrize("num_items", [1, 2, 97, 100_000])

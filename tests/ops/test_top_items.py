@@ -16,6 +16,17 @@ from fastpop.kernels.top_items import reference
 from fastpop.ops.top_items import best_columns, top_items
 
 IMPLS = implementations_here("top_items")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.fixture(autouse=True)
+def large_interpreted_tiles(monkeypatch):
+    """Triton's interpreter takes as long for a small tile; small ones are in interpreted_triton.py."""
+    if INTERPRETED:
+        from fastpop.kernels import triton_tiles
+
+        monkeypatch.setattr(triton_tiles, "INTERPRETED_TILE", triton_tiles.Tile(128, 64, 4, 1))
+
 
 def by_sorting(score_BV, k, exclude=None):
     """The definition: sort (-score, id), leave out what is excluded or -inf, pad with -1."""
@@ -182,8 +193,10 @@ def check_case(impl, dtype, case, device="cpu"):
     assert torch.equal(got_id, want_id), case
 
 
+# The interpreter's time goes to one half type here, the other is among the reals.
 IMPL_AND_DTYPE = [("reference", torch.float64)] + [
-    (impl, dtype) for impl in IMPLS for dtype in (torch.float32, torch.bfloat16, torch.float16)]
+    (impl, dtype) for impl in IMPLS for dtype in (torch.float32, torch.bfloat16, torch.float16)
+    if not INTERPRETED or dtype != torch.float16]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -263,7 +276,7 @@ def check_ids_above_2_to_the_24(impl, device="cpu"):
     assert got_id.tolist() == [[2**24 + 1, 3, 0]]
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", [impl for impl in IMPLS if impl != "triton"])  # minutes of interpreter
 def test_ids_above_2_to_the_24(impl):
     check_ids_above_2_to_the_24(impl)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers_softmax import loss_and_gradients
-from ops import test_full_softmax, test_sampled_softmax
+from ops import test_full_softmax, test_sampled_softmax, test_top_items
 
 from fastpop import ops
 from fastpop.ops import _dispatch
@@ -35,7 +35,8 @@ def interpreted(file: str) -> dict[str, int]:
 
 # Skipped: a set for each row, drawn or given; 2000 dimensions.
 @pytest.mark.parametrize(("file", "skipped"), [
-    ("test_sampled_softmax.py", 9), ("test_full_softmax.py", 3), ("interpreted_triton.py", 0)])
+    ("test_sampled_softmax.py", 9), ("test_full_softmax.py", 3), ("test_top_items.py", 0),
+    ("interpreted_triton.py", 0)])
 def test_under_the_interpreter(file, skipped):
     counts = interpreted(file)
     assert counts["passed"] > 20
@@ -48,6 +49,8 @@ def test_without_the_interpreter_the_cpu_is_refused_by_name():
         ops.sampled_softmax(query, items, ids, ids, logq="none", impl="triton")
     with pytest.raises(NotImplementedError, match="triton: the tensors are on cpu"):
         ops.full_softmax(query, items, ids, impl="triton")
+    with pytest.raises(NotImplementedError, match="triton: the tensors are on cpu"):
+        ops.top_items(query, items, 1, impl="triton")
 
 
 def test_a_machine_without_triton_is_told_so(monkeypatch):
@@ -103,3 +106,36 @@ def test_on_a_gpu_it_repeats_bit_for_bit_and_never_waits(group_size):
     assert torch.equal(loss, first[0])
     second = loss_and_gradients(lambda **given: ops.sampled_softmax(**given, impl="triton"), inputs, wanted)
     assert all(torch.equal(first[1][name], second[1][name]) for name in wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", test_sampled_softmax.HALF_AND_SINGLE, ids=str)
+def test_top_items_on_a_gpu(dtype):
+    needs_a_gpu()
+    for case in test_top_items.CASES:
+        test_top_items.check_case("triton", dtype, case, "cuda")
+    test_top_items.check_reals("triton", dtype, "cuda")
+    test_top_items.check_ids_above_2_to_the_24("triton", "cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", test_sampled_softmax.HALF_AND_SINGLE, ids=str)
+def test_on_a_gpu_top_items_repeat_bit_for_bit_whatever_the_neighbours_and_never_wait(dtype):
+    """That both kernels make a score of the same bits shows in duplicates: they stay in order of id."""
+    needs_a_gpu()
+    generator = torch.Generator().manual_seed(0)
+    query, items = (torch.randn(rows, 96, generator=generator).to("cuda", dtype) for rows in (3001, 40_000))
+    items = items.repeat(2, 1)
+    forward = _dispatch.load("top_items", "triton").forward
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        first, second = (forward(query, items, 60, None, 0.3, None, None) for _ in range(2))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    parts = [torch.cat(part) for part in zip(
+        *(ops.top_items(some, items, 60, scale=0.3, impl="triton") for some in query.split(700)))]
+    for item_id, score in (second, parts):
+        assert torch.equal(item_id, first[0])
+        assert torch.equal(score, first[1])
+    assert (first[0][:, 0::2] + 40_000 == first[0][:, 1::2]).all()
+    assert torch.equal(first[1][:, 0::2], first[1][:, 1::2])
