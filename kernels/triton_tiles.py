@@ -115,6 +115,15 @@ def dot_constants(dtype: torch.dtype, dim: int) -> dict[str, Any]:
             "RANGE": 4096.0 if dtype == torch.float16 else 1.0}
 
 
+def constants(query_BD: Tensor, item_VD: Tensor, tile: Tile) -> dict[str, Any]:
+    """What every kernel on tiles is compiled for, but for its block of candidates."""
+    dim = query_BD.shape[1]
+    block_d = block_of(dim)
+    return {"EVEN_D": dim == block_d, "BLOCK_D": block_d, "BLOCK_B": tile.rows,
+            "num_warps": tile.num_warps, "num_stages": tile.num_stages,
+            **dot_constants(dot_dtype(query_BD, item_VD), dim)}
+
+
 def choose(table: Tiles, device: torch.device, dim: int, dtype: torch.dtype) -> Tile:
     """The tile of a device from a written table."""
     if INTERPRETED and device.type == "cpu":
@@ -145,55 +154,6 @@ def split(num_programs: int, num_steps: int, device: torch.device) -> tuple[int,
 def on_device(tensor: Tensor) -> contextlib.AbstractContextManager:
     """Triton launches on the current device: make it the tensor's."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
-
-
-def row_gradients(
-    lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor, *, positive_apart: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(safe_lse, weight, own) [B] of each row, as the backward kernels read them: see the kernel."""
-    safe_lse_B, weight_B, own_B = (torch.empty_like(lse_B) for _ in range(3))
-    num_rows = lse_B.shape[0]
-    row_gradients_kernel[(triton.cdiv(num_rows, 256),)](
-        lse_B, pos_logit_B, d_lse_B.float().contiguous(), d_pos_B.float().contiguous(),
-        safe_lse_B, weight_B, own_B, num_rows, POSITIVE_APART=positive_apart, BLOCK_B=256)
-    return safe_lse_B, weight_B, own_B
-
-
-def peak_of(dtype: torch.dtype, *numbers: Tensor) -> Tensor | None:
-    """0-d: the largest magnitude, by which weights are divided before they become float16."""
-    if dtype != torch.float16:
-        return None
-    return torch.stack([one.abs().amax() for one in numbers]).amax().clamp(min=1e-30)
-
-
-@triton.jit
-def row_gradients_kernel(
-    lse_ptr, pos_logit_ptr, d_lse_ptr, d_pos_ptr, safe_lse_ptr, weight_ptr, own_ptr, num_rows,
-    POSITIVE_APART: tl.constexpr, BLOCK_B: tl.constexpr,
-):
-    """One program owns BLOCK_B rows: what backward multiplies their candidates by.
-
-    safe_lse: lse, or +inf for a row that gives no gradient (its positive is removed): exp(z - inf) is
-    0 whatever the logits are.
-    weight: d_lse, or 0 for such a row.
-    own: the gradient of the positive's logit; where the positive is also one of the candidates
-    (not POSITIVE_APART), only what comes on top of weight x probability.
-    """
-    offs_b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
-    inside_b = offs_b < num_rows
-    lse_b = tl.load(lse_ptr + offs_b, mask=inside_b, other=0.0)
-    pos_b = tl.load(pos_logit_ptr + offs_b, mask=inside_b, other=0.0)
-    weight_b = tl.load(d_lse_ptr + offs_b, mask=inside_b, other=0.0)
-    own_b = tl.load(d_pos_ptr + offs_b, mask=inside_b, other=0.0)
-    infinity = float("inf")
-    # NaN is less than nothing: it counts as not live, as with isfinite.
-    live_b = (tl.abs(lse_b) < infinity) & (tl.abs(pos_b) < infinity)
-    weight_b = tl.where(live_b, weight_b, 0.0)
-    if POSITIVE_APART:
-        own_b += weight_b * tl.exp(tl.where(live_b, pos_b - lse_b, 0.0))
-    tl.store(safe_lse_ptr + offs_b, tl.where(live_b, lse_b, infinity), mask=inside_b)
-    tl.store(weight_ptr + offs_b, weight_b, mask=inside_b)
-    tl.store(own_ptr + offs_b, tl.where(live_b, own_b, 0.0), mask=inside_b)
 
 
 @triton.jit
@@ -238,48 +198,3 @@ def row_maximum(tile_bv):
         return tl.where(has_nan_b, float("nan"), tl.max(tl.where(tile_bv == tile_bv, tile_bv, 0.0), 1))
     else:
         return tl.reduce(tile_bv, 1, _larger)
-
-
-@triton.jit
-def row_dots(query_ptr, query_row_b, stride_qb, stride_qd, item_ptr, item_row_b, stride_ev, stride_ed,
-             dim, CHUNK_D: tl.constexpr):
-    """[B] float32 <query row, item row>, CHUNK_D dimensions at a time: whole tiles would not fit in
-    registers beside what their callers hold."""
-    dot_b = tl.zeros(query_row_b.shape, tl.float32)
-    for first in range(0, dim, CHUNK_D):
-        offs_d = (first + tl.arange(0, CHUNK_D)).to(tl.int64)
-        inside_d = offs_d[None, :] < dim
-        query_ptr_bd = query_ptr + query_row_b[:, None] * stride_qb + offs_d[None, :] * stride_qd
-        item_ptr_bd = item_ptr + item_row_b[:, None] * stride_ev + offs_d[None, :] * stride_ed
-        query_bd = tl.load(query_ptr_bd, mask=inside_d, other=0.0).to(tl.float32)
-        item_bd = tl.load(item_ptr_bd, mask=inside_d, other=0.0).to(tl.float32)
-        dot_b += tl.sum(query_bd * item_bd, 1)
-    return dot_b
-
-
-@triton.jit
-def prior_term(id_n, log_prior_ptr, prior_weight):
-    """prior_weight * log_prior[id]; a weight of 0 ignores the prior, as 0 * -inf would be NaN."""
-    term_n = prior_weight * tl.load(log_prior_ptr + id_n)
-    return tl.where(prior_weight == 0.0, 0.0, term_n)
-
-
-@triton.jit
-def online_sum(run_max_b, run_sum_b, logit_bk):
-    """(max, sum of exp(logit - max)) of each row after another tile; empty rows stay (-inf, 0).
-
-    In nats, one multiply an exponential more than in units of log 2: a lse that goes from one to the
-    other and back loses the digit that makes the probability of a dominant candidate exactly 1.
-    """
-    new_max_b = tl.maximum(run_max_b, tl.max(logit_bk, 1))
-    # A finite floor: with everything so far removed, exp(-inf - floor) must be 0, not NaN.
-    floor_b = tl.where(new_max_b == float("-inf"), 0.0, new_max_b)
-    run_sum_b = run_sum_b * tl.exp(run_max_b - floor_b)
-    run_sum_b += tl.sum(tl.exp(logit_bk - floor_b[:, None]), 1)
-    return new_max_b, run_sum_b
-
-
-@triton.jit
-def log_sum(run_max_b, run_sum_b):
-    """The log-sum-exp of (max, sum)."""
-    return tl.where(run_max_b == float("-inf"), run_max_b, run_max_b + tl.log(run_sum_b))

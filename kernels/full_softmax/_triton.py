@@ -17,7 +17,7 @@ import torch
 import triton
 from torch import Tensor
 
-from fastpop.kernels import triton_tiles
+from fastpop.kernels import triton_softmax, triton_tiles
 from fastpop.kernels.full_softmax import _triton_kernels as kernels
 from fastpop.kernels.full_softmax.reference import Gradients, Inputs, prior_gradients
 from fastpop.kernels.sampled_softmax.reference import Needs
@@ -56,7 +56,7 @@ def backward(
         return _no_gradients(inputs, needs, needs_prior)
     d_query_BD = d_scale = d_item_VD = d_log_prior_V = d_prior_weight = None
     with triton_tiles.on_device(inputs.query_BD):
-        rows = triton_tiles.row_gradients(lse_B.contiguous(), pos_logit_B.contiguous(), d_lse_B, d_pos_B,
+        rows = triton_softmax.row_gradients(lse_B.contiguous(), pos_logit_B.contiguous(), d_lse_B, d_pos_B,
                                           positive_apart=False)
         if needs.query or needs.scale:
             d_query_BD, d_scale = _query_gradients(inputs, rows, needs)
@@ -72,27 +72,16 @@ def backward(
 def _query_gradients(
     inputs: Inputs, rows: tuple[Tensor, ...], needs: Needs
 ) -> tuple[Tensor | None, Tensor | None]:
-    (num_rows, dim), num_items = inputs.query_BD.shape, inputs.item_VD.shape[0]
+    num_rows, num_items = inputs.query_BD.shape[0], inputs.item_VD.shape[0]
     tile = _tile(QUERY, inputs)
     programs = triton.cdiv(num_rows, tile.rows)
     splits, steps = triton_tiles.split(
         programs, triton.cdiv(num_items, tile.candidates), inputs.query_BD.device)
-    d_query_SBD = d_scale_SB = None
-    if needs.query:
-        dtype = inputs.query_BD.dtype if splits == 1 else torch.float32
-        d_query_SBD = inputs.query_BD.new_empty(splits, num_rows, dim, dtype=dtype)
-    if needs.scale:
-        d_scale_SB = inputs.query_BD.new_empty(splits, num_rows, dtype=torch.float32)
+    d_query_SBD, d_scale_SB = triton_softmax.query_outputs(inputs.query_BD, splits, needs)
     kernels.query_kernel[(programs, splits)](
         *_tensors(inputs), *rows, d_query_SBD, d_scale_SB, *_sizes(inputs, steps * tile.candidates),
         **_constants(inputs, tile))
-    d_query_BD = d_scale = None
-    if d_query_SBD is not None:
-        d_query_BD = d_query_SBD[0] if splits == 1 else d_query_SBD.sum(0)
-    if d_scale_SB is not None:
-        # fp64: one number gathers the cancelling terms of a whole batch.
-        d_scale = d_scale_SB.sum(dtype=torch.float64).float()
-    return d_query_BD, d_scale
+    return triton_softmax.summed_query(d_query_SBD, d_scale_SB)
 
 
 def _item_gradients(
@@ -109,16 +98,12 @@ def _item_gradients(
         d_item_SVD = inputs.item_VD.new_empty(splits, num_items, dim, dtype=dtype)
     if needs_prior:
         d_bias_SV = inputs.item_VD.new_empty(splits, num_items, dtype=torch.float32)
-    peak = triton_tiles.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), *rows[1:])
+    peak = triton_softmax.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), *rows[1:])
     kernels.item_kernel[(programs, splits)](
         *_tensors(inputs), *rows, peak, d_item_SVD, d_bias_SV, *_sizes(inputs, steps * tile.rows),
         **_constants(inputs, tile))
-    d_item_VD = d_bias_V = None
-    if d_item_SVD is not None:
-        d_item_VD = d_item_SVD[0] if splits == 1 else d_item_SVD.sum(0)
-    if d_bias_SV is not None:
-        d_bias_V = d_bias_SV.sum(0, dtype=torch.float64)
-    return d_item_VD, d_bias_V
+    d_bias_V = None if d_bias_SV is None else d_bias_SV.sum(0, dtype=torch.float64)
+    return triton_softmax.over_splits(d_item_SVD), d_bias_V
 
 
 def _no_gradients(inputs: Inputs, needs: Needs, needs_prior: bool) -> Gradients:
@@ -149,11 +134,5 @@ def _tile(table: Tiles, inputs: Inputs) -> Tile:
 
 
 def _constants(inputs: Inputs, tile: Tile) -> dict[str, Any]:
-    dim = inputs.query_BD.shape[1]
-    block_d = triton_tiles.block_of(dim)
-    dtype = triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD)
-    return {
-        "EVEN_D": dim == block_d, "BLOCK_D": block_d, "BLOCK_B": tile.rows, "BLOCK_V": tile.candidates,
-        "num_warps": tile.num_warps, "num_stages": tile.num_stages,
-        **triton_tiles.dot_constants(dtype, dim),
-    }
+    return {"BLOCK_V": tile.candidates,
+            **triton_tiles.constants(inputs.query_BD, inputs.item_VD, tile)}

@@ -26,7 +26,7 @@ import torch
 import triton
 from torch import Tensor
 
-from fastpop.kernels import triton_tiles
+from fastpop.kernels import triton_softmax, triton_tiles
 from fastpop.kernels.alias_draw import _triton as alias_draw
 from fastpop.kernels.sampled_softmax import _triton_kernels as kernels
 from fastpop.kernels.sampled_softmax._triton_rows import sum_by_id
@@ -83,7 +83,7 @@ def backward(
     if inputs.query_BD.shape[0] == 0:
         return _no_gradients(inputs, needs, needs_prior)
     with triton_tiles.on_device(inputs.query_BD):
-        rows = triton_tiles.row_gradients(lse_B.contiguous(), pos_logit_B.contiguous(), d_lse_B, d_pos_B,
+        rows = triton_softmax.row_gradients(lse_B.contiguous(), pos_logit_B.contiguous(), d_lse_B, d_pos_B,
                                           positive_apart=True)
         neg_id_GK = inputs.negatives.id_GK
         if neg_id_GK is None:
@@ -106,30 +106,18 @@ def backward(
 def _query_gradients(
     inputs: Inputs, neg_id_GK: Tensor, rows: tuple[Tensor, ...], needs: Needs
 ) -> tuple[Tensor | None, Tensor | None]:
-    num_rows, dim = inputs.query_BD.shape
     num_groups, num_negatives, group_size = _groups(inputs)
     tile = _tile(QUERY, inputs)
     row_blocks = triton.cdiv(group_size, tile.rows)
     programs = num_groups * row_blocks
     splits, steps = triton_tiles.split(
         programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device)
-    d_query_SBD = d_scale_SB = None
-    if needs.query:
-        dtype = inputs.query_BD.dtype if splits == 1 else torch.float32
-        d_query_SBD = inputs.query_BD.new_empty(splits, num_rows, dim, dtype=dtype)
-    if needs.scale:
-        d_scale_SB = inputs.query_BD.new_empty(splits, num_rows, dtype=torch.float32)
+    d_query_SBD, d_scale_SB = triton_softmax.query_outputs(inputs.query_BD, splits, needs)
     kernels.query_kernel[(programs, splits)](
         inputs.query_BD, inputs.item_VD, inputs.pos_id_B.contiguous(), neg_id_GK, *_bias(inputs),
         inputs.scale, *rows, d_query_SBD, d_scale_SB,
         *_sizes(inputs, row_blocks, steps * tile.candidates), **_constants(inputs, tile))
-    d_query_BD = d_scale = None
-    if d_query_SBD is not None:
-        d_query_BD = d_query_SBD[0] if splits == 1 else d_query_SBD.sum(0)
-    if d_scale_SB is not None:
-        # fp64: one number gathers the cancelling terms of a whole batch.
-        d_scale = d_scale_SB.sum(dtype=torch.float64).float()
-    return d_query_BD, d_scale
+    return triton_softmax.summed_query(d_query_SBD, d_scale_SB)
 
 
 def _item_gradients(
@@ -146,15 +134,14 @@ def _item_gradients(
     d_row = new(splits, num_candidates, dim, dtype=torch.float32) if needs_item else None
     d_bias = new(splits, num_candidates, dtype=torch.float32) if needs_prior else None
     constants = _constants(inputs, tile)
-    peak = triton_tiles.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), weight_B)
+    peak = triton_softmax.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), weight_B)
     kernels.item_kernel[(programs, splits)](
         inputs.query_BD, inputs.item_VD, inputs.pos_id_B.contiguous(), neg_id_GK, *_bias(inputs),
         inputs.scale, safe_lse_B, weight_B, peak, d_row, d_bias,
         *_sizes(inputs, num_groups, steps * tile.rows), **constants)
-    d_row_ND, d_bias_N = (
-        None if one is None else one[0] if splits == 1 else one.sum(0) for one in (d_row, d_bias))
-    return sum_by_id(inputs.pos_id_B, neg_id_GK.reshape(-1), inputs.query_BD, own_B, d_row_ND, d_bias_N,
-                     inputs.scale, inputs.item_VD.dtype)
+    return sum_by_id(inputs.pos_id_B, neg_id_GK.reshape(-1), inputs.query_BD, own_B,
+                     triton_softmax.over_splits(d_row), triton_softmax.over_splits(d_bias), inputs.scale,
+                     inputs.item_VD.dtype)
 
 
 def _no_gradients(inputs: Inputs, needs: Needs, needs_prior: bool) -> Gradients:
@@ -220,12 +207,6 @@ def _tile(table: Tiles, inputs: Inputs) -> Tile:
 
 
 def _constants(inputs: Inputs, tile: Tile) -> dict[str, Any]:
-    dim = inputs.query_BD.shape[1]
-    block_d = triton_tiles.block_of(dim)
-    dtype = triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD)
-    return {
-        "CORRECT_POSITIVE": inputs.logq == "standard", "DROP_HITS": inputs.drop_hits,
-        "OWN_SLOT": inputs.exclude_own_slot, "EVEN_D": dim == block_d, "BLOCK_D": block_d,
-        "BLOCK_B": tile.rows, "BLOCK_K": tile.candidates, "num_warps": tile.num_warps,
-        "num_stages": tile.num_stages, **triton_tiles.dot_constants(dtype, dim),
-    }
+    return {"CORRECT_POSITIVE": inputs.logq == "standard", "DROP_HITS": inputs.drop_hits,
+            "OWN_SLOT": inputs.exclude_own_slot, "BLOCK_K": tile.candidates,
+            **triton_tiles.constants(inputs.query_BD, inputs.item_VD, tile)}

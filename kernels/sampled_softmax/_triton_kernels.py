@@ -12,15 +12,15 @@ import triton
 import triton.language as tl
 
 from fastpop.kernels.alias_draw._triton import alias_ids
-from fastpop.kernels.triton_tiles import (
-    add_product,
-    load_rows,
+from fastpop.kernels.triton_softmax import (
     log_sum,
     online_sum,
     prior_term,
-    product,
     row_dots,
+    store_item_gradients,
+    store_query_gradients,
 )
+from fastpop.kernels.triton_tiles import add_product, load_rows, product
 
 
 @triton.jit
@@ -158,22 +158,10 @@ def query_kernel(
         if d_query_ptr is not None:
             d_query_bd = add_product(d_query_bd, (probability_bk * RANGE).to(DOT), item_kd, PRECISION)
 
-    is_first = tl.program_id(1) == 0
-    weight_b = tl.load(weight_ptr + row_b)
-    own_b = tl.where(is_first, tl.load(own_ptr + row_b), 0.0)
-    split_row_b = tl.program_id(1).to(tl.int64) * num_rows + offs_b
-    if d_query_ptr is not None:
-        item_bd = load_rows(item_ptr, pos_id_b, stride_ev, stride_ed, dim, tl.float32, EVEN_D, BLOCK_D)
-        d_query_bd = d_query_bd * (weight_b / RANGE)[:, None] + own_b[:, None] * item_bd
-        offs_d = tl.arange(0, BLOCK_D)
-        tl.store(d_query_ptr + split_row_b[:, None] * dim + offs_d[None, :], scale * d_query_bd,
-                 mask=inside_b[:, None] & (offs_d[None, :] < dim))
-    if d_scale_ptr is not None:
-        d_scale_b *= weight_b
-        if is_first:
-            d_scale_b += own_b * row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, pos_id_b,
-                                          stride_ev, stride_ed, dim, 16)
-        tl.store(d_scale_ptr + split_row_b, d_scale_b, mask=inside_b)
+    store_query_gradients(
+        d_query_bd, d_scale_b, offs_b, inside_b, row_b, pos_id_b, query_ptr, item_ptr, weight_ptr,
+        own_ptr, d_query_ptr, d_scale_ptr, scale, num_rows, dim, stride_qb, stride_qd, stride_ev, stride_ed,
+        RANGE, EVEN_D, BLOCK_D)
 
 
 @triton.jit
@@ -232,9 +220,5 @@ def item_kernel(
 
     split_group = tl.program_id(1).to(tl.int64) * num_groups + group
     out_k = split_group * num_negatives + offs_k
-    if d_row_ptr is not None:
-        offs_d = tl.arange(0, BLOCK_D)
-        tl.store(d_row_ptr + out_k[:, None] * dim + offs_d[None, :], d_item_kd * (scale * peak / RANGE),
-                 mask=inside_k[:, None] & (offs_d[None, :] < dim))
-    if d_bias_ptr is not None:
-        tl.store(d_bias_ptr + out_k, d_bias_k * peak, mask=inside_k)
+    store_item_gradients(d_item_kd, d_bias_k, out_k, inside_k, d_row_ptr, d_bias_ptr, scale, peak, dim,
+                         RANGE, BLOCK_D)

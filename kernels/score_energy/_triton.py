@@ -34,9 +34,7 @@ def score_sums(
     bias, b = (None if one is None else torch.as_tensor(one, dtype=torch.float32, device=device)
                for one in (bias_V, b_V))
     (num_rows, dim), num_items = query.shape, items.shape[0]
-    dtype = triton_tiles.dot_dtype(query, items)
-    tile = triton_tiles.choose(FORWARD, device, dim, dtype)
-    block_d = triton_tiles.block_of(dim)
+    tile = triton_tiles.choose(FORWARD, device, dim, triton_tiles.dot_dtype(query, items))
     programs = triton.cdiv(num_rows, tile.rows)
     shift_C = _near_the_mean(query, items, bias, scale, cap)
     splits, steps = triton_tiles.split(programs, triton.cdiv(num_items, tile.candidates), device)
@@ -45,9 +43,7 @@ def score_sums(
         kernels.sums_kernel[(programs, splits)](
             query, items, bias, b, shift_C, sums_S3C, num_rows, num_items, dim, steps * tile.candidates,
             scale, cap, query.stride(0), query.stride(1), items.stride(0), items.stride(1),
-            CAPPED=cap != 0, EVEN_D=dim == block_d, BLOCK_B=tile.rows, BLOCK_V=tile.candidates,
-            BLOCK_D=block_d, num_warps=tile.num_warps, num_stages=tile.num_stages,
-            **triton_tiles.dot_constants(dtype, dim))
+            CAPPED=cap != 0, BLOCK_V=tile.candidates, **triton_tiles.constants(query, items, tile))
     sum_C, square_C, along_C = sums_S3C.sum(0)
     return (square_C - sum_C.square() / num_items).cpu().numpy(), along_C.cpu().numpy()
 

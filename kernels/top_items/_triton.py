@@ -218,11 +218,5 @@ def _sizes(section: Section) -> tuple[int, ...]:
 
 
 def _constants(section: Section) -> dict[str, Any]:
-    dim = section.query_BD.shape[1]
-    block_d = triton_tiles.block_of(dim)
-    tile = section.tile
-    return {
-        "EVEN_D": dim == block_d, "BLOCK_D": block_d, "BLOCK_B": tile.rows, "BLOCK_V": tile.candidates,
-        "num_warps": tile.num_warps, "num_stages": tile.num_stages,
-        **triton_tiles.dot_constants(triton_tiles.dot_dtype(section.query_BD, section.item_VD), dim),
-    }
+    return {"BLOCK_V": section.tile.candidates,
+            **triton_tiles.constants(section.query_BD, section.item_VD, section.tile)}

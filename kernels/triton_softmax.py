@@ -1,0 +1,170 @@
+"""What the Triton kernels of both softmaxes share: a row's terms, running sums, gradients to memory."""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastpop.kernels.triton_tiles import load_rows
+
+
+def row_gradients(
+    lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor, *, positive_apart: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(safe_lse, weight, own) [B] of each row, as the backward kernels read them: see the kernel."""
+    safe_lse_B, weight_B, own_B = (torch.empty_like(lse_B) for _ in range(3))
+    num_rows = lse_B.shape[0]
+    row_gradients_kernel[(triton.cdiv(num_rows, 256),)](
+        lse_B, pos_logit_B, d_lse_B.float().contiguous(), d_pos_B.float().contiguous(),
+        safe_lse_B, weight_B, own_B, num_rows, POSITIVE_APART=positive_apart, BLOCK_B=256)
+    return safe_lse_B, weight_B, own_B
+
+
+def peak_of(dtype: torch.dtype, *numbers: Tensor) -> Tensor | None:
+    """0-d: the largest magnitude, by which weights are divided before they become float16."""
+    if dtype != torch.float16:
+        return None
+    return torch.stack([one.abs().amax() for one in numbers]).amax().clamp(min=1e-30)
+
+
+def query_outputs(query_BD: Tensor, splits: int, needs: Any) -> tuple[Tensor | None, Tensor | None]:
+    """What `store_query_gradients` writes to: (d_query [S, B, D], d_scale [S, B]), None if not needed."""
+    num_rows, dim = query_BD.shape
+    d_query_SBD = d_scale_SB = None
+    if needs.query:
+        dtype = query_BD.dtype if splits == 1 else torch.float32
+        d_query_SBD = query_BD.new_empty(splits, num_rows, dim, dtype=dtype)
+    if needs.scale:
+        d_scale_SB = query_BD.new_empty(splits, num_rows, dtype=torch.float32)
+    return d_query_SBD, d_scale_SB
+
+
+def summed_query(
+    d_query_SBD: Tensor | None, d_scale_SB: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """(d_query [B, D], d_scale 0-d)."""
+    # fp64: one number gathers the cancelling terms of a whole batch.
+    d_scale = None if d_scale_SB is None else d_scale_SB.sum(dtype=torch.float64).float()
+    return over_splits(d_query_SBD), d_scale
+
+
+def over_splits(one: Tensor | None) -> Tensor | None:
+    """Summed over the first dimension; as it is where that is one."""
+    if one is None:
+        return None
+    return one[0] if one.shape[0] == 1 else one.sum(0)
+
+
+@triton.jit
+def row_gradients_kernel(
+    lse_ptr, pos_logit_ptr, d_lse_ptr, d_pos_ptr, safe_lse_ptr, weight_ptr, own_ptr, num_rows,
+    POSITIVE_APART: tl.constexpr, BLOCK_B: tl.constexpr,
+):
+    """One program owns BLOCK_B rows: what backward multiplies their candidates by.
+
+    safe_lse: lse, or +inf for a row that gives no gradient (its positive is removed): exp(z - inf) is
+    0 whatever the logits are.
+    weight: d_lse, or 0 for such a row.
+    own: the gradient of the positive's logit; where the positive is also one of the candidates
+    (not POSITIVE_APART), only what comes on top of weight x probability.
+    """
+    offs_b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
+    inside_b = offs_b < num_rows
+    lse_b = tl.load(lse_ptr + offs_b, mask=inside_b, other=0.0)
+    pos_b = tl.load(pos_logit_ptr + offs_b, mask=inside_b, other=0.0)
+    weight_b = tl.load(d_lse_ptr + offs_b, mask=inside_b, other=0.0)
+    own_b = tl.load(d_pos_ptr + offs_b, mask=inside_b, other=0.0)
+    infinity = float("inf")
+    # NaN is less than nothing: it counts as not live, as with isfinite.
+    live_b = (tl.abs(lse_b) < infinity) & (tl.abs(pos_b) < infinity)
+    weight_b = tl.where(live_b, weight_b, 0.0)
+    if POSITIVE_APART:
+        own_b += weight_b * tl.exp(tl.where(live_b, pos_b - lse_b, 0.0))
+    tl.store(safe_lse_ptr + offs_b, tl.where(live_b, lse_b, infinity), mask=inside_b)
+    tl.store(weight_ptr + offs_b, weight_b, mask=inside_b)
+    tl.store(own_ptr + offs_b, tl.where(live_b, own_b, 0.0), mask=inside_b)
+
+
+@triton.jit
+def row_dots(query_ptr, query_row_b, stride_qb, stride_qd, item_ptr, item_row_b, stride_ev, stride_ed,
+             dim, CHUNK_D: tl.constexpr):
+    """[B] float32 <query row, item row>, CHUNK_D dimensions at a time: whole tiles would not fit in
+    registers beside what their callers hold."""
+    dot_b = tl.zeros(query_row_b.shape, tl.float32)
+    for first in range(0, dim, CHUNK_D):
+        offs_d = (first + tl.arange(0, CHUNK_D)).to(tl.int64)
+        inside_d = offs_d[None, :] < dim
+        query_ptr_bd = query_ptr + query_row_b[:, None] * stride_qb + offs_d[None, :] * stride_qd
+        item_ptr_bd = item_ptr + item_row_b[:, None] * stride_ev + offs_d[None, :] * stride_ed
+        query_bd = tl.load(query_ptr_bd, mask=inside_d, other=0.0).to(tl.float32)
+        item_bd = tl.load(item_ptr_bd, mask=inside_d, other=0.0).to(tl.float32)
+        dot_b += tl.sum(query_bd * item_bd, 1)
+    return dot_b
+
+
+@triton.jit
+def prior_term(id_n, log_prior_ptr, prior_weight):
+    """prior_weight * log_prior[id]; a weight of 0 ignores the prior, as 0 * -inf would be NaN."""
+    term_n = prior_weight * tl.load(log_prior_ptr + id_n)
+    return tl.where(prior_weight == 0.0, 0.0, term_n)
+
+
+@triton.jit
+def online_sum(run_max_b, run_sum_b, logit_bk):
+    """(max, sum of exp(logit - max)) of each row after another tile; empty rows stay (-inf, 0).
+
+    In nats, one multiply an exponential more than in units of log 2: a lse that goes from one to the
+    other and back loses the digit that makes the probability of a dominant candidate exactly 1.
+    """
+    new_max_b = tl.maximum(run_max_b, tl.max(logit_bk, 1))
+    # A finite floor: with everything so far removed, exp(-inf - floor) must be 0, not NaN.
+    floor_b = tl.where(new_max_b == float("-inf"), 0.0, new_max_b)
+    run_sum_b = run_sum_b * tl.exp(run_max_b - floor_b)
+    run_sum_b += tl.sum(tl.exp(logit_bk - floor_b[:, None]), 1)
+    return new_max_b, run_sum_b
+
+
+@triton.jit
+def log_sum(run_max_b, run_sum_b):
+    """The log-sum-exp of (max, sum)."""
+    return tl.where(run_max_b == float("-inf"), run_max_b, run_max_b + tl.log(run_sum_b))
+
+
+@triton.jit
+def store_query_gradients(
+    d_query_bd, d_scale_b, offs_b, inside_b, row_b, pos_id_b, query_ptr, item_ptr, weight_ptr, own_ptr,
+    d_query_ptr, d_scale_ptr, scale, num_rows, dim, stride_qb, stride_qd, stride_ev, stride_ed,
+    RANGE: tl.constexpr, EVEN_D: tl.constexpr, BLOCK_D: tl.constexpr,
+):
+    """To d_query [split, B, D] and d_scale [split, B], each where its pointer is given: the sums of
+    probabilities times the row's weight; split 0 adds own * the positive's item."""
+    is_first = tl.program_id(1) == 0
+    weight_b = tl.load(weight_ptr + row_b)
+    own_b = tl.where(is_first, tl.load(own_ptr + row_b), 0.0)
+    split_row_b = tl.program_id(1).to(tl.int64) * num_rows + offs_b
+    if d_query_ptr is not None:
+        item_bd = load_rows(item_ptr, pos_id_b, stride_ev, stride_ed, dim, tl.float32, EVEN_D, BLOCK_D)
+        d_query_bd = d_query_bd * (weight_b / RANGE)[:, None] + own_b[:, None] * item_bd
+        offs_d = tl.arange(0, BLOCK_D)
+        tl.store(d_query_ptr + split_row_b[:, None] * dim + offs_d[None, :], scale * d_query_bd,
+                 mask=inside_b[:, None] & (offs_d[None, :] < dim))
+    if d_scale_ptr is not None:
+        d_scale_b *= weight_b
+        if is_first:
+            d_scale_b += own_b * row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, pos_id_b,
+                                          stride_ev, stride_ed, dim, 16)
+        tl.store(d_scale_ptr + split_row_b, d_scale_b, mask=inside_b)
+
+
+@triton.jit
+def store_item_gradients(d_item_nd, d_bias_n, out_n, inside_n, d_item_ptr, d_bias_ptr, scale, peak, dim,
+                         RANGE: tl.constexpr, BLOCK_D: tl.constexpr):
+    """To rows out_n of d_item [., D] and d_bias [.], each where its pointer is given."""
+    if d_item_ptr is not None:
+        offs_d = tl.arange(0, BLOCK_D)
+        tl.store(d_item_ptr + out_n[:, None] * dim + offs_d[None, :], d_item_nd * (scale * peak / RANGE),
+                 mask=inside_n[:, None] & (offs_d[None, :] < dim))
+    if d_bias_ptr is not None:
+        tl.store(d_bias_ptr + out_n, d_bias_n * peak, mask=inside_n)
