@@ -87,6 +87,11 @@ struct Tile {
   void (*add_rows)(const float* e, int64_t stride_e, int64_t depth, const float* items,
                    int64_t padded, const float* keep_6, float* out);
 
+  // The same, row t of the items being table[id[t]]; all rows are whole vectors, `padded` numbers.
+  void (*add_table_rows)(const float* e, int64_t stride_e, int64_t depth, const float* table,
+                         int64_t row_stride, const int64_t* id, int64_t padded, const float* keep_6,
+                         float* out);
+
   // out[row_of[k], :dim] += sum_r e[r, k] * q[r, :dim] for first <= k < last. e and row_of start at
   // column 0; equal rows stand side by side.
   void (*add_columns)(const float* e, int64_t stride_e, int64_t num_rows, int64_t first,

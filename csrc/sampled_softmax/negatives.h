@@ -14,7 +14,7 @@ namespace fastpop {
 // One group's negatives: sorted, each id once.
 struct Group {
   int64_t num;        // unique ids
-  int64_t* id;        // [K]
+  int64_t* id;        // [K padded], the last again where no column is
   float* bias;        // [K padded], nats, -inf where no column is
   int32_t* row_of;    // [K padded], place in the index, or null
   int32_t* count;     // [K]
@@ -29,7 +29,7 @@ class SharedNegatives : protected RowTerms {
   Group make_group(Workspace& memory, bool with_places) const {
     const int64_t columns = round_up(a_.K, tile_.panel);
     Group group{};
-    group.id = memory.make<int64_t>(a_.K);
+    group.id = memory.make<int64_t>(columns);
     group.bias = memory.make<float>(columns);
     group.count = memory.make<int32_t>(a_.K);
     group.row_of = with_places ? memory.make<int32_t>(columns) : nullptr;
@@ -63,7 +63,10 @@ class SharedNegatives : protected RowTerms {
       group.bias[k] = static_cast<float>(bias);
       if (group.row_of != nullptr) group.row_of[k] = a_.index->place(group.id[k]);
     }
-    for (int64_t k = num; k < columns; ++k) group.bias[k] = -kInf;
+    for (int64_t k = num; k < columns; ++k) {
+      group.bias[k] = -kInf;
+      group.id[k] = group.id[num - 1];
+    }
     if (group.by_key == nullptr) return;
     for (int64_t k = 0; k < num; ++k)
       group.by_key[k] = {static_cast<uint64_t>(a_.key_V[group.id[k]]), static_cast<uint32_t>(k)};

@@ -9,13 +9,15 @@
 //      factor, so that e itself is never touched again.
 // A thread owns rows in 1 and 2, columns (table rows) in 3: no atomics, no copies per thread, and
 // sums in a fixed order. Cost: 2 B K D FLOPs forward, 6 fused, 6 backward alone (it makes the logits
-// again); memory: packed items (2 K D numbers, a window of them when K is large) and a block of
-// exponentials (2.5 MiB at two threads).
+// again); memory: packed items (K D numbers, a window of them when K is large; twice that where the
+// table's rows are no whole vectors of fp32, which are read where they lie) and a block of exponentials
+// (some 1.3 MiB at two threads).
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "barrier.h"
@@ -27,7 +29,7 @@
 namespace fastpop {
 
 // Bytes of exponentials kept by one block of rows; with more threads, more.
-constexpr int64_t kBlockBytes = int64_t{5} << 19;
+constexpr int64_t kBlockBytes = int64_t{1} << 20;
 // Bytes of packed items alive at once when exponentials are not kept.
 constexpr int64_t kWindowBytes = int64_t{8} << 20;
 
@@ -48,14 +50,13 @@ class TilePass : SharedNegatives {
       depth_ = round_up(a.D, half_->depth_unit);
     }
 
+    in_place_ = half_ == nullptr && a.item_VD.dtype == Dtype::f32 && a.item_VD.col_stride == 1 &&
+                a.D == padded_;
     all_columns_ = round_up(a.K, tile.panel);
-    const int64_t column_bytes = 2 * padded_ * 4;
-    window_ = a.mode == SampledSoftmax::Mode::backward
-                  ? std::max<int64_t>(kChunk, kWindowBytes / column_bytes / kChunk * kChunk)
-                  : all_columns_;
-    if (a.mode == SampledSoftmax::Mode::forward)
-      window_ = std::max<int64_t>(kChunk, 2 * kWindowBytes / column_bytes / kChunk * kChunk);
-    window_ = std::min(window_, all_columns_);
+    const int64_t column_bytes = (gradients_ && !in_place_ ? 2 : 1) * padded_ * 4;
+    window_ = all_columns_;
+    if (a.mode != SampledSoftmax::Mode::fused)
+      window_ = std::min(window_, std::max<int64_t>(kChunk, kWindowBytes / column_bytes / kChunk * kChunk));
     wants_items_ = a.d_item_nD != nullptr;
     wants_columns_ = wants_items_ || a.d_bias_n != nullptr;
     wants_query_ = a.d_query_BD != nullptr || a.d_scale != nullptr;
@@ -64,6 +65,8 @@ class TilePass : SharedNegatives {
     const int64_t budget = kBlockBytes * std::max(threads, 2) / 2;
     const int64_t size = rounds_ ? 2 : 4;
     int64_t rows = budget / (size * std::max<int64_t>(window_, 1)) / row_unit_ * row_unit_;
+    // Without gradients nothing is kept.
+    if (!gradients_) rows = std::numeric_limits<int64_t>::max();
     const int64_t most_rows = std::max<int64_t>(96, 48 * threads) / row_unit_ * row_unit_;
     rows = std::clamp<int64_t>(rows, row_unit_, most_rows);
     const int64_t most = std::min(a.group_size, a.B);
@@ -94,7 +97,7 @@ class TilePass : SharedNegatives {
       half_items_ = memory_.make<uint32_t>(window_ * padded_ / 2);
       half_exps_ = memory_.make<uint32_t>(exps / 2);
     } else if (gradients_) {
-      items_ = memory_.make<float>(window_ * padded_);
+      if (!in_place_) items_ = memory_.make<float>(window_ * padded_);
       exps_ = memory_.make<float>(exps);
     }
     if (gradients_) {
@@ -217,7 +220,7 @@ class TilePass : SharedNegatives {
     for (int64_t k = mine.first; k < mine.last; k += tile_.panel) {
       for (int64_t j = k; j < k + tile_.panel; ++j) {
         const int64_t column = w.first + j;
-        float* row = gradients_ ? items_ + j * padded_ : own + (j - k) * padded_;
+        float* row = items_ != nullptr ? items_ + j * padded_ : own + (j - k) * padded_;
         if (column + kAhead < group.num) prefetch(group.id[column + kAhead]);
         if (column < group.num) {
           tile_.fetch(a_.item_VD, group.id[column], a_.D, padded_, row);
@@ -225,7 +228,7 @@ class TilePass : SharedNegatives {
           std::fill(row, row + padded_, 0.0f);
         }
       }
-      tile_.pack(gradients_ ? items_ + k * padded_ : own, padded_, a_.D, panels_ + k * a_.D);
+      tile_.pack(items_ != nullptr ? items_ + k * padded_ : own, padded_, a_.D, panels_ + k * a_.D);
     }
   }
 
@@ -320,9 +323,14 @@ class TilePass : SharedNegatives {
       if (wants_query_)
         half_->add_rows(rows, kChunkStride, columns, half_items_ + at * padded_ / 2, padded_, keep,
                         d_query_ + r * padded_);
-    } else if (gradients_ && wants_query_)
+    } else if (gradients_ && wants_query_ && in_place_) {
+      tile_.add_table_rows(e, kChunkStride, columns, static_cast<const float*>(a_.item_VD.data),
+                           a_.item_VD.row_stride, group.id + left, padded_, keep,
+                           d_query_ + r * padded_);
+    } else if (gradients_ && wants_query_) {
       tile_.add_rows(e, kChunkStride, columns, items_ + at * padded_, padded_, keep,
                      d_query_ + r * padded_);
+    }
   }
 
   // Row r of the block after the window's last chunk: lse, the positive, the gradient of the query.
@@ -454,6 +462,7 @@ class TilePass : SharedNegatives {
   int64_t together_;  // groups prepared at a time
   int64_t all_columns_, window_, block_rows_, chunks_;
   bool wants_items_, wants_columns_, wants_query_, gradients_;
+  bool in_place_;  // items are rows of whole vectors of fp32: read where they lie
   std::vector<Group> groups_;
   std::vector<SortItem*> sorts_;
   std::vector<float*> scratch_;
