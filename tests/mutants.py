@@ -90,6 +90,14 @@ MUTANTS = [
     Mutant("strata share their bytes", "kernels/permutation/_numba.py",
            "_stream_key(_stream_key(key, s), attempt)", "_stream_key(_stream_key(key, 0), attempt)",
            "tests/kernels/test_permutation.py -k draws"),
+    Mutant("in Triton a dropped hit becomes a phantom of logit 0",
+           "kernels/sampled_softmax/_triton_kernels.py",
+           'logit_bk = tl.where(hit_bk, float("-inf"), logit_bk)',
+           "logit_bk = tl.where(hit_bk, 0.0, logit_bk)",
+           "tests/ops/test_triton.py -k test_sampled_softmax"),
+    Mutant("in Triton equal top items go to the larger id", "kernels/top_items/_triton.py",
+           "from_right_N = torch.arange(width, 0, -1,", "from_right_N = torch.arange(1, width + 1, 1,",
+           "tests/ops/test_triton.py -k test_top_items"),
 ]
 
 
