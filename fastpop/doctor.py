@@ -1,9 +1,11 @@
 """`fastpop doctor`: which implementation of each op is active here, and why others are not."""
 
+import importlib
 import importlib.util
 import os
 import platform
 import shutil
+from typing import Any
 
 import torch
 
@@ -11,6 +13,9 @@ import fastpop
 from fastpop.ops._dispatch import AUTO_ORDER, IMPLEMENTATIONS
 
 PACKAGES = ("duckdb", "tyro", "matplotlib", "pyarrow", "polars", "pandas", "triton", "tensorboard")
+
+# Whose code for the CPU is one for all processors.
+WITHOUT_PATHS = ("permutation", "alias_draw")
 
 
 def report() -> str:
@@ -29,13 +34,18 @@ def report() -> str:
         "",
         f"{'op':18}{'cpu':14}{'cuda':14}implementations",
     ]
+    missing = {name: why for name in ("cpu", "triton", "cuda") if (why := _why_not(name))}
     for op, implementations in IMPLEMENTATIONS.items():
-        active = {device: next((name for name in order if name in implementations), "-")
+        able = [name for name in implementations
+                if name not in missing or (name == "cpu" and op in WITHOUT_PATHS)]
+        active = {device: next((name for name in order if name in able), "-")
                   for device, order in AUTO_ORDER.items()}
         if not torch.cuda.is_available():
             active["cuda"] = "no device"
         names = ", ".join(implementations)
         lines.append(f"{op:18}{active['cpu']:14}{active['cuda']:14}{names}")
+    if missing:
+        lines += ["", *(f"{name} does not run here: {why}" for name, why in missing.items())]
     lines += ["", "presets: " + ", ".join(fastpop.available("presets"))]
     return "\n".join(line if len(line) <= 80 else _wrapped(line) for line in lines)
 
@@ -58,8 +68,23 @@ def _cuda() -> str:
 
 
 def _extension() -> str:
+    return _why_not("cpu") or f"fastpop._C loads, CPU kernels take the path {_native().path_taken()}"
+
+
+def _why_not(impl: str) -> str | None:
+    """Why no op can have this implementation here."""
+    if impl == "triton" and not _has("triton"):
+        return "the package triton is not installed (pip install fastpop[triton])"
     try:
-        importlib.import_module("fastpop.kernels.alias_draw._cpu")
-    except ImportError as error:
-        return f"does not load: {error}"
-    return "fastpop._C loads"
+        native = _native()
+    except (ImportError, ValueError) as error:  # ValueError: a FASTPOP_CPU that is no path
+        return f"fastpop._C does not load: {error}"
+    if impl == "cpu":
+        return native.missing_path()
+    if impl == "cuda" and not native.has_cuda:
+        return "fastpop._C was built without CUDA (build with nvcc, FASTPOP_CUDA=1)"
+    return None if torch.cuda.is_available() else "no CUDA device"
+
+
+def _native() -> Any:
+    return importlib.import_module("fastpop.kernels.native")

@@ -17,8 +17,13 @@ path = os.environ.get("FASTPOP_CPU", "auto")
 if path not in ("auto", *PATHS):
     raise ValueError(f"FASTPOP_CPU: expected auto or one of {PATHS}; got {path!r}")
 
-has_path, exp = _C.has_path, _C.exp
+has_path, exp, has_cuda = _C.has_path, _C.exp, _C.has_cuda
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+
+def path_taken() -> str:
+    """What `auto` stands for here, or the forced path."""
+    return _C.best_path() if path == "auto" else path
 
 
 def unsupported(**tensors: Tensor) -> str | None:
@@ -28,6 +33,11 @@ def unsupported(**tensors: Tensor) -> str | None:
             return f"{name} is on {tensor.device}"
         if tensor.dtype not in DTYPE_CODES:
             return f"{name} is {str(tensor.dtype)[6:]}, these kernels compute in float32"
+    return missing_path()
+
+
+def missing_path() -> str | None:
+    """Why the forced path cannot run here."""
     if path != "auto" and not _C.has_path(path):
         return f"FASTPOP_CPU={path}, which this processor does not have"
     return None

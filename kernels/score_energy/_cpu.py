@@ -16,9 +16,7 @@ from fastpop.kernels import native
 def unsupported(rows: Any) -> str | None:
     if hasattr(rows, "detach") and rows.device.type != "cpu":
         return f"the rows are on {rows.device}"
-    if native.path != "auto" and not native.has_path(native.path):
-        return f"FASTPOP_CPU={native.path}, which this processor does not have"
-    return None
+    return native.missing_path()
 
 
 def row_moments(

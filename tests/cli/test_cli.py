@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import fastpop
 
@@ -61,6 +63,16 @@ def test_help_and_doctor_fit_eighty_columns(words):
     text = run(*words).stdout
     assert text.strip()
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_doctor_says_which_path_runs_and_why_others_do_not(monkeypatch):
+    monkeypatch.setenv("FASTPOP_CPU", "baseline")
+    text = run("doctor").stdout
+    assert "CPU kernels take the path baseline" in text
+    if not torch.cuda.is_available():
+        assert re.search("cuda does not run here: (no CUDA device|.*built without CUDA)", text)
+    monkeypatch.setenv("FASTPOP_CPU", "junk")
+    assert "expected auto or one of" in run("doctor").stdout
 
 
 def test_recommend(trained, tmp_path):
