@@ -52,6 +52,8 @@ def render_ceilings(found: list[dict[str, float]]) -> str:
         if all(name in one for one in found):
             shown = ", then ".join(f"{one[name] / 1e9:,.0f}" for one in found)
             lines.append(f"{name.replace('_', ' ')}: {shown} {unit}")
+    if any(min(one[name] for one in found) < 0.8 * most for name, most in best_ceilings(found).items()):
+        lines.append("THE MACHINE WAS NOT QUIET: the ratios below say little")
     return "\n".join(lines)
 
 

@@ -92,8 +92,8 @@ def id_out_of_range(argument: str, value: int, at: int, stop: int) -> ValueError
 
 def no_law(drawn: str, item: int, log_q: float) -> ValueError:
     """The error for an id whose log q is not finite."""
-    return wrong("log_proposal", f"a finite log q for every id in {drawn}: the proposal cannot draw "
-                 "an item whose log q is -inf", f"={log_q} for item {item}")
+    why = ": the proposal cannot draw an item whose log q is -inf" if log_q < 0 else ""
+    return wrong("log_proposal", f"a finite log q for every id in {drawn}{why}", f"={log_q} for item {item}")
 
 
 def no_prior(item: int, log_p: float) -> ValueError:

@@ -14,9 +14,6 @@ from fastpop.ops._dispatch import AUTO_ORDER, IMPLEMENTATIONS
 
 PACKAGES = ("duckdb", "tyro", "matplotlib", "pyarrow", "polars", "pandas", "triton", "tensorboard")
 
-# Whose code for the CPU is one for all processors.
-WITHOUT_PATHS = ("permutation", "alias_draw")
-
 
 def report() -> str:
     """The state of this installation as text, at most 80 columns."""
@@ -36,8 +33,7 @@ def report() -> str:
     ]
     missing = {name: why for name in ("cpu", "triton", "cuda") if (why := _why_not(name))}
     for op, implementations in IMPLEMENTATIONS.items():
-        able = [name for name in implementations
-                if name not in missing or (name == "cpu" and op in WITHOUT_PATHS)]
+        able = [name for name in implementations if name not in missing]
         active = {device: next((name for name in order if name in able), "-")
                   for device, order in AUTO_ORDER.items()}
         if not torch.cuda.is_available():
@@ -80,7 +76,7 @@ def _why_not(impl: str) -> str | None:
     except (ImportError, ValueError) as error:  # ValueError: a FASTPOP_CPU that is no path
         return f"fastpop._C does not load: {error}"
     if impl == "cpu":
-        return native.missing_path()
+        return None
     if impl == "cuda" and not native.has_cuda:
         return "fastpop._C was built without CUDA (build with nvcc, FASTPOP_CUDA=1)"
     return None if torch.cuda.is_available() else "no CUDA device"

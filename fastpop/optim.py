@@ -10,6 +10,7 @@ accumulation), and more than one process (their gradients would have to be summe
 GradScaler find no gradient: torch's GradScaler says so, clip_grad_norm_ cannot.
 """
 
+import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -22,31 +23,64 @@ from fastpop import checks, ops
 
 class _RowOptimizer(torch.optim.Optimizer):
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any], update_in_backward: bool):
-        checks.number("lr", defaults["lr"], least=0)
-        self.update_in_backward = update_in_backward
-        self._updated: set[Tensor] = set()
+        _check_numbers(defaults)
         if update_in_backward and _num_processes() > 1:
             raise checks.wrong("update_in_backward", "False with several processes, whose gradients "
                                "must be summed before a step", True)
+        self.update_in_backward = update_in_backward
+        self._updated: set[Tensor] = set()
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        for param in group["params"]:
-            if param.ndim not in (1, 2):
+        params = param_group["params"]
+        if not isinstance(params, set):  # which has no order, and is refused
+            params = [params] if isinstance(params, Tensor) else list(params)
+        _check_numbers(self.defaults | param_group)
+        # Optimizer itself says what else may be wrong with them.
+        for param in (one[1] if isinstance(one, tuple) else one for one in params):
+            if isinstance(param, Tensor) and param.ndim not in (1, 2):
                 raise checks.wrong("params", "tables of shape [V, D] or [V]", param)
+            if isinstance(param, Tensor) and self.update_in_backward and not param.requires_grad:
+                raise checks.wrong("params", "tables that require a gradient, with update_in_backward", param)
+        super().add_param_group(param_group | {"params": params})
+        if self.update_in_backward:
+            self._watch(self.param_groups[-1]["params"])
+
+    def _watch(self, params: list[Tensor]) -> None:
+        # Weakly: a table that outlives its optimizer is not updated any more.
+        for param in params:
+            param.register_post_accumulate_grad_hook(partial(_on_gradient, weakref.ref(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"update_in_backward": self.update_in_backward}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a copy, whose tables have no hooks yet; and of load_state_dict, which names less."""
+        super().__setstate__(state)
+        if "update_in_backward" in state:
+            self._updated = set()
             if self.update_in_backward:
-                param.register_post_accumulate_grad_hook(partial(self._on_gradient, group))
+                for group in self.param_groups:
+                    self._watch(group["params"])
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but for the state of half tables: that stays float32, as it was saved."""
+        super().load_state_dict(state_dict)
+        numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
+        params = [param for group in self.param_groups for param in group["params"]]
+        for number, param in zip(numbers, params):
+            for name, value in state_dict["state"].get(number, {}).items():
+                self.state[param][name] = value.detach().to(param.device, copy=True)
 
     @torch.no_grad()
-    def _on_gradient(self, group: dict, param: Tensor) -> None:
+    def on_gradient(self, param: Tensor) -> None:
         if param in self._updated:
             param.grad = None
             raise RuntimeError(
                 "update_in_backward: expected one backward() for each step(); got a second gradient of "
                 "a table that was already updated. Gradient accumulation needs update_in_backward=False")
         self._updated.add(param)
+        group = next(group for group in self.param_groups if any(param is one for one in group["params"]))
         self._update_table(group, param)
         param.grad = None
 
@@ -55,7 +89,7 @@ class _RowOptimizer(torch.optim.Optimizer):
             return
         ids, rows = _touched(param.grad)
         table = param if param.ndim == 2 else param[:, None]
-        self._update(table, ids, rows.view(len(ids), -1), self.state[param], group)
+        self._update(table, ids, rows.reshape(len(ids), table.shape[1]), self.state[param], group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -73,6 +107,26 @@ class _RowOptimizer(torch.optim.Optimizer):
 
     def _update(self, param: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict) -> None:
         raise NotImplementedError
+
+
+def _on_gradient(optimizer: "weakref.ref[_RowOptimizer]", param: Tensor) -> None:
+    alive = optimizer()
+    if alive is not None:
+        alive.on_gradient(param)
+
+
+def _check_numbers(group: dict[str, Any]) -> None:
+    checks.number("lr", group["lr"], least=0)
+    if "eps" in group:
+        checks.number("eps", group["eps"], least=0)
+    if "betas" in group:
+        betas = group["betas"]
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise checks.wrong("betas", "two numbers", betas)
+        for beta in betas:
+            checks.number("betas", beta, least=0)
+            if beta >= 1:
+                raise checks.wrong("betas", "numbers in [0, 1)", beta)
 
 
 def _num_processes() -> int:

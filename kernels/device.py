@@ -31,7 +31,7 @@ def unsupported(**tensors: Tensor) -> str | None:
             return f"{name} has {tensor.shape[1]} dimensions, these kernels take up to {MAX_DIM}"
         if tensor.shape[0] > MAX_INT32:
             return f"{name} has {tensor.shape[0]} rows, these kernels take up to 2^31 - 1"
-    return None
+    return native.negated(**tensors)
 
 
 def run(kernel: str, device: torch.device, *options: bool, **arguments: Any) -> None:

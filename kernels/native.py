@@ -1,7 +1,7 @@
 """What the Python sides of the C++ kernels share: addresses of tensors, and the processor's path.
 
 FASTPOP_CPU=<one of PATHS> in the environment forces a path (the default, auto, takes the best that the
-processor has); a path it lacks is a reason in `unsupported`, never a crash. The last of PATHS is for
+processor has); one that it lacks is an error at import. The last of PATHS is for
 tests: AMX's tile registers, imitated.
 """
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from fastpop import _C
 
 PATHS = ("baseline", "avx2", "avx512", "avx512_bf16", "avx512_amx", "avx512_amx_twin")
-path = os.environ.get("FASTPOP_CPU", "auto")
-if path not in ("auto", *PATHS):
-    raise ValueError(f"FASTPOP_CPU: expected auto or one of {PATHS}; got {path!r}")
+path = os.environ.get("FASTPOP_CPU") or "auto"
+_here = [name for name in PATHS if _C.has_path(name)]
+if path not in ("auto", *_here):
+    raise ValueError(f"FASTPOP_CPU: expected auto or one of {_here}, which this processor has; got {path!r}")
 
 has_path, exp, has_cuda = _C.has_path, _C.exp, _C.has_cuda
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -33,13 +34,14 @@ def unsupported(**tensors: Tensor) -> str | None:
             return f"{name} is on {tensor.device}"
         if tensor.dtype not in DTYPE_CODES:
             return f"{name} is {str(tensor.dtype)[6:]}, these kernels compute in float32"
-    return missing_path()
+    return negated(**tensors)
 
 
-def missing_path() -> str | None:
-    """Why the forced path cannot run here."""
-    if path != "auto" and not _C.has_path(path):
-        return f"FASTPOP_CPU={path}, which this processor does not have"
+def negated(**tensors: Tensor | None) -> str | None:
+    """Why what lies in memory is not what these hold."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.is_neg():
+            return f"{name} is a view whose numbers are to be negated (resolve_neg() makes them)"
     return None
 
 
@@ -50,6 +52,11 @@ WORK_A_THREAD = 2_000_000
 def threads_for(work: int) -> int:
     """How many of torch's threads a kernel of so many operations should use."""
     return max(1, min(torch.get_num_threads(), work // WORK_A_THREAD))
+
+
+def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """For a kernel to fill, whatever torch's default dtype and device are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def matrix(tensor: Tensor) -> tuple[int, int, int, int]:

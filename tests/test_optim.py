@@ -1,6 +1,8 @@
 """Row-wise optimisers as torch uses them: sparse gradients, state, and steps made in backward."""
 
 import copy
+import gc
+import pickle
 
 import pytest
 import torch
@@ -110,3 +112,96 @@ def test_state_dicts_go_round(kind):
         one.step()
     assert torch.equal(items, other_items)
     assert torch.equal(users, other_users)
+
+
+def one_table(kind, dtype=torch.float32, **options):
+    table = torch.nn.Parameter(torch.linspace(-1, 1, 24).view(6, 4).to(dtype))
+    return table, kind([table], **options)
+
+
+def a_step(table, optimizer):
+    optimizer.zero_grad()
+    table.float().square().sum().backward()
+    optimizer.step()
+
+
+def test_updates_in_backward_follow_a_loaded_learning_rate():
+    _, other = one_table(optim.RowSGD, lr=1.0, update_in_backward=True)
+    table, optimizer = one_table(optim.RowSGD, lr=5.0, update_in_backward=True)
+    before = table.detach().clone()
+    optimizer.load_state_dict(other.state_dict())
+    table.sum().backward()
+    optimizer.step()
+    assert torch.equal(table, before - 1)
+
+
+def test_a_table_outlives_an_optimizer_that_updated_it_in_backward():
+    table, optimizer = one_table(optim.RowSGD, lr=1.0, update_in_backward=True)
+    del optimizer
+    gc.collect()
+    before = table.detach().clone()
+    table.sum().backward()
+    assert torch.equal(table, before)
+    assert (table.grad == 1).all()
+    table.grad = None
+    second = optim.RowSGD([table], lr=10.0, update_in_backward=True)
+    table.sum().backward()
+    second.step()
+    assert torch.equal(table, before - 10)
+
+
+@pytest.mark.parametrize("in_backward", [False, True])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copy_goes_on_by_itself(copied, in_backward):
+    table, optimizer = one_table(optim.RowAdam, update_in_backward=in_backward)
+    a_step(table, optimizer)
+    other = copied(optimizer)
+    (twin,) = other.param_groups[0]["params"]
+    a_step(twin, other)
+    assert not torch.equal(table, twin)
+    a_step(table, optimizer)
+    assert torch.equal(table, twin)
+
+
+@pytest.mark.parametrize("kind", [optim.RowAdagrad, optim.RowAdam])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_state_of_half_tables_resumes_bit_for_bit(kind, dtype):
+    table, optimizer = one_table(kind, dtype)
+    a_step(table, optimizer)
+    twin, other = one_table(kind, dtype)
+    twin.data.copy_(table.data)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    a_step(table, optimizer)
+    a_step(twin, other)
+    assert torch.equal(table, twin)
+    for name, value in optimizer.state[table].items():
+        assert other.state[twin][name].dtype == value.dtype
+        assert torch.equal(other.state[twin][name], value)
+
+
+@pytest.mark.parametrize("kind", [optim.RowSGD, optim.RowAdagrad, optim.RowAdam])
+def test_a_gradient_of_no_rows_changes_nothing(kind):
+    embedding = torch.nn.Embedding(5, 3, sparse=True)
+    before = embedding.weight.detach().clone()
+    optimizer = kind(embedding.parameters())
+    embedding(torch.zeros(0, dtype=torch.int64)).sum().backward()
+    optimizer.step()
+    assert torch.equal(embedding.weight, before)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"betas": (2, 0.9)}, "betas: expected numbers in"), ({"betas": (0.9,)}, "betas: expected two numbers"),
+    ({"eps": -1}, "eps: expected"),
+])
+def test_numbers_of_an_optimizer_are_looked_at_when_it_is_made(options, message):
+    with pytest.raises(ValueError, match=message):
+        one_table(optim.RowAdam, **options)
+
+
+def test_a_refused_group_is_not_added():
+    _, optimizer = one_table(optim.RowSGD)
+    for group in ({"params": [torch.nn.Parameter(torch.zeros(2, 3, 4))]},
+                  {"params": [torch.nn.Parameter(torch.zeros(2, 3))], "lr": -3}):
+        with pytest.raises(ValueError, match="expected"):
+            optimizer.add_param_group(group)
+    assert len(optimizer.param_groups) == 1

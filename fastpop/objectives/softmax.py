@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastpop import checks, ops
+from fastpop.ops.sampled_softmax import drops_hits
 from fastpop.popularity import Draw, InBatch, PopularityPrior, Proposal
 from fastpop.types import Hits, LogQ, Reduction
 
@@ -23,8 +24,11 @@ class _SoftmaxLoss(nn.Module):
         self.prior_weight, self.scale, self.reduction = prior_weight, scale, reduction
         self.register_buffer("log_prior_V", _log_prior_of(prior), persistent=False)
 
-    def _terms(self, terms: dict[str, Any]) -> dict[str, Any]:
+    def _terms(self, terms: dict[str, Any], fixed: tuple[str, ...]) -> dict[str, Any]:
         """The module's own prior and scale, unless the caller's decoder brings them."""
+        for name in fixed:
+            if name in terms:
+                raise checks.wrong(name, "an option of the module, not of a call", f"={terms[name]!r}")
         own = {"log_prior": self.log_prior_V, "prior_weight": self.prior_weight,
                "scale": self.scale, "reduction": self.reduction}
         return own | terms
@@ -48,11 +52,14 @@ class FullSoftmaxLoss(_SoftmaxLoss):
         reduction: Reduction = "mean",
     ):
         super().__init__(prior, prior_weight, scale, reduction)
+        checks.number("label_smoothing", label_smoothing, least=0)
+        if label_smoothing >= 1:
+            raise checks.wrong("label_smoothing", "a number in [0, 1)", label_smoothing)
         self.label_smoothing = label_smoothing
 
     def forward(self, query: Tensor, items: Tensor, pos_id: Tensor, **terms: Any) -> Tensor:
         return ops.full_softmax(query, items, pos_id, label_smoothing=self.label_smoothing,
-                                **self._terms(terms))
+                                **self._terms(terms, ("label_smoothing",)))
 
 
 class SampledSoftmaxLoss(_SoftmaxLoss):
@@ -71,8 +78,10 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         reduction: "none", "mean" or "sum".
 
     forward(query [B, D], items [V, D], pos_id [B], step=None) -> loss. `step` numbers the draw;
-    without it the module counts its own calls (`num_steps`, kept in the state dict). Keywords of
-    the op (`row_weight`, `log_prior`, `prior_weight`, `scale`, ...) override the module's.
+    without it the module counts its own calls (`num_steps`, kept in the state dict), which
+    torch.compile(fullgraph=True) cannot follow: give it there. Keywords of the op (`row_weight`,
+    `log_prior`, `prior_weight`, `scale`, ...) override the module's; what the module was made for
+    (`logq`, `hits`, `sparse_grad`, ...) stays.
     """
 
     num_steps: Tensor
@@ -94,8 +103,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             raise checks.wrong("extra", "a Proposal, beside proposal=InBatch only", extra)
         if in_batch and group_size is not None:
             raise checks.wrong("group_size", "None with in-batch negatives", group_size)
-        if hits is not None:
-            checks.one_of("hits", hits, ("keep", "drop"))
+        drops_hits(hits, logq)
         checks.number("seed", seed, least=0, most=2**63 - 1, integer=True)
         if group_size is not None:
             checks.number("group_size", group_size, least=1, integer=True)
@@ -110,6 +118,9 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         self.logq, self.hits, self.group_size = logq, hits, group_size
         self.seed, self.sparse_grad = seed, sparse_grad
         log_law_V = torch.from_numpy(proposal.log_proposal_V.astype(np.float32))
+        if self.log_prior_V is not None and self.log_prior_V.shape != log_law_V.shape:
+            raise checks.wrong("prior", f"shape [{len(log_law_V)}], the items of the proposal",
+                               self.log_prior_V)
         self.register_buffer("log_proposal_V", log_law_V, persistent=False)
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
 
@@ -119,7 +130,8 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         if step is None:
             step = int(self.num_steps)
             self.num_steps += 1
-        options = self._terms(terms) | {
+        fixed = ("logq", "hits", "sparse_grad", "log_proposal", "neg_id", "group_size", "exclude_own_slot")
+        options = self._terms(terms, fixed) | {
             "logq": self.logq, "hits": self.hits, "sparse_grad": self.sparse_grad,
         }
         if isinstance(self.proposal, Proposal):
@@ -127,6 +139,37 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             return ops.sampled_softmax(query, items, pos_id, draw, log_proposal=self._law(), **options)
         if pos_id.ndim != 1:
             raise checks.wrong("pos_id", "shape [B] with in-batch negatives", pos_id)
+        is_kept = pos_id != options.get("ignore_index", -100)
+        if not torch.compiler.is_compiling() and (len(pos_id) == 0 or not is_kept.all()):
+            return self._in_batch_of(is_kept, query, items, pos_id, step, options)
+        return self._in_batch(query, items, pos_id, step, options)
+
+    def _in_batch_of(
+        self, is_kept: Tensor, query: Tensor, items: Tensor, pos_id: Tensor, step: int,
+        options: dict[str, Any],
+    ) -> Any:
+        """Rows that are ignored are nobody's negatives, either."""
+        if options.get("row_weight") is not None:
+            options["row_weight"] = options["row_weight"][is_kept]
+        kept, num_rows = is_kept.nonzero()[:, 0], len(pos_id)
+        if len(kept) == 0:
+            nothing = (query[:0].sum() + items[:0].sum()).float()
+            found: Any = nothing if options["reduction"] != "none" else nothing.expand(0)
+            if options.get("return_lse"):
+                found = found, nothing.expand(0)
+        else:
+            found = self._in_batch(query[kept], items, pos_id[kept], step, options)
+
+        def at_rows(rows: Tensor) -> Tensor:
+            return rows.new_zeros(num_rows).index_put((kept,), rows)
+
+        loss, *lse = found if isinstance(found, tuple) else (found,)
+        loss = at_rows(loss) if options["reduction"] == "none" else loss
+        return (loss, at_rows(lse[0])) if lse else loss
+
+    def _in_batch(
+        self, query: Tensor, items: Tensor, pos_id: Tensor, step: int, options: dict[str, Any]
+    ) -> Any:
         neg_id = pos_id
         if self.extra is not None:
             draw = Draw(self.extra, self.seed, step, self.num_negatives)

@@ -1,5 +1,6 @@
 """Checks and composition that the softmax ops share: what stands before and after a kernel."""
 
+import math
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -80,14 +81,16 @@ def scalar(name: str, value: Any, query: Tensor, *, positive: bool) -> Tensor:
         if value.numel() != 1:
             raise checks.wrong(name, "a number or a tensor of one element", value)
         same_device(name, value, query)
-        looks = positive and value.device.type == "cpu" and not torch.compiler.is_compiling()
-        if looks and not value.item() > 0:
-            raise checks.wrong(name, "a number > 0", f"={value.item()}")
+        if may_look(value) and not (math.isfinite(value.item()) and (value.item() > 0 or not positive)):
+            expected = "a finite number > 0" if positive else "a finite number"
+            raise checks.wrong(name, expected, f"={value.item()}")
         return value.reshape(()).to(dtype)
     if positive:
         checks.number(name, value, above=0)
     else:
         checks.number(name, value)
+    if abs(value) > torch.finfo(dtype).max:
+        raise checks.wrong(name, f"a number that {str(dtype)[6:]} holds", value)
     return torch.tensor(float(value), dtype=dtype, device=query.device)
 
 
@@ -98,10 +101,16 @@ def check_row_weight(row_weight: Any, query: Tensor) -> Tensor | None:
         raise checks.wrong_type("row_weight", "a [B] float tensor", row_weight)
     checks.shape("row_weight", row_weight, (query.shape[0],))
     same_device("row_weight", row_weight, query)
-    looks = row_weight.device.type == "cpu" and not torch.compiler.is_compiling()
-    if looks and row_weight.numel() and not row_weight.min().item() >= 0:
-        raise checks.wrong("row_weight", "weights >= 0", f"={row_weight.min().item()}")
+    if may_look(row_weight) and row_weight.numel():
+        least, most = (one.item() for one in row_weight.aminmax())
+        if not (least >= 0 and most < math.inf):
+            raise checks.wrong("row_weight", "finite weights >= 0", f"={least if least < 0 else most}")
     return row_weight
+
+
+def may_look(tensor: Tensor) -> bool:
+    """Whether the numbers are at hand: not on a device that would be waited for, nor while tracing."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def without_autocast(tensor: Tensor) -> torch.autocast:
@@ -137,6 +146,9 @@ def rows_for_kernel(query: Tensor, pos_id: Tensor, ignore_index: int) -> tuple[T
     counts = pos_id != ignore_index
     if pos_id.ndim == 2:
         query = query.repeat_interleave(pos_id.shape[1], 0)
+    if not may_look(query) or not counts.all():
+        # What an ignored row holds, NaN of an empty attention say, must not reach the items.
+        query = torch.where(counts.reshape(-1, 1), query, 0)
     return autocast_query(query), torch.where(counts, pos_id, 0).reshape(-1), counts
 
 

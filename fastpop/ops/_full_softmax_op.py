@@ -24,7 +24,9 @@ GRADIENTS = "(Tensor d_query, Tensor d_items, Tensor d_log_prior, Tensor d_weigh
 def forward(*args: Any) -> tuple[Tensor, Tensor]:
     inputs, module = _enter(args)
     with _door.without_autocast(inputs.query_BD):
-        return module.forward(inputs)
+        lse_B, pos_logit_B = module.forward(inputs)
+        # The positive is one of the sum's terms, made in another order there: a loss is never negative.
+        return torch.maximum(lse_B, pos_logit_B), pos_logit_B
 
 
 def backward(*args: Any) -> tuple[Tensor, ...]:

@@ -48,7 +48,7 @@ def loss(*args: Any) -> tuple[Tensor, ...]:
             lse_B, pos_logit_B = module.forward(inputs)
             grads = module.backward(inputs, lse_B, pos_logit_B, weight_B, -weight_B, needs)
         total = _door.weighted(_door.loss_of(lse_B, pos_logit_B), weight_B).sum()
-    return (total, *_gradients(inputs, grads, args[NUM_INPUTS - 1]))
+    return (total, *_gradients(inputs, grads, args[NUM_INPUTS - 1], wide=True))
 
 
 def backward(*args: Any) -> tuple[Tensor, ...]:
@@ -82,12 +82,15 @@ def _most_rows(inputs: Inputs) -> int:
     return inputs.query_BD.shape[0] + inputs.negatives.num_groups * inputs.negatives.num_negatives
 
 
-def _gradients(inputs: Inputs, grads: Gradients, fixed_rows: bool) -> tuple[Tensor, ...]:
-    """Gradients in the dtypes of their inputs, empty where not needed."""
+def _gradients(
+    inputs: Inputs, grads: Gradients, fixed_rows: bool, *, wide: bool = False
+) -> tuple[Tensor, ...]:
+    """Gradients in the dtypes of their inputs, empty where not needed. wide: in float32 for half inputs:
+    they are yet to be multiplied, and a loss scale is there to lift them above what float16 drops."""
     def done(grad: Tensor | None, like: Tensor | None) -> Tensor:
         if grad is None or like is None:
             return inputs.query_BD.new_empty(0)
-        return grad.to(like.dtype)
+        return grad.to(_widened(like.dtype) if wide else like.dtype)
 
     id_n, item_nD, log_prior_n = grads.id_n, grads.item_nD, grads.log_prior_n
     if fixed_rows and id_n is not None:
@@ -106,22 +109,26 @@ def _gradients(inputs: Inputs, grads: Gradients, fixed_rows: bool) -> tuple[Tens
     )
 
 
+def _widened(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def _fake_forward(*args: Any) -> tuple[Tensor, Tensor]:
     query = args[0]
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    dtype = _widened(query.dtype)
     return query.new_empty(query.shape[0], dtype=dtype), query.new_empty(query.shape[0], dtype=dtype)
 
 
 def _fake_loss(*args: Any) -> tuple[Tensor, ...]:
     lse_B, _ = _fake_forward(*args)
-    return lse_B.new_empty(()), *_fake_gradients(args, args[NUM_INPUTS + 1])
+    return lse_B.new_empty(()), *_fake_gradients(args, args[NUM_INPUTS + 1], wide=True)
 
 
 def _fake_backward(*args: Any) -> tuple[Tensor, ...]:
     return _fake_gradients(args, args[-1])
 
 
-def _fake_gradients(args: tuple, bits: int) -> tuple[Tensor, ...]:
+def _fake_gradients(args: tuple, bits: int, *, wide: bool = False) -> tuple[Tensor, ...]:
     inputs, needs = inputs_of(args), _door.needs_of_bits(bits)
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
     none = inputs.query_BD.new_empty(0)
@@ -131,11 +138,16 @@ def _fake_gradients(args: tuple, bits: int) -> tuple[Tensor, ...]:
         num_rows = _most_rows(inputs)
     else:
         num_rows = torch.library.get_ctx().new_dynamic_size()
+
+    def dtype_of(like: Tensor) -> torch.dtype:
+        return _widened(like.dtype) if wide else like.dtype
+
     return (
-        torch.empty_like(inputs.query_BD, memory_format=torch.contiguous_format)
+        inputs.query_BD.new_empty(inputs.query_BD.shape, dtype=dtype_of(inputs.query_BD))
         if needs.query else none,
         inputs.pos_id_B.new_empty(num_rows),
-        inputs.item_VD.new_empty(num_rows, inputs.item_VD.shape[1]) if needs.item else none,
+        inputs.item_VD.new_empty(num_rows, inputs.item_VD.shape[1], dtype=dtype_of(inputs.item_VD))
+        if needs.item else none,
         inputs.log_prior_V.new_empty(num_rows)
         if needs.log_prior and inputs.log_prior_V is not None else none,
         inputs.prior_weight.new_empty(()) if needs.prior_weight and needs_prior else none,
@@ -173,23 +185,28 @@ def _loss_gradient(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple:
     that they exist once; a later one (retain_graph) makes them anew. Traced: saved like any other."""
     if d_loss is None:
         return (None,) * (NUM_INPUTS + 2)
-    tensors, (weight_B, *saved) = ctx.saved_tensors[:NUM_TENSORS], ctx.saved_tensors[NUM_TENSORS:]
+    saved = ctx.saved_tensors
+    tensors, weight_B, grads = saved[:NUM_TENSORS], saved[NUM_TENSORS], saved[NUM_TENSORS + 1:]
+    likes = [tensors[at] for at in (0, 1, 6, 7, 9)]
     needs = _needs_of(ctx)
     if ctx.options[-1]:
-        d_query, id_n, *others = saved
-        scaled = [grad * d_loss.to(grad.dtype) for grad in (d_query, *others)]
-        grads = (scaled[0], id_n, *scaled[1:])
-        return *_to_inputs(tensors, ctx.options, grads, needs), None, None
-    grads, ctx.grads = ctx.grads, None
-    if grads is None:
+        d_query, id_n, *others = grads
+        scaled = [(grad * d_loss.to(grad.dtype)).to(grad.dtype if like is None else like.dtype)
+                  for grad, like in zip((d_query, *others), likes)]
+        return *_to_inputs(tensors, ctx.options, (scaled[0], id_n, *scaled[1:]), needs), None, None
+    bits = _door.bits_of_needs(needs)
+    if torch.is_grad_enabled():  # create_graph: by an operator that a second backward sees, and refuses
         lse_B, pos_logit_B = torch.ops.fastpop.sampled_softmax_forward(*tensors, *ctx.options)
         grads = torch.ops.fastpop.sampled_softmax_backward(
-            *tensors, *ctx.options, lse_B, pos_logit_B, weight_B, -weight_B,
-            _door.bits_of_needs(needs))
+            *tensors, *ctx.options, lse_B, pos_logit_B, weight_B, -weight_B, bits)
+    else:
+        grads, ctx.grads = ctx.grads, None
+        if grads is None:
+            grads = torch.ops.fastpop.sampled_softmax_loss(*tensors, *ctx.options, weight_B, bits)[1:]
     d_query, id_n, *others = grads
-    for grad in (d_query, *others):
-        grad.mul_(d_loss.to(grad.dtype))
-    return *_to_inputs(tensors, ctx.options, (d_query, id_n, *others), needs), None, None
+    scaled = [grad.mul_(d_loss.to(grad.dtype)).to(grad.dtype if like is None else like.dtype)
+              for grad, like in zip((d_query, *others), likes)]
+    return *_to_inputs(tensors, ctx.options, (scaled[0], id_n, *scaled[1:]), needs), None, None
 
 
 def _needs_of(ctx: Any) -> Needs:

@@ -58,6 +58,8 @@ def gathered_softmax(
     """
     _door.check_query_and_items(query, pos_item, "pos_item")
     num_rows, dim = query.shape
+    if not isinstance(neg_item, Tensor):
+        raise checks.wrong_type("neg_item", "a torch tensor", neg_item)
     checks.shape("pos_item", pos_item, (num_rows, dim))
     checks.one_of("logq", logq, ("standard", "corrected", "none"))
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
@@ -109,6 +111,9 @@ def _joined(
 ) -> Tensor | None:
     """One vector over the table's rows; None where the term is not there."""
     num_rows = query.shape[0]
+    for side, value in ((f"pos_{name}", pos), (f"neg_{name}", neg)):
+        if value is not None and not (isinstance(value, Tensor) and value.dtype in _door.FLOATS):
+            raise checks.wrong_type(side, "a float tensor", value)
     if name == "log_proposal":
         if logq == "none":
             return None
@@ -121,6 +126,9 @@ def _joined(
         if neg.requires_grad or pos.requires_grad:
             raise checks.wrong("log_proposal", "tensors without gradient: it is the sampler's law",
                                "=requires_grad=True")
+        for side, value in (("pos_log_proposal", pos), ("neg_log_proposal", neg)):
+            if _door.may_look(value) and not value.isfinite().all():
+                raise checks.wrong(side, "finite log q", f"={value[~value.isfinite()][0].item()}")
     elif (pos is None) != (neg is None):
         raise checks.wrong("pos_log_prior, neg_log_prior", "both or neither", "=only one of them")
     elif pos is None:

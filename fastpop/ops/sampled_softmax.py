@@ -39,7 +39,8 @@ def sampled_softmax(
     - logq="standard": every candidate, the positive too, gets - log q(i) (K cancels);
       consistent with the full softmax over z, exact when negatives are the catalogue.
     - logq="corrected": negatives get - log(K q(i)), the positive nothing, because it is there
-      with probability one. Accidental hits are dropped. K is the number drawn.
+      with probability one. Accidental hits are dropped. K is the
+      number of candidates a row has: one less with exclude_own_slot.
     - logq="none": z as it is. Learns z - log q, not z.
 
     scale multiplies the dot product only, never log_prior or log_proposal.

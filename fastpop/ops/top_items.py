@@ -48,6 +48,8 @@ def top_items(
     num_rows, num_items = query.shape[0], items.shape[0]
     if bias is not None:
         _check_matrix("bias", bias, (num_items,))
+        if bias.device != query.device:
+            raise checks.wrong("bias", f"a tensor on {query.device}", f"={bias.device}")
     if (exclude_offsets is None) != (exclude_item is None):
         raise checks.wrong(
             "exclude_offsets, exclude_item", "both or neither", "=only one of them"

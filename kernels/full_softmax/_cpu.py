@@ -19,7 +19,7 @@ def unsupported(inputs: Inputs) -> str | None:
 
 def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """(lse [B], pos_logit [B]); equals `reference.forward` within rounding."""
-    lse_B, pos_logit_B = (torch.empty(inputs.query_BD.shape[0]) for _ in range(2))
+    lse_B, pos_logit_B = (native.new(inputs.query_BD.shape[0]) for _ in range(2))
     _run(inputs, False, lse_B, pos_logit_B)
     return lse_B, pos_logit_B
 
@@ -30,9 +30,9 @@ def backward(
 ) -> Gradients:
     """Gradients of sum(d_lse * lse + d_pos * pos_logit); equals `reference.backward`."""
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
-    d_query_BD = torch.empty(inputs.query_BD.shape) if needs.query else None
-    d_item_VD = torch.empty(inputs.item_VD.shape) if needs.item else None
-    d_bias_V = torch.empty(len(inputs.item_VD), dtype=torch.float64) if needs_prior else None
+    d_query_BD = native.new(*inputs.query_BD.shape) if needs.query else None
+    d_item_VD = native.new(*inputs.item_VD.shape) if needs.item else None
+    d_bias_V = native.new(len(inputs.item_VD), dtype=torch.float64) if needs_prior else None
     d_lse_B, d_pos_B = (one.to(torch.float32).contiguous() for one in (d_lse_B, d_pos_B))
     d_scale = _run(
         inputs, True, lse_B, pos_logit_B, d_lse=native.address(d_lse_B),
@@ -45,7 +45,7 @@ def backward(
         query_BD=d_query_BD, item_VD=d_item_VD,
         log_prior_V=d_log_prior_V if needs.log_prior else None,
         prior_weight=d_prior_weight if needs.prior_weight else None,
-        scale=torch.tensor(d_scale, dtype=torch.float32) if needs.scale else None,
+        scale=torch.tensor(d_scale, dtype=torch.float32, device="cpu") if needs.scale else None,
     )
 
 

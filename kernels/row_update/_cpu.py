@@ -20,7 +20,8 @@ SGD, ADAGRAD, ADAM = 0, 1, 2
 
 
 def unsupported(inputs: Inputs) -> str | None:
-    reason = native.unsupported(table=inputs.table_VD)
+    reason = native.unsupported(table=inputs.table_VD) or native.negated(
+        rows=inputs.rows_nD, mean=inputs.mean_VD, square=inputs.square_V)
     if reason is not None:
         return reason
     for name, rows in (("table", inputs.table_VD), ("mean", inputs.mean_VD)):

@@ -1,8 +1,9 @@
 """Sampled softmax in C++ (csrc/sampled_softmax/cpu.cpp), fused, on all of torch's threads.
 
-Logits live in registers and L1, exponentials of a block of rows in a buffer of about 2.5 MiB, packed
-items in 2 K D numbers; neither [B, K] nor gathered [B, K, D] exists. Each negative id of a group is
-computed once, with log(its count) in its bias. Float32 inside, whatever the half inputs.
+Logits live in registers and L1, exponentials of a block of rows in a buffer of about 1.3 MiB, packed
+items in K D numbers (in twice as many where rows are no whole vectors of float32); neither [B, K] nor
+gathered [B, K, D] exists. Each negative id of a group is computed once, with log(its count) in its
+bias. Float32 inside, whatever the half inputs.
 
 Cost: 2 B K D FLOPs forward, 6 B K D backward, 6 B K D for both at once in `forward_backward`.
 """
@@ -62,14 +63,14 @@ def _gradients(
 ) -> Gradients:
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
     num_rows, dim = inputs.query_BD.shape
-    d_query_BD = torch.empty(num_rows, dim) if needs.query else None
+    d_query_BD = native.new(num_rows, dim) if needs.query else None
     index = id_n = d_item_nD = d_bias_n = None
     if needs.item or needs_prior:
         index = _index_of(inputs)
-        id_n = torch.empty(len(index), dtype=torch.int64)
+        id_n = native.new(len(index), dtype=torch.int64)
         index.write_ids(native.address(id_n))
-        d_item_nD = torch.empty(len(index), dim) if needs.item else None
-        d_bias_n = torch.empty(len(index), dtype=torch.float64) if needs_prior else None
+        d_item_nD = native.new(len(index), dim) if needs.item else None
+        d_bias_n = native.new(len(index), dtype=torch.float64) if needs_prior else None
     d_scale = _run(
         inputs, mode, lse_B, pos_logit_B, d_lse=native.address(d_lse_B),
         d_pos=native.address(d_pos_B), index=index, d_query=native.address(d_query_BD),
@@ -82,7 +83,7 @@ def _gradients(
         query_BD=d_query_BD, id_n=id_n, item_nD=d_item_nD,
         log_prior_n=log_prior_n if needs.log_prior else None,
         prior_weight=d_prior_weight if needs.prior_weight else None,
-        scale=torch.tensor(d_scale, dtype=torch.float32) if needs.scale else None,
+        scale=torch.tensor(d_scale, dtype=torch.float32, device="cpu") if needs.scale else None,
     )
 
 
@@ -114,7 +115,7 @@ def _draw(inputs: Inputs) -> dict[str, int]:
 
 
 def _empty_rows(inputs: Inputs) -> Tensor:
-    return torch.empty(inputs.query_BD.shape[0])
+    return native.new(inputs.query_BD.shape[0])
 
 
 def _run(inputs: Inputs, mode: int, lse_B: Tensor, pos_logit_B: Tensor, **wanted) -> float:

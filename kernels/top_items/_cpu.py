@@ -28,7 +28,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Equals `reference.forward` within rounding of the scores."""
     num_rows, dim = query_BD.shape
-    id_BK, score_BK = torch.empty(num_rows, k, dtype=torch.int64), torch.empty(num_rows, k)
+    id_BK, score_BK = native.new(num_rows, k, dtype=torch.int64), native.new(num_rows, k)
     bias_V = None if bias_V is None else bias_V.to(torch.float32).contiguous()
     if exclude_offsets is not None and exclude_item is not None:
         exclude_offsets, exclude_item = exclude_offsets.contiguous(), exclude_item.contiguous()
