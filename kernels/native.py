@@ -1,8 +1,8 @@
 """What the Python sides of the C++ kernels share: addresses of tensors, and the processor's path.
 
 FASTPOP_CPU=<one of PATHS> in the environment forces a path (the default, auto, takes the best that the
-processor has); one that it lacks is an error at import. The last of PATHS is for
-tests: AMX's tile registers, imitated.
+processor has); one that it lacks is an error at import. The last of PATHS is for tests: AMX's tile
+registers, imitated.
 """
 
 import os
@@ -14,9 +14,9 @@ from fastpop import _C
 
 PATHS = ("baseline", "avx2", "avx512", "avx512_bf16", "avx512_amx", "avx512_amx_twin")
 path = os.environ.get("FASTPOP_CPU") or "auto"
-_here = [name for name in PATHS if _C.has_path(name)]
-if path not in ("auto", *_here):
-    raise ValueError(f"FASTPOP_CPU: expected auto or one of {_here}, which this processor has; got {path!r}")
+if path != "auto" and not _C.has_path(path):
+    here = [name for name in PATHS if _C.has_path(name)]
+    raise ValueError(f"FASTPOP_CPU: expected auto or one of {here}, which this processor has; got {path!r}")
 
 has_path, exp, has_cuda = _C.has_path, _C.exp, _C.has_cuda
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}

@@ -81,9 +81,9 @@ def scalar(name: str, value: Any, query: Tensor, *, positive: bool) -> Tensor:
         if value.numel() != 1:
             raise checks.wrong(name, "a number or a tensor of one element", value)
         same_device(name, value, query)
-        if may_look(value) and not (math.isfinite(value.item()) and (value.item() > 0 or not positive)):
-            expected = "a finite number > 0" if positive else "a finite number"
-            raise checks.wrong(name, expected, f"={value.item()}")
+        number = value.item() if may_look(value) else 1.0
+        if not math.isfinite(number) or (positive and number <= 0):
+            raise checks.wrong(name, f"a finite number{' > 0' if positive else ''}", f"={number}")
         return value.reshape(()).to(dtype)
     if positive:
         checks.number(name, value, above=0)

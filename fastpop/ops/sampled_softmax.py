@@ -100,6 +100,8 @@ def sampled_softmax(
             raise checks.wrong("group_size", "None beside a Draw, which has its own", group_size)
         if draw.proposal.num_items != num_items:
             raise checks.wrong("neg_id", f"a Draw over {num_items} items", draw.proposal)
+        if exclude_own_slot:
+            raise checks.wrong("exclude_own_slot", "False with a Draw, whose slots are no row's own", True)
         if log_proposal is None and logq != "none":
             dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
             log_proposal = draw.proposal.log_proposal_on(query.device, dtype)

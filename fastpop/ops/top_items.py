@@ -36,6 +36,7 @@ def top_items(
         ValueError: wrong shape, id out of range, k < 1, or a NaN score (names the row).
         TypeError: wrong dtype.
         NotImplementedError: a named implementation does not take these; lists each reason.
+    Not for torch.compile(fullgraph=True): how many exclusions there are is looked at.
     Cost: 2*B*V*D FLOPs plus a selection pass. Memory, whatever B and V are: 16 MiB of score tile
     (reference), 2 MiB of candidates a thread (cpu), some 128 MiB of maxima and candidates (triton).
     """

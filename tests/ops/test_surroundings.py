@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from fastpop import ops
+from fastpop import Draw, ops
 from fastpop.popularity import InBatch, uniform
 
 IDS = torch.arange(6)
@@ -159,6 +159,12 @@ def test_a_bias_elsewhere_is_refused():
     query, items = parts()
     with pytest.raises(ValueError, match="bias: expected a tensor on cpu; got meta"):
         ops.top_items(query, items, 3, bias=torch.zeros(20, device="meta"))
+
+
+def test_a_draw_has_no_rows_own_slots():
+    query, items = parts()
+    with pytest.raises(ValueError, match="exclude_own_slot: expected False with a Draw"):
+        ops.sampled_softmax(query, items, IDS, Draw(uniform(20), 0, 0, 9), exclude_own_slot=True)
 
 
 def in_batch(**options):
