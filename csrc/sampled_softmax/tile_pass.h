@@ -28,8 +28,11 @@
 
 namespace fastpop {
 
-// Bytes of exponentials kept by one block of rows; with more threads, more.
+// Bytes of exponentials kept by one block of rows, by which it is cut; with more threads, more. The
+// larger number where a block would have fewer than kBlockRows otherwise: short ones cost time.
 constexpr int64_t kBlockBytes = int64_t{1} << 20;
+constexpr int64_t kMostBlockBytes = int64_t{5} << 19;
+constexpr int64_t kBlockRows = 36;
 // Bytes of packed items alive at once when exponentials are not kept.
 constexpr int64_t kWindowBytes = int64_t{8} << 20;
 
@@ -62,8 +65,9 @@ class TilePass : SharedNegatives {
     wants_query_ = a.d_query_BD != nullptr || a.d_scale != nullptr;
 
     const int64_t unit = round_up(strip_ * threads, row_unit_);
-    const int64_t budget = kBlockBytes * std::max(threads, 2) / 2;
     const int64_t size = rounds_ ? 2 : 4;
+    const int64_t budget = std::clamp(kBlockRows * size * window_, kBlockBytes, kMostBlockBytes) *
+                           std::max(threads, 2) / 2;
     int64_t rows = budget / (size * std::max<int64_t>(window_, 1)) / row_unit_ * row_unit_;
     // Without gradients nothing is kept.
     if (!gradients_) rows = std::numeric_limits<int64_t>::max();
