@@ -77,8 +77,8 @@ def _why_not(impl: str) -> str | None:
         return f"fastpop._C does not load: {error}"
     if impl == "cpu":
         return None
-    if impl == "cuda" and not native.has_cuda:
-        return "fastpop._C was built without CUDA (build with nvcc, FASTPOP_CUDA=1)"
+    if impl == "cuda" and (reason := native.without_cuda()):
+        return str(reason)
     return None if torch.cuda.is_available() else "no CUDA device"
 
 

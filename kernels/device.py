@@ -20,8 +20,8 @@ MAX_INT32 = 2**31 - 1
 
 def unsupported(**tensors: Tensor) -> str | None:
     """Why the CUDA kernels, which compute in float32, do not take these [rows, D] tensors."""
-    if where == "cuda" and not _C.has_cuda:
-        return "fastpop._C was built without CUDA (build with nvcc, FASTPOP_CUDA=1)"
+    if where == "cuda" and (reason := native.without_cuda()):
+        return reason
     for name, tensor in tensors.items():
         if tensor.dtype not in native.DTYPE_CODES:
             return f"{name} is {str(tensor.dtype)[6:]}, these kernels compute in float32"

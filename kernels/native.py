@@ -18,8 +18,13 @@ if path != "auto" and not _C.has_path(path):
     here = [name for name in PATHS if _C.has_path(name)]
     raise ValueError(f"FASTPOP_CPU: expected auto or one of {here}, which this processor has; got {path!r}")
 
-has_path, exp, has_cuda = _C.has_path, _C.exp, _C.has_cuda
+has_path, exp = _C.has_path, _C.exp
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+
+def without_cuda() -> str | None:
+    """Why nothing of this build runs on a CUDA device."""
+    return None if _C.has_cuda else "fastpop._C was built without CUDA (build with nvcc, FASTPOP_CUDA=1)"
 
 
 def path_taken() -> str:

@@ -21,8 +21,6 @@ class RowTerms {
     log_count_ = log_of_count(a.K, a.logq, a.exclude_own_slot);
   }
 
-  int64_t padded() const { return padded_; }
-
   double prior_term(int64_t id) const {
     if (a_.log_prior_V == nullptr || a_.prior_weight == 0) return 0;
     const float log_p = a_.log_prior_V[id];
