@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastpop.kernels.triton_tiles import load_rows
+from fastpop.kernels.triton_tiles import load_rows, load_rows_there
 
 
 def row_gradients(
@@ -112,6 +112,23 @@ def prior_term(id_n, log_prior_ptr, prior_weight):
 
 
 @triton.jit
+def candidate_rows(item_ptr, id_n, bias_n, log_prior_ptr, stride_ev, stride_ed, dim, DOT: tl.constexpr,
+                   EVEN_D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """[N, BLOCK_D] item rows, zeros for what the prior removes."""
+    if log_prior_ptr is not None:
+        there_n = bias_n != float("-inf")
+        return load_rows_there(item_ptr, id_n, there_n, stride_ev, stride_ed, dim, DOT, BLOCK_D)
+    else:
+        return load_rows(item_ptr, id_n, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
+
+
+@triton.jit
+def logit(dot, scale, bias):
+    """scale * dot + bias; a candidate of bias -inf is not there, whatever its row holds."""
+    return tl.where(bias == float("-inf"), bias, dot * scale + bias)
+
+
+@triton.jit
 def online_sum(run_max_b, run_sum_b, logit_bk):
     """(max, sum of exp(logit - max)) of each row after another tile; empty rows stay (-inf, 0).
 
@@ -136,7 +153,7 @@ def log_sum(run_max_b, run_sum_b):
 def store_query_gradients(
     d_query_bd, d_scale_b, offs_b, inside_b, row_b, pos_id_b, query_ptr, item_ptr, weight_ptr, own_ptr,
     d_query_ptr, d_scale_ptr, scale, num_rows, dim, stride_qb, stride_qd, stride_ev, stride_ed,
-    RANGE: tl.constexpr, EVEN_D: tl.constexpr, BLOCK_D: tl.constexpr,
+    RANGE: tl.constexpr, BLOCK_D: tl.constexpr,
 ):
     """To d_query [split, B, D] and d_scale [split, B], each where its pointer is given: the sums of
     probabilities times the row's weight; split 0 adds own * the positive's item."""
@@ -145,7 +162,8 @@ def store_query_gradients(
     own_b = tl.where(is_first, tl.load(own_ptr + row_b), 0.0)
     split_row_b = tl.program_id(1).to(tl.int64) * num_rows + offs_b
     if d_query_ptr is not None:
-        item_bd = load_rows(item_ptr, pos_id_b, stride_ev, stride_ed, dim, tl.float32, EVEN_D, BLOCK_D)
+        item_bd = load_rows_there(item_ptr, pos_id_b, own_b != 0.0, stride_ev, stride_ed, dim, tl.float32,
+                                  BLOCK_D)
         d_query_bd = d_query_bd * (weight_b / RANGE)[:, None] + own_b[:, None] * item_bd
         offs_d = tl.arange(0, BLOCK_D)
         tl.store(d_query_ptr + split_row_b[:, None] * dim + offs_d[None, :], scale * d_query_bd,
@@ -153,8 +171,9 @@ def store_query_gradients(
     if d_scale_ptr is not None:
         d_scale_b *= weight_b
         if is_first:
-            d_scale_b += own_b * row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, pos_id_b,
-                                          stride_ev, stride_ed, dim, 16)
+            pos_dot_b = row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, pos_id_b,
+                                 stride_ev, stride_ed, dim, 16)
+            d_scale_b += tl.where(own_b == 0.0, 0.0, own_b * pos_dot_b)
         tl.store(d_scale_ptr + split_row_b, d_scale_b, mask=inside_b)
 
 

@@ -43,8 +43,11 @@ def dense_sampled_losses(
     counts = pos_id != ignore_index
     pos = torch.where(counts, pos_id, 0)
     ids = torch.cat([pos[:, None], neg_BK], 1)
+    has_prior = log_prior is not None and not (not isinstance(prior_weight, Tensor) and prior_weight == 0)
+    if has_prior:
+        items = without_removed(items, log_prior)
     logit = scale * torch.einsum("bd,bkd->bk", query, items[ids])
-    if log_prior is not None and not (not isinstance(prior_weight, Tensor) and prior_weight == 0):
+    if has_prior:
         logit = logit + weighted_prior(log_prior, prior_weight)[ids]
     drawn = neg_BK.shape[1] - int(exclude_own_slot)
     if logq == "standard":
@@ -70,6 +73,11 @@ def dense_sampled_losses(
     return loss
 
 
+def without_removed(items, log_prior) -> Tensor:
+    """Items whose removed rows, which may hold anything, are zeros."""
+    return torch.where((log_prior == -math.inf)[:, None], 0, items)
+
+
 def weighted_prior(log_prior, prior_weight) -> Tensor:
     """prior_weight * log_prior whose gradient is finite where log_prior is -inf."""
     finite = torch.isfinite(log_prior)
@@ -81,6 +89,8 @@ def dense_full_losses(
     ignore_index=-100,
 ) -> Tensor:
     """[B] losses from the [B, V] logit matrix."""
+    if log_prior is not None:
+        items = without_removed(items, log_prior)
     logit = scale * (query @ items.T)
     if log_prior is not None:
         logit = logit + weighted_prior(log_prior, prior_weight)

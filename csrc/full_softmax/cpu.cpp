@@ -18,6 +18,7 @@
 #include <cmath>
 
 #include "barrier.h"
+#include "fetch_rows.h"
 #include "online_lse.h"
 #include "ranges.h"
 #include "workspace.h"
@@ -151,17 +152,10 @@ class FullPass {
   void enter_rows(int64_t first, int64_t num, int me, int team) {
     const Range mine = part(round_up(num, row_unit_), rounds_ ? block_rows_ : row_unit_, me, team);
     for (int64_t r = mine.first; r < mine.last; ++r) {
-      float* q = query_ + r * padded_;
-      if (r < num) {
-        tile_.fetch(a_.query_BD, first + r, a_.D, padded_, q);
-      } else {
-        std::fill(q, q + padded_, 0.0f);
-      }
-      if (half_ != nullptr) {
-        uint16_t* half = half_query_ + r * padded_;
-        std::fill(half, half + padded_, uint16_t{0});
-        if (r < num) half_->fetch(a_.query_BD, first + r, a_.D, padded_, half);
-      }
+      const int64_t b = r < num ? first + r : -1;
+      fetch_or_clear(tile_, a_.query_BD, b, a_.D, padded_, query_ + r * padded_);
+      if (half_ != nullptr)
+        fetch_or_clear(*half_, a_.query_BD, b, a_.D, padded_, half_query_ + r * padded_);
       if (backward_) enter_backward(first, r, r < num);
     }
     if (rounds_)
@@ -190,31 +184,26 @@ class FullPass {
     for (int64_t d = 0; d < padded_; ++d) fq[d] = factor_[r] * q[d];
   }
 
+  // The item of column k, or -1: past the last, or removed, whose row may hold anything.
+  static int64_t id_of(const Own& own, int64_t left, int64_t k) {
+    return own.bias[k] == -HUGE_VALF ? -1 : left + k;
+  }
+
   void pack(Own& own, int64_t left, int64_t stop) {
     const int64_t columns = round_up(stop - left, tile_.panel);
     for (int64_t k = 0; k < columns; ++k) {
-      float* row = own.items + k * padded_;
-      if (left + k < stop) {
-        tile_.fetch(a_.item_VD, left + k, a_.D, padded_, row);
-        own.bias[k] = static_cast<float>(bias_of(left + k));
-      } else {
-        std::fill(row, row + padded_, 0.0f);
-        own.bias[k] = -HUGE_VALF;
-      }
+      own.bias[k] = left + k < stop ? static_cast<float>(bias_of(left + k)) : -HUGE_VALF;
+      fetch_or_clear(tile_, a_.item_VD, id_of(own, left, k), a_.D, padded_, own.items + k * padded_);
     }
-    if (half_ != nullptr) return pack_half(own, left, stop, columns);
+    if (half_ != nullptr) return pack_half(own, left, columns);
     for (int64_t k = 0; k < columns; k += tile_.panel)
       tile_.pack(own.items + k * padded_, padded_, a_.D, own.panels + k * a_.D);
   }
 
-  void pack_half(Own& own, int64_t left, int64_t stop, int64_t columns) const {
+  void pack_half(Own& own, int64_t left, int64_t columns) const {
     for (int64_t k = 0; k < columns; ++k) {
-      uint16_t* row = own.half_rows + k * padded_;
-      if (left + k < stop) {
-        half_->fetch(a_.item_VD, left + k, a_.D, padded_, row);
-      } else {
-        std::fill(row, row + padded_, uint16_t{0});
-      }
+      fetch_or_clear(*half_, a_.item_VD, id_of(own, left, k), a_.D, padded_,
+                     own.half_rows + k * padded_);
     }
     for (int64_t k = 0; k < columns; k += tile_.panel)
       half_->pack(own.half_rows + k * padded_, padded_, depth_, own.half_panels + k * depth_ / 2);
@@ -309,13 +298,15 @@ class FullPass {
       const int64_t b = first + r;
       // The positive's item borrows the thread's packed rows, which are done with.
       float* pos_item = own_[me].items;
-      tile_.fetch(a_.item_VD, a_.pos_id_B[b], a_.D, padded_, pos_item);
+      const double pos_bias = bias_of(a_.pos_id_B[b]);
+      const int64_t pos_id = pos_bias == -HUGE_VAL ? -1 : a_.pos_id_B[b];
+      fetch_or_clear(tile_, a_.item_VD, pos_id, a_.D, padded_, pos_item);
       const float pos_dot = tile_.dot(query_ + r * padded_, pos_item, padded_);
       if (!backward_) {
         double lse = -HUGE_VAL;
         for (int i = 0; i < team; ++i) lse = log_add(lse, own_[i].lse[r].log());
         a_.lse_B[b] = static_cast<float>(lse);
-        a_.pos_logit_B[b] = static_cast<float>(a_.scale * pos_dot + bias_of(a_.pos_id_B[b]));
+        a_.pos_logit_B[b] = static_cast<float>(a_.scale * pos_dot + pos_bias);
         continue;
       }
       if (a_.d_query_BD == nullptr && a_.d_scale == nullptr) continue;

@@ -79,8 +79,7 @@ class GatherPass : RowTerms {
     const bool biased = a_.log_proposal_V != nullptr || a_.log_prior_V != nullptr;
     float largest = -kInf;
     for (int64_t k = 0; k < a_.K; ++k) {
-      z[k] *= scale_;
-      if (biased) z[k] += static_cast<float>(negative_bias(ids[k]));
+      z[k] = logit(scale_, z[k], biased ? static_cast<float>(negative_bias(ids[k])) : 0.0f);
       const bool is_hit = a_.drop_hits && key_of(ids[k]) == key_of(pos_id);
       if (is_hit || (a_.exclude_own_slot && k == b)) z[k] = -kInf;
       if (z[k] > largest) largest = z[k];

@@ -30,8 +30,9 @@ FASTPOP_HD double log_of_count(int64_t K, LogQ logq, bool exclude_own_slot) {
 }
 
 // A candidate of bias -inf is not there, whatever its dot product.
-FASTPOP_HD float logit(float scale, float dot, float bias) {
-  return bias == -HUGE_VALF ? bias : scale * dot + bias;
+template <class Number>
+FASTPOP_HD float logit(Number scale, float dot, Number bias) {
+  return static_cast<float>(bias == -HUGE_VALF ? bias : scale * dot + bias);
 }
 
 }  // namespace fastpop

@@ -11,14 +11,15 @@
 
 namespace fastpop {
 
-// One group's negatives: sorted, each id once.
+// One group's negatives: sorted, each id once, without those that the prior removes (whose rows are
+// then not read at all, and may hold anything).
 struct Group {
   int64_t num;        // unique ids
-  int64_t* id;        // [K padded], the last again where no column is
+  int64_t* id;        // [K padded]
   float* bias;        // [K padded], nats, -inf where no column is
   int32_t* row_of;    // [K padded], place in the index, or null
   int32_t* count;     // [K]
-  int32_t* column_of; // [K] column of each slot, or null
+  int32_t* column_of; // [K] column of each slot, -1 for a removed item, or null
   SortItem* by_key;   // [K] (key, column) in order of key, or null
 };
 
@@ -38,6 +39,11 @@ class SharedNegatives : protected RowTerms {
     return group;
   }
 
+  // Whole panels, at least one: a row of removed negatives alone has its end to reach, too.
+  int64_t columns_of(const Group& group) const {
+    return round_up(std::max<int64_t>(group.num, 1), tile_.panel);
+  }
+
   // The group's ids sorted and counted, their biases and places.
   void prepare(Group& group, SortItem* items, int64_t g) const {
     const int64_t* ids = negatives_of(g, group.id);
@@ -45,28 +51,28 @@ class SharedNegatives : protected RowTerms {
       items[k] = {static_cast<uint64_t>(ids[k]), static_cast<uint32_t>(k)};
     const SortItem* sorted = radix_sort(items, items + a_.K, a_.K, a_.V);
     int64_t num = 0;
+    bool is_there = false;
     for (int64_t k = 0; k < a_.K; ++k) {
       const auto id = static_cast<int64_t>(sorted[k].key);
-      if (num == 0 || group.id[num - 1] != id) {
+      if (k == 0 || sorted[k - 1].key != sorted[k].key) {
+        is_there = !is_removed(id);
         group.id[num] = id;
-        group.count[num++] = 0;
+        group.count[num] = 0;
+        num += is_there;
       }
-      ++group.count[num - 1];
+      if (is_there) ++group.count[num - 1];
       if (group.column_of != nullptr)
-        group.column_of[sorted[k].slot] = static_cast<int32_t>(num - 1);
+        group.column_of[sorted[k].slot] = is_there ? static_cast<int32_t>(num - 1) : -1;
     }
     group.num = num;
-    const int64_t columns = round_up(num, tile_.panel);
+    const int64_t columns = columns_of(group);
     for (int64_t k = 0; k < num; ++k) {
       double bias = negative_bias(group.id[k]);
       if (group.count[k] > 1) bias += std::log(static_cast<double>(group.count[k]));
       group.bias[k] = static_cast<float>(bias);
       if (group.row_of != nullptr) group.row_of[k] = a_.index->place(group.id[k]);
     }
-    for (int64_t k = num; k < columns; ++k) {
-      group.bias[k] = -kInf;
-      group.id[k] = group.id[num - 1];
-    }
+    std::fill(group.bias + num, group.bias + columns, -kInf);
     if (group.by_key == nullptr) return;
     for (int64_t k = 0; k < num; ++k)
       group.by_key[k] = {static_cast<uint64_t>(a_.key_V[group.id[k]]), static_cast<uint32_t>(k)};

@@ -28,6 +28,8 @@ class RowTerms {
     return fastpop::prior_term(a_.prior_weight, log_p);
   }
 
+  bool is_removed(int64_t id) const { return prior_term(id) == -HUGE_VAL; }
+
   // What is added to scale * dot of a negative, in nats.
   double negative_bias(int64_t id) const {
     double bias = prior_term(id);
@@ -76,7 +78,7 @@ class RowTerms {
 
   // Writes lse and pos_logit of row b; returns lse before it is rounded.
   double finish_forward(int64_t b, float pos_dot, double negatives_log) const {
-    const float pos = static_cast<float>(a_.scale * pos_dot + positive_bias(a_.pos_id_B[b]));
+    const float pos = logit(a_.scale, pos_dot, positive_bias(a_.pos_id_B[b]));
     const double lse = log_add(negatives_log, pos);
     a_.pos_logit_B[b] = pos;
     a_.lse_B[b] = static_cast<float>(lse);

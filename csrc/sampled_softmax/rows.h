@@ -268,7 +268,8 @@ struct RowPass {
           warp.each([&](int lane) {
             const float z = logit(row.scale, dot[lane], bias_s[lane]);
             const float g = d_lse * std::exp(z - lse);
-            if (wants_query) Layout::axpy(g, item[lane], d_query[lane]);
+            // A removed item's row may hold anything.
+            if (wants_query && g != 0) Layout::axpy(g, item[lane], d_query[lane]);
             if (lane % T == s) {
               g_of_lane[lane] = g;
               if (g != 0) d_scale[lane] += static_cast<double>(g) * dot[lane];

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "barrier.h"
+#include "fetch_rows.h"
 #include "online_lse.h"
 #include "ranges.h"
 #include "sampled_softmax/negatives.h"
@@ -163,7 +164,7 @@ class TilePass : SharedNegatives {
   }
 
   void run_group(const Group& group, int64_t start, int64_t stop, int me, int team) {
-    const int64_t columns = round_up(group.num, tile_.panel);
+    const int64_t columns = columns_of(group);
     const int64_t num_rows = stop - start;
     const int64_t blocks = (num_rows + block_rows_ - 1) / block_rows_;
     for (int64_t left = 0; left < columns; left += window_) {
@@ -197,18 +198,10 @@ class TilePass : SharedNegatives {
       for (int64_t j = 0; j < tile_.panel; ++j) {
         const int64_t column = w.first + k + j;
         if (column + 16 < group.num) prefetch(group.id[column + 16]);
-        if (column < group.num) {
-          half_->fetch(a_.item_VD, group.id[column], a_.D, padded_, rows + j * padded_);
-        } else {
-          std::fill(rows + j * padded_, rows + (j + 1) * padded_, uint16_t{0});
-        }
-        if (!gradients_ || rounds_) continue;
-        float* wide = items_ + (k + j) * padded_;
-        if (column < group.num) {
-          tile_.fetch(a_.item_VD, group.id[column], a_.D, padded_, wide);
-        } else {
-          std::fill(wide, wide + padded_, 0.0f);
-        }
+        const int64_t id = column < group.num ? group.id[column] : -1;
+        fetch_or_clear(*half_, a_.item_VD, id, a_.D, padded_, rows + j * padded_);
+        if (gradients_ && !rounds_)
+          fetch_or_clear(tile_, a_.item_VD, id, a_.D, padded_, items_ + (k + j) * padded_);
       }
       half_->pack(rows, padded_, depth_, half_panels_ + k * depth_ / 2);
       if (gradients_ && rounds_)
@@ -226,11 +219,8 @@ class TilePass : SharedNegatives {
         const int64_t column = w.first + j;
         float* row = items_ != nullptr ? items_ + j * padded_ : own + (j - k) * padded_;
         if (column + kAhead < group.num) prefetch(group.id[column + kAhead]);
-        if (column < group.num) {
-          tile_.fetch(a_.item_VD, group.id[column], a_.D, padded_, row);
-        } else {
-          std::fill(row, row + padded_, 0.0f);
-        }
+        const int64_t id = column < group.num ? group.id[column] : -1;
+        fetch_or_clear(tile_, a_.item_VD, id, a_.D, padded_, row);
       }
       tile_.pack(items_ != nullptr ? items_ + k * padded_ : own, padded_, a_.D, panels_ + k * a_.D);
     }
@@ -250,17 +240,10 @@ class TilePass : SharedNegatives {
     // Whoever has the last row leaves whole units to the sums over rows.
     const int64_t end = round_up(mine.last, mine.last == last - first ? row_unit_ : strip_);
     for (int64_t r = mine.first; r < end; ++r) {
-      float* q = query_ + r * padded_;
-      if (r < mine.last) {
-        tile_.fetch(a_.query_BD, first + r, a_.D, padded_, q);
-      } else {
-        std::fill(q, q + padded_, 0.0f);
-      }
-      if (half_ != nullptr) {
-        uint16_t* half = half_query_ + r * padded_;
-        std::fill(half, half + padded_, uint16_t{0});
-        if (r < mine.last) half_->fetch(a_.query_BD, first + r, a_.D, padded_, half);
-      }
+      const int64_t b = r < mine.last ? first + r : -1;
+      fetch_or_clear(tile_, a_.query_BD, b, a_.D, padded_, query_ + r * padded_);
+      if (half_ != nullptr)
+        fetch_or_clear(*half_, a_.query_BD, b, a_.D, padded_, half_query_ + r * padded_);
       if (gradients_) {
         std::fill(d_query_ + r * padded_, d_query_ + (r + 1) * padded_, 0.0f);
         up_[r] = Upstream{};
@@ -328,7 +311,8 @@ class TilePass : SharedNegatives {
         half_->add_rows(rows, kChunkStride, columns, half_items_ + at * padded_ / 2, padded_, keep,
                         d_query_ + r * padded_);
     } else if (gradients_ && wants_query_ && in_place_) {
-      tile_.add_table_rows(e, kChunkStride, columns, static_cast<const float*>(a_.item_VD.data),
+      const int64_t real = std::clamp<int64_t>(group.num - left, 0, columns);
+      tile_.add_table_rows(e, kChunkStride, real, static_cast<const float*>(a_.item_VD.data),
                            a_.item_VD.row_stride, group.id + left, padded_, keep,
                            d_query_ + r * padded_);
     } else if (gradients_ && wants_query_) {

@@ -90,7 +90,7 @@ def _mean_logit(query, items, log_prior, prior_weight, scale) -> Tensor:
         return scale * (query.to(dtype) @ items.mean(0, dtype=dtype))
     kept_V = torch.isfinite(log_prior) | (prior_weight == 0)
     num_kept = kept_V.sum().clamp(min=1)
-    mean_item_D = (items.to(dtype) * kept_V[:, None]).sum(0) / num_kept
+    mean_item_D = torch.where(kept_V[:, None], items, 0).to(dtype).sum(0) / num_kept
     term_V = prior_weight * torch.where(torch.isfinite(log_prior), log_prior, 0)
     mean_prior = torch.where(kept_V, term_V, 0).sum() / num_kept
     return scale * (query.to(dtype) @ mean_item_D) + mean_prior

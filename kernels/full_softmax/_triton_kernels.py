@@ -12,7 +12,9 @@ import triton
 import triton.language as tl
 
 from fastpop.kernels.triton_softmax import (
+    candidate_rows,
     log_sum,
+    logit,
     online_sum,
     prior_term,
     row_dots,
@@ -56,7 +58,7 @@ def forward_kernel(
         pos_b = scale * row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, pos_id_b,
                                  stride_ev, stride_ed, dim, 16)
         if log_prior_ptr is not None:
-            pos_b += prior_term(pos_id_b, log_prior_ptr, tl.load(prior_weight_ptr))
+            pos_b = logit(pos_b, 1.0, prior_term(pos_id_b, log_prior_ptr, tl.load(prior_weight_ptr)))
         tl.store(pos_logit_ptr + offs_b, pos_b, mask=inside_b)
 
     query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
@@ -69,7 +71,7 @@ def forward_kernel(
         bias_v = item_bias(id_v, offs_v < num_items, log_prior_ptr, prior_weight_ptr)
         item_vd = load_rows(item_ptr, id_v, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
         dot_bv = product(query_bd, tl.trans(item_vd), PRECISION)
-        run_max_b, run_sum_b = online_sum(run_max_b, run_sum_b, dot_bv * scale + bias_v[None, :])
+        run_max_b, run_sum_b = online_sum(run_max_b, run_sum_b, logit(dot_bv, scale, bias_v[None, :]))
     tl.store(lse_ptr + tl.program_id(1).to(tl.int64) * num_rows + offs_b,
              log_sum(run_max_b, run_sum_b), mask=inside_b)
 
@@ -105,7 +107,8 @@ def query_kernel(
         offs_v = first_v + tl.arange(0, BLOCK_V)
         id_v = tl.minimum(offs_v, num_items - 1).to(tl.int64)
         bias_v = item_bias(id_v, offs_v < num_items, log_prior_ptr, prior_weight_ptr)
-        item_vd = load_rows(item_ptr, id_v, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
+        item_vd = candidate_rows(item_ptr, id_v, bias_v, log_prior_ptr, stride_ev, stride_ed, dim,
+                                 DOT, EVEN_D, BLOCK_D)
         dot_bv = product(query_bd, tl.trans(item_vd), PRECISION)
         # The same roundings as in forward, whose sum safe_lse is: probabilities then add up to 1.
         probability_bv = tl.exp(dot_bv * scale + bias_v[None, :] - safe_lse_b[:, None])
@@ -118,7 +121,7 @@ def query_kernel(
     store_query_gradients(
         d_query_bd, d_scale_b, offs_b, inside_b, row_b, pos_id_b, query_ptr, item_ptr, weight_ptr,
         own_ptr, d_query_ptr, d_scale_ptr, scale, num_rows, dim, stride_qb, stride_qd, stride_ev, stride_ed,
-        RANGE, EVEN_D, BLOCK_D)
+        RANGE, BLOCK_D)
 
 
 @triton.jit
@@ -143,7 +146,8 @@ def item_kernel(
     inside_v = offs_v < num_items
     id_v = tl.minimum(offs_v, num_items - 1).to(tl.int64)
     bias_v = item_bias(id_v, inside_v, log_prior_ptr, prior_weight_ptr)
-    item_vd = load_rows(item_ptr, id_v, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
+    item_vd = candidate_rows(item_ptr, id_v, bias_v, log_prior_ptr, stride_ev, stride_ed, dim,
+                             DOT, EVEN_D, BLOCK_D)
     scale = tl.load(scale_ptr)
     peak = 1.0
     if peak_ptr is not None:

@@ -46,21 +46,23 @@ def _tiles(inputs: Inputs) -> Iterator[slice]:
         yield slice(first, min(first + step, num_rows))
 
 
-def _bias(inputs: Inputs, dtype: torch.dtype) -> Tensor | None:
+def _items_and_bias(inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """The table, zeros for removed items, whose rows may hold anything (0 * NaN is NaN), and the bias."""
     if inputs.log_prior_V is None:
-        return None
+        return inputs.item_VD.to(dtype), None
     if inputs.log_prior_V.device.type == "cpu" and not (inputs.log_prior_V < torch.inf).all():
         bad = int((~(inputs.log_prior_V < torch.inf)).nonzero()[0])  # NaN fails here too
         raise checks.no_prior(bad, float(inputs.log_prior_V[bad]))
     bias_V = (inputs.prior_weight * inputs.log_prior_V).to(dtype)
     # A weight that turns out to be 0 at run time must not make 0 * -inf.
-    return torch.where(inputs.prior_weight == 0, torch.zeros_like(bias_V), bias_V)
+    bias_V = torch.where(inputs.prior_weight == 0, torch.zeros_like(bias_V), bias_V)
+    return torch.where((bias_V == -torch.inf)[:, None], 0, inputs.item_VD).to(dtype), bias_V
 
 
 def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """(lse [B], pos_logit [B]) in the compute dtype. Cost: 2 B V D FLOPs, O(B + VD) memory."""
     dtype = compute_dtype(inputs.query_BD.dtype)
-    item_VD, bias_V = inputs.item_VD.to(dtype), _bias(inputs, dtype)
+    item_VD, bias_V = _items_and_bias(inputs, dtype)
     lse_B = inputs.query_BD.new_empty(inputs.query_BD.shape[0], dtype=dtype)
     pos_logit_B = torch.empty_like(lse_B)
     for rows in _tiles(inputs):
@@ -86,7 +88,7 @@ def backward(
     d_pos_B = torch.where(live_B, d_pos_B.to(dtype), 0)
     safe_lse_B = torch.where(live_B, lse_B, 0)
     scale = inputs.scale.to(dtype)
-    item_VD, bias_V = inputs.item_VD.to(dtype), _bias(inputs, dtype)
+    item_VD, bias_V = _items_and_bias(inputs, dtype)
     d_query_BD = torch.empty_like(inputs.query_BD, dtype=dtype) if needs.query else None
     d_item_VD = torch.zeros_like(item_VD) if needs.item else None
     needs_prior = (needs.log_prior or needs.prior_weight) and bias_V is not None

@@ -13,7 +13,9 @@ import triton.language as tl
 
 from fastpop.kernels.alias_draw._triton import alias_ids
 from fastpop.kernels.triton_softmax import (
+    candidate_rows,
     log_sum,
+    logit,
     online_sum,
     prior_term,
     row_dots,
@@ -79,7 +81,7 @@ def forward_kernel(
         pos_b = scale * row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, pos_id_b,
                                  stride_ev, stride_ed, dim, 16)
         if log_prior_ptr is not None:
-            pos_b += prior_term(pos_id_b, log_prior_ptr, tl.load(prior_weight_ptr))
+            pos_b = logit(pos_b, 1.0, prior_term(pos_id_b, log_prior_ptr, tl.load(prior_weight_ptr)))
         if CORRECT_POSITIVE:
             pos_b -= tl.load(log_proposal_ptr + pos_id_b)
         tl.store(pos_logit_ptr + offs_b, pos_b, mask=inside_b)
@@ -95,12 +97,13 @@ def forward_kernel(
                                   log_proposal_ptr, log_count)
         item_kd = load_rows(item_ptr, id_k, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
         dot_bk = product(query_bd, tl.trans(item_kd), PRECISION)
-        logit_bk = dot_bk * scale + bias_k[None, :]
+        # Of a removed item, too, whatever its row holds: NaN and -inf are NaN.
+        gone_bk = tl.broadcast_to((bias_k == float("-inf"))[None, :], dot_bk.shape)
         if DROP_HITS:
-            hit_bk = id_k.to(tl.int32)[None, :] == pos_id_b.to(tl.int32)[:, None]
-            logit_bk = tl.where(hit_bk, float("-inf"), logit_bk)
+            gone_bk = gone_bk | (id_k.to(tl.int32)[None, :] == pos_id_b.to(tl.int32)[:, None])
         if OWN_SLOT:
-            logit_bk = tl.where(offs_k[None, :] == offs_b[:, None], float("-inf"), logit_bk)
+            gone_bk = gone_bk | (offs_k[None, :] == offs_b[:, None])
+        logit_bk = tl.where(gone_bk, float("-inf"), dot_bk * scale + bias_k[None, :])
         run_max_b, run_sum_b = online_sum(run_max_b, run_sum_b, logit_bk)
     tl.store(lse_ptr + tl.program_id(1).to(tl.int64) * num_rows + offs_b,
              log_sum(run_max_b, run_sum_b), mask=inside_b)
@@ -144,7 +147,8 @@ def query_kernel(
         id_k = candidate_ids(neg_id_ptr, None, None, num_items, num_negatives, group, offs_k)
         bias_k = candidate_bias(id_k, offs_k < num_negatives, log_prior_ptr, prior_weight_ptr,
                                   log_proposal_ptr, log_count)
-        item_kd = load_rows(item_ptr, id_k, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
+        item_kd = candidate_rows(item_ptr, id_k, bias_k, log_prior_ptr, stride_ev, stride_ed, dim,
+                                 DOT, EVEN_D, BLOCK_D)
         dot_bk = product(query_bd, tl.trans(item_kd), PRECISION)
         # The same roundings as in forward, whose sum safe_lse is: probabilities then add up to 1.
         probability_bk = tl.exp(dot_bk * scale + bias_k[None, :] - safe_lse_b[:, None])
@@ -161,7 +165,7 @@ def query_kernel(
     store_query_gradients(
         d_query_bd, d_scale_b, offs_b, inside_b, row_b, pos_id_b, query_ptr, item_ptr, weight_ptr,
         own_ptr, d_query_ptr, d_scale_ptr, scale, num_rows, dim, stride_qb, stride_qd, stride_ev, stride_ed,
-        RANGE, EVEN_D, BLOCK_D)
+        RANGE, BLOCK_D)
 
 
 @triton.jit
@@ -189,7 +193,8 @@ def item_kernel(
     inside_k = offs_k < num_negatives
     id_k = candidate_ids(neg_id_ptr, None, None, num_items, num_negatives, group, offs_k)
     bias_k = candidate_bias(id_k, inside_k, log_prior_ptr, prior_weight_ptr, log_proposal_ptr, log_count)
-    item_kd = load_rows(item_ptr, id_k, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
+    item_kd = candidate_rows(item_ptr, id_k, bias_k, log_prior_ptr, stride_ev, stride_ed, dim,
+                             DOT, EVEN_D, BLOCK_D)
     scale = tl.load(scale_ptr)
     peak = 1.0
     if peak_ptr is not None:

@@ -113,12 +113,21 @@ def _dots(inputs: Inputs, rows: slice, neg_id_gK: Tensor):
     """Tile views and the plain dot products: positive [r], negatives [g, s, K]."""
     dtype = compute_dtype(inputs.query_BD.dtype)
     query_rD = inputs.query_BD[rows].to(dtype)
-    pos_item_rD = inputs.item_VD[inputs.pos_id_B[rows]].to(dtype)
-    neg_item_gKD = inputs.item_VD[neg_id_gK].to(dtype)
+    pos_item_rD = _rows_of(inputs, inputs.pos_id_B[rows]).to(dtype)
+    neg_item_gKD = _rows_of(inputs, neg_id_gK).to(dtype)
     query_gsD = query_rD.view(neg_id_gK.shape[0], -1, query_rD.shape[1])
     pos_dot_r = (query_rD * pos_item_rD).sum(1)
     neg_dot_gsK = query_gsD @ neg_item_gKD.transpose(1, 2)
     return query_gsD, pos_item_rD, neg_item_gKD, pos_dot_r, neg_dot_gsK
+
+
+def _rows_of(inputs: Inputs, ids: Tensor) -> Tensor:
+    """Item rows; zeros for removed items, whose rows may hold anything (0 * NaN is NaN)."""
+    rows = inputs.item_VD[ids]
+    if inputs.log_prior_V is None:
+        return rows
+    term = _prior_term(inputs.prior_weight, inputs.log_prior_V, ids)
+    return torch.where((term == -math.inf).unsqueeze(-1), 0, rows)
 
 
 def _prior_term(prior_weight: Tensor, log_prior_V: Tensor, ids: Tensor) -> Tensor:

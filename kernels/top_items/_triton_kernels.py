@@ -28,18 +28,22 @@ def key_of(score):
 @triton.jit
 def score_tile(query_bd, item_ptr, offs_v, bias_ptr, num_items, scale, stride_ev, stride_ed, dim,
                DOT: tl.constexpr, PRECISION: tl.constexpr, EVEN_D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """[BLOCK_B, BLOCK_V] float32 scores of items offs_v, -inf past the last."""
+    """[BLOCK_B, BLOCK_V] float32 scores of items offs_v, -inf past the last and of removed ones."""
     id_v = tl.minimum(offs_v, num_items - 1).to(tl.int64)
     item_vd = load_rows(item_ptr, id_v, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
     dot_bv = product(query_bd, tl.trans(item_vd), PRECISION)
+    there_v = offs_v < num_items
     if bias_ptr is not None:
+        bias_v = tl.load(bias_ptr + id_v)
+        # A removed item is none whatever its row holds: NaN and -inf are NaN.
+        there_v = there_v & (bias_v != float("-inf"))
         # Written as one instruction: two kernels must not be free to round differently.
         score_bv = tl.fma(dot_bv, tl.full(dot_bv.shape, scale, tl.float32),
-                          tl.broadcast_to(tl.load(bias_ptr + id_v)[None, :], dot_bv.shape))
+                          tl.broadcast_to(bias_v[None, :], dot_bv.shape))
     else:
         score_bv = dot_bv * scale
     # Not through the bias: the last item's score may be +inf, and inf - inf is NaN.
-    return tl.where((offs_v < num_items)[None, :], score_bv, float("-inf"))
+    return tl.where(there_v[None, :], score_bv, float("-inf"))
 
 
 @triton.jit

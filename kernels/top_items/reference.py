@@ -75,7 +75,9 @@ def forward(
         for first, last, cut, next_cut in zip(edges, edges[1:], cuts, cuts[1:]):
             score = query @ item_VD[first:last].to(dtype).T
             if bias_V is not None:
-                score += bias_V[first:last].to(dtype)
+                bias = bias_V[first:last].to(dtype)
+                score += bias
+                score.masked_fill_(bias == -torch.inf, -torch.inf)  # whatever its row holds
             score[banned_row[cut:next_cut], banned_item[cut:next_cut] - first] = -torch.inf
             item_id, best = select(score, min(k, last - first))
             best = torch.cat([score_out[rows], best], dim=1)

@@ -43,6 +43,7 @@ def make(rows=65, items=97, dim=24, *, seed=0, spread=0.4, **options):
 def with_removed_items():
     inputs = make()
     inputs["log_prior"][::5] = -math.inf
+    inputs["items"][::5] = math.nan  # what the rows of removed items hold does not matter
     inputs["pos_id"] = (inputs["pos_id"] // 5 * 5 + 1).clamp(max=96)
     inputs["pos_id"][3] = 10
     return inputs

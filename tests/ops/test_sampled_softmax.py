@@ -66,9 +66,15 @@ def with_hits(**options):
     return inputs
 
 
-def with_removed_items():
-    inputs = make()
-    inputs["log_prior"][::5] = -math.inf
+def removed(inputs, ids):
+    """The inputs without some items; what their rows hold must not matter."""
+    inputs["log_prior"][ids] = -math.inf
+    inputs["items"][ids] = math.nan
+    return inputs
+
+
+def with_removed_items(inputs=None):
+    inputs = removed(make() if inputs is None else inputs, slice(None, None, 5))
     inputs["pos_id"] = inputs["pos_id"] // 5 * 5 + 1
     inputs["pos_id"][inputs["pos_id"] >= 97] = 1
     inputs["pos_id"][3] = 10  # a removed positive
@@ -76,9 +82,7 @@ def with_removed_items():
 
 
 def with_everything_removed_but_one():
-    inputs = make()
-    inputs["log_prior"][:] = -math.inf
-    inputs["log_prior"][7] = 0.0
+    inputs = removed(make(), torch.arange(97) != 7)
     inputs["pos_id"][:] = 7
     return inputs
 
@@ -146,6 +150,13 @@ CASES = {
     "in-batch: own slot excluded": own_slot,
     "in-batch, corrected": lambda: own_slot() | {"logq": "corrected"},
     "removed items, one of them a positive": with_removed_items,
+    "removed items, whole vectors of dimensions": lambda: with_removed_items(make(dim=32)),
+    "removed items, a set for each group": lambda: with_removed_items(make(shape="groups")),
+    "removed items, a set for each row": lambda: with_removed_items(make(shape="rows")),
+    "in-batch, removed items": lambda: with_removed_items(own_slot()),
+    "removed items, drawn inside": lambda: with_removed_items(with_draw(16)),
+    "a group's negatives all removed": lambda: removed(make(shape="groups"), slice(9, 97))
+    | {"neg_id": torch.arange(60, 93).expand(5, -1), "pos_id": torch.arange(65) % 9},
     "everything removed but the positive": with_everything_removed_but_one,
     "no prior": lambda: make() | {"log_prior": None, "prior_weight": 1.0},
     "weight 0 ignores a prior of -inf": lambda: make(prior_weight=0.0)

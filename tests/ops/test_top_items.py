@@ -52,6 +52,10 @@ def problem(seed, num_rows, num_items, dim, levels):
     return query, items, bias, exclude
 
 
+def biased(score, bias):
+    return torch.where(bias == -torch.inf, -torch.inf, score + bias.double())
+
+
 def csr(lists):
     offsets = np.concatenate([[0], np.cumsum([len(x) for x in lists])]).astype(np.int64)
     return offsets, np.concatenate([*lists, np.zeros(0, np.int64)]).astype(np.int64)
@@ -88,7 +92,7 @@ def test_every_implementation_equals_a_full_sort(
     offsets, flat = csr(exclude) if excluding else (None, None)
     got_id, got_score = top_items(query, items, k, bias=bias, scale=2.0, exclude_offsets=offsets,
                                   exclude_item=flat, impl=impl)
-    score = 2.0 * query.double() @ items.double().T + bias.double()
+    score = biased(2.0 * query.double() @ items.double().T, bias)
     want_id, want_score = by_sorting(score, k, exclude if excluding else None)
     assert torch.equal(got_id, want_id.reshape(num_rows, k))
     assert torch.equal(got_score.double(), want_score.reshape(num_rows, k))
@@ -119,6 +123,14 @@ def one_ulp_apart():
     score = 2**24 - 1500 + torch.randperm(3000, generator=torch.Generator().manual_seed(0)) // 2
     inputs["query"] = torch.tensor([[512, 8, 1 / 8, 1 / 512]]).repeat(70, 1)
     inputs["items"] = torch.stack([score >> bits & 63 for bits in (18, 12, 6, 0)], 1).float()
+    return inputs
+
+
+def removed_rows_of_anything():
+    inputs = exact(131, 1601, 37, 10, seen=20)
+    removed = inputs["bias"] == -torch.inf
+    inputs["items"][removed] = torch.nan
+    inputs["items"][removed, 1::2] = torch.inf
     return inputs
 
 
@@ -158,6 +170,7 @@ CASES = {
     "scores one ulp apart": one_ulp_apart,
     "scores rise with the id": lambda: in_order_of_score(False),
     "scores fall with the id": lambda: in_order_of_score(True),
+    "rows of removed items hold NaN and infinities": removed_rows_of_anything,
     "everything removed": lambda: exact(5, 100, 4, 3, bias=torch.full((100,), -torch.inf)),
     "scores of +inf": lambda: exact(
         5, 100, 4, 3, bias=torch.where(torch.arange(100) % 40 == 7, torch.inf, 0)),
@@ -172,7 +185,7 @@ def by_stable_sort(query, items, k, bias=None, scale=1.0, exclude_offsets=None, 
     """`by_sorting` for larger problems."""
     score = scale * query.double() @ items.double().T
     if bias is not None:
-        score = score + bias.double()
+        score = biased(score, bias)
     if exclude_offsets is not None:
         row = np.repeat(np.arange(len(query)), np.diff(exclude_offsets))
         score[row, exclude_item] = -torch.inf
