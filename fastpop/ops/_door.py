@@ -1,6 +1,5 @@
 """Checks and composition that the softmax ops share: what stands before and after a kernel."""
 
-import math
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels.sampled_softmax.reference import Needs
+from fastpop.ops import _checked_op
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -81,10 +81,8 @@ def scalar(name: str, value: Any, query: Tensor, *, positive: bool) -> Tensor:
         if value.numel() != 1:
             raise checks.wrong(name, "a number or a tensor of one element", value)
         same_device(name, value, query)
-        number = value.item() if may_look(value) else 1.0
-        if not math.isfinite(number) or (positive and number <= 0):
-            raise checks.wrong(name, f"a finite number{' > 0' if positive else ''}", f"={number}")
-        return value.reshape(()).to(dtype)
+        value = look(name, value.reshape(()), f"a finite number{' > 0' if positive else ''}")
+        return value.to(dtype)
     if positive:
         checks.number(name, value, above=0)
     else:
@@ -101,11 +99,19 @@ def check_row_weight(row_weight: Any, query: Tensor) -> Tensor | None:
         raise checks.wrong_type("row_weight", "a [B] float tensor", row_weight)
     checks.shape("row_weight", row_weight, (query.shape[0],))
     same_device("row_weight", row_weight, query)
-    if may_look(row_weight) and row_weight.numel():
-        least, most = (one.item() for one in row_weight.aminmax())
-        if not (least >= 0 and most < math.inf):
-            raise checks.wrong("row_weight", "finite weights >= 0", f"={least if least < 0 else most}")
-    return row_weight
+    return look("row_weight", row_weight, "finite weights >= 0")
+
+
+def look(name: str, value: Tensor, rule: str, numbers: Tensor | None = None) -> Tensor:
+    """`value`, once its numbers (or those given) have passed a rule: now, or under torch.compile when the
+    program runs. Not on a device that would be waited for."""
+    numbers = value if numbers is None else numbers
+    if value.device.type != "cpu":
+        return value
+    if torch.compiler.is_compiling():
+        return torch.ops.fastpop.checked(value, numbers, name, rule)
+    _checked_op.check(name, numbers, rule)
+    return value
 
 
 def may_look(tensor: Tensor) -> bool:

@@ -126,9 +126,8 @@ def _joined(
         if neg.requires_grad or pos.requires_grad:
             raise checks.wrong("log_proposal", "tensors without gradient: it is the sampler's law",
                                "=requires_grad=True")
-        for side, value in (("pos_log_proposal", pos), ("neg_log_proposal", neg)):
-            if _door.may_look(value) and not value.isfinite().all():
-                raise checks.wrong(side, "finite log q", f"={value[~value.isfinite()][0].item()}")
+        pos = _door.look("pos_log_proposal", pos, "finite log q")
+        neg = _door.look("neg_log_proposal", neg, "finite log q")
     elif (pos is None) != (neg is None):
         raise checks.wrong("pos_log_prior, neg_log_prior", "both or neither", "=only one of them")
     elif pos is None:

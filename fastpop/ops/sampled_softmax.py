@@ -119,7 +119,9 @@ def sampled_softmax(
         raise checks.wrong("exclude_own_slot", "one positive a row", pos_id)
     if log_prior is not None:
         log_prior = _door.check_vector("log_prior", log_prior, num_items, query)
-    log_proposal = _checked_proposal(log_proposal, logq, pos_id, query, num_items, ignore_index)
+    log_proposal = _checked_proposal(log_proposal, logq, query, num_items)
+    if log_proposal is not None and logq == "standard":
+        pos_id = _drawable(pos_id, log_proposal, ignore_index)
     if not isinstance(prior_weight, Tensor) and prior_weight == 0:
         log_prior = None
     prior_weight = _door.scalar("prior_weight", prior_weight, query, positive=False)
@@ -184,9 +186,7 @@ def _grouped(neg_id: Tensor, num_rows: int, group_size: int | None) -> tuple[Ten
     return neg_id, int(group_size)
 
 
-def _checked_proposal(
-    log_proposal: Any, logq: str, pos_id: Tensor, query: Tensor, num_items: int, ignore_index: int
-) -> Tensor | None:
+def _checked_proposal(log_proposal: Any, logq: str, query: Tensor, num_items: int) -> Tensor | None:
     """log q as the kernels read it; they look at the negatives' themselves."""
     if logq == "none":
         return None
@@ -198,10 +198,21 @@ def _checked_proposal(
     if log_proposal.requires_grad:
         raise checks.wrong("log_proposal", "a tensor without gradient: it is the sampler's law",
                            "=requires_grad=True")
-    if logq == "standard" and query.device.type == "cpu" and not torch.compiler.is_compiling():
-        ids = pos_id[pos_id != ignore_index]
+    return log_proposal
+
+
+def _drawable(pos_id: Tensor, log_proposal: Tensor, ignore_index: int) -> Tensor:
+    """pos_id, every one of which the proposal can draw."""
+    counts = pos_id != ignore_index
+    if torch.compiler.is_compiling():
+        # Out of range ids are refused by the operator itself, later.
+        safe_id = torch.where(counts, pos_id, 0).clamp(0, log_proposal.shape[0] - 1)
+        numbers = torch.where(counts, log_proposal[safe_id], 0)
+        return _door.look("log_proposal at pos_id", pos_id, "finite log q", numbers)
+    if pos_id.device.type == "cpu":
+        ids = pos_id[counts]
         at_ids = log_proposal[ids]
         if not torch.isfinite(at_ids).all():
             bad = int(ids[~torch.isfinite(at_ids)][0])
             raise checks.no_law("pos_id", bad, float(log_proposal[bad]))
-    return log_proposal
+    return pos_id

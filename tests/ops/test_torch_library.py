@@ -1,5 +1,8 @@
 """The ops as torch operators: opcheck, torch.compile without a graph break, autocast, modules."""
 
+import math
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +117,49 @@ def test_a_compiled_op_still_refuses_ids_out_of_range():
     compiled(torch.tensor([3, 96]))
     with pytest.raises(ValueError, match=r"neg_id: expected ids in \[0, 97\); got 97 at position 1"):
         compiled(torch.tensor([3, 97]))
+
+
+BAD_NUMBERS = {
+    "scale": (0.0, "scale: expected a finite number > 0; got 0.0"),
+    "prior_weight": (math.nan, "prior_weight: expected a finite number; got nan"),
+    "row_weight": (-1.0, "row_weight: expected finite weights >= 0; got -1.0"),
+    "log_proposal": (-math.inf, "log_proposal at pos_id: expected finite log q; got -inf"),
+}
+
+
+@pytest.mark.parametrize(("op", "name"), [
+    *(("sampled", name) for name in BAD_NUMBERS),
+    *(("full", name) for name in BAD_NUMBERS if name != "log_proposal"),
+])
+def test_a_compiled_op_still_refuses_bad_numbers(op, name):
+    query, table, _, log_prior = leaves()
+    pos_id = torch.arange(65)
+    sampled = {"neg_id": torch.arange(70, 90), "log_proposal": torch.zeros(97)} if op == "sampled" else {}
+    numbers = sampled | {"scale": torch.tensor(1.0), "prior_weight": torch.tensor(1.0),
+                         "row_weight": torch.ones(len(query))}
+    function = ops.sampled_softmax if op == "sampled" else ops.full_softmax
+    compiled = torch.compile(
+        lambda numbers: function(query, table, pos_id, log_prior=log_prior, **numbers), fullgraph=True)
+    torch.testing.assert_close(
+        compiled(numbers), function(query, table, pos_id, log_prior=log_prior, **numbers))
+    value, message = BAD_NUMBERS[name]
+    numbers[name] = numbers[name].clone()
+    numbers[name].reshape(-1)[min(64, numbers[name].numel() - 1)] = value
+    with pytest.raises(ValueError, match=re.escape(message)):
+        compiled(numbers)
+
+
+def test_looking_at_numbers_is_an_operator_that_gradients_pass():
+    scale = torch.tensor(2.0, requires_grad=True)
+    torch.library.opcheck(torch.ops.fastpop.checked.default,
+                          (scale, scale, "scale", "a finite number > 0"))
+    inputs = leaves()[:3]
+
+    def function(scale):
+        return ops.full_softmax(*inputs, scale=scale, reduction="sum")
+
+    got, expected = torch.compile(function, fullgraph=True)(scale), function(scale)
+    torch.testing.assert_close(*(torch.autograd.grad(one, scale) for one in (got, expected)))
 
 
 def test_a_second_derivative_is_refused_not_wrong():
