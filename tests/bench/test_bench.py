@@ -95,6 +95,15 @@ def test_a_peer_that_does_not_import_is_named(monkeypatch):
         bench_module("measuring").peer("Some peer", "some_peer")
 
 
+def test_a_machine_that_was_not_quiet_is_said_so():
+    quiet = {"gemm_float32": 3e11, "copy": 2e10}
+    table = bench_module("table")
+    shown = table.render_ceilings([quiet, quiet | {"copy": 1.7e10}])
+    assert shown == "gemm float32: 300, then 300 GFLOP/s\ncopy: 20, then 17 GB/s"
+    shown = table.render_ceilings([quiet, quiet | {"copy": 1.5e10}])
+    assert shown.endswith("\nTHE MACHINE WAS NOT QUIET: the ratios below say little")
+
+
 def test_speed_is_the_best_peer_over_the_contender():
     def one(contender, seconds, ours=False, **facts):
         return {"group": "op  shape", "stats": {"median": seconds},
