@@ -69,6 +69,17 @@ class TopItems:
 
 
 @dataclass(frozen=True)
+class TargetRanks:
+    rows: int
+    items: int
+    dim: int
+    seen: int  # items left out for each row
+
+    def __str__(self) -> str:
+        return f"B={self.rows:,} V={self.items:,} D={self.dim} seen={self.seen}"
+
+
+@dataclass(frozen=True)
 class Draws:
     items: int
     draws: int
@@ -108,4 +119,5 @@ ROW_UPDATE = pick(
 PERMUTATION = pick([Permutation(200_000, 64, 500)], [Permutation(2_000, 8, 50)])
 ENERGY = pick([Energy(20_000, 100_000, 64)], [Energy(300, 500, 8)])
 TOP_ITEMS = pick([TopItems(4096, 200_000, 64, 100, 20)], [TopItems(64, 1_000, 8, 10, 5)])
+TARGET_RANKS = pick([TargetRanks(4096, 200_000, 64, 20)], [TargetRanks(64, 1_000, 8, 5)])
 DRAWS = pick([Draws(1_000_000, 1_000_000)], [Draws(1_000, 10_000)])

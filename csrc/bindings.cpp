@@ -13,6 +13,7 @@
 #include "row_update/row_update.h"
 #include "sampled_softmax/sampled_softmax.h"
 #include "score_energy/score_energy.h"
+#include "target_ranks/target_ranks.h"
 #include "tile.h"
 #include "top_items/top_items.h"
 
@@ -360,6 +361,38 @@ void bind_top_items(py::module_& m) {
       "Addresses in, ids and scores written. See kernels/top_items/_cpu.py.");
 }
 
+void bind_target_ranks(py::module_& m) {
+  m.def(
+      "target_ranks",
+      [](const py::tuple& query, const py::tuple& item, int64_t B, int64_t V, int64_t D, uintptr_t bias,
+         double scale, uintptr_t target_offsets, uintptr_t target_item, uintptr_t exclude_offsets,
+         uintptr_t exclude_item, uintptr_t greater, uintptr_t equal, uintptr_t score, uintptr_t lse,
+         int threads, const std::string& path) {
+        fastpop::TargetRanks a{};
+        a.query_BD = matrix_of(query);
+        a.item_VD = matrix_of(item);
+        a.B = B, a.V = V, a.D = D;
+        a.bias_V = at<float>(bias);
+        a.scale = scale;
+        a.target_offsets = at<int64_t>(target_offsets);
+        a.target_item = at<int64_t>(target_item);
+        a.exclude_offsets = at<int64_t>(exclude_offsets);
+        a.exclude_item = at<int64_t>(exclude_item);
+        a.greater_M = at<int64_t>(greater);
+        a.equal_M = at<int64_t>(equal);
+        a.score_M = at<float>(score);
+        a.lse_B = at<float>(lse);
+        a.threads = threads;
+        const fastpop::Tile& tile = tile_of(path);
+        py::gil_scoped_release release;
+        fastpop::target_ranks_cpu(a, tile);
+      },
+      py::kw_only(), "query"_a, "item"_a, "B"_a, "V"_a, "D"_a, "bias"_a, "scale"_a,
+      "target_offsets"_a, "target_item"_a, "exclude_offsets"_a, "exclude_item"_a, "greater"_a,
+      "equal"_a, "score"_a, "lse"_a, "threads"_a, "path"_a,
+      "Addresses in, counts, scores and sums written. See kernels/target_ranks/_cpu.py.");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -376,5 +409,6 @@ PYBIND11_MODULE(_C, m) {
   bind_score_energy(m);
   fastpop::bind_device_kernels(m);
   bind_row_update(m);
+  bind_target_ranks(m);
   bind_top_items(m);
 }

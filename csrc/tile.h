@@ -83,6 +83,9 @@ struct Tile {
   // row[n] = e^(row - reference), 0 below 2^-126 and at -inf; returns the sum. n: whole vectors.
   float (*exp_row)(float* row, int64_t n, float reference);
 
+  // counts_2 += how many of n numbers are above the bound, how many equal it. n: whole vectors.
+  void (*count_row)(const float* row, int64_t n, float bound, int64_t* counts_2);
+
   // out[6, padded] = keep[6] * out + e[6, depth] . items[depth, padded].
   void (*add_rows)(const float* e, int64_t stride_e, int64_t depth, const float* items,
                    int64_t padded, const float* keep_6, float* out);

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels.top_items import reference
-from fastpop.ops import _dispatch
+from fastpop.ops import _catalogue, _dispatch
 from fastpop.types import Impl
 
 
@@ -40,35 +40,10 @@ def top_items(
     Cost: 2*B*V*D FLOPs plus a selection pass. Memory, whatever B and V are: 16 MiB of score tile
     (reference), 2 MiB of candidates a thread (cpu), some 128 MiB of maxima and candidates (triton).
     """
-    _check_matrix("query", query, ("B", "D"))
-    _check_matrix("items", items, ("V", query.shape[1]))
-    if items.device != query.device:
-        raise checks.wrong("items", f"a tensor on {query.device}", f"={items.device}")
+    _catalogue.check_scored(query, items, bias, scale)
     checks.number("k", k, least=1, integer=True)
-    checks.number("scale", scale)
-    num_rows, num_items = query.shape[0], items.shape[0]
-    if bias is not None:
-        _check_matrix("bias", bias, (num_items,))
-        if bias.device != query.device:
-            raise checks.wrong("bias", f"a tensor on {query.device}", f"={bias.device}")
-    if (exclude_offsets is None) != (exclude_item is None):
-        raise checks.wrong(
-            "exclude_offsets, exclude_item", "both or neither", "=only one of them"
-        )
-    if exclude_offsets is not None:
-        exclude_offsets = _ids("exclude_offsets", exclude_offsets, query.device)
-        exclude_item = _ids("exclude_item", exclude_item, query.device)
-        checks.shape("exclude_offsets", exclude_offsets, (num_rows + 1,))
-        if (
-            int(exclude_offsets[0]) != 0
-            or int(exclude_offsets[-1]) != exclude_item.shape[0]
-            or bool((exclude_offsets.diff() < 0).any())
-        ):
-            raise checks.wrong(
-                "exclude_offsets", f"non-decreasing from 0 to {exclude_item.shape[0]}",
-                exclude_offsets,
-            )
-        checks.ids_in_range("exclude_item", exclude_item, num_items)
+    exclude_offsets, exclude_item = _catalogue.check_exclusions(
+        exclude_offsets, exclude_item, query, items.shape[0])
     module = _dispatch.choose("top_items", impl, query.device.type, reference.Inputs(query, items, k))
     with torch.no_grad():
         item_id, score = module.forward(
@@ -90,16 +65,3 @@ def best_columns(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     checks.number("k", k, least=1, most=score.shape[1], integer=True)
     return reference.select(score, k)
-
-
-def _check_matrix(argument: str, value: Any, expected: tuple[int | str, ...]) -> None:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise checks.wrong_type(argument, "a floating point torch tensor", value)
-    checks.shape(argument, value, expected)
-
-
-def _ids(argument: str, value: Any, device: torch.device) -> Tensor:
-    tensor = torch.as_tensor(value)
-    if tensor.dtype.is_floating_point or tensor.dtype == torch.bool or tensor.ndim != 1:
-        raise checks.wrong_type(argument, "a 1-d array of int64", tensor)
-    return tensor.to(device=device, dtype=torch.int64)

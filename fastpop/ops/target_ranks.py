@@ -1,0 +1,72 @@
+"""Exact ranks of targets in a factorised score, streaming over the catalogue."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastpop import checks
+from fastpop.kernels.target_ranks import reference
+from fastpop.ops import _catalogue, _dispatch
+from fastpop.types import Impl
+
+
+class TargetRanks(NamedTuple):
+    """Of each of M targets, and of each of B rows.
+
+    greater, equal: [M] int64, how many other items that are not excluded score above the target, and
+    level with it. Its position is 1 + greater + equal / 2, ties by halves.
+    score: [M] nats, the target's own. lse: [B] nats, log of the sum over the whole catalogue, excluded
+    items too, of exp(score): lse - score is the target's negative log-likelihood.
+    """
+
+    greater: Tensor
+    equal: Tensor
+    score: Tensor
+    lse: Tensor
+
+
+def target_ranks(
+    query: Tensor, items: Tensor, target_offsets: Any, target_item: Any, *,
+    bias: Tensor | None = None, scale: float = 1.0, exclude_offsets: Any = None,
+    exclude_item: Any = None, impl: Impl = "auto",
+) -> TargetRanks:
+    """Where targets stand in scale * query @ items.T + bias, without the B x V scores.
+
+    Exact: every item is scored and compared. Row b's targets are target_item[offsets[b]:offsets[b+1]];
+    each is ranked by itself, among the others too unless these are excluded. A target that is excluded
+    is ranked all the same, and an item of score -inf is level with a target of -inf.
+
+    Args:
+        query: [B, D] float16, bfloat16, float32 or float64.
+        items: [V, D] floating point on the device of `query`. Half inputs are scored in float32.
+        target_offsets: [B+1] int64. target_item: [M] int64 in [0, V).
+        bias: [V] nats, added as given (popularity_weight * log p, say). -inf removes an item.
+        scale: multiplies the dot product only; finite.
+        exclude_offsets, exclude_item: [B+1] and [N] int64: what row b does not count, repeats allowed.
+        impl: "auto", "reference" or "cpu". A named one runs or raises.
+    Returns:
+        TargetRanks: greater, equal [M] int64; score [M] and lse [B] float32 (float64 for a float64
+        query). The "cpu" scores are bit for bit those of `top_items`.
+    Raises:
+        ValueError: wrong shape, id out of range, or a NaN score (names the row).
+        TypeError: wrong dtype.
+        NotImplementedError: a named implementation does not take these; lists each reason.
+    Not for torch.compile(fullgraph=True): how many targets there are is looked at.
+    Cost: 2*B*V*D FLOPs, B*V exponentials, two comparisons a target and item; some MiB of memory
+        whatever V is (twice the products, and 16 MiB of scores, for the reference).
+    """
+    _catalogue.check_scored(query, items, bias, scale)
+    num_items = items.shape[0]
+    target_offsets, target_item = _catalogue.check_lists(
+        ("target_offsets", "target_item"), target_offsets, target_item, query, num_items)
+    excluded = _catalogue.check_exclusions(exclude_offsets, exclude_item, query, num_items)
+    inputs = reference.Inputs(query, items, target_offsets, target_item, bias, float(scale), *excluded)
+    module = _dispatch.choose("target_ranks", impl, query.device.type, inputs)
+    with torch.no_grad():
+        found = TargetRanks(*module.forward(inputs))
+    bad = found.lse.isnan().nonzero()
+    if bad.shape[0]:
+        raise checks.wrong("query, items, bias", "scores that are numbers",
+                           f"=NaN in row {int(bad[0, 0])}")
+    return found
