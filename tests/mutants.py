@@ -51,7 +51,7 @@ MUTANTS = [
            "p_value = (1 + exceed) / (len(null_P) + 1)", "p_value = exceed / len(null_P)",
            "tests/diagnostics"),
     Mutant("seen items are not masked", "fastpop/evaluation/ranking.py",
-           "score_BV, history if mask_seen else None, allowed", "score_BV, None, allowed",
+           "history if mask_seen else None, allowed,", "None, allowed,",
            "tests/evaluation"),
     Mutant("the last but one event becomes the test", "fastpop/data/split.py",
            "from_end_N = log.offsets[1:][log.user] - 1 - np.arange(log.num_events)",
@@ -92,12 +92,17 @@ MUTANTS = [
            "tests/kernels/test_permutation.py -k draws"),
     Mutant("in Triton a dropped hit becomes a phantom of logit 0",
            "kernels/sampled_softmax/_triton_kernels.py",
-           'logit_bk = tl.where(hit_bk, float("-inf"), logit_bk)',
-           "logit_bk = tl.where(hit_bk, 0.0, logit_bk)",
+           'logit_bk = tl.where(gone_bk, float("-inf"),', "logit_bk = tl.where(gone_bk, 0.0,",
            "tests/ops/test_triton.py -k test_sampled_softmax"),
     Mutant("in Triton equal top items go to the larger id", "kernels/top_items/_triton.py",
            "from_right_N = torch.arange(width, 0, -1,", "from_right_N = torch.arange(1, width + 1, 1,",
            "tests/ops/test_triton.py -k test_top_items"),
+    Mutant("a target is its own rival", "kernels/target_ranks/reference.py",
+           "        counts[is_here.nonzero()[:, 0], place_m[some][is_here]] = False\n", "",
+           "tests/ops/test_target_ranks.py -k exact"),
+    Mutant("a case's targets count against each other", "fastpop/evaluation/positions.py",
+           "left_out = np.union1d(seen_key, pair_key)", "left_out = seen_key",
+           "tests/evaluation -k definition"),
 ]
 
 

@@ -1,7 +1,7 @@
 """Exact full ranking, popularity bias of the lists, paired comparisons, baselines.
 
 `evaluate(score, cases)` takes any callable that scores a slice of cases, so a model, a baseline or
-somebody else's matrix are measured by one rule.
+somebody else's matrix are measured by one rule. `DotScores` are ranked while they are made.
 """
 
 from fastpop.evaluation.baselines import (
@@ -10,6 +10,7 @@ from fastpop.evaluation.baselines import (
     markov_scorer,
     popularity_scorer,
 )
+from fastpop.evaluation.dot_scores import DotScores
 from fastpop.evaluation.paired import (
     PairedInterval,
     compare_paired,
@@ -21,7 +22,7 @@ from fastpop.evaluation.ranking import evaluate
 from fastpop.evaluation.result import Evaluation
 
 __all__ = [
-    "Evaluation", "PairedInterval", "compare_paired", "ease_scorer", "evaluate", "gini",
+    "DotScores", "Evaluation", "PairedInterval", "compare_paired", "ease_scorer", "evaluate", "gini",
     "item_groups", "item_mean_scorer", "lorenz_curve", "markov_scorer", "mean_interval",
     "paired_over_seeds", "popularity_scorer",
 ]

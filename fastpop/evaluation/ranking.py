@@ -1,4 +1,4 @@
-"""Exact full ranking in chunks: every item is scored, users x items never exist."""
+"""Exact full ranking: every item is scored, users x items never exist."""
 
 import hashlib
 import math
@@ -6,20 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from tqdm.auto import tqdm
 
 from fastpop import checks
 from fastpop.evaluation import popularity_bias
+from fastpop.evaluation.dot_scores import DotScores
 from fastpop.evaluation.popularity_bias import GROUPS
+from fastpop.evaluation.positions import Problem, dense_positions, streamed_positions
 from fastpop.evaluation.result import Evaluation, weighted_mean
-from fastpop.ops.top_items import best_columns
 
-Score = Callable[[slice], Any]
-
-# A float32 score, its masked copy, the exponentials of the NLL, three masks, rounded up.
-_BYTES_PER_SCORE = 24
+Score = Callable[[slice], Any] | DotScores
 
 
 def evaluate(
@@ -36,8 +31,9 @@ def evaluate(
     stand before it, ties by halves: position < k + 1 (a tie that straddles the edge is a hit).
 
     Args:
-        score: called with slices of case numbers; returns [b, V] real scores, torch or numpy.
-            -inf says "never"; NaN and +inf are errors.
+        score: DotScores, which are ranked without writing them down; or any function that is called
+            with slices of case numbers and returns [b, V] real scores, torch or numpy. -inf says
+            "never"; NaN and +inf are errors.
         cases: Cases (history_offsets, history_item, target_offsets, target_item); each case has
             at least one target, unless candidates are given.
         counts: [V] training popularity counts. None leaves out head/mid/tail and popularity bias.
@@ -52,13 +48,14 @@ def evaluate(
         logits: False for scores that are no logits: no NLL.
         num_items: V; None takes cases.num_items.
         chunk_size: cases scored at once. None: as many as fit memory_limit (bytes).
-        device: where ranking happens; scores are moved there.
+        device: where ranking happens; scores are moved there. DotScores are ranked where they are.
     Returns:
         Evaluation. NLL and perplexity are over the unmasked catalogue, mean over target events.
     Raises:
         ValueError: wrong shape, a case without target, NaN or +inf scores (names the case).
-    Cost: O(C V) per distinct target slot (a sort per case instead where targets are many);
-        memory_limit bytes beyond the inputs and O(C) results.
+    Cost: DotScores: 4 C V D FLOPs, some MiB. A function, or lists of candidates: its own, and O(C V) per
+        distinct target slot (a sort per case instead where targets are many); memory_limit bytes
+        beyond the inputs and O(C) results.
     Source: metric definitions and their sources are in docs/metrics.md.
     """
     for name in ("num_cases", "num_items", "target_offsets", "history_offsets"):
@@ -93,50 +90,32 @@ def evaluate(
         checks.shape("weight", weight_C, (num_cases,))
         if (weight_C < 0).any() or weight_C.sum() == 0:
             raise checks.wrong("weight", "numbers >= 0, not all zero", weight_C)
-    if chunk_size is None:
-        chunk_size = max(1, int(memory_limit) // (_BYTES_PER_SCORE * num_items))
-    checks.number("chunk_size", chunk_size, least=1, integer=True)
+    if chunk_size is not None:
+        checks.number("chunk_size", chunk_size, least=1, integer=True)
 
     # Distinct (case, item) pairs for ranking; the events themselves, repeats and all, for NLL.
     event_case = np.repeat(np.arange(num_cases), np.diff(target[0]))
     pair = np.unique(event_case * num_items + target[1])
     pair_case, pair_item = pair // num_items, pair % num_items
     pair_offsets = np.searchsorted(pair_case, np.arange(num_cases + 1))
+    problem = Problem(
+        num_cases, num_items, target, (pair_offsets, pair_item), history if mask_seen else None, allowed,
+        min(ks[-1], num_items), logits)
+    if isinstance(score, DotScores):
+        checks.shape("score.query", score.query, (num_cases, "D"))
+        checks.shape("score.items", score.items, (num_items, "D"))
+    if isinstance(score, DotScores) and allowed is None:
+        found = streamed_positions(score, problem, chunk_size)
+    else:
+        found = dense_positions(score, problem, chunk_size, memory_limit, device)
 
-    ahead = np.empty(len(pair))
-    others = np.empty(num_cases)
-    event_nll = np.empty(len(event_case))
-    pool_score: list[np.ndarray] = []
-    pool_pair: list[np.ndarray] = []
-    top = np.empty((num_cases, min(ks[-1], num_items)), np.int64)
-    for start in tqdm(range(0, num_cases, chunk_size), desc="ranking", delay=5, leave=False,
-                      dynamic_ncols=True, disable=None):
-        stop = min(start + chunk_size, num_cases)
-        score_BV = _scores(score(slice(start, stop)), start, stop, num_items, device)
-        _, row, item = _rows((pair_offsets, pair_item), start, stop, device)
-        rankable_BV = _rankable(
-            score_BV, history if mask_seen else None, allowed, row, item, start, stop
-        )
-        top[start:stop] = _top(score_BV, rankable_BV, top.shape[1])
-        if allowed is not None:
-            in_row, in_item = rankable_BV.nonzero(as_tuple=True)
-            pool_score.append(score_BV[in_row, in_item].cpu().numpy())
-            pool_pair.append(((in_row + start) * num_items + in_item).cpu().numpy())
-        rankable_BV[row, item] = False
-        others[start:stop] = _count(rankable_BV).cpu().numpy()
-        ahead[pair_offsets[start] : pair_offsets[stop]] = (
-            _ahead(score_BV, rankable_BV, row, score_BV[row, item]).cpu().numpy()
-        )
-        if logits:
-            places, row, item = _rows(target, start, stop, device)
-            event_nll[places] = _nll(score_BV, row, item).cpu().numpy()
-
-    per_case = _metrics(pair_case, ahead, num_cases, ks)
+    per_case = _metrics(pair_case, found.ahead, num_cases, ks)
     with np.errstate(invalid="ignore", divide="ignore"):
-        missed = np.bincount(pair_case, ahead, num_cases) / np.diff(pair_offsets)  # a mean
-        per_case["auc"] = np.where(others > 0, 1 - missed / others, np.nan)
+        missed = np.bincount(pair_case, found.ahead, num_cases) / np.diff(pair_offsets)  # a mean
+        per_case["auc"] = np.where(found.others > 0, 1 - missed / found.others, np.nan)
     events = {"nll": np.diff(target[0])}
-    if logits:
+    event_nll = found.nll
+    if event_nll is not None:
         total = np.bincount(event_case, event_nll, num_cases)
         per_case["nll"] = _ratio(total, events["nll"])
 
@@ -151,7 +130,7 @@ def evaluate(
         repeat = np.isin(pair, seen), np.isin(event_case * num_items + target[1], seen)
         parts["repeat"], parts["new"] = repeat, (~repeat[0], ~repeat[1])
     for name, (of_pairs, of_events) in parts.items():
-        part = _metrics(pair_case[of_pairs], ahead[of_pairs], num_cases, ks)
+        part = _metrics(pair_case[of_pairs], found.ahead[of_pairs], num_cases, ks)
         for k in ks:
             per_case[f"recall_{name}@{k}"] = part[f"recall@{k}"]
             per_case[f"ndcg_{name}@{k}"] = part[f"ndcg@{k}"]
@@ -159,13 +138,14 @@ def evaluate(
         shares[f"target_share_{name}"] = float(
             (event_weight * of_events).sum() / event_weight.sum()
         )
-        if logits and name in ("repeat", "new"):
+        if event_nll is not None and name in ("repeat", "new"):
             size = np.bincount(event_case[of_events], minlength=num_cases)
             total = np.bincount(event_case[of_events], event_nll[of_events], num_cases)
             events[f"nll_{name}"] = size
             per_case[f"nll_{name}"] = _ratio(total, size)
 
     exposure, catalogue = {}, {}
+    top = found.top
     for k in ks:
         exposure[k] = popularity_bias.exposure_counts(top[:, :k], num_items)
         catalogue[f"coverage@{k}"] = popularity_bias.coverage(exposure[k])
@@ -185,9 +165,8 @@ def evaluate(
     }
     if logits:
         metrics["perplexity"] = math.exp(metrics["nll"]) if metrics["nll"] < 709 else math.inf
-    if allowed is not None:
-        relevant = np.isin(np.concatenate(pool_pair), pair)
-        metrics["pooled_auc"] = _auc(np.concatenate(pool_score), relevant)
+    if found.pool is not None:
+        metrics["pooled_auc"] = _auc(found.pool[0], np.isin(found.pool[1], pair))
     metrics |= catalogue | shares
     return Evaluation(
         metrics=metrics, per_case=per_case, ks=ks, events=events, case_weight=weight_C,
@@ -243,89 +222,6 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
 
 
-def _ahead(score_BV: Tensor, other_BV: Tensor, row: Tensor, own: Tensor) -> Tensor:
-    """For each target: non-relevant items with a greater score, plus half of those that tie."""
-    if len(row) > 16 * len(score_BV):
-        # Many targets a case: sort each row once. No score is +inf, so what is left out goes last.
-        sorted_BV = score_BV.masked_fill(~other_BV, torch.inf).sort(1).values
-        size_B = _count(other_BV)
-        out = torch.empty(len(row), dtype=torch.float64, device=row.device)
-        edges = torch.searchsorted(row, torch.arange(len(score_BV) + 1, device=row.device)).tolist()
-        for b, place in enumerate(map(slice, edges, edges[1:])):
-            line = sorted_BV[b, : size_B[b]].contiguous()
-            low = torch.searchsorted(line, own[place].contiguous())
-            high = torch.searchsorted(line, own[place].contiguous(), right=True)
-            out[place] = (size_B[b] - high).double() + (high - low).double() / 2
-        return out
-    out = torch.empty(len(row), dtype=torch.float64, device=row.device)
-    # The n-th targets of all cases together: [b, V] work at a time.
-    first = torch.searchsorted(row, row)
-    nth = torch.arange(len(row), device=row.device) - first
-    for n in range(int(nth.max()) + 1):
-        chosen = (nth == n).nonzero()[:, 0]
-        rows = row[chosen]
-        whole = len(rows) == len(score_BV)
-        score = score_BV if whole else score_BV[rows]
-        other = other_BV if whole else other_BV[rows]
-        mine = own[chosen, None]
-        greater = _count((score > mine) & other)
-        ties = _count((score == mine) & other)
-        out[chosen] = greater.double() + ties.double() / 2
-    return out
-
-
-def _count(mask_BV: Tensor) -> Tensor:
-    """mask_BV.sum(1); on the CPU by numpy, which counts booleans a hundred times faster."""
-    if mask_BV.device.type != "cpu":
-        return mask_BV.sum(1)
-    return torch.tensor([np.count_nonzero(mask_V) for mask_V in mask_BV.numpy()])
-
-
-def _nll(score_BV: Tensor, row: Tensor, item: Tensor) -> Tensor:
-    """logsumexp(scores) - own score, nats; +inf for a target that the scores rule out."""
-    lse_B = torch.logsumexp(score_BV, dim=1).double()
-    own = score_BV[row, item].double()
-    return torch.where(own == -torch.inf, torch.inf, lse_B[row] - own)
-
-
-def _top(score_BV: Tensor, rankable_BV: Tensor, k: int) -> np.ndarray:
-    item_id, best = best_columns(score_BV.masked_fill(~rankable_BV, -torch.inf), k)
-    return item_id.masked_fill_(best == -torch.inf, -1).cpu().numpy()
-
-
-def _rankable(
-    score_BV: Tensor, seen: Any, allowed: Any, row: Tensor, item: Tensor, start: int, stop: int
-) -> Tensor:
-    """True where an item takes part in the ranking of a case; targets always do."""
-    rankable_BV = torch.full(score_BV.shape, allowed is None, device=score_BV.device)
-    if allowed is not None:
-        _, rows, items = _rows(allowed, start, stop, score_BV.device)
-        rankable_BV[rows, items] = True
-    if seen is not None:
-        _, rows, items = _rows(seen, start, stop, score_BV.device)
-        rankable_BV[rows, items] = False
-    rankable_BV[row, item] = True
-    return rankable_BV
-
-
-def _scores(got: Any, start: int, stop: int, num_items: int, device: Any) -> Tensor:
-    """[b, V] float32 or float64 on `device`, free of NaN and +inf."""
-    if not isinstance(got, (Tensor, np.ndarray)):
-        raise checks.wrong_type("score(slice)", "a torch tensor or numpy array", got)
-    checks.shape("score(slice)", got, (stop - start, num_items))
-    score_BV = torch.as_tensor(got).detach().to(device)
-    if score_BV.dtype not in (torch.float32, torch.float64):
-        half = score_BV.dtype in (torch.float16, torch.bfloat16)
-        score_BV = score_BV.to(torch.float32 if half else torch.float64)
-    largest_B = score_BV.amax(1)  # NaN wins
-    bad = (largest_B.isnan() | (largest_B == torch.inf)).nonzero()
-    if bad.shape[0]:
-        row = int(bad[0, 0])
-        got = f"={largest_B[row].item()} in case {start + row}"
-        raise checks.wrong("score(slice)", "real numbers or -inf", got)
-    return score_BV
-
-
 def _csr(
     argument: str, offsets: Any, item: Any, num_cases: int, num_items: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -337,16 +233,6 @@ def _csr(
         raise checks.wrong(f"{argument} offsets", f"non-decreasing from 0 to {len(item)}", offsets)
     checks.ids_in_range(f"{argument} items", item, num_items)
     return offsets.astype(np.int64), item.astype(np.int64)
-
-
-def _rows(
-    csr: tuple[np.ndarray, np.ndarray], start: int, stop: int, device: Any
-) -> tuple[slice, Tensor, Tensor]:
-    """(places in the flat array, row within the chunk, item) of the cases start..stop."""
-    offsets, item = csr[0][start : stop + 1], csr[1]
-    places = slice(int(offsets[0]), int(offsets[-1]))
-    row = np.repeat(np.arange(stop - start), np.diff(offsets))
-    return places, torch.as_tensor(row, device=device), torch.as_tensor(item[places], device=device)
 
 
 def _key(num_items: int, target: tuple[np.ndarray, np.ndarray]) -> str:

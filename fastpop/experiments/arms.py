@@ -13,7 +13,7 @@ from fastpop.diagnostics import ScoreMoments
 from fastpop.model import Recommender
 from fastpop.training import TrainConfig, build
 from fastpop.training.loop import fit
-from fastpop.training.result import moments_of, readable_cases
+from fastpop.training.result import moments_of, readable_cases, served_scores
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def evaluate_at(
 
     def at(weight: float) -> evaluation.Evaluation:
         return evaluation.evaluate(
-            lambda rows: model.score(query_CD[rows], weight), cases, counts=counts_V, ks=(10,),
-            mask_seen=config.mask_seen, device=str(model.device),
+            served_scores(model, query_CD, weight), cases, counts=counts_V, ks=(10,),
+            mask_seen=config.mask_seen,
         )
 
     return {weight: at(weight) for weight in weights}

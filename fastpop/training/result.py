@@ -152,12 +152,9 @@ class TrainResult:
             need = "a training event" if self.model.encoder.reads == "events" else "a history"
             raise checks.wrong("users", f"users with {need}, which the encoder "
                                f"{self.config.encoder!r} needs", f"={wanted[~known][0]}")
-        decoder = self.model.decoder
-        weight = decoder.trained_weight if popularity_weight is None else popularity_weight
-        query = self.model.encode(cases)
+        weight = self.model.decoder.trained_weight if popularity_weight is None else popularity_weight
         ids, score = ops.top_items(
-            query, decoder.item_embedding.detach(), k, bias=decoder.served_bias(weight),
-            scale=float(decoder.scale.detach()),
+            k=k, **served_scores(self.model, self.model.encode(cases), weight).keywords(),
             exclude_offsets=torch.from_numpy(np.array(history_offsets)) if exclude_seen else None,
             exclude_item=torch.from_numpy(np.array(cases.history_item)) if exclude_seen else None,
         )
@@ -254,14 +251,23 @@ def readable_cases(
     return cases.take(readable), int((~readable).sum())
 
 
+def served_scores(
+    model: Recommender, query_CD: torch.Tensor, popularity_weight: float
+) -> "evaluation.DotScores":
+    """What the model serves at a knob, as what is ranked without being written down."""
+    decoder = model.decoder
+    return evaluation.DotScores(
+        query_CD.detach(), decoder.item_embedding.detach(), decoder.served_bias(popularity_weight),
+        float(decoder.scale.detach()))
+
+
 def evaluate_model(
     model: Recommender, cases: Cases, counts_V: np.ndarray, config: TrainConfig, *,
     popularity_weight: float | None = None, ks: tuple[int, ...] = (10, 20),
 ) -> "evaluation.Evaluation":
     """Evaluation of readable cases at a knob (None: as trained)."""
     weight = model.decoder.trained_weight if popularity_weight is None else popularity_weight
-    query_CD = model.encode(cases)
     return evaluation.evaluate(
-        lambda rows: model.score(query_CD[rows], weight), cases, counts=counts_V, ks=ks,
-        mask_seen=config.mask_seen, device=str(model.device),
+        served_scores(model, model.encode(cases), weight), cases, counts=counts_V, ks=ks,
+        mask_seen=config.mask_seen,
     )

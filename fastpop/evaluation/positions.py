@@ -1,0 +1,240 @@
+"""Where the targets of cases stand: from dense scores in chunks, or streamed over the catalogue."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from fastpop import checks, ops
+from fastpop.evaluation.dot_scores import DotScores
+from fastpop.ops.top_items import best_columns
+
+# A float32 score, its masked copy, the exponentials of the NLL, three masks, rounded up.
+_BYTES_PER_SCORE = 24
+# Scores of a chunk that are not written down: about a second's work.
+_STREAMED_SCORES = 1 << 31
+
+Csr = tuple[np.ndarray, np.ndarray]  # offsets [C+1], item
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is ranked: C cases over V items."""
+
+    num_cases: int
+    num_items: int
+    target: Csr  # the events, repeats and all
+    pair: Csr  # the distinct targets of each case, ascending
+    seen: Csr | None  # left out of the ranking, but for the targets
+    allowed: Csr | None  # rank only these, and the targets
+    k: int  # items a list
+    logits: bool
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What metrics are made of.
+
+    ahead: [pairs] other items before each target, ties by halves; targets of the case do not count.
+    others: [C] how many items those are out of. top: [C, k] items, -1 where none is left.
+    nll: [events] nats, or None. pool: (score, case * V + item) of everything listed, where lists are given.
+    """
+
+    ahead: np.ndarray
+    others: np.ndarray
+    top: np.ndarray
+    nll: np.ndarray | None
+    pool: tuple[np.ndarray, np.ndarray] | None
+
+
+def dense_positions(
+    score: Callable[[slice], Any], problem: Problem, chunk_size: int | None, memory_limit: int, device: str,
+) -> Positions:
+    """From [b, V] scores of a chunk of cases at a time."""
+    if chunk_size is None:
+        chunk_size = max(1, int(memory_limit) // (_BYTES_PER_SCORE * problem.num_items))
+    ahead, others = np.empty(len(problem.pair[1])), np.empty(problem.num_cases)
+    nll = np.empty(len(problem.target[1])) if problem.logits else None
+    pool_score: list[np.ndarray] = []
+    pool_pair: list[np.ndarray] = []
+    top = np.empty((problem.num_cases, problem.k), np.int64)
+    for start, stop in _chunks(problem.num_cases, chunk_size):
+        score_BV = _scores(score(slice(start, stop)), start, stop, problem.num_items, device)
+        pairs, row, item = _rows(problem.pair, start, stop, device)
+        rankable_BV = _rankable(score_BV, problem.seen, problem.allowed, row, item, start, stop)
+        top[start:stop] = _top(score_BV, rankable_BV, problem.k)
+        if problem.allowed is not None:
+            in_row, in_item = rankable_BV.nonzero(as_tuple=True)
+            pool_score.append(score_BV[in_row, in_item].cpu().numpy())
+            pool_pair.append(((in_row + start) * problem.num_items + in_item).cpu().numpy())
+        rankable_BV[row, item] = False
+        others[start:stop] = _count(rankable_BV).cpu().numpy()
+        ahead[pairs] = _ahead(score_BV, rankable_BV, row, score_BV[row, item]).cpu().numpy()
+        if nll is not None:
+            places, row, item = _rows(problem.target, start, stop, device)
+            nll[places] = _nll(score_BV, row, item).cpu().numpy()
+    pool = None
+    if problem.allowed is not None:
+        pool = np.concatenate(pool_score), np.concatenate(pool_pair)
+    return Positions(ahead, others, top, nll, pool)
+
+
+def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | None) -> Positions:
+    """From dot products that are compared where they are made: no [b, V] exists.
+
+    Two passes over the catalogue: the lists (ops.top_items), and the targets' ranks with the
+    log-sum-exp (ops.target_ranks).
+    """
+    num_cases, num_items = problem.num_cases, problem.num_items
+    if chunk_size is None:
+        chunk_size = max(256, _STREAMED_SCORES // num_items)
+    pair_key = _keys(problem.pair, num_items)
+    left_out = pair_key  # of the ranks: a case's targets do not count against each other
+    unlisted = None  # of the lists: targets stay
+    if problem.seen is not None:
+        seen_key = np.unique(_keys(problem.seen, num_items))
+        left_out = np.union1d(seen_key, pair_key)
+        unlisted = _csr_of(np.setdiff1d(seen_key, pair_key, assume_unique=True), num_cases, num_items)
+    others = num_items - np.bincount(left_out // num_items, minlength=num_cases)
+    uncounted = _csr_of(left_out, num_cases, num_items)
+    ahead, own, lse = np.empty(len(pair_key)), np.empty(len(pair_key)), np.empty(num_cases)
+    top = np.empty((num_cases, problem.k), np.int64)
+    for start, stop in _chunks(num_cases, chunk_size):
+        some = score[start:stop].keywords()
+        hidden = {} if unlisted is None else _lists(unlisted, start, stop, "exclude")
+        top[start:stop] = ops.top_items(k=problem.k, **some, **hidden)[0].cpu().numpy()
+        found = ops.target_ranks(**some, **_lists(problem.pair, start, stop, "target"),
+                                 **_lists(uncounted, start, stop, "exclude"))
+        infinite = (found.lse == torch.inf).nonzero()
+        if infinite.shape[0]:
+            raise checks.wrong("score", "real numbers or -inf", f"=inf in case {start + int(infinite[0, 0])}")
+        pairs = slice(problem.pair[0][start], problem.pair[0][stop])
+        ahead[pairs] = (found.greater.double() + found.equal.double() / 2).cpu().numpy()
+        own[pairs] = found.score.cpu().numpy()
+        lse[start:stop] = found.lse.cpu().numpy()
+    nll = None
+    if problem.logits:
+        event_key = _keys(problem.target, num_items)
+        own = own[np.searchsorted(pair_key, event_key)]
+        with np.errstate(invalid="ignore"):  # -inf - -inf, where everything is ruled out
+            nll = np.where(own == -np.inf, np.inf, lse[event_key // num_items] - own)
+    return Positions(ahead, others.astype(np.float64), top, nll, None)
+
+
+def _chunks(num_cases: int, size: int) -> Iterator[tuple[int, int]]:
+    for start in tqdm(range(0, num_cases, size), desc="ranking", delay=5, leave=False, dynamic_ncols=True,
+                      disable=None):
+        yield start, min(start + size, num_cases)
+
+
+def _keys(csr: Csr, num_items: int) -> np.ndarray:
+    """case * V + item of everything listed."""
+    return np.repeat(np.arange(len(csr[0]) - 1), np.diff(csr[0])) * num_items + csr[1]
+
+
+def _csr_of(keys: np.ndarray, num_cases: int, num_items: int) -> Csr:
+    """Of ascending keys."""
+    return np.searchsorted(keys, np.arange(num_cases + 1) * num_items), keys % num_items
+
+
+def _lists(csr: Csr, start: int, stop: int, name: str) -> dict[str, Any]:
+    """The lists of the cases start..stop, as the ops take them."""
+    offsets = csr[0][start : stop + 1]
+    return {f"{name}_offsets": offsets - offsets[0], f"{name}_item": csr[1][offsets[0] : offsets[-1]]}
+
+
+def _ahead(score_BV: Tensor, other_BV: Tensor, row: Tensor, own: Tensor) -> Tensor:
+    """For each target: non-relevant items with a greater score, plus half of those that tie."""
+    if len(row) > 16 * len(score_BV):
+        # Many targets a case: sort each row once. No score is +inf, so what is left out goes last.
+        sorted_BV = score_BV.masked_fill(~other_BV, torch.inf).sort(1).values
+        size_B = _count(other_BV)
+        out = torch.empty(len(row), dtype=torch.float64, device=row.device)
+        edges = torch.searchsorted(row, torch.arange(len(score_BV) + 1, device=row.device)).tolist()
+        for b, place in enumerate(map(slice, edges, edges[1:])):
+            line = sorted_BV[b, : size_B[b]].contiguous()
+            low = torch.searchsorted(line, own[place].contiguous())
+            high = torch.searchsorted(line, own[place].contiguous(), right=True)
+            out[place] = (size_B[b] - high).double() + (high - low).double() / 2
+        return out
+    out = torch.empty(len(row), dtype=torch.float64, device=row.device)
+    # The n-th targets of all cases together: [b, V] work at a time.
+    first = torch.searchsorted(row, row)
+    nth = torch.arange(len(row), device=row.device) - first
+    for n in range(int(nth.max()) + 1):
+        chosen = (nth == n).nonzero()[:, 0]
+        rows = row[chosen]
+        whole = len(rows) == len(score_BV)
+        score = score_BV if whole else score_BV[rows]
+        other = other_BV if whole else other_BV[rows]
+        mine = own[chosen, None]
+        greater = _count((score > mine) & other)
+        ties = _count((score == mine) & other)
+        out[chosen] = greater.double() + ties.double() / 2
+    return out
+
+
+def _count(mask_BV: Tensor) -> Tensor:
+    """mask_BV.sum(1); on the CPU by numpy, which counts booleans a hundred times faster."""
+    if mask_BV.device.type != "cpu":
+        return mask_BV.sum(1)
+    return torch.tensor([np.count_nonzero(mask_V) for mask_V in mask_BV.numpy()])
+
+
+def _nll(score_BV: Tensor, row: Tensor, item: Tensor) -> Tensor:
+    """logsumexp(scores) - own score, nats; +inf for a target that the scores rule out."""
+    lse_B = torch.logsumexp(score_BV, dim=1).double()
+    own = score_BV[row, item].double()
+    return torch.where(own == -torch.inf, torch.inf, lse_B[row] - own)
+
+
+def _top(score_BV: Tensor, rankable_BV: Tensor, k: int) -> np.ndarray:
+    item_id, best = best_columns(score_BV.masked_fill(~rankable_BV, -torch.inf), k)
+    return item_id.masked_fill_(best == -torch.inf, -1).cpu().numpy()
+
+
+def _rankable(
+    score_BV: Tensor, seen: Any, allowed: Any, row: Tensor, item: Tensor, start: int, stop: int
+) -> Tensor:
+    """True where an item takes part in the ranking of a case; targets always do."""
+    rankable_BV = torch.full(score_BV.shape, allowed is None, device=score_BV.device)
+    if allowed is not None:
+        _, rows, items = _rows(allowed, start, stop, score_BV.device)
+        rankable_BV[rows, items] = True
+    if seen is not None:
+        _, rows, items = _rows(seen, start, stop, score_BV.device)
+        rankable_BV[rows, items] = False
+    rankable_BV[row, item] = True
+    return rankable_BV
+
+
+def _scores(got: Any, start: int, stop: int, num_items: int, device: Any) -> Tensor:
+    """[b, V] float32 or float64 on `device`, free of NaN and +inf."""
+    if not isinstance(got, (Tensor, np.ndarray)):
+        raise checks.wrong_type("score(slice)", "a torch tensor or numpy array", got)
+    checks.shape("score(slice)", got, (stop - start, num_items))
+    score_BV = torch.as_tensor(got).detach().to(device)
+    if score_BV.dtype not in (torch.float32, torch.float64):
+        half = score_BV.dtype in (torch.float16, torch.bfloat16)
+        score_BV = score_BV.to(torch.float32 if half else torch.float64)
+    largest_B = score_BV.amax(1)  # NaN wins
+    bad = (largest_B.isnan() | (largest_B == torch.inf)).nonzero()
+    if bad.shape[0]:
+        row = int(bad[0, 0])
+        got = f"={largest_B[row].item()} in case {start + row}"
+        raise checks.wrong("score(slice)", "real numbers or -inf", got)
+    return score_BV
+
+
+def _rows(
+    csr: tuple[np.ndarray, np.ndarray], start: int, stop: int, device: Any
+) -> tuple[slice, Tensor, Tensor]:
+    """(places in the flat array, row within the chunk, item) of the cases start..stop."""
+    offsets, item = csr[0][start : stop + 1], csr[1]
+    places = slice(int(offsets[0]), int(offsets[-1]))
+    row = np.repeat(np.arange(stop - start), np.diff(offsets))
+    return places, torch.as_tensor(row, device=device), torch.as_tensor(item[places], device=device)
