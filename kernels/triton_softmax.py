@@ -106,8 +106,9 @@ def row_dots(query_ptr, query_row_b, stride_qb, stride_qd, item_ptr, item_row_b,
 
 @triton.jit
 def prior_term(id_n, log_prior_ptr, prior_weight):
-    """prior_weight * log_prior[id]; a weight of 0 ignores the prior, as 0 * -inf would be NaN."""
-    term_n = prior_weight * tl.load(log_prior_ptr + id_n)
+    """prior_weight * log_prior[id]; a weight of 0 ignores the prior, with any other -inf removes."""
+    log_prior_n = tl.load(log_prior_ptr + id_n)
+    term_n = tl.where(log_prior_n == float("-inf"), log_prior_n, prior_weight * log_prior_n)
     return tl.where(prior_weight == 0.0, 0.0, term_n)
 
 

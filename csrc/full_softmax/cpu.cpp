@@ -21,6 +21,7 @@
 #include "fetch_rows.h"
 #include "online_lse.h"
 #include "ranges.h"
+#include "sampled_softmax/logit.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -139,7 +140,7 @@ class FullPass {
     if (a_.log_prior_V == nullptr || a_.prior_weight == 0) return 0;
     const float log_p = a_.log_prior_V[id];
     if (!(log_p < HUGE_VALF)) __atomic_store_n(a_.bad_prior_id, id, __ATOMIC_RELAXED);  // NaN too
-    return a_.prior_weight * log_p;
+    return prior_term(a_.prior_weight, log_p);
   }
 
   void clear(const Range& items) {

@@ -10,9 +10,10 @@ namespace fastpop {
 
 enum class LogQ : int { none = 0, standard = 1, corrected = 2 };
 
-// Weight 0 ignores the prior: 0 * -inf is 0 here.
+// Weight 0 ignores the prior: 0 * -inf is 0 here. With any other, a negative one too, -inf removes.
 FASTPOP_HD double prior_term(double prior_weight, float log_p) {
-  return prior_weight == 0 ? 0.0 : prior_weight * log_p;
+  if (prior_weight == 0) return 0.0;
+  return log_p == -HUGE_VALF ? -HUGE_VAL : prior_weight * log_p;
 }
 
 // log_count: log K where logq is "corrected", whose negatives stand for the whole catalogue; else 0.

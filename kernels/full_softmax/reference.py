@@ -54,6 +54,7 @@ def _items_and_bias(inputs: Inputs, dtype: torch.dtype) -> tuple[Tensor, Tensor 
         bad = int((~(inputs.log_prior_V < torch.inf)).nonzero()[0])  # NaN fails here too
         raise checks.no_prior(bad, float(inputs.log_prior_V[bad]))
     bias_V = (inputs.prior_weight * inputs.log_prior_V).to(dtype)
+    bias_V = torch.where(inputs.log_prior_V == -torch.inf, -torch.inf, bias_V)
     # A weight that turns out to be 0 at run time must not make 0 * -inf.
     bias_V = torch.where(inputs.prior_weight == 0, torch.zeros_like(bias_V), bias_V)
     return torch.where((bias_V == -torch.inf)[:, None], 0, inputs.item_VD).to(dtype), bias_V

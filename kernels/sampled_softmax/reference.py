@@ -131,12 +131,12 @@ def _rows_of(inputs: Inputs, ids: Tensor) -> Tensor:
 
 
 def _prior_term(prior_weight: Tensor, log_prior_V: Tensor, ids: Tensor) -> Tensor:
-    """prior_weight * log_prior at ids; a weight of 0 ignores it, so 0 * -inf is 0."""
+    """prior_weight * log_prior at ids; a weight of 0 ignores it, with any other -inf removes."""
     log_prior = log_prior_V[ids]
     if ids.device.type == "cpu" and not (log_prior < math.inf).all():  # NaN fails here too
         bad = int(ids[~(log_prior < math.inf)][0])
         raise checks.no_prior(bad, float(log_prior_V[bad]))
-    term = prior_weight * log_prior
+    term = torch.where(log_prior == -math.inf, -math.inf, prior_weight * log_prior)
     return torch.where(prior_weight == 0, torch.zeros_like(term), term)
 
 

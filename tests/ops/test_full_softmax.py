@@ -72,6 +72,8 @@ CASES = {
     "some rows ignored": some_ignored,
     "all rows ignored": lambda: make() | {"pos_id": torch.full((65,), -100)},
     "removed items, one of them a positive": with_removed_items,
+    "a negative weight removes the same items": lambda: with_removed_items()
+    | {"prior_weight": torch.tensor(-0.7, dtype=torch.float64)},
     "no prior": lambda: make() | {"log_prior": None, "prior_weight": 1.0},
     "label smoothing": lambda: make(label_smoothing=0.1),
     "label smoothing with removed items": lambda: with_removed_items()
