@@ -5,15 +5,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastpop import checks, ops
+from fastpop.decoder import WithLaws
 from fastpop.ops.sampled_softmax import drops_hits
 from fastpop.popularity import Draw, InBatch, PopularityPrior, Proposal
 from fastpop.types import Hits, LogQ, Reduction
 
+_EVAL_STEPS = 2**62
 
-class _SoftmaxLoss(nn.Module):
+
+class _SoftmaxLoss(WithLaws):
     log_prior_V: Tensor | None
 
     def __init__(self, prior: Any, prior_weight: float, scale: float, reduction: str):
@@ -79,7 +82,9 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
 
     forward(query [B, D], items [V, D], pos_id [B], step=None) -> loss. `step` numbers the draw;
     without it the module counts its own calls (`num_steps`, kept in the state dict), which
-    torch.compile(fullgraph=True) cannot follow: give it there. Keywords of the op (`row_weight`,
+    torch.compile(fullgraph=True) cannot follow: give it there. In eval mode draws come from steps that
+    training never reaches, the same after every eval(): validation losses compare, and leave training's
+    draws alone. Keywords of the op (`row_weight`,
     `log_prior`, `prior_weight`, `scale`, ...) override the module's; what the module was made for
     (`logq`, `hits`, `sparse_grad`, ...) stays.
     """
@@ -123,13 +128,13 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
                                self.log_prior_V)
         self.register_buffer("log_proposal_V", log_law_V, persistent=False)
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
+        self._num_eval_steps = 0
 
     def forward(
         self, query: Tensor, items: Tensor, pos_id: Tensor, *, step: int | None = None, **terms: Any
     ) -> Tensor:
         if step is None:
-            step = int(self.num_steps)
-            self.num_steps += 1
+            step = self._next_step()
         fixed = ("logq", "hits", "sparse_grad", "log_proposal", "neg_id", "group_size", "exclude_own_slot")
         options = self._terms(terms, fixed) | {
             "logq": self.logq, "hits": self.hits, "sparse_grad": self.sparse_grad,
@@ -143,6 +148,17 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         if not torch.compiler.is_compiling() and (len(pos_id) == 0 or not is_kept.all()):
             return self._in_batch_of(is_kept, query, items, pos_id, step, options)
         return self._in_batch(query, items, pos_id, step, options)
+
+    def train(self, mode: bool = True) -> "SampledSoftmaxLoss":
+        self._num_eval_steps = 0
+        return super().train(mode)
+
+    def _next_step(self) -> int:
+        if self.training:
+            self.num_steps += 1
+            return int(self.num_steps) - 1
+        self._num_eval_steps += 1
+        return _EVAL_STEPS + self._num_eval_steps - 1
 
     def _in_batch_of(
         self, is_kept: Tensor, query: Tensor, items: Tensor, pos_id: Tensor, step: int,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fastpop import ops, popularity
-from fastpop.nn import FullSoftmaxLoss, SampledSoftmaxLoss
+from fastpop.nn import Decoder, FullSoftmaxLoss, SampledSoftmaxLoss
 
 V, B, D = 50, 12, 6
 
@@ -42,6 +42,34 @@ def test_the_module_counts_its_calls_and_a_state_dict_keeps_the_count(tensors, c
     twin.load_state_dict(head.state_dict())
     assert twin(*tensors).item() == head(*tensors).item()
     assert SampledSoftmaxLoss(None, proposal, num_negatives=4)(*tensors).item() == losses[0]
+
+
+def test_evaluation_has_draws_of_its_own_the_same_each_time(tensors):
+    head, twin = (SampledSoftmaxLoss(None, popularity.uniform(V), num_negatives=4) for _ in range(2))
+    trained = [head(*tensors).item(), twin(*tensors).item()]
+    looked = []
+    for _ in range(2):
+        head.eval()
+        looked.append([head(*tensors).item() for _ in range(3)])
+        head.train()
+    assert looked[0] == looked[1]
+    assert len({*looked[0], *trained}) == 4
+    assert head(*tensors).item() == twin(*tensors).item()
+
+
+def test_laws_stay_float32_where_a_trainer_casts_the_model(tensors, counts):
+    query, items, pos_id = (one.bfloat16() if one.is_floating_point() else one for one in tensors)
+    prior = popularity.PopularityPrior.from_counts(counts)
+    head = SampledSoftmaxLoss(prior, popularity.power(counts, 0.75), num_negatives=16)
+    expected = head(query, items, pos_id, step=3)
+    for cast in (head.bfloat16(), head.to(torch.float16), head.double()):
+        assert cast.log_prior_V.dtype == cast.log_proposal_V.dtype == torch.float32
+        assert cast(query, items, pos_id, step=3) == expected
+    decoder = Decoder(prior.log_prior_V, D, temperature=0.3).bfloat16()
+    assert decoder.item_embedding.dtype == torch.bfloat16
+    np.testing.assert_array_equal(decoder.log_prior_V, prior.log_prior_V.astype(np.float32))
+    assert decoder.scale.item() == pytest.approx(1 / 0.3, rel=1e-6)
+    assert decoder.to("meta").log_prior_V.device.type == "meta"
 
 
 def test_in_batch_rows_leave_out_their_own_slot_only(tensors, counts):
