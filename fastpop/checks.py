@@ -30,6 +30,8 @@ def wrong(argument: str, expected: str, got: Any) -> ValueError:
 def wrong_type(argument: str, expected: str, got: Any) -> TypeError:
     """The TypeError to raise for a bad type."""
     shown = describe(got) if hasattr(got, "dtype") else type(got).__name__
+    if isinstance(got, str) and got.startswith("="):
+        shown = got[1:]
     return TypeError(f"{argument}: expected {expected}; got {shown}")
 
 
@@ -99,6 +101,15 @@ def no_law(drawn: str, item: int, log_q: float) -> ValueError:
 def no_prior(item: int, log_p: float) -> ValueError:
     """The error for an id whose log p is NaN or +inf."""
     return wrong("log_prior", "numbers below +inf, none NaN", f"={log_p} at position {item}")
+
+
+def real_array(argument: str, value: Any) -> None:
+    """A numpy array or torch tensor of real numbers, whatever its shape; its numbers are not looked at."""
+    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+        raise wrong_type(argument, "a numpy array or torch tensor", value)
+    kind = str(value.dtype).removeprefix("torch.")
+    if not kind.startswith(("float", "bfloat", "int", "uint", "bool")):
+        raise wrong_type(argument, "real numbers", value)
 
 
 def float_array(argument: str, value: Any, ndim: int, dtype: Any = np.float64) -> np.ndarray:

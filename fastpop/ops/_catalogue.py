@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
+from fastpop.ops import _door
 
 
 def check_scored(query: Any, items: Any, bias: Any, scale: Any) -> None:
@@ -52,6 +53,7 @@ def check_exclusions(
 def _check_float(argument: str, value: Any, expected: tuple[int | str, ...]) -> None:
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise checks.wrong_type(argument, "a floating point torch tensor", value)
+    _door.strided_here(argument, value)
     checks.shape(argument, value, expected)
 
 

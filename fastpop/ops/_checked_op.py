@@ -9,24 +9,24 @@ from torch import Tensor
 
 from fastpop import checks
 
-# What a number may be, in the words of the error: the rule that the least of them must pass.
+# What numbers may be, in the words of the error, from the least and the most of them (both NaN where one
+# number is).
 RULES = {
-    "a finite number": lambda least: True,
-    "a finite number > 0": lambda least: least > 0,
-    "finite weights >= 0": lambda least: least >= 0,
-    "finite log q": lambda least: True,
+    "a finite number": lambda least, most: -math.inf < least and most < math.inf,
+    "a finite number > 0": lambda least, most: least > 0 and most < math.inf,
+    "finite weights >= 0": lambda least, most: least >= 0 and most < math.inf,
+    "finite log q": lambda least, most: -math.inf < least and most < math.inf,
+    "numbers below +inf, none NaN": lambda least, most: most < math.inf,
 }
 
 
 def check(name: str, numbers: Tensor, rule: str) -> None:
-    """ValueError where one of the numbers is not finite or breaks the rule; names the worst."""
+    """ValueError where the numbers break the rule; names the worst."""
     if numbers.numel() == 0:
         return
-    least, most = (one.item() for one in numbers.detach().aminmax())  # both NaN if one number is
-    if not (math.isfinite(least) and RULES[rule](least)):
-        raise checks.wrong(name, rule, f"={least}")
-    if not math.isfinite(most):
-        raise checks.wrong(name, rule, f"={most}")
+    least, most = (one.item() for one in numbers.detach().aminmax())
+    if not RULES[rule](least, most):
+        raise checks.wrong(name, rule, f"={most if RULES[rule](least, least) else least}")
 
 
 def checked(value: Tensor, numbers: Tensor, name: str, rule: str) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels.sampled_softmax.reference import Needs
-from fastpop.ops import _checked_op
+from fastpop.ops import _checked_op, _dispatch
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -21,6 +21,7 @@ def check_query_and_items(query: Any, items: Any, items_name: str = "items") -> 
             raise checks.wrong_type(name, "a torch tensor", value)
         if value.dtype not in FLOATS:
             raise checks.wrong_type(name, "float16, bfloat16, float32 or float64", value)
+        strided_here(name, value)
     checks.shape("query", query, ("B", "D"))
     checks.shape(items_name, items, ("V" if items_name == "items" else "B", query.shape[1]))
     if items.shape[0] == 0 and items_name == "items":
@@ -31,6 +32,14 @@ def check_query_and_items(query: Any, items: Any, items_name: str = "items") -> 
     if torch.float64 in (query.dtype, items.dtype) and query.dtype != items.dtype:
         raise checks.wrong(items_name, f"the dtype of query ({str(query.dtype)[6:]}), as one of the "
                            "two is float64", items)
+
+
+def strided_here(name: str, value: Tensor) -> None:
+    """Something that an implementation can read."""
+    if value.layout != torch.strided:
+        raise checks.wrong_type(name, "a dense tensor", f"={value.layout} {list(value.shape)}")
+    if value.device.type not in _dispatch.AUTO_ORDER:
+        raise checks.wrong(name, f"a tensor on {' or '.join(_dispatch.AUTO_ORDER)}", f"={value.device}")
 
 
 def same_device(name: str, value: Tensor, query: Tensor) -> None:

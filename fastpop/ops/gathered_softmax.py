@@ -93,6 +93,9 @@ def gathered_softmax(
     log_prior = vectors["log_prior"]
     if not isinstance(prior_weight, Tensor) and prior_weight == 0:
         log_prior = None
+    if log_prior is not None:
+        for name, part in (("pos_log_prior", slice(num_rows)), ("neg_log_prior", slice(num_rows, None))):
+            log_prior = _door.look(name, log_prior, "numbers below +inf, none NaN", log_prior[part])
     place = torch.arange(num_rows + flat, device=query.device)
     counts = torch.ones(num_rows, dtype=torch.bool, device=query.device)
     row_weight = _door.check_row_weight(row_weight, query)

@@ -47,7 +47,7 @@ def permutation(
         raise checks.wrong("labels", "at least 2 items", label_V)
     checks.number("num_permutations", num_permutations, least=0, integer=True)
     checks.number("seed", seed, least=0, most=2**64 - 1, integer=True)
-    checks.number("first", first, least=0, integer=True)
+    checks.number("first", first, least=0, most=2**62, integer=True)
     checks.one_of("null", null, ("label", "stratified", "sign"))
     checks.one_of("impl", impl, ("auto", "cpu", "reference"))
     if threads is not None:

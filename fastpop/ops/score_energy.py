@@ -128,6 +128,8 @@ def score_energy(
     Cost: Gram (C + V) D² FLOPs and O(D²) memory; streamed 2 C V D FLOPs and O(C D) memory.
     Source: arXiv:2606.21275.
     """
+    for name, value in (("query", query), ("items", items)):
+        checks.real_array(name, value)
     checks.shape("items", items, ("V", "D"))
     num_items, dim = items.shape
     log_prior_V = checks.float_array("log_prior", log_prior, 1)

@@ -336,6 +336,7 @@ def test_more_than_65536_labels_still_agree():
         ({"num_permutations": -1}, ValueError, "num_permutations: expected an integer >= 0"),
         ({"num_permutations": 2.5}, TypeError, "num_permutations: expected an integer"),
         ({"seed": -3}, ValueError, "seed: expected an integer >= 0"),
+        ({"first": 2**70}, ValueError, r"first: expected an integer >= 0 <= 4.61169e\+18"),
         ({"null": "swap"}, ValueError, "null: expected one of"),
         ({"null": "stratified"}, ValueError, "strata: expected integers"),
         ({"strata": np.zeros(53, int)}, ValueError, "strata: expected integers"),

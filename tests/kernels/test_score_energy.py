@@ -301,6 +301,17 @@ def test_each_bad_input_has_one_clear_error(change, words):
         ours({**problem(), **change})
 
 
+@pytest.mark.parametrize("name", ["query", "items"])
+def test_what_is_no_array_of_real_numbers_is_refused(name):
+    given = problem()
+    with pytest.raises(TypeError, match=f"{name}: expected real numbers; got complex128"):
+        ours({**given, name: given[name] + 1j})
+    with pytest.raises(TypeError, match=f"{name}: expected real numbers; got <U32"):
+        ours({**given, name: given[name].astype(str)})
+    with pytest.raises(TypeError, match=f"{name}: expected a numpy array or torch tensor; got list"):
+        ours({**given, name: given[name].tolist()})
+
+
 def test_a_tile_of_the_wrong_shape_is_named():
     with pytest.raises(ValueError, match=r"score_tile\(\.\.\.\): expected shape \[4, 31\]"):
         streamed_score_energy(lambda c, i: np.zeros((1, 2)), 4, problem()["log_prior"])

@@ -67,6 +67,10 @@ BAD = {
               "neg_item: expected float32, as pos_item"),
     "law": ({"neg_log_proposal": None}, "neg_log_proposal: expected log q"),
     "ids": ({"hits": "drop"}, "pos_id: expected int64 ids"),
+    "prior of a positive": ({"pos_log_prior": torch.full((5,), torch.inf), "neg_log_prior": torch.zeros(2)},
+                            "pos_log_prior: expected numbers below +inf, none NaN; got inf"),
+    "prior of a negative": ({"pos_log_prior": torch.zeros(5), "neg_log_prior": torch.tensor([0, torch.nan])},
+                            "neg_log_prior: expected numbers below +inf, none NaN; got nan"),
     "prior": ({"pos_log_prior": torch.zeros(5)}, "pos_log_prior, neg_log_prior: expected both or neither"),
 }
 

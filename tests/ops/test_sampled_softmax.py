@@ -155,6 +155,8 @@ CASES = {
     "removed items, a set for each row": lambda: with_removed_items(make(shape="rows")),
     "in-batch, removed items": lambda: with_removed_items(own_slot()),
     "removed items, drawn inside": lambda: with_removed_items(with_draw(16)),
+    "a negative weight removes the same items": lambda: with_removed_items()
+    | {"prior_weight": torch.tensor(-0.7, dtype=torch.float64)},
     "a group's negatives all removed": lambda: removed(make(shape="groups"), slice(9, 97))
     | {"neg_id": torch.arange(60, 93).expand(5, -1), "pos_id": torch.arange(65) % 9},
     "everything removed but the positive": with_everything_removed_but_one,
@@ -520,6 +522,10 @@ BAD = {
     "query": ({"query": torch.zeros(3)}, ValueError, "query: expected shape [B, D]; got float32 [3]"),
     "query type": ({"query": [[1.0]]}, TypeError, "query: expected a torch tensor; got list"),
     "query dtype": ({"query": torch.zeros(3, 4, dtype=torch.int32)}, TypeError, "query: expected float16"),
+    "query layout": ({"query": torch.zeros(65, 24).to_sparse()}, TypeError,
+                     "query: expected a dense tensor; got torch.sparse_coo [65, 24]"),
+    "query device": ({"query": torch.zeros(65, 24, device="meta")}, ValueError,
+                     "query: expected a tensor on cpu or cuda; got meta"),
     "items": ({"items": torch.zeros(9, 5)}, ValueError, "items: expected shape [V, 24]"),
     "pos_id range": ({"pos_id": torch.full((65,), 97)}, ValueError,
                      "pos_id: expected ids in [0, 97); got 97 at position 0"),

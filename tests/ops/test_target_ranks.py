@@ -225,6 +225,8 @@ def test_nan_is_named_by_its_first_row(impl):
 
 @pytest.mark.parametrize(("change", "error", "message"), [
     ({"query": np.ones((3, 2))}, TypeError, "query: expected a floating point torch tensor; got float64"),
+    ({"query": torch.ones(3, 2).to_sparse()}, TypeError, "query: expected a dense tensor"),
+    ({"items": torch.ones(4, 2, device="meta")}, ValueError, "items: expected a tensor on cpu or cuda"),
     ({"items": torch.ones(4, 5)}, ValueError, r"items: expected shape \[V, 2\]"),
     ({"target_offsets": [0, 1, 2]}, ValueError, r"target_offsets: expected shape \[4\]"),
     ({"target_offsets": [0, 2, 1, 3]}, ValueError, "target_offsets: expected non-decreasing from 0 to 3"),
