@@ -55,8 +55,10 @@ class SharedNegatives : protected RowTerms {
     for (int64_t k = 0; k < a_.K; ++k) {
       const auto id = static_cast<int64_t>(sorted[k].key);
       if (k == 0 || sorted[k - 1].key != sorted[k].key) {
-        is_there = !is_removed(id);
+        const double bias = negative_bias(id);
+        is_there = bias != -HUGE_VAL;
         group.id[num] = id;
+        group.bias[num] = static_cast<float>(bias);
         group.count[num] = 0;
         num += is_there;
       }
@@ -67,9 +69,8 @@ class SharedNegatives : protected RowTerms {
     group.num = num;
     const int64_t columns = columns_of(group);
     for (int64_t k = 0; k < num; ++k) {
-      double bias = negative_bias(group.id[k]);
-      if (group.count[k] > 1) bias += std::log(static_cast<double>(group.count[k]));
-      group.bias[k] = static_cast<float>(bias);
+      if (group.count[k] > 1)
+        group.bias[k] = static_cast<float>(negative_bias(group.id[k]) + std::log(double(group.count[k])));
       if (group.row_of != nullptr) group.row_of[k] = a_.index->place(group.id[k]);
     }
     std::fill(group.bias + num, group.bias + columns, -kInf);

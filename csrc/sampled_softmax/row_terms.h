@@ -28,8 +28,6 @@ class RowTerms {
     return fastpop::prior_term(a_.prior_weight, log_p);
   }
 
-  bool is_removed(int64_t id) const { return prior_term(id) == -HUGE_VAL; }
-
   // What is added to scale * dot of a negative, in nats.
   double negative_bias(int64_t id) const {
     double bias = prior_term(id);

@@ -92,23 +92,24 @@ def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | Non
     num_cases, num_items = problem.num_cases, problem.num_items
     if chunk_size is None:
         chunk_size = max(256, _STREAMED_SCORES // num_items)
-    pair_key = _keys(problem.pair, num_items)
-    left_out = pair_key  # of the ranks: a case's targets do not count against each other
-    unlisted = None  # of the lists: targets stay
-    if problem.seen is not None:
-        seen_key = np.unique(_keys(problem.seen, num_items))
-        left_out = np.union1d(seen_key, pair_key)
-        unlisted = _csr_of(np.setdiff1d(seen_key, pair_key, assume_unique=True), num_cases, num_items)
-    others = num_items - np.bincount(left_out // num_items, minlength=num_cases)
-    uncounted = _csr_of(left_out, num_cases, num_items)
-    ahead, own, lse = np.empty(len(pair_key)), np.empty(len(pair_key)), np.empty(num_cases)
+    ahead, own = (np.empty(len(problem.pair[1])) for _ in range(2))
+    others, lse = np.empty(num_cases), np.empty(num_cases)
     top = np.empty((num_cases, problem.k), np.int64)
     for start, stop in _chunks(num_cases, chunk_size):
+        pair_key = _keys(problem.pair, start, stop, num_items)
+        left_out = pair_key  # of the ranks: a case's targets do not count against each other
+        unlisted = pair_key[:0]  # of the lists, where targets stay
+        if problem.seen is not None:
+            seen_key = np.unique(_keys(problem.seen, start, stop, num_items))
+            left_out = np.union1d(seen_key, pair_key)
+            unlisted = np.setdiff1d(seen_key, pair_key, assume_unique=True)
+        shape = (stop - start, num_items)
+        others[start:stop] = num_items - np.bincount(left_out // num_items, minlength=stop - start)
         some = score[start:stop].keywords()
-        hidden = {} if unlisted is None else _lists(unlisted, start, stop, "exclude")
-        top[start:stop] = ops.top_items(k=problem.k, **some, **hidden)[0].cpu().numpy()
-        found = ops.target_ranks(**some, **_lists(problem.pair, start, stop, "target"),
-                                 **_lists(uncounted, start, stop, "exclude"))
+        ids, _ = ops.top_items(k=problem.k, **some, **_lists(unlisted, *shape, "exclude"))
+        top[start:stop] = ids.cpu().numpy()
+        found = ops.target_ranks(**some, **_lists(pair_key, *shape, "target"),
+                                 **_lists(left_out, *shape, "exclude"))
         infinite = (found.lse == torch.inf).nonzero()
         if infinite.shape[0]:
             raise checks.wrong("score", "real numbers or -inf", f"=inf in case {start + int(infinite[0, 0])}")
@@ -118,11 +119,11 @@ def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | Non
         lse[start:stop] = found.lse.cpu().numpy()
     nll = None
     if problem.logits:
-        event_key = _keys(problem.target, num_items)
-        own = own[np.searchsorted(pair_key, event_key)]
+        event_key = _keys(problem.target, 0, num_cases, num_items)
+        own = own[np.searchsorted(_keys(problem.pair, 0, num_cases, num_items), event_key)]
         with np.errstate(invalid="ignore"):  # -inf - -inf, where everything is ruled out
             nll = np.where(own == -np.inf, np.inf, lse[event_key // num_items] - own)
-    return Positions(ahead, others.astype(np.float64), top, nll, None)
+    return Positions(ahead, others, top, nll, None)
 
 
 def _chunks(num_cases: int, size: int) -> Iterator[tuple[int, int]]:
@@ -131,20 +132,17 @@ def _chunks(num_cases: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, num_cases)
 
 
-def _keys(csr: Csr, num_items: int) -> np.ndarray:
-    """case * V + item of everything listed."""
-    return np.repeat(np.arange(len(csr[0]) - 1), np.diff(csr[0])) * num_items + csr[1]
-
-
-def _csr_of(keys: np.ndarray, num_cases: int, num_items: int) -> Csr:
-    """Of ascending keys."""
-    return np.searchsorted(keys, np.arange(num_cases + 1) * num_items), keys % num_items
-
-
-def _lists(csr: Csr, start: int, stop: int, name: str) -> dict[str, Any]:
-    """The lists of the cases start..stop, as the ops take them."""
+def _keys(csr: Csr, start: int, stop: int, num_items: int) -> np.ndarray:
+    """case * V + item of what the cases start..stop list, the first of them as case 0."""
     offsets = csr[0][start : stop + 1]
-    return {f"{name}_offsets": offsets - offsets[0], f"{name}_item": csr[1][offsets[0] : offsets[-1]]}
+    case = np.repeat(np.arange(stop - start), np.diff(offsets))
+    return case * num_items + csr[1][offsets[0] : offsets[-1]]
+
+
+def _lists(key: np.ndarray, num_cases: int, num_items: int, name: str) -> dict[str, Any]:
+    """Ascending keys as the ops take lists."""
+    offsets = np.searchsorted(key, np.arange(num_cases + 1) * num_items)
+    return {f"{name}_offsets": offsets, f"{name}_item": key % num_items}
 
 
 def _ahead(score_BV: Tensor, other_BV: Tensor, row: Tensor, own: Tensor) -> Tensor:
