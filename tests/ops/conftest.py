@@ -1,6 +1,7 @@
 """What all tests of the ops need."""
 
 import pytest
+import torch
 
 from fastpop.kernels import native
 
@@ -9,3 +10,11 @@ from fastpop.kernels import native
 def threads_at_any_size(monkeypatch):
     """Small shapes would run on one thread; here every size uses all of torch's."""
     monkeypatch.setattr(native, "WORK_A_THREAD", 1)
+
+
+@pytest.fixture
+def threads():
+    """torch.set_num_threads, whose effect ends with the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

@@ -118,13 +118,6 @@ def test_small_integers_are_exact(impl, dtype, case):
     check_case(impl, dtype, case)
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("path", native.PATHS)
 @pytest.mark.parametrize("number", [1, 3])
 def test_every_path_of_the_processor_on_any_number_of_threads(monkeypatch, threads, path, number):
