@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from helpers_softmax import implementations_here
+from helpers_device import gpu
+from helpers_softmax import implementations_here, on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops.test_top_items import biased, csr, problem
@@ -94,12 +95,12 @@ CASES = {
 }
 
 
-def check_case(impl, dtype, case):
+def check_case(impl, dtype, case, device="cpu"):
     inputs = CASES[case]()
     want = by_counting(**inputs)
     for name in ("query", "items"):
         inputs[name] = inputs[name].to(dtype)
-    got = ops.target_ranks(**inputs, impl=impl)
+    got = ops.TargetRanks(*(one.cpu() for one in ops.target_ranks(**on(device, inputs), impl=impl)))
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     assert (got.score.dtype, got.lse.dtype) == (wide, wide)
     assert torch.equal(got.greater, want[0]), case
@@ -116,6 +117,12 @@ IMPL_AND_DTYPE = [("reference", torch.float64)] + [
 @pytest.mark.parametrize(("impl", "dtype"), IMPL_AND_DTYPE, ids=str)
 def test_small_integers_are_exact(impl, dtype, case):
     check_case(impl, dtype, case)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES)
+def test_small_integers_are_exact_on_a_gpu(case):
+    check_case("auto", torch.float32, case, gpu())
 
 
 @pytest.mark.parametrize("path", native.PATHS)
