@@ -4,7 +4,7 @@ Public functions check once, at the door; nothing behind it checks again. A wron
 ValueError, a wrong type TypeError, both with the same three parts.
 """
 
-import math
+import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -57,7 +57,8 @@ def number(
         bounds.append(f">= {least:g}")
     if most is not None:
         bounds.append(f"<= {most:g}")
-    ok: Any = isinstance(value, int) or math.isfinite(value)
+    given: Any = value
+    ok: Any = integer or abs(given) <= sys.float_info.max  # NaN is not
     ok = ok and (above is None or value > above) and (least is None or value >= least)
     ok = ok and (most is None or value <= most)
     if not ok:
@@ -110,10 +111,20 @@ def real_array(argument: str, value: Any) -> None:
     kind = str(value.dtype).removeprefix("torch.")
     if not kind.startswith(("float", "bfloat", "int", "uint", "bool")):
         raise wrong_type(argument, "real numbers", value)
+    _at_hand(argument, value)
+
+
+def _at_hand(argument: str, value: Any) -> None:
+    """Not a torch tensor of another layout than rows, or without numbers."""
+    if str(getattr(value, "layout", "torch.strided")) != "torch.strided":
+        raise wrong_type(argument, "a dense array", f"={value.layout} {list(value.shape)}")
+    if str(getattr(value, "device", "cpu")) == "meta":
+        raise wrong(argument, "an array that holds numbers", "=a tensor on meta")
 
 
 def float_array(argument: str, value: Any, ndim: int, dtype: Any = np.float64) -> np.ndarray:
     """A finite real array on the host as `dtype`; takes numpy, torch (detached) or lists."""
+    _at_hand(argument, value)
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()

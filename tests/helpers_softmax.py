@@ -103,7 +103,7 @@ def dense_full_losses(
         kept = torch.isfinite(logit)
         mean = torch.where(kept, logit, 0).sum(1) / kept.sum(1)
         smooth = torch.logsumexp(logit, 1) - mean
-        loss = (1 - label_smoothing) * loss + label_smoothing * smooth
+        loss = torch.where(removed, math.inf, (1 - label_smoothing) * loss + label_smoothing * smooth)
     return torch.where(counts, loss, 0.0)
 
 

@@ -48,7 +48,7 @@ struct Own {
 class RankPass {
  public:
   RankPass(const TargetRanks& a, const Tile& tile)
-      : a_(a), tile_(tile), padded_(round_up(a.D, tile.lanes)), own_(a.threads) {
+      : a_(a), tile_(tile), padded_(round_up(std::max<int64_t>(a.D, 1), tile.lanes)), own_(a.threads) {
     const int64_t fit = kRowBytes / (4 * padded_) / kTileRows * kTileRows;
     rows_ = std::min(round_up(a.B, kTileRows), std::max<int64_t>(fit, kTileRows));
     query_ = memory_.make<float>(rows_ * padded_);

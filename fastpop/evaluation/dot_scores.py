@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
+from fastpop.ops._catalogue import check_scored
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,17 +26,7 @@ class DotScores:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, expected in (("query", ("C", "D")), ("items", ("V", "D")), ("bias", ("V",))):
-            value = getattr(self, name)
-            if name == "bias" and value is None:
-                continue
-            if not isinstance(value, Tensor) or not value.is_floating_point():
-                raise checks.wrong_type(name, "a floating point torch tensor", value)
-            checks.shape(name, value, expected)
-        checks.shape("items", self.items, ("V", self.query.shape[1]))
-        if self.bias is not None:
-            checks.shape("bias", self.bias, (self.items.shape[0],))
-        checks.number("scale", self.scale)
+        check_scored(self.query, self.items, self.bias, self.scale)
         bad = (~self.query.isfinite().all(1)).nonzero()
         if bad.shape[0]:
             raise checks.wrong("query", "finite numbers", f"=others in case {int(bad[0, 0])}")
@@ -43,7 +34,8 @@ class DotScores:
     @torch.no_grad()
     def __call__(self, rows: slice) -> Tensor:
         dtype = torch.float64 if self.query.dtype == torch.float64 else torch.float32
-        score = (self.query[rows].to(dtype) * self.scale) @ self.items.to(dtype).T
+        with torch.autocast(self.query.device.type, enabled=False):
+            score = (self.query[rows].to(dtype) * self.scale) @ self.items.to(dtype).T
         if self.bias is None:
             return score
         return torch.where(self.bias == -torch.inf, -torch.inf, score + self.bias)

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from fastpop import checks, ops
 from fastpop.evaluation.dot_scores import DotScores
+from fastpop.ops.target_ranks import ranks_or_nan
 from fastpop.ops.top_items import best_columns
 
 # A float32 score, its masked copy, the exponentials of the NLL, three masks, rounded up.
@@ -106,13 +107,15 @@ def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | Non
         shape = (stop - start, num_items)
         others[start:stop] = num_items - np.bincount(left_out // num_items, minlength=stop - start)
         some = score[start:stop].keywords()
+        found = ranks_or_nan(**some, **_lists(pair_key, *shape, "target"),
+                             **_lists(left_out, *shape, "exclude"))
+        bad = (~(found.lse < torch.inf)).nonzero()
+        if bad.shape[0]:
+            row = int(bad[0, 0])
+            got = f"={found.lse[row].item()} in case {start + row}"
+            raise checks.wrong("score", "real numbers or -inf", got)
         ids, _ = ops.top_items(k=problem.k, **some, **_lists(unlisted, *shape, "exclude"))
         top[start:stop] = ids.cpu().numpy()
-        found = ops.target_ranks(**some, **_lists(pair_key, *shape, "target"),
-                                 **_lists(left_out, *shape, "exclude"))
-        infinite = (found.lse == torch.inf).nonzero()
-        if infinite.shape[0]:
-            raise checks.wrong("score", "real numbers or -inf", f"=inf in case {start + int(infinite[0, 0])}")
         pairs = slice(problem.pair[0][start], problem.pair[0][stop])
         ahead[pairs] = (found.greater.double() + found.equal.double() / 2).cpu().numpy()
         own[pairs] = found.score.cpu().numpy()
@@ -147,6 +150,8 @@ def _lists(key: np.ndarray, num_cases: int, num_items: int, name: str) -> dict[s
 
 def _ahead(score_BV: Tensor, other_BV: Tensor, row: Tensor, own: Tensor) -> Tensor:
     """For each target: non-relevant items with a greater score, plus half of those that tie."""
+    if len(row) == 0:
+        return torch.empty(0, dtype=torch.float64)
     if len(row) > 16 * len(score_BV):
         # Many targets a case: sort each row once. No score is +inf, so what is left out goes last.
         sorted_BV = score_BV.masked_fill(~other_BV, torch.inf).sort(1).values

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,18 +10,19 @@ from fastpop import checks
 from fastpop.ops import _door
 
 
-def check_scored(query: Any, items: Any, bias: Any, scale: Any) -> None:
-    """scale * query @ items.T + bias can be made of these."""
+def check_scored(query: Any, items: Any, bias: Any, scale: Any) -> Tensor | None:
+    """scale * query @ items.T + bias can be made of these. The bias, its numbers as they lie in memory."""
     _check_float("query", query, ("B", "D"))
     _check_float("items", items, ("V", query.shape[1]))
+    _door.same_device("items", items, query)
     checks.number("scale", scale)
-    others = {"items": items}
-    if bias is not None:
-        _check_float("bias", bias, (items.shape[0],))
-        others["bias"] = bias
-    for name, value in others.items():
-        if value.device != query.device:
-            raise checks.wrong(name, f"a tensor on {query.device}", f"={value.device}")
+    if query.dtype != torch.float64 and abs(scale) > torch.finfo(torch.float32).max:
+        raise checks.wrong("scale", "a number that float32 holds", scale)
+    if bias is None:
+        return None
+    _check_float("bias", bias, (items.shape[0],))
+    _door.same_device("bias", bias, query)
+    return bias.resolve_neg()
 
 
 def check_lists(
@@ -51,14 +53,24 @@ def check_exclusions(
 
 
 def _check_float(argument: str, value: Any, expected: tuple[int | str, ...]) -> None:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
+    if not isinstance(value, Tensor) or value.dtype not in _door.FLOATS:
         raise checks.wrong_type(argument, "a floating point torch tensor", value)
     _door.strided_here(argument, value)
     checks.shape(argument, value, expected)
 
 
 def _ids(argument: str, value: Any, device: torch.device) -> Tensor:
-    tensor = torch.as_tensor(value)
-    if tensor.dtype.is_floating_point or tensor.dtype == torch.bool or tensor.ndim != 1:
-        raise checks.wrong_type(argument, "a 1-d array of int64", tensor)
-    return tensor.to(device=device, dtype=torch.int64)
+    if isinstance(value, Tensor):
+        _door.strided_here(argument, value)
+        array: Any = value
+        is_integer = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+    else:
+        array = np.asarray(value)
+        if array.size == 0 and isinstance(value, (list, tuple)):
+            array = array.astype(np.int64)  # numpy calls an empty list float64
+        is_integer = array.dtype.kind in "iu"
+    if not is_integer or array.ndim != 1:
+        raise checks.wrong_type(argument, "a 1-d array of int64", array)
+    if not isinstance(array, Tensor):
+        array = torch.from_numpy(np.array(array, dtype=np.int64))  # a copy that torch can read
+    return array.to(device=device, dtype=torch.int64).resolve_neg()

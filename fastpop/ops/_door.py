@@ -42,6 +42,13 @@ def strided_here(name: str, value: Tensor) -> None:
         raise checks.wrong(name, f"a tensor on {' or '.join(_dispatch.AUTO_ORDER)}", f"={value.device}")
 
 
+def real_here(name: str, value: Tensor) -> None:
+    """Real numbers, integers too, that can be read."""
+    strided_here(name, value)
+    if value.is_complex() or (value.is_floating_point() and value.dtype not in FLOATS):
+        raise checks.wrong_type(name, "real numbers", value)
+
+
 def same_device(name: str, value: Tensor, query: Tensor) -> None:
     if value.device != query.device:
         raise checks.wrong(name, f"a tensor on {query.device}, where query is", f"={value.device}")
@@ -56,6 +63,7 @@ def check_ids(name: str, ids: Any, num_items: int, query: Tensor, *, ignore_inde
         raise checks.wrong_type(name, "an int64 tensor", ids)
     if ids.dtype != torch.int64:
         raise checks.wrong_type(name, "an int64 tensor", ids)
+    strided_here(name, ids)
     same_device(name, ids, query)
     if not torch.compiler.is_compiling():
         check_range(name, ids, num_items, ignore_index=ignore_index)
@@ -78,6 +86,7 @@ def check_vector(name: str, value: Any, num_items: int, query: Tensor) -> Tensor
         raise checks.wrong_type(name, "a [V] float tensor", value)
     if value.dtype not in FLOATS:
         raise checks.wrong_type(name, "a [V] float tensor", value)
+    strided_here(name, value)
     checks.shape(name, value, (num_items,))
     same_device(name, value, query)
     return value.to(torch.float64 if query.dtype == torch.float64 else torch.float32)
@@ -90,13 +99,15 @@ def scalar(name: str, value: Any, query: Tensor, *, positive: bool) -> Tensor:
         if value.numel() != 1:
             raise checks.wrong(name, "a number or a tensor of one element", value)
         same_device(name, value, query)
-        value = look(name, value.reshape(()), f"a finite number{' > 0' if positive else ''}")
-        return value.to(dtype)
+        real_here(name, value)
+        # As float32, where 1e300 is no finite number and 1e-60 none above 0.
+        value = value.reshape(()).to(dtype)
+        return look(name, value, f"a finite number{' > 0' if positive else ''}")
     if positive:
         checks.number(name, value, above=0)
     else:
         checks.number(name, value)
-    if abs(value) > torch.finfo(dtype).max:
+    if abs(value) > torch.finfo(dtype).max or (positive and value < torch.finfo(dtype).tiny):
         raise checks.wrong(name, f"a number that {str(dtype)[6:]} holds", value)
     return torch.tensor(float(value), dtype=dtype, device=query.device)
 
@@ -106,6 +117,7 @@ def check_row_weight(row_weight: Any, query: Tensor) -> Tensor | None:
         return None
     if not isinstance(row_weight, Tensor):
         raise checks.wrong_type("row_weight", "a [B] float tensor", row_weight)
+    real_here("row_weight", row_weight)
     checks.shape("row_weight", row_weight, (query.shape[0],))
     same_device("row_weight", row_weight, query)
     return look("row_weight", row_weight, "finite weights >= 0")

@@ -78,7 +78,9 @@ def full_softmax(
         with _door.without_autocast(query):
             mean_B = _mean_logit(rows, items, log_prior, prior_weight, scale)
         smooth = lse - mean_B.to(lse.dtype)
-        loss = (1 - label_smoothing) * loss + label_smoothing * smooth
+        # A removed positive stays at +inf, also where everything else is removed and smooth is -inf.
+        mixed = (1 - label_smoothing) * loss + label_smoothing * smooth
+        loss = torch.where(loss == torch.inf, loss, mixed)
     loss = _door.finish(loss, counts, row_weight, reduction)
     return (loss, lse.view(counts.shape)) if return_lse else loss
 

@@ -60,6 +60,7 @@ def gathered_softmax(
     num_rows, dim = query.shape
     if not isinstance(neg_item, Tensor):
         raise checks.wrong_type("neg_item", "a torch tensor", neg_item)
+    _door.strided_here("neg_item", neg_item)
     checks.shape("pos_item", pos_item, (num_rows, dim))
     checks.one_of("logq", logq, ("standard", "corrected", "none"))
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
@@ -117,6 +118,8 @@ def _joined(
     for side, value in ((f"pos_{name}", pos), (f"neg_{name}", neg)):
         if value is not None and not (isinstance(value, Tensor) and value.dtype in _door.FLOATS):
             raise checks.wrong_type(side, "a float tensor", value)
+        if value is not None:
+            _door.strided_here(side, value)
     if name == "log_proposal":
         if logq == "none":
             return None

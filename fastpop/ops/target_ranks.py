@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels.target_ranks import reference
-from fastpop.ops import _catalogue, _dispatch
+from fastpop.ops import _catalogue, _dispatch, _door
 from fastpop.types import Impl
 
 
@@ -56,17 +56,26 @@ def target_ranks(
     Cost: 2*B*V*D FLOPs, B*V exponentials, two comparisons a target and item; some MiB of memory
         whatever V is (twice the products, and 16 MiB of scores, for the reference).
     """
-    _catalogue.check_scored(query, items, bias, scale)
+    found = ranks_or_nan(query, items, target_offsets, target_item, bias=bias, scale=scale,
+                         exclude_offsets=exclude_offsets, exclude_item=exclude_item, impl=impl)
+    bad = found.lse.isnan().nonzero()
+    if bad.shape[0]:
+        raise checks.wrong("query, items, bias", "scores that are numbers",
+                           f"=NaN in row {int(bad[0, 0])}")
+    return found
+
+
+def ranks_or_nan(
+    query: Tensor, items: Tensor, target_offsets: Any, target_item: Any, *, bias: Tensor | None,
+    scale: float, exclude_offsets: Any, exclude_item: Any, impl: Impl = "auto",
+) -> TargetRanks:
+    """`target_ranks` for callers that name the row themselves: its lse is NaN where a score is."""
+    bias = _catalogue.check_scored(query, items, bias, scale)
     num_items = items.shape[0]
     target_offsets, target_item = _catalogue.check_lists(
         ("target_offsets", "target_item"), target_offsets, target_item, query, num_items)
     excluded = _catalogue.check_exclusions(exclude_offsets, exclude_item, query, num_items)
     inputs = reference.Inputs(query, items, target_offsets, target_item, bias, float(scale), *excluded)
     module = _dispatch.choose("target_ranks", impl, query.device.type, inputs)
-    with torch.no_grad():
-        found = TargetRanks(*module.forward(inputs))
-    bad = found.lse.isnan().nonzero()
-    if bad.shape[0]:
-        raise checks.wrong("query, items, bias", "scores that are numbers",
-                           f"=NaN in row {int(bad[0, 0])}")
-    return found
+    with torch.no_grad(), _door.without_autocast(query):
+        return TargetRanks(*module.forward(inputs))

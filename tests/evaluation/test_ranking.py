@@ -294,7 +294,9 @@ def test_table_and_dict_are_plain_and_narrow():
     ({"items": torch.zeros(4, 2)}, ValueError, r"score.items: expected shape \[3, D\]"),
     ({"items": torch.zeros(3, 5)}, ValueError, r"items: expected shape \[V, 2\]"),
     ({"items": np.zeros((3, 2))}, TypeError, "items: expected a floating point torch tensor"),
-    ({"items": torch.full((3, 2), torch.nan)}, ValueError, "scores that are numbers"),
+    ({"items": torch.full((3, 2), torch.nan)}, ValueError, "score: .*got nan in case 0"),
+    ({"query": torch.zeros(2, 2).to_sparse()}, TypeError, "query: expected a dense tensor"),
+    ({"items": torch.zeros(3, 2, device="meta")}, ValueError, "items: expected a tensor on cpu or cuda"),
     ({"bias": torch.zeros(4)}, ValueError, r"bias: expected shape \[3\]"),
     ({"bias": torch.tensor([0, 0, torch.inf])}, ValueError, "score: .*got inf in case 0"),
     ({"scale": torch.inf}, ValueError, "scale: expected a finite number"),
@@ -302,6 +304,23 @@ def test_table_and_dict_are_plain_and_narrow():
 def test_bad_dot_scores_are_named(change, error, message):
     with pytest.raises(error, match=message):
         evaluate(DotScores(**{"query": torch.zeros(2, 2), "items": torch.zeros(3, 2)} | change), CASES)
+
+
+def test_a_score_that_is_no_number_is_named_by_its_case_in_any_chunk():
+    query = torch.zeros(6, 2)
+    query[4] = 3e38
+    scores = DotScores(query, torch.tensor([[3e38, -3e38], [0, 0], [0, 0]]))
+    for chunk_size in (1, 2, 6):
+        with pytest.raises(ValueError, match="got (nan|inf) in case 4"):
+            evaluate(scores, make_cases([[]] * 6, [[1]] * 6, 3), chunk_size=chunk_size)
+
+
+def test_a_chunk_without_targets_is_legal_beside_candidates():
+    score = np.arange(9.0).reshape(3, 3)
+    candidates = np.arange(0, 10, 3), np.tile(np.arange(3), 3)
+    found = [evaluate(lambda rows: score[rows], make_cases([[]] * 3, [[0], [], [2]], 3), ks=[1],
+                      candidates=candidates, chunk_size=size).metrics for size in (1, 3)]
+    assert found[0] == pytest.approx(found[1], nan_ok=True)
 
 
 CASES = make_cases([[0], [1]], [[1], [2]], 3)

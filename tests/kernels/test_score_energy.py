@@ -308,6 +308,10 @@ def test_what_is_no_array_of_real_numbers_is_refused(name):
         ours({**given, name: given[name] + 1j})
     with pytest.raises(TypeError, match=f"{name}: expected real numbers; got <U32"):
         ours({**given, name: given[name].astype(str)})
+    with pytest.raises(TypeError, match=f"{name}: expected a dense array; got torch.sparse_coo"):
+        ours({**given, name: torch.as_tensor(given[name]).to_sparse()})
+    with pytest.raises(ValueError, match=f"{name}: expected an array that holds numbers; got .* meta"):
+        ours({**given, name: torch.as_tensor(given[name]).to("meta")})
     with pytest.raises(TypeError, match=f"{name}: expected a numpy array or torch tensor; got list"):
         ours({**given, name: given[name].tolist()})
 

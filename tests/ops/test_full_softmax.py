@@ -236,3 +236,13 @@ def test_bad_input_gets_one_clear_error(change, message):
     with pytest.raises(ValueError) as caught:
         ops.full_softmax(**make() | change)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_where_everything_is_removed_losses_are_infinite_and_nothing_moves(impl, label_smoothing):
+    nothing = torch.full((97,), -math.inf)
+    inputs = in_dtype(make(label_smoothing=label_smoothing, log_prior=nothing), torch.float32)
+    loss, grads = loss_and_gradients(partial(ops.full_softmax, impl=impl), inputs, ("query", "items"))
+    assert (loss == math.inf).all()
+    assert all((grad == 0).all() for grad in grads.values())

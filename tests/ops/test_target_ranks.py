@@ -210,6 +210,49 @@ def test_lse_less_score_is_the_loss_of_the_full_softmax(impl):
     torch.testing.assert_close(found.lse - found.score, loss, rtol=2e-6, atol=2e-6)
 
 
+def test_lists_come_in_any_form():
+    inputs = exact(40, 300, 8, targets=3, seen=4)
+    want = by_counting(**inputs)
+    negated = {name: torch._neg_view(torch.as_tensor(-inputs[name])) for name in (
+        "bias", "target_offsets", "target_item", "exclude_offsets", "exclude_item")}
+    read_only = {name: np.array(inputs[name][::-1])[::-1] for name in ("target_item", "exclude_item")}
+    for array in read_only.values():
+        array.flags.writeable = False
+    small = {name: inputs[name].astype(">i4") for name in ("target_offsets", "target_item")}
+    for change in (negated, read_only, small):
+        got = ops.target_ranks(**inputs | change)
+        assert torch.equal(got.greater, want[0])
+        assert torch.equal(got.equal, want[1])
+    ids, _ = ops.top_items(**{name: (inputs | negated)[name] for name in (
+        "query", "items", "bias", "scale", "exclude_offsets", "exclude_item")}, k=5)
+    want_ids, _ = ops.top_items(**{name: inputs[name] for name in (
+        "query", "items", "bias", "scale", "exclude_offsets", "exclude_item")}, k=5)
+    assert torch.equal(ids, want_ids)
+    nothing = ops.target_ranks(inputs["query"], inputs["items"].nan_to_num(), [0] * 41, [])
+    assert len(nothing.greater) == 0
+    assert nothing.lse.isfinite().all()
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_no_dimension_leaves_the_bias(impl):
+    found = ops.target_ranks(torch.ones(2, 0), torch.ones(6, 0), [0, 1, 2], [2, 5], bias=torch.arange(6.0),
+                             impl=impl)
+    assert found.greater.tolist() == [3, 0]
+    assert found.score.tolist() == [2.0, 5.0]
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_autocast_changes_nothing(impl):
+    inputs = exact(40, 300, 8, targets=3)
+    inputs["query"] = inputs["query"] + 2**-12  # what bfloat16 would round away
+    want = ops.target_ranks(**inputs, impl=impl)
+    listed = {name: inputs[name] for name in ("query", "items", "bias", "scale")} | {"k": 5, "impl": impl}
+    want_list = ops.top_items(**listed)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, got_list = ops.target_ranks(**inputs, impl=impl), ops.top_items(**listed)
+    assert all(torch.equal(one, other) for one, other in zip((*got, *got_list), (*want, *want_list)))
+
+
 @pytest.mark.parametrize("impl", IMPLS)
 def test_nan_is_named_by_its_first_row(impl):
     query, items = torch.ones(100, 3), torch.ones(500, 3)
@@ -227,6 +270,12 @@ def test_nan_is_named_by_its_first_row(impl):
     ({"query": np.ones((3, 2))}, TypeError, "query: expected a floating point torch tensor; got float64"),
     ({"query": torch.ones(3, 2).to_sparse()}, TypeError, "query: expected a dense tensor"),
     ({"items": torch.ones(4, 2, device="meta")}, ValueError, "items: expected a tensor on cpu or cuda"),
+    ({"query": torch.ones(3, 2).to(torch.float8_e4m3fn)}, TypeError, "query: expected a floating point"),
+    ({"target_item": torch.ones(3).to_sparse()}, TypeError, "target_item: expected a dense tensor"),
+    ({"target_item": None}, TypeError, "target_item: expected a 1-d array of int64; got object"),
+    ({"target_item": [1j, 2j, 3j]}, TypeError, "target_item: expected a 1-d array of int64; got complex128"),
+    ({"scale": 10**400}, ValueError, "scale: expected a finite number"),
+    ({"scale": 1e300}, ValueError, "scale: expected a number that float32 holds"),
     ({"items": torch.ones(4, 5)}, ValueError, r"items: expected shape \[V, 2\]"),
     ({"target_offsets": [0, 1, 2]}, ValueError, r"target_offsets: expected shape \[4\]"),
     ({"target_offsets": [0, 2, 1, 3]}, ValueError, "target_offsets: expected non-decreasing from 0 to 3"),
