@@ -311,7 +311,7 @@ def test_a_score_that_is_no_number_is_named_by_its_case_in_any_chunk():
     query[4] = 3e38
     scores = DotScores(query, torch.tensor([[3e38, -3e38], [0, 0], [0, 0]]))
     for chunk_size in (1, 2, 6):
-        with pytest.raises(ValueError, match="got (nan|inf) in case 4"):
+        with pytest.raises(ValueError, match=r"got (nan|inf) in case 4"):
             evaluate(scores, make_cases([[]] * 6, [[1]] * 6, 3), chunk_size=chunk_size)
 
 
