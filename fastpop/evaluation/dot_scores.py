@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.ops._catalogue import check_scored
+from fastpop.ops import _catalogue, _door
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class DotScores:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_scored(self.query, self.items, self.bias, self.scale)
+        _catalogue.check_scored(self.query, self.items, self.bias, self.scale)
         bad = (~self.query.isfinite().all(1)).nonzero()
         if bad.shape[0]:
             raise checks.wrong("query", "finite numbers", f"=others in case {int(bad[0, 0])}")
@@ -34,17 +34,13 @@ class DotScores:
     @torch.no_grad()
     def __call__(self, rows: slice) -> Tensor:
         dtype = torch.float64 if self.query.dtype == torch.float64 else torch.float32
-        with torch.autocast(self.query.device.type, enabled=False):
+        with _door.without_autocast(self.query):
             score = (self.query[rows].to(dtype) * self.scale) @ self.items.to(dtype).T
         if self.bias is None:
             return score
         return torch.where(self.bias == -torch.inf, -torch.inf, score + self.bias)
 
-    def __getitem__(self, rows: slice) -> "DotScores":
-        """The scores of some cases."""
-        return DotScores(self.query[rows], self.items, self.bias, self.scale)
-
-    def keywords(self) -> dict[str, Any]:
-        """As the ops take them."""
-        return {"query": self.query.detach(), "items": self.items.detach(),
+    def keywords(self, rows: slice = slice(None)) -> dict[str, Any]:
+        """Those of some cases, as the ops take them."""
+        return {"query": self.query[rows].detach(), "items": self.items.detach(),
                 "bias": None if self.bias is None else self.bias.detach(), "scale": self.scale}

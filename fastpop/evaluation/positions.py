@@ -106,7 +106,7 @@ def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | Non
             unlisted = np.setdiff1d(seen_key, pair_key, assume_unique=True)
         shape = (stop - start, num_items)
         others[start:stop] = num_items - np.bincount(left_out // num_items, minlength=stop - start)
-        some = score[start:stop].keywords()
+        some = score.keywords(slice(start, stop))
         found = ranks_or_nan(**some, **_lists(pair_key, *shape, "target"),
                              **_lists(left_out, *shape, "exclude"))
         bad = (~(found.lse < torch.inf)).nonzero()

@@ -48,7 +48,8 @@ def evaluate(
         logits: False for scores that are no logits: no NLL.
         num_items: V; None takes cases.num_items.
         chunk_size: cases scored at once. None: as many as fit memory_limit (bytes).
-        device: where ranking happens; scores are moved there. DotScores are ranked where they are.
+        device: where ranking happens; scores are moved there. DotScores are ranked where they
+            are, but for candidates.
     Returns:
         Evaluation. NLL and perplexity are over the unmasked catalogue, mean over target events.
     Raises:
