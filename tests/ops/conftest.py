@@ -18,3 +18,12 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=native.PATHS)
+def path(request, monkeypatch):
+    """Each path of the CPU kernels in turn; those that the processor lacks are skipped by name."""
+    if not native.has_path(request.param):
+        pytest.skip(f"this processor has no {request.param}")
+    monkeypatch.setattr(native, "path", request.param)
+    return request.param

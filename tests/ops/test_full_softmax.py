@@ -16,7 +16,6 @@ from helpers_softmax import (
 )
 
 from fastpop import ops
-from fastpop.kernels import native
 from fastpop.kernels.full_softmax import reference
 
 IMPLS = implementations_here("full_softmax")
@@ -97,12 +96,8 @@ def test_values_and_gradients(impl, dtype, case):
         pytest.skip(str(reason))
 
 
-@pytest.mark.parametrize("path", native.PATHS)
 @pytest.mark.parametrize("threads", [1, 3])
-def test_every_path_of_the_processor_on_any_number_of_threads(monkeypatch, path, threads):
-    if not native.has_path(path):
-        pytest.skip(f"this processor has no {path}")
-    monkeypatch.setattr(native, "path", path)
+def test_every_path_of_the_processor_on_any_number_of_threads(path, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

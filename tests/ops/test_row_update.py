@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpop import ops, optim
-from fastpop.kernels import native
 from fastpop.ops._dispatch import IMPLEMENTATIONS
 
 # "cuda" has no tensors here: test_row_update_on_device.py.
@@ -177,12 +176,8 @@ def test_a_step_against_fp64(rule, impl, dtype, case):
     check_contract(rule, impl, dtype, case)
 
 
-@pytest.mark.parametrize("path", native.PATHS)
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_every_path_of_the_processor_on_any_number_of_threads(monkeypatch, threads, path, number):
-    if not native.has_path(path):
-        pytest.skip(f"this processor has no {path}")
-    monkeypatch.setattr(native, "path", path)
+def test_every_path_of_the_processor_on_any_number_of_threads(path, threads, number):
     threads(number)
     for rule in STATE:
         for case in CASES:
@@ -203,13 +198,9 @@ def test_threads_change_no_bit(threads, rule, impl):
         assert all(torch.equal(other[name], results[0][name]) for name in other)
 
 
-@pytest.mark.parametrize("path", native.PATHS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_halves_are_rounded_as_torch_rounds_them(monkeypatch, path, dtype):
+def test_halves_are_rounded_as_torch_rounds_them(path, dtype):
     """A step of 0 from a table of 0 by gradients g at lr 1 stores -g."""
-    if not native.has_path(path):
-        pytest.skip(f"this processor has no {path}")
-    monkeypatch.setattr(native, "path", path)
     bits = torch.randint(-(2**31), 2**31, (200_000,), generator=torch.Generator().manual_seed(0))
     edges = torch.tensor([0.0, 65519.0, 65520.0, 65504.0, 2.0**-24, 2.0**-25, 1.5 * 2.0**-25,
                           2.0**-14 - 2.0**-26, 1 + 2.0**-11, 1 + 3 * 2.0**-11, 1 + 2.0**-8,

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 import fastpop
 from fastpop import ops, popularity
-from fastpop.kernels import native
 from fastpop.kernels.sampled_softmax import reference
 
 IMPLS = implementations_here("sampled_softmax")
@@ -239,12 +238,8 @@ def check_contract(impl, dtype, case, device="cpu"):
     check_gradients(loss_and_gradients(op, one_pass, ("query", "items"))[1])
 
 
-@pytest.mark.parametrize("path", native.PATHS)
 @pytest.mark.parametrize("threads", [1, 3])
-def test_every_path_of_the_processor_on_any_number_of_threads(monkeypatch, path, threads):
-    if not native.has_path(path):
-        pytest.skip(f"this processor has no {path}")
-    monkeypatch.setattr(native, "path", path)
+def test_every_path_of_the_processor_on_any_number_of_threads(path, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from ops.test_top_items import biased, csr, problem
 
 from fastpop import ops
-from fastpop.kernels import native
 from fastpop.kernels.target_ranks import reference
 
 IMPLS = implementations_here("target_ranks")
@@ -125,12 +124,8 @@ def test_small_integers_are_exact_on_a_gpu(case):
     check_case("auto", torch.float32, case, gpu())
 
 
-@pytest.mark.parametrize("path", native.PATHS)
 @pytest.mark.parametrize("number", [1, 3])
-def test_every_path_of_the_processor_on_any_number_of_threads(monkeypatch, threads, path, number):
-    if not native.has_path(path):
-        pytest.skip(f"this processor has no {path}")
-    monkeypatch.setattr(native, "path", path)
+def test_every_path_of_the_processor_on_any_number_of_threads(path, threads, number):
     threads(number)
     for case in CASES:
         check_case("cpu", torch.float32, case)

@@ -11,7 +11,6 @@ from helpers_softmax import implementations_here, on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastpop.kernels import native
 from fastpop.kernels.top_items import reference
 from fastpop.ops.top_items import best_columns, top_items
 
@@ -218,12 +217,8 @@ def test_small_integers_are_exact(impl, dtype, case):
     check_case(impl, dtype, case)
 
 
-@pytest.mark.parametrize("path", native.PATHS)
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_every_path_of_the_processor_on_any_number_of_threads(monkeypatch, threads, path, number):
-    if not native.has_path(path):
-        pytest.skip(f"this processor has no {path}")
-    monkeypatch.setattr(native, "path", path)
+def test_every_path_of_the_processor_on_any_number_of_threads(path, threads, number):
     threads(number)
     for case in CASES:
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
