@@ -14,7 +14,7 @@ ARMS = ("none", "frozen", "permuted", "learned")
 
 class WithLaws(nn.Module):
     """A module whose floating buffers, log p and its like, stay as they were made where a trainer casts
-    the model: at -16 nats, a rare item's log p, bfloat16 is off by up to .03 nats."""
+    the model: beyond -16 nats, a rare item's log p, bfloat16 is off by up to .06 nats."""
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         laws = {name: law for name, law in self._buffers.items()

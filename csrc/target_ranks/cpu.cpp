@@ -7,9 +7,9 @@
 //    of a strip of six rows in a register tile; each row's are compared with its targets' scores, and
 //    then their exponentials join the row's log-sum-exp.
 // 3. Each thread its rows: the threads' counts are added and the excluded items' taken off again.
-// A score is the same sum in the same order wherever its column lies (1 and 3 make them by the same
-// tile), so an item with a target's very row and bias is level with it, and so are the bits those of
-// top_items. Counts are integers and sums merge in order of thread.
+// A score is the same sum in the same order wherever its column lies, and in top_items (1 and 3 make
+// them by the same tile): an item with a target's very row and bias is level with it, bit for bit.
+// Counts are integers and sums merge in order of thread.
 // Cost: 2 B V D FLOPs, B V exponentials, two comparisons a target and item. Memory: the block's rows
 // (8 MiB at most) and, a thread, a chunk and two counts a target of the block.
 #include "target_ranks/target_ranks.h"

@@ -37,7 +37,7 @@ def forward(
     inputs: Inputs, *, tile_items: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(greater [M] int64, equal [M] int64, score [M], lse [B]), the last two float32 (float64 for
-    float64 queries). Cost: 2 B V D FLOPs and two comparisons a target and item."""
+    float64 queries). Cost: 4 B V D FLOPs (every tile is made twice) and two comparisons a target and item."""
     num_rows, num_items = inputs.query_BD.shape[0], inputs.item_VD.shape[0]
     dtype = torch.float64 if inputs.query_BD.dtype == torch.float64 else torch.float32
     device = inputs.query_BD.device
