@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "alias_draw/alias_draw.h"
 #include "device_bindings.h"
@@ -122,6 +123,29 @@ void bind_tile(py::module_& m) {
         return out;
       },
       "x"_a.noconvert(), "path"_a, "e^x of the kernels, for tests of its accuracy.");
+  m.def(
+      "bf16_products",
+      [](const Array<uint16_t>& a_IT, const Array<uint16_t>& b_JT, const std::string& path) {
+        const fastpop::Tile& tile = tile_of(path);
+        const fastpop::HalfTile* half = tile.wide_half != nullptr ? tile.wide_half : tile.half;
+        if (half == nullptr) throw std::invalid_argument("path: " + path + " has no bfloat16 products");
+        const int64_t I = a_IT.shape(0), J = b_JT.shape(0), T = a_IT.shape(1);
+        if (b_JT.shape(1) != T || I % half->rows != 0 || J % tile.panel != 0 || T % half->depth_unit != 0)
+          throw std::invalid_argument("a_IT, b_JT: expected whole tiles of one depth");
+        Array<float> out_IJ({I, J});
+        std::vector<uint32_t> panels(J * T / 2);
+        std::vector<float> bias(J, 0.0f), largest(half->rows);
+        half->enter();
+        for (int64_t j = 0; j < J; j += tile.panel)
+          half->pack(b_JT.data() + j * T, T, T, panels.data() + j * T / 2);
+        for (int64_t i = 0; i < I; i += half->rows)
+          half->logits(a_IT.data() + i * T, T, T, panels.data(), J / tile.panel, 1.0f, bias.data(),
+                       out_IJ.mutable_data() + i * J, J, largest.data());
+        half->leave();
+        return out_IJ;
+      },
+      "a_IT"_a.noconvert(), "b_JT"_a.noconvert(), "path"_a,
+      "a b^T of bfloat16 bits as the path's widest products sum it, for tests of their bits.");
   py::class_<fastpop::RowIndex>(m, "RowIndex", "The sorted set of a step's ids.")
       .def(py::init<int64_t>(), "num_items"_a)
       .def(

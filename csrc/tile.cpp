@@ -49,7 +49,7 @@ const Tile* find_tile(const char* name) {
   if (is("avx512") && avx512) return tile_avx512();
   const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
   if (is("avx512_bf16") && bf16) return tile_avx512_bf16();
-  if (is("avx512_amx_twin") && bf16) return tile_avx512_amx_twin();
+  if (is("avx512_amx_emulation") && bf16) return tile_avx512_amx_emulation();
   if (is("avx512_amx") && bf16) {
     static const bool amx = ask_for_amx();
     if (amx) return tile_avx512_amx();

@@ -149,7 +149,7 @@ const Tile* tile_avx2();
 const Tile* tile_avx512();
 const Tile* tile_avx512_bf16();
 const Tile* tile_avx512_amx();       // once the system has given the tile registers to this process
-const Tile* tile_avx512_amx_twin();  // the same, its registers imitated
+const Tile* tile_avx512_amx_emulation();  // the same bits without them
 #endif
 
 }  // namespace fastpop

@@ -22,11 +22,12 @@ constexpr Tile with(const char* name, const HalfTile* wide_half) {
 }
 
 constexpr Tile kAmx = with("avx512_amx", &avx512_bf16::TileProducts<avx512_bf16::Amx>::kHalf);
-constexpr Tile kTwin = with("avx512_amx_twin", &avx512_bf16::TileProducts<avx512_bf16::AmxTwin>::kHalf);
+constexpr Tile kAmxEmulation =
+    with("avx512_amx_emulation", &avx512_bf16::TileProducts<avx512_bf16::AmxEmulation>::kHalf);
 }  // namespace
 
 const Tile* tile_avx512_bf16() { return &avx512_bf16::kTile; }
 const Tile* tile_avx512_amx() { return &kAmx; }
-const Tile* tile_avx512_amx_twin() { return &kTwin; }
+const Tile* tile_avx512_amx_emulation() { return &kAmxEmulation; }
 }  // namespace fastpop
 #endif

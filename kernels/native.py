@@ -2,7 +2,7 @@
 
 FASTPOP_CPU=<one of PATHS> in the environment forces a path (the default, auto, takes the best that the
 processor has); one that it lacks is an error at import. The last of PATHS is for tests: AMX's tile
-registers, imitated.
+registers, emulated bit for bit.
 """
 
 import os
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from fastpop import _C
 
-PATHS = ("baseline", "avx2", "avx512", "avx512_bf16", "avx512_amx", "avx512_amx_twin")
+PATHS = ("baseline", "avx2", "avx512", "avx512_bf16", "avx512_amx", "avx512_amx_emulation")
 path = os.environ.get("FASTPOP_CPU") or "auto"
 if path != "auto" and not _C.has_path(path):
     here = [name for name in PATHS if _C.has_path(name)]
     raise ValueError(f"FASTPOP_CPU: expected auto or one of {here}, which this processor has; got {path!r}")
 
-has_path, exp = _C.has_path, _C.exp
+has_path, exp, bf16_products = _C.has_path, _C.exp, _C.bf16_products
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 

@@ -22,6 +22,7 @@
 #include "online_lse.h"
 #include "ranges.h"
 #include "sampled_softmax/logit.h"
+#include "strip_rows.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -43,6 +44,7 @@ struct Own {
   double* d_bias;        // [kChunk]
   float* d_query;        // [rows, padded]
   OnlineLse* lse;        // [rows]
+  float* room;           // for add_strip_rows
   // For bfloat16 rows, in pairs (csrc/tile.h); exps is then one strip.
   uint16_t* half_rows;    // [kChunk, padded], then [strip, kChunkStride]
   uint32_t* half_panels;  // [kChunk / panel][D / 2][panel]
@@ -54,14 +56,14 @@ class FullPass {
  public:
   FullPass(const FullSoftmax& a, const Tile& tile, bool backward)
       : a_(a), tile_(tile), padded_(round_up(a.D, tile.lanes)), backward_(backward) {
-    // Products of pairs; e is rounded for the gradients of rows, not for sums that cancel.
+    // Products of pairs, the same in both directions: lse and the logits made again must have the same
+    // bits, or p - 1 of a sure row is the difference of their roundings. e is rounded for the gradients
+    // of rows, not for sums that cancel.
     const bool both_half = a.query_BD.dtype == Dtype::bf16 && a.item_VD.dtype == Dtype::bf16;
-    half_ = both_half ? tile.half : nullptr;
-    const bool keeps = a.d_bias_V != nullptr || a.d_scale != nullptr;
-    rounds_ = half_ != nullptr && backward && !keeps;
-    if (half_ != nullptr && !(backward && keeps) && tile.wide_half != nullptr) half_ = tile.wide_half;
+    if (both_half) half_ = tile.wide_half != nullptr ? tile.wide_half : tile.half;
+    rounds_ = half_ != nullptr && backward && a.d_bias_V == nullptr && a.d_scale == nullptr;
     strip_ = half_ != nullptr ? half_->rows : kTileRows;
-    row_unit_ = half_ != nullptr ? half_->row_unit : kTileRows;
+    row_unit_ = rounds_ ? half_->row_unit : strip_;
     block_rows_ = rounds_ ? kRoundedBlockRows : kBlockRows;
     if (half_ != nullptr) {
       padded_ = round_up(padded_, half_->depth_unit);
@@ -101,6 +103,7 @@ class FullPass {
         own.d_items = memory_.make<float>(kChunk * padded_);
         own.d_bias = memory_.make<double>(kChunk);
         own.d_query = memory_.make<float>(rows_ * padded_);
+        if (strip_ % kTileRows != 0) own.room = memory_.make<float>(strip_room(padded_));
       } else {
         own.lse = memory_.make<OnlineLse>(rows_);
       }
@@ -255,9 +258,10 @@ class FullPass {
           if (wants_query)
             half_->add_rows(rows, kChunkStride, columns, own.half_items, padded_, keep,
                             own.d_query + r * padded_);
-        } else if (wants_query)
-          tile_.add_rows(e, kChunkStride, columns, own.items, padded_, keep,
+        } else if (wants_query) {
+          add_strip_rows(tile_, strip_, e, columns, own.items, padded_, keep, own.room,
                          own.d_query + r * padded_);
+        }
       }
       if (wants_items && rounds_)
         half_->add_columns(own.half_exps, kChunkStride, last - first, 0, stop - left,
@@ -345,7 +349,7 @@ class FullPass {
   float* factor_ = nullptr;     // [rows] from e to the gradient of a logit
   float* d_pos_ = nullptr;      // [rows]
   int32_t* identity_ = nullptr; // [kChunk]
-  const HalfTile* half_;        // null where logits are not products of pairs
+  const HalfTile* half_ = nullptr;  // null where logits are not products of pairs
   bool rounds_;                 // whether those of gradients are, too
   int64_t strip_, row_unit_;    // rows of a strip; of what sums over rows take, whole strips
   int64_t depth_ = 0;           // D in whole units of half_

@@ -25,6 +25,7 @@
 #include "online_lse.h"
 #include "ranges.h"
 #include "sampled_softmax/negatives.h"
+#include "strip_rows.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -41,14 +42,15 @@ class TilePass : SharedNegatives {
  public:
   TilePass(const SampledSoftmax& a, const Tile& tile, int threads) : SharedNegatives(a, tile) {
     gradients_ = a.mode != SampledSoftmax::Mode::forward;
-    // bfloat16 rows of both sides: products of pairs; exponentials are rounded for the gradients of
-    // rows. Those of biases and of the scale are sums that cancel: for them e stays in fp32.
+    // bfloat16 rows of both sides: products of pairs, the same in every mode: lse and the logits made
+    // again must have the same bits, or p - 1 of a sure row is the difference of their roundings.
+    // Exponentials are rounded for the gradients of rows. Those of biases and of the scale are sums that
+    // cancel: for them e stays in fp32.
     const bool both_half = a.query_BD.dtype == Dtype::bf16 && a.item_VD.dtype == Dtype::bf16;
-    half_ = both_half ? tile.half : nullptr;
+    if (both_half) half_ = tile.wide_half != nullptr ? tile.wide_half : tile.half;
     rounds_ = half_ != nullptr && a.d_bias_n == nullptr && a.d_scale == nullptr;
-    if (rounds_ && tile.wide_half != nullptr) half_ = tile.wide_half;
     strip_ = half_ != nullptr ? half_->rows : kTileRows;
-    row_unit_ = half_ != nullptr ? half_->row_unit : kTileRows;
+    row_unit_ = rounds_ ? half_->row_unit : strip_;
     if (half_ != nullptr) {
       padded_ = round_up(padded_, half_->depth_unit);
       depth_ = round_up(a.D, half_->depth_unit);
@@ -85,6 +87,8 @@ class TilePass : SharedNegatives {
       scratch_.push_back(memory_.make<float>(
           std::max<int64_t>({block_rows_ * padded_, tile.panel * padded_,
                              strip_ * int64_t{kChunkStride}})));
+      const bool needs_room = gradients_ && !rounds_ && strip_ % kTileRows != 0;
+      room_.push_back(needs_room ? memory_.make<float>(strip_room(padded_)) : nullptr);
     }
     const int64_t exps = chunks_ * block_rows_ * kChunkStride;
     if (half_ != nullptr) {
@@ -316,7 +320,7 @@ class TilePass : SharedNegatives {
                            a_.item_VD.row_stride, group.id + left, padded_, keep,
                            d_query_ + r * padded_);
     } else if (gradients_ && wants_query_) {
-      tile_.add_rows(e, kChunkStride, columns, items_ + at * padded_, padded_, keep,
+      add_strip_rows(tile_, strip_, e, columns, items_ + at * padded_, padded_, keep, room_[me],
                      d_query_ + r * padded_);
     }
   }
@@ -467,7 +471,7 @@ class TilePass : SharedNegatives {
   double* d_scale_ = nullptr; // [B]
   int32_t* pos_place_ = nullptr;
 
-  const HalfTile* half_;             // null where logits are not products of pairs
+  const HalfTile* half_ = nullptr;   // null where logits are not products of pairs
   int64_t strip_, row_unit_;         // rows of a strip; of what sums over rows take, whole strips
   int64_t depth_ = 0;                // D in whole units of half_
   bool rounds_;                      // whether those of gradients are, too
@@ -477,6 +481,7 @@ class TilePass : SharedNegatives {
   uint16_t* half_query_ = nullptr;   // [block row, padded]
   std::vector<uint16_t*> half_scratch_;
   std::vector<uint32_t*> half_pairs_;
+  std::vector<float*> room_;  // for add_strip_rows
 };
 
 }  // namespace fastpop
