@@ -1,4 +1,5 @@
-"""A second opinion on the softmax ops: every logit written out, autograd for the gradients."""
+"""A second opinion on the softmax ops: every logit written out, autograd for the gradients.
+What a gradient may be off by: helpers_budget.py."""
 
 import math
 import os
@@ -27,12 +28,13 @@ def on_device(device, function):
     return lambda **inputs: function(**on(device, inputs)).cpu()
 
 
-def dense_sampled_losses(
+def dense_sampled_logits(
     query, items, pos_id, neg_id, *, log_prior=None, prior_weight=1.0, log_proposal=None,
     scale=1.0, logq="standard", hits=None, group_size=None, exclude_own_slot=False,
-    ignore_index=-100, row_weight=None,
-) -> Tensor:
-    """[B] losses from a [B, 1 + K] logit matrix. pos_id is [B]."""
+    ignore_index=-100, **_,
+) -> tuple[Tensor, Tensor]:
+    """[B, 1 + K] corrected logits, -inf where a negative is dropped, and their ids; the positive comes
+    first. pos_id is [B]."""
     num_rows = len(query)
     if neg_id.ndim == 1:
         neg_BK = neg_id.expand(num_rows, -1)
@@ -40,8 +42,7 @@ def dense_sampled_losses(
         neg_BK = neg_id
     else:
         neg_BK = neg_id[torch.arange(num_rows) // group_size]
-    counts = pos_id != ignore_index
-    pos = torch.where(counts, pos_id, 0)
+    pos = torch.where(pos_id != ignore_index, pos_id, 0)
     ids = torch.cat([pos[:, None], neg_BK], 1)
     has_prior = log_prior is not None and not (not isinstance(prior_weight, Tensor) and prior_weight == 0)
     if has_prior:
@@ -62,12 +63,17 @@ def dense_sampled_losses(
     if exclude_own_slot:
         own = torch.arange(num_rows)
         gone[own, 1 + own] = True
-    logit = torch.where(gone, -math.inf, logit)
+    return torch.where(gone, -math.inf, logit), ids
+
+
+def dense_sampled_losses(query, items, pos_id, neg_id, *, ignore_index=-100, row_weight=None, **options):
+    """[B] losses from a [B, 1 + K] logit matrix. pos_id is [B]."""
+    logit, _ = dense_sampled_logits(query, items, pos_id, neg_id, ignore_index=ignore_index, **options)
     removed = logit[:, 0] == -math.inf
     safe = torch.where(removed[:, None], torch.zeros_like(logit), logit)
     loss = torch.logsumexp(safe, 1) - safe[:, 0]
     loss = torch.where(removed, math.inf, loss)
-    loss = torch.where(counts, loss, 0.0)
+    loss = torch.where(pos_id != ignore_index, loss, 0.0)
     if row_weight is not None:
         loss = torch.where(row_weight == 0, 0.0, loss) * row_weight
     return loss
@@ -84,16 +90,16 @@ def weighted_prior(log_prior, prior_weight) -> Tensor:
     return torch.where(finite, prior_weight * torch.where(finite, log_prior, 0), -math.inf)
 
 
-def dense_full_losses(
-    query, items, pos_id, *, log_prior=None, prior_weight=1.0, scale=1.0, label_smoothing=0.0,
-    ignore_index=-100,
-) -> Tensor:
+def dense_full_logits(query, items, *, log_prior=None, prior_weight=1.0, scale=1.0, **_) -> Tensor:
+    """The [B, V] logit matrix."""
+    if log_prior is None:
+        return scale * (query @ items.T)
+    return scale * (query @ without_removed(items, log_prior).T) + weighted_prior(log_prior, prior_weight)
+
+
+def dense_full_losses(query, items, pos_id, *, label_smoothing=0.0, ignore_index=-100, **options) -> Tensor:
     """[B] losses from the [B, V] logit matrix."""
-    if log_prior is not None:
-        items = without_removed(items, log_prior)
-    logit = scale * (query @ items.T)
-    if log_prior is not None:
-        logit = logit + weighted_prior(log_prior, prior_weight)
+    logit = dense_full_logits(query, items, **options)
     counts = pos_id != ignore_index
     pos = torch.where(counts, pos_id, 0)
     own = logit.gather(1, pos[:, None])[:, 0]
@@ -107,26 +113,6 @@ def dense_full_losses(
     return torch.where(counts, loss, 0.0)
 
 
-def largest_terms(inputs: dict) -> dict[str, float]:
-    """The largest number that a gradient of a weighted mean of losses averages: each is a mean
-    over rows of (probability) x (this), so its rounding is eps times this at least."""
-    def most(name):
-        value = inputs.get(name)
-        if not isinstance(value, Tensor) or value.numel() == 0:
-            return 1.0
-        finite = value[torch.isfinite(value)]
-        return float(finite.double().abs().max()) if finite.numel() else 1.0
-
-    scale, dim = most("scale"), inputs["query"].shape[-1]
-    return {
-        "query": scale * most("items"),
-        "items": scale * most("query"),
-        "log_prior": 1.0,
-        "scale": dim * most("query") * most("items"),
-        "prior_weight": most("log_prior"),
-    }
-
-
 def in_dtype(inputs: dict, dtype: torch.dtype) -> dict:
     """Float tensors of at least one dimension cast; the rest as it is."""
     return {
@@ -135,19 +121,21 @@ def in_dtype(inputs: dict, dtype: torch.dtype) -> dict:
     }
 
 
+def upstream_of(loss: Tensor) -> Tensor:
+    """The upstream gradient of each loss in these tests: 1, 2, 3, ... over their sum; 0 where it is +inf."""
+    weight = torch.arange(1, loss.numel() + 1, dtype=loss.dtype).view(loss.shape)
+    return torch.where(torch.isfinite(loss), weight / weight.sum().clamp(min=1), 0)
+
+
 def loss_and_gradients(function, inputs: dict, wanted: tuple[str, ...]) -> tuple[Tensor, dict]:
-    """Losses, and gradients of the weighted mean of finite rows (weights 1, 2, 3, ...), or of the
-    one number that came."""
+    """Losses, and gradients of their sum weighted by `upstream_of`, or of the one number that came."""
     leaves = {
         name: value.detach().clone().requires_grad_() if name in wanted else value
         for name, value in inputs.items()
     }
     loss = function(**leaves)
-    finite = torch.isfinite(loss)
-    upstream = torch.arange(1, loss.numel() + 1, dtype=loss.dtype).view(loss.shape)
-    upstream = upstream / upstream.sum().clamp(min=1)
     if loss.requires_grad:
-        (torch.where(finite, loss, 0) * upstream).sum().backward()
+        (torch.where(torch.isfinite(loss), loss, 0) * upstream_of(loss.detach())).sum().backward()
     grads = {}
     for name in wanted:
         grad = leaves[name].grad

@@ -1,8 +1,10 @@
 """The contract of full_softmax: op x implementation x case x dtype against fp64."""
 
 import math
+from collections import Counter
 from functools import partial
 
+import helpers_budget
 import pytest
 import torch
 from helpers_softmax import (
@@ -10,7 +12,6 @@ from helpers_softmax import (
     dense_full_losses,
     implementations_here,
     in_dtype,
-    largest_terms,
     loss_and_gradients,
     on_device,
 )
@@ -96,6 +97,22 @@ def test_values_and_gradients(impl, dtype, case):
         pytest.skip(str(reason))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_backward_that_is_wrong_is_noticed(dtype):
+    """By every case whose gradients it changes at all."""
+    noticed = Counter()
+    for case in CASES:
+        trial = helpers_budget.Trial.of(CASES[case](), dtype, dense_full_losses, helpers_budget.full)
+        assert not trial.notices(trial.budget.truth)
+        for name, mutation in helpers_budget.MUTATIONS.items():
+            wrong = mutation(trial)
+            changes = any(not torch.allclose(wrong[one], trial.budget.truth[one], rtol=1e-3, atol=1e-12)
+                          for one in wrong)
+            assert trial.notices(wrong) == changes, (case, name)
+            noticed[name] += changes
+    assert min(count for name, count in noticed.items() if "log Q" not in name) >= 12
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_path_of_the_processor_on_any_number_of_threads(path, threads):
     before = torch.get_num_threads()
@@ -128,15 +145,17 @@ def check_contract(impl, dtype, case, device="cpu"):
         return
     assert_as_exact_as_reference(got, plain, truth, wide, "loss",
                                  100.0 if case == "logits of 80" else 10.0)
+    dtypes = {name: rounded[name].dtype for name in wanted}
+    budget = helpers_budget.Budget(plain_grads, truth_grads, running_bounds(rounded, truth))
+    budget.check(got_grads, dtypes)
     # Gradients of rows alone may be made another way.
     _, row_grads = loss_and_gradients(
-        lambda **inputs: ops.full_softmax(**inputs, impl=impl), rounded, ("query", "items"))
-    for name, grads in [*((name, got_grads) for name in wanted),
-                        *((name, row_grads) for name in row_grads)]:
-        out_dtype = rounded[name].dtype
-        assert_as_exact_as_reference(
-            grads[name], plain_grads[name].to(out_dtype), truth_grads[name], out_dtype,
-            f"gradient of {name}", largest_terms(rounded)[name])
+        on_device(device, partial(ops.full_softmax, impl=impl)), rounded, ("query", "items"))
+    budget.check(row_grads, dtypes)
+
+
+def running_bounds(inputs, loss):
+    return helpers_budget.gradients(helpers_budget.full(inputs), inputs, loss, absolute=True)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -241,3 +260,25 @@ def test_where_everything_is_removed_losses_are_infinite_and_nothing_moves(impl,
     loss, grads = loss_and_gradients(partial(ops.full_softmax, impl=impl), inputs, ("query", "items"))
     assert (loss == math.inf).all()
     assert all((grad == 0).all() for grad in grads.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_sure_row_has_probability_one_however_large_its_logits(path, dtype):
+    """Forward and backward make one logit of the same bits. The sure item of row i is i, its positive is
+    i + 1; so each item gets 1 - 1."""
+    generator = torch.Generator().manual_seed(0)
+    query = (4 * torch.randn(65, 96, generator=generator)).to(dtype)  # own logits near 1500, others near 0
+    log_prior = torch.zeros(65, requires_grad=True)
+    positive = torch.arange(65).roll(-1)
+    ops.full_softmax(query, query, positive, log_prior=log_prior, impl="cpu").sum().backward()
+    assert log_prior.grad.abs().max() <= 4 * torch.finfo(torch.float32).eps
+
+
+def test_the_loss_of_a_sure_positive_is_zero(path):
+    """Its logit is the one that lse sums, of the same bits, and so neither loss nor gradient is rounding."""
+    query = 4 * torch.randn(65, 96, generator=torch.Generator().manual_seed(0))
+    log_prior = torch.zeros(65, requires_grad=True)
+    loss = ops.full_softmax(query, query, torch.arange(65), log_prior=log_prior, impl="cpu")
+    loss.sum().backward()
+    assert (loss == 0).all()
+    assert log_prior.grad.abs().max() <= 4 * torch.finfo(torch.float32).eps
