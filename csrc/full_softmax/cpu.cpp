@@ -125,7 +125,7 @@ class FullPass {
         if (backward_) {
           backward_chunk(own_[me], left, stop, num);
         } else {
-          forward_chunk(own_[me], stop - left, num);
+          forward_chunk(own_[me], first, left, stop, num);
         }
       }
       if (backward_) add_positives(items, first, num);
@@ -225,14 +225,18 @@ class FullPass {
     }
   }
 
-  void forward_chunk(Own& own, int64_t num_items, int64_t num) {
-    const int64_t columns = round_up(num_items, tile_.panel);
+  // A positive's logit is the one that its row sums: a loss is never negative, a sure row's is 0.
+  void forward_chunk(Own& own, int64_t first, int64_t left, int64_t stop, int64_t num) {
+    const int64_t columns = round_up(stop - left, tile_.panel);
     float largest[kMostTileRows];
     for (int64_t r = 0; r < num; r += strip_) {
       logits(own, r, columns, own.exps, largest);
       for (int64_t i = 0; i < strip_ && r + i < num; ++i) {
+        float* row = own.exps + i * kChunkStride;
+        const int64_t pos_id = a_.pos_id_B[first + r + i];
+        if (left <= pos_id && pos_id < stop) a_.pos_logit_B[first + r + i] = row[pos_id - left];
         OnlineLse& lse = own.lse[r + i];
-        lse.sum += tile_.exp_row(own.exps + i * kChunkStride, columns, lse.raise(largest[i]));
+        lse.sum += tile_.exp_row(row, columns, lse.raise(largest[i]));
       }
     }
   }
@@ -301,20 +305,17 @@ class FullPass {
     double scale_sum = 0;
     for (int64_t r = mine.first; r < mine.last; ++r) {
       const int64_t b = first + r;
-      // The positive's item borrows the thread's packed rows, which are done with.
-      float* pos_item = own_[me].items;
-      const double pos_bias = bias_of(a_.pos_id_B[b]);
-      const int64_t pos_id = pos_bias == -HUGE_VAL ? -1 : a_.pos_id_B[b];
-      fetch_or_clear(tile_, a_.item_VD, pos_id, a_.D, padded_, pos_item);
-      const float pos_dot = tile_.dot(query_ + r * padded_, pos_item, padded_);
       if (!backward_) {
         double lse = -HUGE_VAL;
         for (int i = 0; i < team; ++i) lse = log_add(lse, own_[i].lse[r].log());
         a_.lse_B[b] = static_cast<float>(lse);
-        a_.pos_logit_B[b] = static_cast<float>(a_.scale * pos_dot + pos_bias);
         continue;
       }
       if (a_.d_query_BD == nullptr && a_.d_scale == nullptr) continue;
+      // The positive's item borrows the thread's packed rows, which are done with.
+      float* pos_item = own_[me].items;
+      const int64_t pos_id = bias_of(a_.pos_id_B[b]) == -HUGE_VAL ? -1 : a_.pos_id_B[b];
+      fetch_or_clear(tile_, a_.item_VD, pos_id, a_.D, padded_, pos_item);
       float* d = own_[0].d_query + r * padded_;
       for (int i = 1; i < team; ++i) tile_.axpy(1.0f, own_[i].d_query + r * padded_, padded_, d);
       for (int64_t j = 0; j < padded_; ++j) d[j] = factor_[r] * d[j] + d_pos_[r] * pos_item[j];
