@@ -2,24 +2,42 @@
 
 FASTPOP_CUDA=auto (default) builds the CUDA part when nvcc is on PATH or under CUDA_HOME; a
 failure there prints one line and the CPU build goes on. FASTPOP_CUDA=1 makes such a failure an
-error, FASTPOP_CUDA=0 skips the part. The extension neither includes nor links torch.
+error, FASTPOP_CUDA=0 skips the part. FASTPOP_CUDA_ARCHES=90 builds machine code for sm_90 alone, where
+the card is known; the default is 80,90,100+PTX: three architectures, and for later ones the PTX of the
+last, which their driver compiles. The extension neither includes nor links torch.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 try:
-    from pybind11.setup_helpers import Pybind11Extension, build_ext
+    from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 except ImportError:
     sys.exit("fastpop needs pybind11 at build time: pip install pybind11, then build again")
 
 ROOT = Path(__file__).parent
-CUDA_ARCHES = ("80", "90", "100")
+CUDA_ARCHES = "80,90,100+PTX"
+
+
+def code_flags(arches: str) -> list[str]:
+    """nvcc's flags for a list such as 80,90,100+PTX: machine code for each, PTX where it says so."""
+    flags = []
+    for arch in arches.split(","):
+        named = re.fullmatch(r"\s*(\d{2,3}[af]?)(\+PTX)?\s*", arch)
+        if named is None:
+            sys.exit(f"FASTPOP_CUDA_ARCHES: expected a list such as 90 or {CUDA_ARCHES}; got {arches!r}")
+        number, ptx = named.groups()
+        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if ptx:
+            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    return flags
 
 
 def find_nvcc() -> str | None:
@@ -62,17 +80,21 @@ class BuildExt(build_ext):
         if nvcc is None:
             raise RuntimeError("nvcc is neither on PATH nor under CUDA_HOME")
         toolkit = toolkit_of(nvcc)
-        objects = []
-        for source in sorted(ROOT.glob("csrc/*/cuda.cu")):
-            target = Path(self.build_temp).absolute() / f"{source.parent.name}_cuda.o"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            command = [nvcc, "-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
-            command += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in CUDA_ARCHES]
+        flags = code_flags(os.environ.get("FASTPOP_CUDA_ARCHES") or CUDA_ARCHES)
+        folder = Path(self.build_temp).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def compiled(source: Path) -> str:
+            target = folder / f"{source.parent.name}_cuda.o"
+            command = [nvcc, "-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", *flags]
             command += ["--threads=0", f"-I{ROOT / 'csrc'}", "-c", str(source), "-o", str(target)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(f"nvcc failed on {source.name}: {done.stderr.strip()[-400:]}")
-            objects.append(str(target))
+            return str(target)
+
+        with ThreadPoolExecutor() as pool:
+            objects = list(pool.map(compiled, sorted(ROOT.glob("csrc/*/cuda.cu"))))
         library = next(
             (p for p in (toolkit / "lib64", *toolkit.glob("targets/*/lib"), toolkit / "lib")
              if (p / "libcudart_static.a").exists()),
@@ -92,6 +114,7 @@ def packages() -> list[str]:
     return [*ours, "fastpop.data.bundled", "fastpop.kernels", *below]
 
 
+ParallelCompile(default=0).install()  # as many compilers as there are cores
 setup(
     packages=packages(),
     package_dir={"fastpop": "fastpop", "fastpop.kernels": "kernels"},

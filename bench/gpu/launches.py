@@ -1,0 +1,86 @@
+"""Every launch of Triton kernels that the day makes, by name, to be compiled without a card (pretend.py).
+
+The tests marked gpu have shapes of their own, which compile when they run.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import shapes
+import torch
+from bench_full_softmax import eager as _  # noqa: F401  (the bench's own builders must import, too)
+from bench_score_energy import arrays_of as energy_arrays
+from bench_top_items import arrays_of as top_arrays
+from bench_train_step import Ours
+
+from fastpop import Interactions, ops
+from fastpop.data import bundled_log
+from fastpop.training import TrainConfig, train
+from gpu import inputs
+
+
+def softmax(shape: shapes.Softmax) -> None:
+    made = inputs.made(shape, "cpu")
+    inputs.forward(made)
+    inputs.Both(made)()
+
+
+def energy(shape: shapes.Energy, dtype: torch.dtype) -> None:
+    query, items, log_prior = energy_arrays(shape)
+    ops.score_energy(query.to(dtype), items.to(dtype), log_prior, form="streamed", impl="triton")
+
+
+def top_items(shape: shapes.TopItems, dtype: torch.dtype) -> None:
+    query, items, offsets, seen = top_arrays(shape)
+    ops.top_items(query.to(dtype), items.to(dtype), shape.k, exclude_offsets=offsets, exclude_item=seen,
+                  impl="triton")
+
+
+def full_softmax(shape: shapes.Softmax) -> None:
+    dtype = getattr(torch, shape.dtype)
+    query, items = (torch.zeros(rows, shape.dim, dtype=dtype, requires_grad=True)
+                    for rows in (shape.rows, shape.items))
+    ids = torch.zeros(shape.rows, dtype=torch.int64)
+    ops.full_softmax(query, items, ids, log_prior=torch.zeros(shape.items), impl="triton").sum().backward()
+
+
+def step(shape: shapes.Softmax) -> None:
+    Ours(shape).step()
+
+
+def training(encoder: str, precision: str) -> None:
+    """One step of what sections/training.py runs: only sizes matter, so a batch of its log will do."""
+    from gpu.sections.training import OPTIONS
+
+    log = bundled_log()
+    options = OPTIONS | {"encoder": encoder, "precision": precision, "epochs": 1, "device": "cpu"}
+    config = TrainConfig().replace(**options)
+    few = log.take(slice_of(log, config.batch_size * 2))
+    train(few, config=config, progress=False)
+
+
+def slice_of(log: Interactions, num_events: int):
+    return torch.arange(min(num_events, log.num_events)).numpy()
+
+
+def exponentials() -> None:
+    from gpu.exponentials import launch
+
+    launch("cpu")
+
+
+def cases() -> dict[str, Callable[[], None]]:
+    found: dict[str, Callable[[], None]] = {"exponentials": exponentials}
+    for shape in dict.fromkeys([*shapes.GPU_SHARED, *shapes.GPU_GRAPH]):
+        found[f"sampled softmax {shape}"] = partial(softmax, shape)
+    for shape in shapes.GPU_ENERGY:
+        for dtype in (torch.float32, torch.bfloat16):
+            found[f"energy {shape} {dtype}"] = partial(energy, shape, dtype)
+    for shape in shapes.GPU_TOP_ITEMS:
+        for dtype in (torch.float32, torch.bfloat16):
+            found[f"top items {shape} {dtype}"] = partial(top_items, shape, dtype)
+    for shape in shapes.GPU_FULL:
+        found[f"full softmax {shape}"] = partial(full_softmax, shape)
+    for shape in shapes.GPU_STEP:
+        found[f"training step {shape}"] = partial(step, shape)
+    return found

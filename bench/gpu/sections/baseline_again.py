@@ -1,0 +1,5 @@
+"""The baseline once more, at the end."""
+
+from gpu.sections.baseline import items
+
+__all__ = ["items"]
