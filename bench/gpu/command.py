@@ -6,6 +6,7 @@ import datetime
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -27,10 +28,13 @@ def main(name: str, sections: tuple[Section, ...], words: str, arguments: list[s
         print(plan.table(chosen))
         return 0
     if given.prepare or given.count:
-        environment = sections_environment(name, Path(tempfile.gettempdir()), Path(), "", cuda=False)
-        os.execve(sys.executable, [sys.executable, "-P", "-m", "gpu.prepare",
-                                   "count" if given.count else "all"],
-                  environment | {"FASTPOP_BENCH": "full"})
+        scratch = Path(tempfile.mkdtemp(prefix="fastpop-gpu-"))
+        environment = sections_environment(name, scratch, scratch, "", cuda=False) | {"FASTPOP_BENCH": "full"}
+        words = [sys.executable, "-P", "-m", "gpu.prepare", "count" if given.count else "all"]
+        try:
+            return subprocess.run(words, env=environment).returncode
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     out = Path(os.environ.get("OUT") or BENCH / "records")
     run = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     record = Record(out / f"{name}.jsonl", run)

@@ -72,7 +72,7 @@ def count(small: bool = False) -> dict[str, Any]:
     from gpu.progress import bar
 
     cases = launches.cases()
-    names = [name for name in cases if name.split()[0] in ("sampled", "energy", "top", "full", "training")]
+    names = [name for name in cases if name.split()[0] in ("sampled", "energy", "top", "full", "step")]
     if small:
         names = [f"energy {shapes.GPU_ENERGY[0]} {torch.bfloat16}"]
     else:

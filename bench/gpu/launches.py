@@ -8,14 +8,12 @@ from functools import partial
 
 import shapes
 import torch
-from bench_full_softmax import eager as _  # noqa: F401  (the bench's own builders must import, too)
 from bench_score_energy import arrays_of as energy_arrays
 from bench_top_items import arrays_of as top_arrays
 from bench_train_step import Ours
 
-from fastpop import Interactions, ops
-from fastpop.data import bundled_log
-from fastpop.training import TrainConfig, train
+from fastpop import ops
+from fastpop.training import train
 from gpu import inputs
 
 
@@ -49,18 +47,11 @@ def step(shape: shapes.Softmax) -> None:
 
 
 def training(encoder: str, precision: str) -> None:
-    """One step of what sections/training.py runs: only sizes matter, so a batch of its log will do."""
-    from gpu.sections.training import OPTIONS
+    """An epoch of what sections/training.py runs, and its evaluation."""
+    from gpu.sections.training import OPTIONS, log
 
-    log = bundled_log()
-    options = OPTIONS | {"encoder": encoder, "precision": precision, "epochs": 1, "device": "cpu"}
-    config = TrainConfig().replace(**options)
-    few = log.take(slice_of(log, config.batch_size * 2))
-    train(few, config=config, progress=False)
-
-
-def slice_of(log: Interactions, num_events: int):
-    return torch.arange(min(num_events, log.num_events)).numpy()
+    train(log(), progress=False, **OPTIONS | {
+        "encoder": encoder, "precision": precision, "epochs": 1, "device": "cpu", "evaluate_every": 0})
 
 
 def exponentials() -> None:
@@ -82,5 +73,8 @@ def cases() -> dict[str, Callable[[], None]]:
     for shape in shapes.GPU_FULL:
         found[f"full softmax {shape}"] = partial(full_softmax, shape)
     for shape in shapes.GPU_STEP:
-        found[f"training step {shape}"] = partial(step, shape)
+        found[f"step {shape}"] = partial(step, shape)
+    for encoder in ("factor", "sasrec"):
+        for precision in ("fp32", "bf16"):
+            found[f"training {encoder} {precision}"] = partial(training, encoder, precision)
     return found

@@ -77,6 +77,7 @@ def cache_key() -> dict[str, str]:
     """What the names in Triton's cache depend on beside the kernels themselves, as short digests."""
     import hashlib
 
+    from triton._C.libtriton import get_cache_invalidating_env_vars
     from triton.backends.nvidia.compiler import CUDABackend
     from triton.compiler import compiler
 
@@ -87,5 +88,6 @@ def cache_key() -> dict[str, str]:
     if key is None:
         from triton.runtime.cache import triton_key as key
     backend = CUDABackend(GPUTarget("cuda", 90, 32))
+    words = str(sorted(get_cache_invalidating_env_vars().items()))
     return {"triton": triton.__version__, "files": short(key()), "ptxas": str(backend.hash()),
-            "options": short(str(backend.parse_options({}).hash()))}
+            "options": short(str(backend.parse_options({}).hash())), "environment": words}

@@ -18,11 +18,14 @@ class Record:
     def __init__(self, path: Path, run: str):
         self.path, self.run = path, run
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n"):
+            with path.open("ab") as torn:  # a line that a kill cut off must not spoil the next one
+                torn.write(b"\n")
 
     def add(self, section: str, kind: str, name: str = "", **facts: Any) -> dict[str, Any]:
         line = {"run": self.run, "at": round(time.time(), 3), "section": section, "kind": kind,
                 "name": name, **{key: plain(value) for key, value in facts.items()}}
-        data = (json.dumps(line) + "\n").encode()
+        data = (json.dumps(line) + "\n").encode()  # one write, so that lines of two processes do not mix
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(handle, data)

@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "machine", lambda: machine(context)
     yield "compiled module", lambda: module(context)
     yield "a kernel runs", lambda: launch(context)
+    yield "peers", lambda: peers(context)
 
 
 def machine(context: Context) -> None:
@@ -80,6 +82,17 @@ def module(context: Context) -> None:
     why = layout.loads(context.site, cuda=context.cuda)
     context.check("compiled module", not why, source="built", arch=arch(), why=why,
                   before="; ".join(refusals))
+
+
+def peers(context: Context) -> None:
+    """Wheels of pure Python, which need torch and Triton alone, unpacked where the sections find them."""
+    found = sorted(context.carried.glob("wheels/*-none-any.whl"))
+    if not found:
+        raise Skip("no wheels were carried")
+    for wheel in found:
+        with zipfile.ZipFile(wheel) as packed:
+            packed.extractall(context.site)
+    context.add("fact", "peers", wheels=[wheel.name for wheel in found])
 
 
 def arch() -> str:

@@ -93,7 +93,7 @@ def once(given: inputs.Inputs, table: str) -> Tensor:
     else:
         run.inputs.query.requires_grad_(False)
     run()
-    return run.inputs.query.grad if table == "QUERY" else run.inputs.items.grad.values()
+    return run.inputs.query.grad if table == "QUERY" else run.inputs.items.grad._values()
 
 
 def sweep(context: Context, shape: Softmax, table: str) -> None:
