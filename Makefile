@@ -10,7 +10,7 @@ BENCH := --import-mode=importlib --override-ini=addopts= --override-ini=pythonpa
 
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/dev/null)
 
-.PHONY: demo test check bench test-slow test-gpu bench-gpu install clean
+.PHONY: demo test check bench test-slow test-gpu bench-gpu gpu-day install clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fastpop demo --out demo
@@ -37,6 +37,10 @@ test-gpu:
 bench-gpu:
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
 	FASTPOP_BENCH_DEVICE=cuda pytest $(BENCH) --benchmark-json=bench/records/gpu.json bench
+
+# Everything a GPU is asked for, in nine minutes (docs/gpu-day.md). Builds for that card, installs nothing.
+gpu-day:
+	$(PYTHON) bench/gpu_day.py
 
 install: $(VENV)/.demo
 

@@ -28,6 +28,8 @@ class Context:
         self.out = self.record.path.parent
         self.site = Path(os.environ["GPU_DAY_SITE"])
         self.carried = Path(os.environ["GPU_DAY_CARRIED"])
+        # Of the whole section, when its process started.
+        self.left = float(os.environ.get("GPU_DAY_LEFT", 60))
 
     def add(self, kind: str, name: str = "", **facts: Any) -> dict[str, Any]:
         line = self.record.add(self.section, kind, name or self.item, **facts)

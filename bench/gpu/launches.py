@@ -55,9 +55,9 @@ def training(encoder: str, precision: str) -> None:
 
 
 def exponentials() -> None:
-    from gpu.exponentials import launch
+    from gpu.exponentials import launches_on
 
-    launch("cpu")
+    launches_on("cpu")[0]()
 
 
 def cases() -> dict[str, Callable[[], None]]:

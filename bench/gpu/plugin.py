@@ -40,6 +40,10 @@ class Lines:
         why = {} if report.passed else {"error": _short(report)}
         self.record.add(self.section, "check", report.nodeid, ok=report.passed, **facts, **why)
 
+    def pytest_collectreport(self, report):
+        if report.failed:
+            self.record.add(self.section, "error", f"collecting {report.nodeid}", error=_short(report))
+
     def pytest_runtest_logfinish(self, nodeid, location):
         if time.monotonic() - STARTED > self.seconds:
             raise KeyboardInterrupt(f"{self.seconds:.0f} seconds are over")

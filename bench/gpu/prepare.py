@@ -18,7 +18,6 @@ import tempfile
 from pathlib import Path
 
 from gpu import layout
-from gpu.progress import bar
 
 CARRIED = layout.ROOT / ".gpu"
 PEERS = ("liger-kernel", "cut-cross-entropy")
@@ -26,22 +25,32 @@ MOST_MIB = 64.0
 
 
 def build() -> str:
+    """Kept while no source is newer."""
+    target = CARRIED / "build" / "fastpop" / layout.MODULE
+    sources = [layout.ROOT / "setup.py", *(layout.ROOT / "csrc").rglob("*")]
+    old = not target.exists() or any(one.stat().st_mtime > target.stat().st_mtime for one in sources)
+    if old and (why := built_anew(target)):
+        return why
+    # What follows imports fastpop with this module, wherever that is not installed.
+    layout.lay_out(Path(os.environ["GPU_DAY_SITE"]), target)
+    importlib.invalidate_caches()
+    return f"{target.relative_to(layout.ROOT)}: {mib(target):.1f} MiB"
+
+
+def built_anew(target: Path) -> str:
+    """"", or why not."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         try:
             module = layout.build(Path(folder), "90", log)
         except RuntimeError as error:
             return f"not built: {error}\n{log.read_text(errors='replace')[-600:]}"
-        target = CARRIED / "build" / "fastpop" / module.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(module, target)
         strip = shutil.which("strip")
         if strip:
             subprocess.run([strip, "--strip-unneeded", str(target)], check=True)
-    # What follows imports fastpop with this module, wherever that is not installed.
-    layout.lay_out(Path(os.environ["GPU_DAY_SITE"]), target)
-    importlib.invalidate_caches()
-    return f"{target.relative_to(layout.ROOT)}: {mib(target):.1f} MiB"
+    return ""
 
 
 def triton_cache() -> str:
@@ -57,7 +66,7 @@ def triton_cache() -> str:
         return f"no Triton cache: {error}"
     names = list(launches.cases())
     found, _ = in_parallel(names, 90, os.cpu_count() or 1)
-    for name in bar(found, "cases"):
+    for name in found:
         if "error" in found[name]:
             print(f"{name}: {found[name]['error']}", file=sys.stderr)
     (CARRIED / KEYS).write_text(json.dumps(pretend.cache_key(), indent=1) + "\n")

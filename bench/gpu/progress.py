@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def bar(items: Iterable[Any], label: str) -> Iterable[Any]:
+def bar(items: Iterable[Any], label: str, total: int | None = None) -> Iterable[Any]:
+    """On a terminal alone: elsewhere it would fill a log."""
     from tqdm import tqdm
 
-    return tqdm(items, desc=label, delay=2, leave=False)
+    return tqdm(items, desc=label, total=total, delay=2, leave=False, disable=None)

@@ -23,8 +23,8 @@ LEAST = 2.0  # seconds worth starting a process for
 
 
 def run(sections: tuple[Section, ...], record: Record, environment: dict[str, str], log: Path,
-        *, command: Callable[[Section], list[str]] | None = None) -> None:
-    """command: what runs a section; for tests."""
+        *, command: Callable[[Section, float], list[str]] | None = None) -> None:
+    """command: what runs a section, and an item's limit; for tests."""
     started, until = time.monotonic(), 0.0
     for section in sections:
         until += section.seconds
@@ -34,15 +34,19 @@ def run(sections: tuple[Section, ...], record: Record, environment: dict[str, st
         record.add(section.name, "section", "end", seconds=round(time.monotonic() - before, 2))
 
 
-def child(section: Section) -> list[str]:
-    return [sys.executable, "-P", "-m", "gpu.child", section.name, str(section.item_limit)]
+def child(section: Section, item_seconds: float) -> list[str]:
+    return [sys.executable, "-P", "-m", "gpu.child", section.name, str(item_seconds)]
 
 
 def _run_section(section: Section, deadline: float, record: Record, environment: dict[str, str],
-                 log: Path, command: Callable[[Section], list[str]]) -> None:
+                 log: Path, command: Callable[[Section, float], list[str]]) -> None:
     while True:
         known = len(begun(record.lines(), section.name))
-        ended = _process(command(section), deadline, environment, log)
+        left = deadline - time.monotonic() - GRACE
+        # Time that earlier sections left is for the items, too.
+        item_seconds = round(section.item_limit * max(1.0, left / section.seconds), 1)
+        ended = _process(command(section, item_seconds), left,
+                         environment | {"GPU_DAY_LEFT": f"{left:.1f}"}, log)
         if ended == "":
             return
         items = begun(record.lines(), section.name)
@@ -59,10 +63,9 @@ def _run_section(section: Section, deadline: float, record: Record, environment:
             return
 
 
-def _process(words: list[str], deadline: float, environment: dict[str, str], log: Path) -> str:
-    """"" when it ended well, "time" at the deadline, "lost" when it asked for a new process, or how it
+def _process(words: list[str], left: float, environment: dict[str, str], log: Path) -> str:
+    """"" when it ended well, "time" after `left` seconds, "lost" when it asked for a new process, or how it
     died."""
-    left = deadline - time.monotonic() - GRACE
     if left < LEAST / 2:
         return "time"
     with open(log, "ab") as errors:

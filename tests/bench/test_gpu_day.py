@@ -79,10 +79,10 @@ def test_a_section_that_fails_in_any_way_loses_no_other_result(gpu, tmp_path):
     sections = tuple(plan.Section(name, name, seconds, 1.5) for name, seconds in
                      (("stuck", 4), ("mixed", 60), ("absent", 5), ("after", 20)))
 
-    def command(section):
+    def command(section, item_seconds):
         code = (f"import gpu.sections, runpy, sys; gpu.sections.__path__.append({str(tmp_path)!r}); "
                 "runpy.run_module('gpu.child', run_name='__main__')")
-        return [sys.executable, "-P", "-c", code, section.name, str(section.item_limit)]
+        return [sys.executable, "-P", "-c", code, section.name, str(item_seconds)]
 
     runner.run(sections, record, environment, tmp_path / "log", command=command)
     lines = record.lines()
@@ -109,7 +109,7 @@ def test_a_section_that_hangs_before_its_first_item_ends_at_its_deadline(gpu, tm
     code = "import subprocess, time; subprocess.Popen(['sleep', '97']); time.sleep(97)"
     child = [sys.executable, "-c", code]
     runner.run((plan.Section("stuck", "", 4, 3),), record, dict(os.environ), tmp_path / "log",
-               command=lambda _: child)
+               command=lambda *_: child)
     assert time.monotonic() - start < 8
     (error,) = (line for line in record.lines() if line["kind"] == "error")
     assert (error["name"], error["error"]) == ("stuck", "ran past the section's deadline")
@@ -293,11 +293,15 @@ def test_instructions_are_counted_in_what_triton_compiles(gpu, monkeypatch, tmp_
 
 def test_counters_are_read_from_what_ncu_prints(gpu):
     text = """==PROF== Profiling "forward_kernel"
-"ID","Process ID","Kernel Name","gpu__time_duration.sum","sm__inst_issued.avg.pct_of_peak_sustained_active"
-"","","","ns","%"
-"0","7","forward_kernel","1,234.50","61.25"
+"ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value"
+"0","forward_kernel","GPU Speed Of Light Throughput","Duration","us","1,234.50"
+"0","forward_kernel","Compute Workload Analysis","Issue Slots Busy","%","61.25"
+"0","forward_kernel","Launch Statistics","Grid Size","","512"
+"1","query_kernel","Occupancy","Achieved Occupancy","%","12.4"
 """
-    assert gpu("sections.counters").parsed(text) == [("forward_kernel", {"ns": 1234.5, "issue_pct": 61.25})]
+    assert gpu("sections.counters").parsed(text) == [
+        ("forward_kernel", {"duration": "1,234.50 us", "issue_pct": "61.25 %"}),
+        ("query_kernel", {"occupancy_pct": "12.4 %"})]
     assert gpu("sections.counters").parsed("no counters here") == []
 
 

@@ -61,10 +61,10 @@ def gather(context: Context) -> None:
 def exponentials(context: Context) -> None:
     if not context.cuda:
         raise Skip("no CUDA device: the kernel is Triton's")
-    from gpu.exponentials import launch
+    from gpu.exponentials import launches_on
 
-    number = launch(DEVICE)
-    ceiling(context, "exp", lambda: launch(DEVICE), number, "exp/s")
+    launch, number = launches_on(DEVICE)
+    ceiling(context, "exp", launch, number, "exp/s")
 
 
 def clocks(context: Context) -> None:

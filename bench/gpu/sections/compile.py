@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from gpu.context import Context, Skip
+from gpu.progress import bar
 
 KEYS = "triton-key.json"
 
@@ -58,11 +59,11 @@ def in_parallel(names: list[str], capability: int, workers: int,
     """What each case said, and when the first began."""
     started = time.monotonic()
     # As without a card: a context of CUDA a process would take longer than compiling.
-    os.environ["FASTPOP_BENCH_DEVICE"] = "cpu"
+    os.environ |= {"FASTPOP_BENCH_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     found: dict[str, dict] = {}
     with ProcessPoolExecutor(min(workers, len(names)), multiprocessing.get_context("spawn")) as pool:
         waiting = {pool.submit(function or compile_case, name, capability): name for name in names}
-        for done in as_completed(waiting):
+        for done in bar(as_completed(waiting), "compiling", len(waiting)):
             error = done.exception()
             found[waiting[done]] = {"error": str(error)[:300]} if error else done.result()
     return found, started

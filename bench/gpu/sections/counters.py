@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -12,17 +11,16 @@ from pathlib import Path
 
 from gpu.context import Context, Skip
 
-METRICS = {
-    "gpu__time_duration.sum": "ns",
-    "sm__inst_issued.avg.pct_of_peak_sustained_active": "issue_pct",
-    "sm__inst_executed_pipe_tensor.avg.pct_of_peak_sustained_active": "tensor_pct",
-    "sm__inst_executed_pipe_xu.avg.pct_of_peak_sustained_active": "exp_pct",
-    "sm__warps_active.avg.pct_of_peak_sustained_active": "occupancy_pct",
-    "dram__throughput.avg.pct_of_peak_sustained_elapsed": "dram_pct",
-    "lts__t_sector_hit_rate.pct": "l2_hit_pct",
-    "sm__cycles_elapsed.avg.per_second": "hertz",
-    "smsp__inst_executed.sum": "instructions",
-    "l1tex__data_bank_conflicts_pipe_lsu.sum": "bank_conflicts",
+SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis", "SchedulerStats",
+            "WarpStateStats", "Occupancy", "InstructionStats", "LaunchStats")
+# Of what ncu prints, by its own names; the rest is in gpu-profile-ncu.csv.
+WANTED = {
+    "Duration": "duration", "SM Frequency": "sm_frequency", "Compute (SM) Throughput": "compute_pct",
+    "Memory Throughput": "memory", "DRAM Throughput": "dram_pct", "L2 Hit Rate": "l2_hit_pct",
+    "Issue Slots Busy": "issue_pct", "No Eligible": "no_eligible_pct", "Executed Ipc Active": "ipc",
+    "Achieved Occupancy": "occupancy_pct", "Registers Per Thread": "registers",
+    "Block Limit Registers": "blocks_by_registers", "Block Limit Shared Mem": "blocks_by_shared",
+    "Executed Instructions": "instructions", "Warp Cycles Per Issued Instruction": "cycles_an_issue",
 }
 PLACES = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute")
 
@@ -58,9 +56,11 @@ def counted(context: Context, name: str) -> None:
             raise RuntimeError(done.stderr.strip()[-500:])
         raise Skip("ncu is not installed; the kernel ran without it" if context.cuda
                    else "no CUDA device; its call was run on the processor")
-    words = [program, "--clock-control", "none", "--profile-from-start", "off", "--csv", "--page", "raw",
-             "--print-units", "base", "--kernel-name", f"regex:{KERNELS[name]}", "--metrics",
-             ",".join(METRICS), *script]
+    words = [program, "--clock-control", "none", "--profile-from-start", "off", "--csv", "--page", "details",
+             "--kernel-name", f"regex:{KERNELS[name]}"]
+    for one in SECTIONS:
+        words += ["--section", one]
+    words += script
     done = subprocess.run(words, capture_output=True, text=True)
     with open(context.out / "gpu-profile-ncu.csv", "a") as out:
         out.write(f"# {name}\n{done.stdout}\n{done.stderr}\n")
@@ -71,21 +71,18 @@ def counted(context: Context, name: str) -> None:
         context.add("fact", f"{name}: {kernel[:24]}", **values)
 
 
-def parsed(text: str) -> list[tuple[str, dict[str, float]]]:
-    """(kernel, our name of each metric: its value) of ncu's CSV, which words of the program may precede."""
+def parsed(text: str) -> list[tuple[str, dict[str, str]]]:
+    """(kernel, its metrics under our names, with units) of ncu's CSV, a line a metric, which words of the
+    program may precede."""
     lines = text.splitlines()
     start = next((at for at, line in enumerate(lines) if line.startswith('"ID"')), None)
     if start is None:
         return []
-    rows = list(csv.DictReader(io.StringIO("\n".join(lines[start:]))))
-    found = []
-    for row in rows:
-        if not row.get("ID"):  # the line of units
-            continue
-        values = {}
-        for metric, name in METRICS.items():
-            number = re.sub(r"[^\d.eE+-]", "", row.get(metric) or "")
-            if number:
-                values[name] = round(float(number), 2)
-        found.append((row["Kernel Name"], values))
-    return found
+    found: dict[str, tuple[str, dict[str, str]]] = {}
+    for row in csv.DictReader(io.StringIO("\n".join(lines[start:]))):
+        _, values = found.setdefault(row["ID"], (row["Kernel Name"], {}))
+        name = WANTED.get(row["Metric Name"] or "")
+        # Two sections have a metric of one name: the first is kept.
+        if name and name not in values:
+            values[name] = f"{row['Metric Value']} {row['Metric Unit']}".strip()
+    return list(found.values())

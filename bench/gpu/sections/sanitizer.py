@@ -10,7 +10,7 @@ from pathlib import Path
 from gpu import testing
 from gpu.context import Context, Skip
 
-SECONDS = 20
+SECONDS = 20  # each at least
 TOOLS = ("memcheck", "racecheck")
 PLACES = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
 # Small shapes of every kernel: a kernel runs ten to a hundred times slower under it.
@@ -40,7 +40,8 @@ def sanitized(context: Context, tool: str) -> None:
     if program is not None and context.cuda:
         words = [str(program), "--tool", tool, "--target-processes", "all", "--print-limit", "20", *words]
     since = testing.now()
-    status, said = testing.run(context, words, SECONDS, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+    seconds = min(max(SECONDS, context.left / len(TOOLS) - 8), 3 * SECONDS) if context.cuda else 5
+    status, said = testing.run(context, words, seconds, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
     if program is None:
         raise Skip("compute-sanitizer is not installed; the tests were run without it")
     summary = re.findall(r"(?:ERROR SUMMARY|RACECHECK SUMMARY): .*", said)
@@ -48,7 +49,7 @@ def sanitized(context: Context, tool: str) -> None:
     found = testing.counts(context, since)
     clean = not hazards and all(re.search(r": 0 (errors|hazards)", line) for line in summary)
     context.check(f"{tool}, {sum(found.values())} tests", clean and sum(found.values()) > 0,
-                  summary=summary[-1] if summary else f"cut off after {SECONDS} s", hazards=len(hazards),
+                  summary=summary[-1] if summary else f"cut off after {seconds:.0f} s", hazards=len(hazards),
                   status=status, version=version(program), **found)
 
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from gpu import testing
 from gpu.context import Context
 
-SECONDS = 66
-
 
 def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "tests marked gpu", lambda: run(context)
@@ -15,10 +13,11 @@ def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
 
 def run(context: Context) -> None:
     """On eight workers where pytest-xdist is installed: most of the time is Triton's compiler's."""
-    files = ["tests"] if context.cuda else ["tests/ops/test_row_update_on_device.py"]
+    files = testing.files_for_a_gpu() if context.cuda else ["tests/ops/test_row_update_on_device.py"]
     workers = min(8, os.cpu_count() or 1) if context.cuda else 0
     since = testing.now()
-    status, said = testing.run(context, testing.pytest_words(files, workers=workers), SECONDS)
+    status, said = testing.run(context, testing.pytest_words(files, workers=workers),
+                               max(context.left - 10, 5))
     found = testing.counts(context, since)
     # 0: all passed; 1: some failed, which their lines say; 2: the time was over.
     whole = status in (0, 1)
