@@ -47,7 +47,8 @@ class Context:
         self.timed(name, timed(run), **facts)
 
     def timed(self, name: str, found: Any, **facts: Any) -> None:
-        """A time beside its prediction and bar, where figures.py has one of that name."""
+        """A time beside its prediction and bar, where figures.py has one of that name. A processor has no
+        bars to meet."""
         from gpu.figures import figures
 
         figure = figures().get(name)
@@ -55,7 +56,7 @@ class Context:
             expected = figure.cost.seconds()
             facts |= {"predicted": expected, "bound": figure.cost.bound(),
                       "ratio": round(found.seconds / expected, 3)}
-            if figure.bar is not None:
+            if figure.bar is not None and self.cuda:
                 facts["bar"] = figure.bar._asdict()
         self.add("time", name, **found._asdict(), **facts)
 

@@ -105,6 +105,9 @@ def summary(lines: list[dict[str, Any]], ceilings: dict[str, float]) -> list[str
     first = [line["rate"] for line in lines if line["kind"] == "ceiling" and line["section"] == "ceilings"]
     last = {line["name"]: line["rate"] for line in lines if line["kind"] == "ceiling"
             and line["section"] == "again"}
-    if first and any(rate < 0.9 * ceilings[name] for name, rate in last.items()):
+    on_a_card = not any(line.get("cpu") for line in lines if line["kind"] == "run")
+    if not on_a_card:
+        found.append("small shapes on a processor; predictions are of an H100")
+    elif first and any(rate < 0.9 * ceilings[name] for name, rate in last.items()):
         found.append("THE CARD WAS NOT QUIET: its ceilings changed during the run")
     return found

@@ -93,9 +93,11 @@ def mib(path: Path) -> float:
 
 def main(what: str) -> int:
     if what == "count":
-        from gpu import figures, instructions
+        from gpu import instructions
 
         instructions.write(Path(__file__).parent / "instructions.json")
+        from gpu import figures  # which reads what was just written
+
         figures.write()
         return 0
     for make in (build, wheels, triton_cache):
