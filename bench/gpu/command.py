@@ -35,6 +35,10 @@ def main(name: str, sections: tuple[Section, ...], words: str, arguments: list[s
             return subprocess.run(words, env=environment).returncode
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+    if not given.cpu and not has_card():
+        print(f"{name.replace('-', '_')}.py: expected a CUDA device; this machine has none "
+              "(--cpu runs the same code, small, on a processor)", file=sys.stderr)
+        return 2
     out = Path(os.environ.get("OUT") or BENCH / "records")
     run = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     record = Record(out / f"{name}.jsonl", run)
@@ -52,6 +56,14 @@ def main(name: str, sections: tuple[Section, ...], words: str, arguments: list[s
         print("\n".join(["", *judging.summary(lines, judging.ceilings_of(lines)),
                          f"the record: {record.path}"]), flush=True)
     return 0
+
+
+def has_card() -> bool:
+    """By the driver's files; where those are elsewhere, by torch, which takes seconds to load."""
+    if Path("/dev/nvidiactl").exists():
+        return True
+    code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    return subprocess.run([sys.executable, "-P", "-c", code], stderr=subprocess.DEVNULL).returncode == 0
 
 
 def parsed(name: str, sections: tuple[Section, ...], words: str,

@@ -30,7 +30,10 @@ def reached(line: dict[str, Any], ceilings: dict[str, float]) -> float | None:
 
 
 def row(line: dict[str, Any], ceilings: dict[str, float]) -> str:
-    name, kind = line["name"][:50], line["kind"]
+    name, kind = line["name"], line["kind"]
+    if line.get("test"):
+        name = "  " + name.split("::", 1)[-1]  # its parameters matter more than its file
+    name = name[:50]
     if kind == "time":
         predicted = f"{shown(line['predicted']):>12}{line['ratio']:7.2f}" if "predicted" in line else " " * 19
         part, bar = reached(line, ceilings), ""
@@ -70,12 +73,12 @@ def _cut(text: str) -> str:
 
 
 def table(lines: list[dict[str, Any]]) -> str:
-    """A run's lines by section. Of tests that passed, their number alone."""
+    """A run's lines by section. Tests that passed or were skipped are counted, not listed."""
     ceilings, shown_rows, section = ceilings_of(lines), [HEAD], None
     for line in lines:
         if line["kind"] in ("begin", "end", "run", "section"):
             continue
-        if line.get("test") and line.get("ok"):
+        if line.get("test") and (line.get("ok") or line["kind"] == "skipped"):
             continue
         if line["section"] != section:
             section = line["section"]
@@ -95,9 +98,13 @@ def summary(lines: list[dict[str, Any]], ceilings: dict[str, float]) -> list[str
     kinds = Counter(line["kind"] for line in lines)
     bars = [part >= line["bar"]["least"] for line in lines if line["kind"] == "time"
             and (part := reached(line, ceilings)) is not None]
-    checks = [line["ok"] for line in lines if line["kind"] == "check"]
+    checks = [line["ok"] for line in lines if line["kind"] == "check" and not line.get("test")]
+    tests = Counter("skipped" if line["kind"] == "skipped" else "passed" if line["ok"] else "failed"
+                    for line in lines if line.get("test"))
     found = [f"{kinds['time']} times, {sum(bars)} of {len(bars)} bars met, {sum(checks)} of {len(checks)} "
-             f"checks right, {kinds['error']} errors, {kinds['skipped']} skipped"]
+             f"checks right, {kinds['error']} errors, {kinds['skipped'] - tests['skipped']} skipped"]
+    if tests:
+        found.append(f"tests: {tests['passed']} passed, {tests['failed']} failed, {tests['skipped']} skipped")
     started = [line["section"] for line in lines if line["kind"] == "section" and line["name"] == "start"]
     planned = next((line["sections"] for line in lines if line["kind"] == "run"), [])
     if missing := [name for name in planned if name not in started]:

@@ -56,12 +56,17 @@ def _by_events(run: Callable[[], object], rounds: int) -> Times:
 
 
 def replayed(run: Callable[[], object], *, rounds: int = 20, inside: int = 10) -> Times:
-    """Of one replay of `run` captured as a graph: no launch waits for the host. Caches stay warm.
+    """Of one replay of `run` captured as a graph, `inside` of them a round: no launch waits for the host.
+    Caches stay warm.
 
     Raises Skip without a card, and what torch raises where `run` cannot be captured.
     """
     if DEVICE.type != "cuda":
         raise Skip("no CUDA device: no graph to capture")
+    return _by_replays(run, rounds, inside)
+
+
+def _by_replays(run: Callable[[], object], rounds: int, inside: int) -> Times:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):

@@ -240,7 +240,8 @@ def test_a_table_says_what_was_met_and_what_is_wrong(gpu):
         line("time", "fast", seconds=1.1e-3, predicted=1e-3, ratio=1.1, bar=bar),
         line("time", "slow", seconds=2e-3, bar=bar),
         line("check", "tests/x.py::test_fine", ok=True, test=True),
-        line("check", "tests/x.py::test_bad", ok=False, test=True, error="assert 1 == 2\nmore"),
+        line("check", "loss", ok=True),
+        line("check", "tests/x.py::test_bad[bfloat16]", ok=False, test=True, error="assert 1 == 2\nmore"),
         line("error", "broke", error="x" * 300),
         line("ceiling", "copy", "again", rate=1.5e12, unit="B/s"),
     ]
@@ -249,9 +250,10 @@ def test_a_table_says_what_was_met_and_what_is_wrong(gpu):
     words = {row.split()[0]: row.split() for row in shown if row.split()}
     assert words["fast"] == ["fast", "1.10", "ms", "1.00", "ms", "1.10", "91%/80%", "met"]
     assert words["slow"] == ["slow", "2.00", "ms", "50%/80%", "NOT", "MET"]
-    assert words["tests/x.py::test_bad"][:2] == ["tests/x.py::test_bad", "WRONG"]
-    assert "tests/x.py::test_fine" not in words
-    assert "2 times, 1 of 2 bars met, 1 of 2 checks right, 1 errors, 0 skipped" in shown
+    assert words["test_bad[bfloat16]"][:2] == ["test_bad[bfloat16]", "WRONG"]
+    assert "test_fine" not in words
+    assert "2 times, 1 of 2 bars met, 1 of 1 checks right, 1 errors, 0 skipped" in shown
+    assert "tests: 1 passed, 1 failed, 0 skipped" in shown
     assert "not begun: never" in shown
     assert any("NOT QUIET" in row for row in shown)
 
@@ -289,6 +291,51 @@ def test_instructions_are_counted_in_what_triton_compiles(gpu, monkeypatch, tmp_
     known = json.loads((BENCH / "gpu" / "instructions.json").read_text())["kernels"][name]
     assert found["wgmma"] is known["wgmma"] is True
     assert found["per_logit"] == pytest.approx(known["per_logit"], rel=0.5)
+
+
+class Stub:
+    """Stands for what torch.cuda has on a card alone: events, streams, graphs. Counts what it is asked."""
+
+    asked = ()
+
+    def __init__(self, *_, **__):
+        pass
+
+    def __getattr__(self, name):
+        return lambda *_, **__: Stub.asked.append(name) or 2.0  # milliseconds, where it is an event
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_times_of_events_and_of_replays_are_seconds_a_call(gpu, monkeypatch):
+    timing = gpu("timing")
+    for name in ("Event", "Stream", "CUDAGraph", "current_stream", "stream", "graph", "synchronize"):
+        monkeypatch.setattr(timing.torch.cuda, name, Stub)
+    monkeypatch.setattr(Stub, "asked", [])
+    monkeypatch.setattr(timing, "FLUSH_BYTES", 8)
+    calls = []
+    found = timing._by_events(lambda: calls.append(1), 4)
+    assert (found.seconds, found.rounds, found.clock, len(calls)) == (2e-3, 4, "events", 4)
+    assert Stub.asked.count("record") == 8
+    calls.clear()
+    found = timing._by_replays(lambda: calls.append(1), rounds=3, inside=5)
+    assert (found.seconds, found.rounds, found.clock) == (2e-3 / 5, 3, "graph")
+    assert len(calls) == 4  # three to warm up, one that is captured
+    assert Stub.asked.count("replay") == 1 + 3 * 5
+
+
+def test_without_a_card_it_says_so_at_once(tmp_path):
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("there is a card")
+    done = run("gpu_day", env=os.environ | {"OUT": str(tmp_path)})
+    assert done.returncode == 2
+    assert done.stderr == ("gpu_day.py: expected a CUDA device; this machine has none (--cpu runs the same "
+                           "code, small, on a processor)\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_counters_are_read_from_what_ncu_prints(gpu):

@@ -1,6 +1,7 @@
 """What the tile sweep and the counters are compared with: ceilings, and the shared negatives as they are."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from measuring import DEVICE
 from shapes import GPU_SHARED, Softmax
@@ -13,11 +14,11 @@ SHAPES = [shape for shape in GPU_SHARED if shape.dim <= 128]
 
 
 def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
-    yield "gemm bfloat16", lambda: ceilings.gemm(context, "bfloat16")
-    yield "copy", lambda: ceilings.copy(context)
-    yield "exp", lambda: ceilings.exponentials(context)
+    yield "gemm bfloat16", partial(ceilings.gemm, context, "bfloat16")
+    yield "copy", partial(ceilings.copy, context)
+    yield "exp", partial(ceilings.exponentials, context)
     for shape in SHAPES:
-        yield f"shared {shape}", lambda shape=shape: measure(context, shape)
+        yield f"shared {shape}", partial(measure, context, shape)
 
 
 def measure(context: Context, shape: Softmax) -> None:

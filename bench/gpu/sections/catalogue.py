@@ -1,6 +1,7 @@
 """What reads the whole catalogue: energies of scores, top items, ranks of targets."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,12 +24,12 @@ from gpu.context import Context
 def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
     for shape in GPU_ENERGY:
         for dtype in figures.SCORES:
-            yield f"energy {shape} {dtype}", lambda shape=shape, dtype=dtype: energy(context, shape, dtype)
+            yield f"energy {shape} {dtype}", partial(energy, context, shape, dtype)
     for shape in GPU_TOP_ITEMS:
         for dtype in figures.SCORES:
-            yield f"top {shape} {dtype}", lambda shape=shape, dtype=dtype: top(context, shape, dtype)
+            yield f"top {shape} {dtype}", partial(top, context, shape, dtype)
     for shape in TARGET_RANKS:
-        yield f"ranks {shape}", lambda shape=shape: ranks(context, shape)
+        yield f"ranks {shape}", partial(ranks, context, shape)
 
 
 def impl_of(context: Context) -> str:

@@ -1,6 +1,7 @@
 """What the card does at best: products, copies, gathers, exponentials; and its clock while it does."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from measuring import DEVICE
@@ -18,11 +19,11 @@ ROW = 256  # bytes of a gathered row: D = 128 in bfloat16
 
 def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
     for name in ("bfloat16", "tf32", "float32"):
-        yield f"gemm {name}", lambda name=name: gemm(context, name)
-    yield "copy", lambda: copy(context)
-    yield "gather", lambda: gather(context)
-    yield "exp", lambda: exponentials(context)
-    yield "clocks", lambda: clocks(context)
+        yield f"gemm {name}", partial(gemm, context, name)
+    yield "copy", partial(copy, context)
+    yield "gather", partial(gather, context)
+    yield "exp", partial(exponentials, context)
+    yield "clocks", partial(clocks, context)
 
 
 def ceiling(context: Context, name: str, run: Callable[[], object], work: float, unit: str) -> None:

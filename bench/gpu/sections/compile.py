@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 
 from gpu.context import Context, Skip
 from gpu.progress import bar
@@ -14,8 +15,8 @@ KEYS = "triton-key.json"
 
 
 def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
-    yield "cache key", lambda: key(context)
-    yield "kernels", lambda: kernels(context)
+    yield "cache key", partial(key, context)
+    yield "kernels", partial(kernels, context)
 
 
 def key(context: Context) -> None:

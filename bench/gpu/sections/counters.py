@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from gpu.context import Context, Skip
@@ -29,7 +30,7 @@ def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
     from gpu.profiled import KERNELS
 
     for name in KERNELS:
-        yield name, lambda name=name: counted(context, name)
+        yield name, partial(counted, context, name)
 
 
 def find_ncu() -> str | None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from gpu import layout
@@ -17,10 +18,10 @@ NEAR = ("numpy", "triton", "pytest", "hypothesis", "xdist", "duckdb", "liger_ker
 
 
 def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
-    yield "machine", lambda: machine(context)
-    yield "compiled module", lambda: module(context)
-    yield "a kernel runs", lambda: launch(context)
-    yield "peers", lambda: peers(context)
+    yield "machine", partial(machine, context)
+    yield "compiled module", partial(module, context)
+    yield "a kernel runs", partial(launch, context)
+    yield "peers", partial(peers, context)
 
 
 def machine(context: Context) -> None:

@@ -19,12 +19,11 @@ from gpu.context import Context, Skip
 
 def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
     shape = next((one for one in GPU_SHARED if one.dim == 128), GPU_SHARED[0])
-    yield "sampled, torch eager", lambda: sampled(context, shape, "torch eager", eager)
-    for shape_of_all in GPU_FULL:
+    yield "sampled, torch eager", partial(sampled, context, shape, "torch eager", eager)
+    for full_shape in GPU_FULL:
         for name, function in FULL.items():
-            yield (f"full, {name}", lambda name=name, function=function, shape=shape_of_all:
-                   full(context, shape, name, function))
-    yield "sampled, torch.compile", lambda: compiled(context, shape)
+            yield f"full, {name}", partial(full, context, full_shape, name, function)
+    yield "sampled, torch.compile", partial(compiled, context, shape)
 
 
 def sampled(context: Context, shape: Softmax, name: str, function: Callable) -> None:

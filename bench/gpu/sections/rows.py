@@ -1,6 +1,7 @@
 """A set of negatives for each row, and updates of table rows: what memory binds."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from bench_row_update import LR, by_row, gradient_of, our_adagrad, our_adam
@@ -18,13 +19,13 @@ RULES = {"adagrad": (our_adagrad, 1e-10), "adam": (our_adam, 1e-8)}
 
 def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
     for shape in GPU_ROWS_CHECKED:
-        yield f"per-row check {shape}", lambda shape=shape: checked(context, shape)
+        yield f"per-row check {shape}", partial(checked, context, shape)
     for shape in GPU_ROWS:
-        yield f"per-row forward {shape}", lambda shape=shape: forward(context, shape)
-        yield f"per-row both {shape}", lambda shape=shape: both(context, shape)
+        yield f"per-row forward {shape}", partial(forward, context, shape)
+        yield f"per-row both {shape}", partial(both, context, shape)
     for shape in GPU_ROW_UPDATE:
         for rule in RULES:
-            yield f"{rule} {shape}", lambda shape=shape, rule=rule: update(context, shape, rule)
+            yield f"{rule} {shape}", partial(update, context, shape, rule)
 
 
 def impl_of(context: Context) -> str:

@@ -1,6 +1,7 @@
 """Shared negatives at the shapes of the bars: forward, and forward and backward."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from bench_sampled_softmax import case_of
 from measuring import DEVICE, memory_of
@@ -14,11 +15,11 @@ from gpu.timing import replayed
 
 def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
     for shape in sorted(GPU_SHARED, key=lambda shape: shape.dim != 128):  # the bar's own first
-        yield f"shared {shape}", lambda shape=shape: measure(context, shape)
+        yield f"shared {shape}", partial(measure, context, shape)
     for shape in GPU_GRAPH:
         for what in ("forward", "both"):
             yield (f"graph, {what}, {shape}",
-                   lambda shape=shape, what=what: in_a_graph(context, shape, what))
+                   partial(in_a_graph, context, shape, what))
 
 
 def measure(context: Context, shape: Softmax) -> None:

@@ -4,6 +4,7 @@ import gzip
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,8 +20,8 @@ TRACED = 5
 
 def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
     for shape in GPU_STEP:
-        yield f"ours {shape}", lambda shape=shape: measure(context, shape)
-        yield f"torch {shape}", lambda shape=shape: plain(context, shape)
+        yield f"ours {shape}", partial(measure, context, shape)
+        yield f"torch {shape}", partial(plain, context, shape)
 
 
 def measure(context: Context, shape: Softmax) -> None:

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from gpu import testing
 from gpu.context import Context
 
 
 def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
-    yield "tests marked gpu", lambda: run(context)
+    yield "tests marked gpu", partial(run, context)
 
 
 def run(context: Context) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -28,10 +29,10 @@ CANDIDATES = {
 
 
 def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
-    yield "compile", lambda: compile_all(context)
+    yield "compile", partial(compile_all, context)
     for shape in SHAPES:
         for table in CANDIDATES:
-            yield f"{table} {shape}", lambda shape=shape, table=table: sweep(context, shape, table)
+            yield f"{table} {shape}", partial(sweep, context, shape, table)
 
 
 def with_tile(table: str, shape: Softmax, tile: tuple[int, ...]) -> Any:

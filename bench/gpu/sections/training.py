@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from unittest import mock
 
@@ -30,8 +30,8 @@ def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
     for encoder in ("factor", "sasrec"):
         for precision in ("fp32", "bf16"):
             yield (f"{encoder} {precision}",
-                   lambda encoder=encoder, precision=precision: beside(context, encoder, precision))
-    yield "resume", lambda: resume(context)
+                   partial(beside, context, encoder, precision))
+    yield "resume", partial(resume, context)
 
 
 @lru_cache(maxsize=1)
