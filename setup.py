@@ -80,7 +80,8 @@ class BuildExt(build_ext):
         if nvcc is None:
             raise RuntimeError("nvcc is neither on PATH nor under CUDA_HOME")
         toolkit = toolkit_of(nvcc)
-        flags = code_flags(os.environ.get("FASTPOP_CUDA_ARCHES") or CUDA_ARCHES)
+        arches = os.environ.get("FASTPOP_CUDA_ARCHES") or CUDA_ARCHES
+        flags = code_flags(arches)
         folder = Path(self.build_temp).absolute()
         folder.mkdir(parents=True, exist_ok=True)
 
