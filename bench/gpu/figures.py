@@ -1,7 +1,8 @@
 """Every figure of the GPU day: its name in the record, its prediction, and its bar.
 
 bench/gpu_predictions.json holds them as they were before a card was at hand. `python bench/gpu_day.py
---count` writes it again from the cost model (costs.py), and a test holds the two equal.
+--count` writes it, and the tables of docs/performance.md, again from the cost model (costs.py); a test holds
+them equal.
 """
 
 import json
@@ -12,10 +13,11 @@ from typing import Any, NamedTuple
 
 import shapes
 
-from gpu import costs
+from gpu import costs, judging
 from gpu.costs import Cost
 
 PATH = Path(__file__).resolve().parents[1] / "gpu_predictions.json"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 GEMM = "gemm bfloat16"
 # Of the scores of a catalogue, by the dtype of the rows: the ceiling, and products for one product
 # (float32 rows are multiplied as tf32, three times).
@@ -144,7 +146,31 @@ def predictions() -> dict[str, dict[str, Any]]:
 
 
 def write() -> None:
+    """The predictions, and the tables of the page that shows them."""
     PATH.write_text(json.dumps(predictions(), indent=1) + "\n")
+    text = PAGE.read_text()
+    for name, table in tables().items():
+        first, rest = text.split(f"<!-- {name} -->\n", 1)
+        text = f"{first}<!-- {name} -->\n{table}<!-- end -->\n{rest.split('<!-- end -->' + chr(10), 1)[1]}"
+    PAGE.write_text(text)
+
+
+def tables() -> dict[str, str]:
+    """Markdown, by the name of the comment that it stands behind."""
+    columns = [(64, "bfloat16"), (128, "bfloat16"), (256, "bfloat16"), (64, "float32"), (128, "float32")]
+    counted = costs.COUNTS["kernels"]
+    kernels = list(dict.fromkeys(key.rsplit(" ", 2)[0] for key in counted))
+    rows = ["| kernel | " + " | ".join(f"D={dim} {dtype}" for dim, dtype in columns) + " |",
+            "|---" * (len(columns) + 1) + "|"]
+    for kernel in kernels:
+        cells = [counted.get(f"{kernel} {dim} {dtype}") for dim, dtype in columns]
+        rows.append(f"| {kernel} | " + " | ".join(
+            f"{one['per_logit']:.1f} ({one['blocks']})" if one else "" for one in cells) + " |")
+    figure_rows = ["| figure | predicted | bound by | of its bar |", "|---|---|---|---|"]
+    for name, one in predictions().items():
+        bar = f"{one['reaches']:.0%} of {one['of']}, wanted {one['bar']:.0%}" if "bar" in one else ""
+        figure_rows.append(f"| {name} | {judging.shown(one['seconds'])} | {one['bound']} | {bar} |")
+    return {"instructions": "\n".join(rows) + "\n", "predictions": "\n".join(figure_rows) + "\n"}
 
 
 if __name__ == "__main__":

@@ -263,6 +263,9 @@ def test_predictions_are_those_of_the_model(gpu):
     figures = gpu("figures")
     known = json.loads((BENCH / "gpu_predictions.json").read_text())
     assert known == figures.predictions()
+    page = (ROOT / "docs" / "performance.md").read_text()
+    for name, table in figures.tables().items():
+        assert f"<!-- {name} -->\n{table}<!-- end -->\n" in page
     for name in ("shared B=65,536 K=8,192 D=128 forward", "per-row B=65,536 K=1,024 D=128 forward"):
         assert known[name]["seconds"] > 0
         assert known[name]["bar"] in (0.6, 0.8)
