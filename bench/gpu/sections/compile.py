@@ -31,7 +31,7 @@ def key(context: Context) -> None:
         raise Skip("no cache was carried")
     there = json.loads(there_file.read_text())
     differs = [name for name in here if here[name] != there.get(name)]
-    context.check("the carried cache fits this Triton", not differs, differs=differs)
+    context.add("fact", "carried cache", fits=not differs, differs=differs)
 
 
 def triton_or_skip() -> None:
