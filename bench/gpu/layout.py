@@ -4,6 +4,7 @@ fastpop/ and kernels/ stay where they are; a folder for PYTHONPATH holds links t
 installed name, and to one compiled module, wherever that was built.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -13,7 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "_C" + sysconfig.get_config_var("EXT_SUFFIX")
-TRY = "from fastpop import _C; print(_C.best_path(), _C.has_cuda)"
+# The Python beside the module asks it for names: one built from other sources may lack them.
+TRY = "from fastpop import _C; from fastpop.kernels import device; print(_C.best_path(), _C.has_cuda)"
+DIGEST = "sources.sha256"  # beside a carried module
 
 
 def lay_out(site: Path, module: Path) -> None:
@@ -39,6 +42,20 @@ def loads(site: Path | None, *, cuda: bool) -> str:
     if cuda and done.stdout.split()[1] != "True":
         return "it was built without CUDA"
     return ""
+
+
+def sources() -> str:
+    """A digest of what a compiled module is made from."""
+    digest = hashlib.sha256()
+    for path in [ROOT / "setup.py", *sorted((ROOT / "csrc").rglob("*"))]:
+        if path.is_file():
+            digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def is_of_these_sources(module: Path) -> bool:
+    written = module.with_name(DIGEST)
+    return module.exists() and written.exists() and written.read_text().strip() == sources()
 
 
 def build(folder: Path, arches: str, log: Path, *, cuda: str = "1") -> Path:

@@ -25,11 +25,9 @@ MOST_MIB = 64.0
 
 
 def build() -> str:
-    """Kept while no source is newer."""
+    """Kept while the sources are those that it was made from."""
     target = CARRIED / "build" / "fastpop" / layout.MODULE
-    sources = [layout.ROOT / "setup.py", *(layout.ROOT / "csrc").rglob("*")]
-    old = not target.exists() or any(one.stat().st_mtime > target.stat().st_mtime for one in sources)
-    if old and (why := built_anew(target)):
+    if not layout.is_of_these_sources(target) and (why := built_anew(target)):
         return why
     # What follows imports fastpop with this module, wherever that is not installed.
     layout.lay_out(Path(os.environ["GPU_DAY_SITE"]), target)
@@ -50,6 +48,7 @@ def built_anew(target: Path) -> str:
         strip = shutil.which("strip")
         if strip:
             subprocess.run([strip, "--strip-unneeded", str(target)], check=True)
+    target.with_name(layout.DIGEST).write_text(layout.sources() + "\n")
     return ""
 
 

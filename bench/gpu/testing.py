@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def files_for_a_gpu() -> list[str]:
     """Test files that have tests marked gpu: others may need packages that a card's machine lacks."""
-    return [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/*/test_*.py"))
+    return [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/**/test_*.py"))
             if "helpers_device" in (text := path.read_text()) or "mark.gpu" in text]
 
 

@@ -368,6 +368,13 @@ def test_a_laid_out_package_is_the_installed_one(gpu, tmp_path):
     assert done.returncode == 0, done.stderr
     assert all(word.startswith(str(tmp_path)) for word in done.stdout.split())
     assert layout.loads(tmp_path, cuda=_C.has_cuda) == ""
+    carried = tmp_path / layout.MODULE
+    carried.write_bytes(Path(_C.__file__).read_bytes())
+    assert not layout.is_of_these_sources(carried)
+    carried.with_name(layout.DIGEST).write_text(layout.sources() + "\n")
+    assert layout.is_of_these_sources(carried)
+    carried.with_name(layout.DIGEST).write_text("0" * 64 + "\n")
+    assert not layout.is_of_these_sources(carried)
     (tmp_path / "fastpop" / layout.MODULE).unlink()
     (tmp_path / "fastpop" / layout.MODULE).write_text("no module")
     assert layout.loads(tmp_path, cuda=False) != ""

@@ -64,15 +64,17 @@ def module(context: Context) -> None:
     """The first that loads: one that was carried here, the installed one, one built now."""
     carried = context.carried / "build" / "fastpop" / layout.MODULE
     refusals = []
-    if carried.exists():
+    if not carried.exists():
+        refusals.append(f"carried: none of the name {layout.MODULE}")
+    elif not layout.is_of_these_sources(carried):
+        refusals.append("carried: it was made from other sources")
+    else:
         layout.lay_out(context.site, carried)
         if not (why := layout.loads(context.site, cuda=context.cuda)):
             context.add("fact", "compiled module", source="carried", bytes=carried.stat().st_size)
             return
         refusals.append(f"carried: {why}")
         shutil.rmtree(context.site / "fastpop")
-    else:
-        refusals.append(f"carried: none of the name {layout.MODULE}")
     if not (why := layout.loads(None, cuda=context.cuda)):
         context.add("fact", "compiled module", source="installed", before="; ".join(refusals))
         return
