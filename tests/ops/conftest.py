@@ -1,9 +1,16 @@
 """What all tests of the ops need."""
 
+import os
+
 import pytest
 import torch
 
 from fastpop.kernels import native
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    from helpers_interpreter import mend_index
+
+    mend_index()
 
 
 @pytest.fixture(autouse=True)
