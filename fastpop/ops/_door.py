@@ -109,7 +109,8 @@ def scalar(name: str, value: Any, query: Tensor, *, positive: bool) -> Tensor:
         checks.number(name, value)
     if abs(value) > torch.finfo(dtype).max or (positive and value < torch.finfo(dtype).tiny):
         raise checks.wrong(name, f"a number that {str(dtype)[6:]} holds", value)
-    return torch.tensor(float(value), dtype=dtype, device=query.device)
+    # Not torch.tensor, which copies a number to a device and waits for what runs there.
+    return torch.full((), float(value), dtype=dtype, device=query.device)
 
 
 def check_row_weight(row_weight: Any, query: Tensor) -> Tensor | None:

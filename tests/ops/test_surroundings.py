@@ -3,6 +3,7 @@ rows that do not count."""
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from fastpop import Draw, ops
@@ -153,6 +154,23 @@ def test_numbers_in_tensors_are_looked_at_too(change, message):
                lambda **more: ops.sampled_softmax(query, items, IDS, IDS, logq="none", **more)):
         with pytest.raises(ValueError, match=message):
             op(**change)
+
+
+def test_a_number_is_made_where_it_lies():
+    """A copy from the host would wait for all that a device has to do: lift_fresh is torch.tensor's."""
+    query, items = parts()
+
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            called.append(str(function))
+            return function(*args, **kwargs or {})
+
+    called: list[str] = []
+    with Calls():
+        ops.full_softmax(query, items, IDS, scale=1.3, prior_weight=0.5)
+        ops.sampled_softmax(query, items, IDS, IDS, logq="none", scale=1.3, prior_weight=0.5)
+    assert called.count("aten.full.default") >= 4
+    assert not any("lift_fresh" in name for name in called)
 
 
 def test_a_bias_elsewhere_is_refused():
