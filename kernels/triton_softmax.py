@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastpop.kernels import triton_tiles
 from fastpop.kernels.triton_tiles import load_rows, load_rows_there
 
 
@@ -16,8 +17,9 @@ def row_gradients(
     """(safe_lse, weight, own) [B] of each row, as the backward kernels read them: see the kernel."""
     safe_lse_B, weight_B, own_B = (torch.empty_like(lse_B) for _ in range(3))
     num_rows = lse_B.shape[0]
-    row_gradients_kernel[(triton.cdiv(num_rows, 256),)](
-        lse_B, pos_logit_B, d_lse_B.float().contiguous(), d_pos_B.float().contiguous(),
+    triton_tiles.launch(
+        row_gradients_kernel, (triton.cdiv(num_rows, 256),), lse_B, pos_logit_B, d_lse_B.float().contiguous(),
+        d_pos_B.float().contiguous(),
         safe_lse_B, weight_B, own_B, num_rows, POSITIVE_APART=positive_apart, BLOCK_B=256)
     return safe_lse_B, weight_B, own_B
 
@@ -57,7 +59,7 @@ def over_splits(one: Tensor | None) -> Tensor | None:
     return one[0] if one.shape[0] == 1 else one.sum(0)
 
 
-@triton.jit
+@triton_tiles.kernel
 def row_gradients_kernel(
     lse_ptr, pos_logit_ptr, d_lse_ptr, d_pos_ptr, safe_lse_ptr, weight_ptr, own_ptr, num_rows,
     POSITIVE_APART: tl.constexpr, BLOCK_B: tl.constexpr,
@@ -146,8 +148,8 @@ def online_sum(run_max_b, run_sum_b, logit_bk):
 
 @triton.jit
 def log_sum(run_max_b, run_sum_b):
-    """The log-sum-exp of (max, sum)."""
-    return tl.where(run_max_b == float("-inf"), run_max_b, run_max_b + tl.log(run_sum_b))
+    """The log-sum-exp of (max, sum), whose emptiness the sum tells: a maximum looks past NaN."""
+    return tl.where(run_sum_b == 0.0, float("-inf"), run_max_b + tl.log(run_sum_b))
 
 
 @triton.jit

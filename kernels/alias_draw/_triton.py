@@ -32,11 +32,12 @@ def alias_ids(table_ptr, counter_ptr, num_items, group, offs_k):
     word_threshold_k = tl.where(odd_k, word3_k, word1_k)
     bucket_k = tl.umulhi(word_bucket_k, zero_k + num_items).to(tl.int64)
     threshold_k = tl.load(table_ptr + 2 * bucket_k).to(tl.uint32, bitcast=True)
-    alias_k = tl.load(table_ptr + 2 * bucket_k + 1).to(tl.int64)
+    # Unsigned like the bucket, so that the compiler knows of no id below 0.
+    alias_k = tl.load(table_ptr + 2 * bucket_k + 1).to(tl.uint32, bitcast=True).to(tl.int64)
     return tl.where(word_threshold_k < threshold_k, bucket_k, alias_k)
 
 
-@triton.jit
+@triton_tiles.kernel
 def draw_kernel(table_ptr, counter_ptr, id_ptr, num_items, num_groups, num_draws,
                 BLOCK_K: tl.constexpr):
     """One program owns BLOCK_K draws of one group; each id is written once."""
@@ -53,6 +54,6 @@ def draw_ids(table_V2: Tensor, counter_2: Tensor, num_groups: int, num_draws: in
     block = 256
     grid = (num_groups * triton.cdiv(num_draws, block),)
     with triton_tiles.on_device(table_V2):
-        draw_kernel[grid](table_V2, counter_2, id_GK, table_V2.shape[0], num_groups, num_draws,
-                          BLOCK_K=block)
+        triton_tiles.launch(draw_kernel, grid, table_V2, counter_2, id_GK, table_V2.shape[0], num_groups,
+                            num_draws, BLOCK_K=block)
     return id_GK

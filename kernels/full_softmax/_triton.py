@@ -40,8 +40,9 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
         splits, steps = triton_tiles.split(
             programs, triton.cdiv(num_items, tile.candidates), inputs.query_BD.device)
         lse_SB = pos_logit_B.new_empty(splits, num_rows)
-        kernels.forward_kernel[(programs, splits)](
-            *_tensors(inputs), lse_SB, pos_logit_B, *_sizes(inputs, steps * tile.candidates),
+        triton_tiles.launch(
+            kernels.forward_kernel, (programs, splits), *_tensors(inputs), lse_SB, pos_logit_B,
+            *_sizes(inputs, steps * tile.candidates),
             **_constants(inputs, tile))
     return (lse_SB[0] if splits == 1 else torch.logsumexp(lse_SB, 0)), pos_logit_B
 
@@ -78,8 +79,9 @@ def _query_gradients(
     splits, steps = triton_tiles.split(
         programs, triton.cdiv(num_items, tile.candidates), inputs.query_BD.device)
     d_query_SBD, d_scale_SB = triton_softmax.query_outputs(inputs.query_BD, splits, needs)
-    kernels.query_kernel[(programs, splits)](
-        *_tensors(inputs), *rows, d_query_SBD, d_scale_SB, *_sizes(inputs, steps * tile.candidates),
+    triton_tiles.launch(
+        kernels.query_kernel, (programs, splits), *_tensors(inputs), *rows, d_query_SBD, d_scale_SB,
+        *_sizes(inputs, steps * tile.candidates),
         **_constants(inputs, tile))
     return triton_softmax.summed_query(d_query_SBD, d_scale_SB)
 
@@ -99,8 +101,9 @@ def _item_gradients(
     if needs_prior:
         d_bias_SV = inputs.item_VD.new_empty(splits, num_items, dtype=torch.float32)
     peak = triton_softmax.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), *rows[1:])
-    kernels.item_kernel[(programs, splits)](
-        *_tensors(inputs), *rows, peak, d_item_SVD, d_bias_SV, *_sizes(inputs, steps * tile.rows),
+    triton_tiles.launch(
+        kernels.item_kernel, (programs, splits), *_tensors(inputs), *rows, peak, d_item_SVD, d_bias_SV,
+        *_sizes(inputs, steps * tile.rows),
         **_constants(inputs, tile))
     d_bias_V = None if d_bias_SV is None else d_bias_SV.sum(0, dtype=torch.float64)
     return triton_softmax.over_splits(d_item_SVD), d_bias_V

@@ -5,12 +5,14 @@ A tile of logits [rows, items] never leaves the chip:
     logit(b, i) = scale * <query[b], items[i]> + prior_weight * log_prior[i]
 
 Indices past the end are clamped to the last valid one, so every load reads something real; such items
-get a bias of -inf, such rows are not written.
+get a bias of -inf, such rows are not written. A positive out of range is read as item 0: its logit is NaN
+and its row gives no gradient.
 """
 
 import triton
 import triton.language as tl
 
+from fastpop.kernels import triton_tiles
 from fastpop.kernels.triton_softmax import (
     candidate_rows,
     log_sum,
@@ -21,7 +23,7 @@ from fastpop.kernels.triton_softmax import (
     store_item_gradients,
     store_query_gradients,
 )
-from fastpop.kernels.triton_tiles import add_product, load_rows, product
+from fastpop.kernels.triton_tiles import add_product, known_ids, load_rows, product
 
 
 @triton.jit
@@ -33,7 +35,7 @@ def item_bias(id_v, inside_v, log_prior_ptr, prior_weight_ptr):
     return bias_v
 
 
-@triton.jit
+@triton_tiles.kernel
 def forward_kernel(
     query_ptr, item_ptr, pos_id_ptr, log_prior_ptr, prior_weight_ptr, scale_ptr, lse_ptr, pos_logit_ptr,
     num_rows, num_items, dim, split_size, stride_qb, stride_qd, stride_ev, stride_ed,
@@ -54,11 +56,13 @@ def forward_kernel(
     row_b = tl.minimum(offs_b, num_rows - 1).to(tl.int64)
     scale = tl.load(scale_ptr)
     if tl.program_id(1) == 0:
-        pos_id_b = tl.load(pos_id_ptr + row_b)
-        pos_b = scale * row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, pos_id_b,
+        pos_id_b = known_ids(tl.load(pos_id_ptr + row_b), num_items)
+        item_row_b = tl.maximum(pos_id_b, 0)
+        pos_b = scale * row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, item_row_b,
                                  stride_ev, stride_ed, dim, 16)
         if log_prior_ptr is not None:
-            pos_b = logit(pos_b, 1.0, prior_term(pos_id_b, log_prior_ptr, tl.load(prior_weight_ptr)))
+            pos_b = logit(pos_b, 1.0, prior_term(item_row_b, log_prior_ptr, tl.load(prior_weight_ptr)))
+        pos_b = tl.where(pos_id_b < 0, float("nan"), pos_b)
         tl.store(pos_logit_ptr + offs_b, pos_b, mask=inside_b)
 
     query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
@@ -76,7 +80,7 @@ def forward_kernel(
              log_sum(run_max_b, run_sum_b), mask=inside_b)
 
 
-@triton.jit
+@triton_tiles.kernel
 def query_kernel(
     query_ptr, item_ptr, pos_id_ptr, log_prior_ptr, prior_weight_ptr, scale_ptr, safe_lse_ptr, weight_ptr,
     own_ptr, d_query_ptr, d_scale_ptr,
@@ -117,14 +121,14 @@ def query_kernel(
         if d_query_ptr is not None:
             d_query_bd = add_product(d_query_bd, (probability_bv * RANGE).to(DOT), item_vd, PRECISION)
 
-    pos_id_b = tl.load(pos_id_ptr + row_b)
+    pos_id_b = tl.maximum(known_ids(tl.load(pos_id_ptr + row_b), num_items), 0)
     store_query_gradients(
         d_query_bd, d_scale_b, offs_b, inside_b, row_b, pos_id_b, query_ptr, item_ptr, weight_ptr,
         own_ptr, d_query_ptr, d_scale_ptr, scale, num_rows, dim, stride_qb, stride_qd, stride_ev, stride_ed,
         RANGE, BLOCK_D)
 
 
-@triton.jit
+@triton_tiles.kernel
 def item_kernel(
     query_ptr, item_ptr, pos_id_ptr, log_prior_ptr, prior_weight_ptr, scale_ptr, safe_lse_ptr, weight_ptr,
     own_ptr, peak_ptr, d_item_ptr, d_bias_ptr,
@@ -164,7 +168,7 @@ def item_kernel(
         own_b = tl.where(inside_b, tl.load(own_ptr + row_b), 0.0)
         if peak_ptr is not None:
             weight_b, own_b = weight_b / peak, own_b / peak
-        pos_id_b = tl.load(pos_id_ptr + row_b).to(tl.int32)
+        pos_id_b = known_ids(tl.load(pos_id_ptr + row_b), num_items).to(tl.int32)
         query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
         dot_vb = product(item_vd, tl.trans(query_bd), PRECISION)
         share_vb = tl.exp(dot_vb * scale + bias_v[:, None] - safe_lse_b[None, :]) * weight_b[None, :]

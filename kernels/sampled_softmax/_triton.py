@@ -5,7 +5,8 @@ Three passes over tiles of logits that never leave the chip: `forward_kernel` (l
 workspaces of G K rows), then `sum_by_id` (sorted ids, duplicates summed). Each output has one owner,
 so results repeat bit for bit on one kind of device; nothing waits for the device, so it can be
 captured in a graph. Ids drawn inside are drawn again in backward, where they become ids of gradient
-rows; shared ones are drawn once a pass into [K], for every program to read.
+rows; shared ones are drawn once a pass into [K], for every program to read. An id out of range gives its
+rows a loss that is NaN and no gradient: raising, as on the CPU, would wait for the device.
 
 Operands are the inputs' own 16-bit numbers, sums are float32. Float32 operands (and mixed ones, which
 meet in what holds both) go as tf32x3, above 128 dimensions as ieee. Probabilities are rounded to the
@@ -64,8 +65,9 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
         splits, steps = triton_tiles.split(
             programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device)
         lse_SB = inputs.query_BD.new_empty(splits, num_rows, dtype=torch.float32)
-        kernels.forward_kernel[(programs, splits)](
-            inputs.query_BD, inputs.item_VD, inputs.pos_id_B.contiguous(), neg_id, table, counter,
+        triton_tiles.launch(
+            kernels.forward_kernel, (programs, splits), inputs.query_BD, inputs.item_VD,
+            inputs.pos_id_B.contiguous(), neg_id, table, counter,
             *_bias(inputs), inputs.scale, lse_SB, pos_logit_B,
             *_sizes(inputs, row_blocks, steps * tile.candidates), **_constants(inputs, tile))
     return (lse_SB[0] if splits == 1 else torch.logsumexp(lse_SB, 0)), pos_logit_B
@@ -113,8 +115,9 @@ def _query_gradients(
     splits, steps = triton_tiles.split(
         programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device)
     d_query_SBD, d_scale_SB = triton_softmax.query_outputs(inputs.query_BD, splits, needs)
-    kernels.query_kernel[(programs, splits)](
-        inputs.query_BD, inputs.item_VD, inputs.pos_id_B.contiguous(), neg_id_GK, *_bias(inputs),
+    triton_tiles.launch(
+        kernels.query_kernel, (programs, splits), inputs.query_BD, inputs.item_VD,
+        inputs.pos_id_B.contiguous(), neg_id_GK, *_bias(inputs),
         inputs.scale, *rows, d_query_SBD, d_scale_SB,
         *_sizes(inputs, row_blocks, steps * tile.candidates), **_constants(inputs, tile))
     return triton_softmax.summed_query(d_query_SBD, d_scale_SB)
@@ -135,13 +138,14 @@ def _item_gradients(
     d_bias = new(splits, num_candidates, dtype=torch.float32) if needs_prior else None
     constants = _constants(inputs, tile)
     peak = triton_softmax.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), weight_B)
-    kernels.item_kernel[(programs, splits)](
-        inputs.query_BD, inputs.item_VD, inputs.pos_id_B.contiguous(), neg_id_GK, *_bias(inputs),
+    triton_tiles.launch(
+        kernels.item_kernel, (programs, splits), inputs.query_BD, inputs.item_VD,
+        inputs.pos_id_B.contiguous(), neg_id_GK, *_bias(inputs),
         inputs.scale, safe_lse_B, weight_B, peak, d_row, d_bias,
         *_sizes(inputs, num_groups, steps * tile.rows), **constants)
     return sum_by_id(inputs.pos_id_B, neg_id_GK.reshape(-1), inputs.query_BD, own_B,
                      triton_softmax.over_splits(d_row), triton_softmax.over_splits(d_bias), inputs.scale,
-                     inputs.item_VD.dtype)
+                     inputs.item_VD)
 
 
 def _no_gradients(inputs: Inputs, needs: Needs, needs_prior: bool) -> Gradients:
@@ -150,6 +154,7 @@ def _no_gradients(inputs: Inputs, needs: Needs, needs_prior: bool) -> Gradients:
     if needs.item or needs_prior:
         id_n = inputs.negatives.id_GK
         id_n = (_draw(inputs) if id_n is None else id_n).reshape(-1).sort().values
+        id_n = id_n.clamp(0, inputs.item_VD.shape[0] - 1)
         zero_n = inputs.scale.new_zeros(id_n.shape[0])
         d_item_nD = inputs.item_VD.new_zeros(id_n.shape[0], inputs.item_VD.shape[1])
     return Gradients(
@@ -199,11 +204,14 @@ def _sizes(inputs: Inputs, num_blocks: int, split_size: int) -> tuple[Any, ...]:
 
 
 def _tile(table: Tiles, inputs: Inputs) -> Tile:
-    """The written tile, with fewer rows where a group is smaller."""
+    """The written tile, with fewer rows where groups are smaller; not where one group is, which the last
+    batch may be and kernels would be compiled anew for."""
     dtype = triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD)
     tile = triton_tiles.choose(table, inputs.query_BD.device, inputs.query_BD.shape[1], dtype)
-    rows = triton.next_power_of_2(max(_groups(inputs)[2], LEAST_GROUP))
-    return tile._replace(rows=min(tile.rows, rows))
+    num_groups, _, group_size = _groups(inputs)
+    if num_groups == 1:
+        return tile
+    return tile._replace(rows=min(tile.rows, triton.next_power_of_2(group_size)))
 
 
 def _constants(inputs: Inputs, tile: Tile) -> dict[str, Any]:

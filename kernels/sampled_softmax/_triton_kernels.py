@@ -6,11 +6,14 @@ Every kernel walks tiles of logits [rows, candidates] that never leave the chip.
 
 where bias_k holds the prior, the correction, and -inf past the last candidate. Indices past the end
 are clamped to the last valid one, so every load reads something real, and such rows are not written.
+An id out of range is read as item 0: forward makes the rows that it reaches NaN, and backward, where
+such rows weigh nothing, leaves it out.
 """
 
 import triton
 import triton.language as tl
 
+from fastpop.kernels import triton_tiles
 from fastpop.kernels.alias_draw._triton import alias_ids
 from fastpop.kernels.triton_softmax import (
     candidate_rows,
@@ -22,31 +25,33 @@ from fastpop.kernels.triton_softmax import (
     store_item_gradients,
     store_query_gradients,
 )
-from fastpop.kernels.triton_tiles import add_product, load_rows, product
+from fastpop.kernels.triton_tiles import add_product, known_ids, load_rows, product
 
 
 @triton.jit
 def candidate_ids(neg_id_ptr, table_ptr, counter_ptr, num_items, num_negatives, group, offs_k):
-    """int64 ids [BLOCK_K] of a group's candidates, given or drawn here."""
+    """int64 ids [BLOCK_K] of a group's candidates, given or drawn here; -1 for one out of range."""
     safe_k = tl.minimum(offs_k, num_negatives - 1)
     if table_ptr is not None:
         return alias_ids(table_ptr, counter_ptr, num_items, group, safe_k)
     else:
-        return tl.load(neg_id_ptr + group.to(tl.int64) * num_negatives + safe_k)
+        id_k = tl.load(neg_id_ptr + group.to(tl.int64) * num_negatives + safe_k)
+        return known_ids(id_k, num_items)
 
 
 @triton.jit
-def candidate_bias(id_k, inside_k, log_prior_ptr, prior_weight_ptr, log_proposal_ptr, log_count):
-    """[BLOCK_K] what is added to a candidate's scaled dot product."""
-    bias_k = tl.where(inside_k, 0.0, float("-inf"))
+def candidate_bias(id_k, inside_k, unknown, log_prior_ptr, prior_weight_ptr, log_proposal_ptr, log_count):
+    """[BLOCK_K] what is added to a candidate's scaled dot product; `unknown` for an id out of range."""
+    bias_k = tl.where(inside_k, tl.where(id_k < 0, unknown, 0.0), float("-inf"))
+    safe_id_k = tl.maximum(id_k, 0)
     if log_prior_ptr is not None:
-        bias_k += prior_term(id_k, log_prior_ptr, tl.load(prior_weight_ptr))
+        bias_k += prior_term(safe_id_k, log_prior_ptr, tl.load(prior_weight_ptr))
     if log_proposal_ptr is not None:
-        bias_k -= tl.load(log_proposal_ptr + id_k) + log_count
+        bias_k -= tl.load(log_proposal_ptr + safe_id_k) + log_count
     return bias_k
 
 
-@triton.jit
+@triton_tiles.kernel
 def forward_kernel(
     query_ptr, item_ptr, pos_id_ptr, neg_id_ptr, table_ptr, counter_ptr, log_prior_ptr,
     prior_weight_ptr, log_proposal_ptr, scale_ptr, lse_ptr, pos_logit_ptr,
@@ -73,17 +78,19 @@ def forward_kernel(
     offs_b = first + tl.arange(0, BLOCK_B)
     inside_b = offs_b <= last
     row_b = tl.minimum(offs_b, last).to(tl.int64)
-    pos_id_b = tl.load(pos_id_ptr + row_b)
+    pos_id_b = known_ids(tl.load(pos_id_ptr + row_b), num_items)
     scale = tl.load(scale_ptr)
     run_max_b = tl.full([BLOCK_B], float("-inf"), tl.float32)
     run_sum_b = tl.zeros([BLOCK_B], tl.float32)
     if tl.program_id(1) == 0:
-        pos_b = scale * row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, pos_id_b,
+        item_row_b = tl.maximum(pos_id_b, 0)
+        pos_b = scale * row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, item_row_b,
                                  stride_ev, stride_ed, dim, 16)
         if log_prior_ptr is not None:
-            pos_b = logit(pos_b, 1.0, prior_term(pos_id_b, log_prior_ptr, tl.load(prior_weight_ptr)))
+            pos_b = logit(pos_b, 1.0, prior_term(item_row_b, log_prior_ptr, tl.load(prior_weight_ptr)))
         if CORRECT_POSITIVE:
-            pos_b -= tl.load(log_proposal_ptr + pos_id_b)
+            pos_b -= tl.load(log_proposal_ptr + item_row_b)
+        pos_b = tl.where(pos_id_b < 0, float("nan"), pos_b)
         tl.store(pos_logit_ptr + offs_b, pos_b, mask=inside_b)
         run_max_b = pos_b
         run_sum_b = tl.where(pos_b == float("-inf"), 0.0, 1.0)
@@ -93,9 +100,9 @@ def forward_kernel(
     for first_k in range(split_first, tl.minimum(split_first + split_size, num_negatives), BLOCK_K):
         offs_k = first_k + tl.arange(0, BLOCK_K)
         id_k = candidate_ids(neg_id_ptr, table_ptr, counter_ptr, num_items, num_negatives, group, offs_k)
-        bias_k = candidate_bias(id_k, offs_k < num_negatives, log_prior_ptr, prior_weight_ptr,
-                                  log_proposal_ptr, log_count)
-        item_kd = load_rows(item_ptr, id_k, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
+        bias_k = candidate_bias(id_k, offs_k < num_negatives, float("nan"), log_prior_ptr, prior_weight_ptr,
+                                log_proposal_ptr, log_count)
+        item_kd = load_rows(item_ptr, tl.maximum(id_k, 0), stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
         dot_bk = product(query_bd, tl.trans(item_kd), PRECISION)
         # Of a removed item, too, whatever its row holds: NaN and -inf are NaN.
         gone_bk = tl.broadcast_to((bias_k == float("-inf"))[None, :], dot_bk.shape)
@@ -109,7 +116,7 @@ def forward_kernel(
              log_sum(run_max_b, run_sum_b), mask=inside_b)
 
 
-@triton.jit
+@triton_tiles.kernel
 def query_kernel(
     query_ptr, item_ptr, pos_id_ptr, neg_id_ptr, log_prior_ptr, prior_weight_ptr, log_proposal_ptr,
     scale_ptr, safe_lse_ptr, weight_ptr, own_ptr, d_query_ptr, d_scale_ptr,
@@ -135,7 +142,7 @@ def query_kernel(
     offs_b = first + tl.arange(0, BLOCK_B)
     inside_b = offs_b <= last
     row_b = tl.minimum(offs_b, last).to(tl.int64)
-    pos_id_b = tl.load(pos_id_ptr + row_b)
+    pos_id_b = known_ids(tl.load(pos_id_ptr + row_b), num_items)
     safe_lse_b = tl.load(safe_lse_ptr + row_b)
     scale = tl.load(scale_ptr)
     query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
@@ -145,10 +152,10 @@ def query_kernel(
     for first_k in range(split_first, tl.minimum(split_first + split_size, num_negatives), BLOCK_K):
         offs_k = first_k + tl.arange(0, BLOCK_K)
         id_k = candidate_ids(neg_id_ptr, None, None, num_items, num_negatives, group, offs_k)
-        bias_k = candidate_bias(id_k, offs_k < num_negatives, log_prior_ptr, prior_weight_ptr,
-                                  log_proposal_ptr, log_count)
-        item_kd = candidate_rows(item_ptr, id_k, bias_k, log_prior_ptr, stride_ev, stride_ed, dim,
-                                 DOT, EVEN_D, BLOCK_D)
+        bias_k = candidate_bias(id_k, offs_k < num_negatives, float("-inf"), log_prior_ptr, prior_weight_ptr,
+                                log_proposal_ptr, log_count)
+        item_kd = candidate_rows(item_ptr, tl.maximum(id_k, 0), bias_k, log_prior_ptr, stride_ev, stride_ed,
+                                 dim, DOT, EVEN_D, BLOCK_D)
         dot_bk = product(query_bd, tl.trans(item_kd), PRECISION)
         # The same roundings as in forward, whose sum safe_lse is: probabilities then add up to 1.
         probability_bk = tl.exp(dot_bk * scale + bias_k[None, :] - safe_lse_b[:, None])
@@ -163,12 +170,12 @@ def query_kernel(
             d_query_bd = add_product(d_query_bd, (probability_bk * RANGE).to(DOT), item_kd, PRECISION)
 
     store_query_gradients(
-        d_query_bd, d_scale_b, offs_b, inside_b, row_b, pos_id_b, query_ptr, item_ptr, weight_ptr,
-        own_ptr, d_query_ptr, d_scale_ptr, scale, num_rows, dim, stride_qb, stride_qd, stride_ev, stride_ed,
-        RANGE, BLOCK_D)
+        d_query_bd, d_scale_b, offs_b, inside_b, row_b, tl.maximum(pos_id_b, 0), query_ptr, item_ptr,
+        weight_ptr, own_ptr, d_query_ptr, d_scale_ptr, scale, num_rows, dim, stride_qb, stride_qd, stride_ev,
+        stride_ed, RANGE, BLOCK_D)
 
 
-@triton.jit
+@triton_tiles.kernel
 def item_kernel(
     query_ptr, item_ptr, pos_id_ptr, neg_id_ptr, log_prior_ptr, prior_weight_ptr, log_proposal_ptr,
     scale_ptr, safe_lse_ptr, weight_ptr, peak_ptr, d_row_ptr, d_bias_ptr,
@@ -192,8 +199,9 @@ def item_kernel(
     offs_k = (tl.program_id(0) % blocks) * BLOCK_K + tl.arange(0, BLOCK_K)
     inside_k = offs_k < num_negatives
     id_k = candidate_ids(neg_id_ptr, None, None, num_items, num_negatives, group, offs_k)
-    bias_k = candidate_bias(id_k, inside_k, log_prior_ptr, prior_weight_ptr, log_proposal_ptr, log_count)
-    item_kd = candidate_rows(item_ptr, id_k, bias_k, log_prior_ptr, stride_ev, stride_ed, dim,
+    bias_k = candidate_bias(id_k, inside_k, float("-inf"), log_prior_ptr, prior_weight_ptr, log_proposal_ptr,
+                            log_count)
+    item_kd = candidate_rows(item_ptr, tl.maximum(id_k, 0), bias_k, log_prior_ptr, stride_ev, stride_ed, dim,
                              DOT, EVEN_D, BLOCK_D)
     scale = tl.load(scale_ptr)
     peak = 1.0

@@ -48,7 +48,7 @@ def load_biases(source_n, wanted_n, own_ptr, bias_ptr, num_rows):
     return own_n + tl.load(bias_ptr + (source_n - num_rows), mask=is_item_n, other=0.0)
 
 
-@triton.jit
+@triton_tiles.kernel
 def chunk_kernel(
     id_ptr, source_ptr, query_ptr, own_ptr, row_ptr, bias_ptr, scale_ptr, chunk_row_ptr, chunk_bias_ptr,
     num_rows, num_sources, dim, stride_qb, stride_qd, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -73,7 +73,7 @@ def chunk_kernel(
         tl.store(chunk_bias_ptr + tl.program_id(0), tl.sum(bias_n, 0))
 
 
-@triton.jit
+@triton_tiles.kernel
 def segment_kernel(
     id_ptr, source_ptr, query_ptr, own_ptr, row_ptr, bias_ptr, scale_ptr, chunk_row_ptr, chunk_bias_ptr,
     out_row_ptr, out_bias_ptr, num_rows, num_sources, dim, stride_qb, stride_qd,
@@ -122,17 +122,19 @@ def segment_kernel(
 
 def sum_by_id(
     pos_id_B: Tensor, neg_id_N: Tensor, query_BD: Tensor, own_B: Tensor, row_ND: Tensor | None,
-    bias_N: Tensor | None, scale: Tensor, dtype: torch.dtype,
+    bias_N: Tensor | None, scale: Tensor, item_VD: Tensor,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """(sorted ids, rows, biases) [B + N]: gradients of the positives' items (own * scale * query) and
-    of the candidates' (row_ND, bias_N), summed by id; a repeated id carries zeros."""
+    of the candidates' (row_ND, bias_N), summed by id; a repeated id carries zeros. An id out of range,
+    whose gradient is 0, becomes the nearest in it."""
     num_rows, dim = query_BD.shape
-    id_n, source_n = torch.sort(torch.cat([pos_id_B, neg_id_N]), stable=True)
+    id_n = torch.cat([pos_id_B, neg_id_N]).clamp_(0, item_VD.shape[0] - 1)
+    id_n, source_n = torch.sort(id_n, stable=True)
     num_sources = id_n.shape[0]
     num_chunks = max(num_sources // CHUNK, 1)
     out_nD = out_n = chunk_row = chunk_bias = None
     if row_ND is not None:
-        out_nD = torch.empty(num_sources, dim, dtype=dtype, device=id_n.device)
+        out_nD = torch.empty(num_sources, dim, dtype=item_VD.dtype, device=id_n.device)
         chunk_row = torch.empty(num_chunks, dim, device=id_n.device)
     if bias_N is not None:
         out_n = torch.empty(num_sources, dtype=torch.float64, device=id_n.device)
@@ -140,7 +142,7 @@ def sum_by_id(
     sources = (id_n, source_n, query_BD, own_B, row_ND, bias_N, scale, chunk_row, chunk_bias)
     shape = (num_rows, num_sources, dim, *query_BD.stride())
     blocks = {"CHUNK": CHUNK, "BLOCK_D": triton_tiles.block_of(dim)}
-    chunk_kernel[(num_chunks,)](*sources, *shape, **blocks, num_warps=CHUNK_WARPS)
-    segment_kernel[(triton.cdiv(num_sources, OWNERS),)](*sources, out_nD, out_n, *shape, OWNERS=OWNERS,
-                                                        **blocks)
+    triton_tiles.launch(chunk_kernel, (num_chunks,), *sources, *shape, **blocks, num_warps=CHUNK_WARPS)
+    triton_tiles.launch(segment_kernel, (triton.cdiv(num_sources, OWNERS),), *sources, out_nD, out_n, *shape,
+                        OWNERS=OWNERS, **blocks)
     return id_n, out_nD, out_n

@@ -40,8 +40,9 @@ def score_sums(
     splits, steps = triton_tiles.split(programs, triton.cdiv(num_items, tile.candidates), device)
     sums_S3C = torch.empty(splits, 3, num_rows, dtype=torch.float64, device=device)
     with triton_tiles.on_device(query):
-        kernels.sums_kernel[(programs, splits)](
-            query, items, bias, b, shift_C, sums_S3C, num_rows, num_items, dim, steps * tile.candidates,
+        triton_tiles.launch(
+            kernels.sums_kernel, (programs, splits), query, items, bias, b, shift_C, sums_S3C, num_rows,
+            num_items, dim, steps * tile.candidates,
             scale, cap, query.stride(0), query.stride(1), items.stride(0), items.stride(1),
             CAPPED=cap != 0, BLOCK_V=tile.candidates, **triton_tiles.constants(query, items, tile))
     sum_C, square_C, along_C = sums_S3C.sum(0)

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from fastpop.kernels import triton_tiles
 from fastpop.kernels.triton_tiles import load_rows, product
 
 
@@ -21,7 +22,7 @@ def score_tile(query_bd, item_ptr, id_v, bias_ptr, scale, cap, stride_ev, stride
     return score_bv
 
 
-@triton.jit
+@triton_tiles.kernel
 def sums_kernel(
     query_ptr, item_ptr, bias_ptr, b_ptr, shift_ptr, sums_ptr, num_rows, num_items, dim, split_size, scale,
     cap, stride_qb, stride_qd, stride_ev, stride_ed,

@@ -164,8 +164,9 @@ def _best_items(section: Section, k: int, banned: Banned | None) -> tuple[Tensor
     programs = triton.cdiv(num_rows, section.tile.rows)
     splits, steps = triton_tiles.split(programs, num_tiles, device)
     best_BT = torch.empty(num_rows, num_tiles, dtype=torch.int32, device=device)
-    kernels.best_kernel[(programs, splits)](*_tensors(section), best_BT, *_sizes(section), steps,
-                                            section.scale, **_constants(section))
+    triton_tiles.launch(
+        kernels.best_kernel, (programs, splits), *_tensors(section), best_BT, *_sizes(section), steps,
+        section.scale, **_constants(section))
     if banned is not None:
         _pairs(section, banned.pair_M, banned.bits_M, best_BT=best_BT)
     tile_BC = select(best_BT, min(k, num_tiles))
@@ -203,8 +204,9 @@ def _pairs(
     tile_N = torch.searchsorted(end_T, program_N, right=True)
     at_N = tile_N.clamp(max=num_tiles - 1)
     first_N = edge_T[at_N] + (program_N - (end_T - blocks_T)[at_N]) * block
-    kernels.pairs_kernel[(programs,)](
-        *_tensors(section), pair_P, slot_P, bits_P, tile_N, first_N, edge_T[at_N + 1], best_BT, key_BN,
+    triton_tiles.launch(
+        kernels.pairs_kernel, (programs,), *_tensors(section), pair_P, slot_P, bits_P, tile_N, first_N,
+        edge_T[at_N + 1], best_BT, key_BN,
         *_sizes(section), section.scale, **_constants(section))
 
 

@@ -14,6 +14,7 @@ score -inf, such rows are not written.
 import triton
 import triton.language as tl
 
+from fastpop.kernels import triton_tiles
 from fastpop.kernels.triton_tiles import load_rows, product, row_maximum
 
 
@@ -46,7 +47,7 @@ def score_tile(query_bd, item_ptr, offs_v, bias_ptr, num_items, scale, stride_ev
     return tl.where(there_v[None, :], score_bv, float("-inf"))
 
 
-@triton.jit
+@triton_tiles.kernel
 def best_kernel(
     query_ptr, item_ptr, bias_ptr, best_ptr, num_rows, num_items, dim, num_tiles,
     stride_qb, stride_qd, stride_ev, stride_ed, split_tiles, scale,
@@ -72,7 +73,7 @@ def best_kernel(
                  mask=offs_b < num_rows)
 
 
-@triton.jit
+@triton_tiles.kernel
 def pairs_kernel(
     query_ptr, item_ptr, bias_ptr, pair_ptr, slot_ptr, banned_ptr, tile_ptr, first_ptr, end_ptr,
     best_ptr, key_ptr, num_rows, num_items, dim, num_tiles,

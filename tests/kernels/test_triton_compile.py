@@ -37,7 +37,6 @@ IDS = {"pos_id_ptr": "*i64", "neg_id_ptr": "*i64", "id_ptr": "*i64", "source_ptr
        "best_ptr": "*i32", "key_ptr": "*i32", "pair_ptr": "*i32",
        **dict.fromkeys(("slot_ptr", "banned_ptr", "tile_ptr", "first_ptr", "end_ptr"), "*i64")}
 IN_OPERANDS = ("query_ptr", "item_ptr", "d_query_ptr", "d_item_ptr", "out_row_ptr")
-ANY_INTEGER = ("num_items", "num_groups", "blocks_per_group", "num_tiles", "split_tiles")
 
 # name: (kernel, its table of tiles, arguments that are None)
 KERNELS = {
@@ -67,7 +66,7 @@ class Compiled:
     def __init__(self, kernel, arch: int, constants: dict, dtype: torch.dtype, tmp_path: Path,
                  num_warps: int, num_stages: int):
         signature, attributes = {}, {}
-        for at, name in enumerate(kernel.arg_names):
+        for at, (name, parameter) in enumerate(zip(kernel.arg_names, kernel.params)):
             if name in constants:
                 signature[name] = "constexpr"
                 continue
@@ -78,13 +77,14 @@ class Compiled:
                     signature[name] = "*fp64"
             else:
                 signature[name] = "fp32" if name in ("log_count", "scale", "cap") else "i32"
-            if name not in ANY_INTEGER and signature[name] != "fp32" and (
+            if not parameter.do_not_specialize and signature[name] != "fp32" and (
                     name != "dim" or constants.get("EVEN_D", True)):
                 attributes[at,] = [["tt.divisibility", 16]]
         constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
         source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
         built = triton.compile(source, target=GPUTarget("cuda", arch, 32),
-                               options={"num_warps": num_warps, "num_stages": num_stages})
+                               options={"num_warps": num_warps, "num_stages": num_stages,
+                                        **triton_tiles.OPTIONS})
         self.ptx, self.shared_kib = built.asm["ptx"], built.metadata.shared / 1024
         cubin = tmp_path / "kernel.cubin"
         cubin.write_bytes(built.asm["cubin"])
@@ -143,9 +143,8 @@ def test_every_tile_of_every_table(kernel, arch, dim, dtype, tmp_path):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_sizes_of_one_which_triton_makes_constants(kernel, tmp_path):
-    names = ("num_rows", "num_items", "num_negatives", "num_groups", "dim", "group_size",
-             "blocks_per_group", "stride_qb", "stride_ev", "num_tiles", "split_tiles")
-    assert compiled(kernel, 90, 1, torch.bfloat16, tmp_path, names).spilled == 0
+    built = compiled(kernel, 90, 1, torch.bfloat16, tmp_path, ("dim", "stride_qb", "stride_ev"))
+    assert built.spilled == 0
 
 
 @pytest.mark.parametrize(("arch", "dim", "dtype"), [

@@ -19,6 +19,7 @@ from fastpop.kernels import triton_tiles
 from fastpop.kernels.alias_draw import _triton as alias_draw
 from fastpop.kernels.sampled_softmax import _triton, _triton_rows
 from fastpop.kernels.top_items import _triton as top_items_triton
+from fastpop.ops import _door
 
 WANTED = ("query", "items", "log_prior", "scale", "prior_weight")
 sampled_softmax = partial(ops.sampled_softmax, impl="triton")
@@ -226,6 +227,64 @@ def test_a_removed_positive_has_an_infinite_loss_and_gives_no_gradient():
     assert query.grad.abs().sum(1).ne(0).tolist() == [True, False, True]
 
 
+WILD = [97, -1, 2**40, -(2**40), 2**32 + 5]  # the last would be item 5 in 32 bits
+
+
+def assert_only_these_rows_are_lost(function, clean, wild, lost):
+    """Their losses are NaN and they give no gradient; the others' do not notice."""
+    keep = torch.ones(len(clean["query"]), dtype=torch.bool)
+    keep[lost] = False
+    found = []
+    for inputs, upstream in ((clean, keep.float()), (wild, torch.ones(len(keep)))):
+        leaves = {name: inputs[name].clone().requires_grad_() for name in WANTED}
+        loss = function(**inputs | leaves)
+        loss.backward(upstream)
+        found.append((loss.detach(), {name: leaf.grad.to_dense() for name, leaf in leaves.items()}))
+    (want, want_grads), (got, got_grads) = found
+    assert torch.isnan(got[~keep]).all()
+    assert torch.equal(got[keep], want[keep])
+    for name in WANTED:
+        torch.testing.assert_close(got_grads[name], want_grads[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def unchecked_ids(monkeypatch):
+    """As on a device, where looking at ids would wait for it."""
+    monkeypatch.setattr(_door, "check_range", lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("logq", ["none", "corrected"])
+def test_an_id_out_of_range_is_seen_in_the_loss_and_nowhere_else(unchecked_ids, logq):
+    clean = single(**with_hits(shape="groups", logq=logq, hits="drop"))
+    wild = clean | {"neg_id": clean["neg_id"].clone(), "pos_id": clean["pos_id"].clone()}
+    wild["neg_id"][1, 3:8] = torch.tensor(WILD)
+    wild["pos_id"][40:45] = torch.tensor(WILD)
+    # What a row's own positive would be in 32 bits is no hit.
+    wild["neg_id"][3] = clean["pos_id"][50]
+    wild["neg_id"][3, 7] = 2**32 + clean["pos_id"][50]
+    clean["neg_id"][3] = wild["neg_id"][3] % 2**32
+    assert_only_these_rows_are_lost(sampled_softmax, clean, wild, [*range(16, 32), *range(40, 45),
+                                                                   *range(48, 64)])
+
+
+@pytest.mark.parametrize("at", [0, 32])
+def test_an_id_out_of_range_is_seen_among_removed_items(unchecked_ids, at):
+    """[33 negatives: the last is a tile of its own] whose sum holds NaN alone, and no maximum."""
+    clean = single(**make(logq="none"))
+    clean["log_prior"][7] = -math.inf
+    clean |= {"neg_id": torch.full((33,), 7), "pos_id": torch.full((65,), 3)}
+    wild = clean | {"neg_id": clean["neg_id"].clone()}
+    wild["neg_id"][at] = 97
+    assert_only_these_rows_are_lost(sampled_softmax, clean, wild, [*range(65)])
+
+
+def test_a_positive_out_of_range_is_seen_in_its_row_of_the_full_softmax(unchecked_ids):
+    clean = single(**test_full_softmax.make())
+    wild = clean | {"pos_id": clean["pos_id"].clone()}
+    wild["pos_id"][20:25] = torch.tensor(WILD)
+    assert_only_these_rows_are_lost(full_softmax, clean, wild, [*range(20, 25)])
+
+
 def test_ids_of_row_gradients_are_sorted_and_repeats_carry_zeros():
     inputs = single(**with_hits()) | {"sparse_grad": True}
     expected = loss_and_gradients(ops.sampled_softmax, inputs, ("items", "log_prior"))
@@ -252,7 +311,8 @@ def test_segments_of_every_length_are_summed_by_their_first_position(positions):
         rows = len(id_n) - len(query)
         row, bias = (torch.randn(rows, *shape, generator=generator) for shape in ((3,), ()))
         ids, out, out_bias = _triton_rows.sum_by_id(
-            id_n[:len(query)], id_n[len(query):], query, own, row, bias, torch.tensor(2.0), torch.float32)
+            id_n[:len(query)], id_n[len(query):], query, own, row, bias, torch.tensor(2.0),
+            torch.empty(10, 3))
         values = torch.cat([2 * own[:, None] * query, row])
         dense = torch.zeros(10, 3).index_add_(0, id_n, values)
         assert torch.equal(ids, id_n.sort().values)

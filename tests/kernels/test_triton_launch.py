@@ -1,0 +1,129 @@
+"""How the Triton kernels are started: what is compiled anew when a batch is ragged. No GPU is needed."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+triton = pytest.importorskip("triton", reason="triton is not installed")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("the interpreter does not compile", allow_module_level=True)
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import make_backend  # noqa: E402
+from triton.runtime.jit import compute_cache_key, create_function_from_signature  # noqa: E402
+
+from fastpop.kernels import triton_tiles  # noqa: E402
+from fastpop.kernels.alias_draw import _triton as alias_draw  # noqa: E402
+from fastpop.kernels.full_softmax import _triton as full  # noqa: E402
+from fastpop.kernels.full_softmax.reference import Inputs as FullInputs  # noqa: E402
+from fastpop.kernels.sampled_softmax import _triton as sampled  # noqa: E402
+from fastpop.kernels.sampled_softmax.reference import Inputs, Needs, Negatives  # noqa: E402
+from fastpop.kernels.score_energy import _triton as energy  # noqa: E402
+from fastpop.kernels.top_items import _triton as top_items  # noqa: E402
+
+ITEMS, DIM, NEGATIVES = 1003, 64, 250
+BACKEND = make_backend(GPUTarget("cuda", 90, 32))
+
+
+@pytest.fixture
+def variants(monkeypatch):
+    """The keys under which Triton keeps what it compiles for an H100, one for each launch; nothing runs."""
+    found = set()
+
+    def launch(jitted, grid, *arguments, **constants):
+        assert all(size > 0 for size in grid)
+        binder = create_function_from_signature(jitted.signature, jitted.params, BACKEND)
+        _, specialization, options = binder(*arguments, **constants, **triton_tiles.OPTIONS)
+        found.add((jitted.__name__, compute_cache_key({}, specialization, options)))
+
+    monkeypatch.setattr(triton_tiles, "launch", launch)
+    monkeypatch.setattr(triton_tiles, "capability", lambda device: 90)
+    return found
+
+
+def softmax_inputs(rows, dtype):
+    query = torch.zeros(rows, DIM, dtype=dtype)
+    return query, torch.zeros(ITEMS, DIM, dtype=dtype), torch.zeros(rows, dtype=torch.int64)
+
+
+def both_passes(module, inputs):
+    lse_B, pos_logit_B = module.forward(inputs)
+    module.backward(inputs, lse_B, pos_logit_B, lse_B, lse_B, Needs(*[True] * 5))
+
+
+def sampled_step(rows, dtype, negatives):
+    query, items, pos_id = softmax_inputs(rows, dtype)
+    log_V, one = torch.zeros(ITEMS), torch.ones(())
+    both_passes(sampled, Inputs(query, items, pos_id, negatives, log_V, one, log_V, one, "corrected", True,
+                                False))
+
+
+def shared_step(rows, dtype=torch.bfloat16):
+    ids = torch.zeros(1, NEGATIVES, dtype=torch.int64)
+    sampled_step(rows, dtype, Negatives(ids, None, None, 1, NEGATIVES, rows))
+
+
+def drawn_step(rows, dtype=torch.float32, group_size=48):
+    table, counter = torch.zeros(ITEMS, 2, dtype=torch.int32), torch.zeros(2, dtype=torch.int64)
+    num_groups = -(-rows // group_size)
+    sampled_step(rows, dtype, Negatives(None, table, counter, num_groups, NEGATIVES, group_size))
+
+
+def full_step(rows, dtype=torch.bfloat16):
+    query, items, pos_id = softmax_inputs(rows, dtype)
+    one = torch.ones(())
+    both_passes(full, FullInputs(query, items, pos_id, torch.zeros(ITEMS), one, one))
+
+
+def top_of(rows):
+    query, items, _ = softmax_inputs(rows, torch.float32)
+    offsets = torch.arange(rows + 1) * 3
+    top_items.forward(query, items, 5, torch.zeros(ITEMS), 1.0, offsets, torch.zeros(3 * rows).long())
+
+
+def energy_of(rows):
+    query, items, _ = softmax_inputs(rows, torch.float32)
+    energy.score_sums(query, items, np.zeros(ITEMS), np.zeros(ITEMS), 1.0, 0.0)
+
+
+def draw(rows):
+    table, counter = torch.zeros(ITEMS, 2, dtype=torch.int32), torch.zeros(2, dtype=torch.int64)
+    alias_draw.draw_ids(table, counter, rows, NEGATIVES)
+
+
+@pytest.mark.parametrize(("step", "num_kernels", "full_batch", "ragged"), [
+    (shared_step, 6, 512, (496, 511, 130, 37, 16, 1)),
+    (drawn_step, 7, 960, (948, 951, 97, 49)),
+    (full_step, 4, 512, (496, 511, 130, 37, 16, 1)),
+    (top_of, 3, 512, (496, 511, 130, 37, 16, 1)),
+    (energy_of, 1, 512, (496, 511, 130, 37, 16, 1)),
+    (draw, 1, 16, (15, 2, 1)),
+], ids=lambda one: getattr(one, "__name__", None))
+def test_a_ragged_batch_compiles_nothing_anew(variants, step, num_kernels, full_batch, ragged):
+    step(full_batch)
+    before = set(variants)
+    assert len(before) == num_kernels
+    for rows in ragged:
+        step(rows)
+        assert variants == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("step", [shared_step, full_step])
+def test_where_few_rows_are_split_one_kernel_writes_wider_numbers(variants, step, dtype):
+    """d_query of many rows is written once, in its own dtype; partial sums are float32."""
+    step(4096, dtype)
+    before = set(variants)
+    step(37, dtype)
+    assert {name for name, _ in variants - before} == (
+        set() if dtype == torch.float32 else {"query_kernel"})
+
+
+def test_another_size_of_what_stays_the_same_is_another_kernel(variants):
+    """That keys are told apart at all: strides and the dimension say how wide a load may be."""
+    for dim in (64, 60):
+        query = torch.zeros(32, dim)
+        energy.score_sums(query, query, None, np.zeros(32), 1.0, 0.0)
+    assert len(variants) == 2
