@@ -104,7 +104,8 @@ class BuildExt(build_ext):
         if library is None:
             raise RuntimeError(f"libcudart_static.a is not under {toolkit}")
         ext.extra_objects = [*ext.extra_objects, *objects]
-        ext.define_macros = [*ext.define_macros, ("FASTPOP_WITH_CUDA", "1")]
+        ext.define_macros = [*ext.define_macros, ("FASTPOP_WITH_CUDA", "1"),
+                             ("FASTPOP_CUDA_ARCHES", f'"{arches}"')]
         cudart = str(library / "libcudart_static.a")
         ext.extra_link_args = [*ext.extra_link_args, cudart, "-ldl", "-lrt", "-lpthread"]
 

@@ -422,8 +422,10 @@ void bind_target_ranks(py::module_& m) {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels of fastpop. Private: call fastpop.ops instead.";
 #ifdef FASTPOP_WITH_CUDA
+  m.attr("cuda_arches") = FASTPOP_CUDA_ARCHES;  // as setup.py takes them
   m.attr("has_cuda") = true;
 #else
+  m.attr("cuda_arches") = "";
   m.attr("has_cuda") = false;
 #endif
   bind_alias_draw(m);

@@ -79,7 +79,9 @@ def _why_not(impl: str) -> str | None:
         return None
     if impl == "cuda" and (reason := native.without_cuda()):
         return str(reason)
-    return None if torch.cuda.is_available() else "no CUDA device"
+    if not torch.cuda.is_available():
+        return "no CUDA device"
+    return native.without_code_for(torch.device("cuda")) if impl == "cuda" else None
 
 
 def _native() -> Any:

@@ -27,6 +27,8 @@ def unsupported(**tensors: Tensor) -> str | None:
             return f"{name} is {str(tensor.dtype)[6:]}, these kernels compute in float32"
         if tensor.device.type != where:
             return f"{name} is on {tensor.device}, not on a CUDA device"
+        if where == "cuda" and (reason := native.without_code_for(tensor.device)):
+            return reason
         if tensor.shape[1] > MAX_DIM:
             return f"{name} has {tensor.shape[1]} dimensions, these kernels take up to {MAX_DIM}"
         if tensor.shape[0] > MAX_INT32:

@@ -5,6 +5,7 @@ processor has); one that it lacks is an error at import. The last of PATHS is fo
 registers, emulated bit for bit.
 """
 
+import functools
 import os
 
 import torch
@@ -25,6 +26,30 @@ DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 def without_cuda() -> str | None:
     """Why nothing of this build runs on a CUDA device."""
     return None if _C.has_cuda else "fastpop._C was built without CUDA (build with nvcc, FASTPOP_CUDA=1)"
+
+
+def without_code_for(device: torch.device) -> str | None:
+    """Why a CUDA device cannot run what this build was compiled to."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return without_code(10 * major + minor, _C.cuda_arches)
+
+
+@functools.cache
+def without_code(capability: int, arches: str) -> str | None:
+    """The same for a list such as 80,90,100+PTX.
+
+    Machine code runs on its own architecture and later ones of its generation, that of 90a on sm_90
+    alone; PTX is compiled for any later one by the driver.
+    """
+    for arch in arches.split(","):
+        name, _, ptx = arch.strip().partition("+")
+        number, generation = int(name.rstrip("af")), int(name.rstrip("af")) // 10
+        if number == capability:
+            return None
+        if number < capability and not name.endswith("a") and (ptx or generation == capability // 10):
+            return None
+    return (f"the device is sm_{capability}, this build of fastpop._C has code for {arches} "
+            f"(build it with FASTPOP_CUDA_ARCHES={capability})")
 
 
 def path_taken() -> str:

@@ -10,6 +10,12 @@ import pytest
 os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
 
 import torch
+from helpers_device import want_gpu
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") is not None:
+        want_gpu()
 
 
 @pytest.fixture(scope="session")

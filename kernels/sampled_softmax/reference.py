@@ -273,11 +273,13 @@ def prior_gradients(inputs: Inputs, id_n: Tensor, d_bias_n: Tensor) -> tuple[Ten
 
 
 class RowSums:
-    """Sums rows by id; ids come out sorted and unique. Duplicates add up in order of arrival."""
+    """Sums rows by id; ids come out sorted and unique. Duplicates add up in order of arrival, in fp64: a
+    popular item gathers thousands of terms that cancel."""
 
     def __init__(self, row_shape: tuple[int, ...], dtype: torch.dtype, device: torch.device):
+        self.dtype = dtype
         self.ids = torch.empty(0, dtype=torch.int64, device=device)
-        self.rows = torch.empty(0, *row_shape, dtype=dtype, device=device)
+        self.rows = torch.empty(0, *row_shape, dtype=torch.float64, device=device)
         self.waiting: list[tuple[Tensor, Tensor]] = []
         self.num_waiting = 0
 
@@ -289,13 +291,13 @@ class RowSums:
 
     def total(self) -> tuple[Tensor, Tensor]:
         self._merge()
-        return self.ids, self.rows
+        return self.ids, self.rows.to(self.dtype)
 
     def _merge(self) -> None:
         if not self.waiting:
             return
         ids_n = torch.cat([self.ids, *(ids for ids, _ in self.waiting)])
-        rows_n = torch.cat([self.rows, *(rows for _, rows in self.waiting)])
+        rows_n = torch.cat([self.rows, *(rows.double() for _, rows in self.waiting)])
         self.ids, self.rows = sum_duplicates(ids_n, rows_n)
         self.waiting, self.num_waiting = [], 0
 

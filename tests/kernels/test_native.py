@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fastpop import _C
 from fastpop.kernels import native
 
 
@@ -81,3 +82,25 @@ def test_the_order_of_sums_is_visible():
     one, other = (native.bf16_products(a, b, path) for path in ("avx512_bf16", "avx512_amx_emulation"))
     assert (one != other).mean() > 0.1
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize(("arches", "runs", "refused"), [
+    ("80,90,100+PTX", (80, 86, 89, 90, 100, 103, 110, 120, 121), (70, 75)),
+    ("80,90,100", (80, 86, 89, 90, 100, 103), (75, 110, 120, 121)),
+    ("90", (90,), (80, 89, 100, 120)),
+    ("90a", (90,), (80, 91, 100)),
+    ("120+PTX", (120, 121, 130), (90, 100)),
+])
+def test_a_device_that_the_build_has_no_code_for_is_refused_with_a_sentence(arches, runs, refused):
+    """What runs where CUDA would say 'no kernel image is available for execution on the device'."""
+    assert [native.without_code(one, arches) for one in runs] == [None] * len(runs)
+    for one in refused:
+        assert native.without_code(one, arches) == (
+            f"the device is sm_{one}, this build of fastpop._C has code for {arches} "
+            f"(build it with FASTPOP_CUDA_ARCHES={one})")
+
+
+def test_the_module_knows_what_it_was_built_for():
+    assert bool(_C.cuda_arches) == _C.has_cuda
+    for arch in filter(None, _C.cuda_arches.replace("+PTX", "").split(",")):
+        assert native.without_code(int(arch), _C.cuda_arches) is None

@@ -127,3 +127,21 @@ def test_another_size_of_what_stays_the_same_is_another_kernel(variants):
         query = torch.zeros(32, dim)
         energy.score_sums(query, query, None, np.zeros(32), 1.0, 0.0)
     assert len(variants) == 2
+
+
+@pytest.mark.parametrize("table", ["FORWARD", "QUERY", "ITEM", "MAXIMA"])
+def test_every_architecture_has_a_tile_one_that_nobody_knows_of_too(table):
+    for arch in (80, 86, 87, 89, 90, 100, 101, 103, 110, 120, 121, 130, 999):
+        for dim in (1, 64, 100, 256):
+            for dtype in (torch.float32, torch.bfloat16):
+                tile = triton_tiles.tile_for(getattr(triton_tiles, table), arch, dim, dtype)
+                assert tile.rows >= 16
+
+
+def test_an_architecture_before_sm_80_is_refused_with_a_sentence(monkeypatch):
+    class OnCuda:
+        device, dtype, shape = torch.device("cuda", 0), torch.float32, (4, 8)
+
+    monkeypatch.setattr(triton_tiles, "capability", lambda device: 75)
+    assert triton_tiles.unsupported(OnCuda(), OnCuda()) == (
+        "the device is sm_75, these kernels need sm_80 or later")

@@ -7,6 +7,7 @@ from functools import partial
 import helpers_budget
 import pytest
 import torch
+from helpers_device import HALF_AND_SINGLE, device_of, runs_of, unsupported_is_skipped
 from helpers_softmax import (
     assert_as_exact_as_reference,
     dense_full_losses,
@@ -20,10 +21,6 @@ from fastpop import ops
 from fastpop.kernels.full_softmax import reference
 
 IMPLS = implementations_here("full_softmax")
-HALF_AND_SINGLE = [torch.float32, torch.bfloat16, torch.float16]
-# Only the reference computes in fp64.
-IMPL_AND_DTYPE = [("reference", torch.float64)] + [
-    (impl, dtype) for impl in IMPLS for dtype in HALF_AND_SINGLE]
 
 
 def make(rows=65, items=97, dim=24, *, seed=0, spread=0.4, **options):
@@ -87,14 +84,11 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("impl", "dtype"), IMPL_AND_DTYPE, ids=str)
-def test_values_and_gradients(impl, dtype, case):
-    try:
-        check_contract(impl, dtype, case)
-    except NotImplementedError as reason:  # `unsupported` says why
-        if impl != "triton":
-            raise
-        pytest.skip(str(reason))
+@pytest.mark.parametrize(("impl", "dtype", "where"), runs_of("full_softmax"), ids=str)
+def test_values_and_gradients(monkeypatch, impl, dtype, where, case):
+    device = device_of(where, monkeypatch)
+    with unsupported_is_skipped("full_softmax", impl):
+        check_contract(impl, dtype, case, device)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from helpers_device import HALF_AND_SINGLE, device_of, runs_of
 from helpers_softmax import assert_as_exact_as_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,12 +17,8 @@ from hypothesis import strategies as st
 from fastpop import ops, optim
 from fastpop.ops._dispatch import IMPLEMENTATIONS
 
-# "cuda" has no tensors here: test_row_update_on_device.py.
+# Of "cuda" its host twin, in the contract; its laws: test_row_update_on_device.py.
 IMPLS = sorted(set(IMPLEMENTATIONS["row_update"]) - {"cuda"})
-HALF_AND_SINGLE = [torch.float32, torch.bfloat16, torch.float16]
-# Only the reference computes in fp64; the others refuse it (tested below).
-IMPL_AND_DTYPE = [("reference", torch.float64)] + [
-    (impl, dtype) for impl in IMPLS for dtype in HALF_AND_SINGLE]
 LR, BETAS, EPS = 0.3, (0.9, 0.999), 1e-8
 STATE = {"sgd": (), "adagrad": ("square",), "adam": ("mean", "square", "step")}
 
@@ -91,6 +88,11 @@ CASES = {
     "one gradient for all rows": lambda: (
         lambda inputs: inputs | {"rows": inputs["rows"][:1].expand(7, -1)})(problem()),
     "non-contiguous inputs": non_contiguous,
+    "8 lanes, 16-byte loads, D 64": lambda: problem(dim=64),
+    "8 lanes, 16-byte loads, D 256": lambda: problem(dim=256),
+    "32 lanes, 16-byte loads, D 1024": lambda: problem(dim=1024),
+    "32 lanes, number by number, D 333": lambda: problem(dim=333),
+    "many chunks of the sum, D 256": lambda: many(dim=256),
 }
 
 
@@ -170,10 +172,10 @@ def check_contract(rule, impl, dtype, case, device="cpu"):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("impl", "dtype"), IMPL_AND_DTYPE, ids=str)
+@pytest.mark.parametrize(("impl", "dtype", "where"), runs_of("row_update"), ids=str)
 @pytest.mark.parametrize("rule", STATE)
-def test_a_step_against_fp64(rule, impl, dtype, case):
-    check_contract(rule, impl, dtype, case)
+def test_a_step_against_fp64(monkeypatch, rule, impl, dtype, where, case):
+    check_contract(rule, impl, dtype, case, device_of(where, monkeypatch))
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

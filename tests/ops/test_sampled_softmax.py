@@ -8,6 +8,7 @@ import helpers_budget
 import numpy as np
 import pytest
 import torch
+from helpers_device import HALF_AND_SINGLE, device_of, runs_of, unsupported_is_skipped
 from helpers_softmax import (
     assert_as_exact_as_reference,
     dense_sampled_losses,
@@ -18,16 +19,13 @@ from helpers_softmax import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ops import cases_of_rows
 
 import fastpop
 from fastpop import ops, popularity
 from fastpop.kernels.sampled_softmax import reference
 
 IMPLS = implementations_here("sampled_softmax")
-HALF_AND_SINGLE = [torch.float32, torch.bfloat16, torch.float16]
-# Only the reference computes in fp64; the others refuse it (tested below).
-IMPL_AND_DTYPE = [("reference", torch.float64)] + [
-    (impl, dtype) for impl in IMPLS for dtype in HALF_AND_SINGLE]
 WIDEST = {"reference": torch.float64}
 
 
@@ -189,17 +187,15 @@ CASES = {
     "logits of 80": lambda: make(spread=4.0),
     "non-contiguous inputs": non_contiguous,
 }
+CASES |= cases_of_rows.each_with_a_set_for_each_row(CASES) | cases_of_rows.more(make, with_hits, with_draw)
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("impl", "dtype"), IMPL_AND_DTYPE, ids=str)
-def test_values_and_gradients(impl, dtype, case):
-    try:
-        check_contract(impl, dtype, case)
-    except NotImplementedError as reason:  # `unsupported` says why
-        if impl != "triton":
-            raise
-        pytest.skip(str(reason))
+@pytest.mark.parametrize(("impl", "dtype", "where"), runs_of("sampled_softmax"), ids=str)
+def test_values_and_gradients(monkeypatch, impl, dtype, where, case):
+    device = device_of(where, monkeypatch)
+    with unsupported_is_skipped("sampled_softmax", impl):
+        check_contract(impl, dtype, case, device)
 
 
 def check_contract(impl, dtype, case, device="cpu"):

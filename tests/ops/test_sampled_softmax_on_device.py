@@ -1,14 +1,13 @@
-"""sampled_softmax on a GPU, and, where there is none, what its CUDA kernels compute: the host twin runs
-the same code, lanes in a loop, behind the same Python."""
+"""Laws of sampled_softmax on a GPU, and, where there is none, of what its CUDA kernels compute: the host
+twin runs the same code, lanes in a loop, behind the same Python. Values: test_sampled_softmax.py."""
 
 import math
-from functools import partial
 
 import numpy as np
 import ops.test_sampled_softmax as contract
 import pytest
 import torch
-from helpers_device import HOST_AND_GPU, device_of, gpu
+from helpers_device import HALF_AND_SINGLE, HOST_AND_GPU, device_of, gpu
 from helpers_softmax import in_dtype, loss_and_gradients
 from helpers_softmax import on as moved
 
@@ -16,87 +15,8 @@ import fastpop
 from fastpop import _C, ops, popularity
 from fastpop.kernels import device as kernel_device
 from fastpop.kernels.sampled_softmax import _cuda, reference
-from fastpop.ops._dispatch import IMPLEMENTATIONS
 
-make, with_hits = contract.make, contract.with_hits
-
-
-def for_each_row(case):
-    """The case with a set of negatives for each row: shared ones rolled by a place a row."""
-    inputs = contract.CASES[case]()
-    neg_id, rows = inputs["neg_id"], len(inputs["query"])
-    group_size = inputs.pop("group_size", None)
-    if isinstance(neg_id, fastpop.Draw):
-        neg_id = fastpop.Draw(neg_id.proposal, 3, 7, neg_id.num_negatives, 1)
-    elif group_size is not None:
-        neg_id = neg_id[torch.arange(rows) // group_size]
-    elif neg_id.ndim == 1:
-        neg_id = torch.stack([neg_id.roll(b) for b in range(rows)]) if rows else neg_id.expand(0, -1)
-    return inputs | {"neg_id": neg_id}
-
-
-def in_groups(size, **options):
-    """Groups of `size` rows, the last one ragged; the first row of each finds its positive in it."""
-    inputs = make(rows=8 * size + 1, shape="rows", **options)
-    inputs["neg_id"] = inputs["neg_id"][:9].contiguous()
-    inputs["neg_id"][:, 0] = inputs["pos_id"][::size]
-    return inputs | {"group_size": size}
-
-
-def own_slot():
-    inputs = make(rows=8)
-    return inputs | {"neg_id": torch.cat([inputs["pos_id"], inputs["neg_id"]]), "exclude_own_slot": True}
-
-
-def of_one_popular_item(**options):
-    """Most entries name item 3: its segment spans many chunks of the row sum."""
-    inputs = make(shape="rows", rows=90, negatives=70, **options)
-    inputs["neg_id"][:, ::2] = 3
-    inputs["pos_id"][::4] = 3
-    return inputs
-
-
-CASES = {f"{case}; a set for each row": partial(for_each_row, case)
-         for case in contract.CASES if not case.startswith("in-batch")}
-CASES |= {
-    "groups of 3, dropped": lambda: in_groups(3, hits="drop"),
-    "groups of 8, corrected": lambda: in_groups(8, logq="corrected"),
-    "drawn inside, groups of 8": lambda: contract.with_draw(8),
-    "own slot": own_slot,
-    "own slot, corrected": lambda: own_slot() | {"logq": "corrected"},
-    "8 lanes, 16-byte loads, D 64": lambda: with_hits(shape="rows", dim=64, hits="drop"),
-    "8 lanes, 16-byte loads, D 96": lambda: with_hits(shape="rows", dim=96, logq="corrected"),
-    "8 lanes, 16-byte loads, D 256": lambda: make(shape="rows", dim=256, spread=0.2),
-    "32 lanes, 16-byte loads, D 264": lambda: make(shape="rows", dim=264, spread=0.2),
-    "32 lanes, 16-byte loads, D 1024": lambda: make(shape="rows", dim=1024, spread=0.1, negatives=3),
-    "32 lanes, number by number, D 301": lambda: make(shape="rows", dim=301, spread=0.2),
-    "fewer negatives than a team has lanes": lambda: make(shape="rows", negatives=5),
-    "negatives that end within 32": lambda: make(shape="rows", negatives=97),
-    "a popular item": of_one_popular_item,
-    "a popular item, D 1": lambda: of_one_popular_item(dim=1),
-    "a popular item, D 256": lambda: of_one_popular_item(dim=256, spread=0.2),
-}
-
-
-def check_contract(monkeypatch, impl, dtype, made, device):
-    monkeypatch.setitem(contract.CASES, "made here", made)
-    contract.check_contract(impl, dtype, "made here", device)
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("dtype", contract.HALF_AND_SINGLE, ids=str)
-@pytest.mark.parametrize("where", HOST_AND_GPU)
-def test_values_and_gradients_of_cuda(monkeypatch, where, dtype, case):
-    check_contract(monkeypatch, "cuda", dtype, CASES[case], device_of(where, monkeypatch))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("case", contract.CASES)
-@pytest.mark.parametrize(("impl", "dtype"), [
-    (impl, dtype) for impl in ("reference", "triton", "auto") for dtype in contract.HALF_AND_SINGLE
-    if impl in ("auto", *IMPLEMENTATIONS["sampled_softmax"])], ids=str)
-def test_values_and_gradients_of_the_others_on_a_gpu(monkeypatch, impl, dtype, case):
-    check_contract(monkeypatch, impl, dtype, contract.CASES[case], gpu())
+make = contract.make
 
 
 def on(device, inputs):
@@ -272,8 +192,8 @@ def test_any_layout_of_the_table(device, layout):
 def test_mixed_dtypes(device):
     inputs = on(device, make(shape="rows"))
     plain = ops.sampled_softmax(**inputs, impl="reference")
-    for query_dtype in contract.HALF_AND_SINGLE:
-        for item_dtype in contract.HALF_AND_SINGLE:
+    for query_dtype in HALF_AND_SINGLE:
+        for item_dtype in HALF_AND_SINGLE:
             mixed = inputs | {"query": inputs["query"].to(query_dtype),
                               "items": inputs["items"].to(item_dtype)}
             rounded = mixed | {"query": mixed["query"].float(), "items": mixed["items"].float()}

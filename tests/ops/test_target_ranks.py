@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers_device import gpu
+from helpers_device import device_of, runs_of
 from helpers_softmax import implementations_here, on
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,20 +108,10 @@ def check_case(impl, dtype, case, device="cpu"):
     torch.testing.assert_close(got.lse.double(), want[3], rtol=3e-7, atol=1e-6)
 
 
-IMPL_AND_DTYPE = [("reference", torch.float64)] + [
-    (impl, dtype) for impl in IMPLS for dtype in (torch.float32, torch.bfloat16, torch.float16)]
-
-
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("impl", "dtype"), IMPL_AND_DTYPE, ids=str)
-def test_small_integers_are_exact(impl, dtype, case):
-    check_case(impl, dtype, case)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("case", CASES)
-def test_small_integers_are_exact_on_a_gpu(case):
-    check_case("auto", torch.float32, case, gpu())
+@pytest.mark.parametrize(("impl", "dtype", "where"), runs_of("target_ranks"), ids=str)
+def test_small_integers_are_exact(monkeypatch, impl, dtype, where, case):
+    check_case(impl, dtype, case, device_of(where, monkeypatch))
 
 
 @pytest.mark.parametrize("number", [1, 3])

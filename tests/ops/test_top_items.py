@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers_device import device_of, runs_of
 from helpers_softmax import implementations_here, on
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -205,16 +206,15 @@ def check_case(impl, dtype, case, device="cpu"):
     assert torch.equal(got_id, want_id), case
 
 
+RUNS = runs_of("top_items")
+
+
 # The interpreter's time goes to one half type here, the other is among the reals.
-IMPL_AND_DTYPE = [("reference", torch.float64)] + [
-    (impl, dtype) for impl in IMPLS for dtype in (torch.float32, torch.bfloat16, torch.float16)
-    if not INTERPRETED or dtype != torch.float16]
-
-
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("impl", "dtype"), IMPL_AND_DTYPE, ids=str)
-def test_small_integers_are_exact(impl, dtype, case):
-    check_case(impl, dtype, case)
+@pytest.mark.parametrize(("impl", "dtype", "where"), [
+    run for run in RUNS if not INTERPRETED or torch.float16 not in run], ids=str)
+def test_small_integers_are_exact(monkeypatch, impl, dtype, where, case):
+    check_case(impl, dtype, case, device_of(where, monkeypatch))
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -246,10 +246,9 @@ def check_reals(impl, dtype, device="cpu"):
     assert (got_score.diff(dim=1) <= 0).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("impl", IMPLS)
-def test_real_scores_are_as_exact_as_the_reference(impl, dtype):
-    check_reals(impl, dtype)
+@pytest.mark.parametrize(("impl", "dtype", "where"), RUNS[1:], ids=str)
+def test_real_scores_are_as_exact_as_the_reference(monkeypatch, impl, dtype, where):
+    check_reals(impl, dtype, device_of(where, monkeypatch))
 
 
 @pytest.mark.parametrize("num_rows", [1, 20, 300])
@@ -277,9 +276,10 @@ def check_ids_above_2_to_the_24(impl, device="cpu"):
     assert got_id.tolist() == [[2**24 + 1, 3, 0]]
 
 
-@pytest.mark.parametrize("impl", [impl for impl in IMPLS if impl != "triton"])  # minutes of interpreter
-def test_ids_above_2_to_the_24(impl):
-    check_ids_above_2_to_the_24(impl)
+@pytest.mark.parametrize(("impl", "where"), [
+    ("reference", "cpu"), ("cpu", "cpu"), pytest.param("triton", "gpu", marks=pytest.mark.gpu)])
+def test_ids_above_2_to_the_24(monkeypatch, impl, where):
+    check_ids_above_2_to_the_24(impl, device_of(where, monkeypatch))
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers_device import gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -281,11 +282,8 @@ def test_the_law_on_a_device_is_a_kept_copy(proposal):
 
 @pytest.mark.gpu
 def test_draw_on_a_gpu_gives_the_same_ids():
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     draw = Draw(power(COUNTS), 5, 6, 1001, group_size=4)
-    np.testing.assert_array_equal(draw.tensor(9, "cuda").cpu().numpy(), draw.ids(9))
+    np.testing.assert_array_equal(draw.tensor(9, gpu()).cpu().numpy(), draw.ids(9))
 
 
 def test_importing_and_drawing_needs_neither_numba_nor_torch():
