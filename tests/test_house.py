@@ -13,7 +13,7 @@ import fastpop
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
-    "types", "checks", "data", "kernels", "popularity", "ops", "optim", "encoders", "decoder",
+    "types", "checks", "files", "data", "kernels", "popularity", "ops", "optim", "encoders", "decoder",
     "objectives", "nn", "model", "evaluation", "diagnostics", "training", "synthetic", "report",
     "experiments", "adapters", "benchmark", "registry", "doctor", "demo", "cli",
 )
