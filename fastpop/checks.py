@@ -4,11 +4,14 @@ Public functions check once, at the door; nothing behind it checks again. A wron
 ValueError, a wrong type TypeError, both with the same three parts.
 """
 
+import importlib
 import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import numpy as np
+
+KNOB = 1e6  # largest weight of log p, in size
 
 
 def describe(value: Any) -> str:
@@ -61,8 +64,22 @@ def number(
     ok: Any = integer or abs(given) <= sys.float_info.max  # NaN is not
     ok = ok and (above is None or value > above) and (least is None or value >= least)
     ok = ok and (most is None or value <= most)
+    if integer and most is None and not -(2**63) <= given < 2**63:
+        ok = False
+        bounds.append("of 64 bits")
     if not ok:
         raise wrong(argument, " ".join([noun, *bounds]), value)
+
+
+def knob(argument: str, value: Any) -> None:
+    """A weight of log p: finite, and small enough for float32 scores to mean something still."""
+    number(argument, value, least=-KNOB, most=KNOB)
+
+
+def float32(argument: str, value: Any) -> None:
+    """A number that float32 turns neither into infinity nor into 0."""
+    if value and not 2.0**-126 <= abs(value) < 2.0**128:
+        raise wrong(argument, "a number that float32 can hold", value)
 
 
 def shape(argument: str, value: Any, expected: tuple[int | str, ...]) -> None:
@@ -142,6 +159,24 @@ def float_array(argument: str, value: Any, ndim: int, dtype: Any = np.float64) -
         place = tuple(int(i) for i in at)
         raise wrong(argument, "finite numbers", f"={array[place]} at {list(place)}")
     return array
+
+
+def printable(text: str, keep_lines: bool = False) -> str:
+    """The text with everything that could steer a terminal (escape codes, line breaks, marks of
+    direction, lone surrogates) as Python escapes; keep_lines leaves line feeds as they are."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or (keep_lines and c == "\n") else c.encode("unicode_escape").decode("ascii")
+        for c in text)
+
+
+def needed(package: str, extra: str, purpose: str) -> None:
+    """Raises the error of `missing_package` before any work where the package cannot be imported."""
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        missing_package(package, extra, purpose)
 
 
 def missing_package(package: str, extra: str, purpose: str) -> NoReturn:

@@ -55,7 +55,7 @@ class Decoder(WithLaws):
     ):
         super().__init__()
         checks.one_of("prior", prior, ARMS)
-        checks.number("prior_weight", prior_weight)
+        checks.knob("prior_weight", prior_weight)
         checks.number("temperature", temperature, above=0)
         checks.number("dim", dim, least=1, integer=True)
         self.prior, self.prior_weight = prior, float(prior_weight)
@@ -100,7 +100,7 @@ class Decoder(WithLaws):
 
     def served_bias(self, popularity_weight: float) -> Tensor:
         """[V] what is added to s at knob β = popularity_weight."""
-        checks.number("popularity_weight", popularity_weight)
+        checks.knob("popularity_weight", popularity_weight)
         if self.item_bias is not None:
             return popularity_weight * self.item_bias.detach()
         weight = popularity_weight - 1 if self.prior == "none" else popularity_weight

@@ -13,9 +13,10 @@ import fastpop
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
-    "types", "checks", "files", "data", "kernels", "popularity", "ops", "optim", "encoders", "decoder",
-    "objectives", "nn", "model", "evaluation", "diagnostics", "training", "synthetic", "report",
+    "types", "checks", "files", "bars", "data", "kernels", "popularity", "ops", "optim", "encoders",
+    "decoder", "objectives", "nn", "model", "evaluation", "diagnostics", "training", "synthetic", "report",
     "experiments", "adapters", "benchmark", "registry", "doctor", "demo", "cli",
+    "__main__",
 )
 FILES = sorted([*ROOT.glob("fastpop/**/*.py"), *ROOT.glob("kernels/**/*.py")])
 

@@ -2,7 +2,8 @@
 
 from fastpop.experiments.arms import ARMS, Arm
 from fastpop.experiments.compare import CompareResult, compare
+from fastpop.experiments.unfinished import state_of
 
 NAMES = ("compare",)
 
-__all__ = ["ARMS", "NAMES", "Arm", "CompareResult", "compare"]
+__all__ = ["ARMS", "NAMES", "Arm", "CompareResult", "compare", "state_of"]

@@ -1,7 +1,8 @@
 """The arms of a matched intervention, and one trained run of one arm."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.diagnostics import ScoreMoments
 from fastpop.model import Recommender
-from fastpop.training import TrainConfig, build
+from fastpop.training import TrainConfig, build, checkpoint
+from fastpop.training.folder import sweep
 from fastpop.training.loop import fit
 from fastpop.training.result import moments_of, readable_cases, served_scores
+from fastpop.training.run import go_on_from
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ ARMS: dict[str, Arm] = {
         Arm("disjoint", "frozen", "B", "s + tau log p from the other half", "s + beta log p"),
     )
 }
+TRAINED = "trained"  # a file that marks an arm's folder
 POST_HOC = "post-hoc"  # standard's s minus log p: no retraining
 
 
@@ -65,23 +69,35 @@ class Run:
 
 def train_arm(
     arm: Arm, config: TrainConfig, train: Interactions, cases: Cases | None,
-    log_priors: Mapping[str, np.ndarray], weights: tuple[float, ...], show: bool | None,
+    log_priors: Mapping[str, np.ndarray], weights: tuple[float, ...], *,
+    folder: Path | None = None, each_step: Callable[[int], None] | None = None,
 ) -> Run:
     """Train one arm on `train` and look at it from every side.
 
     Initial values, batches, draws and dropout depend on config.seed alone, so that arms of one
     seed differ in nothing but the popularity term.
+
+    folder: for checkpoints every config.checkpoint_minutes and at the end; with some in it, training
+    goes on from there. each_step: as in `fit`.
     """
-    config = config.replace(prior=arm.prior)
+    config = config.replace(prior=arm.prior, checkpoint_every=config.epochs, tensorboard=False)
     counts_V = train.item_counts()
     model = build.build_model(config, train, log_priors[arm.log_prior])
     model.to(config.torch_device())
     batches = build.build_batches(config, train, model.encoder.reads)
+    optimizers = build.build_optimizers(config, model)
+    progress = None
+    if folder is not None:
+        with checkpoint.explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder)
+        progress = go_on_from(folder, config, model, optimizers)
     progress = fit(
-        model, build.build_loss(config, batches).to(model.device), batches,
-        build.build_optimizers(config, model), config, show=show,
-        label=f"{arm.name}, seed {config.seed}",
+        model, build.build_loss(config, batches).to(model.device), batches, optimizers, config,
+        out=folder, progress=progress, show=False, each_step=each_step,
     )
+    if folder is not None:
+        checkpoint.write_text(folder / TRAINED, "")
     evaluations: dict[float, evaluation.Evaluation] = {}
     left_out = 0
     if cases is not None:

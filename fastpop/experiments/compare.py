@@ -1,33 +1,35 @@
 """The matched intervention: the same training with and without popularity outside the dot product."""
 
-import importlib.util
-import json
+import contextlib
 import os
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 import fastpop
-from fastpop import checks, diagnostics, evaluation, report
+from fastpop import bars, checks, diagnostics, evaluation, report
 from fastpop.data.interactions import Interactions
+from fastpop.data.paths import local_path
 from fastpop.data.split import event_halves
 from fastpop.experiments import findings
 from fastpop.experiments.arms import ARMS, POST_HOC, Run, train_arm
+from fastpop.experiments.unfinished import FINISHED, Unfinished, check_folder, finished
 from fastpop.popularity import PopularityPrior
-from fastpop.training import TrainConfig
-from fastpop.training.checkpoint import write_text
+from fastpop.training import TrainConfig, build
+from fastpop.training import folder as run_folder
 from fastpop.training.run import make_split, resolve_config
 
 SCATTER_POINTS = 4000
+NOT_ASKED = ("prior", "checkpoint_every", "checkpoint_minutes", "tensorboard")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CompareResult:
     """The table of a matched intervention.
 
@@ -69,17 +71,33 @@ class CompareResult:
         return report.comparison_text(self.comparison)
 
     def save(self, out: str | Path) -> Path:
-        """Write out/comparison.json, rows.csv, table.txt and a self-contained report.html.
+        """Write out/rows.csv, table.txt, a self-contained report.html and comparison.json.
 
-        Returns the path of report.html. Raises ImportError without matplotlib, OSError where
-        the folder cannot be written.
+        Returns the path of report.html. Raises ImportError without matplotlib, ValueError where
+        another comparison stands there, OSError where the folder cannot be written.
         """
-        out = Path(out)
-        report.write_json(out / "comparison.json", self.comparison)
-        report.write_text(out / "rows.csv", report.rows_csv(self.comparison))
-        report.write_text(out / "table.txt", self.table() + "\n")
-        (out / "rows.json").unlink(missing_ok=True)
-        return report.write_compare_report(out / "report.html", self.comparison)
+        place = local_path(out, "out")
+        checks.needed("matplotlib", "report", "compare(out=...)")
+        made_by: Any = self.comparison.get("made_by", {})
+        if "asked" in made_by:
+            finished(place, made_by["asked"])
+        report.write_text(place / "rows.csv", report.rows_csv(self.comparison))
+        report.write_text(place / "table.txt", self.table() + "\n")
+        page = report.write_compare_report(place / "report.html", self.comparison)
+        report.write_json(place / FINISHED, self.comparison)
+        return page
+
+    def __repr__(self) -> str:
+        made_by: Any = self.comparison.get("made_by", {})
+        arms = ", ".join(arm["name"] for arm in self.comparison["arms"])
+        return "\n".join([
+            f"CompareResult: {self.comparison['title']}", f"  arms: {arms}; "
+            f"{len(made_by.get('seeds', []))} seeds", f"  {self.headline}",
+            "  .table() .sentences .rows .summary .value(arm, metric) .save(folder)"])
+
+    def _repr_html_(self) -> str:
+        title, *others = (escape(line) for line in repr(self).splitlines())
+        return f"<b>{title}</b>" + "".join(f"<br>{line.strip()}" for line in others)
 
 
 def compare(
@@ -115,7 +133,9 @@ def compare(
             stopping: all arms train for the same number of epochs. config.seed halves the events.
             On logs where people come back to the same items give mask_seen=False: metrics are then
             also split into targets that repeat the history and new ones.
-        name: of the log, for titles. out: folder for report.html, JSON, CSV and the table.
+        name: of the log, for titles. out: folder for report.html, JSON, CSV and the table. A
+            comparison that was stopped goes on there, to the same numbers; one that is finished is
+            given back, and nothing is trained.
         progress: show bars; None shows them on a terminal.
     Returns:
         CompareResult.
@@ -131,7 +151,7 @@ def compare(
     for arm in arms:
         checks.one_of("arms", arm, ARMS)
     for weight in popularity_weights:
-        checks.number("popularity_weights", weight)
+        checks.knob("popularity_weights", weight)
     checks.number("permutations", permutations, least=1, integer=True)
     if "prior" in options:
         raise checks.wrong("prior", "no prior: every arm has its own", options["prior"])
@@ -148,37 +168,67 @@ def compare(
         raise checks.wrong("log", "at least 4 items", f"={log.num_items}")
     arms = [arm for arm in ARMS if arm in arms or arm == "standard"]
     weights = tuple(sorted({float(weight) for weight in popularity_weights} | {0.0, 1.0}))
-    folder = None if out is None else _new_folder(Path(out))
-    started = time.perf_counter()
+    place = None if out is None else local_path(out, "out")
+    if place is not None:
+        checks.needed("matplotlib", "report", "compare(out=...)")
+        check_folder(place)
+    config.torch_device()
+    with contextlib.ExitStack() as held:
+        if place is not None:
+            held.enter_context(run_folder.held(place))
+        return _compare(log, test, seeds, arms, weights, permutations, config, name, place, progress)
 
+
+def _compare(
+    log: Interactions, test: Any, seeds: list[int], arms: list[str], weights: tuple[float, ...],
+    permutations: int, config: TrainConfig, name: str, place: Path | None, progress: bool | None,
+) -> CompareResult:
+    """`compare` once its arguments are checked and the folder is held."""
+    started = time.perf_counter()
     parts = make_split(log, test, config)
+    options = {key: value for key, value in config.to_dict().items() if key not in NOT_ASKED}
+    asked = {
+        "version": fastpop.__version__, "arms": arms, "seeds": seeds, "permutations": permutations,
+        "popularity_weights": list(weights), "config": options,
+        "log_sha256": run_folder.fingerprint(log, parts.test if test is not None else None),
+    }
+    account = None
+    if place is not None:
+        before = finished(place, asked)
+        if before is not None:
+            warnings.warn(f"the comparison in {place} is finished: it is shown, and nothing is trained",
+                          UserWarning, stacklevel=3)
+            Unfinished(place, asked).close()
+            return CompareResult(before)
+        account = Unfinished(place, asked)
     half_a, half_b = event_halves(parts.train, config.seed)
     priors = {key: PopularityPrior.from_counts(half.item_counts(), smoothing=config.smoothing)
               for key, half in (("A", half_a), ("B", half_b))}
+    for prior in priors.values():
+        if np.ptp(prior.log_prior_V) == 0:
+            raise checks.wrong("log", "items of different counts, for log p to have a direction",
+                               "=items that all have the same")
+    bounded = build.bounded(config, log, parts.test)
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
     extras: dict[str, Any] = {"curves": [], "lorenz": [], "scatter": [], "nulls": []}
-    bar = tqdm(total=len(seeds) * len(arms), desc=f"compare {config.encoder}", unit="run",
-               dynamic_ncols=True, disable=None if progress is None else not progress)
+    left_out = 0
+    bar = bars.progress_bar(len(seeds) * len(arms), f"compare {config.encoder}", show=progress)
     with bar:
         for seed in seeds:
-            log_priors = {key: prior.log_prior_V for key, prior in priors.items()}
-            log_priors["permuted"] = priors["A"].permuted(seed).log_prior_V
-            runs = {}
-            for arm in arms:
-                runs[arm] = train_arm(ARMS[arm], config.replace(seed=seed), half_a, parts.test,
-                                      log_priors, weights, False)
-                bar.update()
-            measured = measure(runs, priors, weights, permutations)
+            measured = account.measured(seed) if account else None
+            if measured is None:
+                measured = _one_seed(seed, seed == seeds[0], arms, bounded, half_a, parts.test, priors,
+                                     weights, permutations, account, bar)
+                if account:
+                    account.keep(seed, measured)
+            else:
+                bar.update(len(arms))
             rows += measured["rows"]
             pairs += measured["pairs"]
-            extras["curves"] += [_curve(run) for run in runs.values()]
-            if seed == seeds[0]:
-                first = pictures(runs, priors["A"].log_prior_V, measured["tests"], weights)
-                extras |= first | {"curves": extras["curves"]}
-            left_out = max(run.cases_left_out for run in runs.values())
-            if folder is not None:
-                write_text(folder / "rows.json", json.dumps(rows, indent=1) + "\n")
+            extras["curves"] += measured["curves"]
+            extras |= measured["pictures"]
+            left_out = measured["left_out"]
     summary = findings.summarise(rows)
     differences = findings.paired_differences(rows, arms, weights)
     said = findings.sentences(rows, summary, differences, pairs, arms, priors, len(seeds))
@@ -206,12 +256,39 @@ def compare(
         **extras,  # type: ignore[typeddict-item]
         "made_by": {"version": fastpop.__version__, "seeds": list(seeds),
                     "seconds": round(time.perf_counter() - started, 1),
-                    "cpu_count": os.cpu_count(), "config": config.to_dict()},
+                    "cpu_count": os.cpu_count(), "config": config.to_dict(), "asked": asked},
     }
     result = CompareResult(comparison)
-    if folder is not None:
-        result.save(folder)
+    if place is not None and account is not None:
+        result.save(place)
+        account.close()
     return result
+
+
+def _one_seed(
+    seed: int, first: bool, arms: list[str], config: TrainConfig, half_a: Interactions, cases: Any,
+    priors: dict[str, PopularityPrior], weights: tuple[float, ...], permutations: int,
+    account: Unfinished | None, bar: Any,
+) -> dict[str, Any]:
+    """Train and measure all arms of a seed: what a report needs of them, as plain data."""
+    log_priors = {key: prior.log_prior_V for key, prior in priors.items()}
+    log_priors["permuted"] = priors["A"].permuted(seed).log_prior_V
+    runs = {}
+    start = bar.n
+    for number, arm in enumerate(arms, 1):
+        bar.set_description_str(f"compare {config.encoder}: {arm}, seed {seed}")
+        runs[arm] = train_arm(
+            ARMS[arm], config.replace(seed=seed), half_a, cases, log_priors, weights,
+            folder=account.arm_folder(seed, arm) if account else None,
+            each_step=lambda steps: bar.update(1 / (steps * config.epochs)))
+        bar.update(start + number - bar.n)
+    measured = measure(runs, priors, weights, permutations)
+    return {
+        "rows": measured["rows"], "pairs": measured["pairs"],
+        "curves": [_curve(run) for run in runs.values()],
+        "pictures": pictures(runs, priors["A"].log_prior_V, measured["tests"], weights) if first else {},
+        "left_out": max(run.cases_left_out for run in runs.values()),
+    }
 
 
 def measure(
@@ -332,17 +409,6 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise checks.wrong("seeds", "different seeds", list(seeds))
     return [int(seed) for seed in seeds]
-
-
-def _new_folder(out: Path) -> Path:
-    """An unwritable folder or a missing matplotlib is found out before the training, not after."""
-    if importlib.util.find_spec("matplotlib") is None:
-        checks.missing_package("matplotlib", "report", "compare(out=...)")
-    if out.is_dir() and any(out.iterdir()) and not (out / "comparison.json").exists():
-        raise checks.wrong("out", "a new or an empty folder, or one of an earlier comparison",
-                           f"={out}, which has other files")
-    write_text(out / "rows.json", "[]\n")
-    return out
 
 
 def _rules(

@@ -2,11 +2,12 @@
 
 from fastpop.training.checkpoint import CheckpointError
 from fastpop.training.config import TrainConfig
+from fastpop.training.folder import check_before, state_of
 from fastpop.training.loop import TrainingDiverged
 from fastpop.training.result import Recommendations, TrainResult
 from fastpop.training.run import load, train
 
 __all__ = [
     "CheckpointError", "Recommendations", "TrainConfig", "TrainResult", "TrainingDiverged",
-    "load", "train",
+    "check_before", "load", "state_of", "train",
 ]

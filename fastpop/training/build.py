@@ -5,6 +5,7 @@ import torch
 
 from fastpop import optim
 from fastpop.data.batches import EventBatches, SequenceBatches
+from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.decoder import Decoder
 from fastpop.encoders import make_encoder
@@ -12,6 +13,15 @@ from fastpop.model import Recommender
 from fastpop.objectives import FullSoftmaxLoss, SampledSoftmaxLoss
 from fastpop.popularity import proposal_from_name, uniform
 from fastpop.training.config import TrainConfig
+
+
+def bounded(config: TrainConfig, log: Interactions, cases: Cases | None = None) -> TrainConfig:
+    """The configuration with max_length no longer than any history there is to read, which is what
+    tables of positions are made for."""
+    longest = [int(np.diff(log.offsets).max(initial=1))]
+    if cases is not None:
+        longest.append(int(np.diff(cases.history_offsets).max(initial=1)))
+    return config.replace(max_length=min(config.max_length, max(longest)))
 
 
 def build_model(config: TrainConfig, log: Interactions, log_prior_V: np.ndarray) -> Recommender:

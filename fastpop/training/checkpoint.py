@@ -1,10 +1,9 @@
 """Checkpoints: written beside the old one, then renamed, so that one valid copy always exists."""
 
 import contextlib
-import hashlib
-import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from fastpop import files
+from fastpop.training import sealed
 
 PREFIX = "checkpoint-"
 
@@ -50,11 +52,19 @@ def _params(optimizer: torch.optim.Optimizer) -> list[Any]:
 
 @contextlib.contextmanager
 def explained(path: Path, kept: str = "") -> Iterator[None]:
-    """Turns what the file system says into one CheckpointError."""
+    """Turns what the file system says, through whatever library, into one CheckpointError."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    except files.Busy as error:
+        raise CheckpointError(f"out: {error}") from error
+    except FileExistsError:
+        raise
+    except Exception as error:
+        engine = type(error).__module__.partition(".")[0] in ("duckdb", "_duckdb")
+        if not (engine or isinstance(error, (OSError, SafetensorError))):
+            raise
+        number = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(number) if number else str(error).splitlines()[0]
         raise CheckpointError(f"out: expected a writable folder with room; got {path}: {reason}"
                               + kept) from error
 
@@ -62,52 +72,19 @@ def explained(path: Path, kept: str = "") -> Iterator[None]:
 def write_folder(
     target: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], kept: str = ""
 ) -> None:
-    """target/{name}.safetensors and target/state.json, all or nothing."""
-    part = target.with_name(target.name + ".part")
-    with explained(target, kept):
-        try:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            for name, group in tensors.items():
-                contiguous = {key: value.contiguous().cpu() for key, value in group.items()}
-                save_file(contiguous, part / f"{name}.safetensors")
-            sums = {f"{name}.safetensors": _sha256(part / f"{name}.safetensors") for name in tensors}
-            whole = {"state": state, "sha256": sums}
-            (part / "state.json").write_text(json.dumps(whole, indent=1))
-            for file in part.iterdir():
-                _sync(file)
-            old = target.with_name(target.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)
-            if target.exists():
-                target.rename(old)
-            part.rename(target)
-            _sync(target.parent)
-            shutil.rmtree(old, ignore_errors=True)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
+    """target/{name}.safetensors and target/state.json, all or nothing, every byte under a checksum."""
+    with explained(target, kept), files.atomic_folder(target) as draft:
+        for name, group in tensors.items():
+            contiguous = {key: value.contiguous().cpu() for key, value in group.items()}
+            save_file(contiguous, draft / f"{name}.safetensors")
+        sums = {f"{name}.safetensors": files.sha256(draft / f"{name}.safetensors") for name in tensors}
+        (draft / "state.json").write_text(sealed.sealed_text({"state": state, "sha256": sums}))
 
 
 def write_text(path: Path, text: str) -> None:
     """A small file, replaced in one step."""
     with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(text)
-        part.replace(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        files.write_text(path, text)
 
 
 def read_folder(
@@ -118,14 +95,16 @@ def read_folder(
     Raises CheckpointError for a missing or a changed file.
     """
     try:
-        whole = json.loads((folder / "state.json").read_text())
+        whole = sealed.read(folder / "state.json")
         tensors = {}
         for name in names:
             file = folder / f"{name}.safetensors"
-            if _sha256(file) != whole["sha256"][file.name]:
+            if files.sha256(file) != whole["sha256"][file.name]:
                 raise CheckpointError(f"{file}: expected the bytes that were written; got others")
             tensors[name] = load_file(file)
         return tensors, whole["state"]
+    except sealed.Damaged as error:
+        raise CheckpointError(str(error)) from error
     except KeyError as error:
         raise CheckpointError(f"{folder}: expected a checkpoint; got one without {error}") from error
     except (OSError, SafetensorError, ValueError, TypeError) as error:
@@ -142,26 +121,54 @@ def fitting(folder: Path) -> Iterator[None]:
                               f"{str(error).splitlines()[0]}") from error
 
 
-def latest(out: Path) -> Path | None:
-    """The newest complete checkpoint under `out`."""
-    found = sorted(
+def all_of(out: Path) -> list[Path]:
+    """The complete checkpoints under `out`, oldest first."""
+    return sorted(
         (path for path in out.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()),
         key=lambda path: int(path.name.removeprefix(PREFIX)),
     )
+
+
+def latest(out: Path) -> Path | None:
+    """The newest complete checkpoint under `out`."""
+    found = all_of(out)
     return found[-1] if found else None
+
+
+def read_newest(out: Path) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+    """(folder, tensors, state) of the newest checkpoint whose every byte is as it was written.
+
+    One that is damaged is warned of, and the one before is taken. None: there is no checkpoint.
+    Raises CheckpointError where none is sound.
+    """
+    first: CheckpointError | None = None
+    for folder in reversed(all_of(out)):
+        try:
+            tensors, state = read_folder(folder, ("model", "optimizer"))
+        except CheckpointError as error:
+            first = first or error
+            continue
+        if first is not None:
+            warnings.warn(f"{first}. Going on from {folder.name}, the checkpoint before.",
+                          UserWarning, stacklevel=2)
+        return folder, tensors, state
+    if first is not None:
+        raise first
+    return None
 
 
 def save(
     out: Path, step: int, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer],
     state: dict[str, Any],
 ) -> Path:
-    """out/checkpoint-{step}; older ones go once the new one stands."""
-    before = latest(out)
-    kept = f"; the checkpoint {before.name} before it is kept" if before else ""
+    """out/checkpoint-{step}. The one before is kept, should this one be damaged; older ones go once
+    the new one stands."""
     target = out / f"{PREFIX}{step:08d}"
+    before = [path for path in all_of(out) if path.name < target.name]
+    kept = f"; the checkpoint {before[-1].name} before it is kept" if before else ""
     tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizers)}
     write_folder(target, tensors, state, kept)
-    for path in out.glob(f"{PREFIX}*"):
-        if path != target:
+    for path in all_of(out):
+        if path not in (target, *before[-1:]):
             shutil.rmtree(path, ignore_errors=True)
     return target

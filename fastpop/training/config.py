@@ -11,10 +11,13 @@ from typing import Any, Literal
 import torch
 
 from fastpop import checks, encoders, objectives
+from fastpop.data.paths import local_path
 from fastpop.data.split import RULES
 from fastpop.decoder import ARMS
 from fastpop.popularity import PROPOSALS
 
+# What no run needs more of; a larger number is a slip, and would end in the machine's memory.
+LARGEST = {"dim": 16_384, "num_layers": 128, "num_heads": 1024, "num_negatives": 1 << 20}
 SMOOTHINGS = ("loo", "good-turing")
 # What `evaluate` measures at k = 10 while training.
 METRICS = (
@@ -113,6 +116,8 @@ class TrainConfig:
     """Validation cases looked at while training; 0: all."""
     checkpoint_every: int = 1
     """Epochs between checkpoints."""
+    checkpoint_minutes: float = 10.0
+    """Minutes after which one is written within an epoch, too; 0: never."""
     tensorboard: bool = False
     """Write TensorBoard events too."""
 
@@ -127,6 +132,7 @@ class TrainConfig:
         if not isinstance(self.smoothing, str):
             checks.number("smoothing", self.smoothing, least=0)
         hints = typing.get_type_hints(TrainConfig)
+        checks.number("seed", self.seed, least=0, most=2**63 - 1, integer=True)
         for field in dataclasses.fields(self):
             value, hint = getattr(self, field.name), hints[field.name]
             if hint is int:
@@ -145,7 +151,6 @@ class TrainConfig:
         checks.one_of("proposal", self.proposal, PROPOSALS)
         checks.one_of("split", self.split, RULES)
         checks.one_of("metric", self.metric, METRICS)
-        checks.number("seed", self.seed, least=0, most=2**63 - 1, integer=True)
         checks.number("split_fraction", self.split_fraction, above=0, most=0.5)
         if self.accumulate > 1 and self.proposal == "in_batch" and self.loss == "sampled_softmax":
             raise checks.wrong("accumulate", "1 with in-batch negatives, which the whole batch gives",
@@ -160,17 +165,22 @@ class TrainConfig:
                                    "torch's own", True)
         if self.logq == "corrected" and self.hits == "keep":
             raise checks.wrong("hits", "'drop' (or '') with logq='corrected'", self.hits)
-        for name in ("dim", "max_length", "num_layers", "num_heads", "num_negatives", "epochs",
-                     "batch_size", "accumulate", "split_n", "checkpoint_every"):
+        for name in ("max_length", "epochs", "batch_size", "accumulate", "split_n", "checkpoint_every"):
             checks.number(name, getattr(self, name), least=1, integer=True)
+        for name, most in LARGEST.items():
+            checks.number(name, getattr(self, name), least=1, most=most, integer=True)
         for name in ("group_size", "extra_negatives", "evaluate_every", "patience", "valid_cases",
                      "seed"):
             checks.number(name, getattr(self, name), least=0, integer=True)
         for name in ("weight_decay", "clip_norm", "table_learning_rate", "label_smoothing",
-                     "dropout"):
+                     "dropout", "checkpoint_minutes"):
             checks.number(name, getattr(self, name), least=0)
         for name in ("learning_rate", "temperature", "split_fraction"):
             checks.number(name, getattr(self, name), above=0)
+        checks.knob("prior_weight", self.prior_weight)
+        for name in ("learning_rate", "table_learning_rate", "temperature", "weight_decay", "clip_norm",
+                     "proposal_power"):
+            checks.float32(name, getattr(self, name))
         for name in ("dropout", "label_smoothing", "split_fraction"):
             if getattr(self, name) >= 1:
                 raise checks.wrong(name, "a number below 1", getattr(self, name))
@@ -210,13 +220,10 @@ class TrainConfig:
     def from_toml(cls, path: str | Path) -> "TrainConfig":
         """The options of a TOML file, names as here; a [train] table is read if there is one.
 
+        A file with the whole of a run (fastpop train --config) keeps these under [train].
         Raises ValueError naming the file for bad TOML, and as `replace` does for unknown names.
         """
-        try:
-            with open(path, "rb") as file:
-                options = tomllib.load(file)
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path}: expected a TOML file; got {error}") from None
+        options = read_toml(path)
         options = options.get("train", options)
         if not isinstance(options, dict):
             raise checks.wrong(f"{path}: train", "a table of options", options)
@@ -267,3 +274,12 @@ class TrainConfig:
             f"the scores will have popularity slope {1 - alpha - self.prior_weight:g}, not "
             f"{1 - self.prior_weight:g}. Use logq='standard', or prior='none'."
         )
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """A TOML file as a dict. Raises ValueError naming the file, OSError."""
+    raw = local_path(path, "config").read_bytes()
+    try:
+        return tomllib.loads(raw.decode("utf-8-sig"))  # some editors begin a file with a mark
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected a TOML file; got {error}") from None

@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
+from fastpop import bars
 from fastpop.data.batches import Batch
 from fastpop.model import Recommender
 from fastpop.training import checkpoint
 from fastpop.training.config import TrainConfig
 
-BAR = "{desc} {percentage:3.0f}% {bar:8} step {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}"
 METRICS_THAT_FALL = ("nll", "perplexity", "rank")
 
 
@@ -56,26 +55,38 @@ def fit(
     optimizers: list[torch.optim.Optimizer], config: TrainConfig, *,
     look: Callable[[], dict[str, float]] | None = None, out: Path | None = None,
     progress: Progress | None = None, show: bool | None = None, label: str = "train",
+    each_step: Callable[[int], None] | None = None,
 ) -> Progress:
     """Train `model` in place up to config.epochs; returns where it ended.
 
     look: called every config.evaluate_every epochs; its numbers join the epoch's row and decide
     early stopping. out: folder for checkpoints, train.csv and failures. progress: where to go on
-    from. show: a progress bar; None shows one on a terminal.
+    from. show: a progress bar; None shows one where a person looks. each_step: called with the
+    steps that the running epoch has, after each.
 
     Raises TrainingDiverged, CheckpointError; KeyboardInterrupt after a checkpoint is written.
     """
     progress = progress or Progress()
     writer = _tensorboard(out) if config.tensorboard and out else None
     best_state: dict[str, torch.Tensor] | None = None
-    total = sum(batches.num_batches(epoch) for epoch in range(config.epochs))
-    bar = tqdm(total=total, initial=progress.step, desc=label, delay=1, leave=False,
-               dynamic_ncols=True, disable=None if show is None else not show, bar_format=BAR)
+
+    saved = time.monotonic()
+
+    def keep() -> None:
+        nonlocal saved
+        if out is not None:
+            checkpoint.save(out, progress.step, model, optimizers, vars(progress))
+        saved = time.monotonic()
+
+    patience = 60 * config.checkpoint_minutes or math.inf
+    bar = bars.progress_bar(0, label, initial=progress.step, show=show)
     devices = [model.device] if model.device.type == "cuda" else []
     with bar, _interrupts() as interrupted, torch.random.fork_rng(devices=devices):
         while progress.epoch < config.epochs and not progress.stopped:
             started = time.perf_counter()
             model.train()
+            steps = batches.num_batches(progress.epoch)
+            _expect(bar, progress, config, label, steps)
             for batch in batches.epoch(progress.epoch, progress.batch):
                 mean, weight = train_step(model, loss, optimizers, config, batch, progress.step)
                 if not math.isfinite(mean):
@@ -85,15 +96,18 @@ def fit(
                 progress.batch += 1
                 progress.step += 1
                 bar.update()
+                if each_step is not None:
+                    each_step(steps)
                 if progress.step % 10 == 0:
                     seconds = time.perf_counter() - started + progress.seconds
                     bar.set_postfix_str(f"loss {progress.loss_sum / progress.weight_sum:.4f}, "
-                                        f"{progress.weight_sum / seconds:,.0f} ex/s")
-                if interrupted.is_set():
+                                        f"{progress.weight_sum / seconds:,.0f}/s", refresh=False)
+                if interrupted.is_set() or time.monotonic() - saved > patience:
                     progress.seconds += time.perf_counter() - started
-                    if out is not None:
-                        checkpoint.save(out, progress.step, model, optimizers, vars(progress))
-                    raise KeyboardInterrupt
+                    started = time.perf_counter()
+                    keep()
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt
             progress.seconds += time.perf_counter() - started
             row = _end_epoch(progress)
             if look is not None and _due(progress.epoch, config.evaluate_every, config.epochs):
@@ -110,11 +124,10 @@ def fit(
                 writer.flush()
             if out is not None:
                 checkpoint.write_text(out / "train.csv", history_csv(progress.history))
-                if progress.stopped or _due(progress.epoch, config.checkpoint_every, config.epochs):
-                    checkpoint.save(out, progress.step, model, optimizers, vars(progress))
-            if interrupted.is_set() and not progress.stopped:
-                if out is not None:
-                    checkpoint.save(out, progress.step, model, optimizers, vars(progress))
+                due = _due(progress.epoch, config.checkpoint_every, config.epochs)
+                if progress.stopped or due or interrupted.is_set():
+                    keep()
+            if interrupted.is_set():
                 raise KeyboardInterrupt
     if config.patience and progress.best is not None:
         if best_state is None and out is not None:
@@ -123,6 +136,12 @@ def fit(
             model.load_state_dict(best_state)
     model.eval()
     return progress
+
+
+def _expect(bar: Any, progress: Progress, config: TrainConfig, label: str, steps: int) -> None:
+    """Tell the bar what is to come, taking all epochs to be as long as this one."""
+    bar.total = progress.step - progress.batch + steps * (config.epochs - progress.epoch)
+    bar.set_description_str(f"{label} {progress.epoch + 1}/{config.epochs}", refresh=False)
 
 
 def train_step(

@@ -2,10 +2,10 @@
 
 import csv
 import dataclasses
-import hashlib
 import io
 import json
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ import torch
 from fastpop import checks, diagnostics, evaluation, ops
 from fastpop.data.cases import Cases, gather_csr
 from fastpop.data.interactions import Interactions
+from fastpop.data.paths import local_path
 from fastpop.data.split import Split
 from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
-from fastpop.training import checkpoint
+from fastpop.training import checkpoint, folder
 from fastpop.training.config import TrainConfig
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recommendations:
     """Top items of users, in the ids of the log.
 
@@ -35,11 +36,15 @@ class Recommendations:
     score: np.ndarray
     popularity_weight: float
 
+    def __repr__(self) -> str:
+        return self.table(limit=5)
+
     def table(self, limit: int = 20) -> str:
-        """One line a user, at most 80 columns."""
+        """One line a user, at most 80 columns; what could steer a terminal is shown escaped."""
         lines = [f"top {self.item.shape[1]} items, popularity weight {self.popularity_weight:g}"]
         for user, items in list(zip(self.user, self.item))[:limit]:
-            text = f"  {user}: " + " ".join(str(item) for item in items if item is not None)
+            shown = " ".join(checks.printable(str(item)) for item in items if item is not None)
+            text = f"  {checks.printable(str(user))}: {shown}"
             lines.append(text if len(text) <= 80 else text[:76].rsplit(" ", 1)[0] + " ...")
         if len(self.user) > limit:
             lines.append(f"  ... and {len(self.user) - limit:,} more users")
@@ -57,7 +62,7 @@ class Recommendations:
         return text.getvalue()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrainResult:
     """A trained model with all that is needed to judge and to serve it.
 
@@ -76,6 +81,44 @@ class TrainResult:
     metrics: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _repr_html_(self) -> str:
+        title, *others = (escape(line) for line in self._lines())
+        return f"<b>{title}</b>" + "".join(f"<br>{line.strip()}" for line in others)
+
+    def _lines(self) -> list[str]:
+        log, config = self.log, self.config
+        lines = [f"TrainResult: {config.encoder}, prior {config.prior}, {len(self.history)} epochs",
+                 f"  log: {log.num_events:,} events, {log.num_users:,} users, {log.num_items:,} items"]
+        shown = [f"{name} {self.metrics[name]:.4g}" for name in ("ndcg@10", "hr@10", "rank", "nll")
+                 if name in self.metrics]
+        if shown:
+            lines.append(f"  test, {self.facts.get('test_cases', 0):,} cases: {', '.join(shown)}")
+        return [*lines, "  .metrics .history .evaluate() .audit() .recommend(users) .save(folder)"]
+
+    def why_no_audit(self) -> str | None:
+        """Why `audit` has nothing to measure, in a sentence; None where it has."""
+        if self.log.num_items < 4:
+            return f"an audit needs at least 4 items; the log has {self.log.num_items}"
+        if np.ptp(self.prior.log_prior_V) == 0:
+            return ("all items have equally many training events, so log p is the same for all and "
+                    "there is no popularity to measure")
+        return None
+
+    def why_no_metrics(self) -> str | None:
+        """Why there are no metrics, in a sentence; None where there are."""
+        if self.metrics:
+            return None
+        cases = self.split.test
+        if self.config.split == "none" and cases is None:
+            return "split 'none' keeps no test part"
+        if cases is None or cases.num_cases == 0:
+            return f"the split {self.config.split!r} leaves no test case in this log"
+        return (f"none of the {cases.num_cases:,} test cases can be judged: the encoder "
+                f"{self.config.encoder!r} knows none of their users or histories")
 
     def evaluate(
         self, part: str = "test", *, popularity_weight: float | None = None,
@@ -134,12 +177,14 @@ class TrainResult:
     ) -> Recommendations:
         """The k best items of each user, given everything the log says of them.
 
-        users: ids as in the log. popularity_weight: the knob β; None serves the scores as
-        trained. exclude_seen: leave out items of the user's history.
+        users: ids as in the log. k: no more than the catalogue are given. popularity_weight: the knob
+        β; None serves the scores as trained. exclude_seen: leave out items of the user's history.
         Raises ValueError for a user that the log does not have, or that the encoder cannot read
         (no training event for a user embedding, no history for a sequence encoder).
         Cost: O(n V D), streaming over the catalogue.
         """
+        checks.number("k", k, least=1, integer=True)
+        k = min(k, self.log.num_items)
         wanted = np.atleast_1d(np.asarray(users))
         dense = self.log.encode_users(wanted)
         history_offsets, at = gather_csr(self.log.offsets, dense)
@@ -151,7 +196,7 @@ class TrainResult:
             known = np.isin(dense, kept.user)
             need = "a training event" if self.model.encoder.reads == "events" else "a history"
             raise checks.wrong("users", f"users with {need}, which the encoder "
-                               f"{self.config.encoder!r} needs", f"={wanted[~known][0]}")
+                               f"{self.config.encoder!r} needs", wanted[~known][0])
         weight = self.model.decoder.trained_weight if popularity_weight is None else popularity_weight
         ids, score = ops.top_items(
             k=k, **served_scores(self.model, self.model.encode(cases), weight).keywords(),
@@ -185,42 +230,31 @@ class TrainResult:
 
         out: a new or empty folder, or the run's own. Raises ValueError for any other.
         """
-        out = Path(out)
+        place = local_path(out, "out")
         own_test = self.split.test if self.split.facts.get("rule") == "own-test" else None
-        print_of_log = fingerprint(self.log, own_test)
-        known = out / "log.sha256"
-        if known.exists():
-            if known.read_text().strip() != print_of_log:
+        print_of_log = folder.fingerprint(self.log, own_test)
+        if folder.state_of(place) != "nothing":
+            if folder.read_config(place)[folder.LOG_PRINT] != print_of_log:
                 raise checks.wrong("out", "the folder of this run, or a new one",
-                                   f"={out}, a run on another log")
-        elif out.is_dir() and any(out.iterdir()):
-            raise checks.wrong("out", "a new or an empty folder", f"={out}, which has files")
-        checkpoint.write_text(known, print_of_log + "\n")
-        if own_test is not None and not (out / "test-cases").exists():
-            own_test.save(out / "test-cases")
-        checkpoint.write_text(out / "config.json", self.config.to_json())
-        if not (out / "log").exists():
-            with checkpoint.explained(out / "log"):
-                self.log.save(out / "log")
+                                   f"={place}, a run on another log")
+        elif place.is_dir() and folder.others_in(place):
+            raise checks.wrong("out", "a new or an empty folder", f"={place}, which has files")
+        with folder.held(place):
+            folder.write_config(place, self.config, print_of_log)
+            if not (place / "log").exists():
+                with checkpoint.explained(place / "log"):
+                    self.log.save(place / "log")
+            if own_test is not None and not (place / "test-cases").exists():
+                with checkpoint.explained(place / "test-cases"):
+                    own_test.save(place / "test-cases")
+            self.write_model(place)
+        return place
+
+    def write_model(self, place: Path) -> None:
+        """The model with its metrics, into a folder of this run that is held. For `fastpop.train`."""
         state = {"metrics": self.metrics, "history": self.history, "facts": self.facts}
-        checkpoint.write_folder(out / "model", {"model": self.model.state_dict()}, state)
-        checkpoint.write_text(out / "metrics.json", json.dumps(self.metrics, indent=2) + "\n")
-        return out
-
-
-def fingerprint(log: Interactions, test: Cases | None = None) -> str:
-    """SHA-256 of the events, the ids, and the test cases that came with the log."""
-    digest = hashlib.sha256()
-    arrays = [log.user, log.item, log.time, log.weight]
-    if test is not None:
-        arrays += [test.user, test.history_offsets, test.history_item, test.target_offsets,
-                   test.target_item]
-    for array in arrays:
-        digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
-    for ids in (log.user_ids, log.item_ids):
-        words = ids.astype(str) if ids.dtype.kind == "O" else ids
-        digest.update(np.ascontiguousarray(words).tobytes())
-    return digest.hexdigest()
+        checkpoint.write_text(place / "metrics.json", json.dumps(self.metrics, indent=2) + "\n")
+        checkpoint.write_folder(place / "model", {"model": self.model.state_dict()}, state)
 
 
 def moments_of(

@@ -1,6 +1,6 @@
 """`fastpop.train` and `fastpop.load`."""
 
-import json
+import contextlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,17 @@ from fastpop import checks
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.own_test import split_with_test
+from fastpop.data.paths import local_path
 from fastpop.data.split import Split, split
 from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
 from fastpop.training import build, checkpoint
+from fastpop.training import folder as run_folder
 from fastpop.training.config import TrainConfig
 from fastpop.training.loop import Progress, fit
 from fastpop.training.result import (
     TrainResult,
     evaluate_model,
-    fingerprint,
     readable_cases,
 )
 
@@ -46,10 +47,11 @@ def train(
             `prefix<TAB>target`. Nothing but a validation part is then cut from `log`.
         config: a TrainConfig, or a TOML file of its fields. options: single fields, which win.
         out: folder for checkpoints, the log, train.csv and the model (`fastpop.load` reads it).
-        resume: go on from the newest checkpoint in `out`; the result is bit for bit that of an
-            uninterrupted run (same kind of machine, same number of threads). The configuration
-            must be the same but for `epochs`, and so must the log.
-        progress: show a bar; None shows one on a terminal.
+            A run of the same configuration and log that was stopped in it goes on.
+        resume: go on from the newest checkpoint in `out`, also to more epochs; the result is bit for
+            bit that of an uninterrupted run (same kind of machine, same number of threads). The
+            configuration must be the same but for `epochs`, and so must the log.
+        progress: show a bar; None shows one on a terminal or in a notebook.
     Returns:
         TrainResult: metrics, history, model, audit(), recommend(), evaluate(), save().
     Raises:
@@ -63,86 +65,128 @@ def train(
     config = resolve_config(config, options)
     if out is not None and not isinstance(out, (str, Path)):
         raise checks.wrong_type("out", "the path of a folder", out)
-    if config.tensorboard and out is None:
-        raise checks.wrong("tensorboard", "false without out=, where its files would go", True)
-    folder = None if out is None else Path(out)
+    if config.tensorboard:
+        if out is None:
+            raise checks.wrong("tensorboard", "false without out=, where its files would go", True)
+        checks.needed("tensorboard", "tb", "tensorboard=True")
+    if out is None and resume:
+        raise checks.wrong("out", "the folder to resume from", None)
+    config.torch_device()
+    place = None if out is None else local_path(out, "out")
+    if place is not None:
+        run_folder.check_before(place, config, resume=resume)
     reason = config.double_subtraction()
     if reason:
         warnings.warn(reason, UserWarning, stacklevel=2)
     parts = make_split(log, test, config)
     if test is not None:
         log = parts.known  # the test's users and items have joined the catalogue
+    if config.patience and (parts.valid is None or parts.valid.num_cases == 0):
+        raise checks.wrong("patience", "0 for a split without validation cases", config.patience)
     counts_V = parts.train.item_counts()
     prior = PopularityPrior.from_counts(counts_V, smoothing=config.smoothing)
     log_prior_V = prior.permuted(config.seed).log_prior_V if config.prior == "permuted" \
         else prior.log_prior_V
-    model = build.build_model(config, log, log_prior_V).to(config.torch_device())
-    batches = build.build_batches(config, parts.train, model.encoder.reads)
+    bounded = build.bounded(config, log, parts.test)
+    model = build.build_model(bounded, log, log_prior_V).to(config.torch_device())
+    batches = build.build_batches(bounded, parts.train, model.encoder.reads)
     loss = build.build_loss(config, batches).to(model.device)
     optimizers = build.build_optimizers(config, model)
-    state = _prepare(folder, resume, config, fingerprint(log, parts.test if test is not None else None),
-                     model, optimizers)
-    if config.patience and (parts.valid is None or parts.valid.num_cases == 0):
-        raise checks.wrong("patience", "0 for a split without validation cases", config.patience)
-    valid = None
-    if config.evaluate_every and parts.valid is not None and parts.valid.num_cases:
-        valid = readable_cases(model, parts.train, parts.valid)[0]
-        if config.valid_cases and valid.num_cases > config.valid_cases:
-            chosen = np.random.default_rng(config.seed).permutation(valid.num_cases)
-            valid = valid.take(np.sort(chosen[: config.valid_cases]))
+    with contextlib.ExitStack() as held:
+        state = None
+        own_test = parts.test if test is not None else None
+        if place is not None:
+            held.enter_context(run_folder.held(place))
+            print_of_log = run_folder.fingerprint(log, own_test)
+            if run_folder.begin(place, config, log, own_test, print_of_log, resume=resume):
+                state = go_on_from(place, config, model, optimizers)
+        valid = _valid_cases(model, parts, config)
 
-    def look() -> dict[str, float]:
-        assert valid is not None
-        return evaluate_model(model, valid, counts_V, config, ks=(10,)).metrics
+        def look() -> dict[str, float]:
+            assert valid is not None
+            return evaluate_model(model, valid, counts_V, config, ks=(10,)).metrics
 
-    progress_state = fit(
-        model, loss, batches, optimizers, config, look=look if valid is not None else None,
-        out=folder, progress=state, show=progress, label=f"{config.encoder} {config.prior}",
-    )
-    facts: dict[str, Any] = {
-        "split": parts.facts,
-        "training_rows": batches.num_rows,
-        "stopped": progress_state.stopped,
-        "best_epoch": progress_state.best_epoch if config.patience else progress_state.epoch,
-    }
-    metrics: dict[str, float] = {}
-    if parts.test is not None and parts.test.num_cases:
-        cases, left_out = readable_cases(model, parts.train, parts.test)
-        facts["test_cases"], facts["test_cases_left_out"] = cases.num_cases, left_out
-        if cases.num_cases == 0:
-            warnings.warn(f"none of the {left_out:,} test cases can be judged: the encoder "
-                          f"{config.encoder!r} knows none of their users or histories",
-                          UserWarning, stacklevel=2)
-        else:
-            metrics = evaluate_model(model, cases, counts_V, config).metrics
-    result = TrainResult(config, model, log, parts, prior, metrics, progress_state.history, facts)
-    if folder is not None:
-        if test is not None and parts.test is not None:
-            parts.test.save(folder / "test-cases")
-        result.save(folder)
+        progress_state = fit(
+            model, loss, batches, optimizers, config, look=look if valid is not None else None,
+            out=place, progress=state, show=progress, label=f"{config.encoder} {config.prior}",
+        )
+        facts: dict[str, Any] = {
+            "split": parts.facts,
+            "training_rows": batches.num_rows,
+            "stopped": progress_state.stopped,
+            "best_epoch": progress_state.best_epoch if config.patience else progress_state.epoch,
+        }
+        metrics: dict[str, float] = {}
+        if parts.test is not None and parts.test.num_cases:
+            cases, left_out = readable_cases(model, parts.train, parts.test)
+            facts["test_cases"], facts["test_cases_left_out"] = cases.num_cases, left_out
+            if cases.num_cases == 0:
+                warnings.warn(f"none of the {left_out:,} test cases can be judged: the encoder "
+                              f"{config.encoder!r} knows none of their users or histories",
+                              UserWarning, stacklevel=2)
+            else:
+                metrics = evaluate_model(model, cases, counts_V, config).metrics
+        result = TrainResult(config, model, log, parts, prior, metrics, progress_state.history, facts)
+        if place is not None:
+            result.write_model(place)
     return result
+
+
+def _valid_cases(model: Recommender, parts: Split, config: TrainConfig) -> Cases | None:
+    """What is looked at while training."""
+    if not config.evaluate_every or parts.valid is None or not parts.valid.num_cases:
+        return None
+    valid = readable_cases(model, parts.train, parts.valid)[0]
+    if config.valid_cases and valid.num_cases > config.valid_cases:
+        chosen = np.random.default_rng(config.seed).permutation(valid.num_cases)
+        valid = valid.take(np.sort(chosen[: config.valid_cases]))
+    return valid
+
+
+def go_on_from(
+    place: Path, config: TrainConfig, model: Recommender, optimizers: list,
+) -> Progress | None:
+    """The newest sound checkpoint, loaded into the parts; None: the run died before its first."""
+    found = checkpoint.read_newest(place)
+    if found is None:
+        return None
+    newest, tensors, state = found
+    with checkpoint.fitting(newest):
+        model.load_state_dict(tensors["model"])
+        checkpoint.restore_optimizers(optimizers, tensors["optimizer"])
+        progress = Progress(**state)
+    if progress.epoch < config.epochs and progress.stopped == "epochs":
+        progress.stopped = ""
+    return progress
 
 
 def load(folder: str | Path) -> TrainResult:
     """The result of a finished run, from the folder given as `out`.
 
-    Raises ValueError when the folder is no run, or a run that has not finished (resume it).
+    Raises ValueError when the folder is no run, or a run that has not finished (resume it);
+    CheckpointError where a byte of it is not as it was written.
     """
-    folder = Path(folder)
-    if not (folder / "config.json").exists():
-        raise checks.wrong("folder", "the out= folder of fastpop.train", f"={folder}")
-    if not (folder / "model").exists():
+    place = local_path(folder, "folder")
+    state = run_folder.state_of(place)
+    if state == "nothing":
+        raise checks.wrong("folder", "the out= folder of fastpop.train", f"={place}")
+    if state != "finished":
         raise checks.wrong("folder", "a finished run (fastpop.train(..., resume=True) goes on)",
-                           f"={folder}, which has no model yet")
-    config = TrainConfig.from_dict(read_config(folder))
-    log = Interactions.load(folder / "log")
-    parts = make_split(log, _load_test(folder), config)
+                           f"={place}, which has no model yet")
+    described = run_folder.read_config(place)
+    config = TrainConfig.from_dict(run_folder.read_options(place))
+    log = Interactions.load(place / "log")
+    own_test = Cases.load(place / "test-cases") if (place / "test-cases").exists() else None
+    if run_folder.fingerprint(log, own_test) != described[run_folder.LOG_PRINT]:
+        raise checkpoint.CheckpointError(f"{place}: expected the log and the test part of this run; got "
+                                         "others")
+    parts = make_split(log, own_test, config)
     prior = PopularityPrior.from_counts(parts.train.item_counts(), smoothing=config.smoothing)
-    model = build.build_model(config, log, prior.log_prior_V)
-    tensors, state = checkpoint.read_folder(folder / "model", ("model",))
-    with checkpoint.fitting(folder / "model"):
+    model = build.build_model(build.bounded(config, log, parts.test), log, prior.log_prior_V)
+    tensors, saved = checkpoint.read_folder(place / "model", ("model",))
+    with checkpoint.fitting(place / "model"):
         model.load_state_dict(tensors["model"])
-        kept = {name: state[name] for name in ("metrics", "history", "facts")}
+        kept = {name: saved[name] for name in ("metrics", "history", "facts")}
     model.to(config.replace(device="auto").torch_device()).eval()
     return TrainResult(config, model, log, parts, prior, **kept)
 
@@ -164,63 +208,3 @@ def resolve_config(config: TrainConfig | str | Path | None, options: dict[str, A
     elif not isinstance(config, TrainConfig):
         raise checks.wrong_type("config", "a TrainConfig or a TOML file", config)
     return config.replace(**options)
-
-
-def _prepare(
-    folder: Path | None, resume: bool, config: TrainConfig, print_of_log: str,
-    model: Recommender, optimizers: list,
-) -> Progress | None:
-    """Make the folder ready; with `resume`, load the newest checkpoint into the parts."""
-    if folder is None:
-        if resume:
-            raise checks.wrong("out", "the folder to resume from", None)
-        return None
-    ours = (folder / "config.json").exists() and (folder / "log.sha256").exists()
-    if not resume:
-        if ours:
-            raise checks.wrong("out", "a new folder, or resume=True to go on with the run in it",
-                               f"={folder}")
-        if folder.is_dir() and any(folder.iterdir()):
-            raise checks.wrong("out", "a new or an empty folder", f"={folder}, which has files")
-        checkpoint.write_text(folder / "config.json", config.to_json())
-        checkpoint.write_text(folder / "log.sha256", print_of_log + "\n")
-        return None
-    if not ours:
-        raise checks.wrong("out", "a folder with a run to resume", f"={folder}")
-    _same_run(folder, config, print_of_log)
-    newest = checkpoint.latest(folder)
-    if newest is None:
-        # A run that died before its first checkpoint starts again from the beginning.
-        return None
-    checkpoint.write_text(folder / "config.json", config.to_json())
-    tensors, state = checkpoint.read_folder(newest, ("model", "optimizer"))
-    with checkpoint.fitting(newest):
-        model.load_state_dict(tensors["model"])
-        checkpoint.restore_optimizers(optimizers, tensors["optimizer"])
-        progress = Progress(**state)
-    if progress.epoch < config.epochs and progress.stopped == "epochs":
-        progress.stopped = ""
-    return progress
-
-
-def _same_run(folder: Path, config: TrainConfig, print_of_log: str) -> None:
-    before = read_config(folder)
-    free = ("epochs", "checkpoint_every", "tensorboard")
-    for name, value in config.to_dict().items():
-        if name not in free and before.get(name) != value:
-            raise checks.wrong(name, f"{before.get(name)!r}, as in the run in {folder}", value)
-    if (folder / "log.sha256").read_text().strip() != print_of_log:
-        raise checks.wrong("log", f"the log and the test part of the run in {folder}", "=others")
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The options in folder/config.json. Raises CheckpointError for a damaged file."""
-    try:
-        return json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise checkpoint.CheckpointError(f"{folder / 'config.json'}: expected the options of a "
-                                         f"run; got {error}") from None
-
-
-def _load_test(folder: Path) -> Cases | None:
-    return Cases.load(folder / "test-cases") if (folder / "test-cases").exists() else None

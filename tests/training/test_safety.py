@@ -1,14 +1,12 @@
 """Nothing of anybody else's is touched, nothing damaged or different passes for the run."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from helpers_logs import small_log
 
 import fastpop
-from fastpop.training import CheckpointError, TrainConfig, build, checkpoint
+from fastpop.training import CheckpointError, TrainConfig, build, checkpoint, sealed
 
 QUICK = {"epochs": 1, "dim": 8, "batch_size": 64, "num_negatives": 16, "learning_rate": 0.02,
          "progress": False}
@@ -93,8 +91,7 @@ def test_a_damaged_run_does_not_load(tmp_path, file):
 def test_weights_of_another_shape_are_one_error(tmp_path):
     out = tmp_path / "run"
     fastpop.train(small_log(), out=out, **QUICK)
-    config = json.loads((out / "config.json").read_text()) | {"dim": 4}
-    (out / "config.json").write_text(json.dumps(config))
+    sealed.write(out / "config.json", sealed.read(out / "config.json") | {"dim": 4})
     with pytest.raises(CheckpointError, match="expected tensors of this configuration and log"):
         fastpop.load(out)
 

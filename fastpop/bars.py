@@ -1,0 +1,74 @@
+"""Progress that a person sees: one kind of bar, whole at 80 columns, a widget in a notebook."""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+# `{bar}` without a width: a notebook puts its widget in that place, a terminal what is left of a line.
+FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+WAITING = "{desc} {elapsed}"
+spoken = False  # the command line sets it: what a bar would show is then said without a terminal, too
+
+
+def progress_bar(
+    total: float, label: str, *, initial: float = 0, show: bool | None = None, delay: float = 1.0,
+) -> Any:
+    """A tqdm bar on standard error that goes when it ends.
+
+    total, initial: in any unit. show: True at once, None after `delay` seconds where a person looks
+    (a terminal, a notebook), False never.
+    """
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, initial=initial, desc=label, leave=False, dynamic_ncols=True,
+                bar_format=FORMAT, delay=0 if show else delay, disable=_hidden(show))
+
+
+@contextlib.contextmanager
+def waiting(label: str, *, show: bool | None = None, delay: float = 2.0) -> Iterator[None]:
+    """Says what takes so long, with the seconds passed, where no share of the work is known."""
+    hidden = _hidden(show)
+    if hidden and not (spoken and show is None):
+        yield
+        return
+    over = threading.Event()
+
+    def tell() -> None:
+        from tqdm.auto import tqdm
+
+        started = time.monotonic()
+        if over.wait(delay):
+            return
+        if hidden:
+            print(f"fastpop: {label} ...", file=sys.stderr, flush=True)
+            return
+        with tqdm(desc=label, leave=False, dynamic_ncols=True, bar_format=WAITING) as bar:
+            bar.start_t -= time.monotonic() - started
+            while not over.wait(0.5):
+                bar.refresh()
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
+
+
+def _hidden(show: bool | None) -> bool:
+    if show is not None:
+        return not show
+    if _in_notebook():
+        return False
+    return not (hasattr(sys.stderr, "isatty") and sys.stderr.isatty())
+
+
+def _in_notebook() -> bool:
+    """Whether tqdm draws widgets here."""
+    from tqdm.auto import tqdm
+
+    return any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)

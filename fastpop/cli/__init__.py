@@ -1,0 +1,48 @@
+"""`fastpop`: one verb a job. The only reader of argv and of the environment, and the only place
+that answers signals: docs/command_line.md has the exit codes."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from fastpop import checks
+from fastpop.cli import terminal
+
+try:
+    import tyro  # noqa: F401
+except ImportError:
+    checks.missing_package("tyro", "", "the command line")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: 0 done, 1 the work failed, 2 bad input, 130 interrupted, 143 terminated."""
+    argv = sys.argv[1:] if argv is None else argv
+    terminal.prepare()
+    verb: Any = None
+    try:
+        verb = _parse(argv)
+        verb.run()
+        terminal.flush()
+    except KeyboardInterrupt:
+        left = verb.left() if hasattr(verb, "left") else ""
+        _stop(terminal.stopped_by() + left, terminal.exit_code())
+    except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
+        _stop(str(error), 2, error)
+    except (RuntimeError, OSError, ImportError, MemoryError, NotImplementedError) as error:
+        _stop(str(error) or type(error).__name__, 1, error)
+
+
+def _parse(argv: Sequence[str]) -> Any:
+    """The verb that argv asks for, with its options; imports what it needs only now, when a signal
+    already ends in one line."""
+    from fastpop.cli.parse import parse
+
+    return parse(argv)
+
+
+def _stop(message: str, code: int, error: BaseException | None = None) -> NoReturn:
+    if error is not None and os.environ.get("FASTPOP_DEBUG"):
+        raise error
+    terminal.tell(message)
+    raise SystemExit(code)

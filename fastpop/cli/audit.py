@@ -1,0 +1,102 @@
+"""`fastpop audit`: of a run, or of arrays from elsewhere."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from fastpop import checks
+from fastpop.cli.options import array, readable, writable
+
+ARRAYS = ("query", "items", "counts")
+
+
+@readable({"run_folder": "[RUN]", "query": "FILE", "items": "FILE", "counts": "FILE", "bias": "FILE",
+           "smoothing": "NAME|X", "null": "label|sign", "out": "PATH"})
+@dataclass(frozen=True)
+class Audit:
+    """How much of a score is popularity: of a run, or of two arrays and counts."""
+
+    run_folder: Positional[Path | None] = None
+    """The --out of `fastpop train`."""
+    query: Path | None = None
+    """[C, D] array, .npy, of a model from elsewhere."""
+    items: Path | None = None
+    """[V, D] array, .npy."""
+    counts: Path | None = None
+    """[V] training events of each item, .npy."""
+    bias: Path | None = None
+    """[V] what the model adds to the dot product, .npy."""
+    scale: float | None = None
+    """Multiplies the dot product of the arrays; 1 when not given."""
+    smoothing: str | None = None
+    """Of log p: loo, good-turing or a number to add; loo, or the run's own, when not given."""
+    popularity_weight: float | None = None
+    """Audit the scores that a run serves at this knob, not the learned part."""
+    permutations: int = 2000
+    """Of the p-values; 0: none."""
+    seed: int = 0
+    """Of the permutations."""
+    null: str = "label"
+    """label: log p shuffled over items; sign: random signs."""
+    out: Path | None = None
+    """Folder for audit.json and report.html."""
+
+    def run(self) -> None:
+        from fastpop import report
+
+        self._check()
+        result = self._audit()
+        print(result.table(), flush=True)
+        if self.out is not None:
+            whole = result.to_dict(samples=True)
+            report.write_json(self.out / "audit.json", whole)
+            report.write_audit_report(self.out / "report.html", whole)
+            print(f"\nreport.html and audit.json are in {self.out}")
+
+    def _check(self) -> None:
+        """All that can be wrong and is known before anything is read."""
+        checks.number("permutations", self.permutations, least=0, integer=True)
+        checks.number("seed", self.seed, least=0, integer=True)
+        checks.one_of("null", self.null, ("label", "sign"))
+        if self.popularity_weight is not None:
+            checks.knob("popularity_weight", self.popularity_weight)
+        if self.out is not None:
+            writable("out", self.out, folder=True)
+            checks.needed("matplotlib", "report", "--out, a report,")
+        if self.run_folder is not None:
+            given = [name for name in (*ARRAYS, "bias", "scale") if getattr(self, name) is not None]
+            if given:
+                raise checks.wrong("RUN", "a run or arrays, not both", f"=RUN and --{given[0]}")
+            return
+        missing = [f"--{name}" for name in ARRAYS if getattr(self, name) is None]
+        if missing:
+            raise checks.wrong("RUN", "a run folder, or --query, --items and --counts",
+                               "=no " + ", ".join(missing))
+        if self.popularity_weight is not None:
+            raise checks.wrong("popularity_weight", "none with arrays (add the term to --bias)",
+                               self.popularity_weight)
+
+    def _audit(self) -> Any:
+        import fastpop
+
+        smoothing = None if self.smoothing is None else _smoothing(self.smoothing)
+        drawn: dict[str, Any] = {"permutations": self.permutations, "seed": self.seed, "null": self.null}
+        if self.run_folder is not None:
+            return fastpop.load(self.run_folder).audit(
+                popularity_weight=self.popularity_weight, smoothing=smoothing, **drawn)
+        read = {name: array(name, getattr(self, name)) for name in ARRAYS}
+        return fastpop.audit(
+            **read, bias=None if self.bias is None else array("bias", self.bias),
+            scale=1.0 if self.scale is None else self.scale,
+            smoothing="loo" if smoothing is None else smoothing, **drawn)
+
+
+def _smoothing(text: str) -> str | float:
+    if text in ("loo", "good-turing"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise checks.wrong("smoothing", "loo, good-turing or a number", text) from None

@@ -1,0 +1,202 @@
+"""Options that verbs share: how a log is read, how a model is trained, and how `--help` shows them."""
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import textwrap
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from fastpop import checks
+from fastpop.data.paths import local_path
+from fastpop.training.config import TrainConfig
+
+WORDS = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
+
+
+def readable(words: Mapping[str, str] | None = None) -> Any:
+    """A decorator for the dataclasses of options: their help says what to give (COLUMN, N, PATH; by
+    type, or as in `words`), and a default where there is one."""
+    def of(cls: Any) -> Any:
+        hints = typing.get_type_hints(cls, include_extras=True)
+        bare = typing.get_type_hints(cls)
+        said = _said(cls)
+        shown = {}
+        for field in dataclasses.fields(cls):
+            if dataclasses.is_dataclass(bare[field.name]):
+                shown[field.name] = hints[field.name]
+                continue
+            word = (words or {}).get(field.name) or _word(bare[field.name])
+            configured = tyro.conf.arg(metavar=word, help=said.get(field.name), help_behavior_hint=_hint)
+            shown[field.name] = Annotated[hints[field.name], configured]
+        cls.__annotations__ = shown
+        return cls
+
+    return of
+
+
+def _hint(default: str) -> str:
+    return "" if default in ("None", "", "''", "False") else f"(default: {default})"
+
+
+def _word(hint: Any) -> str | None:
+    """What stands for a value of this type; None: no value, a flag."""
+    inner = [kind for kind in typing.get_args(hint) if kind not in (type(None), Ellipsis)]
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return "|".join(str(name) for name in inner if name)
+    if origin is tuple:
+        return f"{_word(inner[0])} ..."
+    if origin in (typing.Union, types.UnionType):
+        return "|".join(dict.fromkeys(_word(kind) or "" for kind in inner))
+    return WORDS.get(hint)
+
+
+def _said(cls: Any) -> dict[str, str]:
+    """The strings that stand under the fields of a dataclass and its bases, each as one line."""
+    found = {}
+    for kind in reversed(cls.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
+        for field, text in itertools.pairwise(body):
+            if (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+                    and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)):
+                found[field.target.id] = " ".join(str(text.value.value).split())
+    return found
+
+
+@readable(dict.fromkeys(("user", "item", "time", "weight", "behavior", "rating"), "COLUMN")
+          | {"log": "LOG", "preset": "NAME", "separator": "CHARS", "keep_behavior": "NAME ...",
+             "on_bad_row": "raise|skip", "memory_limit": "SIZE"})
+@dataclass(frozen=True)
+class LogOptions:
+    """Where the events are and how to read them."""
+
+    log: Positional[str]
+    """A csv, tsv, .dat, parquet, sequence or session file, plain or gzip; or a quoted glob; or the
+    folder of a saved log; or the word bundled: MovieTweetings 100K, which comes with the package."""
+    preset: str | None = None
+    """A known layout; see `fastpop doctor`."""
+    user: str | None = None
+    """Column of users: a name, or a 0-based position in a file without header."""
+    item: str | None = None
+    """Column of items."""
+    time: str | None = None
+    """Column of times."""
+    weight: str | None = None
+    """Column of weights."""
+    behavior: str | None = None
+    """Column of kinds of event."""
+    rating: str | None = None
+    """Column of ratings, for --min-rating."""
+    separator: str | None = None
+    """Between fields; found out when not given."""
+    keep_behavior: tuple[str, ...] = ()
+    """Kinds of event to keep: view fav cart buy ..."""
+    min_rating: float | None = None
+    """Keep events rated at least so."""
+    min_user_events: int = 1
+    """k-core: events a user must have."""
+    min_item_events: int = 1
+    """k-core: events an item must have."""
+    on_bad_row: str = "raise"
+    """raise names the first bad row; skip counts bad rows and keeps them in rejected.csv."""
+    memory_limit: str = "2GB"
+    """What reading may hold in memory; more spills to disk."""
+
+    def read(self) -> Any:
+        import fastpop
+
+        if self.log == "bundled":
+            return fastpop.data.bundled_log()
+        path = local_path(self.log, "log")
+        if (path / "log.json").is_file():
+            return fastpop.Interactions.load(path)
+        columns: dict[str, Any] = {role: _column(getattr(self, role)) for role in
+                   ("user", "item", "time", "weight", "behavior", "rating")}
+        log = fastpop.read_log(
+            self.log, preset=self.preset, **columns, separator=self.separator,
+            keep_behavior=self.keep_behavior or None, min_rating=self.min_rating,
+            min_user_events=self.min_user_events, min_item_events=self.min_item_events,
+            on_bad_row=self.on_bad_row, memory_limit=self.memory_limit,
+        )
+        if log.rejected is not None and len(log.rejected):
+            print(f"{len(log.rejected):,} bad rows left out; rejected.csv says which and why")
+        return log
+
+    def read_test(self, path: str | None) -> Any:
+        """What `fastpop.train` takes as test."""
+        if path is None or self.preset in ("sessions", "sequence"):
+            return path if path is None else local_path(path, "test")
+        return dataclasses.replace(self, log=path).read()
+
+
+@readable({"dim": "D", "seed": "N", "split": "RULE", "device": "NAME", "metric": "NAME",
+           "encoder": "NAME", "prior": "NAME", "loss": "NAME", "proposal": "NAME",
+           "smoothing": "NAME|X"})
+class TrainOptions(TrainConfig):
+    """How to train."""
+
+    def __post_init__(self) -> None:
+        """Checked by `checked`, so that a bad value is this program's error, not the parser's."""
+
+    def checked(self) -> TrainConfig:
+        config = TrainConfig.from_dict(self.to_dict())
+        config.torch_device()
+        return config
+
+
+def _column(value: str | None) -> str | int | None:
+    return int(value) if value is not None and value.isdigit() else value
+
+
+def expanded(options: Any) -> Any:
+    """The options with `~` expanded in every path, tables of options within them included."""
+    changed = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if isinstance(value, Path):
+            changed[field.name] = local_path(value, field.name)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, TrainConfig):
+            changed[field.name] = expanded(value)
+    return dataclasses.replace(options, **changed)
+
+
+def writable(argument: str, path: Path, *, folder: bool = False) -> None:
+    """Found out before the work: that a file (or a folder) can be written there. Makes nothing."""
+    import os
+
+    if path.exists():
+        if path.is_dir() != folder:
+            raise checks.wrong(argument, "a folder" if folder else "a file",
+                               f"={path}, a {'file' if folder else 'folder'}")
+        if not os.access(path, os.W_OK):
+            raise PermissionError(f"{argument}: expected a writable place; got {path}")
+        return
+    above = path.absolute().parent
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"{argument}: expected a writable place; got {path}, under {above}")
+
+
+def array(argument: str, path: Path) -> Any:
+    """The array of a .npy file."""
+    import numpy as np
+
+    try:
+        found = np.load(path, allow_pickle=False)
+    except Exception as error:  # numpy lets out whatever a damaged header makes of it
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise checks.wrong(argument, "a .npy file", f"={path}: {first}") from None
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise checks.wrong(argument, "a .npy file of one array", f"={path}, a .npz file of several")
+    return found

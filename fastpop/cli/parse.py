@@ -1,0 +1,104 @@
+"""From words to a verb with its options."""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from fastpop.cli import toml
+from fastpop.cli.audit import Audit
+from fastpop.cli.options import expanded
+from fastpop.cli.serve import Evaluate, Recommend
+from fastpop.cli.tools import Bench, Doctor, Version
+from fastpop.cli.train import Compare, Demo, Train
+
+VERBS: dict[str, Any] = {
+    "train": Train, "compare": Compare, "audit": Audit, "recommend": Recommend, "evaluate": Evaluate,
+    "doctor": Doctor, "demo": Demo, "bench": Bench,
+}
+ABOUT = "Recommenders with popularity outside the dot product, and its audit."
+DASH = "\0"  # stands for the first dash of a value, which no word of a command line can hold
+
+
+def parse(argv: Sequence[str]) -> Any:
+    """The verb's object. Raises ValueError for an unknown verb; SystemExit as tyro does."""
+    words = list(argv) or ["--help"]
+    if words == ["--version"]:
+        return Version()
+    if not words[0].startswith("-") and words[0] not in VERBS:
+        near = difflib.get_close_matches(words[0].lower(), VERBS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"verb: expected one of {', '.join(VERBS)}; got {words[0]!r}{hint}")
+    config = toml.named_in(words) if words[0] in ("train", "compare") else None
+    union: Any = None
+    for verb, kind in VERBS.items():
+        made: Any = tyro.conf.subcommand(verb)
+        if verb == words[0] and config is not None:
+            made = tyro.conf.subcommand(verb, default=toml.defaults(kind, config, tyro.MISSING))
+        union = Annotated[kind, made] if union is None else union | Annotated[kind, made]
+    parsed = tyro.cli(union, args=[_sheltered(word) for word in words], prog="fastpop",
+                      description=ABOUT, registry=_numbers())
+    return expanded(_bared(parsed))
+
+
+def _sheltered(word: str) -> str:
+    """A value that begins with one dash (an id, a column, a name) is no option: there are none of
+    one letter but -h. Numbers are told from options by the parser."""
+    if len(word) < 2 or word[0] != "-" or word[1] == "-" or word == "-h" or _is_number(word):
+        return word
+    return DASH + word[1:]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _bared(value: Any) -> Any:
+    """Undoes `_sheltered` in all that was parsed."""
+    if isinstance(value, str):
+        return value.replace(DASH, "-")
+    if isinstance(value, Path):
+        return Path(str(value).replace(DASH, "-"))
+    if isinstance(value, tuple):
+        return tuple(map(_bared, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(value, **{
+            field.name: _bared(getattr(value, field.name)) for field in dataclasses.fields(value)})
+    return value
+
+
+def _numbers() -> ConstructorRegistry:
+    """Numbers whose errors are in our words."""
+    registry = ConstructorRegistry()
+    nouns = {int: "an integer", float: "a number"}
+
+    @registry.primitive_rule
+    def _(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        kind: Any = info.type
+        if kind not in nouns:
+            return None
+
+        def read(words: list[str]) -> Any:
+            try:
+                return kind(words[0])
+            except ValueError:
+                shown = words[0].replace(DASH, "-")
+                shown = shown if len(shown) <= 40 else shown[:37] + "..."
+                raise ValueError(f"expected {nouns[kind]}; got {shown!r}") from None
+
+        return PrimitiveConstructorSpec(
+            nargs=1, metavar="N" if kind is int else "X", instance_from_str=read,
+            is_instance=lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+            str_from_instance=lambda value: [f"{value:g}" if kind is float else str(value)])
+
+    return registry
+
+

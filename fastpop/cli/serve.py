@@ -1,0 +1,115 @@
+"""`fastpop recommend` and `evaluate`: the verbs that read a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from fastpop import checks
+from fastpop.cli.options import array, readable, writable
+
+
+@readable({"run_folder": "RUN", "users": "ID ...", "counts": "FILE", "out": "FILE", "k": "N"})
+@dataclass(frozen=True)
+class Recommend:
+    """Print the best items of users of a trained run, at any popularity knob."""
+
+    run_folder: Positional[Path]
+    """The --out of `fastpop train`."""
+    users: tuple[str, ...]
+    """Ids of users, as in the log."""
+    k: int = 10
+    """Items a user, at most the catalogue."""
+    popularity_weight: float | None = None
+    """The knob: 0 serves without log p, 1 with it; as trained when not given."""
+    counts: Path | None = None
+    """[V] .npy of new counts, in the order of the log's item ids: log p is taken from them, without
+    retraining."""
+    include_seen: bool = False
+    """Recommend items of the user's history too."""
+    out: Path | None = None
+    """A CSV file of user, rank, item, score."""
+
+    def run(self) -> None:
+        import fastpop
+
+        if not self.users:
+            raise checks.wrong("users", "at least one id", "=none")
+        checks.number("k", self.k, least=1, integer=True)
+        if self.popularity_weight is not None:
+            checks.knob("popularity_weight", self.popularity_weight)
+        if self.out is not None:
+            writable("out", self.out)
+        counts = None if self.counts is None else array("counts", self.counts)
+        result = fastpop.load(self.run_folder)
+        if counts is not None:
+            result = result.refresh_prior(counts)
+        users = [_like(result.log.user_ids, user) for user in self.users]
+        found = result.recommend(users, self.k, popularity_weight=self.popularity_weight,
+                                 exclude_seen=not self.include_seen)
+        print(found.table(limit=len(users)))
+        if self.out is not None:
+            fastpop.report.write_text(self.out, found.csv())
+            print(f"written to {self.out}")
+
+
+def _like(ids: Any, text: str) -> Any:
+    """The text as an id of the log's kind."""
+    if ids.dtype.kind not in "iu":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise checks.wrong("users", "whole numbers, as the log's users are", text) from None
+
+
+@readable({"run_folder": "RUN", "against": "RUN", "out": "FILE", "part": "test|valid"})
+@dataclass(frozen=True)
+class Evaluate:
+    """Rank the whole catalogue for every held-out case of a trained run."""
+
+    run_folder: Positional[Path]
+    """The --out of `fastpop train`."""
+    part: str = "test"
+    """test or valid."""
+    popularity_weight: tuple[float, ...] = ()
+    """Knobs to serve at, one or several; as trained when not given."""
+    k: tuple[int, ...] = (10, 20)
+    """List lengths."""
+    against: Path | None = None
+    """Another run on the same log and split: print paired differences, this run minus that."""
+    out: Path | None = None
+    """A JSON file of the metrics at each knob."""
+
+    def run(self) -> None:
+        import fastpop
+        from fastpop import evaluation, report
+
+        checks.one_of("part", self.part, ("test", "valid"))
+        for k in self.k:
+            checks.number("k", k, least=1, integer=True)
+        for given in self.popularity_weight:
+            checks.knob("popularity_weight", given)
+        if self.out is not None:
+            writable("out", self.out)
+        result = fastpop.load(self.run_folder)
+        other = None if self.against is None else fastpop.load(self.against)
+        written = []
+        knobs: tuple[float | None, ...] = self.popularity_weight or (None,)
+        for weight in knobs:
+            found = result.evaluate(self.part, popularity_weight=weight, ks=self.k)
+            shown = result.model.decoder.trained_weight if weight is None else weight
+            print(f"popularity weight {shown:g}\n{found.table()}\n", flush=True)
+            written.append({"popularity_weight": shown, **found.to_dict()})
+            if other is not None:
+                second = other.evaluate(self.part, popularity_weight=weight, ks=self.k)
+                print(f"{self.run_folder} - {self.against}, paired over cases")
+                for metric in ("nll", *(f"{name}@{k}" for name in ("hr", "ndcg") for k in self.k)):
+                    pair = evaluation.compare_paired(found, second, metric)
+                    print(f"  {metric:10}{pair.mean_a:9.4f} -{pair.mean_b:9.4f} = "
+                          f"{pair.difference:+.4f}  95% [{pair.low:+.4f}, {pair.high:+.4f}]")
+                print()
+        if self.out is not None:
+            report.write_json(self.out, written)
+            print(f"written to {self.out}")

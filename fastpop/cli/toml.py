@@ -1,0 +1,102 @@
+"""A TOML file that holds a whole run: its log, how to read it, how to train, where to write."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from fastpop import checks
+from fastpop.cli.options import LogOptions, TrainOptions
+from fastpop.data.paths import local_path
+from fastpop.training.config import read_toml
+
+TABLES = ("read", "train", "compare", "run")  # a file may sort its options under these
+MISSING: Any = dataclasses.MISSING
+
+
+def named_in(argv: list[str]) -> Path | None:
+    """The value of --config."""
+    for n, word in enumerate(argv):
+        if word == "--config" and n + 1 < len(argv):
+            return local_path(argv[n + 1], "config")
+        if word.startswith("--config="):
+            return local_path(word.removeprefix("--config="), "config")
+    return None
+
+
+def defaults(kind: Any, path: Path, missing: Any) -> Any:
+    """A `kind` (Train or Compare) with what the file gives; `missing` where it must be given yet.
+
+    Raises ValueError or TypeError, which names the file and the option.
+    """
+    own = {field.name for field in dataclasses.fields(kind)} - {"reading", "training", "config"}
+    reading = {field.name for field in dataclasses.fields(LogOptions)}
+    training = {field.name for field in dataclasses.fields(TrainOptions)}
+    given = _flat(path)
+    for name in given:
+        if name not in own | reading | training:
+            if name in _of_any_verb():
+                continue
+            near = difflib.get_close_matches(name, sorted(own | reading | training), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{path}: {name}: expected an option of `fastpop {kind.__name__.lower()}`; "
+                            f"got an unknown one{hint}")
+    options = {name: _value(f"{path}: {name}", value, _hint(kind, name))
+               for name, value in given.items() if name in own}
+    read = {name: _value(f"{path}: {name}", value, _hint(LogOptions, name))
+            for name, value in given.items() if name in reading}
+    train = {name: _value(f"{path}: {name}", value, _hint(TrainOptions, name))
+             for name, value in given.items() if name in training}
+    return kind(reading=LogOptions(**{"log": missing, **read}), training=TrainOptions(**train),
+                **{"out": missing, **options})
+
+
+def _of_any_verb() -> set[str]:
+    """Options that another verb takes: one file may serve `train` and `compare`."""
+    from fastpop.cli.train import Compare, Train
+
+    return {field.name for kind in (Train, Compare) for field in dataclasses.fields(kind)} - {
+        "reading", "training", "config"}
+
+
+def _flat(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in read_toml(path).items():
+        if name in TABLES and isinstance(value, dict):
+            found |= {key.replace("-", "_"): inner for key, inner in value.items()}
+        else:
+            found[name.replace("-", "_")] = value
+    return found
+
+
+def _hint(kind: Any, name: str) -> Any:
+    return typing.get_type_hints(kind)[name]
+
+
+def _value(argument: str, value: Any, hint: Any) -> Any:
+    """The value as the option has it: an array for several, a number for a column's position."""
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            value = [value]
+        return tuple(_value(argument, one, inner[0]) for one in value)
+    kinds = inner if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if typing.get_origin(hint) is typing.Literal:
+        return value
+    if isinstance(value, bool):
+        if bool in kinds:
+            return value
+    elif any(isinstance(kind, type) and isinstance(value, kind) for kind in kinds):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        if float in kinds:
+            return float(value)
+        if str in kinds:
+            return str(value)  # a column by its position
+    if Path in kinds and isinstance(value, str):
+        return local_path(value, argument)
+    nouns = {str: "a string", int: "an integer", float: "a number", bool: "true or false", Path: "a path"}
+    expected = " or ".join(nouns[kind] for kind in kinds if kind in nouns)
+    raise checks.wrong_type(argument, expected, value)

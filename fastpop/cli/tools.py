@@ -1,0 +1,58 @@
+"""`fastpop doctor`, `bench` and `--version`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+from tyro.conf import Positional
+
+from fastpop.cli.options import readable
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say which implementation of each op runs here, and why others do not."""
+
+    def run(self) -> None:
+        from fastpop.doctor import report
+
+        print(report())
+
+
+@readable({"what": "step"})
+@dataclass(frozen=True)
+class Bench:
+    """Measure speed here: `bench step` times a training step at each catalogue size."""
+
+    what: Positional[Literal["step"]]
+    """What to time."""
+    items: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
+    """Catalogue size; give it again for another."""
+    dim: int = 64
+    """Length of query and item vectors."""
+    negatives: int = 8192
+    """Negatives, shared by the batch."""
+    batch: int = 4096
+    """Events a step."""
+    rounds: int = 15
+    """Steps timed."""
+    json: bool = False
+    """Print {"rows": [...]} instead of a table."""
+
+    def run(self) -> None:
+        import json
+
+        from fastpop import benchmark
+
+        rows = benchmark.time_steps(self.items, self.dim, self.negatives, self.batch, rounds=self.rounds)
+        print(json.dumps({"rows": rows}) if self.json else benchmark.table(rows))
+
+
+@dataclass(frozen=True)
+class Version:
+    """`fastpop --version`."""
+
+    def run(self) -> None:
+        import fastpop
+
+        print(f"fastpop {fastpop.__version__}")

@@ -1,0 +1,163 @@
+"""`fastpop train`, `compare` and `demo`: the verbs that work for long and leave a folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import OmitArgPrefixes
+
+from fastpop import checks
+from fastpop.cli.options import LogOptions, TrainOptions, readable, writable
+
+
+@readable({"test": "FILE", "config": "FILE"})
+@dataclass(frozen=True)
+class Train:
+    """Train a model, judge it on held-out events, print its popularity audit."""
+
+    reading: OmitArgPrefixes[LogOptions]
+    training: OmitArgPrefixes[TrainOptions]
+    out: Path
+    """Folder for the model, checkpoints, train.csv and audit."""
+    test: str | None = None
+    """The test part that comes with the log: a file like the log, read in the same way, or, beside
+    sessions and sequences, lines `prefix<TAB>target`."""
+    config: Path | None = None
+    """A TOML file of options, of any that stand here; options given here win."""
+    resume: bool = False
+    """Go on with the run in --out."""
+    permutations: int = 2000
+    """Of the audit's p-values."""
+
+    def run(self) -> None:
+        import fastpop
+        from fastpop.training import check_before
+
+        checks.number("permutations", self.permutations, least=0, integer=True)
+        config = self.training.checked()
+        writable("out", self.out, folder=True)
+        check_before(self.out, config, resume=self.resume)
+        log = self.reading.read()
+        print(log, flush=True)
+        result = fastpop.train(log, test=self.reading.read_test(self.test), config=config, out=self.out,
+                               resume=self.resume)
+        print(_metrics(result), flush=True)
+        written = ["model", "metrics.json", "train.csv"]
+        reason = result.why_no_audit()
+        if reason:
+            print(f"no audit: {reason}")
+        else:
+            audit = result.audit(permutations=self.permutations)
+            print(audit.table())
+            fastpop.report.write_json(self.out / "audit.json", audit.to_dict())
+            written.append("audit.json")
+        print(f"\n{', '.join(written[:-1])} and {written[-1]} are in {self.out}")
+
+    def left(self) -> str:
+        """What a run that was stopped left, and how it goes on."""
+        from fastpop.training import state_of
+
+        state = state_of(self.out)
+        if state == "nothing":
+            return "; nothing was written: the same command starts anew"
+        if state == "finished":
+            return (f"; the model in {self.out} is finished: `fastpop audit` and `fastpop evaluate` "
+                    "look at it")
+        if state == "begun":
+            return (f"; no checkpoint was written yet: the same command starts anew in {self.out}")
+        return f"; {state} is in {self.out}: add --resume to go on"
+
+
+def _metrics(result: Any) -> str:
+    """The table of the test part, or why there is none."""
+    if result.metrics:
+        text = f"\n{result.evaluate().table()}\n"
+        left_out = result.facts.get("test_cases_left_out", 0)
+        if left_out:
+            text += (f"{left_out:,} test cases left out: the encoder {result.config.encoder} cannot "
+                     "read their users or histories\n")
+        return text
+    return f"no metrics: {result.why_no_metrics()}"
+
+
+@readable({"test": "FILE", "config": "FILE", "arms": "NAME ...", "name": "TEXT"})
+@dataclass(frozen=True)
+class Compare:
+    """Train with and without log p outside the dot product, and write a report.
+
+    Stopped at any moment, the same command goes on where it was.
+    """
+
+    reading: OmitArgPrefixes[LogOptions]
+    training: OmitArgPrefixes[TrainOptions]
+    out: Path
+    """Folder for report.html, comparison.json, rows.csv and table.txt."""
+    seeds: int = 5
+    """Runs of every arm."""
+    arms: tuple[str, ...] = ("standard", "frozen", "permuted", "learned", "disjoint")
+    """Which arms to run; standard always is."""
+    permutations: int = 2000
+    """Of each p-value."""
+    name: str = ""
+    """Of the log, for titles."""
+    test: str | None = None
+    """The test part that comes with the log: a file like the log, read in the same way, or, beside
+    sessions and sequences, lines `prefix<TAB>target`."""
+    config: Path | None = None
+    """A TOML file of options, of any that stand here; options given here win."""
+
+    def run(self) -> None:
+        from fastpop.experiments import compare
+
+        checks.needed("matplotlib", "report", "the report")
+        config = self.training.checked()
+        writable("out", self.out, folder=True)
+        log = self.reading.read()
+        print(log, flush=True)
+        result = compare(
+            log, test=self.reading.read_test(self.test), seeds=self.seeds, arms=self.arms,
+            permutations=self.permutations, config=config, out=self.out,
+            name=self.name or _name_of(self.reading.log),
+        )
+        if log.rejected is not None and len(log.rejected):
+            log.rejected.save(self.out / "rejected.csv")
+        print(result.table())
+        print(f"\nreport.html, comparison.json, rows.csv and table.txt are in {self.out}")
+
+    def left(self) -> str:
+        return left_by_comparison(self.out)
+
+
+def left_by_comparison(out: Path) -> str:
+    from fastpop.experiments import state_of
+
+    return "; " + state_of(out)
+
+
+def _name_of(log: str) -> str:
+    return "MovieTweetings 100K" if log == "bundled" else Path(log).name.split(".")[0]
+
+
+@readable()
+@dataclass(frozen=True)
+class Demo:
+    """Run the comparison on a real log that comes with the package.
+
+    Stopped at any moment, the same command goes on where it was.
+    """
+
+    out: Path = Path("demo")
+    """Folder for report.html and the numbers."""
+    seeds: int = 2
+    """Runs of every arm."""
+
+    def run(self) -> None:
+        from fastpop.demo import demo
+
+        checks.needed("matplotlib", "report", "the report")
+        checks.number("seeds", self.seeds, least=1, integer=True)
+        writable("out", self.out, folder=True)
+        demo(self.out, self.seeds)
+
+    def left(self) -> str:
+        return left_by_comparison(self.out)

@@ -1,0 +1,119 @@
+"""A comparison on disk while it runs: what was asked, seeds that are measured, arms that are trained.
+
+    out/unfinished/asked.json             the question, under a seal
+    out/unfinished/seed-0.json            all that is kept of a seed once its arms are measured
+    out/unfinished/seed-1-frozen/         checkpoints of an arm, until its seed is measured
+
+It goes once report.html and comparison.json stand; comparison.json is written last.
+"""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+from fastpop import checks, report
+from fastpop.experiments.arms import TRAINED
+from fastpop.training import checkpoint, sealed
+from fastpop.training.folder import others_in
+
+FOLDER = "unfinished"
+FINISHED = "comparison.json"
+
+
+def state_of(out: Path) -> str:
+    """What a comparison that was stopped left in `out`, and how it goes on, in words."""
+    if (out / FINISHED).exists():
+        return f"the comparison in {out} is finished"
+    try:
+        asked = sealed.read(out / FOLDER / "asked.json")
+    except (OSError, ValueError):
+        return "nothing was written: the same command starts anew"
+    arms, seeds = asked["arms"], asked["seeds"]
+    done = sum(len(arms) if (out / FOLDER / f"seed-{seed}.json").exists() else
+               sum(is_trained(out / FOLDER / f"seed-{seed}-{arm}") for arm in arms) for seed in seeds)
+    return f"{done} of {len(arms) * len(seeds)} runs are in {out}: the same command goes on"
+
+
+def is_trained(folder: Path) -> bool:
+    return (folder / TRAINED).exists()
+
+
+class Unfinished:
+    """The account of one comparison in a folder that is held.
+
+    Raises ValueError for a folder of something else, or of another question.
+    """
+
+    def __init__(self, out: Path, asked: dict[str, Any]):
+        self.out, self.folder = out, out / FOLDER
+        check_folder(out)
+        asked = json.loads(json.dumps(asked))
+        if (self.folder / "asked.json").exists():
+            with checkpoint.explained(self.folder):
+                refuse_another_question(out, sealed.read(self.folder / "asked.json"), asked)
+        else:
+            with checkpoint.explained(self.folder):
+                sealed.write(self.folder / "asked.json", asked)
+
+    def arm_folder(self, seed: int, arm: str) -> Path:
+        return self.folder / f"seed-{seed}-{arm}"
+
+    def measured(self, seed: int) -> dict[str, Any] | None:
+        """What `keep` was given for this seed. A damaged file is warned of, and measured anew."""
+        path = self.folder / f"seed-{seed}.json"
+        if not path.exists():
+            return None
+        try:
+            return sealed.read(path)
+        except sealed.Damaged as error:
+            warnings.warn(f"{error}. Seed {seed} is run anew.", UserWarning, stacklevel=3)
+            return None
+
+    def keep(self, seed: int, measured: dict[str, Any]) -> None:
+        """A seed is done: its numbers stay, its checkpoints go."""
+        with checkpoint.explained(self.folder):
+            sealed.write(self.folder / f"seed-{seed}.json", measured)
+        for arm_folder in self.folder.glob(f"seed-{seed}-*"):
+            shutil.rmtree(arm_folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """The report stands: nothing here is needed any more."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def check_folder(out: Path) -> None:
+    """ValueError where `out` has files that are no comparison's. Makes nothing."""
+    if out.is_dir() and others_in(out) and not any(
+            (out / name).exists() for name in (FOLDER, FINISHED)):
+        raise checks.wrong("out", "a new or an empty folder, or one of an unfinished comparison",
+                           f"={out}, which has other files")
+
+
+def finished(out: Path, asked: dict[str, Any]) -> report.schema.Comparison | None:
+    """The comparison that stands in `out`; None where none does. ValueError for another question:
+    it is not overwritten."""
+    path = out / FINISHED
+    if not path.exists():
+        return None
+    try:
+        comparison = json.loads(path.read_text(encoding="utf-8"))
+        before = comparison["made_by"]["asked"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise checks.wrong("out", "a new folder", f"={out}, whose {FINISHED} cannot be read: "
+                           f"{type(error).__name__}") from None
+    refuse_another_question(out, before, json.loads(json.dumps(asked)))
+    return comparison
+
+
+def refuse_another_question(out: Path, before: dict[str, Any], asked: dict[str, Any]) -> None:
+    """ValueError that names the first option in which two questions differ."""
+    flat_before, flat = before | before.get("config", {}), asked | asked["config"]
+    for name, value in flat.items():
+        if name != "config" and flat_before.get(name) != value:
+            had = "another" if name == "log_sha256" else repr(flat_before.get(name))
+            raise checks.wrong(
+                "log" if name == "log_sha256" else name,
+                f"{had}, as in the comparison in {out} (or a new folder)",
+                "=others" if name == "log_sha256" else value)

@@ -1,0 +1,199 @@
+"""The folder of a run: who may write there, what is in it, and how a run in it goes on.
+
+config.json is the mark of a run: the options and the fingerprint of the log, under a seal. A folder
+without it, with nothing but what a killed process left behind, is as good as empty.
+"""
+
+import contextlib
+import hashlib
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastpop import checks, files
+from fastpop.data.cases import Cases
+from fastpop.data.interactions import Interactions
+from fastpop.training import checkpoint, sealed
+from fastpop.training.config import TrainConfig
+
+CONFIG = "config.json"
+LOG_PRINT = "log_sha256"  # a key of config.json beside the options
+LOCK = ".lock"
+CHUNK = 1 << 22  # numbers hashed at a time
+# Options that a run may go on with changed.
+FREE = ("epochs", "checkpoint_every", "checkpoint_minutes", "tensorboard")
+
+
+def state_of(folder: Path) -> str:
+    """"nothing", "begun" (no checkpoint yet), "finished", or the name of the newest checkpoint."""
+    if not (folder / CONFIG).exists():
+        return "nothing"
+    if (folder / "model").exists():
+        return "finished"
+    newest = checkpoint.latest(folder)
+    return "begun" if newest is None else newest.name
+
+
+def check_before(folder: Path, config: TrainConfig, *, resume: bool) -> None:
+    """Whether a run of this configuration may be written to the folder, as far as is known before
+    the log is read. Makes nothing; raises ValueError, or CheckpointError for a damaged config.json."""
+    state = state_of(folder)
+    if state == "nothing":
+        if resume:
+            raise checks.wrong("out", "a folder with a run to resume", f"={folder}")
+        if folder.is_dir() and others_in(folder):
+            raise checks.wrong("out", "a new or an empty folder", f"={folder}, which has files")
+    elif state == "finished" and not resume:
+        raise checks.wrong("out", "a new folder, or resume=True to go on with the run in it",
+                           f"={folder}")
+    else:
+        before = read_options(folder)
+        for name, value in config.to_dict().items():
+            if name not in FREE and before.get(name) != value:
+                raise checks.wrong(name, f"{before.get(name)!r}, as in the run in {folder}", value)
+
+
+def others_in(folder: Path) -> list[Path]:
+    """What is in the folder beside drafts and locks, which a killed process of ours leaves."""
+    return [path for path in folder.iterdir()
+            if not (path.name.startswith(".") and path.name.endswith((".part", ".old", "lock")))]
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make the folder, hold it against other processes, and sweep what dead ones left in it.
+
+    Raises CheckpointError where another process holds it, or it cannot be written.
+    """
+    with contextlib.ExitStack() as lock:
+        with checkpoint.explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(files.locked(folder / LOCK, str(folder)))
+            sweep(folder)
+        yield
+
+
+def sweep(folder: Path) -> None:
+    """Remove drafts of dead processes, and bring back what was cut off between two renames."""
+    for path in sorted(folder.glob(".*.part")):
+        files.sweep(folder / path.name[1:].rsplit(".", 2)[0])
+    for path in sorted(folder.glob(".*.old")):
+        files.restore(folder / path.name[1:].removesuffix(".old"))
+
+
+def begin(folder: Path, config: TrainConfig, log: Interactions, test: Cases | None,
+          print_of_log: str, *, resume: bool) -> bool:
+    """Write what a run begins with, or verify it; True where a run is there to go on with.
+
+    A log that was damaged since is written anew, and warned of.
+    """
+    state = state_of(folder)
+    check_before(folder, config, resume=resume)
+    if state != "nothing":
+        if read_config(folder)[LOG_PRINT] != print_of_log:
+            raise checks.wrong("log", f"the log and the test part of the run in {folder}", "=others")
+        if not resume and state != "begun":
+            warnings.warn(f"{folder} holds {state} of this run: going on from it", UserWarning,
+                          stacklevel=4)
+    write_config(folder, config, print_of_log)
+    if not sound_log(folder, log, print_of_log, test):
+        with checkpoint.explained(folder / "log"):
+            log.save(folder / "log")
+    if test is not None and not sound_test(folder, test):
+        with checkpoint.explained(folder / "test-cases"):
+            test.save(folder / "test-cases")
+    return state != "nothing"
+
+
+def sound_log(folder: Path, log: Interactions, print_of_log: str, test: Cases | None) -> bool:
+    """Whether folder/log is this log. One that is there and is not is removed, and warned of."""
+    if not (folder / "log").exists():
+        return False
+    try:
+        if fingerprint(Interactions.load(folder / "log"), test) == print_of_log:
+            return True
+        reason = f"{folder / 'log'}: expected the log of this run; got another"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = str(error)
+    _anew(folder / "log", reason)
+    return False
+
+
+def sound_test(folder: Path, test: Cases) -> bool:
+    """As `sound_log`, of folder/test-cases."""
+    if not (folder / "test-cases").exists():
+        return False
+    try:
+        if digest_of_cases(Cases.load(folder / "test-cases")) == digest_of_cases(test):
+            return True
+        reason = f"{folder / 'test-cases'}: expected the test part of this run; got another"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = str(error)
+    _anew(folder / "test-cases", reason)
+    return False
+
+
+def _anew(damaged: Path, reason: str) -> None:
+    warnings.warn(f"{reason}. It is written anew.", UserWarning, stacklevel=5)
+    with checkpoint.explained(damaged):
+        if damaged.is_dir():
+            shutil.rmtree(damaged)
+        else:
+            damaged.unlink()
+
+
+def write_config(folder: Path, config: TrainConfig, print_of_log: str) -> None:
+    with checkpoint.explained(folder / CONFIG):
+        sealed.write(folder / CONFIG, {**config.to_dict(), LOG_PRINT: print_of_log})
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Options and fingerprint in folder/config.json. Raises CheckpointError for a damaged file."""
+    try:
+        return sealed.read(folder / CONFIG)
+    except (OSError, sealed.Damaged) as error:
+        raise checkpoint.CheckpointError(str(error)) from None
+
+
+def read_options(folder: Path) -> dict[str, Any]:
+    return {name: value for name, value in read_config(folder).items() if name != LOG_PRINT}
+
+
+def fingerprint(log: Interactions, test: Cases | None = None) -> str:
+    """SHA-256 of the events, the ids, and the test cases that came with the log; the same for the
+    same log, whatever holds it."""
+    digest = hashlib.sha256()
+    for array, dtype in ((log.user, np.int64), (log.item, np.int64), (log.time, np.int64),
+                         (log.weight, np.float64)):
+        _add(digest, array, dtype)
+    if test is not None:
+        digest.update(digest_of_cases(test).encode())
+    for ids in (log.user_ids, log.item_ids):
+        if ids.dtype.kind != "O":
+            _add(digest, ids, np.int64)
+            continue
+        for first in range(0, len(ids), CHUNK):
+            text = "".join(f"{len(word)}:{word}" for word in ids[first : first + CHUNK])
+            digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def digest_of_cases(cases: Cases) -> str:
+    digest = hashlib.sha256()
+    for array in (cases.user, cases.history_offsets, cases.history_item, cases.target_offsets,
+                  cases.target_item):
+        _add(digest, array, np.int64)
+    return digest.hexdigest()
+
+
+def _add(digest: Any, array: Any, dtype: Any) -> None:
+    if array is None:
+        digest.update(b"none")
+        return
+    digest.update(len(array).to_bytes(8, "little"))
+    for first in range(0, len(array), CHUNK):
+        digest.update(np.ascontiguousarray(array[first : first + CHUNK], dtype=dtype).data)
