@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -167,6 +168,21 @@ def restore(folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         old.rename(folder)
+
+
+def recover(folder: Path) -> None:
+    """For readers: bring back a folder whose writer was killed between its two renames, unless a
+    living writer is between them just now."""
+    for _ in range(50):
+        if folder.exists() or not os.path.lexists(_beside(folder, "old")):
+            return
+        try:
+            with locked(_beside(folder, "lock"), str(folder)):
+                restore(folder)
+        except Busy:
+            time.sleep(0.02)
+        except OSError:
+            return  # what cannot be written cannot be repaired
 
 
 def sweep(target: Path) -> None:

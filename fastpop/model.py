@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastpop import checks
+from fastpop.data import columns
 from fastpop.data.batches import Batch, SequenceBatches, last_items
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
@@ -95,7 +96,7 @@ class Recommender(nn.Module):
         self.eval()
         try:
             if self.encoder.reads == "events":
-                weight_U = np.bincount(log.user, weights=log.weight, minlength=log.num_users)
+                weight_U = columns.bincount(log.user, log.num_users, log.weight)
                 users = np.flatnonzero(weight_U > 0)
                 for first in range(0, len(users), chunk):
                     user = users[first : first + chunk]
@@ -111,4 +112,6 @@ class Recommender(nn.Module):
             self.train(was_training)
 
     def _tensor(self, array: Any) -> Tensor:
-        return torch.from_numpy(np.array(array)).to(self.device, non_blocking=True)
+        # ids of an opened log are narrower than torch's indices
+        kind = np.int64 if np.asarray(array).dtype.kind in "iu" else None
+        return torch.from_numpy(np.array(array, dtype=kind)).to(self.device, non_blocking=True)

@@ -13,8 +13,8 @@ import fastpop
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
-    "types", "checks", "files", "bars", "data", "kernels", "popularity", "ops", "optim", "encoders",
-    "decoder", "objectives", "nn", "model", "evaluation", "diagnostics", "training", "synthetic", "report",
+    "types", "checks", "frozen", "files", "bars", "data", "kernels", "popularity", "ops", "optim",
+    "encoders", "decoder", "objectives", "nn", "model", "evaluation", "diagnostics", "training", "synthetic", "report",
     "experiments", "adapters", "benchmark", "registry", "doctor", "demo", "cli",
     "__main__",
 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fastpop import checks
+from fastpop.data import columns
 from fastpop.data.interactions import Interactions
 
 PAD = -1  # no item; never a valid id
@@ -18,7 +19,7 @@ PAD = -1  # no item; never a valid id
 class Batch:
     """One step's rows. Event batches have `user` only; sequence batches have `history` too.
 
-    user: [B] dense users. history: [B, L] items, oldest first, PAD after the end. target: [B, L]
+    user: [B] int64 dense users. history: [B, L] items, oldest first, PAD after the end. target: [B, L]
     the item that follows each history position (PAD where there is none), or [B] for events.
     weight: like target, or None.
     """
@@ -62,7 +63,7 @@ class EventBatches:
 
     def target_counts(self) -> np.ndarray:
         """[V] how often an epoch predicts each item: the law of in-batch negatives."""
-        return np.bincount(self.log.item, minlength=self.log.num_items).astype(np.float64)
+        return columns.bincount(self.log.item, self.log.num_items).astype(np.float64)
 
     def num_batches(self, epoch: int) -> int:
         return -(-self.num_rows // self.batch_size)
@@ -70,12 +71,12 @@ class EventBatches:
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `skip` on."""
         log = self.log
-        order = epoch_generator(self.seed, epoch).permutation(log.num_events)
+        order = columns.permutation(epoch_generator(self.seed, epoch), log.num_events)
         for first in range(skip * self.batch_size, len(order), self.batch_size):
             take = order[first : first + self.batch_size]
             yield Batch(
-                user=log.user[take],
-                target=log.item[take],
+                user=log.user[take].astype(np.int64),
+                target=log.item[take].astype(np.int64),
                 weight=None if log.weight is None else log.weight[take],
             )
 
@@ -112,7 +113,7 @@ class SequenceBatches:
         """[V] how often an epoch predicts each item (never a user's first event)."""
         log = self.log
         first = log.offsets[:-1][np.diff(log.offsets) > 0]
-        counts_V = np.bincount(log.item, minlength=log.num_items)
+        counts_V = columns.bincount(log.item, log.num_items)
         return (counts_V - np.bincount(log.item[first], minlength=log.num_items)).astype(np.float64)
 
     def in_order(self) -> Iterator[Batch]:
@@ -122,7 +123,7 @@ class SequenceBatches:
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
         generator = epoch_generator(self.seed, epoch)
-        order = generator.permutation(len(self.length))
+        order = columns.permutation(generator, len(self.length))
         plan: list[np.ndarray] = []
         for first in range(0, len(order), self.POOL):
             pool = order[first : first + self.POOL]
@@ -139,8 +140,8 @@ class SequenceBatches:
         log = self.log
         return Batch(
             user=self.user[windows],
-            history=np.where(real, log.item[at], PAD),
-            target=np.where(real, log.item[np.where(real, at + 1, 0)], PAD),
+            history=np.where(real, log.item[at].astype(np.int64), PAD),
+            target=np.where(real, log.item[np.where(real, at + 1, 0)].astype(np.int64), PAD),
             weight=None if log.weight is None else log.weight[np.where(real, at + 1, 0)],
         )
 
@@ -171,4 +172,4 @@ def last_items(offsets: np.ndarray, item: np.ndarray, max_length: int) -> np.nda
     column = np.arange(max(int(length.max(initial=0)), 1))
     real = column < length[:, None]
     at = np.where(real, (offsets[1:] - length)[:, None] + column, 0)
-    return np.where(real, item[at] if len(item) else 0, PAD)
+    return np.where(real, item[at].astype(np.int64) if len(item) else 0, PAD)

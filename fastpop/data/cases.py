@@ -1,7 +1,6 @@
 """Cases: what evaluation and serving read. A history, and what came after it."""
 
 import json
-import shutil
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from fastpop import files
 from fastpop.checks import ids_in_range, wrong, wrong_type
-from fastpop.data.interactions import Interactions, frozen
+from fastpop.data import columns
+from fastpop.data.interactions import Interactions
+from fastpop.data.paths import local_path
+from fastpop.frozen import deep_frozen, frozen_array
 
 _ARRAYS = ("user", "history_offsets", "history_item", "target_offsets", "target_item")
 
@@ -21,12 +24,13 @@ class Cases:
 
     Attributes:
         user: [C] int64 dense user, −1 for an anonymous session.
-        history_offsets: [C+1] int64; history_item: int64, in order. Everything known before the
-            targets: the encoder's input and the set of seen items.
-        target_offsets: [C+1] int64; target_item: int64, distinct within a case, in the order they
-            came: the relevant set. A case's NLL is the mean over its targets.
+        history_offsets: [C+1] int64; history_item: whole numbers (of the log's type), in order.
+            Everything known before the targets: the encoder's input and the set of seen items.
+        target_offsets: [C+1] int64; target_item: likewise, distinct within a case, in the order
+            they came: the relevant set. A case's NLL is the mean over its targets.
         num_items: size V of the catalogue the item indices live in.
-        facts: JSON-able notes (what a reader of cases had to drop).
+        facts: JSON-able notes (what a reader of cases had to drop); read-only.
+        storage: where the columns of cases made from these go, as for `Interactions`.
     """
 
     user: np.ndarray
@@ -36,14 +40,18 @@ class Cases:
     target_item: np.ndarray
     num_items: int
     facts: dict = field(default_factory=dict)
+    storage: columns.Memory = columns.MEMORY
 
     def __post_init__(self) -> None:
-        for name in ("user", "history_offsets", "history_item", "target_offsets", "target_item"):
+        object.__setattr__(self, "facts", deep_frozen(self.facts))
+        for name in _ARRAYS:
             value = np.asarray(getattr(self, name))
             if value.dtype.kind not in "iu" and value.size:
                 raise wrong_type(name, "whole numbers", value)
-            value = value.astype(np.int64, copy=False)
-            object.__setattr__(self, name, frozen(value))
+            # items stay as narrow as a log holds them; -1 and differences need a sign
+            if value.dtype.kind != "u" or not name.endswith("item"):
+                value = value.astype(np.int64, copy=False)
+            object.__setattr__(self, name, frozen_array(value))
         for side in ("history", "target"):
             offsets, item = getattr(self, f"{side}_offsets"), getattr(self, f"{side}_item")
             if offsets.shape != (self.user.size + 1,):
@@ -66,11 +74,13 @@ class Cases:
 
     def history(self, case: int) -> np.ndarray:
         """`history_item[history_offsets[case]:history_offsets[case + 1]]`: int64 [n], in order."""
-        return self.history_item[self.history_offsets[case]:self.history_offsets[case + 1]]
+        mine = self.history_item[self.history_offsets[case]:self.history_offsets[case + 1]]
+        return frozen_array(mine.astype(np.int64, copy=False))
 
     def targets(self, case: int) -> np.ndarray:
         """`target_item[target_offsets[case]:target_offsets[case + 1]]`: int64 [n]."""
-        return self.target_item[self.target_offsets[case]:self.target_offsets[case + 1]]
+        mine = self.target_item[self.target_offsets[case]:self.target_offsets[case + 1]]
+        return frozen_array(mine.astype(np.int64, copy=False))
 
     def take(self, index: Any) -> "Cases":
         """The chosen cases, in the order asked for: a slice, bool [C], or whole numbers."""
@@ -85,42 +95,36 @@ class Cases:
             raise wrong_type("index", "a slice, or a 1-d array of bool or whole numbers", chosen)
         chosen = chosen.astype(np.int64).reshape(-1)
         ids_in_range("index", chosen, self.num_cases)
-        history_offsets, history_at = gather_csr(self.history_offsets, chosen)
-        target_offsets, target_at = gather_csr(self.target_offsets, chosen)
-        return Cases(
-            self.user[chosen], history_offsets, self.history_item[history_at],
-            target_offsets, self.target_item[target_at], self.num_items, dict(self.facts),
-        )
+        history = gather_rows(self.history_offsets, self.history_item, chosen, self.storage)
+        target = gather_rows(self.target_offsets, self.target_item, chosen, self.storage)
+        return Cases(self.user[chosen], *history, *target, self.num_items, self.facts, self.storage)
 
     def save(self, folder: str | Path) -> Path:
         """Write folder/cases.npz and folder/cases.json, all or nothing; an older one is replaced.
 
         Raises OSError where the folder cannot be written.
         """
-        folder = Path(folder)
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            part.mkdir(parents=True)
-            np.savez(part / "cases.npz", **{name: getattr(self, name) for name in _ARRAYS})
-            described = {"num_items": self.num_items, "facts": self.facts}
-            (part / "cases.json").write_text(json.dumps(described, indent=1))
-            shutil.rmtree(folder, ignore_errors=True)
-            part.rename(folder)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
+        folder = local_path(folder, "folder")
+        about = json.dumps({"num_items": self.num_items, "facts": self.facts}, indent=1)
+        with files.atomic_folder(folder, replaces=_has_cases) as draft:
+            np.savez(draft / "cases.npz", **{name: getattr(self, name) for name in _ARRAYS})
+            described = {"sha256": files.sha256(draft / "cases.npz"), **json.loads(about)}
+            (draft / "cases.json").write_text(json.dumps(described, indent=1), encoding="ascii")
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> "Cases":
         """Inverse of `save`. Raises ValueError where there are no cases to read."""
-        folder = Path(folder)
+        folder = local_path(folder, "folder")
+        files.recover(folder)
         try:
-            described = json.loads((folder / "cases.json").read_text())
+            described = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+            # folders of earlier versions have no checksum
+            if described.get("sha256", whole := files.sha256(folder / "cases.npz")) != whole:
+                raise ValueError("cases.npz is another (its checksum differs from cases.json)")
             with np.load(folder / "cases.npz") as arrays:
                 read = {name: arrays[name] for name in _ARRAYS}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise wrong("folder", "a folder that Cases.save wrote",
                         f"={folder}: {error}") from None
         return cls(**read, num_items=described["num_items"], facts=described["facts"])
@@ -135,13 +139,34 @@ def gather_csr(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.nd
     return new, at
 
 
+def gather_rows(
+    offsets: np.ndarray, item: np.ndarray, rows: np.ndarray, storage: columns.Memory,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(offsets [R+1], items) of the chosen CSR rows, laid end to end; a piece at a time."""
+    length = offsets[rows + 1] - offsets[rows]
+    new = np.zeros(rows.size + 1, dtype=np.int64)
+    np.cumsum(length, out=new[1:])
+    out = storage.empty(int(new[-1]), item.dtype)
+    for some, at in columns.user_pieces(new):
+        begin, size = offsets[rows[some]], length[some]
+        place = np.arange(at.stop - at.start) + np.repeat(begin - (new[some] - at.start), size)
+        out[at] = item[place]
+    return new, out
+
+
+def _has_cases(folder: Path) -> bool:
+    return (folder / "cases.json").is_file()
+
+
 def distinct_in_rows(offsets: np.ndarray, item: np.ndarray) -> np.ndarray:
     """bool mask of the first occurrence of each item within its CSR row."""
-    row = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
-    order = np.lexsort((item, row))  # stable: equal items stay in the order they came
     first = np.ones(item.size, dtype=bool)
-    same = (row[order][1:] == row[order][:-1]) & (item[order][1:] == item[order][:-1])
-    first[order[1:][same]] = False
+    for some, at in columns.user_pieces(offsets):
+        row = np.repeat(np.arange(some.stop - some.start), np.diff(offsets[some.start:some.stop + 1]))
+        part = item[at]
+        order = np.lexsort((part, row))  # stable: equal items stay in the order they came
+        same = (row[order][1:] == row[order][:-1]) & (part[order][1:] == part[order][:-1])
+        first[at.start + order[1:][same]] = False
     return first
 
 
@@ -153,12 +178,13 @@ def build_cases(
     `target_item` by user; a user without history has a case only with `keep_new`."""
     if not keep_new:
         users = users[np.diff(before.offsets)[users] > 0]
-    history_offsets, history_at = gather_csr(before.offsets, users)
-    target_offsets, target_at = gather_csr(target_offsets_U, users)
-    item = target_item[target_at]
+    history = gather_rows(before.offsets, before.item, users, before.storage)
+    target_offsets, item = gather_rows(target_offsets_U, target_item, users, before.storage)
     first = distinct_in_rows(target_offsets, item)
-    kept = np.zeros(first.size + 1, dtype=np.int64)
-    np.cumsum(first, out=kept[1:])
-    cases = Cases(users, history_offsets, before.item[history_at], kept[target_offsets],
-                  item[first], before.num_items)
-    return cases, int((~first).sum())
+    repeats = int(np.count_nonzero(~first))
+    if repeats:
+        kept = np.zeros(first.size + 1, dtype=np.int64)
+        np.cumsum(first, out=kept[1:])
+        target_offsets, item = kept[target_offsets], item[first]
+    cases = Cases(users, *history, target_offsets, item, before.num_items, storage=before.storage)
+    return cases, repeats

@@ -5,30 +5,22 @@ Made by `read_log` from files and frames, or by `Interactions.from_arrays` from 
 """
 
 import csv
-from dataclasses import dataclass, field
+import io
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastpop import files
 from fastpop.checks import float_array, ids_in_range, number, wrong, wrong_type
+from fastpop.data import columns
 from fastpop.data import ids as edge
+from fastpop.data.paths import local_path
+from fastpop.frozen import deep_frozen, frozen_array
 
 FAR = 100_000_000_000  # seconds: the year 5138; larger numbers are in another unit
-
-
-def frozen(array: np.ndarray) -> np.ndarray:
-    """A read-only view: what a log hands out cannot be changed under its readers."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
-def csr_offsets(index: np.ndarray, size: int) -> np.ndarray:
-    """offsets [size+1] of a sorted dense index: rows of `u` are slice(offsets[u], offsets[u+1])."""
-    offsets = np.zeros(size + 1, dtype=np.int64)
-    np.cumsum(np.bincount(index, minlength=size), out=offsets[1:])
-    return offsets
+COLUMNS = ("user", "item", "time", "weight", "row")
 
 
 @dataclass(frozen=True)
@@ -44,13 +36,14 @@ class Rejected:
         return len(self.line)
 
     def save(self, path: str | Path) -> Path:
-        """Write a CSV of file, line, reason, text."""
-        path = Path(path)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", "line", "reason", "text"])
-            writer.writerows(zip(self.file, self.line, self.reason, self.text))
-        return path
+        """Write a CSV of file, line, reason, text, all or nothing."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file", "line", "reason", "text"])
+        writer.writerows(zip(self.file, self.line, self.reason, self.text))
+        # a file name that is not UTF-8 comes back as its own bytes
+        data = text.getvalue().encode("utf-8", "surrogateescape")
+        return files.write_bytes(local_path(path), data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,18 +51,23 @@ class Interactions:
     """Events of users on items, sorted by (user, time, source row); every array is read-only.
 
     Attributes:
-        user: [N] int64, dense user index; rises.
-        item: [N] int64, dense item index.
+        user: [N] whole numbers, dense user index; rises.
+        item: [N] whole numbers, dense item index. int64 where the log was made in memory; a log
+            that is opened from a folder has the narrowest of uint8, uint16, uint32 and int64
+            (do arithmetic on them in int64).
         time: [N] int64 seconds since 1970 (UTC), or None where the log has no times.
         weight: [N] float64 ≥ 0, or None; multiplies counts and the loss.
-        row: [N] int64, 0-based row in the source, rows that were rejected not counted. Events of
-            a user at the same time stand in the order of their rows.
+        row: [N] whole numbers, 0-based row in the source, rows that were rejected not counted.
+            Events of a user at the same time stand in the order of their rows.
         user_ids, item_ids: [U], [V] original ids in rising order, int64 or str; the position is
-            the dense index. Items without an event may be in the catalogue.
+            the dense index. Items without an event may be in the catalogue. Text of an opened log
+            is decoded where it is asked for (`numpy.asarray` gives all of it).
         offsets: [U+1] int64; events of user u are slice(offsets[u], offsets[u+1]).
         has_order: False for a log with neither times nor an order of rows that means anything.
-        facts: JSON-able account of the source, filters, and what was dropped and why.
+        facts: JSON-able account of the source, filters, and what was dropped and why; read-only.
         rejected: the rows skipped under on_bad_row="skip", or None.
+        storage: where the columns of logs made from this one go: memory, or for an opened log
+            temporary files without a name.
     """
 
     user: np.ndarray
@@ -77,18 +75,20 @@ class Interactions:
     time: np.ndarray | None
     weight: np.ndarray | None
     row: np.ndarray
-    user_ids: np.ndarray
-    item_ids: np.ndarray
+    user_ids: Any
+    item_ids: Any
     offsets: np.ndarray
     has_order: bool = True
     facts: dict = field(default_factory=dict)
     rejected: Rejected | None = None
+    storage: columns.Memory = columns.MEMORY
 
     def __post_init__(self) -> None:
-        for name in ("user", "item", "time", "weight", "row", "user_ids", "item_ids", "offsets"):
+        for name in (*COLUMNS, "user_ids", "item_ids", "offsets"):
             value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, frozen(value))
+            if isinstance(value, np.ndarray):
+                object.__setattr__(self, name, frozen_array(value))
+        object.__setattr__(self, "facts", deep_frozen(self.facts))
 
     @property
     def num_events(self) -> int:
@@ -149,20 +149,18 @@ class Interactions:
             user_N[order], item_N[order], time_N, None if weight_N is None else weight_N[order],
             order.astype(np.int64, copy=False), user_ids, item_ids,
             has_order=bool(ordered) or time_N is not None,
-            facts={"source": "arrays"} if facts is None else dict(facts),
+            facts={"source": "arrays"} if facts is None else facts,
         )
 
     @classmethod
     def _sorted(cls, user, item, time, weight, row, user_ids, item_ids, **rest) -> "Interactions":
         """From arrays already sorted by (user, time, row)."""
-        offsets = csr_offsets(user, user_ids.shape[0])
+        offsets = columns.csr_offsets(user, user_ids.shape[0])
         return cls(user, item, time, weight, row, user_ids, item_ids, offsets, **rest)
 
     def item_counts(self) -> np.ndarray:
         """`np.bincount(item, weight, minlength=V)`: float64 [V], weighted if the log is."""
-        return np.bincount(
-            self.item, weights=self.weight, minlength=self.num_items
-        ).astype(np.float64)
+        return columns.bincount(self.item, self.num_items, self.weight).astype(np.float64)
 
     def user_counts(self) -> np.ndarray:
         """`np.diff(offsets)`: int64 [U], events of each user, without weights."""
@@ -171,7 +169,12 @@ class Interactions:
     def history(self, user: int) -> np.ndarray:
         """`item[offsets[user]:offsets[user + 1]]`: int64 [n], in order; `user` is a dense index."""
         number("user", user, least=0, most=self.num_users - 1, integer=True)
-        return self.item[self.offsets[user]:self.offsets[user + 1]]
+        mine = self.item[self.offsets[user]:self.offsets[user + 1]]
+        return frozen_array(mine.astype(np.int64, copy=False))
+
+    def with_facts(self, **facts: Any) -> "Interactions":
+        """The same log, told apart by further facts."""
+        return replace(self, facts={**self.facts, **facts})
 
     def take(self, mask_or_index: Any) -> "Interactions":
         """The chosen events over the same ids and catalogue, in the log's own order.
@@ -185,21 +188,33 @@ class Interactions:
         if chosen.dtype == bool:
             if chosen.shape != self.user.shape:
                 raise wrong("mask_or_index", f"shape [{self.num_events}]", chosen)
-            chosen = np.flatnonzero(chosen)
-        elif chosen.size == 0:
-            chosen = np.zeros(0, dtype=np.int64)
-        elif chosen.dtype.kind not in "iu" or chosen.ndim != 1:
-            raise wrong_type("mask_or_index", "a 1-d array of bool or whole numbers", chosen)
+            size = int(np.count_nonzero(chosen))
         else:
+            if chosen.size == 0:
+                chosen = np.zeros(0, dtype=np.int64)
+            elif chosen.dtype.kind not in "iu" or chosen.ndim != 1:
+                raise wrong_type("mask_or_index", "a 1-d array of bool or whole numbers", chosen)
             ids_in_range("mask_or_index", chosen, self.num_events)
-            chosen = np.sort(chosen)
-        return self._sorted(
-            self.user[chosen], self.item[chosen],
-            None if self.time is None else self.time[chosen],
-            None if self.weight is None else self.weight[chosen],
-            self.row[chosen], self.user_ids, self.item_ids,
-            has_order=self.has_order, facts=dict(self.facts), rejected=self.rejected,
+            chosen, size = np.sort(chosen), chosen.size
+        user, item, time, weight, row = (
+            None if column is None else self._picked(column, chosen, size)
+            for column in (self.user, self.item, self.time, self.weight, self.row)
         )
+        return self._sorted(
+            user, item, time, weight, row, self.user_ids, self.item_ids,
+            has_order=self.has_order, facts=self.facts, rejected=self.rejected,
+            storage=self.storage,
+        )
+
+    def _picked(self, column: np.ndarray, chosen: np.ndarray, size: int) -> np.ndarray:
+        """`column[chosen]` of `size` entries, a piece at a time."""
+        out = self.storage.empty(size, column.dtype)
+        filled = 0
+        for at in columns.pieces(chosen.size):
+            part = column[at][chosen[at]] if chosen.dtype == bool else column[chosen[at]]
+            out[filled:filled + part.size] = part
+            filled += part.size
+        return out
 
     def k_core(self, min_user: int = 5, min_item: int = 5) -> "Interactions":
         """Drop users and items with too few events until none is left to drop; ids become dense
@@ -209,40 +224,56 @@ class Interactions:
             min_user, min_item: least number of events, ≥ 1 (repeats count, weights do not).
         Raises:
             ValueError: nothing is left.
-        Cost: O(N) a round; a handful of rounds on real logs.
+        Cost: O(N) a round; a handful of rounds on real logs. One byte an event beside the result.
         """
         number("min_user", min_user, least=1, integer=True)
         number("min_item", min_item, least=1, integer=True)
         keep = np.ones(self.num_events, dtype=bool)
-        rounds = 0
+        rounds, left = 0, self.num_events
         while True:
-            user_U = np.bincount(self.user[keep], minlength=self.num_users)
-            item_V = np.bincount(self.item[keep], minlength=self.num_items)
-            better = keep & (user_U >= min_user)[self.user] & (item_V >= min_item)[self.item]
+            user_U, item_V = self._kept_counts(keep)
+            good_U, good_V = user_U >= min_user, item_V >= min_item
+            for at in columns.pieces(self.num_events):
+                keep[at] &= good_U[self.user[at]] & good_V[self.item[at]]
             rounds += 1
-            if np.array_equal(better, keep):
+            if (still := int(np.count_nonzero(keep))) == left:
                 break
-            keep = better
-        if not keep.any():
+            left = still
+        if not left:
             raise wrong("min_user, min_item", "a core with events left in it",
                         f"=({min_user}, {min_item}), which drops all {self.num_events} events")
-        old_user, user_N = np.unique(self.user[keep], return_inverse=True)
-        old_item, item_N = np.unique(self.item[keep], return_inverse=True)
-        facts = dict(self.facts)
-        facts["k_core"] = {
+        taken = self.take(keep)
+        old_user, old_item = np.flatnonzero(user_U), np.flatnonzero(item_V)
+        renamed = {}
+        for name, old, size in (("user", old_user, self.num_users),
+                                ("item", old_item, self.num_items)):
+            column = getattr(taken, name)
+            new = np.zeros(size, dtype=column.dtype)
+            new[old] = np.arange(old.size)
+            renamed[name] = columns.mapped_through(
+                new, column, self.storage.empty(column.size, column.dtype))
+        facts = {**self.facts, "k_core": {
             "min_user_events": int(min_user), "min_item_events": int(min_item), "rounds": rounds,
-            "dropped_events": int(self.num_events - keep.sum()),
+            "dropped_events": int(self.num_events - left),
             "dropped_users": int(self.num_users - old_user.size),
             "dropped_items": int(self.num_items - old_item.size),
             "saw_test_events": True,
-        }
+        }}
         return self._sorted(
-            user_N.astype(np.int64), item_N.astype(np.int64),
-            None if self.time is None else self.time[keep],
-            None if self.weight is None else self.weight[keep],
-            self.row[keep], self.user_ids[old_user], self.item_ids[old_item],
-            has_order=self.has_order, facts=facts, rejected=self.rejected,
+            renamed["user"], renamed["item"], taken.time, taken.weight, taken.row,
+            self.user_ids[old_user], self.item_ids[old_item], has_order=self.has_order,
+            facts=facts, rejected=self.rejected, storage=self.storage,
         )
+
+    def _kept_counts(self, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Events that are kept, of each user and of each item."""
+        user_U = np.zeros(self.num_users, dtype=np.int64)
+        item_V = np.zeros(self.num_items, dtype=np.int64)
+        for users, at in columns.user_pieces(self.offsets):
+            user = self.user[at][keep[at]].astype(np.int64) - users.start
+            user_U[users] = np.bincount(user, minlength=users.stop - users.start)
+            item_V += np.bincount(self.item[at][keep[at]], minlength=self.num_items)
+        return user_U, item_V
 
     def encode_users(self, ids: Any) -> np.ndarray:
         """`np.searchsorted(user_ids, ids)`: int64 [n]; ValueError names an id the log lacks."""
@@ -261,31 +292,49 @@ class Interactions:
         return _decode("index", self.item_ids, index)
 
     def save(self, folder: str | Path) -> Path:
-        """Write events.parquet, user_ids.parquet, item_ids.parquet, log.json (and rejected.csv
-        where rows were skipped) into `folder`, all or nothing.
+        """Write a prepared folder: .npy files of the columns in the narrowest types that hold the
+        ids, the ids, log.json with a checksum of each (and rejected.csv where rows were skipped),
+        all or nothing.
 
         Everything goes to a hidden folder beside it, which is then renamed: a crash leaves the
-        old folder. An existing folder is replaced only if it is a saved log or empty.
+        old folder. An existing folder is replaced only if it is a saved log or empty. `~` is the
+        home folder; nothing else in the path means anything.
 
         Raises:
-            FileExistsError: the folder holds something else. OSError: it cannot be written.
-            ImportError: duckdb, which writes the parquet, is missing.
+            FileExistsError: the folder holds something else. OSError: it cannot be written, or
+                another process writes it now; names the folder.
         """
         from fastpop.data.store import save_log
 
-        return save_log(self, Path(folder))
+        return save_log(self, local_path(folder, "folder"))
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Interactions":
-        """Read what `save` wrote, and verify sizes, checksums, order and ranges.
+    def open(cls, folder: str | Path, *, verify: bool = False) -> "Interactions":
+        """Map what `save` or `fastpop prepare` wrote: a log of any length, at once, with almost
+        nothing in memory. All that takes a log takes this one.
 
+        Args:
+            folder: the prepared folder. It may be replaced while the log is in use, but not
+                changed.
+            verify: read every byte once and compare checksums, order and ranges; otherwise only
+                log.json's own checksum and each file's size and header are looked at.
         Raises:
             FileNotFoundError: no such folder. ValueError: not a saved log, or a damaged one;
                 says which file and what is wrong.
         """
+        from fastpop.data.store import open_log
+
+        return open_log(local_path(folder, "folder"), verify)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Interactions":
+        """Read what `save` wrote into memory, and verify sizes, checksums, order and ranges.
+
+        Raises: as `open`.
+        """
         from fastpop.data.store import load_log
 
-        return load_log(Path(folder))
+        return load_log(local_path(folder, "folder"))
 
 
 def _dense(name: str, value: Any, ids_name: str, ids: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,13 +1,14 @@
 """Logs that bring their own test part: randomised ratings, or prefixes with a target."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fastpop.checks import number, one_of, wrong, wrong_type
+from fastpop.data import columns
+from fastpop.data import ids as edge
 from fastpop.data.cases import Cases, build_cases
-from fastpop.data.interactions import Interactions, csr_offsets
+from fastpop.data.interactions import Interactions
 from fastpop.data.split import (
     TEST,
     TRAIN,
@@ -67,13 +68,13 @@ def split_with_test(
         part[held == TEST] = VALID
     facts |= {"valid_rule": valid, "fraction": float(fraction), "seed": int(seed)}
     train = log.take(part == TRAIN)
-    facts |= {"train_events": train.num_events, "valid_events": int((part == VALID).sum())}
+    facts |= {"train_events": train.num_events, "valid_events": int(np.count_nonzero(part == VALID))}
     keep = new_users == "keep"
     valid_cases = held_out_cases(log, part, VALID, train, train, keep, facts, "valid")
     test_cases = _test_cases(log, test, keep, facts)
-    for piece in (train, log):
-        piece.facts["split"] = {"rule": "own-test"}
-    return Split(train, valid_cases, test_cases, log, part, facts)
+    told = {"rule": "own-test"}
+    return Split(train.with_facts(split=told), valid_cases, test_cases, log.with_facts(split=told),
+                 part, facts)
 
 
 def _one_catalogue(
@@ -86,18 +87,33 @@ def _one_catalogue(
         if have.size and more.size and have.dtype.kind != more.dtype.kind:
             kind = "str" if have.dtype.kind == "O" else "int64"
             raise wrong("test", f"{side} ids of the log's kind ({kind})", more)
-        both[side] = np.union1d(have, more)
+        both[side] = _union(have, more)
         facts[f"{side}s_only_in_test"] = int(both[side].size - have.size)
 
     def over_both(part: Interactions) -> Interactions:
-        user = np.searchsorted(both["user"], part.user_ids)[part.user]
-        item = np.searchsorted(both["item"], part.item_ids)[part.item]
-        return replace(
-            part, user=user, item=item, user_ids=both["user"], item_ids=both["item"],
-            offsets=csr_offsets(user, both["user"].size), facts=dict(part.facts),
+        moved = {}
+        for side, ids in both.items():
+            old, column = getattr(part, f"{side}_ids"), getattr(part, side)
+            if ids is old:
+                moved[side] = column
+                continue
+            kind = np.promote_types(column.dtype, columns.narrowest(ids.size))
+            moved[side] = columns.mapped_through(
+                np.searchsorted(ids, old), column, part.storage.empty(column.size, kind))
+        return Interactions._sorted(
+            moved["user"], moved["item"], part.time, part.weight, part.row, both["user"],
+            both["item"], has_order=part.has_order, facts=part.facts, rejected=part.rejected,
+            storage=part.storage,
         )
 
     return over_both(log), over_both(test)
+
+
+def _union(have: Any, more: Any) -> Any:
+    """np.union1d of two catalogues; the first itself where the second adds nothing."""
+    if more is have or (edge.find(have, np.asarray(more)) >= 0).all():
+        return have
+    return np.union1d(have, more)
 
 
 def _test_cases(log: Interactions, test: Interactions | Cases, keep: bool, facts: dict) -> Cases:
@@ -105,12 +121,10 @@ def _test_cases(log: Interactions, test: Interactions | Cases, keep: bool, facts
     if isinstance(test, Interactions):
         users = np.flatnonzero(np.diff(test.offsets))
         cases, repeats = build_cases(users, log, test.offsets, test.item, keep)
-        pair = log.user * log.num_items + log.item
-        asked = test.user * log.num_items + test.item
         facts |= {
             "test_events": test.num_events, "test_repeated_targets_merged": repeats,
             "test_users_without_history": int((np.diff(log.offsets)[users] == 0).sum()),
-            "test_pairs_also_in_log": int(np.isin(asked, pair).sum()),
+            "test_pairs_also_in_log": _pairs_also_in(log, test),
         }
     else:
         cases = test
@@ -118,3 +132,18 @@ def _test_cases(log: Interactions, test: Interactions | Cases, keep: bool, facts
     facts |= {"test_cases": cases.num_cases,
               "test_targets_not_in_train": int((~seen_V[cases.target_item]).sum())}
     return cases
+
+
+def _pairs_also_in(log: Interactions, test: Interactions) -> int:
+    """Events of the test whose (user, item) is an event of the log too; both over one catalogue."""
+    count = 0
+    for some, _ in columns.user_pieces(log.offsets + test.offsets):
+        asked, known = (_pairs(part, some) for part in (test, log))
+        count += int(np.count_nonzero(np.isin(asked, known)))
+    return count
+
+
+def _pairs(log: Interactions, users: slice) -> np.ndarray:
+    """user * V + item of the users' events."""
+    at = slice(int(log.offsets[users.start]), int(log.offsets[users.stop]))
+    return log.user[at].astype(np.int64) * log.num_items + log.item[at]

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from fastpop.checks import number, one_of, wrong, wrong_type
+from fastpop.data import columns
 from fastpop.data.cases import Cases, build_cases
-from fastpop.data.interactions import Interactions, csr_offsets, frozen
+from fastpop.data.interactions import Interactions
+from fastpop.frozen import deep_frozen, frozen_array
 
 RULES = ("leave-last-out", "leave-last-n", "global-time", "random-by-user", "none")
 TRAIN, VALID, TEST = 0, 1, 2
@@ -38,7 +40,8 @@ class Split:
     facts: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "part", frozen(self.part))
+        object.__setattr__(self, "part", frozen_array(self.part))
+        object.__setattr__(self, "facts", deep_frozen(self.facts))
 
     @property
     def users_in_train(self) -> np.ndarray:
@@ -119,21 +122,26 @@ def event_halves(log: Interactions, seed: int = 0) -> tuple[Interactions, Intera
     if not isinstance(log, Interactions):
         raise wrong_type("log", "Interactions (see read_log)", log)
     number("seed", seed, least=0, integer=True)
-    order = np.random.default_rng(seed).permutation(log.num_events)
-    half = log.num_events // 2
-    first, second = log.take(order[:half]), log.take(order[half:])
-    for name, part in (("A", first), ("B", second)):
-        part.facts["event_half"] = {"half": name, "seed": int(seed)}
+    order = columns.permutation(np.random.default_rng(seed), log.num_events)
+    in_first = np.zeros(log.num_events, dtype=bool)
+    in_first[order[:log.num_events // 2]] = True
+    del order
+    first, second = (
+        log.take(mask).with_facts(event_half={"half": name, "seed": int(seed)})
+        for name, mask in (("A", in_first), ("B", ~in_first))
+    )
     return first, second
 
 
 def last_n(log: Interactions, n: int) -> np.ndarray:
-    count_U = np.diff(log.offsets)
-    from_end_N = log.offsets[1:][log.user] - 1 - np.arange(log.num_events)
-    count_N = count_U[log.user]
+    """part [N]: of a user with more than n events the last n are the test, of one with more than
+    2n the n before them validate."""
     part = np.zeros(log.num_events, dtype=np.int8)
-    part[(from_end_N < n) & (count_N >= n + 1)] = TEST
-    part[(from_end_N >= n) & (from_end_N < 2 * n) & (count_N >= 2 * n + 1)] = VALID
+    count_U, end_U = np.diff(log.offsets), log.offsets[1:]
+    for code, skipped in ((TEST, 0), (VALID, n)):
+        end = end_U[count_U >= skipped + n + 1] - skipped
+        for back in range(1, n + 1 if end.size else 1):
+            part[end - back] = code
     return part
 
 
@@ -148,10 +156,9 @@ def _global_time(log: Interactions, fraction: float, cut: Any, facts: dict) -> n
             raise wrong("cut", "a start of validation before the start of test", cut)
     else:
         test_cut = _time_quantile(log.time, 1 - fraction) if cut is None else _seconds(cut)
-        before = log.time[log.time < test_cut]
-        if before.size == 0:
+        if int(log.time.min()) >= test_cut:
             raise wrong("cut", "events before the start of the test", f"={test_cut}")
-        valid_cut = _time_quantile(before, 1 - fraction)
+        valid_cut = _time_quantile(log.time, 1 - fraction, test_cut)
     part = np.zeros(log.num_events, dtype=np.int8)
     part[log.time >= valid_cut] = VALID
     part[log.time >= test_cut] = TEST
@@ -165,9 +172,9 @@ def _global_time(log: Interactions, fraction: float, cut: Any, facts: dict) -> n
     return part
 
 
-def _time_quantile(time: np.ndarray, share: float) -> int:
-    at = min(int(np.ceil(share * time.size)), time.size - 1)
-    return int(np.partition(time, at)[at])
+def _time_quantile(time: np.ndarray, share: float, below: int | None = None) -> int:
+    size = time.size if below is None else int(np.count_nonzero(time < below))
+    return columns.kth_smallest(time, min(int(np.ceil(share * size)), size - 1), below)
 
 
 def _seconds(cut: Any) -> int:
@@ -181,20 +188,24 @@ def _seconds(cut: Any) -> int:
 
 
 def random_by_user(log: Interactions, fraction: float, n: int | None, seed: int) -> np.ndarray:
-    key_N = np.random.default_rng(seed).random(log.num_events)
-    order = np.lexsort((key_N, log.user))
-    rank_N = np.empty(log.num_events, dtype=np.int64)
-    rank_N[order] = np.arange(log.num_events)
-    rank_N -= log.offsets[log.user]
-    count_U = np.diff(log.offsets)
-    held_U = np.full_like(count_U, n) if n else np.maximum(
-        np.rint(fraction * count_U).astype(np.int64), 1
-    )
-    held_N, count_N = held_U[log.user], count_U[log.user]
+    generator = np.random.default_rng(seed)
     part = np.zeros(log.num_events, dtype=np.int8)
-    part[(rank_N < held_N) & (count_N >= held_N + 1)] = TEST
-    between = (rank_N >= held_N) & (rank_N < 2 * held_N)
-    part[between & (count_N >= 2 * held_N + 1)] = VALID
+    for some, at in columns.user_pieces(log.offsets):
+        count_U = np.diff(log.offsets[some.start:some.stop + 1])
+        user_N = np.repeat(np.arange(count_U.size), count_U)
+        # one stream for the whole log: pieces change no draw
+        order = np.lexsort((generator.random(user_N.size), user_N))
+        rank_N = np.empty(user_N.size, dtype=np.int64)
+        rank_N[order] = np.arange(user_N.size)
+        rank_N -= (log.offsets[some] - at.start)[user_N]
+        held_U = np.full_like(count_U, n) if n else np.maximum(
+            np.rint(fraction * count_U).astype(np.int64), 1
+        )
+        held_N, count_N = held_U[user_N], count_U[user_N]
+        mine = part[at]
+        mine[(rank_N < held_N) & (count_N >= held_N + 1)] = TEST
+        between = (rank_N >= held_N) & (rank_N < 2 * held_N)
+        mine[between & (count_N >= 2 * held_N + 1)] = VALID
     return part
 
 
@@ -203,38 +214,37 @@ def _assemble(log: Interactions, part: np.ndarray, facts: dict, new_users: str) 
     known = log.take(part != TEST)
     facts |= {
         "train_events": train.num_events,
-        "valid_events": int((part == VALID).sum()),
-        "test_events": int((part == TEST).sum()),
+        "valid_events": int(np.count_nonzero(part == VALID)),
+        "test_events": int(np.count_nonzero(part == TEST)),
         "k_core_saw_test_events": "k_core" in log.facts,
         "ties_in_time": "broken by source row" if log.time is not None else "no times",
     }
     keep = new_users == "keep"
     valid = held_out_cases(log, part, VALID, train, train, keep, facts, "valid")
     test = held_out_cases(log, part, TEST, known, train, keep, facts, "test")
-    for piece in (train, known):
-        piece.facts["split"] = {key: facts[key] for key in ("rule", "k_core_saw_test_events")}
-    return Split(train, valid, test, known, part, facts)
+    told = {key: facts[key] for key in ("rule", "k_core_saw_test_events")}
+    return Split(train.with_facts(split=told), valid, test, known.with_facts(split=told), part, facts)
 
 
 def held_out_cases(log, part, code, before, train, keep_new, facts, name) -> Cases | None:
     """Cases of one part: a user's events of that part are the targets, `before` the history."""
-    held = part == code
-    if not held.any():
+    held = log.take(part == code)
+    if not held.num_events:
         return None
-    offsets = csr_offsets(log.user[held], log.num_users)
-    users = np.flatnonzero(np.diff(offsets))
-    cases, repeats = build_cases(users, before, offsets, log.item[held], keep_new)
+    users = np.flatnonzero(np.diff(held.offsets))
+    cases, repeats = build_cases(users, before, held.offsets, held.item, keep_new)
     history_U = np.diff(before.offsets) > 0
     train_U = np.diff(train.offsets) > 0
     seen_V = np.zeros(log.num_items, dtype=bool)
-    seen_V[train.item] = True
+    for at in columns.pieces(train.num_events):
+        seen_V[train.item[at]] = True
     facts |= {
         f"{name}_cases": cases.num_cases,
         f"{name}_users_without_history": int((~history_U[users]).sum()),
         f"{name}_users_without_train": int((history_U & ~train_U)[users].sum()),
         f"{name}_users_without_case": int(log.num_users - users.size),
         f"{name}_repeated_targets_merged": repeats,
-        f"{name}_targets_not_in_train": int((~seen_V[cases.target_item]).sum()),
+        f"{name}_targets_not_in_train": int(np.count_nonzero(~seen_V[cases.target_item])),
     }
     if code == TEST:
         count_U = np.diff(log.offsets)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
+from fastpop.data import columns
 from fastpop.evaluation.popularity_bias import check_counts
 from fastpop.evaluation.ranking import Score
 
@@ -30,8 +31,8 @@ def item_mean_scorer(log: Any, value: Any) -> Score:
     mean. value [N] real, aligned with log.item."""
     value_N = checks.float_array("value", value, 1)
     checks.shape("value", value_N, (len(log.item),))
-    total_V = np.bincount(log.item, value_N, log.num_items)
-    size_V = np.bincount(log.item, minlength=log.num_items)
+    total_V = columns.bincount(log.item, log.num_items, value_N)
+    size_V = columns.bincount(log.item, log.num_items)
     mean_V = np.full(log.num_items, value_N.mean())
     np.divide(total_V, size_V, out=mean_V, where=size_V > 0)
     mean = torch.as_tensor(mean_V)
@@ -49,15 +50,10 @@ def markov_scorer(log: Any, cases: Any) -> Score:
     Cases without history get popularity alone. O(N log N) to build, O(b V) a chunk.
     """
     _ordered(log)
-    inside = np.ones(max(len(log.item) - 1, 0), bool)
-    starts = np.asarray(log.offsets)[1:-1]
-    inside[starts[(starts > 0) & (starts < len(log.item))] - 1] = False  # no step between users
-    before = np.asarray(log.item)[:-1][inside]
-    after = np.asarray(log.item)[1:][inside]
-    step, count = np.unique(before * log.num_items + after, return_counts=True)
-    offsets = np.searchsorted(step // log.num_items, np.arange(log.num_items + 1))
-    after, weight = step % log.num_items, torch.as_tensor(count, dtype=torch.float32)
-    count_V = torch.bincount(torch.as_tensor(np.array(log.item)), minlength=log.num_items).float()
+    key, count = _steps(log)
+    offsets = np.searchsorted(key // log.num_items, np.arange(log.num_items + 1))
+    after, weight = key % log.num_items, torch.as_tensor(count, dtype=torch.float32)
+    count_V = torch.as_tensor(columns.bincount(log.item, log.num_items)).float()
     popularity_V = count_V / (count_V.max() + 1)
     ends = np.asarray(cases.history_offsets)
     history = np.asarray(cases.history_item)
@@ -83,7 +79,10 @@ def ease_scorer(log: Any, cases: Any, *, l2: float = 500.0) -> Score:
     """
     checks.number("l2", l2, above=0)
     num_items = log.num_items
-    pair = np.unique(np.asarray(log.user) * num_items + log.item)
+    pair = np.concatenate([
+        np.unique(log.user[at].astype(np.int64) * num_items + log.item[at])
+        for _, at in columns.user_pieces(log.offsets)
+    ] or [np.empty(0, np.int64)])
     user, item = torch.as_tensor(pair // num_items), torch.as_tensor(pair % num_items)
     transposed_VU = torch.sparse_coo_tensor(
         torch.stack([item, user]), torch.ones(len(pair)), (num_items, log.num_users),
@@ -105,12 +104,26 @@ def ease_scorer(log: Any, cases: Any, *, l2: float = 500.0) -> Score:
     def score(rows: slice) -> Tensor:
         lengths = np.diff(offsets[rows.start : rows.stop + 1])
         row = torch.as_tensor(np.repeat(np.arange(len(lengths)), lengths))
-        seen = torch.as_tensor(history[offsets[rows.start] : offsets[rows.stop]].copy())
+        seen = torch.as_tensor(history[offsets[rows.start] : offsets[rows.stop]].astype(np.int64))
         seen_BV = torch.zeros(len(lengths), num_items)
         seen_BV[row, seen] = 1
         return seen_BV @ weight_VV
 
     return score
+
+
+def _steps(log: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(item * V + next item, ascending; how often), over the events of each user in order."""
+    key = count = np.empty(0, np.int64)
+    for some, at in columns.user_pieces(log.offsets):
+        item = log.item[at].astype(np.int64)
+        inside = np.ones(max(len(item) - 1, 0), bool)
+        starts = log.offsets[some.start + 1 : some.stop] - at.start
+        inside[starts[(starts > 0) & (starts < len(item))] - 1] = False  # no step between users
+        step, times = np.unique((item[:-1] * log.num_items + item[1:])[inside], return_counts=True)
+        key, back = np.unique(np.concatenate([key, step]), return_inverse=True)
+        count = np.bincount(back, np.concatenate([count, times]), len(key)).astype(np.int64)
+    return key, count
 
 
 def _ordered(log: Any) -> None:

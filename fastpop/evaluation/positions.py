@@ -240,4 +240,5 @@ def _rows(
     offsets, item = csr[0][start : stop + 1], csr[1]
     places = slice(int(offsets[0]), int(offsets[-1]))
     row = np.repeat(np.arange(stop - start), np.diff(offsets))
-    return places, torch.as_tensor(row, device=device), torch.as_tensor(item[places], device=device)
+    some = item[places].astype(np.int64)
+    return places, torch.as_tensor(row, device=device), torch.as_tensor(some, device=device)

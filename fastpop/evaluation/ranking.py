@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastpop import checks
+from fastpop.data import columns
 from fastpop.evaluation import popularity_bias
 from fastpop.evaluation.dot_scores import DotScores
 from fastpop.evaluation.popularity_bias import GROUPS
@@ -127,8 +128,8 @@ def evaluate(
         for number, name in enumerate(GROUPS):
             parts[name] = group_V[pair_item] == number, group_V[target[1]] == number
     if not mask_seen:
-        seen = np.repeat(np.arange(num_cases), np.diff(history[0])) * num_items + history[1]
-        repeat = np.isin(pair, seen), np.isin(event_case * num_items + target[1], seen)
+        repeat = (_in_history(history, (pair_offsets, pair_item), num_items),
+                  _in_history(history, target, num_items))
         parts["repeat"], parts["new"] = repeat, (~repeat[0], ~repeat[1])
     for name, (of_pairs, of_events) in parts.items():
         part = _metrics(pair_case[of_pairs], found.ahead[of_pairs], num_cases, ks)
@@ -233,13 +234,30 @@ def _csr(
     if offsets[0] != 0 or offsets[-1] != len(item) or (np.diff(offsets) < 0).any():
         raise checks.wrong(f"{argument} offsets", f"non-decreasing from 0 to {len(item)}", offsets)
     checks.ids_in_range(f"{argument} items", item, num_items)
-    return offsets.astype(np.int64), item.astype(np.int64)
+    narrow = item.dtype.kind == "u" and item.dtype.itemsize < 8  # as an opened log holds them
+    return offsets.astype(np.int64), item if narrow else item.astype(np.int64)
+
+
+def _in_history(
+    history: tuple[np.ndarray, np.ndarray], listed: tuple[np.ndarray, np.ndarray], num_items: int
+) -> np.ndarray:
+    """bool, aligned with listed[1]: whether the case's history has the item."""
+    found = np.zeros(len(listed[1]), bool)
+    for cases, _ in columns.user_pieces(history[0] + listed[0]):
+        seen, asked = (
+            np.repeat(np.arange(cases.stop - cases.start),
+                      np.diff(offsets[cases.start : cases.stop + 1])) * num_items
+            + item[offsets[cases.start] : offsets[cases.stop]]
+            for offsets, item in (history, listed)
+        )
+        found[listed[0][cases.start] : listed[0][cases.stop]] = np.isin(asked, seen)
+    return found
 
 
 def _key(num_items: int, target: tuple[np.ndarray, np.ndarray]) -> str:
     digest = hashlib.blake2b(str(num_items).encode(), digest_size=16)
     for part in target:
-        digest.update(np.ascontiguousarray(part).tobytes())
+        digest.update(np.ascontiguousarray(part, np.int64).tobytes())
     return digest.hexdigest()
 
 

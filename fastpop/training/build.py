@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from fastpop import optim
+from fastpop.data import columns
 from fastpop.data.batches import EventBatches, SequenceBatches
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
@@ -49,7 +50,7 @@ def build_loss(config: TrainConfig, batches: EventBatches | SequenceBatches) -> 
     if config.loss == "full_softmax":
         return FullSoftmaxLoss(label_smoothing=config.label_smoothing, reduction="sum")
     log = batches.log
-    counts_V = np.bincount(log.item, minlength=log.num_items).astype(np.float64)
+    counts_V = columns.bincount(log.item, log.num_items).astype(np.float64)
     if config.proposal == "in_batch":
         counts_V = batches.target_counts()
     proposal = proposal_from_name(config.proposal, counts_V, alpha=config.proposal_power)

@@ -114,7 +114,7 @@ def sound_log(folder: Path, log: Interactions, print_of_log: str, test: Cases | 
     if not (folder / "log").exists():
         return False
     try:
-        if fingerprint(Interactions.load(folder / "log"), test) == print_of_log:
+        if fingerprint(Interactions.open(folder / "log", verify=True), test) == print_of_log:
             return True
         reason = f"{folder / 'log'}: expected the log of this run; got another"
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -201,7 +201,8 @@ class TrainResult:
         ids, score = ops.top_items(
             k=k, **served_scores(self.model, self.model.encode(cases), weight).keywords(),
             exclude_offsets=torch.from_numpy(np.array(history_offsets)) if exclude_seen else None,
-            exclude_item=torch.from_numpy(np.array(cases.history_item)) if exclude_seen else None,
+            exclude_item=torch.from_numpy(
+                cases.history_item.astype(np.int64)) if exclude_seen else None,
         )
         found = ids.cpu().numpy()
         item = np.full(found.shape, None, dtype=object)

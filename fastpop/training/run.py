@@ -175,7 +175,7 @@ def load(folder: str | Path) -> TrainResult:
                            f"={place}, which has no model yet")
     described = run_folder.read_config(place)
     config = TrainConfig.from_dict(run_folder.read_options(place))
-    log = Interactions.load(place / "log")
+    log = Interactions.open(place / "log", verify=True)
     own_test = Cases.load(place / "test-cases") if (place / "test-cases").exists() else None
     if run_folder.fingerprint(log, own_test) != described[run_folder.LOG_PRINT]:
         raise checkpoint.CheckpointError(f"{place}: expected the log and the test part of this run; got "
