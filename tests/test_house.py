@@ -14,8 +14,8 @@ import fastpop
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     "types", "checks", "frozen", "files", "bars", "data", "kernels", "popularity", "ops", "optim",
-    "encoders", "decoder", "objectives", "nn", "model", "evaluation", "diagnostics", "training", "synthetic", "report",
-    "experiments", "adapters", "benchmark", "registry", "doctor", "demo", "cli",
+    "encoders", "decoder", "objectives", "nn", "model", "evaluation", "diagnostics", "training",
+    "synthetic", "report", "experiments", "adapters", "benchmark", "registry", "doctor", "demo", "cli",
     "__main__",
 )
 FILES = sorted([*ROOT.glob("fastpop/**/*.py"), *ROOT.glob("kernels/**/*.py")])

@@ -151,6 +151,8 @@ def gather_rows(
         begin, size = offsets[rows[some]], length[some]
         place = np.arange(at.stop - at.start) + np.repeat(begin - (new[some] - at.start), size)
         out[at] = item[place]
+        if place.size:
+            columns.let_go(item[place[0]:place[-1] + 1], out[at])
     return new, out
 
 

@@ -4,6 +4,7 @@ Dense ids come in the narrowest type that holds them, so arithmetic on them is d
 piece. Pieces change no result: sums are taken in the order of the events.
 """
 
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator
@@ -55,6 +56,8 @@ def bincount(index: np.ndarray, size: int, weights: np.ndarray | None = None) ->
             total += np.bincount(index[at], minlength=size)
         else:
             np.add.at(total, index[at], weights[at])
+            let_go(weights[at])
+        let_go(index[at])
     return total
 
 
@@ -65,6 +68,7 @@ def csr_offsets(index: np.ndarray, size: int) -> np.ndarray:
         part = index[at].astype(np.int64)
         first, last = int(part[0]), int(part[-1])
         offsets[first + 1:last + 2] += np.bincount(part - first, minlength=last - first + 1)
+        let_go(index[at])
     return np.cumsum(offsets, out=offsets)
 
 
@@ -72,6 +76,7 @@ def mapped_through(table: np.ndarray, index: np.ndarray, out: np.ndarray) -> np.
     """`out[:] = table[index]`, piece by piece."""
     for at in pieces(index.size):
         out[at] = table[index[at]]
+        let_go(index[at], out[at])
     return out
 
 
@@ -87,6 +92,7 @@ def kth_smallest(array: np.ndarray, k: int, below: int | None = None) -> int:
             part = array[at]
             part = part[(part >= low) & (part <= high)].astype(np.int64)
             count += np.bincount((part - low) // width, minlength=1 << 16)
+            let_go(array[at])
         reached = np.cumsum(count)
         box = int(np.searchsorted(reached, k, side="right"))
         k -= int(reached[box - 1]) if box else 0
@@ -99,6 +105,40 @@ def permutation(generator: np.random.Generator, size: int) -> np.ndarray:
     order = np.arange(size, dtype=np.uint32 if size < 1 << 32 else np.int64)
     generator.shuffle(order)
     return order
+
+
+class Mapping(mmap.mmap):
+    """Bytes of a file that arrays look at. Shared with the file, so that pages can be let go of."""
+
+
+def mapped(file: Any, dtype: Any, size: int, start: int = 0, *, write: bool = False) -> np.ndarray:
+    """[size] numbers of an open file from byte `start` on, in no memory of their own."""
+    kind = np.dtype(dtype)
+    if size == 0:
+        return np.empty(0, dtype=kind)  # nothing cannot be mapped
+    access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
+    whole = Mapping(file.fileno(), start + size * kind.itemsize, access=access)
+    return np.ndarray((size,), kind, buffer=whole, offset=start)
+
+
+def let_go(*arrays: np.ndarray | None) -> None:
+    """These pieces of mapped columns are done with: their pages may leave this process's memory
+    (what is in them stays in the file). Of any other array, nothing happens."""
+    for array in arrays:
+        base: Any = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        if isinstance(base, memoryview):
+            base = base.obj
+        if not isinstance(base, Mapping) or array is None or array.size == 0:
+            continue
+        start = array.__array_interface__["data"][0] - _address(base)
+        start -= start % mmap.PAGESIZE
+        base.madvise(mmap.MADV_DONTNEED, start, array.nbytes)
+
+
+def _address(whole: Mapping) -> int:
+    return np.frombuffer(whole, dtype=np.uint8).__array_interface__["data"][0]
 
 
 class Memory:
@@ -127,8 +167,7 @@ class Disk(Memory):
                 os.posix_fallocate(file.fileno(), 0, num_bytes)
             else:
                 os.truncate(file.fileno(), num_bytes)
-            mapped = np.memmap(file, dtype=wanted, mode="r+", shape=(size,))
-        return mapped.view(np.ndarray)
+            return mapped(file, wanted, size, write=True)
 
 
 MEMORY, DISK = Memory(), Disk()

@@ -213,6 +213,7 @@ class Interactions:
         for at in columns.pieces(chosen.size):
             part = column[at][chosen[at]] if chosen.dtype == bool else column[chosen[at]]
             out[filled:filled + part.size] = part
+            columns.let_go(column[at], out[filled:filled + part.size])
             filled += part.size
         return out
 
@@ -235,6 +236,7 @@ class Interactions:
             good_U, good_V = user_U >= min_user, item_V >= min_item
             for at in columns.pieces(self.num_events):
                 keep[at] &= good_U[self.user[at]] & good_V[self.item[at]]
+                columns.let_go(self.user[at], self.item[at])
             rounds += 1
             if (still := int(np.count_nonzero(keep))) == left:
                 break

@@ -83,6 +83,7 @@ class PreparedWriter:
         self._check(given)
         for name, column in self.columns.items():
             column.write(given[name])
+            columns.let_go(given[name])
         self._count(np.asarray(user, dtype=np.int64))
         self.num_events += len(user)
 
@@ -184,9 +185,11 @@ class _Column:
         wide = self.path.with_suffix(".wide")
         self.path.rename(wide)
         again = _Column(self.path, narrow)
-        column = mapped(wide, self.kind, self.size, len(header))
+        with wide.open("rb") as file:
+            column = columns.mapped(file, self.kind, self.size, len(header))
         for at in columns.pieces(self.size):
             again.write(column[at])
+            columns.let_go(column[at])
         again.finish()
         wide.unlink()
 
@@ -330,16 +333,9 @@ def _column(folder: Path, name: str, kinds: str, size: int | None) -> np.ndarray
                 raise ValueError("another version of .npy")
             shape, _, kind = np.lib.format.read_array_header_1_0(file)
             start = file.tell()
+            fits = len(shape) == 1 and size in (None, shape[0]) and kind.str[1:] in kinds.split()
+            if fits and path.stat().st_size == start + shape[0] * kind.itemsize:
+                return columns.mapped(file, kind, shape[0], start)
     except (OSError, ValueError) as error:
         raise wrong(str(path), expected, f"={error}") from None
-    fits = len(shape) == 1 and size in (None, shape[0]) and kind.str[1:] in kinds.split()
-    if not fits or path.stat().st_size != start + shape[0] * kind.itemsize:
-        raise wrong(str(path), expected, f"={kind} {list(shape)} in {path.stat().st_size} bytes")
-    return mapped(path, kind, shape[0], start)
-
-
-def mapped(path: Path, kind: np.dtype, size: int, start: int) -> np.ndarray:
-    """[size] numbers of a file from byte `start` on, read-only, in no memory of their own."""
-    if size == 0:
-        return np.empty(0, dtype=kind)  # nothing cannot be mapped
-    return np.memmap(path, dtype=kind, mode="r", offset=start, shape=(size,)).view(np.ndarray)
+    raise wrong(str(path), expected, f"={kind} {list(shape)} in {path.stat().st_size} bytes")

@@ -238,6 +238,7 @@ def held_out_cases(log, part, code, before, train, keep_new, facts, name) -> Cas
     seen_V = np.zeros(log.num_items, dtype=bool)
     for at in columns.pieces(train.num_events):
         seen_V[train.item[at]] = True
+        columns.let_go(train.item[at])
     facts |= {
         f"{name}_cases": cases.num_cases,
         f"{name}_users_without_history": int((~history_U[users]).sum()),

@@ -107,6 +107,7 @@ def log_digest(log: Interactions, more: tuple[np.ndarray, ...] = ()) -> str:
         kind = np.float64 if array is log.weight else np.int64
         for at in columns.pieces(array.size):
             digest.update(np.ascontiguousarray(array[at], dtype=kind).data)
+            columns.let_go(array[at])
     for ids in (log.user_ids, log.item_ids):
         if ids.dtype.kind != "O":
             for at in columns.pieces(ids.size):
@@ -144,6 +145,7 @@ def _check_order(log: Interactions, folder: Path) -> None:
             last = int(user[-1]), int(time[-1])
         else:
             last = int(user[-1]), 0
+        columns.let_go(user, item, None if log.time is None else log.time[at])
     offsets = log.offsets
     if offsets[0] != 0 or offsets[-1] != log.num_events or (np.diff(offsets) < 0).any():
         raise wrong(str(folder), f"offsets that rise from 0 to {log.num_events}", "=others")
