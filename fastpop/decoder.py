@@ -1,5 +1,6 @@
 """The decoder: item table, temperature, and log p(i) kept outside the dot product."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,16 @@ class Decoder(WithLaws):
             raise checks.wrong("log_prior", "finite numbers", "=a non-finite one")
         with torch.no_grad():
             self.log_prior_V.copy_(new)
+
+    def with_prior(self, log_prior: np.ndarray | Tensor) -> "Decoder":
+        """A decoder with another log p(i) beside this one, which stays as it is.
+
+        The learned parameters are shared, not copied. log_prior: as in `set_log_prior`.
+        """
+        fork = copy.copy(self)
+        fork._buffers = {**self._buffers, "log_prior_V": self.log_prior_V.clone()}
+        fork.set_log_prior(log_prior)
+        return fork
 
     def index_vectors(self, query_BD: Tensor) -> tuple[Tensor, Tensor]:
         """(items [V, D+1], queries [B, D+1]) whose plain dot product is s + log p: for a nearest-

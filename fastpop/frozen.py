@@ -52,7 +52,7 @@ class FrozenList(list):
 
 
 def deep_frozen(value: Any) -> Any:
-    """A copy of nested dicts, lists and arrays in which nothing can be changed."""
+    """Copies of nested dicts and lists, and views of arrays, in which nothing can be changed."""
     if isinstance(value, (FrozenDict, FrozenList)):
         return value
     if isinstance(value, Mapping):
@@ -62,7 +62,7 @@ def deep_frozen(value: Any) -> Any:
     if type(value) is tuple:
         return tuple(deep_frozen(inner) for inner in value)
     if isinstance(value, np.ndarray):
-        return frozen_array(value.copy() if value.flags.writeable else value)
+        return frozen_array(value)
     return value
 
 
@@ -73,3 +73,9 @@ def thawed(value: Any) -> Any:
     if isinstance(value, list):
         return [thawed(inner) for inner in value]
     return value
+
+
+def freeze(result: Any, *names: str) -> None:
+    """Deep-freeze these attributes of a frozen dataclass; for its `__post_init__`."""
+    for name in names:
+        object.__setattr__(result, name, deep_frozen(getattr(result, name)))

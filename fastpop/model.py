@@ -1,5 +1,6 @@
 """A recommender: an encoder and a decoder."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,6 +77,15 @@ class Recommender(nn.Module):
         if not parts:
             return self.decoder.item_embedding.new_empty(0, self.decoder.dim)
         return torch.cat(parts)
+
+    def with_prior(self, log_prior: np.ndarray | Tensor) -> "Recommender":
+        """A model with another log p(i) beside this one, which stays as it is.
+
+        Encoder and item table are shared, not copied. log_prior: [V] nats, finite.
+        """
+        fork = copy.copy(self)
+        fork._modules = {**self._modules, "decoder": self.decoder.with_prior(log_prior)}
+        return fork
 
     def score(self, query_BD: Tensor, popularity_weight: float = 1.0) -> Tensor:
         """[B, V] served scores at a popularity knob; see `Decoder` for what each arm serves."""

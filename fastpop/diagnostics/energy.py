@@ -14,6 +14,7 @@ from fastpop.diagnostics.many import audit_many
 from fastpop.diagnostics.moments import ScoreMoments
 from fastpop.diagnostics.significance import PermutationTest
 from fastpop.diagnostics.table import audit_table
+from fastpop.frozen import freeze
 from fastpop.kernels.score_energy.reference import ScoreEnergy
 from fastpop.popularity.prior import AlphaSensitivity, PopularityPrior
 
@@ -48,6 +49,9 @@ class Audit:
     null: str
     mean_score_V: np.ndarray
     log_prior_V: np.ndarray
+
+    def __post_init__(self) -> None:
+        freeze(self, "mean_score_V", "log_prior_V")
 
     @property
     def energy_total(self) -> float:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fastpop.frozen import freeze
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -28,6 +30,9 @@ class Evaluation:
     case_weight: np.ndarray
     exposure: dict[int, np.ndarray]
     cases_key: str
+
+    def __post_init__(self) -> None:
+        freeze(self, "metrics", "per_case", "events", "case_weight", "exposure")
 
     @property
     def num_cases(self) -> int:

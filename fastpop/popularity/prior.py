@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastpop import checks
+from fastpop.frozen import freeze
 from fastpop.kernels.alias_draw import reference
 from fastpop.popularity.smoothing import additive, apply_min_count, check_counts, smooth_counts
 from fastpop.popularity.store import read_arrays, write_arrays
@@ -38,8 +39,7 @@ class PopularityPrior:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for array in (self.counts_V, self.prior_V, self.log_prior_V):
-            array.flags.writeable = False
+        freeze(self, "counts_V", "prior_V", "log_prior_V", "facts")
 
     @classmethod
     def from_counts(
@@ -128,14 +128,22 @@ class PopularityPrior:
 
     def save(self, path: str | Path) -> None:
         """One safetensors file, written beside and then moved into place."""
-        about = {
-            "alpha": self.alpha, "smoothing": self.smoothing, "min_count": self.min_count,
-            "facts": self.facts,
-        }
-        arrays = {
-            "counts_V": self.counts_V, "prior_V": self.prior_V, "log_prior_V": self.log_prior_V,
-        }
+        arrays, about = self.to_arrays()
         write_arrays(path, arrays, "popularity-prior", json.dumps(about))
+
+    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """(arrays by name, what JSON holds of the rest): all that `of_arrays` needs."""
+        arrays = {name: getattr(self, name) for name in ("counts_V", "prior_V", "log_prior_V")}
+        return arrays, {"alpha": self.alpha, "smoothing": self.smoothing,
+                        "min_count": self.min_count, "facts": self.facts}
+
+    @classmethod
+    def of_arrays(cls, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> "PopularityPrior":
+        """Inverse of `to_arrays`, bit for bit."""
+        return cls(
+            arrays["counts_V"], arrays["prior_V"], arrays["log_prior_V"],
+            about["alpha"], about["smoothing"], about["min_count"], about["facts"],
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> "PopularityPrior":
@@ -144,11 +152,7 @@ class PopularityPrior:
         Raises: FileNotFoundError; ValueError for a file that is not one, or is damaged.
         """
         arrays, text = read_arrays(path, "popularity-prior")
-        about = json.loads(text)
-        return cls(
-            arrays["counts_V"], arrays["prior_V"], arrays["log_prior_V"],
-            about["alpha"], about["smoothing"], about["min_count"], about["facts"],
-        )
+        return cls.of_arrays(arrays, json.loads(text))
 
     def __repr__(self) -> str:
         alpha = "" if self.alpha is None else f", alpha={self.alpha:.4g}"

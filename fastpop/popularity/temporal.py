@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastpop import checks
+from fastpop.frozen import freeze
 from fastpop.popularity.smoothing import maximum, smooth_counts
 from fastpop.popularity.store import read_arrays, write_arrays
 
@@ -39,8 +40,7 @@ class TemporalPrior:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for array in (self.start_T, self.counts_TV, self.log_prior_TV, self.pooled_V):
-            array.flags.writeable = False
+        freeze(self, "start_T", "counts_TV", "log_prior_TV", "pooled_V", "facts")
 
     @classmethod
     def from_events(

@@ -17,6 +17,7 @@ from fastpop.data.cases import Cases, gather_csr
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
 from fastpop.data.split import Split
+from fastpop.frozen import freeze
 from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
 from fastpop.training import checkpoint, folder
@@ -35,6 +36,9 @@ class Recommendations:
     item: np.ndarray
     score: np.ndarray
     popularity_weight: float
+
+    def __post_init__(self) -> None:
+        freeze(self, "user", "item", "score")
 
     def __repr__(self) -> str:
         return self.table(limit=5)
@@ -81,6 +85,9 @@ class TrainResult:
     metrics: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        freeze(self, "metrics", "history", "facts")
 
     def __repr__(self) -> str:
         return "\n".join(self._lines())
@@ -134,7 +141,7 @@ class TrainResult:
                               popularity_weight=popularity_weight, ks=ks)
 
     def _prior_is_current(self) -> bool:
-        """False once refresh_prior has changed the model behind an older result."""
+        """False once `set_log_prior` has changed the model behind this result."""
         if self.config.prior not in ("none", "frozen"):
             return True
         held_V = self.model.decoder.log_prior_V.cpu().numpy()
@@ -210,10 +217,10 @@ class TrainResult:
         return Recommendations(wanted, item, score.float().cpu().numpy(), float(weight))
 
     def refresh_prior(self, counts: Any) -> "TrainResult":
-        """Replace log p by that of new counts [V] (say, yesterday's) without retraining.
+        """A result with log p of new counts [V] (say, yesterday's), without retraining.
 
-        Changes what the knob adds, not the learned part. The same smoothing is used. Returns a
-        result with the new prior and no metrics: they were of the old one.
+        What the knob adds is another, the learned part the same. The same smoothing is used. The
+        result has no metrics: they were of the old prior. This one and its model stay as they are.
         Raises ValueError for a permuted or a learned popularity term, which no counts replace.
         """
         if self.config.prior not in ("none", "frozen"):
@@ -223,8 +230,8 @@ class TrainResult:
         if prior.num_items != self.model.decoder.num_items:
             raise checks.wrong("counts", f"shape [{self.model.decoder.num_items}], one count an item",
                                prior.counts_V)
-        self.model.decoder.set_log_prior(prior.log_prior_V)
-        return dataclasses.replace(self, prior=prior, metrics={})
+        model = self.model.with_prior(prior.log_prior_V)
+        return dataclasses.replace(self, model=model, prior=prior, metrics={})
 
     def save(self, out: str | Path) -> Path:
         """Write a folder that `fastpop.load` reads: config, log, model, metrics, history.
@@ -253,9 +260,13 @@ class TrainResult:
 
     def write_model(self, place: Path) -> None:
         """The model with its metrics, into a folder of this run that is held. For `fastpop.train`."""
-        state = {"metrics": self.metrics, "history": self.history, "facts": self.facts}
+        prior, about = self.prior.to_arrays()
+        state = {"metrics": self.metrics, "history": self.history, "facts": self.facts,
+                 "prior": about}
+        tensors = {"model": self.model.state_dict(),
+                   "prior": {name: torch.tensor(array) for name, array in prior.items()}}
         checkpoint.write_text(place / "metrics.json", json.dumps(self.metrics, indent=2) + "\n")
-        checkpoint.write_folder(place / "model", {"model": self.model.state_dict()}, state)
+        checkpoint.write_folder(place / "model", tensors, state)
 
 
 def moments_of(

@@ -181,14 +181,27 @@ def load(folder: str | Path) -> TrainResult:
         raise checkpoint.CheckpointError(f"{place}: expected the log and the test part of this run; got "
                                          "others")
     parts = make_split(log, own_test, config)
-    prior = PopularityPrior.from_counts(parts.train.item_counts(), smoothing=config.smoothing)
-    model = build.build_model(build.bounded(config, log, parts.test), log, prior.log_prior_V)
     tensors, saved = checkpoint.read_folder(place / "model", ("model",))
+    prior = _load_prior(place, parts, config, saved)
+    model = build.build_model(build.bounded(config, log, parts.test), log, prior.log_prior_V)
     with checkpoint.fitting(place / "model"):
         model.load_state_dict(tensors["model"])
         kept = {name: saved[name] for name in ("metrics", "history", "facts")}
     model.to(config.replace(device="auto").torch_device()).eval()
     return TrainResult(config, model, log, parts, prior, **kept)
+
+
+def _load_prior(
+    folder: Path, parts: Split, config: TrainConfig, state: dict[str, Any]
+) -> PopularityPrior:
+    """The prior that was saved, refreshed or not; a run of an earlier version has none, and takes
+    that of the training events."""
+    if "prior" not in state:
+        return PopularityPrior.from_counts(parts.train.item_counts(), smoothing=config.smoothing)
+    tensors, _ = checkpoint.read_folder(folder / "model", ("prior",))
+    with checkpoint.fitting(folder / "model"):
+        arrays = {name: tensor.numpy() for name, tensor in tensors["prior"].items()}
+        return PopularityPrior.of_arrays(arrays, state["prior"])
 
 
 def make_split(log: Interactions, test: Any, config: TrainConfig) -> Split:

@@ -130,6 +130,9 @@ def test_a_refreshed_prior_is_not_judged_by_old_numbers():
     assert result.audit(permutations=0).nll == result.metrics["nll"]
     fresh = result.refresh_prior(np.arange(1.0, result.log.num_items + 1))
     assert fresh.metrics == {}
+    assert fresh.audit(permutations=0).nll is None
+    assert result.audit(permutations=0).nll == result.metrics["nll"]  # it keeps its own prior
+    result.model.decoder.set_log_prior(fresh.prior.log_prior_V)
     assert result.audit(permutations=0).nll is None
     permuted = fastpop.train(small_log(), prior="permuted", **QUICK)
     with pytest.raises(ValueError, match="counts: expected a run with prior 'none' or 'frozen'"):

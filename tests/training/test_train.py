@@ -188,10 +188,52 @@ def test_the_prior_can_be_refreshed_without_training():
     result = fastpop.train(small_log(), **QUICK)
     before = {name: value.clone() for name, value in result.model.state_dict().items()}
     counts = np.arange(1.0, result.log.num_items + 1)
-    result.refresh_prior(counts)
-    after = result.model.state_dict()
-    changed = [name for name in before if not torch.equal(before[name], after[name])]
-    assert changed == ["decoder.log_prior_V"]
+    fresh = result.refresh_prior(counts)
+    for model, expected in ((result.model, []), (fresh.model, ["decoder.log_prior_V"])):
+        after = model.state_dict()
+        changed = [name for name in before if not torch.equal(before[name], after[name])]
+        assert changed == expected
+    assert fresh.model.decoder.item_embedding is result.model.decoder.item_embedding
+    want = torch.tensor(fresh.prior.log_prior_V, dtype=torch.float32)
+    torch.testing.assert_close(fresh.model.decoder.log_prior_V, want, rtol=0, atol=0)
+
+
+def test_a_refreshed_prior_comes_back_from_disk(tmp_path):
+    result = fastpop.train(small_log(), out=tmp_path / "run", **QUICK)
+    fresh = result.refresh_prior(np.arange(1.0, result.log.num_items + 1))
+    fresh.save(tmp_path / "fresh")
+    for folder, saved in (("run", result), ("fresh", fresh)):
+        back = fastpop.load(tmp_path / folder)
+        assert back.prior.log_prior_V.tobytes() == saved.prior.log_prior_V.tobytes()
+        assert back.prior.counts_V.tobytes() == saved.prior.counts_V.tobytes()
+        assert back.prior.facts == saved.prior.facts
+        held = back.model.decoder.log_prior_V.numpy()
+        assert np.array_equal(held, saved.prior.log_prior_V.astype(np.float32))
+        users = result.log.user_ids[:5]
+        for knob in (0.0, 1.0, 2.0):
+            assert back.recommend(users, 5, popularity_weight=knob).item.tolist() == \
+                saved.recommend(users, 5, popularity_weight=knob).item.tolist()
+    fresh.save(tmp_path / "run")  # over the run itself: what was saved last is there
+    assert fastpop.load(tmp_path / "run").prior.counts_V.tolist() == fresh.prior.counts_V.tolist()
+
+
+def test_results_are_read_only():
+    result = fastpop.train(small_log(), **QUICK)
+    shown = result.evaluate()
+    with pytest.raises(TypeError, match="results are read-only"):
+        result.metrics["nll"] = 0.0
+    with pytest.raises(TypeError, match="results are read-only"):
+        result.facts["split"]["rule"] = "none"
+    with pytest.raises(TypeError, match="results are read-only"):
+        result.history[0]["loss"] = 0.0
+    with pytest.raises(TypeError, match="results are read-only"):
+        result.history.append({})
+    with pytest.raises(TypeError, match="results are read-only"):
+        shown.metrics["nll"] = 0.0
+    for array in (shown.per_case["nll"], result.prior.counts_V, result.audit(permutations=0).mean_score_V,
+                  result.recommend(result.log.user_ids[:1]).score):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
 
 
 def test_a_log_with_its_own_test_part(tmp_path):
