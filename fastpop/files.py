@@ -29,14 +29,20 @@ MARKER = ".fastpop-scratch"
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+
+
 class Busy(OSError):
     """Another process is writing there."""
 
 
 @contextlib.contextmanager
-def named(path: Path, expected: str = "a writable place with room") -> Iterator[None]:
+def named(
+    path: Path, expected: str = "a writable place with room", only: set[int] | None = None,
+) -> Iterator[None]:
     """Gives an OSError of the block the path and what was expected; its errno stays.
 
+    only: the numbers of the errors that are about the path, where the block does other things too.
     Raises: OSError, "expected ...; got PATH: No space left on device".
     """
     try:
@@ -44,6 +50,8 @@ def named(path: Path, expected: str = "a writable place with room") -> Iterator[
     except (Busy, FileExistsError):
         raise
     except OSError as error:
+        if only is not None and error.errno not in only:
+            raise
         reason = error.strerror or str(error)
         told = OSError(error.errno, reason)  # the subclass that belongs to the number
         told = type(told)(f"expected {expected}; got {path}: {reason}")
@@ -61,26 +69,31 @@ def atomic_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """
     path = Path(path)
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    with named(path):
-        if path.exists() and not path.is_file() and not path.is_dir():
-            with path.open(mode, **text) as file:
-                yield file
-            return
+    shown = path
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with named(path), path.open(mode, **text) as file:
+            yield file
+        return
+    with named(shown):
         path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path)
         draft = _draft(path)
-        try:
-            with open(draft, mode.replace("w", "x"), **text) as file:
-                _lock(file.fileno())
+        file = open(draft, mode.replace("w", "x"), **text)  # noqa: SIM115 (its errors have two kinds)
+    try:
+        with file:
+            _lock(file.fileno())
+            with named(shown, only=FULL):
                 yield file
+            with named(shown):
                 file.flush()
                 os.fsync(file.fileno())
+        with named(shown):
             os.replace(draft, path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        sync(path.parent)
+            sync(path.parent)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -111,25 +124,26 @@ def atomic_folder(
         process writes this folder now. OSError: it cannot be written; names the folder.
     """
     shown, folder = Path(folder), Path(os.path.realpath(folder))
-    with named(shown):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(_beside(folder, "lock"), str(shown)):
+    with contextlib.ExitStack() as stack:
+        with named(shown):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(_beside(folder, "lock"), str(shown)))
             restore(folder)
             sweep(folder)
             refuse_others(folder, shown, replaces)
             draft = _draft(folder)
             draft.mkdir()
+            stack.callback(shutil.rmtree, draft, ignore_errors=True)
             handle = os.open(draft, os.O_RDONLY)
-            try:
-                _lock(handle)
-                yield draft
-                for written in sorted(draft.rglob("*")):
-                    sync(written)
-                sync(draft)
-                _swap(draft, folder)
-            finally:
-                os.close(handle)
-                shutil.rmtree(draft, ignore_errors=True)
+            stack.callback(os.close, handle)
+            _lock(handle)
+        with named(shown, only=FULL):
+            yield draft
+        with named(shown):
+            for written in sorted(draft.rglob("*")):
+                sync(written)
+            sync(draft)
+            _swap(draft, folder)
 
 
 def refuse_others(folder: Path, shown: Path, replaces: Callable[[Path], bool]) -> None:

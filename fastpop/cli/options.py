@@ -17,6 +17,7 @@ from tyro.conf import Positional
 
 from fastpop import checks
 from fastpop.data.paths import local_path
+from fastpop.data.store import is_saved_log
 from fastpop.training.config import TrainConfig
 
 WORDS = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
@@ -80,8 +81,8 @@ class LogOptions:
     """Where the events are and how to read them."""
 
     log: Positional[str]
-    """A csv, tsv, .dat, parquet, sequence or session file, plain or gzip; or a quoted glob; or the
-    folder of a saved log; or the word bundled: MovieTweetings 100K, which comes with the package."""
+    """A csv, tsv, .dat, parquet, sequence or session file, plain or gzip; or a quoted glob; or a
+    folder that `fastpop prepare` wrote; or the word bundled: MovieTweetings 100K, which comes with the package."""
     preset: str | None = None
     """A known layout; see `fastpop doctor`."""
     user: str | None = None
@@ -117,8 +118,8 @@ class LogOptions:
         if self.log == "bundled":
             return fastpop.data.bundled_log()
         path = local_path(self.log, "log")
-        if (path / "log.json").is_file():
-            return fastpop.Interactions.load(path)
+        if is_saved_log(path):
+            return self._opened(path)
         columns: dict[str, Any] = {role: _column(getattr(self, role)) for role in
                    ("user", "item", "time", "weight", "behavior", "rating")}
         log = fastpop.read_log(
@@ -129,6 +130,21 @@ class LogOptions:
         )
         if log.rejected is not None and len(log.rejected):
             print(f"{len(log.rejected):,} bad rows left out; rejected.csv says which and why")
+        return log
+
+    def _opened(self, folder: Path) -> Any:
+        """A prepared folder: it was read by the reading options that it was prepared with."""
+        import fastpop
+
+        free = ("log", "min_user_events", "min_item_events", "memory_limit")
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            if option.name not in free and value != option.default:
+                raise checks.wrong(option.name, "no reading option beside a prepared folder (give it "
+                                   "to fastpop prepare)", value)
+        log = fastpop.Interactions.open(folder)
+        if self.min_user_events > 1 or self.min_item_events > 1:
+            log = log.k_core(self.min_user_events, self.min_item_events)
         return log
 
     def read_test(self, path: str | None) -> Any:

@@ -12,13 +12,14 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from fastpop.cli import toml
 from fastpop.cli.audit import Audit
 from fastpop.cli.options import expanded
+from fastpop.cli.prepare import Prepare
 from fastpop.cli.serve import Evaluate, Recommend
 from fastpop.cli.tools import Bench, Doctor, Version
 from fastpop.cli.train import Compare, Demo, Train
 
 VERBS: dict[str, Any] = {
-    "train": Train, "compare": Compare, "audit": Audit, "recommend": Recommend, "evaluate": Evaluate,
-    "doctor": Doctor, "demo": Demo, "bench": Bench,
+    "prepare": Prepare, "train": Train, "compare": Compare, "audit": Audit, "recommend": Recommend,
+    "evaluate": Evaluate, "doctor": Doctor, "demo": Demo, "bench": Bench,
 }
 ABOUT = "Recommenders with popularity outside the dot product, and its audit."
 DASH = "\0"  # stands for the first dash of a value, which no word of a command line can hold

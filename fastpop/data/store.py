@@ -1,7 +1,6 @@
 """A log on disk: saving, opening, loading, and telling a sound folder from a damaged one."""
 
 import csv
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from fastpop.checks import wrong
 from fastpop.data import columns
 from fastpop.data.interactions import COLUMNS, Interactions, Rejected
 from fastpop.data.prepared import CARD, FORMAT, REJECTED, PreparedWriter, map_columns, read_card
-from fastpop.data.text_ids import TextIds, encoded
+from fastpop.data.text_ids import TextIds
 
 IDS_AT_ONCE = 1 << 18
 
@@ -83,40 +82,6 @@ def load_log(folder: Path) -> Interactions:
         log.row.astype(np.int64), user_ids, item_ids, np.array(log.offsets), log.has_order,
         log.facts, log.rejected,
     )
-
-
-def verify_log(folder: Path, digest: str | None = None) -> None:
-    """Nothing, if `folder` holds a saved log whose every byte is as it was written.
-
-    digest: also of what `log_digest` of the log must be.
-    Raises: FileNotFoundError, ValueError; says which file and what is wrong.
-    """
-    log = open_log(folder, verify=True)
-    if digest is not None and log_digest(log) != digest:
-        raise wrong(str(folder), "the log of this run", "=another log")
-
-
-def log_digest(log: Interactions, more: tuple[np.ndarray, ...] = ()) -> str:
-    """SHA-256 of the events and the ids (and of further int64 arrays between the two), whatever
-    types the columns have and wherever they are."""
-    digest = hashlib.sha256()
-    for array in (log.user, log.item, log.time, log.weight, *more):
-        if array is None:
-            digest.update(b"none")
-            continue
-        kind = np.float64 if array is log.weight else np.int64
-        for at in columns.pieces(array.size):
-            digest.update(np.ascontiguousarray(array[at], dtype=kind).data)
-            columns.let_go(array[at])
-    for ids in (log.user_ids, log.item_ids):
-        if ids.dtype.kind != "O":
-            for at in columns.pieces(ids.size):
-                digest.update(np.ascontiguousarray(ids[at], dtype=np.int64).data)
-            continue
-        for at in columns.pieces(ids.shape[0], IDS_AT_ONCE):
-            words = [encoded(one) for one in ids[at].tolist()]
-            digest.update(b"".join(len(word).to_bytes(8, "little") + word for word in words))
-    return digest.hexdigest()
 
 
 def _found(folder: Path) -> Path:

@@ -16,6 +16,7 @@ import fastpop
 from fastpop import bars, checks, diagnostics, evaluation, report
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
+from fastpop.data.prepare import as_log
 from fastpop.data.split import event_halves
 from fastpop.experiments import findings
 from fastpop.experiments.arms import ARMS, POST_HOC, Run, train_arm
@@ -101,7 +102,7 @@ class CompareResult:
 
 
 def compare(
-    log: Interactions,
+    log: Interactions | str | Path,
     *,
     test: Any = None,
     encoder: str | None = None,
@@ -145,8 +146,7 @@ def compare(
     Source: arXiv 2606.21275; the arms `learned` and `disjoint` and post-hoc subtraction are
         controls that a claim about separation needs.
     """
-    if not isinstance(log, Interactions):
-        raise checks.wrong_type("log", "Interactions (read a file with fastpop.read_log)", log)
+    log = as_log(log)
     seeds = _seeds(seeds)
     for arm in arms:
         checks.one_of("arms", arm, ARMS)

@@ -12,6 +12,7 @@ from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.own_test import split_with_test
 from fastpop.data.paths import local_path
+from fastpop.data.prepare import as_log
 from fastpop.data.split import Split, split
 from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
@@ -27,7 +28,7 @@ from fastpop.training.result import (
 
 
 def train(
-    log: Interactions,
+    log: Interactions | str | Path,
     *,
     test: Interactions | Cases | str | Path | None = None,
     config: TrainConfig | str | Path | None = None,
@@ -42,7 +43,8 @@ def train(
     the test cases by exact full ranking.
 
     Args:
-        log: from `fastpop.read_log` or `Interactions.from_arrays`.
+        log: from `fastpop.read_log` or `Interactions.from_arrays`; or the path of a prepared folder
+            (`fastpop.data.prepare`), which is opened.
         test: a test part that comes with the log: Interactions, Cases, or a file of lines
             `prefix<TAB>target`. Nothing but a validation part is then cut from `log`.
         config: a TrainConfig, or a TOML file of its fields. options: single fields, which win.
@@ -60,8 +62,7 @@ def train(
         CheckpointError: `out` cannot be written; the checkpoint before stays valid.
         KeyboardInterrupt: ctrl-C, after a checkpoint was written to `out`.
     """
-    if not isinstance(log, Interactions):
-        raise checks.wrong_type("log", "Interactions (read a file with fastpop.read_log)", log)
+    log = as_log(log)
     config = resolve_config(config, options)
     if out is not None and not isinstance(out, (str, Path)):
         raise checks.wrong_type("out", "the path of a folder", out)
