@@ -139,16 +139,73 @@ def _at_hand(argument: str, value: Any) -> None:
         raise wrong(argument, "an array that holds numbers", "=a tensor on meta")
 
 
-def float_array(argument: str, value: Any, ndim: int, dtype: Any = np.float64) -> np.ndarray:
-    """A finite real array on the host as `dtype`; takes numpy, torch (detached) or lists."""
-    _at_hand(argument, value)
+def array_like(
+    argument: str, value: Any, *, by_item: bool = False, objects: bool = False,
+) -> Any:
+    """The torch tensor that `value` is, or a numpy array of it: what every door that takes an array
+    takes. Nothing is copied that need not be, and no number is looked at.
+
+    Args:
+        value: numpy, torch, lists of numbers, a pandas or polars frame or series, an arrow table or
+            column, or whatever else numpy can read (`__array__`, `__dlpack__`). A table is
+            [rows, columns].
+        by_item: the numbers are in the order of a catalogue: a pandas series whose index does not
+            rise (as of `value_counts`, which sorts by count) is refused.
+        objects: leave Python objects as they are; otherwise they must be numbers.
+    Raises:
+        TypeError: a sparse matrix, a dict, text, anything else. ValueError: lists of several
+            lengths, masked numbers, a series in another order.
+    """
+    if hasattr(value, "detach"):
+        _at_hand(argument, value)
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        if np.ma.is_masked(value):
+            raise wrong(argument, "numbers, none of them masked", f"={value.mask.sum()} masked")
+        value = value.data
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):
+        got = f"={type(value).__name__} {list(value.shape)} (.toarray() makes one)"
+        raise wrong_type(argument, "a dense array", got)
+    if by_item and hasattr(value, "iloc") and not value.index.is_monotonic_increasing:
+        raise wrong(argument, "a series in the order of the items", "=one whose index does not rise "
+                    "(sort it by its index, or give .to_numpy() to take it as it stands)")
+    try:
+        array = _as_numpy(value)
+    except ValueError as error:
+        if isinstance(value, (list, tuple)):
+            raise wrong(argument, "a rectangular array", "=lists of several lengths") from None
+        raise wrong_type(argument, f"an array ({error})", value) from None
+    if array is None:
+        raise wrong_type(argument, "an array, a frame or a list of numbers", value)
+    return array if objects or array.dtype.kind != "O" else _numbers(argument, array)
+
+
+def _as_numpy(value: Any) -> np.ndarray | None:
+    """None for what is no array."""
+    if type(value).__module__.partition(".")[0] == "pyarrow":
+        if hasattr(value, "column_names"):
+            return np.column_stack([np.asarray(column) for column in value.columns])
+        return np.asarray(value)
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)  # a matrix as an array
+    if hasattr(value, "to_numpy"):
+        return np.asarray(value.to_numpy())
+    if hasattr(value, "__array__") or isinstance(value, (list, tuple, range, np.generic)):
+        return np.asarray(value)
+    if hasattr(value, "__dlpack__"):
+        return np.from_dlpack(value)
+    return None
+
+
+def float_array(
+    argument: str, value: Any, ndim: int, dtype: Any = np.float64, *, by_item: bool = False,
+) -> np.ndarray:
+    """A finite real array on the host as `dtype`; takes all that `array_like` does."""
+    value = array_like(argument, value, by_item=by_item)
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise wrong(argument, f"a rectangular {ndim}-d array", value) from None
+    array = value
     if array.dtype.kind not in "fiub":
         raise wrong_type(argument, f"a {ndim}-d array of real numbers", array)
     if array.ndim != ndim:
@@ -159,6 +216,40 @@ def float_array(argument: str, value: Any, ndim: int, dtype: Any = np.float64) -
         place = tuple(int(i) for i in at)
         raise wrong(argument, "finite numbers", f"={array[place]} at {list(place)}")
     return array
+
+
+def int_array(argument: str, value: Any) -> np.ndarray:
+    """A 1-d array of whole numbers on the host, int64; takes all that `array_like` does."""
+    value = array_like(argument, value)
+    array = value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    if array.size == 0 and array.dtype.kind == "f":
+        array = array.astype(np.int64)  # numpy calls an empty list float64
+    if array.dtype.kind not in "iu":
+        raise wrong_type(argument, "a 1-d array of whole numbers", array)
+    if array.ndim != 1:
+        raise wrong(argument, "a 1-d array of whole numbers", array)
+    return array.astype(np.int64, copy=False)
+
+
+def _numbers(argument: str, array: np.ndarray) -> np.ndarray:
+    """bool, int64 or float64 of an object array whose every value is a number."""
+    kinds = set()
+    for at, one in np.ndenumerate(array):
+        if missing(one):
+            raise wrong(argument, "numbers, none missing", f"={one!r} at {list(at)}")
+        if not isinstance(one, (bool, int, float, np.integer, np.floating, np.bool_)):
+            raise wrong_type(argument, "real numbers", f"={type(one).__name__} at {list(at)}")
+        kinds.add("b" if isinstance(one, (bool, np.bool_)) else
+                  "i" if isinstance(one, (int, np.integer)) else "f")
+    try:
+        return array.astype({"b": np.bool_, "i": np.int64}.get("".join(kinds), np.float64))
+    except OverflowError:
+        raise wrong(argument, "numbers below 2**63", f"={max(array.flat, key=abs)}") from None
+
+
+def missing(one: Any) -> bool:
+    """Whether a value stands for none: None, NaN, NaT, or what pandas has for it."""
+    return one is None or type(one).__name__ in ("NAType", "NaTType") or bool(one != one)
 
 
 def printable(text: str, keep_lines: bool = False) -> str:

@@ -36,6 +36,10 @@ class Busy(OSError):
     """Another process is writing there."""
 
 
+class Refused(FileExistsError):
+    """Something else is there, which is not ours to replace."""
+
+
 @contextlib.contextmanager
 def named(
     path: Path, expected: str = "a writable place with room", only: set[int] | None = None,
@@ -47,7 +51,7 @@ def named(
     """
     try:
         yield
-    except (Busy, FileExistsError):
+    except (Busy, Refused):
         raise
     except OSError as error:
         if only is not None and error.errno not in only:
@@ -81,19 +85,20 @@ def atomic_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         draft = _draft(path)
         file = open(draft, mode.replace("w", "x"), **text)  # noqa: SIM115 (its errors have two kinds)
     try:
-        with file:
-            _lock(file.fileno())
-            with named(shown, only=FULL):
-                yield file
-            with named(shown):
-                file.flush()
-                os.fsync(file.fileno())
+        _lock(file.fileno())
+        with named(shown, only=FULL):
+            yield file
         with named(shown):
+            file.flush()
+            os.fsync(file.fileno())
             os.replace(draft, path)
             sync(path.parent)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+    finally:
+        with contextlib.suppress(OSError):  # what could not be flushed was said above
+            file.close()
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -147,14 +152,14 @@ def atomic_folder(
 
 
 def refuse_others(folder: Path, shown: Path, replaces: Callable[[Path], bool]) -> None:
-    """FileExistsError where `folder` holds something that may not be replaced."""
+    """Refused where `folder` holds something that may not be replaced."""
     if not folder.exists():
         return
     expected = "folder: expected a new or an empty one, or an older one of the same kind; got"
     if not folder.is_dir():
-        raise FileExistsError(f"{expected} {shown}, which is a file")
+        raise Refused(f"{expected} {shown}, which is a file")
     if any(folder.iterdir()) and not replaces(folder):
-        raise FileExistsError(f"{expected} {shown}, which holds something else")
+        raise Refused(f"{expected} {shown}, which holds something else")
 
 
 def _swap(draft: Path, folder: Path) -> None:

@@ -59,6 +59,17 @@ def test_every_module_says_what_it_is_for(path):
     assert docstring or path.read_text() == "", f"{path} has no docstring"
 
 
+@pytest.mark.parametrize("path", [f for f in FILES if f.name != "files.py"],
+                         ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_written_in_one_place(path):
+    """Drafts, flushes and renames are made in files.py; only prepared.py renames inside its draft."""
+    names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    own = {"fsync", "mkstemp", "NamedTemporaryFile", "rename", "renames", "move"}
+    own -= {"rename"} if path.name == "prepared.py" else set()
+    assert not names & own, f"{path} uses {names & own}"
+    assert "os.replace" not in path.read_text()
+
+
 def python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -82,7 +82,8 @@ class LogOptions:
 
     log: Positional[str]
     """A csv, tsv, .dat, parquet, sequence or session file, plain or gzip; or a quoted glob; or a
-    folder that `fastpop prepare` wrote; or the word bundled: MovieTweetings 100K, which comes with the package."""
+    folder that `fastpop prepare` wrote; or the word bundled: MovieTweetings 100K, which comes with
+    the package."""
     preset: str | None = None
     """A known layout; see `fastpop doctor`."""
     user: str | None = None

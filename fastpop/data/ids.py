@@ -5,23 +5,26 @@ catalogue; the position in the catalogue is the dense index. Order is that of th
 never of popularity, which would tell a model about counts it may not see yet.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from fastpop.checks import wrong, wrong_type
+from fastpop.checks import array_like, missing, wrong, wrong_type
 
 ID_KINDS = "whole numbers or strings"
 
 
 def id_array(argument: str, value: Any) -> np.ndarray:
     """`value` as one int64 [n] or object-of-str [n] array; floats, nulls and mixtures raise."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    elif not isinstance(value, np.ndarray):
+    if isinstance(value, (str, bytes)):
+        raise wrong_type(argument, "an array of ids", value)
+    if isinstance(value, Iterable) and not hasattr(value, "__array__"):
         # as objects: numpy would turn 1 and "a" into strings, 2**63 and 1 into floats, unasked
-        value = value.to_numpy() if hasattr(value, "to_numpy") else list(value)
-    array = value if isinstance(value, np.ndarray) else np.asarray(value, dtype=object)
+        array = np.asarray(list(value), dtype=object)
+    else:
+        value = array_like(argument, value, objects=True)
+        array = value.detach().cpu().numpy() if hasattr(value, "detach") else value
     if array.ndim != 1:
         raise wrong(argument, "a 1-d array of ids", array)
     kind = array.dtype.kind
@@ -50,7 +53,7 @@ def _object_ids(argument: str, array: np.ndarray) -> np.ndarray:
         return array
     for at in np.flatnonzero(~strings):
         one = array[at]
-        if one is None or one != one:
+        if missing(one):
             raise wrong(argument, f"{ID_KINDS}, none missing", f"={one!r} at position {at}")
         if isinstance(one, (bool, np.bool_)) or not isinstance(one, (int, np.integer)):
             raise wrong_type(argument, f"ids that are {ID_KINDS}", one)

@@ -7,13 +7,14 @@ Made by `read_log` from files and frames, or by `Interactions.from_arrays` from 
 import csv
 import io
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastpop import files
-from fastpop.checks import float_array, ids_in_range, number, wrong, wrong_type
+from fastpop.checks import array_like, float_array, ids_in_range, number, wrong, wrong_type
 from fastpop.data import columns
 from fastpop.data import ids as edge
 from fastpop.data.paths import local_path
@@ -184,7 +185,8 @@ class Interactions:
         Raises:
             ValueError: wrong length or an index out of range. TypeError: neither kind.
         """
-        chosen = np.asarray(mask_or_index)
+        chosen = array_like("mask_or_index", mask_or_index)
+        chosen = chosen.detach().cpu().numpy() if hasattr(chosen, "detach") else chosen
         if chosen.dtype == bool:
             if chosen.shape != self.user.shape:
                 raise wrong("mask_or_index", f"shape [{self.num_events}]", chosen)
@@ -352,9 +354,10 @@ def _dense(name: str, value: Any, ids_name: str, ids: Any) -> tuple[np.ndarray, 
 
 def _ticks(time: Any, size: int) -> np.ndarray:
     """Times as numbers of seconds that sort right: int64, or float64 where they have fractions."""
-    if hasattr(time, "detach"):
-        time = time.detach().cpu().numpy()
-    array = np.asarray(time)
+    value = array_like("time", time, objects=True)
+    array = value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    if array.dtype.kind == "O":
+        array = _moments("time", array)
     if array.shape != (size,):
         raise wrong("time", f"shape [{size}]", array)
     if array.dtype.kind == "M":
@@ -366,10 +369,22 @@ def _ticks(time: Any, size: int) -> np.ndarray:
         if size and int(array.max()) >= FAR:
             raise wrong("time", "seconds before the year 5138", f"={int(array.max())}")
         return array.astype(np.int64)
+    narrow = array.dtype.kind == "f" and array.dtype.itemsize < 8
+    if narrow and size and np.abs(array).max() > 1 << (24 if array.dtype.itemsize == 4 else 11):
+        raise wrong("time", f"whole or float64 seconds ({array.dtype} has steps of "
+                    f"{np.spacing(np.abs(array).max()):g} s there)", f"={array.dtype}")
     array = float_array("time", array, 1)
     if size and np.abs(array).max() >= FAR:
         raise wrong("time", "seconds before the year 5138", f"={array[np.abs(array).argmax()]:g}")
     return array
+
+
+def _moments(argument: str, array: np.ndarray) -> np.ndarray:
+    """Numbers as they are; datetime objects as datetime64, those without a zone taken as UTC."""
+    if not all(isinstance(one, datetime) for one in array.flat):
+        return array
+    told = [one.astimezone(UTC).replace(tzinfo=None) if one.tzinfo else one for one in array]
+    return np.array(told, dtype="datetime64[us]")
 
 
 def _weights(weight: Any, size: int) -> np.ndarray:
@@ -383,9 +398,8 @@ def _weights(weight: Any, size: int) -> np.ndarray:
 
 
 def _decode(name: str, ids: np.ndarray, index: Any) -> np.ndarray:
-    if hasattr(index, "detach"):
-        index = index.detach().cpu().numpy()
-    array = np.asarray(index)
+    value = array_like(name, index)
+    array = value.detach().cpu().numpy() if hasattr(value, "detach") else value
     if array.size and array.dtype.kind not in "iu":
         raise wrong_type(name, "whole numbers", array)
     ids_in_range(name, array, ids.size)

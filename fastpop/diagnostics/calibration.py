@@ -33,13 +33,13 @@ def score_nll(
     if bias_V is not None:
         checks.shape("bias", bias_V, (num_items,))
     checks.number("scale", scale)
-    if not hasattr(query, "shape"):
+    if hasattr(query, "shape"):
+        query = checks.array_like("query", query)
+    else:
         raise checks.wrong_type("pos_id", "None unless query is one array [C, D]", query)
     check_queries("query", query, dim)
     weight_C = weights("context_weight", context_weight, len(query))
-    pos_C = np.asarray(on_host(pos_id.detach() if hasattr(pos_id, "detach") else pos_id))
-    if pos_C.dtype.kind not in "iu":
-        raise checks.wrong_type("pos_id", "integers [C]", pos_C)
+    pos_C = checks.int_array("pos_id", pos_id)
     checks.shape("pos_id", pos_C, (len(query),))
     checks.ids_in_range("pos_id", pos_C, num_items)
 

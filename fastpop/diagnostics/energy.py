@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastpop import checks
+from fastpop import checks, files
+from fastpop.data.paths import local_path
 from fastpop.diagnostics.calibration import score_nll
 from fastpop.diagnostics.geometry import Geometry, geometry
 from fastpop.diagnostics.many import audit_many
@@ -181,10 +182,8 @@ class Audit:
 
     def save(self, path: str | Path) -> None:
         """json.dump(self.to_dict(samples=True)), written beside `path` and moved into place."""
-        path = Path(path)
-        beside = path.with_name(path.name + ".part")
-        beside.write_text(json.dumps(self.to_dict(samples=True), indent=1, allow_nan=False))
-        beside.replace(path)
+        text = json.dumps(self.to_dict(samples=True), indent=1, allow_nan=False)
+        files.write_text(local_path(path), text)
 
     def __repr__(self) -> str:
         return (
@@ -235,7 +234,7 @@ def audit(
     )
     if prior.num_items != moments.num_items:
         raise checks.wrong("counts", f"shape [{moments.num_items}], one count an item",
-                           np.asarray(counts))
+                           prior.counts_V)
     nll = None
     if pos_id is not None:
         nll = score_nll(query, items, pos_id, bias=bias, scale=scale,

@@ -177,9 +177,7 @@ def alignment(query: Any, items: Any, pos_id: Any) -> float:
     query_CD = checks.float_array("query", query, 2)
     item_VD = checks.float_array("items", items, 2)
     checks.shape("query", query_CD, ("C", item_VD.shape[1]))
-    pos_C = np.asarray(pos_id)
-    if pos_C.dtype.kind not in "iu":
-        raise checks.wrong_type("pos_id", "integers [C]", pos_C)
+    pos_C = checks.int_array("pos_id", pos_id)
     checks.shape("pos_id", pos_C, (len(query_CD),))
     checks.ids_in_range("pos_id", pos_C, len(item_VD))
     if len(pos_C) == 0:

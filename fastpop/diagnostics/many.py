@@ -93,7 +93,7 @@ def audit_many(
         checks.one_of("pairs", name, names)
     label_V, _ = popularity_direction(log_prior_V)
 
-    stratum_V = None if strata is None else np.asarray(strata)
+    stratum_V = None if strata is None else checks.int_array("strata", strata)
     energy, direction, shared, drawn = {}, {}, {}, {}
     for name, moments in models.items():
         item_VR = moments.rows()

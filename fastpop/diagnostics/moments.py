@@ -128,7 +128,7 @@ def read_queries(query: Any, dim: int, context_weight: Any) -> tuple[GramStream,
             raise checks.wrong("query", f"a GramStream of dim {dim}, as items", f"={query.dim}")
         stream, weighted = query, query.weight != query.num_contexts
     elif hasattr(query, "shape") or is_nested_numbers(query):
-        array = query if hasattr(query, "shape") else np.asarray(query)
+        array = checks.array_like("query", query)
         check_queries("query", array, dim)
         weight_C = None
         if context_weight is not None:
@@ -159,6 +159,7 @@ def read_chunks(chunks: Iterable[Any], dim: int) -> tuple[GramStream, bool]:
         name = f"query chunk {n}"
         if not hasattr(rows, "shape"):
             raise checks.wrong_type(name, f"an array [c, {dim}] or a pair (array, weights)", chunk)
+        rows = checks.array_like(name, rows)
         check_queries(name, rows, dim)
         weight_C = None
         if weight is not None:

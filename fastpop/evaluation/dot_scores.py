@@ -10,22 +10,35 @@ from fastpop import checks
 from fastpop.ops import _catalogue, _door
 
 
+def _tensor(argument: str, value: Any, ndim: int) -> Tensor:
+    """Real numbers as a tensor: float64 where they are, float32 otherwise. -inf may be among them."""
+    array = checks.array_like(argument, value)
+    if array.dtype.kind not in "fiu":
+        raise checks.wrong_type(argument, f"a {ndim}-d array of real numbers", array)
+    return torch.tensor(array, dtype=torch.float64 if array.dtype == "float64" else torch.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class DotScores:
     """score(c, i) = scale * <query[c], items[i]> + bias[i], for `evaluate`.
 
     query: [C, D], one row a case, finite. items: [V, D], on the same device; half rows are scored in
-    float32. bias: [V] nats, -inf removes an item, or None. scale: a finite number.
+    float32. bias: [V] nats, -inf removes an item, or None. scale: a finite number. Tensors are kept
+    as they are; numpy arrays, frames and lists become tensors.
     Calling it with a slice of cases gives their [b, V] scores.
     Raises TypeError or ValueError for wrong types, shapes and numbers (names the case).
     """
 
-    query: Tensor
-    items: Tensor
-    bias: Tensor | None = None
+    query: Any
+    items: Any
+    bias: Any = None
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        for name, ndim in (("query", 2), ("items", 2), ("bias", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) and value is not None:
+                object.__setattr__(self, name, _tensor(name, value, ndim))
         _catalogue.check_scored(self.query, self.items, self.bias, self.scale)
         bad = (~self.query.isfinite().all(1)).nonzero()
         if bad.shape[0]:

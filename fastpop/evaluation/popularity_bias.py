@@ -45,7 +45,7 @@ def item_groups(counts: Any, head: float = 0.2, tail: float = 0.2) -> np.ndarray
 
 def exposure_counts(recommended: Any, num_items: int) -> np.ndarray:
     """np.bincount over all lists: how many slots each item got. [V] int64."""
-    shown = np.asarray(recommended).ravel()
+    shown = _lists(recommended).ravel()
     return np.bincount(shown[shown >= 0], minlength=num_items)
 
 
@@ -54,7 +54,7 @@ def coverage(exposure: Any) -> float:
 
     "Aggregate diversity" as a share; Adomavicius & Kwon, IEEE TKDE 24(5), 2012.
     """
-    return float((np.asarray(exposure) > 0).mean())
+    return float((checks.float_array("exposure", exposure, 1) > 0).mean())
 
 
 def lorenz_curve(exposure: Any, points: int = 200) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +85,8 @@ def popularity_correlation(exposure: Any, counts: Any) -> float:
 
     NaN when either is the same for every item.
     """
-    a_V, b_V = mid_rank(np.asarray(exposure, float)), mid_rank(np.asarray(counts, float))
+    a_V, b_V = (mid_rank(checks.float_array(name, value, 1, by_item=name == "counts"))
+                for name, value in (("exposure", exposure), ("counts", counts)))
     a_V, b_V = a_V - a_V.mean(), b_V - b_V.mean()
     length = np.sqrt((a_V @ a_V) * (b_V @ b_V))
     return float(a_V @ b_V / length) if length > 0 else float("nan")
@@ -96,7 +97,7 @@ def average_popularity(recommended: Any, counts: Any) -> np.ndarray:
 
     Source: Yin et al., PVLDB 5(9), 2012.
     """
-    return _list_mean(recommended, np.asarray(counts, float))
+    return _list_mean(recommended, checks.float_array("counts", counts, 1, by_item=True))
 
 
 def long_tail_share(recommended: Any, counts: Any) -> np.ndarray:
@@ -113,13 +114,13 @@ def novelty(recommended: Any, counts: Any) -> np.ndarray:
     p(i) = (count + 1) / (sum of counts + V), so that an unseen item is novel, not infinite.
     Source: Zhou et al., PNAS 107(10), 2010; Vargas & Castells, RecSys 2011.
     """
-    counts_V = np.asarray(counts, float)
+    counts_V = checks.float_array("counts", counts, 1, by_item=True)
     return _list_mean(recommended, -np.log2((counts_V + 1) / (counts_V.sum() + len(counts_V))))
 
 
 def check_counts(counts: Any, num_items: int | None = None) -> np.ndarray:
     """float64 [V], finite, non-negative, not all zero."""
-    counts_V = checks.float_array("counts", counts, 1)
+    counts_V = checks.float_array("counts", counts, 1, by_item=True)
     if num_items is not None:
         checks.shape("counts", counts_V, (num_items,))
     if (counts_V < 0).any():
@@ -143,9 +144,18 @@ def mid_rank(value_V: np.ndarray) -> np.ndarray:
     return (np.cumsum(size) - (size - 1) / 2)[class_V]
 
 
+def _lists(recommended: Any) -> np.ndarray:
+    """int64 [C, k], -1 where a list is short."""
+    found = checks.array_like("recommended", recommended)
+    found = found.detach().cpu().numpy() if hasattr(found, "detach") else found
+    if found.size and found.dtype.kind not in "iu":
+        raise checks.wrong_type("recommended", "item ids [C, k]", found)
+    return found.astype(np.int64, copy=False)
+
+
 def _list_mean(recommended: Any, value_V: np.ndarray) -> np.ndarray:
     """Mean of value_V over each list; NaN for an empty one."""
-    recommended_CK = np.asarray(recommended)
+    recommended_CK = _lists(recommended)
     there_CK = recommended_CK >= 0
     total_C = np.where(there_CK, value_V[recommended_CK], 0.0).sum(1)
     size_C = there_CK.sum(1)

@@ -220,6 +220,8 @@ def _scores(got: Any, start: int, stop: int, num_items: int, device: Any) -> Ten
     if not isinstance(got, (Tensor, np.ndarray)):
         raise checks.wrong_type("score(slice)", "a torch tensor or numpy array", got)
     checks.shape("score(slice)", got, (stop - start, num_items))
+    if isinstance(got, np.ndarray) and not got.flags.writeable:
+        got = got.copy()  # torch warns of arrays that it could write to and must not
     score_BV = torch.as_tensor(got).detach().to(device)
     if score_BV.dtype not in (torch.float32, torch.float64):
         half = score_BV.dtype in (torch.float16, torch.bfloat16)

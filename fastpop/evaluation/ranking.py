@@ -15,7 +15,7 @@ from fastpop.evaluation.popularity_bias import GROUPS
 from fastpop.evaluation.positions import Problem, dense_positions, streamed_positions
 from fastpop.evaluation.result import Evaluation, weighted_mean
 
-Score = Callable[[slice], Any] | DotScores
+Score = Callable[[slice], Any] | DotScores | Any  # any other: a [C, V] matrix
 
 
 def evaluate(
@@ -33,8 +33,9 @@ def evaluate(
 
     Args:
         score: DotScores, which are ranked without writing them down; or any function that is called
-            with slices of case numbers and returns [b, V] real scores, torch or numpy. -inf says
-            "never"; NaN and +inf are errors.
+            with slices of case numbers and returns [b, V] real scores, torch or numpy; or the whole
+            [C, V] matrix, as an array, a tensor or a frame. -inf says "never"; NaN and +inf are
+            errors.
         cases: Cases (history_offsets, history_item, target_offsets, target_item); each case has
             at least one target, unless candidates are given.
         counts: [V] training popularity counts. None leaves out head/mid/tail and popularity bias.
@@ -103,6 +104,8 @@ def evaluate(
     problem = Problem(
         num_cases, num_items, target, (pair_offsets, pair_item), history if mask_seen else None, allowed,
         min(ks[-1], num_items), logits)
+    if not isinstance(score, DotScores) and not callable(score):
+        score = _of_matrix(score, num_cases, num_items)
     if isinstance(score, DotScores):
         checks.shape("score.query", score.query, (num_cases, "D"))
         checks.shape("score.items", score.items, (num_items, "D"))
@@ -177,6 +180,14 @@ def evaluate(
     )
 
 
+def _of_matrix(score: Any, num_cases: int, num_items: int) -> Callable[[slice], Any]:
+    """Scores that stand in a [C, V] matrix."""
+    matrix_CV = checks.array_like("score", score)
+    checks.real_array("score", matrix_CV)
+    checks.shape("score", matrix_CV, (num_cases, num_items))
+    return lambda rows: matrix_CV[rows]
+
+
 def _metrics(
     case: np.ndarray, ahead: np.ndarray, num_cases: int, ks: Sequence[int]
 ) -> dict[str, np.ndarray]:
@@ -227,7 +238,8 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 def _csr(
     argument: str, offsets: Any, item: Any, num_cases: int, num_items: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    offsets, item = np.asarray(offsets), np.asarray(item)
+    offsets, item = (np.asarray(one) if isinstance(one, np.ndarray) else checks.int_array(argument, one)
+                     for one in (offsets, item))
     if offsets.dtype.kind not in "iu" or item.dtype.kind not in "iu":
         raise checks.wrong_type(argument, "integer offsets and items", item)
     checks.shape(f"{argument} offsets", offsets, (num_cases + 1,))

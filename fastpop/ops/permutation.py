@@ -56,7 +56,8 @@ def permutation(
     if (null == "stratified") != (strata is not None):
         raise checks.wrong("strata", "integers [V] with null='stratified', and only there", strata)
     if strata is not None:
-        stratum_V = np.asarray(strata)
+        stratum_V = checks.array_like("strata", strata)
+        stratum_V = stratum_V.detach().cpu().numpy() if hasattr(stratum_V, "detach") else stratum_V
         if stratum_V.dtype.kind not in "iu":
             raise checks.wrong_type("strata", "integers [V]", stratum_V)
         checks.shape("strata", stratum_V, (len(label_V),))

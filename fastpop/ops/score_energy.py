@@ -128,6 +128,7 @@ def score_energy(
     Cost: Gram (C + V) D² FLOPs and O(D²) memory; streamed 2 C V D FLOPs and O(C D) memory.
     Source: arXiv:2606.21275.
     """
+    query, items = checks.array_like("query", query), checks.array_like("items", items)
     for name, value in (("query", query), ("items", items)):
         checks.real_array(name, value)
     checks.shape("items", items, ("V", "D"))

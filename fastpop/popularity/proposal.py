@@ -304,7 +304,8 @@ def digest(array: np.ndarray) -> str:
 
 
 def _log_q(proposal: Proposal | InBatch, ids: Any) -> np.ndarray:
-    index = np.asarray(ids)
+    index = checks.array_like("ids", ids)
+    index = index.detach().cpu().numpy() if hasattr(index, "detach") else index
     if index.dtype.kind not in "iu":
         raise checks.wrong_type("ids", "integers", index)
     checks.ids_in_range("ids", index, proposal.num_items)

@@ -11,7 +11,7 @@ GRID = 65
 
 def check_counts(counts: Any) -> np.ndarray:
     """float64 [V] counts: finite, >= 0, not all zero; a copy that nobody else writes to."""
-    count_V = checks.float_array("counts", counts, 1).copy()
+    count_V = checks.float_array("counts", counts, 1, by_item=True).copy()
     if count_V.shape[0] == 0:
         raise checks.wrong("counts", "at least one item", count_V)
     if (count_V < 0).any():

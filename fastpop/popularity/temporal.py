@@ -118,7 +118,7 @@ class TemporalPrior:
     def bucket_of(self, time: Any) -> np.ndarray:
         """Bucket index of each time (int64). Times after the last bucket's start belong to it:
         tomorrow is served by the newest marginal. Times before the first are an error."""
-        time_N = np.asarray(time)
+        time_N = _whole("time", time)
         if time_N.dtype.kind not in "iu":
             raise checks.wrong_type("time", "integers (seconds)", time_N)
         if time_N.size and int(time_N.min()) < int(self.start_T[0]):
@@ -260,11 +260,16 @@ def _equal_starts(time_N: np.ndarray, num_buckets: int) -> np.ndarray:
     return np.unique(ordered[np.arange(num_buckets) * ordered.shape[0] // num_buckets])
 
 
+def _whole(argument: str, value: Any) -> np.ndarray:
+    array = checks.array_like(argument, value)
+    return array.detach().cpu().numpy() if hasattr(array, "detach") else array
+
+
 def _check_events(
     item: Any, time: Any, weight: Any, num_items: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     checks.number("num_items", num_items, least=1, integer=True)
-    item_N, time_N = np.asarray(item), np.asarray(time)
+    item_N, time_N = _whole("item", item), _whole("time", time)
     for name, array in (("item", item_N), ("time", time_N)):
         if array.dtype.kind not in "iu":
             raise checks.wrong_type(name, "a 1-d array of integers", array)

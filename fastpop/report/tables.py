@@ -4,14 +4,13 @@ import csv
 import io
 import json
 import math
-import os
-import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastpop import checks
+from fastpop import checks, files
+from fastpop.data.paths import local_path
 from fastpop.report.schema import NOT_CALIBRATED, Comparison, Summary
 
 WIDTH = 80
@@ -232,21 +231,8 @@ def plain(value: Any) -> Any:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """The file is there whole, or what was there before is. Raises OSError as the system does."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(beside, 0o666 & ~mask)  # mkstemp makes private files
-        os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
-    return path
+    """The file is there whole, or what was there before is. Raises OSError with the path."""
+    return files.write_text(local_path(path), text)
 
 
 def write_json(path: str | Path, value: Any) -> Path:
