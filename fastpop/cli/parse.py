@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,9 @@ def parse(argv: Sequence[str]) -> Any:
     words = list(argv) or ["--help"]
     if words == ["--version"]:
         return Version()
+    if words[0] in ("-h", "--help"):
+        print(overview())
+        raise SystemExit(0)
     if not words[0].startswith("-") and words[0] not in VERBS:
         near = difflib.get_close_matches(words[0].lower(), VERBS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -44,6 +48,17 @@ def parse(argv: Sequence[str]) -> Any:
     parsed = tyro.cli(union, args=[_sheltered(word) for word in words], prog="fastpop",
                       description=ABOUT, registry=_numbers())
     return expanded(_bared(parsed))
+
+
+def overview() -> str:
+    """What `fastpop --help` shows, 80 columns wide."""
+    lines = ["usage: fastpop VERB ...   (fastpop VERB --help says more)", "", ABOUT, ""]
+    for verb, kind in VERBS.items():
+        said = (kind.__doc__ or "").split("\n\n")[0].split()
+        lines += textwrap.wrap(" ".join(said), 80, initial_indent=f"  {verb:11}",
+                               subsequent_indent=" " * 13)
+    lines += textwrap.wrap("The version.", 80, initial_indent=f"  {'--version':11}")
+    return "\n".join(lines)
 
 
 def _sheltered(word: str) -> str:

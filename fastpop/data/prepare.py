@@ -38,15 +38,15 @@ def prepare_from(read: Callable[[], Interactions], out: Path) -> Interactions:
 def as_log(value: Any, argument: str = "log") -> Interactions:
     """Interactions as they are; the path of a prepared folder, opened.
 
-    Raises: TypeError for anything else. FileNotFoundError, ValueError: no prepared folder.
+    Raises: TypeError for anything else. ValueError: a folder that holds no log, or a damaged one.
     """
     if isinstance(value, Interactions):
         return value
+    expected = "Interactions (read a file with fastpop.read_log) or the path of a prepared folder"
     if not isinstance(value, (str, Path)):
-        raise wrong_type(argument, "Interactions (read a file with fastpop.read_log) or the path "
-                         "of a prepared folder", value)
+        raise wrong_type(argument, expected, value)
     folder = local_path(value, argument)
-    if folder.is_file():
-        raise wrong_type(argument, "Interactions, or the path of a prepared folder (read a file "
-                         "with fastpop.read_log)", f"={folder}, a file")
+    files.recover(folder)
+    if not folder.is_dir():
+        raise wrong_type(argument, expected, f"={str(folder)!r}, which is no folder")
     return open_log(folder)
