@@ -1,0 +1,170 @@
+"""Whatever stops a command, it says what is there, and the same command ends in the same bits."""
+
+import json
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+from fastpop.training import checkpoint
+
+QUICK = ["--epochs", "6", "--dim", "8", "--num-negatives", "16", "--batch-size", "64",
+         "--permutations", "20"]
+LONG = [*QUICK, "--epochs", "100000"]
+
+
+def model_of(out):
+    tensors, state = checkpoint.read_folder(out / "model", ("model",))
+    return {name: value.tolist() for name, value in tensors["model"].items()}, state["metrics"]
+
+
+def wait_for(running, condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert running.poll() is None, running.wait()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize(("number", "code", "word"), [
+    (signal.SIGINT, 130, "interrupted"),
+    (signal.SIGTERM, 143, "stopped by SIGTERM"),
+    (signal.SIGHUP, 129, "stopped: the terminal is gone (SIGHUP)"),
+])
+def test_a_signal_while_training_leaves_a_checkpoint_and_one_line(
+        commands, clicks, tmp_path, number, code, word):
+    out = tmp_path / "run"
+    running = commands.start("train", *clicks, "--out", out, *LONG)
+    wait_for(running, lambda: checkpoint.latest(out) if out.exists() else None)
+    running.send_signal(number)
+    done = running.wait()
+    assert done.returncode == code
+    last = done.stderr.splitlines()
+    assert len(last) == 1
+    assert last[0].startswith(f"fastpop: {word}")
+    assert f"{checkpoint.latest(out).name} is in {out}: add --resume to go on" in last[0]
+    checkpoint.read_folder(checkpoint.latest(out), ("model", "optimizer"))
+    assert not list(out.glob(".*"))
+
+
+def test_a_signal_before_anything_is_there_says_so(commands, clicks, tmp_path):
+    out = tmp_path / "run"
+    big = tmp_path / "big.csv"
+    big.write_text(clicks[0].read_text() + "u1,1,1500000000\n" * 3_000_000)
+    running = commands.start("train", big, *clicks[1:], "--out", out, *QUICK)
+    time.sleep(0.3)
+    running.send_signal(signal.SIGTERM)
+    done = running.wait()
+    assert done.returncode == 143
+    assert done.stderr.splitlines() == [
+        "fastpop: stopped by SIGTERM; nothing was written: the same command starts anew"]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("encoder", ["factor", "sasrec"])
+def test_kill_minus_nine_at_any_moment_and_the_same_command_ends_in_the_same_bits(
+        commands, clicks, tmp_path, kills, encoder):
+    words = ["train", *clicks, "--encoder", encoder, *QUICK, "--num-layers", "1", "--epochs", "10",
+             "--evaluate-every", "1", "--patience", "10", "--checkpoint-minutes", "0.001",
+             "--permutations", "0"]
+    started = time.monotonic()
+    commands.run(*words, "--out", tmp_path / "whole")
+    whole = time.monotonic() - started
+    chance = random.Random(kills)
+    out = tmp_path / "killed"
+    for _ in range(kills):
+        running = commands.start(*words, "--out", out)
+        time.sleep(chance.uniform(0, 0.8 * whole))
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        if (out / "model").exists():
+            shutil.rmtree(out)
+    commands.run(*words, "--out", out)
+    assert model_of(out) == model_of(tmp_path / "whole")
+    assert not list(out.glob(".*"))
+    assert (out / "audit.json").read_bytes() == (tmp_path / "whole" / "audit.json").read_bytes()
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_comparison_killed_at_any_moment_goes_on_to_the_same_numbers(
+        commands, clicks, tmp_path, kills):
+    words = ["compare", *clicks, *QUICK, "--seeds", "2", "--arms", "standard", "frozen"]
+    started = time.monotonic()
+    commands.run(*words, "--out", tmp_path / "whole")
+    whole = time.monotonic() - started
+    chance = random.Random(kills)
+    out = tmp_path / "killed"
+    for _ in range(kills):
+        running = commands.start(*words, "--out", out)
+        time.sleep(chance.uniform(0, 0.9 * whole))
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        if (out / "comparison.json").exists():
+            shutil.rmtree(out)
+    commands.run(*words, "--out", out)
+    one, two = (json.loads((folder / "comparison.json").read_text()) for folder in
+                (out, tmp_path / "whole"))
+    assert one["made_by"].pop("seconds") >= 0
+    two["made_by"].pop("seconds")
+    assert one == two
+    assert {path.name for path in out.iterdir()} == {
+        "comparison.json", "report.html", "rows.csv", "table.txt"}
+    assert (out / "table.txt").read_text() == (tmp_path / "whole" / "table.txt").read_text()
+
+
+def test_ctrl_c_in_a_comparison_counts_what_is_done_and_a_finished_one_is_kept(
+        commands, clicks, tmp_path):
+    out = tmp_path / "report"
+    words = ["compare", *clicks, *QUICK, "--seeds", "1", "--arms", "standard", "frozen", "--out", out]
+    running = commands.start(*words, "--epochs", "3000")
+    wait_for(running, lambda: list(out.glob("unfinished/seed-0-*/train.csv")))
+    running.send_signal(signal.SIGINT)
+    done = running.wait()
+    assert done.returncode == 130
+    assert done.stderr.splitlines() == [
+        f"fastpop: interrupted; 0 of 2 runs are in {out}: the same command goes on"]
+    assert list(out.glob("unfinished/seed-0-standard/checkpoint-*"))
+    other = commands.run(*words, code=2).stderr
+    assert f"epochs: expected 3000, as in the comparison in {out} (or a new folder); got 6" in other
+    shutil.rmtree(out)
+    first = commands.run(*words)
+    page = (out / "report.html").read_bytes()
+    again = commands.run(*words)
+    assert "is finished: it is shown, and nothing is trained" in again.stderr
+    assert again.stdout.splitlines()[2:] == first.stdout.splitlines()[2:]
+    assert (out / "report.html").read_bytes() == page
+    changed = commands.run(*words, "--permutations", "30", code=2).stderr
+    assert "permutations: expected 20, as in the comparison" in changed
+    assert (out / "report.html").read_bytes() == page
+
+
+def test_two_processes_cannot_write_one_run(commands, clicks, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", *clicks, "--out", out, *LONG]
+    first = commands.start(*words)
+    wait_for(first, lambda: checkpoint.latest(out) if out.exists() else None)
+    second = commands.run(*words, "--resume", code=1)
+    assert second.stderr.startswith("fastpop: out: expected a place that nobody else is writing; got "
+                                    f"{out}, which process {first.pid} is writing now")
+    assert len(second.stderr.splitlines()) == 1
+    first.send_signal(signal.SIGTERM)
+    assert first.wait().returncode == 143
+
+
+def test_the_same_command_goes_on_with_a_run_that_was_stopped_and_says_so(commands, clicks, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", *clicks, "--out", out, *QUICK]
+    running = commands.start(*words, "--epochs", "100000")
+    wait_for(running, lambda: checkpoint.latest(out) if out.exists() else None)
+    running.send_signal(signal.SIGINT)
+    running.wait()
+    name = checkpoint.latest(out).name
+    done = commands.run(*words, "--seed", "1", code=2)
+    assert "seed: expected 0, as in the run in" in done.stderr
+    longer = commands.start(*words, "--epochs", "100000")
+    wait_for(longer, lambda: f"holds {name} of this run: going on from it" in longer.text("stderr"))
+    longer.send_signal(signal.SIGKILL)
+    longer.wait()
