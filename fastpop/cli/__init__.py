@@ -15,6 +15,10 @@ except ImportError:
     checks.missing_package("tyro", "", "the command line")
 
 
+BAD_INPUT = (ValueError, TypeError, FileNotFoundError, FileExistsError)
+FAILED = (RuntimeError, OSError, ImportError, MemoryError, NotImplementedError)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: 0 done, 1 the work failed, 2 bad input, 130 interrupted, 143 terminated."""
     argv = sys.argv[1:] if argv is None else argv
@@ -25,12 +29,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         verb.run()
         terminal.flush()
     except KeyboardInterrupt:
-        left = verb.left() if hasattr(verb, "left") else ""
-        _stop(terminal.stopped_by() + left, terminal.exit_code())
-    except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
-        _stop(str(error), 2, error)
-    except (RuntimeError, OSError, ImportError, MemoryError, NotImplementedError) as error:
-        _stop(str(error) or type(error).__name__, 1, error)
+        _stopped(verb)
+    except SystemExit:
+        raise
+    except Exception as error:
+        if terminal.was_stopped():
+            _stopped(verb)
+        if isinstance(error, BAD_INPUT):
+            _stop(str(error), 2, error)
+        if isinstance(error, FAILED):
+            _stop(str(error) or type(error).__name__, 1, error)
+        raise
+
+
+def _stopped(verb: Any) -> NoReturn:
+    left = verb.left() if hasattr(verb, "left") else ""
+    _stop(terminal.stopped_by() + left, terminal.exit_code())
 
 
 def _parse(argv: Sequence[str]) -> Any:

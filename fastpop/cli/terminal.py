@@ -11,15 +11,17 @@ from fastpop import bars
 from fastpop.checks import printable
 
 NAMES = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGHUP: "stopped: the terminal is gone (SIGHUP)"}
-_by: list[int] = []  # signals other than ctrl-C that came
+_came: list[int] = []  # signals
 
 
 def prepare() -> None:
     """SIGTERM and SIGHUP do what ctrl-C does, a reader that leaves (`| head`) stops nothing, and
     warnings are lines of ours. A signal that the caller ignores (nohup) stays ignored."""
-    for number in NAMES:
-        # Other threads may call main() too: signals are then the host's.
-        with contextlib.suppress(ValueError):
+    _came.clear()
+    with contextlib.suppress(ValueError):  # main() in another thread: signals are the host's
+        if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt)
+        for number in NAMES:
             if signal.getsignal(number) == signal.SIG_DFL:
                 signal.signal(number, _as_ctrl_c)
     for name in ("stdout", "stderr"):
@@ -32,22 +34,35 @@ def prepare() -> None:
     warnings.showwarning = _as_a_line
 
 
+def _interrupt(number: int, frame: Any) -> None:
+    _came.append(number)
+    raise KeyboardInterrupt
+
+
 def _as_ctrl_c(number: int, frame: Any) -> None:
-    _by.append(number)
+    _came.append(number)
     handler = signal.getsignal(signal.SIGINT)
-    if callable(handler):
+    if callable(handler) and handler is not _interrupt:
         handler(signal.SIGINT, frame)  # training answers it with a checkpoint
     else:
         raise KeyboardInterrupt
 
 
+def was_stopped() -> bool:
+    """Whether a signal came that should end the work: a library may have turned the exception that
+    it raised into one of its own."""
+    return bool(_came)
+
+
 def stopped_by() -> str:
-    return NAMES[signal.Signals(_by[-1])] if _by else "interrupted"
+    others = [number for number in _came if number != signal.SIGINT]
+    return NAMES[signal.Signals(others[-1])] if others else "interrupted"
 
 
 def exit_code() -> int:
     """128 + the signal, as shells have it."""
-    return 128 + (_by[-1] if _by else signal.SIGINT)
+    others = [number for number in _came if number != signal.SIGINT]
+    return 128 + (others[-1] if others else signal.SIGINT)
 
 
 def tell(message: str) -> None:

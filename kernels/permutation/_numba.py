@@ -20,14 +20,18 @@ few blanks; V bytes drawn twice; a swap a blank position; 8*V*R / BLOCK bytes of
 The limit is what L1 delivers: at two vectors of 8 doubles a cycle, m*R/16 cycles.
 """
 
+import contextlib
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import local
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
+from fastpop import bars
+from fastpop.kernels.permutation._cache import forget_cache, jit
 from fastpop.kernels.permutation._vector import (
     COLUMNS,
     add_row,
@@ -96,7 +100,7 @@ def _first(count):
     return U(0xFFFFFFFFFFFFFFFF) >> U(64 - count)
 
 
-@numba.njit(nogil=True, cache=True)
+@jit(nogil=True)
 def _shuffle(key, start, moving, code_n, target):
     """Fisher-Yates, without the swaps that move nothing but common labels."""
     # Unsigned places: numba would test signed ones for being negative, four times a swap.
@@ -116,7 +120,7 @@ def _shuffle(key, start, moving, code_n, target):
         high = low
 
 
-@numba.njit(nogil=True, cache=True)
+@jit(nogil=True)
 def _count(key, num, edge_f, count_f):
     """count_f = how many of `num` bytes of a key lie at each edge or above."""
     count_f[:] = 0
@@ -127,7 +131,7 @@ def _count(key, num, edge_f, count_f):
             count_f[f] += count_ones(at_least(drawn, edge_f[f]) & mask)
 
 
-@numba.njit(nogil=True, cache=True)
+@jit(nogil=True)
 def _fill(
     key, bound_S1, often_code_F, often_count_F, often_edge_F, often_bound_S1, rare_code_N,
     rare_bound_S1, room_S, drawn_S, key_S, code_X,
@@ -171,7 +175,7 @@ def _fill(
         filled += blanks
 
 
-@numba.njit(nogil=True, cache=True)
+@jit(nogil=True)
 def _list(source, word, size, key_B, edge_2, place_BX, draw_BX, size_B2):
     """Which rows of a block each permutation adds: list 0 by the byte drawn, list 1 in turn."""
     for b in range(len(key_B)):
@@ -189,7 +193,7 @@ def _list(source, word, size, key_B, edge_2, place_BX, draw_BX, size_B2):
 
 
 def _adder(lanes):
-    @numba.njit(nogil=True, cache=True)
+    @jit(nogil=True)
     def add_rows(
         size_B2, place_BX, draw_BX, value_256, code_BX, next_B, value_K, tile_X, sum_BR, column,
         item_VR, weight_V, item_n, total_R, ahead_n, ahead_column,
@@ -242,7 +246,7 @@ def _adder(lanes):
 _add_8, _add_16, _add_32, _add_64 = map(_adder, LANES)
 
 
-@numba.njit(nogil=True, cache=True)
+@jit(nogil=True)
 def _project(
     low_N, size_N, source_N, word_N, item_V, weight_V, item_VR, key_BS, edge_S2, value_S256,
     code_BX, value_K, base, sum_BR, tile_X, place_BX, draw_BX,
@@ -387,6 +391,25 @@ def forward(
             value_K, base, sum_PR[low:high], own.tile_X, own.place_BX, own.draw_BX,
         )
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(task, range(0, num_permutations, block)))
+    lows = range(0, num_permutations, block)
+    try:
+        _run(task, lows, threads, block)
+    except OSError as error:
+        forget_cache(error)
+        sum_PR[:] = 0
+        _run(task, lows, threads, block)
     return sum_PR[:, :width].copy()
+
+
+def _run(task: Callable[[int], None], lows: range, threads: int, block: int) -> None:
+    """All tasks; ctrl-C waits for those that run, not for those that wait."""
+    told: Any = contextlib.nullcontext()
+    if not _project.signatures:
+        told = bars.waiting("loading the permutation test (the first time, it is compiled)")
+    with told, bars.progress_bar(lows.stop, "permutations", delay=3) as bar:
+        pool = ThreadPoolExecutor(threads)
+        try:
+            for _ in pool.map(task, lows):
+                bar.update(min(block, bar.total - bar.n))
+        finally:
+            pool.shutdown(cancel_futures=True)
