@@ -25,6 +25,11 @@ def child(ask):
     os.setpgid(0, 0)
     os.chdir(ask["cwd"])
     os.environ.update(ask["env"])
+    for name in ask["without"]:
+        for known in list(sys.modules):
+            if known.partition(".")[0] == name:
+                del sys.modules[known]
+        sys.modules[name] = None  # as if it were not installed
     for number, name in ((1, "stdout"), (2, "stderr")):
         handle = os.open(ask[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, number)
@@ -112,7 +117,7 @@ class Commands:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, *words, cwd=None, stdout=None, **environment) -> Running:
+    def start(self, *words, cwd=None, stdout=None, without=(), **environment) -> Running:
         self.number += 1
         place = self.folder / str(self.number)
         place.mkdir()
@@ -120,7 +125,8 @@ class Commands:
         (place / "stderr").touch()
         pid = self.ask({
             "words": [str(word) for word in words], "cwd": str(cwd or place), "env": environment,
-            "stdout": str(stdout or place / "stdout"), "stderr": str(place / "stderr")})["pid"]
+            "without": list(without), "stdout": str(stdout or place / "stdout"),
+            "stderr": str(place / "stderr")})["pid"]
         return Running(self, pid, place)
 
     def run(self, *words, code=0, seconds=240, **options) -> Done:

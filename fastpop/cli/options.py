@@ -167,6 +167,8 @@ class TrainOptions(TrainConfig):
     def checked(self) -> TrainConfig:
         config = TrainConfig.from_dict(self.to_dict())
         config.torch_device()
+        if config.tensorboard:
+            checks.needed("tensorboard", "tb", "--tensorboard")
         return config
 
 

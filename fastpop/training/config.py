@@ -278,7 +278,10 @@ class TrainConfig:
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """A TOML file as a dict. Raises ValueError naming the file, OSError."""
-    raw = local_path(path, "config").read_bytes()
+    try:
+        raw = local_path(path, "config").read_bytes()
+    except OSError as error:
+        raise type(error)(f"config: expected a TOML file; got {path}: {error.strerror}") from None
     try:
         return tomllib.loads(raw.decode("utf-8-sig"))  # some editors begin a file with a mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
