@@ -205,9 +205,9 @@ def _compare(
     priors = {key: PopularityPrior.from_counts(half.item_counts(), smoothing=config.smoothing)
               for key, half in (("A", half_a), ("B", half_b))}
     for prior in priors.values():
-        if np.ptp(prior.log_prior_V) == 0:
+        if prior.is_flat:
             raise checks.wrong("log", "items of different counts, for log p to have a direction",
-                               "=items that all have the same")
+                               "=items that all have as good as the same")
     bounded = build.bounded(config, log, parts.test)
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []

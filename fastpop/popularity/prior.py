@@ -87,6 +87,12 @@ class PopularityPrior:
         """Items without any event."""
         return int((self.counts_V == 0).sum())
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether log p differs by less than 0.001 nats over all items: counts that are equal, or so
+        nearly that smoothing by leave-one-out makes them so. It has no direction worth the name."""
+        return bool(np.ptp(self.log_prior_V) < 1e-3)
+
     def direction(self) -> np.ndarray:
         """b = H log p / ||H log p||, H = I - 11'/V: float64 [V], sums to 0, norm 1.
 

@@ -110,9 +110,9 @@ class TrainResult:
         """Why `audit` has nothing to measure, in a sentence; None where it has."""
         if self.log.num_items < 4:
             return f"an audit needs at least 4 items; the log has {self.log.num_items}"
-        if np.ptp(self.prior.log_prior_V) == 0:
-            return ("all items have equally many training events, so log p is the same for all and "
-                    "there is no popularity to measure")
+        if self.prior.is_flat:
+            return ("all items have as good as equally many training events, so log p is the same for "
+                    "all and there is no popularity to measure")
         return None
 
     def why_no_metrics(self) -> str | None:
