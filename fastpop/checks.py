@@ -4,6 +4,7 @@ Public functions check once, at the door; nothing behind it checks again. A wron
 ValueError, a wrong type TypeError, both with the same three parts.
 """
 
+import dataclasses
 import importlib
 import sys
 from collections.abc import Iterable
@@ -21,6 +22,22 @@ def describe(value: Any) -> str:
         return f"{kind} {list(value.shape)}"
     text = repr(value)
     return text if len(text) <= 120 else text[:117] + "..."
+
+
+def brief(value: Any) -> str:
+    """A dataclass on a line or two, as its `__repr__`: arrays by dtype and shape, long things by kind."""
+    shown = []
+    for field in dataclasses.fields(value):
+        inner = getattr(value, field.name)
+        if hasattr(inner, "shape") and hasattr(inner, "dtype"):
+            text = describe(inner)
+        else:
+            text = repr(inner)
+            if len(text) > 80 or "\n" in text:
+                size = f" of {len(inner):,}" if hasattr(inner, "__len__") else ""
+                text = f"<{type(inner).__name__}{size}>"
+        shown.append(f"{field.name}={text}")
+    return f"{type(value).__name__}({', '.join(shown)})"
 
 
 def wrong(argument: str, expected: str, got: Any) -> ValueError:

@@ -29,6 +29,8 @@ class Batch:
     history: np.ndarray | None = None
     weight: np.ndarray | None = None
 
+    __repr__ = checks.brief
+
     @property
     def num_rows(self) -> int:
         return int((self.target != PAD).sum())

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastpop import files
-from fastpop.checks import array_like, float_array, ids_in_range, number, wrong, wrong_type
+from fastpop.checks import array_like, brief, float_array, ids_in_range, number, wrong, wrong_type
 from fastpop.data import columns
 from fastpop.data import ids as edge
 from fastpop.data.paths import local_path
@@ -32,6 +32,8 @@ class Rejected:
     line: tuple[int, ...]      # 1-based line of the file (row of a frame)
     reason: tuple[str, ...]
     text: tuple[str, ...]      # the row as it stood
+
+    __repr__ = brief
 
     def __len__(self) -> int:
         return len(self.line)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpop.checks import number, one_of, wrong, wrong_type
+from fastpop.checks import brief, number, one_of, wrong, wrong_type
 from fastpop.data import columns
 from fastpop.data.cases import Cases, build_cases
 from fastpop.data.interactions import Interactions
@@ -38,6 +38,8 @@ class Split:
     known: Interactions
     part: np.ndarray
     facts: dict = field(default_factory=dict)
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "part", frozen_array(self.part))

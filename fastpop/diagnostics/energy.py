@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,9 @@ class Audit:
         """json.dump(self.to_dict(samples=True)), written beside `path` and moved into place."""
         text = json.dumps(self.to_dict(samples=True), indent=1, allow_nan=False)
         files.write_text(local_path(path), text)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.table())}</pre>"
 
     def __repr__(self) -> str:
         return (

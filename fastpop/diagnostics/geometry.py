@@ -35,6 +35,8 @@ class Spectrum:
     participation_ratio: float
     isoscore: float
 
+    __repr__ = checks.brief
+
     @classmethod
     def of(cls, square_D: np.ndarray) -> "Spectrum":
         """From squared singular values (eigenvalues of a Gram or covariance matrix)."""
@@ -83,6 +85,8 @@ class Geometry:
     pc1_correlation: float
     popularity_r2: float
     popularity_r2_null: float
+
+    __repr__ = checks.brief
 
     def to_dict(self) -> dict:
         """JSON-able: undefined numbers are None."""

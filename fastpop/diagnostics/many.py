@@ -54,6 +54,8 @@ class ManyAudits:
     shared: dict[str, PermutationTest]
     pairs: dict[tuple[str, str], PairedTest]
 
+    __repr__ = checks.brief
+
 
 def audit_many(
     models: Mapping[str, ScoreMoments], log_prior: Any, *,

@@ -35,6 +35,8 @@ class ScoreMoments:
     num_contexts: int = 0
     weighting: str = "uniform over the contexts given"
 
+    __repr__ = checks.brief
+
     @classmethod
     def of(
         cls, query: Any, items: Any, *, bias: Any = None, scale: float = 1.0,

@@ -34,6 +34,8 @@ class DotScores:
     bias: Any = None
     scale: float = 1.0
 
+    __repr__ = checks.brief
+
     def __post_init__(self) -> None:
         for name, ndim in (("query", 2), ("items", 2), ("bias", 1)):
             value = getattr(self, name)

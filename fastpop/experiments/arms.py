@@ -61,6 +61,8 @@ class Run:
     curve: list[dict[str, Any]]
     cases_left_out: int
 
+    __repr__ = checks.brief
+
     def served(self, weight: float) -> ScoreMoments:
         """The moments of the score served at this popularity weight."""
         knob = weight - 1 if self.arm.prior == "none" else weight

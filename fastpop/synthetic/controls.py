@@ -20,6 +20,8 @@ class Control:
     counts: np.ndarray
     expect: str
 
+    __repr__ = checks.brief
+
 
 def uniform_popularity(num_items: int = 60, *, seed: int = 0) -> Control:
     """Every item equally popular."""

@@ -1,6 +1,5 @@
 """A run's folder: every byte under a checksum, one writer, no leftovers, nothing lost."""
 
-import json
 import os
 import subprocess
 import sys
@@ -14,8 +13,8 @@ import torch
 from helpers_logs import small_log
 
 import fastpop
-from fastpop import files
 from fastpop.training import CheckpointError, TrainConfig, build, checkpoint, folder, loop, sealed
+from fastpop.training.result import moments_of
 
 QUICK = {"epochs": 3, "dim": 8, "batch_size": 64, "num_negatives": 16, "learning_rate": 0.02,
          "progress": False}
@@ -411,7 +410,7 @@ def test_a_knob_beyond_float32_is_refused_everywhere(weight):
                  lambda: result.audit(popularity_weight=weight, permutations=0),
                  lambda: fastpop.compare(small_log(), popularity_weights=[weight], **QUICK),
                  lambda: TrainConfig(prior_weight=weight)):
-        with pytest.raises(ValueError, match="weights?: expected a finite number >= -1e"):
+        with pytest.raises(ValueError, match=r"weights?: expected a finite number"):
             call()
 
 
@@ -431,9 +430,12 @@ def test_a_result_is_a_few_lines(tmp_path):
     audit = result.audit(permutations=10)
     top = result.recommend(result.log.user_ids[:30], k=5)
     judged = result.evaluate()
-    for one in (audit, top, judged, result.split, result.log, result.prior, result.split.test,
-                result.config):
+    moments = moments_of(result.model, result.split.train)
+    batch = next(iter(build.build_batches(result.config, result.log, "events").epoch(0)))
+    for one in (audit, audit.geometry, top, judged, result.split, result.log, result.prior,
+                result.split.test, moments, batch):
         assert len(repr(one)) < 1500, type(one)
-        assert len(repr(one).splitlines()) <= 30, type(one)
-    assert json.loads(json.dumps(result.metrics)) == result.metrics or True
-    assert files
+        assert len(repr(one).splitlines()) <= 10, type(one)
+        assert "array(" not in repr(one), type(one)
+    for one in (audit, judged):
+        assert one._repr_html_().startswith("<pre>")
