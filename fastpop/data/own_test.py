@@ -1,5 +1,6 @@
 """Logs that bring their own test part: randomised ratings, or prefixes with a target."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from fastpop.data import columns
 from fastpop.data import ids as edge
 from fastpop.data.cases import Cases, build_cases
 from fastpop.data.interactions import Interactions
+from fastpop.data.paths import local_path
 from fastpop.data.split import (
     TEST,
     TRAIN,
@@ -18,6 +20,7 @@ from fastpop.data.split import (
     last_n,
     random_by_user,
 )
+from fastpop.data.store import is_saved_log, open_log
 from fastpop.data.tokens import read_cases
 
 
@@ -29,9 +32,9 @@ def split_with_test(
 
     Args:
         log: everything a model may know.
-        test: Interactions (each user's distinct items are one set of targets; the history is the
-            user's events in `log`), Cases in the catalogue of `log`, or a file of lines
-            `prefix<TAB>target` (see `read_cases`).
+        test: Interactions, or the path of a prepared folder (each user's distinct items are one
+            set of targets; the history is the user's events in `log`), Cases in the catalogue of
+            `log`, or a file of lines `prefix<TAB>target` (see `read_cases`).
         valid: how validation is cut from `log`: "leave-last-out", "random-by-user", None (all
             of `log` trains), or "auto": leave-last-out where the log has an order.
         fraction, seed: for "random-by-user".
@@ -50,6 +53,8 @@ def split_with_test(
     number("fraction", fraction, above=0, most=0.5)
     number("seed", seed, least=0, integer=True)
     facts: dict[str, Any] = {"rule": "own-test", "k_core_saw_test_events": False}
+    if isinstance(test, (str, Path)) and is_saved_log(folder := local_path(test, "test")):
+        test = open_log(folder)
     if isinstance(test, Interactions):
         log, test = _one_catalogue(log, test, facts)
     elif not isinstance(test, Cases):

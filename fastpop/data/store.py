@@ -1,6 +1,7 @@
 """A log on disk: saving, opening, loading, and telling a sound folder from a damaged one."""
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,24 @@ def is_saved_log(folder: Path) -> bool:
 
 def open_log(folder: Path, verify: bool = False) -> Interactions:
     """The mapped log. One that an earlier version saved as parquet is read into memory."""
-    found = _found(folder)
+    while True:
+        found = _found(folder)
+        # Another process may put a new log in its place while files are opened one by one: then all
+        # of them are opened again. The handle keeps the folder's number from being used anew.
+        handle = os.open(found, os.O_RDONLY)
+        try:
+            log = _opened(found, verify)
+        except (OSError, ValueError):
+            if _still(found, handle):
+                raise
+        else:
+            if _still(found, handle):
+                return log
+        finally:
+            os.close(handle)
+
+
+def _opened(found: Path, verify: bool) -> Interactions:
     card = read_card(found)
     if card["version"] == 1:
         from fastpop.data.parquet_log import load_parquet_log
@@ -82,6 +100,14 @@ def load_log(folder: Path) -> Interactions:
         log.row.astype(np.int64), user_ids, item_ids, np.array(log.offsets), log.has_order,
         log.facts, log.rejected,
     )
+
+
+def _still(folder: Path, handle: int) -> bool:
+    """Whether the path is still that of the open folder."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(folder))
+    except FileNotFoundError:
+        return False
 
 
 def _found(folder: Path) -> Path:

@@ -16,6 +16,7 @@ from fastpop.diagnostics.significance import (
     null_moments,
     permutation_test,
 )
+from fastpop.frozen import freeze
 from fastpop.kernels.score_energy.reference import ScoreEnergy, popularity_direction
 from fastpop.ops.permutation import permutation
 
@@ -55,6 +56,9 @@ class ManyAudits:
     pairs: dict[tuple[str, str], PairedTest]
 
     __repr__ = checks.brief
+
+    def __post_init__(self) -> None:
+        freeze(self, "energy", "direction", "shared", "pairs")
 
 
 def audit_many(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastpop import checks
+from fastpop.frozen import freeze
 from fastpop.kernels.score_energy.reference import (
     ROWS,
     ScoreEnergy,
@@ -36,6 +37,9 @@ class ScoreMoments:
     weighting: str = "uniform over the contexts given"
 
     __repr__ = checks.brief
+
+    def __post_init__(self) -> None:
+        freeze(self, "query_mean_D", "query_cov_DD", "item_VD", "bias_V")
 
     @classmethod
     def of(

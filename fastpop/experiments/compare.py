@@ -21,6 +21,7 @@ from fastpop.data.split import event_halves
 from fastpop.experiments import findings
 from fastpop.experiments.arms import ARMS, POST_HOC, Run, train_arm
 from fastpop.experiments.unfinished import FINISHED, Unfinished, check_folder, finished
+from fastpop.frozen import freeze
 from fastpop.popularity import PopularityPrior
 from fastpop.training import TrainConfig, build
 from fastpop.training import folder as run_folder
@@ -39,6 +40,9 @@ class CompareResult:
     """
 
     comparison: report.schema.Comparison
+
+    def __post_init__(self) -> None:
+        freeze(self, "comparison")
 
     @property
     def headline(self) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastpop import checks
+from fastpop.frozen import freeze
 from fastpop.kernels.alias_draw import _cpu, reference
 from fastpop.popularity.smoothing import check_counts
 
@@ -43,6 +44,9 @@ class Proposal:
     name: str
     parameters: dict[str, Any] = field(default_factory=dict)
     _on_device: dict[Any, "torch.Tensor"] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        freeze(self, "parameters")
 
     @classmethod
     def from_weights(
@@ -133,6 +137,9 @@ class InBatch:
     name: str = "in_batch"
     parameters: dict[str, Any] = field(default_factory=dict)
     _on_device: dict[Any, "torch.Tensor"] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        freeze(self, "parameters")
 
     @classmethod
     def from_counts(cls, counts: Any) -> "InBatch":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastpop import checks
+from fastpop.frozen import freeze
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +22,9 @@ class Control:
     expect: str
 
     __repr__ = checks.brief
+
+    def __post_init__(self) -> None:
+        freeze(self, "query", "items", "bias", "counts")
 
 
 def uniform_popularity(num_items: int = 60, *, seed: int = 0) -> Control:

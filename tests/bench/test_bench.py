@@ -204,3 +204,10 @@ def test_bad_sizes_are_named(words, message):
     done = run_fastpop(*words)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_the_cost_of_a_prepared_log_is_measured(tmp_path, capsys):
+    bench_module("prepared_log").measure(tmp_path / "log", 3000, 50)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert all("private" in line for line in lines if "an event" not in line)

@@ -569,3 +569,32 @@ def test_memory_does_not_grow_with_the_log(tmp_path, rule):
     done = subprocess.run([sys.executable, "-c", code, str(folder), rule], capture_output=True, text=True,
                           check=True, env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"})
     assert float(done.stdout) < 24
+
+
+def test_a_prepared_test_part(tmp_path):
+    log = small_log()
+    mask = np.arange(log.num_events) % 4 == 0
+    log.take(mask).save(tmp_path / "test")
+    want = split_with_test(log.take(~mask), log.take(mask))
+    for given_test in (tmp_path / "test", str(tmp_path / "test")):
+        same_cases(split_with_test(log.take(~mask), given_test).test, want.test)
+
+
+def test_a_log_that_is_replaced_while_it_is_used(tmp_path):
+    """What was opened stays; who opens while a writer writes gets one log or the other, whole."""
+    logs = [small_log(seed=seed) for seed in (0, 1)]
+    logs[0].save(tmp_path / "p")
+    opened = Interactions.open(tmp_path / "p")
+    code = ("import sys; from fastpop.data import Interactions; from helpers_logs import small_log\n"
+            "logs = [small_log(seed=s) for s in (0, 1)]\n"
+            "for n in range(60): logs[n % 2].save(sys.argv[1])")
+    writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "p")],
+                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    prints, seen = {fingerprint(log) for log in logs}, 0
+    while writer.poll() is None:
+        assert fingerprint(Interactions.open(tmp_path / "p")) in prints
+        seen += 1
+    assert writer.returncode == 0
+    assert seen
+    same(opened, logs[0])
+    assert names(tmp_path) == ["p"]
