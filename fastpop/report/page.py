@@ -21,14 +21,16 @@ h2{font-size:1.15rem;margin:2.5rem 0 .5rem;padding-bottom:.25rem;
 border-bottom:1px solid var(--line)}
 .headline{font-size:1.2rem;line-height:1.45;border-left:4px solid var(--mark);
 padding:.4rem 0 .4rem 1rem;margin:0 0 1rem}
-.soft,figcaption,caption{color:var(--soft);font-size:.9rem}
+.soft,figcaption{color:var(--soft);font-size:.9rem}
 figure{margin:1rem 0 1.75rem;break-inside:avoid}
 figure svg{width:100%;height:auto;max-width:52rem;color:var(--ink);display:block}
 figure.narrow svg{max-width:36rem}
 figcaption{max-width:52rem;margin-top:.4rem}
 .wide{overflow-x:auto;margin:.75rem 0 1.25rem}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;padding-bottom:.35rem;white-space:nowrap}
+figure.table{margin:.75rem 0 1.25rem;break-inside:auto}
+figure.table figcaption{max-width:none;margin:0 0 .35rem}
+figure.table .wide{margin:0}
 th,td{padding:.3rem .75rem;text-align:right;border-bottom:1px solid var(--line);
 white-space:nowrap;vertical-align:top}
 th:first-child,td:first-child,th.text,td.text{text-align:left}
@@ -40,7 +42,10 @@ dt{font-weight:600;margin-top:.6rem}
 dd{margin:0 0 0 1.25rem;max-width:48rem}
 code{font:.9em ui-monospace,monospace}
 summary{cursor:pointer;color:var(--soft);font-size:.9rem}
-@media print{:root{--paper:#fff;--ink:#000;--soft:#444;--line:#bbb;--band:#eee}
+@media(max-width:44rem){body{padding:1.25rem .9rem 3rem}th,td{padding:.3rem .45rem}
+td.text{min-width:9rem}figure:not(.table){overflow-x:auto}figure svg{min-width:36rem}
+figcaption{position:sticky;left:0}dd{margin-left:.75rem}ul{padding-left:1.2rem}}
+@media print{figure svg{min-width:0}:root{--paper:#fff;--ink:#000;--soft:#444;--line:#bbb;--band:#eee}
 body{max-width:none;padding:0;font-size:10pt}details::details-content{content-visibility:visible;display:block}
 h2{break-after:avoid}tr{break-inside:avoid}.wide{overflow:visible}th,td{padding:.2rem .4rem}}
 """
@@ -76,6 +81,7 @@ def table(
         + "".join(f"<td{kind(c)}>{cell}</td>" for c, cell in enumerate(row[1:], 1)) + "</tr>\n"
         for row in rows
     )
-    words = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return (f'<div class="wide"><table>{words}<thead><tr>{top}</tr></thead>\n'
-            f"<tbody>{body}</tbody></table></div>")
+    words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    # The caption stands outside of what scrolls sideways, so a narrow screen wraps it.
+    return (f'<figure class="table">{words}<div class="wide" tabindex="0"><table><thead><tr>{top}</tr>'
+            f"</thead>\n<tbody>{body}</tbody></table></div></figure>")
