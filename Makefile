@@ -69,11 +69,13 @@ $(VENV)/bin/python:
 
 $(VENV)/.demo: $(VENV)/bin/python $(SOURCES)
 	$(PIP) torch
+	@echo "compiling fastpop: a minute or two, more where nvcc is (FASTPOP_CUDA=0 leaves CUDA out)"
 	$(PIP) -e '.[report,arrow]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/bin/python $(SOURCES)
 	$(PIP) torch
+	@echo "compiling fastpop: a minute or two, more where nvcc is (FASTPOP_CUDA=0 leaves CUDA out)"
 	$(PIP) -e '.[test]'
 	touch $@ $(VENV)/.demo
 

@@ -86,6 +86,8 @@ class BuildExt(build_ext):
         folder.mkdir(parents=True, exist_ok=True)
 
         def compiled(source: Path) -> str:
+            print(f"fastpop: nvcc compiles {source.relative_to(ROOT)} (FASTPOP_CUDA=0 leaves CUDA out)",
+                  file=sys.stderr, flush=True)
             target = folder / f"{source.parent.name}_cuda.o"
             command = [nvcc, "-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", *flags]
             command += ["--threads=0", f"-I{ROOT / 'csrc'}", "-c", str(source), "-o", str(target)]

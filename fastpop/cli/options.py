@@ -74,7 +74,10 @@ def _said(cls: Any) -> dict[str, str]:
 
 
 @readable(dict.fromkeys(("user", "item", "time", "weight", "behavior", "rating"), "COLUMN")
-          | {"log": "LOG", "preset": "NAME", "separator": "CHARS", "keep_behavior": "NAME ...",
+          | {"log": "LOG", "preset": "NAME", "separator": "CHARS", "encoding": "NAME",
+             "quote": "CHAR", "quoting": "auto|all|none",
+             "header": "auto|yes|no", "null_values": "TEXT ...", "id_type": "auto|text|whole",
+             "ordered": "auto|yes|no", "keep_behavior": "NAME ...",
              "on_bad_row": "raise|skip", "memory_limit": "SIZE"})
 @dataclass(frozen=True)
 class LogOptions:
@@ -100,6 +103,20 @@ class LogOptions:
     """Column of ratings, for --min-rating."""
     separator: str | None = None
     """Between fields; found out when not given."""
+    encoding: str = "utf-8"
+    """Of the text, by Python's names: utf-8, latin-1, cp1252, utf-16, ..."""
+    quote: str = '"'
+    """The character around fields that hold separators or line ends."""
+    quoting: str = "auto"
+    """auto takes quotes as they come, all wants them around every field, none takes them as data."""
+    header: str = "auto"
+    """Whether the first record names the columns; auto: where columns are given by name."""
+    null_values: tuple[str, ...] = ()
+    """Texts that stand for a missing value; NULL, NaN, NA and their like when not given."""
+    id_type: str = "auto"
+    """auto reads a column of whole numbers as such and any other as text; text; whole."""
+    ordered: str = "auto"
+    """Whether rows without times stand in order; auto: of sequences and sessions, yes."""
     keep_behavior: tuple[str, ...] = ()
     """Kinds of event to keep: view fav cart buy ..."""
     min_rating: float | None = None
@@ -127,11 +144,22 @@ class LogOptions:
             self.log, preset=self.preset, **columns, separator=self.separator,
             keep_behavior=self.keep_behavior or None, min_rating=self.min_rating,
             min_user_events=self.min_user_events, min_item_events=self.min_item_events,
-            on_bad_row=self.on_bad_row, memory_limit=self.memory_limit,
+            on_bad_row=self.on_bad_row, memory_limit=self.memory_limit, **self._layout(),
         )
         if log.rejected is not None and len(log.rejected):
             print(f"{len(log.rejected):,} bad rows left out; rejected.csv says which and why")
         return log
+
+    def _layout(self) -> dict[str, Any]:
+        """Options of the text that were given, as `read_log` takes them."""
+        yes = {"yes": True, "no": False}
+        for name in ("header", "ordered"):
+            checks.one_of(name, getattr(self, name), ("auto", *yes))
+        given = {name: getattr(self, name) for name in (
+            "encoding", "quote", "quoting", "header", "null_values", "id_type", "ordered")}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return {name: yes.get(value, value) if name in ("header", "ordered") else value
+                for name, value in given.items() if value != defaults[name]}
 
     def _opened(self, folder: Path) -> Any:
         """A prepared folder: it was read by the reading options that it was prepared with."""

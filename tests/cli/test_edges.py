@@ -200,6 +200,19 @@ def test_every_option_can_stand_in_a_file(tmp_path):
         assert made.out == Path("x")
 
 
+def test_the_file_that_the_docs_show(tmp_path):
+    import tyro
+
+    from fastpop.cli import toml
+
+    page = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
+    (tmp_path / "run.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    made = toml.defaults(Train, tmp_path / "run.toml", tyro.MISSING)
+    assert (made.reading.log, made.reading.time, made.training.encoder) == ("clicks.csv", "t", "sasrec")
+    assert made.out == Path.home() / "runs" / "one"
+    assert fastpop.TrainConfig.from_toml(tmp_path / "run.toml").epochs == 10
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("usr = 'who'", "usr: expected an option of `fastpop train`; got an unknown one; did you mean 'user'?"),
     ("user = 3.5", "user: expected a string; got float"),
@@ -324,3 +337,16 @@ def test_standard_output_that_is_full_is_one_error(commands, trained):
 def test_python_m_fastpop():
     done = subprocess.run([sys.executable, "-m", "fastpop", "--version"], capture_output=True, text=True)
     assert done.stdout == f"fastpop {fastpop.__version__}\n"
+
+
+def test_every_option_of_read_log_is_one_of_the_command_line():
+    import inspect
+
+    known = set(LogOptions.__dataclass_fields__)
+    asked = set(inspect.signature(fastpop.read_log).parameters)
+    assert asked - known == {"source", "columns", "threads", "temp_folder", "progress"}
+    assert LogOptions("x")._layout() == {}
+    assert LogOptions("x", header="no", ordered="yes", null_values=("-",))._layout() == {
+        "header": False, "ordered": True, "null_values": ("-",)}
+    with pytest.raises(ValueError, match="header: expected one of 'auto', 'yes', 'no'; got 'x'"):
+        LogOptions("x", header="x")._layout()
