@@ -82,9 +82,11 @@ class Workbench:
         self._connect(SHRUNK if small else self.memory_limit)
 
     def __exit__(self, *_: Any) -> None:
-        if hasattr(self, "connection"):
-            self.connection.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            if hasattr(self, "connection"):
+                self.connection.close()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def bar(self, label: str, total: float, unit: str) -> Any:
         """A tqdm bar by the rule of `progress`."""
