@@ -26,6 +26,9 @@ except ImportError:  # a system without file locks: drafts are then never swept
     fcntl = None  # type: ignore[assignment]
 
 MARKER = ".fastpop-scratch"
+# Endings of the hidden names beside a target. Nobody else's files end so: these are swept.
+PART, NEW, OLD, LOCK = ".fastpop-part", ".fastpop-new", ".fastpop-old", ".fastpop-lock"
+NEW_AGE = 60.0  # seconds from which a draft that was never locked is a dead process's
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
@@ -82,10 +85,13 @@ def atomic_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path)
-        draft = _draft(path)
-        file = open(draft, mode.replace("w", "x"), **text)  # noqa: SIM115 (its errors have two kinds)
+        new = _draft(path, NEW)
+        draft = new.with_suffix(PART)
+        file = open(new, mode.replace("w", "x"), **text)  # noqa: SIM115 (its errors have two kinds)
     try:
-        _lock(file.fileno())
+        with named(shown):
+            _lock(file.fileno())  # before it has the name of what is swept
+            new.rename(draft)
         with named(shown, only=FULL):
             yield file
         with named(shown):
@@ -94,6 +100,7 @@ def atomic_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             os.replace(draft, path)
             sync(path.parent)
     except BaseException:
+        new.unlink(missing_ok=True)
         draft.unlink(missing_ok=True)
         raise
     finally:
@@ -132,12 +139,12 @@ def atomic_folder(
     with contextlib.ExitStack() as stack:
         with named(shown):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(_beside(folder, "lock"), str(shown)))
+            stack.enter_context(locked(_beside(folder, LOCK), str(shown)))
             restore(folder)
             sweep(folder)
             refuse_others(folder, shown, replaces)
-            draft = _draft(folder)
-            draft.mkdir()
+            draft = _draft(folder, PART)
+            draft.mkdir()  # nobody sweeps it: that takes the lock
             stack.callback(shutil.rmtree, draft, ignore_errors=True)
             handle = os.open(draft, os.O_RDONLY)
             stack.callback(os.close, handle)
@@ -165,7 +172,7 @@ def refuse_others(folder: Path, shown: Path, replaces: Callable[[Path], bool]) -
 def _swap(draft: Path, folder: Path) -> None:
     """The draft in the folder's place. Between the two renames a kill leaves the old folder under
     another name, from which `restore` brings it back."""
-    old = _beside(folder, "old")
+    old = _beside(folder, OLD)
     if folder.exists():
         folder.rename(old)
     try:
@@ -180,7 +187,7 @@ def _swap(draft: Path, folder: Path) -> None:
 
 def restore(folder: Path) -> None:
     """Bring back a folder that a kill between two renames left under its other name."""
-    old = _beside(folder, "old")
+    old = _beside(folder, OLD)
     if not os.path.lexists(old):
         return
     if folder.exists():
@@ -193,10 +200,10 @@ def recover(folder: Path) -> None:
     """For readers: bring back a folder whose writer was killed between its two renames, unless a
     living writer is between them just now."""
     for _ in range(50):
-        if folder.exists() or not os.path.lexists(_beside(folder, "old")):
+        if folder.exists() or not os.path.lexists(_beside(folder, OLD)):
             return
         try:
-            with locked(_beside(folder, "lock"), str(folder)):
+            with locked(_beside(folder, LOCK), str(folder)):
                 restore(folder)
         except Busy:
             time.sleep(0.02)
@@ -206,11 +213,32 @@ def recover(folder: Path) -> None:
 
 def sweep(target: Path) -> None:
     """Remove drafts of `target` whose writers are dead."""
-    stem = _stem(target)
+    _sweep(target.parent, _stem(target) + ".")
+
+
+def sweep_inside(folder: Path) -> None:
+    """Mend what dead processes left in a folder that this process holds: drafts go, and what was cut
+    off between two renames comes back."""
+    _sweep(folder, ".")
+    for old in sorted(folder.glob(f".*{OLD}")):
+        restore(old.with_name(old.name[1:].removesuffix(OLD)))
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether this is a draft, an old folder or a lock of ours, by its name."""
+    return path.name.startswith(".") and path.name.endswith((PART, NEW, OLD, LOCK))
+
+
+def _sweep(folder: Path, start: str) -> None:
     with contextlib.suppress(OSError):
-        for found in os.scandir(target.parent):
-            if found.name.startswith(stem) and found.name.endswith(".part"):
-                _remove_if_dead(Path(found.path), Path(found.path))
+        for found in os.scandir(folder):
+            path = Path(found.path)
+            if not found.name.startswith(start):
+                continue
+            if found.name.endswith(PART):
+                _remove_if_dead(path, path)
+            elif found.name.endswith(NEW) and time.time() - found.stat().st_mtime > NEW_AGE:
+                path.unlink(missing_ok=True)
 
 
 def _remove_if_dead(lock: Path, draft: Path) -> bool:
@@ -347,12 +375,12 @@ def _stem(target: Path) -> str:
     name = target.name
     if len(os.fsencode(name)) > 150:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
-    return f".{name}."
+    return f".{name}"
 
 
 def _beside(target: Path, ending: str) -> Path:
     return target.with_name(f"{_stem(target)}{ending}")
 
 
-def _draft(target: Path) -> Path:
-    return _beside(target, f"{uuid.uuid4().hex[:8]}.part")
+def _draft(target: Path, ending: str) -> Path:
+    return _beside(target, f".{uuid.uuid4().hex[:8]}{ending}")

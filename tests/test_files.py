@@ -231,10 +231,10 @@ def test_a_kill_between_the_two_renames_is_mended(tmp_path):
     folder = tmp_path / "f"
     with files.atomic_folder(folder) as draft:
         (draft / "a").write_text("old")
-    folder.rename(tmp_path / ".f.old")  # where such a kill leaves it
+    folder.rename(tmp_path / ".f.fastpop-old")  # where such a kill leaves it
     files.recover(folder)
     assert (folder / "a").read_text() == "old"
-    folder.rename(tmp_path / ".f.old")
+    folder.rename(tmp_path / ".f.fastpop-old")
     with pytest.raises(RuntimeError), files.atomic_folder(folder):
         raise RuntimeError
     assert (folder / "a").read_text() == "old"
@@ -277,3 +277,41 @@ def test_scratch_folders_of_dead_processes_go_and_others_stay(tmp_path):
     assert names(tmp_path) == ["fastpop-results"]
     with pytest.raises(OSError, match=r"expected a writable temporary folder; got .*nowhere"):
         files.scratch_folder(tmp_path / "nowhere")
+
+
+def test_nothing_of_anybody_elses_is_swept(tmp_path):
+    """Names that look like leftovers to others: downloads, editors, backups."""
+    for name in (".f.12345678.part", ".f.part", ".f.old", ".f.lock", "f.part", ".f.x.fastpop",
+                 ".g.a.fastpop-part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis").touch()
+    before = names(tmp_path)
+    with files.atomic_folder(tmp_path / "f") as draft:
+        (draft / "x").touch()
+    files.write_text(tmp_path / "f2", "x")
+    assert names(tmp_path) == sorted([*before, "f", "f2"])
+    assert all((tmp_path / name / "thesis").exists() for name in before)
+
+
+def test_many_threads_and_one_file(tmp_path):
+    def write(number: int) -> None:
+        for _ in range(30):
+            files.write_text(tmp_path / "f", str(number) * 1000)
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set((tmp_path / "f").read_text())) == 1
+    assert names(tmp_path) == ["f"]
+
+
+def test_a_draft_that_was_never_locked_goes_once_it_is_old(tmp_path):
+    new = tmp_path / ".f.12345678.fastpop-new"
+    new.write_text("")
+    files.write_text(tmp_path / "f", "x")
+    assert names(tmp_path) == [".f.12345678.fastpop-new", "f"]
+    os.utime(new, (time.time() - 3600,) * 2)
+    files.write_text(tmp_path / "f", "y")
+    assert names(tmp_path) == ["f"]

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from fastpop import checks, evaluation
+from fastpop import checks, evaluation, files
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.diagnostics import ScoreMoments
 from fastpop.model import Recommender
 from fastpop.training import TrainConfig, build, checkpoint
-from fastpop.training.folder import sweep
 from fastpop.training.loop import fit
 from fastpop.training.result import moments_of, readable_cases, served_scores
 from fastpop.training.run import go_on_from
@@ -92,7 +91,7 @@ def train_arm(
     if folder is not None:
         with checkpoint.explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            sweep(folder)
+            files.sweep_inside(folder)
         progress = go_on_from(folder, config, model, optimizers)
     progress = fit(
         model, build.build_loss(config, batches).to(model.device), batches, optimizers, config,

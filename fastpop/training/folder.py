@@ -60,7 +60,7 @@ def check_before(folder: Path, config: TrainConfig, *, resume: bool) -> None:
 def others_in(folder: Path) -> list[Path]:
     """What is in the folder beside drafts and locks, which a killed process of ours leaves."""
     return [path for path in folder.iterdir()
-            if not (path.name.startswith(".") and path.name.endswith((".part", ".old", "lock")))]
+            if not (path.name == LOCK or files.is_leftover(path))]
 
 
 @contextlib.contextmanager
@@ -73,16 +73,8 @@ def held(folder: Path) -> Iterator[None]:
         with checkpoint.explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             lock.enter_context(files.locked(folder / LOCK, str(folder)))
-            sweep(folder)
+            files.sweep_inside(folder)
         yield
-
-
-def sweep(folder: Path) -> None:
-    """Remove drafts of dead processes, and bring back what was cut off between two renames."""
-    for path in sorted(folder.glob(".*.part")):
-        files.sweep(folder / path.name[1:].rsplit(".", 2)[0])
-    for path in sorted(folder.glob(".*.old")):
-        files.restore(folder / path.name[1:].removesuffix(".old"))
 
 
 def begin(folder: Path, config: TrainConfig, log: Interactions, test: Cases | None,

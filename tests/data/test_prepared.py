@@ -514,7 +514,7 @@ def test_a_killed_prepare_leaves_nothing_and_the_next_gives_the_same_bytes(tmp_p
     for wait in (0.0, 0.2):
         process = subprocess.Popen(prepare_command(source, out), env=environment, stderr=subprocess.PIPE,
                                    stdout=subprocess.PIPE)
-        while not list(tmp_path.glob(".p.*.part")):
+        while not list(tmp_path.glob(".p.*.fastpop-part")):
             assert process.poll() is None
             time.sleep(0.005)
         time.sleep(wait)

@@ -201,14 +201,15 @@ def test_what_a_killed_process_left_is_swept_at_the_next_start(tmp_path, whole):
     out = tmp_path / "run"
     fastpop.train(small_log(), out=out, **QUICK)
     oldest = checkpoint.all_of(out)[0]
-    left = [".log.0123abcd.part", ".checkpoint-00000013.0123abcd.part", ".best.0123abcd.part"]
+    left = [".log.0123abcd.fastpop-part", ".checkpoint-00000013.0123abcd.fastpop-part",
+            ".best.0123abcd.fastpop-part"]
     for name in left:
         (out / name).mkdir()
         (out / name / "half").write_bytes(b"half")
-    (out / ".config.json.0123abcd.part").write_text("{")
+    (out / ".config.json.0123abcd.fastpop-part").write_text("{")
     (out / ".lock").write_text("99999999\n")
     # between two renames: the old model under another name
-    (out / "model").rename(out / ".model.old")
+    (out / "model").rename(out / ".model.fastpop-old")
     stale = out / "checkpoint-00000001"
     stale.mkdir()
     resumed = fastpop.train(small_log(), out=out, resume=True, **QUICK | {"epochs": 4})
@@ -219,7 +220,8 @@ def test_what_a_killed_process_left_is_swept_at_the_next_start(tmp_path, whole):
     assert len(checkpoint.all_of(out)) == 2
 
 
-@pytest.mark.parametrize("name", [".config.json.0123abcd.part", ".lock", ".log.0123abcd.part", ".log.lock"])
+@pytest.mark.parametrize("name", [".config.json.0123abcd.fastpop-part", ".lock", ".log.0123abcd.fastpop-part",
+                                  ".log.fastpop-lock"])
 def test_a_kill_before_the_first_file_leaves_a_folder_that_is_as_good_as_empty(tmp_path, name):
     out = tmp_path / "run"
     out.mkdir()
