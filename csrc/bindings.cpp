@@ -10,6 +10,7 @@
 #include "alias_draw/alias_draw.h"
 #include "device_bindings.h"
 #include "full_softmax/full_softmax.h"
+#include "log_bindings.h"
 #include "row_index.h"
 #include "row_update/row_update.h"
 #include "sampled_softmax/sampled_softmax.h"
@@ -437,4 +438,5 @@ PYBIND11_MODULE(_C, m) {
   bind_row_update(m);
   bind_target_ranks(m);
   bind_top_items(m);
+  fastpop::bind_log_kernels(m);
 }

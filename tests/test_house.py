@@ -13,7 +13,7 @@ import fastpop
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
-    "types", "checks", "frozen", "files", "bars", "data", "kernels", "popularity", "ops", "optim",
+    "types", "checks", "frozen", "files", "bars", "kernels", "data", "popularity", "ops", "optim",
     "encoders", "decoder", "objectives", "nn", "model", "evaluation", "diagnostics", "training",
     "synthetic", "report", "experiments", "adapters", "benchmark", "registry", "doctor", "demo", "cli",
     "__main__",
@@ -103,7 +103,7 @@ log = fastpop.Interactions.from_arrays(rng.integers(0, 20, 300), rng.integers(0,
 result = fastpop.train(log, epochs=1, dim=4, num_negatives=8, progress=False)
 print(result.audit(permutations=20).energy_total > 0)
 try:
-    fastpop.read_log('x.csv', user='a', item='b')
+    fastpop.read_log({'a': [1], 'b': [1]}, user='a', item='b')
 except ImportError as error:
     print(error)
 try:

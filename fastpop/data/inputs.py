@@ -1,322 +1,234 @@
-"""Tables as DuckDB sees them: a text file, a parquet file, a frame, or a dict of arrays.
-
-Each input can say where its columns are (as SQL), of what type, and, for a row that turns out
-bad, what line it stood on and what was there.
-"""
+"""How the text of one input is laid out: separator, quotes, header, and where each role stands."""
 
 import csv
-import io
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from fastpop.checks import missing_package, wrong, wrong_type
+from fastpop.checks import one_of, wrong, wrong_type
 from fastpop.data.presets import Columns, Preset
-from fastpop.data.scan import Scan, lines_at, open_bytes
-from fastpop.data.workbench import Workbench, quoted_name, quoted_text
+from fastpop.data.scan import File, Stream, text_encoding
+from fastpop.kernels.log_rows import _cpu as log_rows
 
 SEPARATORS = ("::", "\t", ",", ";", "|")
-TEXT = "TEXT"  # the type of a column whose values are still text of a file
+LONGEST_ROW = 1 << 26  # bytes: what a row may take before something must be wrong
+NULL_VALUES = ("NULL", "null", "\\N", "NaN", "nan", "None", "NA", "<NA>")
+QUOTING = {"minimal": csv.QUOTE_MINIMAL, "all": csv.QUOTE_ALL, "nonnumeric": csv.QUOTE_NONNUMERIC,
+           "none": csv.QUOTE_NONE}
 
 
-class TextTable:
-    """A csv, tsv or .dat file, plain or gzip, already scanned."""
+@dataclass(frozen=True)
+class TextOptions:
+    """What the caller says about the text, checked; see `read_log`."""
 
-    def __init__(
-        self, scan: Scan, layout: Preset, columns: Columns, separator: str | None,
-    ) -> None:
-        self.scan = scan
-        self.label = str(scan.path)
-        used = columns.used()
-        named = not columns.by_position()
-        self.header = layout.names is None and named
-        given = separator or layout.separator
-        self.separator = given or _sniff(scan, list(used.values()) if self.header else [])
-        self.quote = '"' if scan.has_quote and len(self.separator) == 1 else ""
-        first = self.split(scan.head)
-        names: Sequence[str | int]
-        if layout.names is not None:
-            names = layout.names
-        elif named:
-            names = first
+    separator: str | None
+    encoding: str
+    quote: str
+    quoting: str | None
+    header: bool | None
+    null_values: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, separator: Any, encoding: Any, quote: Any, quoting: Any, header: Any, null_values: Any,
+    ) -> "TextOptions":
+        if separator is not None:
+            if not isinstance(separator, str) or not 1 <= len(separator.encode()) <= 4:
+                raise wrong("separator", "one to four characters", separator)
+            if any(c in separator for c in "\r\n\0"):
+                raise wrong("separator", "no line end", separator)
+        if header is not None and not isinstance(header, bool):
+            raise wrong_type("header", "True, False or None", header)
+        if quote is not None and not isinstance(quote, str):
+            raise wrong_type("quote", "one character, or None", quote)
+        quote = quote or ""
+        if len(quote.encode()) > 1 or quote in ("\r", "\n") or (quote and quote == separator):
+            raise wrong("quote", "one ASCII character that is not the separator, or None", quote)
+        if isinstance(quoting, int) and not isinstance(quoting, bool):
+            quoting = {number: name for name, number in QUOTING.items()}.get(quoting, quoting)
+        one_of("quoting", quoting, (None, *QUOTING))
+        if quoting in ("minimal", "all", "nonnumeric") and not quote:
+            raise wrong("quote", f"a character with quoting={quoting!r}", None)
+        if null_values is None:
+            nulls: tuple[str, ...] = NULL_VALUES
         else:
-            names = list(range(len(first)))
-        self._check_first_line(first, names, list(used.values()), known=layout.names is not None)
-        self.width = len(names)
-        self.position = {role: list(names).index(name) for role, name in used.items()}
-        self.column = {role: f"c{at}" for role, at in self.position.items()}
-        self.type = dict.fromkeys(used, TEXT)
-        self.name = dict(used)
-        self.rejected_lines = np.zeros(0, dtype=np.int64)
-        if scan.lines - scan.trailing - len(scan.blank) - self.header <= 0:
-            raise wrong(self.label, "rows below the header", "=a header alone")
-
-    def split(self, line: str) -> list[str]:
-        if self.quote:
-            rows = csv.reader(line.splitlines(keepends=True), delimiter=self.separator)
-            return next(rows, [])
-        return line.split(self.separator)
-
-    def _check_first_line(
-        self, first: list[str], names: Sequence, used: list, known: bool,
-    ) -> None:
-        place = f"{self.label}, line 1"
-        expected = f"columns separated by {self.separator!r}"
-        if len(first) == 1 and (known or len(used) > 1):
-            other = [s for s in SEPARATORS if s != self.separator and s in first[0]]
-            hint = f" (separated by {other[0]!r}?)" if other else ""
-            if known:
-                expected = f"{len(names)} {expected}"
-            raise wrong(place, expected, f"={_short(first[0])!r}{hint}")
-        if self.header:
-            repeats = sorted({n for n in first if first.count(n) > 1})
-            if repeats:
-                raise wrong(f"{place}, column {repeats[0]!r}", "each name once in the header",
-                            f"={first.count(repeats[0])} columns of that name")
-        for name in used:
-            if name not in names:
-                have = ", ".join(map(repr, first)) if self.header else f"{len(first)} columns"
-                raise wrong(f"{place}, column {name!r}", "a column of that name"
-                            if self.header else "a column at that position",
-                            f"=only {_short(have)}")
-
-    def relation(self) -> str:
-        """SQL of all rows as text; lines that do not fit go to the table bad_lines."""
-        columns = ", ".join(f"'c{at}': 'VARCHAR'" for at in range(self.width))
-        return (
-            f"read_csv('{quoted_text(str(self.scan.path))}', auto_detect=false, "
-            f"delim='{quoted_text(self.separator)}', quote='{self.quote}', escape='{self.quote}', "
-            f"header={str(self.header).lower()}, columns={{{columns}}}, strict_mode=true, "
-            f"null_padding=false, compression='{compression(self.scan.path)}', store_rejects=true, "
-            "rejects_table='bad_lines', rejects_scan='bad_scans', rejects_limit=0)"
-        )
-
-    def line_faults(self, bench: Workbench, rows_read: int) -> list[tuple[int, str, str]]:
-        """(line, column or '', reason) of every line that is no row; remembers them for `place`."""
-        faults: dict[int, tuple[str, str]] = {}
-        for line, kind, message in bench.rows(
-            "SELECT line, error_type::VARCHAR, error_message FROM bad_lines ORDER BY line"
-        ):
-            faults.setdefault(int(line), (kind, message))
-        bench.run("DROP TABLE bad_lines; DROP TABLE bad_scans")
-        known = [(line, self._fault(*fault)) for line, fault in faults.items()]
-        blank = self.scan.blank
-        if self.quote and blank:
-            inside = self._empty_records()
-            blank = tuple(line for line in blank if line in inside)
-        known += [(line, f"expected {self._fields()}; got an empty line") for line in blank]
-        self.rejected_lines = np.array(sorted(line for line, _ in known), dtype=np.int64)
-        lines = self.scan.lines - self.scan.trailing - self.header
-        if not self.quote and rows_read + len(known) != lines:
-            raise wrong(self.label, f"{lines} rows",
-                        f"={rows_read} parsed and {len(known)} rejected: the parser lost some")
-        return [(line, "", reason) for line, reason in sorted(known)]
-
-    def _fields(self) -> str:
-        return f"{self.width} fields separated by {self.separator!r}"
-
-    def _fault(self, kind: str, message: str) -> str:
-        if "COLUMNS" in kind:
-            return f"expected {self._fields()}; got {message.rsplit(': ', 1)[-1]} (ragged row)"
-        if kind == "UNQUOTED VALUE":
-            return "expected quotes around whole fields; got a quote that is not closed"
-        return f"expected {self._fields()}; got {message}"
-
-    def lines_of(self, rows: Sequence[int]) -> list[int]:
-        """1-based lines of the given 0-based rows as DuckDB counted them."""
-        wanted = np.asarray(rows, dtype=np.int64)
-        if self.quote:
-            return self._lines_of_records(wanted)
-        gone = self.rejected_lines
-        rows_before = gone - 1 - int(self.header) - np.arange(gone.size)
-        moved = np.searchsorted(rows_before, wanted, side="right")
-        return [int(n) for n in wanted + 1 + int(self.header) + moved]
-
-    def _lines_of_records(self, wanted: np.ndarray) -> list[int]:
-        """As `lines_of`, by walking the file: quoted fields may span lines."""
-        gone = set(self.rejected_lines.tolist())
-        starts: dict[int, int] = {}
-        need, row = set(wanted.tolist()), -1 - int(self.header)
-        for line, record in self._records():
-            if record and line not in gone:
-                row += 1
-                if row in need:
-                    starts[row] = line
-                    if len(starts) == len(need):
-                        break
-        return [starts.get(int(row), 0) for row in wanted]
-
-    def _empty_records(self) -> set[int]:
-        return {line for line, record in self._records() if not record}
-
-    def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """(first line, fields) of every record, by the standard library's reader."""
-        csv.field_size_limit(sys.maxsize)
-        with open_bytes(self.scan.path) as file:
-            reader = csv.reader((raw.decode("utf-8-sig") for raw in file),
-                                delimiter=self.separator)
-            line = 1
-            for record in reader:
-                yield line, record
-                line = reader.line_num + 1
-
-    def shown(self, lines: Sequence[int]) -> dict[int, str]:
-        """Text of the rows that begin on the given lines."""
-        if not self.quote:
-            return lines_at(self.scan.path, lines)
-        wanted, texts = set(lines), {}
-        for line, record in self._records():
-            if line in wanted:
-                out = io.StringIO()
-                csv.writer(out, delimiter=self.separator, lineterminator="").writerow(record)
-                texts[line] = out.getvalue()
-        return texts
-
-    def value(self, role: str, line: int, row_text: str) -> str:
-        """What stood in the column, as a message should show it."""
-        at = self.position[role]
-        fields = self.split(row_text)
-        text = fields[at] if at < len(fields) else ""
-        return repr(_short(text)) if text else "nothing"
-
-    def where(self, line: int) -> str:
-        return f"{self.label}, line {line}"
+            nulls = (null_values,) if isinstance(null_values, str) else tuple(null_values)
+            if not all(isinstance(value, str) for value in nulls):
+                raise wrong_type("null_values", "a str or several", null_values)
+        return cls(separator, text_encoding(encoding), quote, quoting, header, nulls)
 
 
-class Frame:
-    """A parquet file, a pandas, polars or arrow table, or a dict of arrays."""
+@dataclass
+class Input:
+    """A text to read and what is known about it.
 
-    def __init__(self, bench: Workbench, sql: str, label: str, columns: Columns) -> None:
-        self.sql, self.label, self.bench = sql, label, bench
-        self.found: dict[int, dict] = {}  # 1-based row → role → value, of rows that were shown
-        described = bench.rows(f"DESCRIBE SELECT * FROM {sql}")
-        types = {row[0]: row[1] for row in described}
-        ordered = list(types)
-        self.column, self.type, self.name = {}, {}, {}
-        for role, name in columns.used().items():
-            if isinstance(name, int) and name < len(ordered):
-                name = ordered[name]
-            if name not in types:
-                have = ", ".join(repr(n) for n in ordered)
-                raise wrong(f"{label}, column {name!r}", "a column of that name",
-                            f"=only {_short(have)}")
-            self.column[role] = quoted_name(str(name))
-            self.type[role] = types[name]
-            self.name[role] = name
-        if bench.value(f"SELECT count(*) FROM {sql}") == 0:
-            raise wrong(label, "rows", "=an empty table")
+    Attributes:
+        file: where the bytes are; `label` is what messages call it.
+        layout: of its records, as the reader takes it.
+        skip_lines, skip_bytes: of blank lines and the header before the first record.
+        blanks: blank lines among those.
+        first_end: ("LF" or "CRLF", line) of those lines.
+        names: role → the column's name or position.
+        noun: what messages call a record: "line" or "row".
+        shape: "table", "sequence" or "sessions".
+        numeric: roles whose columns were numbers before they became text.
+        trusted: quotes were written by this package: nothing is guessed about them.
+    """
 
-    def relation(self) -> str:
-        return self.sql
+    file: File
+    label: str
+    layout: Any
+    encoding: str = "utf-8"
+    separator: str = ","
+    quoting: str | None = None
+    width: int = 0
+    skip_lines: int = 0
+    skip_bytes: int = 0
+    blanks: int = 0
+    header: bool = False
+    first_end: tuple[str, int] | None = None
+    names: dict[str, str | int] = field(default_factory=dict)
+    position: dict[str, int] = field(default_factory=dict)
+    noun: str = "line"
+    shape: str = "table"
+    numeric: frozenset[str] = frozenset()
+    trusted: bool = False
+    records: int | None = None  # where somebody else has counted them
 
-    def line_faults(self, bench: Workbench, rows_read: int) -> list[tuple[int, str, str]]:
-        return []
-
-    def lines_of(self, rows: Sequence[int]) -> list[int]:
-        return [int(row) + 1 for row in rows]
-
-    def shown(self, lines: Sequence[int]) -> dict[int, str]:
-        roles = list(self.column)
-        values = ", ".join(f"{self.column[role]} AS v{at}" for at, role in enumerate(roles))
-        wanted = ", ".join(str(int(line)) for line in lines)
-        rows = self.bench.rows(
-            f"SELECT * FROM (SELECT row_number() OVER () AS source_row, {values} FROM {self.sql}) "
-            f"WHERE source_row IN ({wanted})"
-        )
-        self.found = {int(at): dict(zip(roles, row)) for at, *row in rows}
-        return {at: ", ".join(f"{self.name[role]}={value}" for role, value in row.items())
-                for at, row in self.found.items()}
-
-    def value(self, role: str, line: int, row_text: str) -> str:
-        value = self.found[line][role]
-        return "nothing or NaN" if value is None else repr(value)
-
-    def where(self, line: int) -> str:
-        return f"{self.label}, row {line}"
+    def where(self, number: int) -> str:
+        """`number` is from 0."""
+        return f"{self.label}, {self.noun} {number + 1}"
 
 
-Table = TextTable | Frame
+def lines_input(file: File, shape: str, options: TextOptions) -> Input:
+    """A file whose lines are lists of items."""
+    first = _first_lines(file, options.encoding)[1].split(b"\n")[0].decode("utf-8", "replace").strip()
+    other = [s for s in (",", ";", "|", "::") if s in first]
+    if len(first.split()) < 2 and other:
+        form = "`user item item …`" if shape == "sequence" else "`item item …`"
+        raise wrong(f"{file.label}, line 1", f"{form} separated by spaces",
+                    f"={short(first)!r} (separated by {other[0]!r}?)")
+    return Input(file, file.label, log_rows.layout(shape=shape), encoding=options.encoding, shape=shape,
+                 names={"user": "user", "item": "item"}, position={"user": 0, "item": 1})
 
 
-def parquet(bench: Workbench, path: Path, columns: Columns) -> Frame:
-    sql = f"read_parquet('{quoted_text(str(path))}')"
-    try:
-        return Frame(bench, sql, str(path), columns)
-    except ValueError as error:
-        if "DuckDB can read" in str(error):
-            first = str(error).rsplit("got: ", 1)[-1]
-            raise wrong(str(path), "a sound parquet file", f"={first}") from None
-        raise
+def table_input(file: File, layout: Preset, columns: Columns, options: TextOptions) -> Input:
+    """A csv, tsv or .dat file."""
+    blanks, head = _first_lines(file, options.encoding)
+    skipped = head[:blanks[1]]
+    head = head[blanks[1]:]
+    line = head.split(b"\n", 1)[0].rstrip(b"\r")
+    used = columns.used()
+    named = not columns.by_position()
+    header = options.header
+    if header is None and layout.names is not None:
+        header = False
+    if header is False and named and layout.names is None:
+        raise wrong("header", "a header for columns given by name (without one, give positions)", False)
+    wanted = [str(name) for name in used.values()] if named and layout.names is None else []
+    separator = options.separator or layout.separator or _sniff(
+        file, line.decode("utf-8", "replace"), wanted)
+    quote = options.quote
+    if options.quoting == "none" or (options.quoting is None and len(separator.encode()) > 1):
+        quote = ""
+    shape = log_rows.layout(separator=separator, quote=quote)
+    raw, end = log_rows.record_fields(shape, head, 0)
+    first = [text.decode("utf-8", "replace").strip(" \t") for text in raw]
+    place = f"{file.label}, line {blanks[0] + 1}"
+    record = head[:end].removesuffix(b"\n").removesuffix(b"\r")
+    if b"\r" in record and (not quote or quote.encode() not in record):
+        raise wrong(place, "lines that end in LF or CRLF", "=a carriage return on its own")
+    if header is None:
+        header = named or _numbered(first, columns)
+    names: Sequence[str | int]
+    if layout.names is not None:
+        names = layout.names
+    elif named:
+        names = first
+    else:
+        names = list(range(len(first)))
+    _check_first_line(place, first, names, list(used.values()), separator, bool(header) and named,
+                      known=layout.names is not None)
+    position = {role: list(names).index(name) for role, name in used.items()}
+    skipped_end = None
+    if blanks[0] or (header and head[:end].endswith(b"\n")):
+        skipped_end = ("CRLF" if (skipped or head[:end]).endswith(b"\r\n") else "LF", 0)
+    return Input(
+        file, file.label,
+        log_rows.layout(
+            separator=separator, quote=quote, quote_all=options.quoting == "all",
+            code_times=columns.time_format is not None, num_fields=len(names), position=position),
+        encoding=options.encoding, separator=separator, quoting=options.quoting, width=len(names),
+        skip_lines=blanks[0] + (head[:end].count(b"\n") if header else 0),
+        skip_bytes=len(skipped) + (end if header else 0), blanks=blanks[0], header=bool(header),
+        first_end=skipped_end, names=dict(used), position=position)
 
 
-def frame(bench: Workbench, source: Any, columns: Columns) -> Frame | None:
-    """`source` as a table, without a copy where its maker allows; None if it is no table."""
-    kind = type(source).__module__.split(".")[0]
-    label = {"pandas": "pandas table", "polars": "polars table", "pyarrow": "arrow table"}.get(kind)
-    if isinstance(source, np.ndarray) and source.dtype.names:
-        source = {name: source[name] for name in source.dtype.names}
-    if isinstance(source, dict):
-        source, label = _plain_arrays(source), "arrays"
-    elif kind == "polars":
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            missing_package("pyarrow", "polars", "reading polars tables")
-        source = source.collect() if hasattr(source, "collect") else source
-    elif label is None and hasattr(source, "__arrow_c_stream__"):
-        label = "arrow table"
-    if label is None or not (isinstance(source, dict) or hasattr(source, "__len__")):
-        return None
-    if len(source) == 0:
-        raise wrong(label, "rows", "=an empty table")
-    try:
-        bench.connection.register("source_table", source)
-    except bench.duckdb.Error as error:
-        first = str(error).split("\n")[0]
-        raise wrong_type("source", f"{label} that DuckDB can read ({first})", source) from None
-    return Frame(bench, "source_table", label, columns)
+def _first_lines(file: File, encoding: str) -> tuple[tuple[int, int], bytes]:
+    """((blank lines at the start, their bytes), the bytes of the start of the text), with at least
+    one whole record where the file has one."""
+    buffer = bytearray()
+    with Stream(file, encoding) as stream:
+        part = bytearray(1 << 16)
+        while len(buffer) <= LONGEST_ROW and (size := stream.read_into(memoryview(part))):
+            buffer += part[:size]
+            if b"\0" in part[:size]:
+                break
+            text = buffer.lstrip(b" \r\n")
+            # a header that spans lines ends within the quotes that it opens
+            if b"\n" in text and (len(text) > 1 << 16 or text.count(b'"') % 2 == 0):
+                break
+    if not buffer:
+        raise wrong(file.label, "rows", "=an empty file")
+    lines = blank = 0
+    for line in buffer.split(b"\n")[:-1]:
+        if line.strip(b" \r"):
+            break
+        lines, blank = lines + 1, blank + len(line) + 1
+    if not buffer.strip(b" \r\n"):
+        raise wrong(file.label, "rows", "=only empty lines")
+    return (lines, blank), bytes(buffer)
 
 
-def _plain_arrays(source: dict) -> dict[str, np.ndarray]:
-    arrays = {}
-    for name, value in source.items():
-        if not isinstance(name, str):
-            raise wrong_type("source", "a dict from column names to arrays", name)
-        array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-        if array.ndim != 1:
-            raise wrong(f"arrays, column {name!r}", "a 1-d array", array)
-        if array.dtype.kind in "UST":
-            array = array.astype(object)
-        elif array.dtype.kind == "M":
-            array = array.astype("datetime64[us]")  # DuckDB knows no days
-        arrays[name] = array
-    sizes = {name: array.size for name, array in arrays.items()}
-    if len(set(sizes.values())) > 1:
-        raise wrong("arrays", "columns of one length", f"={sizes}")
-    if sizes and not next(iter(sizes.values())):
-        raise wrong("arrays", "rows", "=an empty table")
-    return arrays
+def _numbered(first: list[str], columns: Columns) -> bool:
+    """Whether a first line is the header 0, 1, 2 … that tables without names are written with."""
+    return len(first) > 2 and first == [str(n) for n in range(len(first))]
 
 
-def compression(path: Path) -> str:
-    with path.open("rb") as file:
-        return "gzip" if file.read(2) == b"\x1f\x8b" else "none"
-
-
-def _sniff(scan: Scan, wanted: list) -> str:
+def _sniff(file: File, line: str, wanted: list[str]) -> str:
     """The separator of a file nobody described: one that yields the wanted names, else one that
     occurs in the first line, with the file's ending having the first word."""
-    ending = ".tsv" if ".tsv" in scan.path.suffixes else ".csv"
-    order = sorted(SEPARATORS, key=lambda s: s != {".tsv": "\t", ".csv": ","}[ending])
-    order = sorted(order, key=lambda s: s != "::")  # ':' is in no other separator
+    endings = [ending.lower() for ending in file.path.suffixes]
+    likely = "\t" if ".tsv" in endings else ","
+    order = sorted(SEPARATORS, key=lambda s: (s != "::", s != likely))  # ':' is in no other one
     for separator in order:
-        if wanted and set(wanted) <= {part.strip('"') for part in scan.head.split(separator)}:
+        parts = {part.strip(' \t"') for part in line.split(separator)}
+        if wanted and set(wanted) <= parts:
             return separator
-    return next((s for s in order if s in scan.head), ",")
+    return next((s for s in order if s in line), ",")
 
 
-def _short(text: str) -> str:
+def _check_first_line(
+    place: str, first: list[str], names: Sequence, used: list, separator: str, header: bool, known: bool,
+) -> None:
+    expected = f"columns separated by {separator!r}"
+    if len(first) == 1 and (known or len(used) > 1):
+        other = [s for s in SEPARATORS if s != separator and s in first[0]]
+        hint = f" (separated by {other[0]!r}?)" if other else ""
+        if known:
+            expected = f"{len(names)} {expected}"
+        raise wrong(place, expected, f"={short(first[0])!r}{hint}")
+    if header:
+        repeats = sorted({n for n in first if n in used and first.count(n) > 1})
+        if repeats:
+            raise wrong(f"{place}, column {repeats[0]!r}", "each name once in the header",
+                        f"={first.count(repeats[0])} columns of that name")
+    for name in used:
+        if name not in names:
+            have = short(", ".join(map(repr, first))) if header else f"{len(first)} columns"
+            raise wrong(f"{place}, column {name!r}", "a column of that name"
+                        if header else "a column at that position", f"=only {have}")
+
+
+def short(text: str) -> str:
     return text if len(text) <= 100 else text[:97] + "..."

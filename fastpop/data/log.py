@@ -1,29 +1,31 @@
-"""read_log: any file or frame of events → Interactions, through DuckDB under a memory cap."""
+"""read_log: any file or frame of events → Interactions, under a memory cap."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fastpop.checks import number, one_of, wrong
+from fastpop.data import faults as bad
 from fastpop.data import presets
-from fastpop.data.inputs import Table, TextTable, frame, parquet
-from fastpop.data.interactions import Interactions
+from fastpop.data.events import Events, mark_behaviors, settle_fates
+from fastpop.data.frames import frame_input, is_frame, parquet_input
+from fastpop.data.inputs import Input, TextOptions, lines_input, table_input
+from fastpop.data.interactions import Interactions, Rejected
 from fastpop.data.presets import Columns, Preset
-from fastpop.data.scan import Scan, expand, kind_of, scan_text
-from fastpop.data.staging import IdsAreText, Ledger, Reading, settle, stage
-from fastpop.data.tokens import stage_lines
-from fastpop.data.workbench import Workbench, quoted_text
-
-FETCH_ROWS = 4_000_000  # rows handed from DuckDB to numpy at a time
+from fastpop.data.scan import expand
+from fastpop.data.staging import Reading
+from fastpop.data.workbench import Workbench
 
 
 def read_log(
     source: Any, *, preset: str | None = None, columns: Columns | None = None,
     user: str | int | None = None, item: str | int | None = None, time: str | int | None = None,
     weight: str | int | None = None, behavior: str | int | None = None,
-    rating: str | int | None = None, separator: str | None = None,
+    rating: str | int | None = None, separator: str | None = None, encoding: str = "utf-8",
+    quote: str | None = '"', quoting: str | int | None = None, header: bool | None = None,
+    null_values: str | Iterable[str] | None = None, id_type: str = "auto",
     keep_behavior: str | Iterable[str] | None = None, min_rating: float | None = None,
     min_user_events: int = 1, min_item_events: int = 1, ordered: bool | None = None,
     on_bad_row: str = "raise", memory_limit: str = "2GB", threads: int | None = None,
@@ -32,16 +34,28 @@ def read_log(
     """`SELECT user, item, time FROM source ORDER BY user, time, row`, with dense ids.
 
     Every row is read and checked; exact duplicates stay, and events of a user at the same time
-    stay in the order of their rows.
+    stay in the order of their rows. `docs/logs.md` has the rules, one a line.
 
     Args:
-        source: a path, a glob or a list of either (csv, tsv, `::`-separated, plain or gzip,
-            parquet), a pandas, polars or arrow table, or a dict of arrays.
+        source: a path, "-" (standard input), a str with `*` (a glob, unless a file has that name),
+            or a list of these (csv, tsv, `::`-separated, plain or gzip, parquet); a pandas, polars
+            or arrow table, or a dict of arrays.
         preset: a known layout (`fastpop.available("presets")`).
         columns: roles of the columns of any other table; `user`, `item`, `time`, `weight`,
             `behavior`, `rating` give or change single ones. Names are looked up in the header,
             numbers are 0-based positions in a file without a header.
         separator: between fields; None takes the preset's, or finds out.
+        encoding: of the text, by Python's names: "utf-8", "latin-1", "cp1252", "utf-16", ….
+        quote: the character around fields that hold separators or line ends; None: quotes are data.
+        quoting: None takes quotes as they come, "all" wants them around every field, "none" takes
+            them as data; also the constants of the module `csv`. By default there are none
+            where the separator has several characters.
+        header: whether the first record names the columns. None: it does where columns are given
+            by name, or where it reads 0,1,2,….
+        null_values: texts that stand for a missing value, besides the empty one. None: NULL, null,
+            \\N, NaN, nan, None, NA, <NA>; () for none.
+        id_type: "auto" reads a column of whole numbers as int64 and any other as str; "text" reads
+            str, "whole" refuses what is no whole number.
         keep_behavior: keep events of these kinds only, by name: view, fav, cart, buy where a
             preset knows the codes, otherwise what stands in the column.
         min_rating: keep events rated at least so. Ratings are ignored without it.
@@ -51,215 +65,160 @@ def read_log(
         on_bad_row: "raise" names the first bad row; "skip" leaves bad rows out, counts them in
             `facts`, and keeps them in `rejected` (written to rejected.csv by `save`). A file
             that is damaged as a whole raises either way.
-        memory_limit: what DuckDB may hold; beyond it the work spills to disk.
-        threads: DuckDB's threads; the result does not depend on it.
-        temp_folder: where to spill. Needs about the size of the unpacked log.
-        progress: a bar after 5 s (None), at once (True), never (False).
+        memory_limit: what reading may hold; beyond it work goes to disk. Arrays that take more
+            than half of it are memory-mapped from a file without a name.
+        threads: None takes the cores at hand; the result does not depend on it.
+        temp_folder: where work goes beyond the memory. Needs about the size of the unpacked log.
+        progress: bars after 5 s (None), at once (True), never (False).
     Returns:
-        Interactions, ids dense in the order of the original ids. A column of whole numbers gives
-        int64 ids, any other column str ids.
+        Interactions, ids dense in the order of the original ids. `facts`: rows_read and
+        rows_rejected add up to records, which are counted apart.
     Raises:
         ValueError, TypeError: a bad argument or a bad file; names file, line and column, what was
             expected and what was there. FileNotFoundError: no file. MemoryError: the cap is too
-            small. ImportError: duckdb is missing (`Interactions.from_arrays` does without).
-    Cost: the text is read twice (checked, then parsed); 32 bytes an event for the arrays.
+            small. ImportError: duckdb, which reads frames and parquet, is missing.
+    Cost: one pass over the text, 16 bytes an event while it is read, 32 for the arrays.
     """
-    one_of("on_bad_row", on_bad_row, ("raise", "skip"))
     number("min_user_events", min_user_events, least=1, integer=True)
     number("min_item_events", min_item_events, least=1, integer=True)
-    layout = presets.resolve(preset, columns, {
-        "user": user, "item": item, "time": time, "weight": weight, "behavior": behavior,
-        "rating": rating,
-    })
-    kept = presets.behaviors_kept(layout, keep_behavior)
-    if min_rating is not None:
-        number("min_rating", min_rating)
-        if layout.columns is None or layout.columns.rating is None:
-            raise wrong("min_rating", "a log with a rating column (give rating=…)", min_rating)
-    if separator is not None and (not isinstance(separator, str) or not 1 <= len(separator) <= 4):
-        raise wrong("separator", "one to four characters", separator)
-    ledger = Ledger(skip=on_bad_row == "skip")
-    with Workbench(memory_limit, threads, temp_folder, progress) as bench:
-        facts: dict[str, Any] = {"preset": preset}
-        if layout.kind == "table":
-            assert layout.columns is not None
-            reading = _stage_tables(bench, source, layout, layout.columns, separator,
-                                    min_rating is not None, ledger, facts)
-        else:
-            reading = _stage_tokens(bench, source, layout, ledger, facts)
-        has_time = layout.columns is not None and layout.columns.time is not None
-        has_weight = layout.columns is not None and layout.columns.weight is not None
-        _filter(bench, kept, min_rating, layout, facts)
-        log = _finish(bench, reading, has_time, has_weight)
-    if ordered is None:
-        ordered = layout.kind != "table"
-    rejected = ledger.rejected()
-    facts |= {"rows_rejected": len(rejected) if rejected else 0, "duplicates": "kept",
-              "on_bad_row": on_bad_row}
-    log = Interactions(
-        log.user, log.item, log.time, log.weight, log.row, log.user_ids, log.item_ids, log.offsets,
-        has_order=has_time or bool(ordered), facts=facts, rejected=rejected,
-    )
+    request = Request.of(
+        preset, columns, {"user": user, "item": item, "time": time, "weight": weight,
+                          "behavior": behavior, "rating": rating},
+        TextOptions.of(separator, encoding, quote, quoting, header, null_values),
+        id_type, keep_behavior, min_rating, ordered, on_bad_row)
+    with Workbench(memory_limit, threads, temp_folder, progress) as bench, \
+            sorted_events(bench, source, request) as found:
+        events = found.events
+        arrays = events.arrays(bench)
+        log = Interactions(
+            arrays["user"], arrays["item"], arrays.get("time"), arrays.get("weight"), arrays["row"],
+            events.user_ids, events.item_ids, events.offsets, has_order=found.has_order,
+            facts=found.facts, rejected=found.rejected)
     if min_user_events > 1 or min_item_events > 1:
         log = log.k_core(min_user_events, min_item_events)
     return log
 
 
-def _scanned(bench: Workbench, files: list[Path]) -> dict[Path, Scan]:
-    """Every text file looked through once; parquet has checks of its own."""
-    scans = {}
-    with bench.bar("check", sum(path.stat().st_size for path in files), "B") as bar:
-        for path in files:
-            if kind_of(path) != "parquet":
-                scans[path] = scan_text(path, bar.update)
-    return scans
+@dataclass(frozen=True)
+class Request:
+    """What `read_log` is asked for, checked."""
+
+    preset: str | None
+    layout: Preset
+    text: TextOptions
+    id_type: str
+    kept: tuple[str, ...] | None
+    min_rating: float | None
+    ordered: bool
+    skip: bool
+
+    @classmethod
+    def of(
+        cls, preset: str | None, columns: Columns | None, given: dict, text: TextOptions, id_type: str,
+        keep_behavior: Any, min_rating: float | None, ordered: bool | None, on_bad_row: str,
+    ) -> "Request":
+        one_of("on_bad_row", on_bad_row, ("raise", "skip"))
+        one_of("id_type", id_type, ("auto", "text", "whole"))
+        layout = presets.resolve(preset, columns, given)
+        kept = presets.behaviors_kept(layout, keep_behavior)
+        if min_rating is not None:
+            number("min_rating", min_rating)
+            if layout.columns is None or layout.columns.rating is None:
+                raise wrong("min_rating", "a log with a rating column (give rating=…)", min_rating)
+        ordered = layout.kind != "table" if ordered is None else bool(ordered)
+        return cls(preset, layout, text, id_type, kept, min_rating, ordered, on_bad_row == "skip")
 
 
-def _open_tables(
-    bench: Workbench, source: Any, layout: Preset, columns: Columns, separator: str | None,
-) -> list[Table]:
-    table = frame(bench, source, columns)
-    if table is not None:
-        return [table]
-    files = expand(source)
-    scans = _scanned(bench, files)
-    return [
-        TextTable(scans[path], layout, columns, separator) if path in scans
-        else parquet(bench, path, columns)
-        for path in files
-    ]
+@dataclass
+class Found:
+    """A source read and ready to be handed out in order."""
+
+    events: Events
+    facts: dict
+    rejected: Rejected | None
+    has_order: bool
 
 
-def _stage_tables(
-    bench: Workbench, source: Any, layout: Preset, columns: Columns, separator: str | None,
-    use_rating: bool, ledger: Ledger, facts: dict,
-) -> Reading:
-    tables = _open_tables(bench, source, layout, columns, separator)
-    reading = settle(bench, tables, columns, layout)
-    while True:
-        _create_staged(bench, reading)
-        trial = Ledger(ledger.skip)
-        try:
-            rows = [stage(bench, t, reading, layout, columns, use_rating, trial) for t in tables]
-            break
-        except IdsAreText as turn:
-            for role in turn.roles:
-                reading.whole[role] = False
-    ledger.__dict__.update(trial.__dict__)
-    facts |= {
-        "source": [table.label for table in tables], "rows_read": int(sum(rows)),
-        "columns": {role: str(name) for role, name in columns.used().items()},
-    }
-    if columns.time is not None:
-        facts["time_unit"] = reading.unit if reading.numeric_time else "date"
-        facts["ties_in_time"] = "broken by source row"
-    return reading
+@contextmanager
+def sorted_events(bench: Workbench, source: Any, request: Request) -> Iterator[Found]:
+    """Read and check `source`; what is found is good for the length of the block.
 
-
-def _stage_tokens(
-    bench: Workbench, source: Any, layout: Preset, ledger: Ledger, facts: dict,
-) -> Reading:
-    files = expand(source)
-    scans = _scanned(bench, files)
-    for path in files:
-        if path not in scans:
-            raise wrong(str(path), "lines of items", "=a parquet file")
-    reading = Reading({"user": True, "item": True})
-    while True:
-        _create_staged(bench, reading)
-        trial = Ledger(ledger.skip)
-        lines = 0
-        try:
-            for path in files:
-                lines += stage_lines(bench, scans[path], layout.kind, reading, trial, lines)
-            break
-        except IdsAreText as turn:
-            for role in turn.roles:
-                reading.whole[role] = False
-    ledger.__dict__.update(trial.__dict__)
-    facts |= {"source": [str(path) for path in files], "rows_read": lines}
-    return reading
-
-
-def _create_staged(bench: Workbench, reading: Reading) -> None:
-    kind = {role: "BIGINT" if whole else "VARCHAR" for role, whole in reading.whole.items()}
-    bench.run(
-        f"CREATE OR REPLACE TABLE staged (\"user\" {kind['user']}, item {kind['item']}, "
-        "tick DOUBLE, weight DOUBLE, behavior VARCHAR, rating DOUBLE, bad UTINYINT)"
-    )
-
-
-def _filter(
-    bench: Workbench, kept: tuple[str, ...] | None, min_rating: float | None, layout: Preset,
-    facts: dict,
-) -> None:
-    """Table `events`: what is left after bad rows and filters, with the row in the source."""
-    if bench.value("SELECT count(*) FROM staged WHERE bad > 0"):
-        # rejected rows do not count as rows: number the rest anew, in order
-        bench.run("CREATE TABLE sound AS SELECT * FROM staged WHERE bad = 0 ORDER BY rowid")
-        bench.run("DROP TABLE staged; ALTER TABLE sound RENAME TO staged")
-    total = bench.value("SELECT count(*) FROM staged")
-    if not total:
-        raise wrong("source", "at least one good row", "=none: every row was rejected")
-    tests = []
+    `Found.events` gives the log's columns in order, as arrays or slice by slice, so that a log
+    larger than memory can be written where it is to stand.
+    """
+    layout = request.layout
+    inputs = _inputs(bench, source, request)
+    reading = Reading(bench, request.text.null_values, raise_first=not request.skip)
+    _read(bench, inputs, reading)
+    times = bad.settle_times(reading, layout, bench)
+    faults = bad.find(reading, layout, times, request.min_rating is not None)
     if layout.columns is not None and layout.columns.behavior is not None:
-        facts["behaviors"] = dict(bench.rows(
-            "SELECT behavior, count(*) FROM staged GROUP BY behavior ORDER BY behavior"))
-    if kept is not None:
-        listed = ", ".join(f"'{quoted_text(name)}'" for name in kept)
-        tests.append(f"behavior IN ({listed})")
-        dropped = bench.value(f"SELECT count(*) FROM staged WHERE NOT {tests[-1]}")
-        facts |= {"keep_behavior": list(kept), "dropped_by_behavior": dropped}
-    if min_rating is not None:
-        left = " AND ".join(["true", *tests])
-        tests.append(f"rating >= {float(min_rating)!r}")
-        dropped = bench.value(f"SELECT count(*) FROM staged WHERE {left} AND NOT {tests[-1]}")
-        facts |= {"min_rating": float(min_rating), "dropped_by_rating": dropped}
-    where = f"WHERE {' AND '.join(tests)}" if tests else ""
-    bench.run(f'CREATE VIEW events AS SELECT rowid AS "row", "user", item, tick, weight '
-              f"FROM staged {where}")
-    if tests and not bench.value("SELECT count(*) FROM events"):
-        raise wrong("keep_behavior, min_rating", "filters that leave an event",
-                    f"=({kept}, {min_rating}), which drop all {total}")
+        mark_behaviors(reading, layout, faults)
+    if not request.skip:
+        bad.raise_first(reading, faults, times, layout)
+    notes: list[str] = []
+    by_session = layout.kind == "sessions" and not any(one.trusted for one in inputs)
+    whole = {"user": True, "item": True}
+    for role in ("user", "item"):
+        if not (role == "user" and by_session):
+            whole[role] = bad.settle_ids(reading, role, request.id_type, layout, faults, notes)
+            faults.spread_over_lines(reading)
+    if not request.skip:
+        bad.raise_first(reading, faults, times, layout)
+    facts = _facts(inputs, reading, request, times)
+    all_kept = settle_fates(reading, faults, layout, request.kept, request.min_rating, facts)
+    rejected = bad.collect(reading, faults, times, layout)
+    facts |= {"records": reading.records, "rows_read": reading.records - (len(rejected) if rejected else 0),
+              "rows_rejected": len(rejected) if rejected else 0, "blank_lines": reading.blanks,
+              "duplicates": "kept", "on_bad_row": "skip" if request.skip else "raise"}
+    if notes:
+        facts["notes"] = notes
+    timed = times.kind != "none"
+    weighted = layout.columns is not None and layout.columns.weight is not None
+    with bench.bar("ids", None, ""):
+        events = Events.of(reading, times, weighted, whole, all_kept, by_session)
+    yield Found(events, facts, rejected, timed or request.ordered)
 
 
-def _finish(
-    bench: Workbench, reading: Reading, has_time: bool, has_weight: bool,
-) -> Interactions:
-    """Dense ids, the sort, and the way to numpy in slices; all but the arrays stays in DuckDB."""
-    for role in ("user", "item"):
-        bench.run(f'CREATE TABLE {role}_map AS SELECT id FROM (SELECT DISTINCT "{role}" AS id '
-                  "FROM events) ORDER BY id", label=f"{role} ids")
-    tick = ", e.tick" if has_time else ""
-    weight = ", e.weight" if has_weight else ""
-    bench.run(f"""
-        CREATE TABLE ordered AS
-        SELECT u.rowid AS "user", i.rowid AS item, e."row"{tick}{weight}
-        FROM events e JOIN user_map u ON e."user" = u.id JOIN item_map i ON e.item = i.id
-        ORDER BY u.rowid{tick}, e."row"
-    """, label="sort")
-    bench.run("DROP VIEW events; DROP TABLE staged")
-    bench.shrink()
-    size = bench.value("SELECT count(*) FROM ordered")
-    wanted: dict[str, type] = {"user": np.int64, "item": np.int64, "row": np.int64}
-    wanted |= {"tick": np.int64} if has_time else {}
-    wanted |= {"weight": np.float64} if has_weight else {}
-    arrays = {name: np.empty(size, dtype=dtype) for name, dtype in wanted.items()}
-    with bench.bar("fetch", size, " rows") as bar:
-        for start in range(0, size, FETCH_ROWS):
-            stop = min(start + FETCH_ROWS, size)
-            part = bench.arrays('SELECT * FROM ordered '
-                                f"WHERE rowid >= {start} AND rowid < {stop} ORDER BY rowid")
-            for name, array in arrays.items():
-                got = part[name]
-                array[start:stop] = np.floor(got) if name == "tick" else got
-            bar.update(stop - start)
-    catalogues = {}
-    for role in ("user", "item"):
-        ids = bench.arrays(f"SELECT id FROM {role}_map ORDER BY rowid")["id"]
-        ids = np.asarray(ids)
-        catalogues[role] = ids.astype(np.int64) if reading.whole[role] else ids.astype(object)
-    return Interactions._sorted(
-        arrays["user"], arrays["item"], arrays.get("tick"), arrays.get("weight"), arrays["row"],
-        catalogues["user"], catalogues["item"],
-    )
+def _inputs(bench: Workbench, source: Any, request: Request) -> list[Input]:
+    layout, text = request.layout, request.text
+    if isinstance(source, Interactions):
+        raise wrong("source", "a file or a table to read", "=Interactions, which are read already")
+    if is_frame(source):
+        return [frame_input(bench, source, presets.table_columns(layout), layout.kind)]
+    inputs = []
+    for file in expand(source, bench.folder, bench.bar):
+        if file.kind == "parquet":
+            inputs.append(parquet_input(bench, file, presets.table_columns(layout), layout.kind))
+        elif layout.kind != "table":
+            if layout.columns is not None or layout.lists is not None:
+                raise wrong("columns", f"none with the preset {request.preset!r}, whose lines have none",
+                            layout.columns or layout.lists)
+            inputs.append(lines_input(file, layout.kind, text))
+        else:
+            assert layout.columns is not None
+            inputs.append(table_input(file, layout, layout.columns, text))
+    bench.close_database()
+    return inputs
+
+
+def _read(bench: Workbench, inputs: list[Input], reading: Reading) -> None:
+    size = sum(one.file.path.stat().st_size for one in inputs)
+    with bench.bar("read", size, "B") as bar:
+        for one in inputs:
+            reading.read(one, bar.update)
+            if reading.stopped:
+                break
+
+
+def _facts(inputs: list[Input], reading: Reading, request: Request, times: bad.Times) -> dict[str, Any]:
+    facts: dict[str, Any] = {"preset": request.preset, "source": [one.label for one in inputs]}
+    columns = request.layout.columns
+    if columns is not None:
+        facts["columns"] = {role: str(name) for role, name in columns.used().items()}
+    if request.text.encoding != "utf-8":
+        facts["encoding"] = request.text.encoding
+    if times.kind != "none":
+        facts["time_unit"] = times.unit if times.kind == "number" else "date"
+        facts["ties_in_time"] = "broken by source row"
+    return facts

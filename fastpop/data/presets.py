@@ -51,6 +51,8 @@ class Columns:
                 raise wrong_type(f"columns.{role}", "a column's name or 0-based position", value)
             if isinstance(value, int) and value < 0:
                 raise wrong(f"columns.{role}", "a 0-based position", value)
+        if self.user == self.item:
+            raise wrong("columns.item", f"another column than the user's ({self.user!r})", self.item)
         one_of("columns.time_unit", self.time_unit, ("auto", *UNITS))
 
     def used(self) -> dict[str, str | int]:
@@ -66,6 +68,19 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class ListColumns:
+    """Which columns of a table are the user (None: a row is a session) and the lists of items."""
+
+    user: str | int | None
+    item: str | int
+    time_format: str | None = None
+
+    def used(self) -> dict[str, str | int]:
+        """Role → column, for the roles that have one."""
+        return {"item": self.item} if self.user is None else {"user": self.user, "item": self.item}
+
+
+@dataclass(frozen=True)
 class Preset:
     """Layout of a known format.
 
@@ -77,6 +92,7 @@ class Preset:
         names: the columns of a file without a header, in order; None: the file has a header.
         behaviors: code in the file → view, fav, cart or buy. A code outside is a bad row.
         whole_ids: ids are whole numbers even with leading zeros.
+            lists: columns of a table in which a row holds a list of items, for sequences and sessions.
         about: one line for people.
     """
 
@@ -86,6 +102,7 @@ class Preset:
     names: tuple[str, ...] | None = None
     behaviors: dict[str, str] = field(default_factory=dict)
     whole_ids: bool = False
+    lists: ListColumns | None = None
     about: str = ""
 
 
@@ -154,10 +171,14 @@ def resolve(preset: str | None, columns: Columns | None, given: dict) -> Preset:
     if columns is not None and not isinstance(columns, Columns):
         raise wrong_type("columns", "fastpop.data.Columns", columns)
     if layout.kind != "table":
-        if columns is not None or given:
-            raise wrong("columns", f"none with the preset {preset!r}, whose lines have no columns",
-                        columns or given)
-        return layout
+        if columns is None and not given:
+            return layout
+        given = (columns.used() if columns is not None else {}) | given
+        needed = {"user", "item"} if layout.kind == "sequence" else {"item"}
+        if not needed <= given.keys() <= {"user", "item"}:
+            raise wrong("columns", f"none with the preset {preset!r}, whose lines have no columns, or those "
+                        "of a table of lists: user=… and item=…", columns or given)
+        return replace(layout, lists=ListColumns(given.get("user"), given["item"]))
     columns = columns or layout.columns
     if columns is None and not {"user", "item"} <= given.keys():
         raise wrong("read_log", "a preset (" + ", ".join(names()) + "), columns=Columns(user=…, "
@@ -165,6 +186,14 @@ def resolve(preset: str | None, columns: Columns | None, given: dict) -> Preset:
     columns = replace(columns, **given) if columns is not None else Columns(**given)
     columns.by_position()
     return replace(layout, columns=columns)
+
+
+def table_columns(layout: Preset) -> Columns | ListColumns:
+    """Columns of a table that comes with this layout."""
+    columns = layout.columns or layout.lists
+    if columns is None:
+        raise wrong("columns", "user=… and item=… of a table of lists (item=… of sessions)", None)
+    return columns
 
 
 def behaviors_kept(layout: Preset, keep: str | Iterable[str] | None) -> tuple[str, ...] | None:

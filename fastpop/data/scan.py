@@ -1,226 +1,308 @@
-"""One pass over a text file before anything parses it, for what a parser would let through.
+"""Bytes of a log: which files a source means, what kind each is, and its text as a checked stream.
 
-DuckDB does not check a gzip's checksum, drops empty lines and accepts mixed line ends; here each
-is seen, counted, and named by its line. Cost: a read of the file at several hundred MB/s.
+Everything that is no plain UTF-8 text (gzip, another encoding, a pipe) becomes it here; what comes
+out of `Stream` is what the rest reads.
 """
 
 import codecs
+import contextlib
 import glob
 import gzip
+import os
+import select
+import stat
+import sys
+import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from fastpop.checks import wrong, wrong_type
+from fastpop.data.paths import local_path
 
-CHUNK = 1 << 22
+CHUNK = 1 << 20
+PATIENCE = 3.0  # seconds that a pipe may have no writer before it is refused
+Bar = Callable[[str, float | None, str], Any]  # as `Workbench.bar`
+STANDARD_INPUT = "standard input"
 FOREIGN = {  # first bytes → what such a file is
     b"PK\x03\x04": "a zip archive",
     b"\xfd7zXZ": "an xz file",
     b"BZh": "a bzip2 file",
     b"\x28\xb5\x2f\xfd": "a zstd file",
 }
+MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
+         codecs.BOM_UTF16_BE: "utf-16"}
 
 
 @dataclass(frozen=True)
-class Scan:
-    """What one pass over a text file found.
-
-    `lines` counts all lines; `blank` holds the 1-based numbers of empty lines that have a line
-    with text after them, `trailing` counts the empty ones at the end; `head` is the first line
-    without its end.
-    """
+class File:
+    """A regular file to read: where its bytes are, what a message calls it, and what it holds
+    ("text", "gzip" or "parquet", by its first bytes)."""
 
     path: Path
-    lines: int
-    blank: tuple[int, ...]
-    trailing: int
-    has_quote: bool
-    head: str
+    label: str
+    kind: str
 
 
-def expand(source: Any) -> list[Path]:
-    """Files of a path, a glob, or a list of either: sorted within a glob, otherwise as given."""
+def expand(source: Any, folder: Path, bar: Bar | None = None) -> list[File]:
+    """The files of a path, a glob, "-", or a list of such: sorted within a glob, otherwise as given.
+
+    A str with a `*` that is no file's name is a glob, in which nothing but `*` and `**` is special;
+    every other path is a name. A stream (a pipe, standard input) is copied into `folder` first, while
+    `bar` shows how much of it.
+    """
     many = source if isinstance(source, (list, tuple)) else [source]
     if not many:
         raise wrong("source", "at least one file", source)
-    files: list[Path] = []
+    files: list[File] = []
     for one in many:
-        if not isinstance(one, (str, Path)):
-            raise wrong_type("source", "a path, a glob, a list of them, a dict of arrays, or a "
-                             "pandas, polars or arrow table", one)
-        text = str(one)
-        if glob.has_magic(text) and not Path(text).exists():
-            found = sorted(Path(p) for p in glob.glob(text, recursive=True))
-            found = [p for p in found if p.is_file()]
-            if not found:
-                raise FileNotFoundError(f"source: expected a glob that matches files; got {text!r},"
-                                        " which matches none")
-            files += found
-        elif Path(text).is_dir():
-            raise wrong("source", f"a file or a glob such as '{text}/*.csv'", f"=the folder {text}"
-                        " (a saved log is opened by Interactions.load)")
-        elif not Path(text).exists():
-            raise FileNotFoundError(f"source: expected a file; got {text!r}, which does not exist")
+        if not isinstance(one, (str, bytes, os.PathLike)):
+            raise wrong_type("source", "a path, a glob, '-' (standard input), a list of them, a dict of "
+                             "arrays, or a pandas, polars or arrow table", one)
+        if one == "-":
+            files.append(_spooled(_standard_input(), b"", STANDARD_INPUT, folder, len(files), bar))
+            continue
+        path = local_path(one, "source")
+        if isinstance(one, str) and "*" in one and not os.path.lexists(path):
+            found = sorted(glob.glob(str(path).replace("[", "[[]").replace("?", "[?]"), recursive=True))
+            paths = [Path(name) for name in found if os.path.isfile(name)]
+            if not paths:
+                raise FileNotFoundError(f"source: expected a glob that matches files; got {one!r}, "
+                                        "which matches none")
+            files += [_regular(p) for p in paths]
         else:
-            files.append(Path(text))
+            files.append(_named(path, folder, len(files), bar))
     return files
 
 
-def kind_of(path: Path) -> str:
+def _named(path: Path, folder: Path, number: int, bar: Bar | None) -> File:
+    shown = shown_path(path)
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"source: expected a file; got {shown!r}, which does not exist") from None
+    if stat.S_ISDIR(mode):
+        raise wrong("source", f"a file or a glob such as '{shown}/*.csv'", f"=the folder {shown}"
+                    " (a saved log is opened by Interactions.load)")
+    if stat.S_ISREG(mode):
+        return _regular(path)
+    if stat.S_ISFIFO(mode):
+        return _spooled(*_pipe(path), shown, folder, number, bar)
+    kind = ("a socket" if stat.S_ISSOCK(mode) else "a terminal" if _is_terminal(path) else "a device")
+    raise wrong("source", "a file, a pipe or '-' (standard input)", f"={shown}, {kind}")
+
+
+def _is_terminal(path: Path) -> bool:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return os.isatty(handle)
+    finally:
+        os.close(handle)
+
+
+def _standard_input() -> int:
+    try:
+        handle = sys.stdin.fileno() if sys.stdin is not None else 0
+        mode = os.fstat(handle).st_mode
+    except (OSError, ValueError):
+        raise wrong("source", "data on standard input", "=a closed one") from None
+    if os.isatty(handle):
+        raise wrong("source", "data on standard input ('-')", "=a terminal")
+    if stat.S_ISDIR(mode):
+        raise wrong("source", "data on standard input ('-')", "=a folder")
+    return os.dup(handle)
+
+
+def _pipe(path: Path) -> tuple[int, bytes]:
+    """The reading end of a named pipe and its first bytes; nobody waits for a writer for ever."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    end = time.monotonic() + PATIENCE
+    try:
+        while True:
+            try:
+                first = os.read(handle, CHUNK)
+            except BlockingIOError:  # somebody writes, but has not yet
+                select.select([handle], [], [], 0.2)
+                continue
+            if first:
+                os.set_blocking(handle, True)
+                return handle, first
+            if time.monotonic() > end:
+                raise wrong("source", "a pipe that something writes", f"={shown_path(path)}, a named pipe "
+                            "without a writer, or with nothing in it")
+            time.sleep(0.02)
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _spooled(
+    handle: int, first: bytes, label: str, folder: Path, number: int, bar: Bar | None,
+) -> File:
+    """A stream's bytes as a file: it can be read only once, and a bad row must be shown."""
+    path = folder / f"stream-{number}"
+    with open(handle, "rb", buffering=0) as stream, path.open("wb") as file, \
+            contextlib.nullcontext() if bar is None else bar("copy", None, "B") as shown:
+        file.write(first)
+        while chunk := stream.read(CHUNK):
+            file.write(chunk)
+            if shown is not None:
+                shown.update(len(chunk))
+    return File(path, label, kind_of(path, label))
+
+
+def _regular(path: Path) -> File:
+    label = shown_path(path)
+    return File(path, label, kind_of(path, label))
+
+
+def shown_path(path: Path) -> str:
+    """A path as a message can hold it: bytes that are no UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def kind_of(path: Path, label: str) -> str:
     """"text", "gzip" or "parquet", by the first bytes; an empty or foreign file raises."""
     with path.open("rb") as file:
         start = file.read(8)
     if not start:
-        raise wrong(str(path), "rows", "=an empty file")
+        raise wrong(label, "rows", "=an empty file")
     for magic, name in FOREIGN.items():
         if start.startswith(magic):
-            raise wrong(str(path), "text, gzip or parquet", f"={name}: unpack it first")
+            raise wrong(label, "text, gzip or parquet", f"={name}: unpack it first")
     if start.startswith(b"PAR1"):
         return "parquet"
     return "gzip" if start.startswith(b"\x1f\x8b") else "text"
 
 
-def open_bytes(path: Path) -> BinaryIO:
-    """The file's bytes, unpacked where it is a gzip (by content, not by name)."""
-    if kind_of(path) == "gzip":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    return path.open("rb")
+def text_encoding(encoding: Any) -> str:
+    """The codec's own name, "utf-8" for every spelling of it."""
+    if not isinstance(encoding, str):
+        raise wrong_type("encoding", "the name of an encoding", encoding)
+    try:
+        name = codecs.lookup(encoding).name
+        "".encode(name)
+    except LookupError:
+        raise wrong("encoding", "an encoding such as utf-8, latin-1, cp1252 or utf-16", encoding) from None
+    return "utf-8" if name in ("utf-8", "utf-8-sig", "ascii") else name
 
 
-def lines_at(path: Path, wanted: Iterable[int]) -> dict[int, str]:
-    """Text of the lines with the given 1-based numbers."""
-    left = set(wanted)
-    found: dict[int, str] = {}
-    with open_bytes(path) as file:
-        for number, line in enumerate(file, 1):
-            if number in left:
-                found[number] = line.decode("utf-8-sig", "replace").rstrip("\r\n")
-                left.discard(number)
-                if not left:
-                    break
-    return found
+class Stream:
+    """Bytes of one file as UTF-8 without a byte order mark, checked on the way.
 
-
-def scan_text(path: Path, advance: Callable[[int], None] = lambda _: None) -> Scan:
-    """Check bytes, gzip sums, encoding and line ends; count lines.
-
-    Args:
-        advance: called with the number of unpacked bytes as they are read.
-    Raises:
-        ValueError: naming file and line: empty, truncated or corrupt gzip, NUL bytes, not UTF-8,
-            mixed or carriage-return line ends.
+    Attributes:
+        at: bytes given so far. packed: bytes of the file behind them, for a bar.
+        lines: line ends among them, counted apart from whoever makes rows of them.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    newlines = crlf = bare_cr = 0
-    head = b""
-    tail = b""  # last two bytes, to see ends that straddle chunks
-    has_quote = gaps = False
-    for chunk in _chunks(path):
-        advance(len(chunk))
-        if b"\x00" in chunk:
-            line = newlines + chunk[:chunk.index(b"\x00")].count(b"\n") + 1
-            raise wrong(f"{path}, line {line}", "UTF-8 text", "=a NUL byte (UTF-16, or a damaged "
-                        "file?)")
-        _decode(path, decoder, chunk, newlines)
-        if not tail:
-            gaps = chunk.startswith((b"\n", b"\r\n"))
-        joined = tail + chunk
-        gaps = gaps or b"\n\n" in joined or b"\n\r\n" in joined
-        if b"\r" in joined:
-            # ends within the last two bytes were counted with the previous chunk
-            crlf += joined.count(b"\r\n") - tail.count(b"\r\n")
-            bare_cr += chunk.count(b"\r")
-        if len(head) < CHUNK and b"\n" not in head:
-            head += chunk.split(b"\n", 1)[0] + (b"\n" if b"\n" in chunk else b"")
-        newlines += chunk.count(b"\n")
-        has_quote = has_quote or b'"' in chunk
-        tail = joined[-2:]
-    bare_cr -= crlf
-    if not tail:
-        raise wrong(str(path), "rows", "=an empty file")
-    if decoder.getstate()[0]:
-        raise wrong(f"{path}, line {newlines + 1}", "UTF-8 text", "=a character cut off at the end")
-    if bare_cr or (crlf and crlf != newlines):
-        raise _line_end_error(path)
-    lines = newlines + (not tail.endswith(b"\n"))
-    blank, trailing = _blanks(path, lines) if gaps else ((), 0)
-    if trailing == lines:
-        raise wrong(str(path), "rows", "=only empty lines")
-    first = head.decode("utf-8-sig").rstrip("\r\n")
-    return Scan(path, lines, blank, trailing, has_quote, first)
 
+    def __init__(self, file: File, encoding: str) -> None:
+        self.file, self.encoding = file, encoding
+        self.at = self.lines = 0
+        self._raw: BinaryIO = file.path.open("rb", buffering=0)
+        self._bytes = cast(BinaryIO, gzip.GzipFile(fileobj=self._raw)) if file.kind == "gzip" else self._raw
+        self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
+        self._ready = b""
+        start = self._start()
+        for mark, name in MARKS.items():
+            if start.startswith(mark) and encoding == "utf-8":
+                raise wrong(f"{file.label}, line 1", "UTF-8 text", f"={name.upper()} (give "
+                            f"encoding={name!r})")
+        self.base = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
+        self._ready = start[self.base:]
+        self.seekable = file.kind == "text" and self._decoder is None
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    with open_bytes(path) as file:
+    def _start(self) -> bytes:
+        start = b""
+        while len(start) < 4:
+            more = self._next(CHUNK)
+            if not more:
+                break
+            start += more
+        return start
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bytes.close()
+        self._raw.close()
+
+    @property
+    def packed(self) -> int:
+        return self._raw.tell()
+
+    def seek(self, at: int) -> None:
+        """Go on from a byte given before; only where `seekable`."""
+        self._raw.seek(self.base + at)
+        self._ready = b""
+        self.at = at
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill what there is room for, in one read; 0 at the end."""
+        if self._ready:
+            size = min(len(self._ready), len(buffer))
+            buffer[:size] = self._ready[:size]
+            self._ready = self._ready[size:]
+        elif self._decoder is None:
+            size = self._unpacked(lambda: self._bytes.readinto(buffer))  # type: ignore[attr-defined]
+        else:
+            self._ready = self._next(max(1, min(CHUNK, len(buffer) // 4)))
+            if not self._ready:
+                return 0
+            return self.read_into(buffer)
+        self.at += size
+        return size
+
+    def _unpacked(self, read: Callable[[], Any]) -> Any:
+        label = self.file.label
+        try:
+            return read()
+        except EOFError:
+            raise wrong(f"{label}, near line {_last_sound_line(self.file)}", "a whole gzip file",
+                        "=one that ends too early (truncated?)") from None
+        except (zlib.error, gzip.BadGzipFile) as error:
+            raise wrong(f"{label}, near line {_last_sound_line(self.file)}", "a sound gzip file",
+                        f"=a corrupt one ({error})") from None
+
+    def _next(self, size: int) -> bytes:
+        """The next bytes as UTF-8; nothing at the end."""
         while True:
+            raw = self._unpacked(lambda: self._bytes.read(size))
+            if self._decoder is None:
+                return raw
             try:
-                chunk = file.read(CHUNK)
-            except EOFError:
-                raise wrong(f"{path}, near line {_last_sound_line(path)}", "a whole gzip file",
-                            "=one that ends too early (truncated?)") from None
-            except (zlib.error, gzip.BadGzipFile) as error:
-                raise wrong(f"{path}, near line {_last_sound_line(path)}", "a sound gzip file",
-                            f"=a corrupt one ({error})") from None
-            if not chunk:
-                return
-            yield chunk
+                text = self._decoder.decode(raw, not raw)
+            except UnicodeError as error:
+                raise wrong(f"{self.file.label}, near byte {self._raw.tell()}", f"{self.encoding} text",
+                            f"={error}") from None
+            if text or not raw:
+                return text.removeprefix("\ufeff").encode() if self.at == 0 else text.encode()
 
 
-def _last_sound_line(path: Path) -> int:
+def _last_sound_line(file: File) -> int:
     """How far a damaged gzip can be unpacked, in lines."""
     newlines = 0
-    with gzip.open(path, "rb") as file:
+    with gzip.open(file.path, "rb") as unpacked:
         try:
-            while chunk := file.read1(CHUNK):
+            while chunk := unpacked.read1(CHUNK):
                 newlines += chunk.count(b"\n")
         except (EOFError, zlib.error, gzip.BadGzipFile):
             pass
     return newlines + 1
 
 
-def _decode(path: Path, decoder: Any, chunk: bytes, newlines: int) -> None:
-    pending = decoder.getstate()[0]
-    if not pending and chunk.isascii():
-        return
-    try:
-        decoder.decode(chunk)
-    except UnicodeDecodeError as error:
-        before = (pending + chunk)[:error.start]
-        line = newlines + before.count(b"\n") + 1
-        bad = (pending + chunk)[error.start]
-        raise wrong(f"{path}, line {line}", "UTF-8 text", f"=byte 0x{bad:02x}") from None
-
-
-
-
-def _line_end_error(path: Path) -> ValueError:
-    first = None
-    with open_bytes(path) as file:
-        for number, line in enumerate(file, 1):
-            end = "CRLF" if line.endswith(b"\r\n") else "LF" if line.endswith(b"\n") else None
-            body = line.rstrip(b"\n")
-            body = body[:-1] if end == "CRLF" else body
-            if b"\r" in body:
-                return wrong(f"{path}, line {number}", "lines that end in LF or CRLF",
-                             "=a carriage return on its own")
-            first = first or end
-            if end and end != first:
-                return wrong(f"{path}, line {number}", f"the line end of line 1 ({first}) "
-                             "throughout", f"={end} (mixed line ends)")
-    return wrong(str(path), "one kind of line end", "=mixed line ends")
-
-
-def _blanks(path: Path, lines: int) -> tuple[tuple[int, ...], int]:
-    blank = []
-    with open_bytes(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.rstrip(b"\r\n"):
-                blank.append(number)
-    trailing = 0
-    while blank and blank[-1] == lines - trailing:
-        blank.pop()
-        trailing += 1
-    return tuple(blank), trailing
+def text_lines(file: File, encoding: str) -> Iterator[bytes]:
+    """Lines of a small file, as UTF-8, with their ends."""
+    with Stream(file, encoding) as stream:
+        buffer = bytearray(CHUNK)
+        rest = b""
+        while size := stream.read_into(memoryview(buffer)):
+            *whole, rest = (rest + buffer[:size]).split(b"\n")
+            yield from (line + b"\n" for line in whole)
+        if rest:
+            yield rest

@@ -1,279 +1,416 @@
-"""From inputs to one staged table of events, with every row that cannot be one found and named."""
+"""Text → pieces: columns of one block each, with every record that cannot be an event known.
 
-from collections.abc import Sequence
+A piece is what a reader made of some megabytes of one input. Its columns stay in memory while the
+budget lasts and go to a scratch file beyond it.
+"""
+
+import itertools
+import queue
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
 
 from fastpop.checks import wrong
-from fastpop.data.inputs import TEXT, Table, TextTable
-from fastpop.data.interactions import Rejected
-from fastpop.data.presets import UNITS, Columns, Preset
-from fastpop.data.workbench import Workbench, quoted_text
+from fastpop.data.inputs import LONGEST_ROW, Input
+from fastpop.data.scan import Stream
+from fastpop.data.workbench import Workbench
+from fastpop.kernels.log_rows import _cpu as log_rows
 
-WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER",
-         "UBIGINT", "HUGEINT", "UHUGEINT")
-REAL = ("FLOAT", "DOUBLE")
-SAMPLE = 1000
-EARLY = 1e8  # seconds: March 1973
-FAR = 1e11  # seconds: the year 5138. Times beyond are in another unit, or wrong
-MISSING_USER, MISSING_ITEM, BAD_USER, BAD_ITEM, BAD_TIME, BAD_WEIGHT, BAD_BEHAVIOR, BAD_RATING = (
-    range(1, 9)
-)
-
-
-class IdsAreText(Exception):  # a turn in the road, not an error
-    """A column that looked like whole numbers has something else: stage again, as text."""
-
-    def __init__(self, roles: list[str]) -> None:
-        self.roles = roles
+BLOCK = 1 << 23  # bytes that a reader gets at a time
+COLUMNS = ("user", "item", "behavior", "tick", "tick_kind", "weight", "rating")
+SHARE_OF_COLUMNS = 0.35  # of the memory budget, before columns go to the scratch file
 
 
 @dataclass
-class Reading:
-    """How the columns are to be read; settled on a sample, then held for every row."""
+class Piece:
+    """Rows of one block; `offset` and `first_line` are those of the block in its input's text."""
 
-    whole: dict[str, bool]            # user, item: int64 (True) or str
-    forced: bool = False              # the preset says whole numbers, leading zeros or not
-    numeric_time: bool = True
-    unit: str = "s"
-    earliest: float | None = None     # seconds; None: any time will do
-    time_format: str | None = None
+    input: Input
+    number: int
+    reader: int
+    offset: int
+    size: int
+    rows: int
+    records: int
+    found: dict
+    first_line: int = 0
+    first_record: int = 0
+    columns: dict[str, "np.ndarray | Stored"] = field(default_factory=dict)
+    fate: np.ndarray | None = None
 
+    @property
+    def faults(self) -> list[tuple]:
+        return self.found["faults"]
 
-@dataclass
-class Ledger:
-    """Rejected rows as they are met."""
-
-    skip: bool
-    file: list[str] = field(default_factory=list)
-    line: list[int] = field(default_factory=list)
-    reason: list[str] = field(default_factory=list)
-    text: list[str] = field(default_factory=list)
-
-    def add(self, file: str, line: int, reason: str, text: str) -> None:
-        self.file.append(file)
-        self.line.append(line)
-        self.reason.append(reason)
-        self.text.append(text)
-
-    def rejected(self) -> Rejected | None:
-        if not self.line:
-            return None
-        return Rejected(tuple(self.file), tuple(self.line), tuple(self.reason), tuple(self.text))
+    def line(self, rows: np.ndarray) -> np.ndarray:
+        """Lines in the input of rows of this piece, both from 0."""
+        lines = self.found["line"]
+        return self.first_line + (lines[rows] if lines.size else rows)
 
 
-def is_text(kind: str) -> bool:
-    return kind == TEXT or kind == "VARCHAR" or kind.startswith("ENUM")
+@dataclass(frozen=True)
+class Stored:
+    """An array in the scratch file."""
+
+    at: int
+    size: int
+    dtype: np.dtype
 
 
-def settle(bench: Workbench, tables: Sequence[Table], columns: Columns, layout: Preset) -> Reading:
-    """Decide on the first table's first rows whether ids are numbers and what the times are."""
-    first = tables[0]
-    reading = Reading({}, forced=layout.whole_ids, time_format=columns.time_format)
-    for role in ("user", "item"):
-        kinds = {table.type[role] for table in tables}
-        if kinds == {TEXT}:
-            column = first.column[role]
-            odd = _sampled(
-                bench, first,
-                f"count(*) FILTER ({column} IS NOT NULL AND ({_canonical(column)}) IS NULL)",
-            )
-            _refuse_a_header(first, layout, columns, role, odd)
-            reading.whole[role] = layout.whole_ids or not odd
+class Columns:
+    """The columns of all pieces, in memory up to a budget and in one file beyond it."""
+
+    def __init__(self, folder: Path, budget: float) -> None:
+        self.path = folder / "columns"
+        self.left = budget
+        self.end = 0
+
+    def put(self, piece: Piece, arrays: dict[str, np.ndarray]) -> None:
+        size = sum(array.nbytes for array in arrays.values())
+        if size <= self.left:
+            self.left -= size
+            piece.columns.update(arrays)
+            return
+        with self.path.open("r+b" if self.end else "wb") as file:
+            for name, array in arrays.items():
+                have = piece.columns.get(name)
+                at = self.end
+                if isinstance(have, Stored) and have.size * have.dtype.itemsize >= array.nbytes:
+                    at = have.at  # the new one takes its place
+                file.seek(at)
+                file.write(np.ascontiguousarray(array).data)
+                piece.columns[name] = Stored(at, array.size, array.dtype)
+                self.end = max(self.end, at + array.nbytes)
+
+    def get(self, piece: Piece, name: str) -> np.ndarray | None:
+        column = piece.columns.get(name)
+        if isinstance(column, Stored):
+            with self.path.open("rb") as file:
+                return np.fromfile(file, column.dtype, column.size, offset=column.at)
+        return column
+
+    def replace(self, piece: Piece, name: str, array: np.ndarray) -> None:
+        """Put an array in the place of one that `get` gave."""
+        if isinstance(piece.columns.get(name), Stored):
+            room, self.left = self.left, -1
+            try:
+                self.put(piece, {name: array})
+            finally:
+                self.left = room
         else:
-            reading.whole[role] = kinds <= {*WHOLE, *REAL}
-    if columns.time is None:
-        return reading
-    column = first.column["time"]
-    if is_text(first.type["time"]):
-        number = f"TRY_CAST({column}::VARCHAR AS DOUBLE)"
-        share = _sampled(bench, first, f"avg(({number} IS NOT NULL)::INT) FILTER "
-                                       f"({column} IS NOT NULL)")
-        reading.numeric_time = columns.time_format is None and (share or 0) >= 0.5
-    else:
-        number = f"{column}::DOUBLE"
-        reading.numeric_time = first.type["time"] in (*WHOLE, *REAL) or (
-            first.type["time"].startswith("DECIMAL"))
-    if reading.numeric_time:
-        reading.unit = columns.time_unit
-        if columns.time_unit == "auto":
-            middle = _sampled(bench, first, f"median(abs({number})) FILTER (isfinite({number}))")
-            size = middle or 0.0
-            reading.unit = next((u for u in UNITS if size * UNITS[u] < FAR), "ns")
-            # Found to be milliseconds or finer, a value of 1970 is a time in seconds among them.
-            reading.earliest = None if reading.unit == "s" else EARLY
-    return reading
+            piece.columns[name] = array
 
 
-def _sampled(bench: Workbench, table: Table, expression: str):
-    got = bench.value(
-        f"SELECT {expression} FROM (SELECT * FROM {table.relation()} LIMIT {SAMPLE})"
-    )
-    if isinstance(table, TextTable):
-        bench.run("DROP TABLE IF EXISTS bad_lines; DROP TABLE IF EXISTS bad_scans")
-    return got
+class Reading:
+    """Every input read once, by as many threads as the workbench has.
 
-
-def _canonical(column: str) -> str:
-    """A whole number written the one usual way ('007' and '7' stay different ids)."""
-    return f"CASE WHEN TRY_CAST({column} AS BIGINT)::VARCHAR = {column} " \
-           f"THEN TRY_CAST({column} AS BIGINT) END"
-
-
-def _id(column: str, kind: str, whole: bool, forced: bool) -> str:
-    if not whole:
-        return f"NULLIF({column}::VARCHAR, '')"
-    if kind == TEXT and forced:
-        # not a plain cast: DuckDB reads '5.7' as 6 and '0x10' as 16
-        bare = f"CASE WHEN ltrim({column}, '0') = '' AND {column} <> '' THEN '0' " \
-               f"ELSE ltrim({column}, '0') END"
-        return f"CASE WHEN TRY_CAST({column} AS BIGINT)::VARCHAR = ({bare}) " \
-               f"THEN TRY_CAST({column} AS BIGINT) END"
-    if kind == TEXT:
-        return _canonical(column)
-    if kind in REAL:
-        return f"CASE WHEN {column} = floor({column}) AND abs({column}) < 9007199254740992 " \
-               f"THEN {column}::BIGINT END"
-    return f"TRY_CAST({column} AS BIGINT)"
-
-
-def _missing(column: str, kind: str) -> str:
-    if kind in REAL:
-        return f"{column} IS NULL OR isnan({column})"
-    if is_text(kind) and kind != TEXT:
-        return f"{column} IS NULL OR {column}::VARCHAR = ''"
-    return f"{column} IS NULL"  # an empty field of a file is null already
-
-
-def _time(column: str, kind: str, reading: Reading) -> str:
-    if is_text(kind):
-        text = f"{column}::VARCHAR"
-        if reading.numeric_time:
-            return f"TRY_CAST({text} AS DOUBLE) * {UNITS[reading.unit]}"
-        if reading.time_format is not None:
-            return f"epoch(try_strptime({text}, '{quoted_text(reading.time_format)}'))"
-        return f"coalesce(epoch(TRY_CAST({text} AS TIMESTAMPTZ)), " \
-               f"epoch(try_strptime({text}, '%Y-%m-%d %H')))"
-    if kind.startswith("TIMESTAMP") or kind == "DATE":
-        return f"CASE WHEN isfinite({column}) THEN epoch({column}) END"
-    return f"TRY_CAST({column} AS DOUBLE) * {UNITS[reading.unit]}"
-
-
-def _behavior(column: str, layout: Preset) -> str:
-    if not layout.behaviors:
-        return f"NULLIF({column}::VARCHAR, '')"
-    cases = " ".join(f"WHEN '{quoted_text(code)}' THEN '{name}'"
-                     for code, name in layout.behaviors.items())
-    return f"CASE {column}::VARCHAR {cases} END"
-
-
-def stage(
-    bench: Workbench, table: Table, reading: Reading, layout: Preset, columns: Columns,
-    use_rating: bool, ledger: Ledger,
-) -> int:
-    """Append one input's rows to `staged`; bad ones raise, or go to the ledger. Returns the number
-    of rows read, bad ones among them."""
-    start = bench.value("SELECT count(*) FROM staged")
-    bench.run(_insert(table, reading, layout, columns, use_rating), label=f"read {table.label}")
-    total = bench.value("SELECT count(*) FROM staged") - start
-    line_faults = table.line_faults(bench, total)
-    limit = "" if ledger.skip else " LIMIT 1"
-    bad = bench.rows(f"SELECT rowid - {start}, bad FROM staged WHERE bad > 0 AND rowid >= {start} "
-                     f"ORDER BY rowid{limit}")
-    unsure = [role for role, code in (("user", BAD_USER), ("item", BAD_ITEM))
-              if reading.whole[role] and not reading.forced and table.type[role] == TEXT
-              and bench.value(f"SELECT count(*) FROM staged WHERE bad = {code}")]
-    if unsure:
-        raise IdsAreText(unsure)
-    if not bad and not line_faults:
-        return total
-    lines = table.lines_of([row for row, _ in bad])
-    faults = [(line, row, code, "") for line, (row, code) in zip(lines, bad)]
-    faults += [(line, -1, 0, reason) for line, _, reason in line_faults]
-    faults.sort()
-    if not ledger.skip:
-        faults = faults[:1]
-    shown = table.shown([fault[0] for fault in faults])
-    for line, row, code, reason in faults:
-        text = shown.get(line, "")
-        if code:
-            role, expected = _expected(code, reading, layout)
-            got = table.value(role, line, text)
-            reason = f"column {table.name[role]!r}: expected {expected}; got {got}"
-        if not ledger.skip:
-            cut = f": {text[:100]!r}" if row < 0 and text else ""
-            joint = ", " if code else ": "
-            raise ValueError(f"{table.where(line)}{joint}{reason}{cut}")
-        ledger.add(table.label, line, reason, text)
-    return total + len(line_faults)
-
-
-def _insert(
-    table: Table, reading: Reading, layout: Preset, columns: Columns, use_rating: bool,
-) -> str:
-    column, kind = table.column, table.type
-    picked = {
-        role: _id(column[role], kind[role], reading.whole[role], reading.forced)
-        for role in ("user", "item")
-    }
-    missing = {role: _missing(column[role], kind[role]) for role in ("user", "item")}
-    number = "TRY_CAST({} AS DOUBLE)"
-    tick = _time(column["time"], kind["time"], reading) if columns.time is not None else "NULL"
-    weight = number.format(column["weight"]) if columns.weight is not None else "NULL"
-    behavior = _behavior(column["behavior"], layout) if columns.behavior is not None else "NULL"
-    rating = number.format(column["rating"]) if use_rating else "NULL"
-    checks = [(MISSING_USER, "no_user"), (MISSING_ITEM, "no_item"),
-              (BAD_USER, "user IS NULL"), (BAD_ITEM, "item IS NULL")]
-    if columns.time is not None:
-        # NaN compares above every number in DuckDB, so it fails here too
-        checks.append((BAD_TIME, f"tick IS NULL OR NOT abs(tick) < {FAR}"))
-        if reading.earliest is not None:
-            checks.append((BAD_TIME, f"tick < {reading.earliest}"))
-    if columns.weight is not None:
-        checks.append((BAD_WEIGHT, "weight IS NULL OR weight < 0 OR NOT isfinite(weight)"))
-    if columns.behavior is not None:
-        checks.append((BAD_BEHAVIOR, "behavior IS NULL"))
-    if use_rating:
-        checks.append((BAD_RATING, "rating IS NULL OR NOT isfinite(rating)"))
-    bad = " ".join(f"WHEN {test} THEN {code}" for code, test in checks)
-    return f"""
-        INSERT INTO staged
-        SELECT user, item, tick, weight, behavior, rating, CASE {bad} ELSE 0 END
-        FROM (SELECT {picked['user']} AS user, {picked['item']} AS item,
-                     ({tick})::DOUBLE AS tick, ({weight})::DOUBLE AS weight,
-                     ({behavior})::VARCHAR AS behavior, ({rating})::DOUBLE AS rating,
-                     {missing['user']} AS no_user, {missing['item']} AS no_item
-              FROM {table.relation()})
+    Attributes:
+        readers: one a thread; each numbered the texts that it saw.
+        pieces: in the order of the source.
+        lines, blanks: of all inputs.
     """
 
+    def __init__(self, bench: Workbench, null_values: tuple[str, ...], raise_first: bool) -> None:
+        self.bench = bench
+        self.raise_first = raise_first
+        self.readers = [log_rows.RowReader(list(null_values)) for _ in range(bench.threads)]
+        self.pieces: list[Piece] = []
+        self.columns = Columns(bench.folder, SHARE_OF_COLUMNS * bench.budget)
+        self.blanks = self.records = self.line_total = 0
+        self.numbers = itertools.count()
+        self.stopped = False
+        self.buffers: list[np.ndarray] = []  # to be used again: fresh memory costs the system time
 
-def _refuse_a_header(table: Table, layout: Preset, columns: Columns, role: str, odd: int) -> None:
-    """Positions say that a file has no header: a first line that alone is no data is one."""
-    if odd != 1 or layout.names is not None or not columns.by_position():
+    def _buffer(self, size: int) -> np.ndarray:
+        while self.buffers:
+            buffer = self.buffers.pop()
+            if size <= buffer.size < 2 * BLOCK:
+                return buffer
+        return np.empty(max(size, BLOCK + (1 << 16)), dtype=np.uint8)
+
+    def read(self, one: Input, advance: Callable[[int], None]) -> None:
+        """Read an input to its end, or to its first bad record where that is to be raised."""
+        before = len(self.pieces)
+        free: queue.SimpleQueue = queue.SimpleQueue()
+        for at in range(len(self.readers)):
+            free.put(at)
+        pool = ThreadPoolExecutor(len(self.readers))
+        waiting: list[Future] = []
+        tally = Tally(one)
+        try:
+            with Stream(one.file, one.encoding) as stream:
+                for block in self._blocks(stream, one, tally, advance):
+                    waiting.append(pool.submit(self._piece, free, one, *block))
+                    while len(waiting) > len(self.readers) + 1 or (waiting and waiting[0].done()):
+                        self._take(waiting.pop(0).result(), tally)
+                    if self.stopped:
+                        break
+                while waiting and not self.stopped:
+                    self._take(waiting.pop(0).result(), tally)
+        finally:
+            for future in waiting:
+                future.cancel()
+            pool.shutdown(wait=True)
+        if not self.stopped:
+            tally.check(stream.lines)
+            _drop_trailing(one, self.pieces[before:], tally)
+        self.blanks += tally.blanks
+        self.records += tally.records
+        self.line_total += tally.lines
+
+    def _blocks(
+        self, stream: Stream, one: Input, tally: "Tally", advance: Callable[[int], None],
+    ) -> Iterator[tuple[np.ndarray, int, int, int, int]]:
+        """(bytes, start in them, offset, size, number) of blocks of whole records."""
+        skip = one.skip_bytes
+        carry = b""
+        packed = offset = 0
+        room = BLOCK
+        while True:
+            buffer = self._buffer(len(carry) + room + 2 + log_rows.PADDING)
+            buffer[:len(carry)] = np.frombuffer(carry, dtype=np.uint8)
+            view = buffer.data[:len(carry) + room]
+            size = len(carry)
+            while size < len(view) and (got := stream.read_into(view[size:])):
+                if log_rows.count_byte(buffer, size, got, 0):
+                    raise _nul(one, buffer[size:size + got], stream.lines)
+                stream.lines += log_rows.count_byte(buffer, size, got, 10)
+                size += got
+                advance(stream.packed - packed)
+                packed = stream.packed
+            last = size < len(view)
+            if last and size and buffer[size - 1] != 10:
+                if one.encoding == "utf-8" and _cut_off(buffer[max(0, size - 3):size].tobytes()):
+                    raise wrong(one.where(stream.lines), "UTF-8 text", "=a character cut off at the end")
+                size += _end_line(one, buffer, size)
+                stream.lines += 1
+            start = min(skip, size)  # blank lines and the header
+            skip -= start
+            cut = size - start if last else log_rows.last_record_end(one.layout, buffer, start, size - start)
+            if cut:
+                yield buffer, start, offset + start, cut, next(self.numbers)
+            if last:
+                return
+            offset += start + cut
+            carry = buffer[start + cut:size].tobytes()
+            if len(carry) > LONGEST_ROW:
+                first = stream.lines - carry.count(b"\n")
+                raise _too_long(one, carry, first)
+            room = max(BLOCK, len(carry))
+
+    def _piece(
+        self, free: queue.SimpleQueue, one: Input, data: np.ndarray, start: int, offset: int, size: int,
+        number: int,
+    ) -> Piece:
+        reader = free.get()
+        try:
+            found = self.readers[reader].read(one.layout, data, start, size, number)
+        finally:
+            free.put(reader)
+        self.buffers.append(data)
+        piece = Piece(one, number, reader, offset, size, found["rows"], found["records"], found)
+        piece.columns = {name: found.pop(name) for name in COLUMNS}
+        if piece.found["tick_kinds"][log_rows.WHOLE_TICK] == piece.rows:
+            del piece.columns["tick_kind"]
+        return piece
+
+    def _take(self, piece: Piece, tally: "Tally") -> None:
+        piece.first_line, piece.first_record = tally.lines, tally.records
+        tally.add(piece)
+        arrays = {name: array for name, array in piece.columns.items()
+                  if isinstance(array, np.ndarray) and array.size}
+        piece.columns = {}
+        self.columns.put(piece, arrays)
+        self.pieces.append(piece)
+        held = sum(reader.bytes() for reader in self.readers)
+        if held > self.bench.budget:
+            raise MemoryError(f"memory_limit: expected room for the distinct ids, {held // 10**6}MB so "
+                              f"far; got {self.bench.memory_limit!r}")
+        if self.raise_first and _has_fault(piece):
+            self.stopped = True
+
+
+class Tally:
+    """Lines and records of one input; what does not fit together raises."""
+
+    def __init__(self, one: Input) -> None:
+        self.input = one
+        self.lines = one.skip_lines
+        self.blanks = one.blanks
+        self.inside = one.skip_lines - one.blanks - one.header
+        self.records = self.many_lined = 0
+        self.first_end = one.first_end
+        self.swallowed: tuple[int, int] | None = None
+
+    def add(self, piece: Piece) -> None:
+        """Count a piece, and raise for a fault of the whole file: line ends, encoding, quotes."""
+        one, found = self.input, piece.found
+        if found["stray_return"] >= 0:
+            raise wrong(one.where(self.lines + found["stray_return"]), "lines that end in LF or CRLF",
+                        "=a carriage return on its own")
+        ends = sorted((found[name], shown) for name, shown in (("first_lf", "LF"), ("first_crlf", "CRLF"))
+                      if found[name] >= 0)
+        for line, end in ends:
+            self.first_end = self.first_end or (end, self.lines + line)
+            if end != self.first_end[0]:
+                raise wrong(one.where(self.lines + line), f"the line end of line {self.first_end[1] + 1} "
+                            f"({self.first_end[0]}) throughout", f"={end} (mixed line ends)")
+        if found["not_utf8"] >= 0:
+            raise _not_utf8(piece, self.lines + found["not_utf8"])
+        self._quotes(piece)
+        self.lines += found["lines"]
+        self.blanks += found["blanks"]
+        self.inside += found["inside"]
+        self.records += piece.records
+
+    def _quotes(self, piece: Piece) -> None:
+        """A quote that is data swallows rows up to the next one: the file does not say which are."""
+        one, found = self.input, piece.found
+        if one.trusted:
+            return
+        for kind, _, first, last, _ in piece.faults:
+            if last > first:
+                raise _swallows(one, self.lines + first, self.lines + last,
+                                " and is never closed" if kind == log_rows.OPEN_QUOTE else "")
+        self.many_lined += found["many_lined"]
+        first, last = found["swallow"]
+        if first >= 0 and self.swallowed is None:
+            self.swallowed = (self.lines + first, self.lines + last)
+        if self.swallowed is not None and one.quoting is None:
+            raise _swallows(one, *self.swallowed, "")
+
+    def check(self, lines: int) -> None:
+        """Records, blank lines, the header and line ends inside of quotes are all the lines."""
+        one = self.input
+        if self.swallowed is not None and self.many_lined == 1:
+            raise _swallows(one, *self.swallowed, "")
+        counted = self.records + self.blanks + one.header + self.inside
+        if counted != lines or self.lines != lines:
+            raise wrong(one.label, f"{lines} lines, as counted by themselves", f"={counted} in records, "
+                        f"blank lines and quotes, {self.lines} seen: the reader lost some")
+        if one.records is not None and one.records != self.records:
+            raise wrong(one.label, f"{one.records} rows", f"={self.records}: the reader lost some")
+        if not self.records:
+            raise wrong(one.label, "rows below the header", "=a header alone")
+
+
+def _drop_trailing(one: Input, pieces: list[Piece], tally: Tally) -> None:
+    """Empty lines that end a file of sequences are no empty sequences."""
+    if one.shape == "table":
         return
-    assert isinstance(table, TextTable)
-    field = table.split(table.scan.head)[table.position[role]]
-    if not field.lstrip("-").isdigit():
-        raise wrong(f"{table.label}, line 1", "whole numbers, as in every other line, for columns "
-                    "given by position", f"={field!r} (a header? then give the columns by name)")
+    end = tally.lines - 1
+    for piece in reversed(pieces):
+        while piece.faults and piece.faults[-1][0] == log_rows.EMPTY_LINE and (
+                piece.first_line + piece.faults[-1][2] == end):
+            piece.faults.pop()
+            piece.found["trailing"] = piece.found.get("trailing", 0) + 1
+            end -= 1
+            tally.records -= 1
+            tally.lines -= 1
+            tally.blanks += 1
+        if end >= piece.first_line:
+            break
 
 
-def _expected(code: int, reading: Reading, layout: Preset) -> tuple[str, str]:
-    if code in (MISSING_USER, MISSING_ITEM):
-        return ("user" if code == MISSING_USER else "item"), "an id, none missing"
-    if code in (BAD_USER, BAD_ITEM):
-        return ("user" if code == BAD_USER else "item"), "a whole number below 2**63"
-    if code == BAD_TIME:
-        if reading.time_format is not None:
-            return "time", f"a time like {reading.time_format}"
-        if reading.numeric_time:
-            name = {"s": "seconds", "ms": "milliseconds", "us": "microseconds",
-                    "ns": "nanoseconds"}[reading.unit]
-            after = "" if reading.earliest is None else "after 1973 and "
-            return "time", f"unix time in {name}, {after}before the year 5138"
-        return "time", "an ISO date (2014-12-06, 2014-12-06T02:03:04Z) or YYYY-MM-DD HH"
-    if code == BAD_WEIGHT:
-        return "weight", "a finite number >= 0"
-    if code == BAD_BEHAVIOR:
-        known = ", ".join(map(repr, layout.behaviors)) if layout.behaviors else "a behavior"
-        return "behavior", f"one of {known}" if layout.behaviors else known
-    return "rating", "a finite number"
+def _has_fault(piece: Piece) -> bool:
+    found = piece.found
+    # whether an empty line ends a file of sequences is seen at its end
+    if any(fault[0] != log_rows.EMPTY_LINE for fault in piece.faults):
+        return True
+    if found["bad_weights"] or found["bad_ratings"]:
+        return True
+    kinds = found["tick_kinds"]
+    if kinds[0] or kinds[log_rows.BAD_TICK]:
+        return True
+    return any(isinstance(array, np.ndarray) and array.size and int(array.min()) < 0
+               for array in (piece.columns.get(name) for name in ("user", "item", "behavior")))
+
+
+def _end_line(one: Input, buffer: np.ndarray, size: int) -> int:
+    """End the last line as the one before it; returns the bytes that takes."""
+    ends = np.flatnonzero(buffer[:size] == 10)
+    if ends.size:
+        returns = ends[-1] > 0 and buffer[ends[-1] - 1] == 13
+    else:
+        returns = one.first_end is not None and one.first_end[0] == "CRLF"
+    end = b"\r\n" if returns and buffer[size - 1] != 13 else b"\n"
+    buffer[size:size + len(end)] = np.frombuffer(end, dtype=np.uint8)
+    return len(end)
+
+
+def _cut_off(tail: bytes) -> bool:
+    """Whether text ends within a character."""
+    for back, byte in enumerate(reversed(tail), 1):
+        if byte >= 0xC0:
+            return back < (4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2)
+        if byte < 0x80:
+            break
+    return False
+
+
+def _nul(one: Input, part: np.ndarray, lines: int) -> ValueError:
+    line = lines + int(np.count_nonzero(part[:int((part == 0).argmax())] == 10))
+    return wrong(one.where(line) if one.noun == "line" else one.label, "UTF-8 text",
+                 "=a NUL byte (UTF-16, or a damaged file?)")
+
+
+def _too_long(one: Input, carry: bytes, line: int) -> ValueError:
+    quote = "" if one.quoting == "none" or b'"' not in carry[:LONGEST_ROW] else (
+        " (a quote that is never closed? quoting='none' takes quotes as data)")
+    return wrong(one.where(line), f"rows of up to {LONGEST_ROW >> 20} MB", f"=a longer one{quote}")
+
+
+def _swallows(one: Input, first: int, last: int, how: str) -> ValueError:
+    return wrong(one.where(first), "a quote that closes in its own field",
+                 f"=one that opens here{how} and would swallow the rows to line {last + 1} "
+                 "(quoting='none' takes quotes as data)")
+
+
+def _not_utf8(piece: Piece, line: int) -> ValueError:
+    one = piece.input
+    for at, data, start in records_at(one, [(piece, line)]):
+        if one.shape == "table":
+            fields = log_rows.record_fields(one.layout, data, start)[0]
+            used = [(f" in column {one.names[role]!r}", fields[n]) for role, n in one.position.items()
+                    if n < len(fields)]
+        else:
+            used = [("", data[start:].split(b"\n", 1)[0])]
+        for column, value in used:
+            try:
+                value.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return wrong(one.where(at), "UTF-8 text", f"=byte 0x{value[error.start]:02x}{column} "
+                             "(another encoding? encoding='latin-1' or the like)")
+    return wrong(one.where(line), "UTF-8 text", "=other bytes")
+
+
+def records_at(one: Input, wanted: list[tuple[Piece, int]]) -> Iterator[tuple[int, bytes, int]]:
+    """(line, bytes, where in them it starts) of lines of an input, in rising order; read once more."""
+    by_piece: dict[int, set[int]] = {}
+    pieces = {}
+    for piece, line in wanted:
+        by_piece.setdefault(piece.offset, set()).add(line)
+        pieces[piece.offset] = piece
+    with Stream(one.file, one.encoding) as stream:
+        for offset in sorted(by_piece):
+            data = _reread(stream, offset, pieces[offset].size)
+            ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == 10)
+            for line in sorted(by_piece[offset]):
+                within = line - pieces[offset].first_line
+                yield line, data, 0 if within == 0 else int(ends[within - 1]) + 1
+
+
+def _reread(stream: Stream, offset: int, size: int) -> bytes:
+    if stream.seekable:
+        stream.seek(offset)
+    buffer = bytearray(BLOCK)
+    while stream.at < offset:
+        if not stream.read_into(memoryview(buffer)[:min(BLOCK, offset - stream.at)]):
+            break
+    data = bytearray()
+    while len(data) < size and (got := stream.read_into(memoryview(buffer)[:min(BLOCK, size - len(data))])):
+        data += buffer[:got]
+    return bytes(data)

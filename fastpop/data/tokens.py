@@ -1,5 +1,6 @@
-"""Files whose lines are lists of items: `user item item …`, sessions, and `prefix<TAB>target`."""
+"""Files of `prefix<TAB>target`: cases in the catalogue of a log."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -8,114 +9,24 @@ import numpy as np
 from fastpop.checks import wrong, wrong_type
 from fastpop.data import ids as edge
 from fastpop.data.cases import Cases
-from fastpop.data.inputs import compression
 from fastpop.data.interactions import Interactions
-from fastpop.data.scan import Scan, expand, kind_of, open_bytes, scan_text
-from fastpop.data.staging import BAD_ITEM, BAD_USER, IdsAreText, Ledger, Reading
-from fastpop.data.workbench import Workbench, quoted_text
-
-LONGEST_LINE = 1 << 25
+from fastpop.data.scan import expand, text_encoding, text_lines
 
 
-
-
-def check_first_line(scan: Scan, kind: str) -> None:
-    """A comma list would read as one odd item a line: refuse it, rather than load nonsense."""
-    tokens = scan.head.split()
-    other = [s for s in (",", ";", "|", "::") if s in scan.head]
-    if len(tokens) < 2 and other:
-        form = "`user item item …`" if kind == "sequence" else "`item item …`"
-        raise wrong(f"{scan.path}, line 1", f"{form} separated by spaces",
-                    f"={scan.head[:100]!r} (separated by {other[0]!r}?)")
-
-
-def stage_lines(
-    bench: Workbench, scan: Scan, kind: str, reading: Reading, ledger: Ledger, first_line: int,
-) -> int:
-    """Append the events of one file to `staged`, in order; returns its number of lines.
-
-    `first_line` is how many lines earlier files had: sessions are numbered across files.
-    """
-    check_first_line(scan, kind)
-    path = quoted_text(str(scan.path))
-    bench.run("CREATE OR REPLACE TABLE lines (text VARCHAR)")
-    bench.run(
-        f"INSERT INTO lines SELECT text FROM read_csv('{path}', auto_detect=false, "
-        # a separator that text does not have: the line stays whole
-        f"delim='\x01', quote='', escape='', header=false, columns={{'text': 'VARCHAR'}}, "
-        f"max_line_size={LONGEST_LINE}, compression='{compression(scan.path)}')",
-        label=f"read {scan.path}",
-    )
-    lines = scan.lines - scan.trailing
-    found = bench.value("SELECT count(*) FROM lines")
-    if found not in (lines, scan.lines):
-        raise wrong(str(scan.path), f"{lines} lines", f"={found}: the parser lost some")
-    _find_bad_lines(bench, scan, kind, lines, ledger)
-    split = "string_split(trim(replace(text, chr(9), ' '), ' '), ' ')"
-    user = f"{split}[1]" if kind == "sequence" else f"rowid + {first_line}"
-    items = f"{split}[2:]" if kind == "sequence" else split
-    kept = "len(items) > 0 AND user IS NOT NULL" if kind == "sequence" else "true"
-    start = bench.value("SELECT count(*) FROM staged")
-    as_user = _as_id("user", reading.whole["user"] and kind == "sequence")
-    as_item = _as_id("token", reading.whole["item"])
-    bench.run(f"""
-        INSERT INTO staged
-        SELECT {as_user} AS u, {as_item} AS i, NULL, NULL, NULL, NULL,
-               CASE WHEN u IS NULL THEN {BAD_USER} WHEN i IS NULL THEN {BAD_ITEM} ELSE 0 END
-        FROM (SELECT user, unnest(items) AS token
-              FROM (SELECT {user} AS user, {items} AS items FROM lines
-                    WHERE rowid < {lines} AND text IS NOT NULL)
-              WHERE {kept})
-        WHERE token <> ''
-    """, label=f"take {scan.path} apart")
-    unsure = [role for role, code in (("user", BAD_USER), ("item", BAD_ITEM))
-              if bench.value(f"SELECT count(*) FROM staged WHERE bad = {code} "
-                             f"AND rowid >= {start}")]
-    if unsure:
-        raise IdsAreText(unsure)
-    bench.run("DROP TABLE lines")
-    return lines
-
-
-def _find_bad_lines(bench: Workbench, scan: Scan, kind: str, lines: int, ledger: Ledger) -> None:
-    trimmed = "trim(replace(text, chr(9), ' '), ' ')"
-    bad = f"text IS NULL OR {trimmed} = ''"
-    form = "`item item …`"
-    if kind == "sequence":
-        bad += f" OR strpos({trimmed}, ' ') = 0"
-        form = "`user item item …`, a user and at least one item"
-    limit = "" if ledger.skip else " LIMIT 1"
-    for row, text in bench.rows(
-        f"SELECT rowid, coalesce(text, '') FROM lines WHERE rowid < {lines} AND ({bad}) "
-        f"ORDER BY rowid{limit}"
-    ):
-        got = repr(text[:100]) if text.strip() else "an empty line"
-        reason = f"expected {form}; got {got} (ragged row)"
-        if not ledger.skip:
-            raise ValueError(f"{scan.path}, line {row + 1}: {reason}")
-        ledger.add(str(scan.path), int(row) + 1, reason, text)
-    if kind == "sequence":
-        # what is kept must not depend on the order in which two filters run
-        bench.run(f"UPDATE lines SET text = NULL WHERE {bad}")
-
-
-def _as_id(column: str, whole: bool) -> str:
-    if not whole:
-        return column
-    return f"CASE WHEN TRY_CAST({column} AS BIGINT)::VARCHAR = {column}::VARCHAR " \
-           f"THEN TRY_CAST({column} AS BIGINT) END"
-
-
-def read_cases(source: Any, log: Interactions, *, unknown: str = "drop") -> Cases:
+def read_cases(
+    source: Any, log: Interactions, *, unknown: str = "drop", encoding: str = "utf-8",
+) -> Cases:
     """Cases from a file of lines `prefix<TAB>target`, in the catalogue of `log`.
 
     Args:
-        source: a text or gzip file, a glob or a list of files. A prefix is items in order,
-            separated by spaces; the target is one item, or several separated by spaces.
+        source: a text or gzip file, "-" (standard input), a glob or a list of these. A prefix is
+            items in order, separated by spaces; the target is one item, or several separated by
+            spaces. Empty lines may end a file.
         log: the log whose `item_ids` the items belong to.
         unknown: "drop" leaves out items the log does not have (of a prefix: the item; of the
             targets: the item, and the case if no target is left or no prefix) and counts
             them in `facts`; "raise" names the first one.
+        encoding: of the text, by Python's names.
     Returns:
         Cases with user −1: the sessions are anonymous.
     Raises:
@@ -126,27 +37,33 @@ def read_cases(source: Any, log: Interactions, *, unknown: str = "drop") -> Case
         raise wrong_type("log", "Interactions", log)
     if unknown not in ("drop", "raise"):
         raise wrong("unknown", "'drop' or 'raise'", unknown)
+    encoding = text_encoding(encoding)
     prefix: list[str] = []
     target: list[str] = []
     sizes: list[tuple[int, int]] = []
-    places: list[tuple[Path, int]] = []
-    for path in expand(source):
-        if kind_of(path) == "parquet":
-            raise wrong(str(path), "lines `prefix<TAB>target`", "=a parquet file")
-        scan = scan_text(path)
-        with open_bytes(path) as file:
-            for number, raw in enumerate(file, 1):
-                if number > scan.lines - scan.trailing:
-                    break
-                sides = raw.decode("utf-8-sig").rstrip("\r\n").split("\t")
-                parts = [side.split() for side in sides]
+    places: list[tuple[str, int]] = []
+    with tempfile.TemporaryDirectory(prefix="fastpop-") as folder:
+        for file in expand(source, Path(folder)):
+            if file.kind == "parquet":
+                raise wrong(file.label, "lines `prefix<TAB>target`", "=a parquet file")
+            blank = 0  # the first empty line: at the end there may be some
+            for number, raw in enumerate(text_lines(file, encoding), 1):
+                line = _decoded(raw, file.label, number)
+                if not line.strip():
+                    blank = blank or number
+                    continue
+                if blank:
+                    raise wrong(f"{file.label}, line {blank}", "`item item …<TAB>target`", "=an empty line")
+                parts = [side.split() for side in line.split("\t")]
                 if len(parts) != 2 or not all(parts):
-                    text = raw[:100].decode("utf-8", "replace").rstrip("\r\n")
-                    raise wrong(f"{path}, line {number}", "`item item …<TAB>target`", f"={text!r}")
+                    place = f"{file.label}, line {number}"
+                    raise wrong(place, "`item item …<TAB>target`", f"={line[:100]!r}")
                 prefix += parts[0]
                 target += parts[1]
                 sizes.append((len(parts[0]), len(parts[1])))
-                places.append((path, number))
+                places.append((file.label, number))
+    if not sizes:
+        raise wrong("source", "lines `prefix<TAB>target`", "=only empty lines")
     size = np.array(sizes, dtype=np.int64)
     history = _known(log, prefix)
     wanted = _known(log, target)
@@ -171,6 +88,16 @@ def read_cases(source: Any, log: Interactions, *, unknown: str = "drop") -> Case
     return every.take(kept)
 
 
+def _decoded(raw: bytes, label: str, number: int) -> str:
+    if b"\0" in raw:
+        raise wrong(f"{label}, line {number}", "UTF-8 text", "=a NUL byte (UTF-16, or a damaged file?)")
+    try:
+        return raw.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise wrong(f"{label}, line {number}", "UTF-8 text", f"=byte 0x{raw[error.start]:02x} (another "
+                    "encoding? encoding='latin-1' or the like)") from None
+
+
 def _known(log: Interactions, tokens: list[str]) -> np.ndarray:
     """Dense item of each token, −1 for what the log does not have."""
     if log.item_ids.dtype.kind == "O":
@@ -181,7 +108,7 @@ def _known(log: Interactions, tokens: list[str]) -> np.ndarray:
     return np.where(whole, edge.find(log.item_ids, numbers), -1)
 
 
-def _raise_unknown(places: list[tuple[Path, int]], sides: tuple) -> None:
+def _raise_unknown(places: list[tuple[str, int]], sides: tuple) -> None:
     for tokens, dense, case in sides:
         if dense.size and dense.min() < 0:
             at = int((dense < 0).argmax())

@@ -1,16 +1,19 @@
-"""DuckDB under a hard memory cap: a scratch database on disk that sorts what memory cannot."""
+"""What reading works with: a memory budget, a scratch folder, bars, and DuckDB under the same cap."""
 
+import contextlib
+import os
 import re
-import shutil
-import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
+from fastpop import files
 from fastpop.checks import missing_package, number, wrong
+from fastpop.data.paths import engine_path, engine_words, local_path
 
 SHOW_AFTER = 5.0  # seconds of work before a bar appears
-SHRUNK = "300MB"
+LEAST = 16_000_000  # bytes: buffers of one thread and a little room
 SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGT]i?B|B)", re.IGNORECASE)
 
 
@@ -23,13 +26,14 @@ def duckdb_module(purpose: str) -> Any:
 
 
 class Workbench:
-    """A connection to a scratch database in its own temporary folder, gone after the `with`.
+    """A scratch folder, a memory budget and, where it is needed, a DuckDB; gone after the `with`.
 
     Args:
-        memory_limit: what DuckDB may hold, such as "2GB"; beyond it work spills to disk.
-        threads: None leaves it to DuckDB. The result does not depend on it.
-        temp_folder: where to spill; None is the system's place for temporary files.
-        progress: None shows a bar once work has taken five seconds, True at once, False never.
+        memory_limit: what reading may hold, such as "2GB"; beyond it work goes to the scratch
+            folder.
+        threads: None takes what the process may use. The result does not depend on it.
+        temp_folder: where the scratch folder is made; None is the system's place for such.
+        progress: None shows a bar once reading has taken five seconds, True at once, False never.
     """
 
     def __init__(
@@ -41,114 +45,106 @@ class Workbench:
         if threads is not None:
             number("threads", threads, least=1, integer=True)
         self.memory_limit = memory_limit.strip()
-        self.threads = threads
-        self.temp_folder = temp_folder
+        self.budget = size_of(self.memory_limit)
+        self.threads = usable_cores() if threads is None else int(threads)
+        self.temp_folder = None if temp_folder is None else local_path(temp_folder, "temp_folder")
         self.progress = progress
+        self._connection: Any = None
 
     def __enter__(self) -> "Workbench":
-        self.duckdb = duckdb_module("reading logs")
-        if self.temp_folder is not None and not Path(self.temp_folder).is_dir():
+        if self.temp_folder is not None and not self.temp_folder.is_dir():
             raise wrong("temp_folder", "an existing folder", str(self.temp_folder))
-        self.folder = Path(tempfile.mkdtemp(prefix="fastpop-", dir=self.temp_folder))
-        try:
-            self._connect(self.memory_limit)
-        except BaseException:
-            self.__exit__()
-            raise
+        if self.budget < LEAST:
+            raise MemoryError(f"memory_limit: expected enough for reading, {LEAST // 10**6}MB at "
+                              f"least; got {self.memory_limit!r}")
+        self.started = time.monotonic()
+        self.folder = files.scratch_folder(self.temp_folder)
         return self
-
-    def _connect(self, memory_limit: str) -> None:
-        self.connection = self.duckdb.connect(
-            str(self.folder / "scratch.duckdb"),
-            # nothing is fetched over the network, whatever a file is called
-            config={"autoinstall_known_extensions": "false"},
-        )
-        settings = {
-            "memory_limit": f"'{memory_limit}'",
-            "temp_directory": f"'{quoted_text(str(self.folder))}'",
-            "preserve_insertion_order": "true",
-            "enable_progress_bar": "false",
-            "TimeZone": "'UTC'",  # dates without a zone are UTC, whatever the machine's zone
-        }
-        if self.threads is not None:
-            settings["threads"] = str(int(self.threads))
-        for name, value in settings.items():
-            self.connection.execute(f"SET {name}={value}")
-
-    def shrink(self) -> None:
-        """Drop every cached page and go on with little memory: arrays need the rest now."""
-        self.connection.close()
-        small = _bytes(self.memory_limit) > _bytes(SHRUNK)
-        self._connect(SHRUNK if small else self.memory_limit)
 
     def __exit__(self, *_: Any) -> None:
         try:
-            if hasattr(self, "connection"):
-                self.connection.close()
+            self.close_database()
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            files.remove_scratch(self.folder)
 
-    def bar(self, label: str, total: float, unit: str) -> Any:
+    def close_database(self) -> None:
+        """Give back what DuckDB holds."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @property
+    def connection(self) -> Any:
+        if self._connection is None:
+            self.duckdb = duckdb_module("reading frames and parquet")
+            self._connection = self.duckdb.connect(
+                # nothing is fetched over the network, whatever a file is called
+                config={"autoinstall_known_extensions": "false"},
+            )
+            settings = {
+                "memory_limit": f"'{self.memory_limit}'",
+                "temp_directory": engine_path(self.folder),
+                "threads": str(self.threads),
+                "preserve_insertion_order": "true",
+                "enable_progress_bar": "false",
+                "pandas_analyze_sample": "0",
+            }
+            for name, value in settings.items():
+                self._connection.execute(f"SET {name}={value}")
+        return self._connection
+
+    def bar(self, label: str, total: float | None, unit: str) -> Any:
         """A tqdm bar by the rule of `progress`."""
         from tqdm import tqdm
 
+        delay = 0.0 if self.progress else max(0.0, SHOW_AFTER - (time.monotonic() - self.started))
         return tqdm(
             total=total, desc=label, unit=unit, unit_scale=True, leave=False,
-            disable=self.progress is False, delay=0 if self.progress else SHOW_AFTER,
+            disable=self.progress is False, delay=delay,
         )
 
-    def run(self, sql: str, label: str = "") -> None:
-        """Execute; with a label, show progress, and let ctrl-C through at once."""
-        if not label:
-            self.rows(sql)
-            return
+    def run(self, sql: str, label: str) -> None:
+        """Execute while a bar moves; Ctrl-C stops the query at once."""
+        connection = self.connection
         failure: list[BaseException] = []
 
         def work() -> None:
             try:
-                self.connection.execute(sql)
+                connection.execute(sql)
             except BaseException as error:
                 failure.append(error)
 
         worker = threading.Thread(target=work, daemon=True)
-        worker.start()
-        worker.join(0.2)
-        if worker.is_alive():
-            self._watch(worker, label)
-        if failure:
-            raise self._explained(failure[0])
-
-    def _watch(self, worker: threading.Thread, label: str) -> None:
         try:
+            worker.start()
             with self.bar(label, 100, "%") as bar:
                 while worker.is_alive():
-                    worker.join(0.2)
-                    done = self.connection.query_progress()
+                    worker.join(0.1)
+                    done = connection.query_progress()
                     bar.update(max(0.0, min(done, 100.0) - bar.n))
         except BaseException:
-            self.connection.interrupt()
-            worker.join()
+            # whoever interrupts again is heard once the query has ended: closing under it aborts
+            while worker.is_alive():
+                with contextlib.suppress(KeyboardInterrupt):
+                    connection.interrupt()
+                    worker.join(0.05)
             raise
+        if failure:
+            raise self._explained(failure[0]) from None
 
-    def rows(self, sql: str, parameters: list | None = None) -> list[tuple]:
+    def rows(self, sql: str) -> list[tuple]:
+        connection = self.connection
         try:
-            return self.connection.execute(sql, parameters or []).fetchall()
+            return connection.execute(sql).fetchall()
         except self.duckdb.Error as error:
             raise self._explained(error) from None
 
     def value(self, sql: str) -> Any:
         return self.rows(sql)[0][0]
 
-    def arrays(self, sql: str) -> dict:
-        """Columns as numpy arrays, masked where a column has nulls."""
-        try:
-            return self.connection.execute(sql).fetchnumpy()
-        except self.duckdb.Error as error:
-            raise self._explained(error) from None
-
     def _explained(self, error: BaseException) -> BaseException:
         """DuckDB's own failures in this package's words; everything else as it came."""
-        first = str(error).strip().split("\n")[0]
+        first = engine_words(str(error).strip().split("\n")[0])
         if isinstance(error, self.duckdb.OutOfMemoryException):
             return MemoryError(
                 f"memory_limit: expected enough for this log; got {self.memory_limit!r} ({first})"
@@ -162,7 +158,15 @@ class Workbench:
         return error
 
 
-def _bytes(size: str) -> float:
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def size_of(size: str) -> float:
+    """Bytes of "2GB"."""
     digits, unit = re.fullmatch(r"([\d.]+)\s*([A-Za-z]+)", size).groups()  # type: ignore[union-attr]
     power = "BKMGT".index(unit[0].upper())
     return float(digits) * (1024 if "i" in unit.lower() else 1000) ** power

@@ -1,0 +1,339 @@
+"""Frames, parquet and dicts of arrays, written out as the text that the reader of text reads.
+
+So a table means the same however it comes: one reader, one set of rules. What a type cannot say (an
+id in a float beyond its whole numbers, a time to 128 seconds, a truth value) is refused by the type's
+name, and types come from the schema, or from every value of a column of Python objects.
+"""
+
+import contextlib
+import datetime
+import decimal
+import math
+import numbers
+import uuid
+from typing import Any
+
+import numpy as np
+
+from fastpop.checks import missing_package, wrong, wrong_type
+from fastpop.data.inputs import Input, short
+from fastpop.data.paths import engine_path
+from fastpop.data.presets import Columns, ListColumns
+from fastpop.data.scan import File
+from fastpop.data.workbench import Workbench, quoted_name
+from fastpop.kernels.log_rows import _cpu as log_rows
+
+WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER",
+         "UBIGINT", "HUGEINT", "UHUGEINT", "BIGNUM")
+EXACT = {"FLOAT": 2**24, "DOUBLE": 2**53}  # whole numbers below are all different
+LABELS = {"pandas": "pandas table", "polars": "polars table", "pyarrow": "arrow table"}
+
+
+def is_frame(source: Any) -> bool:
+    """Whether a source is a table in memory, rather than the name of one."""
+    if isinstance(source, dict) or type(source).__module__.split(".")[0] in LABELS:
+        return True
+    return bool(getattr(getattr(source, "dtype", None), "names", None)) or hasattr(
+        source, "__arrow_c_stream__")
+
+
+def frame_input(bench: Workbench, source: Any, columns: Columns | ListColumns, shape: str) -> Input:
+    """A table in memory as an input.
+
+    Raises:
+        TypeError, ValueError: a column that is missing, or of a type that its role cannot have.
+    """
+    label, picked = _picked(source, columns)
+    connection = bench.connection
+    try:
+        connection.register("source_table", picked)
+    except bench.duckdb.Error as error:
+        first = str(error).split("\n")[0]
+        raise wrong_type("source", f"{label} that DuckDB can read ({first})", source) from None
+    try:
+        return _written(bench, "source_table", label, columns, shape)
+    finally:
+        connection.unregister("source_table")
+
+
+def parquet_input(bench: Workbench, file: File, columns: Columns | ListColumns, shape: str) -> Input:
+    """A parquet file as an input; folders called `name=value` above it mean nothing."""
+    relation = f"read_parquet({engine_path(file.path)}, hive_partitioning=false)"
+    try:
+        return _written(bench, relation, file.label, columns, shape)
+    except ValueError as error:
+        if "DuckDB can read" in str(error):
+            first = str(error).rsplit("got: ", 1)[-1]
+            raise wrong(file.label, "a sound parquet file", f"={first}") from None
+        raise
+
+
+def _written(
+    bench: Workbench, relation: str, label: str, columns: Columns | ListColumns, shape: str,
+) -> Input:
+    described = {row[0]: row[1] for row in bench.rows(f"DESCRIBE SELECT * FROM {relation}")}
+    names = _resolved(label, columns, list(described))
+    types = {role: described[name] for role, name in names.items()}
+    if bench.value(f"SELECT count(*) FROM {relation}") == 0:
+        raise wrong(label, "rows", "=an empty table")
+    if shape != "table":
+        relation = _unnested(relation, label, names, types, shape)
+    picked = [_expression(label, role, names[role], types[role]) for role in names]
+    for role, name in names.items():
+        _refuse_what_cannot_hold(bench, relation, label, role, name, types[role])
+    path = bench.folder / f"table-{len(list(bench.folder.iterdir()))}.csv"
+    bench.run(
+        f"COPY (SELECT {', '.join(picked)} FROM {relation}) TO {engine_path(path)} (FORMAT csv, "
+        "HEADER false, DELIMITER ',', QUOTE '\"', ESCAPE '\"', FORCE_QUOTE *, NULLSTR '')",
+        label=f"take over {label}")
+    rows = bench.value(f"SELECT count(*) FROM {relation}")
+    position = {role: at for at, role in enumerate(names)}
+    return Input(
+        File(path, label, "text"), label,
+        log_rows.layout(separator=",", quote='"', num_fields=len(names), position=position,
+                        code_times=columns.time_format is not None),
+        width=len(names), names=dict(names), position=position, noun="row", trusted=True, records=rows,
+        shape=shape,
+        numeric=frozenset(role for role, kind in types.items() if _is_number(kind)))
+
+
+def _resolved(label: str, columns: Columns | ListColumns, have: list[str]) -> dict[str, str]:
+    """Role → name of its column."""
+    names = {}
+    for role, name in columns.used().items():
+        if isinstance(name, int) and str(name) not in have and name < len(have):
+            name = have[name]
+        if str(name) not in have:
+            raise wrong(f"{label}, column {name!r}", "a column of that name",
+                        f"=only {short(', '.join(map(repr, have)))}")
+        names[role] = str(name)
+    return names
+
+
+def _is_number(kind: str) -> bool:
+    return kind in WHOLE or kind in EXACT or kind.startswith("DECIMAL")
+
+
+def _unnested(relation: str, label: str, names: dict, types: dict, shape: str) -> str:
+    """Lists of items as rows, in order."""
+    kind = types["item"]
+    if not kind.endswith("[]"):
+        raise wrong_type(f"{label}, column {names['item']!r}", f"lists of items, with the preset {shape!r}",
+                         f"={kind}")
+    types["item"] = kind.removesuffix("[]")
+    item = quoted_name(names["item"])
+    if "user" in names:
+        user = quoted_name(names["user"])
+        return f"(SELECT {user}, unnest({item}) AS {item} FROM {relation})"
+    names["user"], types["user"] = " session", "BIGINT"
+    return (f'(SELECT " session", unnest({item}) AS {item} FROM '
+            f'(SELECT row_number() OVER () - 1 AS " session", {item} FROM {relation}))')
+
+
+def _expression(label: str, role: str, name: str, kind: str) -> str:
+    """SQL of a column as text; a type that the role cannot have raises."""
+    column = quoted_name(name)
+    place = f"{label}, column {name!r}"
+    nested = kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
+    if nested:
+        hint = " (a list of items a row: preset='sequence')" if role == "item" and kind.endswith("]") else ""
+        raise wrong_type(place, f"one value a row as {role}", f"={kind}{hint}")
+    if kind == "BLOB":
+        return f"decode({column})"
+    if kind == "BOOLEAN" and role in ("user", "item", "time"):
+        raise wrong_type(place, "ids: whole numbers or text" if role != "time" else "times", f"={kind}")
+    if kind in EXACT and role in ("user", "item", "behavior"):
+        return (f"CASE WHEN isnan({column}) THEN NULL WHEN {column} = floor({column}) AND "
+                f"abs({column}) < {EXACT[kind]} THEN {column}::BIGINT::VARCHAR ELSE {column}::VARCHAR END")
+    if role == "time":
+        if kind == "FLOAT":
+            raise wrong_type(place, "times as whole numbers, float64 or dates",
+                             "=FLOAT, which knows seconds to 128 s only")
+        if kind.startswith(("TIME WITH", "INTERVAL")) or kind in ("TIME", "TIME_NS", "UUID"):
+            raise wrong_type(place, "times as numbers or dates", f"={kind}")
+        if kind == "TIMESTAMP WITH TIME ZONE":
+            return (f"CASE WHEN isfinite({column}) THEN make_timestamp(epoch_us({column}))::VARCHAR "
+                    f"ELSE {column}::VARCHAR END")
+    return f"{column}::VARCHAR"
+
+
+def _refuse_what_cannot_hold(
+    bench: Workbench, relation: str, label: str, role: str, name: str, kind: str,
+) -> None:
+    """Ids in floats beyond their whole numbers, and bytes that are no UTF-8: by row."""
+    column = quoted_name(name)
+    if kind == "BLOB":
+        bad, expected = f"{column} IS NOT NULL AND try(decode({column})) IS NULL", "bytes that are UTF-8"
+    elif kind in EXACT and role in ("user", "item"):
+        bad = f"abs({column}) >= {EXACT[kind]} AND NOT isnan({column})"
+        power = EXACT[kind].bit_length() - 1
+        expected = f"ids below 2**{power}, beyond which {kind} merges whole numbers"
+    else:
+        return
+    if not bench.value(f"SELECT count(*) FROM {relation} WHERE {bad}"):
+        return
+    row, value = bench.rows(
+        f"SELECT row_number, value FROM (SELECT row_number() OVER () AS row_number, {column} AS value, "
+        f"({bad}) AS bad FROM {relation}) WHERE bad ORDER BY row_number LIMIT 1")[0]
+    raise wrong(f"{label}, row {row}, column {name!r}", expected, f"={value!r}")
+
+
+def _picked(source: Any, columns: Columns | ListColumns) -> tuple[str, Any]:
+    """(what messages call the table, its used columns in a form that DuckDB reads)."""
+    if getattr(getattr(source, "dtype", None), "names", None):
+        source = {name: source[name] for name in source.dtype.names}
+    if isinstance(source, dict):
+        return "arrays", _arrays(source, columns)
+    kind = type(source).__module__.split(".")[0]
+    label = LABELS.get(kind, "arrow table")
+    if kind == "polars":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            missing_package("pyarrow", "polars", "reading polars tables")
+        if hasattr(source, "collect"):
+            source = source.collect()
+    if kind in LABELS and not (hasattr(source, "columns") or hasattr(source, "column_names")):
+        raise wrong_type("source", "a table (a dict of columns makes one of single columns)", source)
+    if hasattr(source, "__len__") and len(source) == 0:
+        raise wrong(label, "rows", "=an empty table")
+    if kind == "pandas":
+        return label, _pandas(source, columns, label)
+    if kind == "polars" or hasattr(source, "select"):
+        have = [str(name) for name in (source.columns if kind == "polars" else source.schema.names)]
+        wanted = list(dict.fromkeys(_resolved(label, columns, have).values()))
+        source = source.select(wanted)
+        if kind == "polars":
+            objects = [name for name in wanted if str(source.schema[name]) == "Object"]
+            if objects:
+                return label, _arrays({name: source[name].to_list() for name in wanted}, columns, label)
+    return label, source
+
+
+def _pandas(source: Any, columns: Columns | ListColumns, label: str) -> Any:
+    import pandas as pd
+
+    have = [str(name) for name in source.columns]
+    names = _resolved(label, columns, have)
+    picked = {}
+    for role, name in names.items():
+        if have.count(name) > 1:
+            raise wrong(f"{label}, column {name!r}", "each name once",
+                        f"={have.count(name)} columns of that name")
+        column = source.iloc[:, have.index(name)]
+        if isinstance(column.dtype, pd.CategoricalDtype) and column.cat.categories.dtype == object:
+            column = column.astype(object)
+        if column.dtype == object:
+            column = pd.Series(_objects(column.to_numpy(), label, name, role), dtype=object)
+        picked[name] = column.reset_index(drop=True)
+    return pd.DataFrame(picked)
+
+
+def _arrays(source: dict, columns: Columns | ListColumns, label: str = "arrays") -> dict[str, np.ndarray]:
+    for name in source:
+        if not isinstance(name, (str, int)):
+            raise wrong_type("source", "a dict from column names to arrays", name)
+    source = {str(name): value for name, value in source.items()}
+    names = _resolved(label, columns, list(source))
+    arrays = {}
+    for role, name in names.items():
+        array = _array(source[name], label, name, role)
+        if array.ndim != 1:
+            raise wrong(f"{label}, column {name!r}", "a 1-d array", array)
+        if array.dtype.kind == "M":
+            array = _dates(array, label, name)
+        elif array.dtype.kind in "UST":
+            array = _objects(array.astype(object), label, name, role)
+        elif array.dtype.kind == "O":
+            array = _objects(array, label, name, role)
+        elif array.dtype == np.float16:
+            array = array.astype(np.float32)
+        elif array.dtype.kind not in "iufb" or array.dtype.itemsize > 8:
+            raise wrong_type(f"{label}, column {name!r}", "numbers, text or dates", array)
+        arrays[name] = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("="), copy=False)
+    sizes = {name: array.size for name, array in arrays.items()}
+    if len(set(sizes.values())) > 1:
+        raise wrong(label, "columns of one length", f"={sizes}")
+    if sizes and not next(iter(sizes.values())):
+        raise wrong(label, "rows", "=an empty table")
+    return arrays
+
+
+def _array(value: Any, label: str, name: str, role: str) -> np.ndarray:
+    if hasattr(value, "detach"):
+        return value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "to_numpy"):
+        try:
+            array = np.asarray(value.to_numpy())
+        except Exception as error:
+            raise wrong_type(f"{label}, column {name!r}", f"an array ({error})", value) from None
+        # a float may be what its maker's nulls made of whole numbers
+        if array.dtype.kind != "f" or not hasattr(value, "to_list"):
+            return array
+        value = value.to_list()
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+        raise wrong_type(f"{label}, column {name!r}", "an array or a list", value)
+    items = list(value)
+    if set(map(type, items)) in ({int}, {float}):
+        with contextlib.suppress(OverflowError):
+            return np.array(items, dtype=np.int64 if type(items[0]) is int else np.float64)
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array
+
+
+def _dates(array: np.ndarray, label: str, name: str) -> np.ndarray:
+    unit = np.datetime_data(array.dtype)[0]
+    if unit in ("Y", "M", "W", "D", "h", "m", "s", "ms", "us"):
+        return array.astype("datetime64[us]")  # DuckDB knows no days
+    return array.astype("datetime64[ns]")
+
+
+def _objects(array: np.ndarray, label: str, name: str, role: str) -> np.ndarray:
+    """Python objects as text, each by its own type; None where there is no value."""
+    texts = np.empty(array.size, dtype=object)
+    for row, value in enumerate(array):
+        texts[row] = value if type(value) is str else _text(value, label, name, role, row)
+    return texts
+
+
+def _text(value: Any, label: str, name: str, role: str, row: int) -> str | None:
+    place = f"{label}, row {row + 1}, column {name!r}"
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if isinstance(value, (float, np.floating)) and math.isnan(value):
+        return None
+    if isinstance(value, np.datetime64) and np.isnat(value):
+        return None
+    if isinstance(value, (bool, np.bool_)):
+        if role in ("user", "item", "time"):
+            raise wrong_type(place, "an id: a whole number or text" if role != "time" else "a time", value)
+        return str(bool(value))
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, (bytes, bytearray, np.bytes_)):
+        try:
+            return bytes(value).decode("utf-8")
+        except UnicodeDecodeError:
+            raise wrong(place, "bytes that are UTF-8", value) from None
+    if isinstance(value, decimal.Decimal):
+        return None if value.is_nan() else format(value, "f") if value.is_finite() else str(value)
+    if isinstance(value, (np.float32, np.float16)) and (
+            role == "time" or (role in ("user", "item") and not abs(float(value)) < EXACT["FLOAT"])):
+        raise wrong_type(place, f"a {role} that float32 can hold", value)
+    if isinstance(value, (float, np.floating)):
+        exact = abs(float(value)) < EXACT["DOUBLE"] and float(value).is_integer()
+        return str(int(value)) if exact and role in ("user", "item", "behavior") else str(value)
+    if isinstance(value, numbers.Integral):
+        return str(int(value))
+    if isinstance(value, (datetime.datetime, datetime.date)):
+        return value.isoformat(" ") if isinstance(value, datetime.datetime) else value.isoformat()
+    if isinstance(value, (np.datetime64, uuid.UUID)):
+        return str(value)
+    hint = " (a list of items a row: preset='sequence')" if role == "item" and isinstance(
+        value, (list, tuple, np.ndarray)) else ""
+    raise wrong_type(place, f"one value as {role}", f"={type(value).__name__}{hint}")
+
+
