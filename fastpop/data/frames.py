@@ -43,6 +43,10 @@ def frame_input(bench: Workbench, source: Any, columns: Columns | ListColumns, s
     Raises:
         TypeError, ValueError: a column that is missing, or of a type that its role cannot have.
     """
+    if shape != "table" and (isinstance(source, dict) or type(source).__module__.startswith("pandas")):
+        label = "arrays" if isinstance(source, dict) else LABELS["pandas"]
+        source, columns = _flattened(source, columns, label)
+        shape = "table"
     label, picked = _picked(source, columns)
     connection = bench.connection
     try:
@@ -178,6 +182,28 @@ def _refuse_what_cannot_hold(
     raise wrong(f"{label}, row {row}, column {name!r}", expected, f"={value!r}")
 
 
+def _flattened(
+    source: Any, columns: Columns | ListColumns, label: str,
+) -> tuple[dict, ListColumns]:
+    """Python lists of items as rows, in order."""
+    names = _resolved(label, columns, [str(name) for name in (
+        source if isinstance(source, dict) else source.columns)])
+    lists = list(source[names["item"]])
+    users = list(source[names["user"]]) if "user" in names else range(len(lists))
+    if len(users) != len(lists):
+        raise wrong(label, "columns of one length", f"=({len(users)}, {len(lists)})")
+    user: list[Any] = []
+    item: list[Any] = []
+    for row, (one, items) in enumerate(zip(users, lists)):
+        if isinstance(items, (str, bytes, dict)) or not hasattr(items, "__iter__"):
+            raise wrong_type(f"{label}, row {row + 1}, column {names['item']!r}", "a list of items", items)
+        found = list(items)
+        item += found
+        user += [one] * len(found)
+    by = names.get("user", " session")
+    return {by: user, names["item"]: item}, ListColumns(by, names["item"])
+
+
 def _picked(source: Any, columns: Columns | ListColumns) -> tuple[str, Any]:
     """(what messages call the table, its used columns in a form that DuckDB reads)."""
     if getattr(getattr(source, "dtype", None), "names", None):
@@ -269,10 +295,10 @@ def _array(value: Any, label: str, name: str, role: str) -> np.ndarray:
             array = np.asarray(value.to_numpy())
         except Exception as error:
             raise wrong_type(f"{label}, column {name!r}", f"an array ({error})", value) from None
-        # a float may be what its maker's nulls made of whole numbers
-        if array.dtype.kind != "f" or not hasattr(value, "to_list"):
+        whole = str(getattr(value, "dtype", "")).lower().startswith(("int", "uint"))
+        if array.dtype.kind != "f" or not whole or not hasattr(value, "to_list"):
             return array
-        value = value.to_list()
+        value = value.to_list()  # as floats, made of whole numbers by missing ones, they may have merged
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise wrong_type(f"{label}, column {name!r}", "an array or a list", value)
     items = list(value)
@@ -334,6 +360,6 @@ def _text(value: Any, label: str, name: str, role: str, row: int) -> str | None:
         return str(value)
     hint = " (a list of items a row: preset='sequence')" if role == "item" and isinstance(
         value, (list, tuple, np.ndarray)) else ""
-    raise wrong_type(place, f"one value as {role}", f"={type(value).__name__}{hint}")
+    raise wrong_type(place, f"one value a row as {role}", f"={type(value).__name__}{hint}")
 
 

@@ -173,7 +173,9 @@ def _first_lines(file: File, encoding: str) -> tuple[tuple[int, int], bytes]:
         while len(buffer) <= LONGEST_ROW and (size := stream.read_into(memoryview(part))):
             buffer += part[:size]
             if b"\0" in part[:size]:
-                break
+                line = buffer[:buffer.index(b"\0")].count(b"\n") + 1
+                raise wrong(f"{file.label}, line {line}", "UTF-8 text", "=a NUL byte (UTF-16, or a damaged "
+                            "file?)")
             text = buffer.lstrip(b" \r\n")
             # a header that spans lines ends within the quotes that it opens
             if b"\n" in text and (len(text) > 1 << 16 or text.count(b'"') % 2 == 0):

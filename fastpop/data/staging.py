@@ -199,7 +199,7 @@ class Reading:
             if len(carry) > LONGEST_ROW:
                 first = stream.lines - carry.count(b"\n")
                 raise _too_long(one, carry, first)
-            room = max(BLOCK, len(carry))
+            room = BLOCK if len(carry) > LONGEST_ROW // 2 else max(BLOCK, len(carry))
 
     def _piece(
         self, free: queue.SimpleQueue, one: Input, data: np.ndarray, start: int, offset: int, size: int,

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import re
+import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,30 @@ def duckdb_module(purpose: str) -> Any:
     except ImportError:
         missing_package("duckdb", "", purpose)
     return duckdb
+
+
+class Uninterrupted:
+    """Signals whose handlers are Python's wait until the block ends, and are then handled.
+
+    A folder that is made has its owner by then, and one that is removed is gone.
+    """
+
+    def __enter__(self) -> None:
+        self.waiting: list[tuple] = []
+        self.handlers: dict[int, Any] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return  # handlers run on the main thread only
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if callable(handler):
+                self.handlers[number] = handler
+                signal.signal(number, lambda *call: self.waiting.append(call))
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        for number, frame in self.waiting[:1]:
+            self.handlers[number](number, frame)
 
 
 class Workbench:
@@ -58,14 +84,16 @@ class Workbench:
             raise MemoryError(f"memory_limit: expected enough for reading, {LEAST // 10**6}MB at "
                               f"least; got {self.memory_limit!r}")
         self.started = time.monotonic()
-        self.folder = files.scratch_folder(self.temp_folder)
+        with Uninterrupted():
+            self.folder = files.scratch_folder(self.temp_folder)
+            # also where an interrupt comes between two lines of ours
+            self._removal = weakref.finalize(self, files.remove_scratch, self.folder)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        try:
+        with Uninterrupted():
             self.close_database()
-        finally:
-            files.remove_scratch(self.folder)
+            self._removal()
 
     def close_database(self) -> None:
         """Give back what DuckDB holds."""
