@@ -38,17 +38,17 @@ class Uninterrupted:
         self.handlers: dict[int, Any] = {}
         if threading.current_thread() is not threading.main_thread():
             return  # handlers run on the main thread only
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(number)
+        for sent in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(sent)
             if callable(handler):
-                self.handlers[number] = handler
-                signal.signal(number, lambda *call: self.waiting.append(call))
+                self.handlers[sent] = handler
+                signal.signal(sent, lambda *call: self.waiting.append(call))
 
     def __exit__(self, *_: Any) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-        for number, frame in self.waiting[:1]:
-            self.handlers[number](number, frame)
+        for sent, handler in self.handlers.items():
+            signal.signal(sent, handler)
+        for sent, frame in self.waiting[:1]:
+            self.handlers[sent](sent, frame)
 
 
 class Workbench:

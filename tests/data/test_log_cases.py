@@ -35,8 +35,9 @@ def items(log):
 
 # A path is a name.
 
-@pytest.mark.parametrize("name", ["clicks[1].csv", "clicks?.csv", "clicks*.csv", "cli{c,k}s.csv", "~clicks.csv",
-                                  "k=v.csv", "a b'c\".csv", os.fsdecode(b"caf\xe9.csv"), "-"])
+@pytest.mark.parametrize("name", [
+    "clicks[1].csv", "clicks?.csv", "clicks*.csv", "cli{c,k}s.csv", "~clicks.csv", "k=v.csv", "a b'c\".csv",
+    os.fsdecode(b"caf\xe9.csv"), "-"])
 @pytest.mark.parametrize("folder", [".", "day[1]", "u=9", "time=2024-01-01", "**"])
 @pytest.mark.parametrize("form", ["csv", "parquet", "sequence"])
 def test_the_file_of_that_name_is_read(name, folder, form, tmp_path):
@@ -111,7 +112,8 @@ def sources(table, tmp_path):
 
 
 @pytest.mark.parametrize(("last", "users"), [
-    ("007", 3000), (" 42 ", 2999), ("2999.0", 3000), ("x", 3000), (2999.0, 3000), (decimal.Decimal("2999"), 3000)])
+    ("007", 3000), (" 42 ", 2999), ("2999.0", 3000), ("x", 3000), (2999.0, 3000),
+    (decimal.Decimal("2999"), 3000)])
 def test_the_last_user_is_read_as_it_stands(last, users, tmp_path):
     table = {"u": [*range(2999), last], "i": [1] * 3000}
     for form, source in sources(table, tmp_path):
@@ -151,7 +153,7 @@ def test_an_odd_id_among_whole_numbers_is_said(tmp_path):
         warnings.simplefilter("error")
         assert read_log(path, **UI, id_type="text").num_users == 3001
         assert read_log(path, **UI, null_values="x1", on_bad_row="skip").user_ids.dtype == np.int64
-    with pytest.raises(ValueError, match="line 3002, column 'u': expected a whole number.*'x1'"):
+    with pytest.raises(ValueError, match=r"line 3002, column 'u': expected a whole number.*'x1'"):
         read_log(path, **UI, id_type="whole")
 
 
@@ -185,8 +187,9 @@ def test_spaces_around_ids_are_no_part_of_them(tmp_path):
 
 
 @pytest.mark.parametrize("source", [
-    {"u": np.array([1.5e9, 2e7], np.float32), "i": [1, 2]}, pl.DataFrame({"u": [1.5e9, 2e7], "i": [1, 2]}, schema={
-        "u": pl.Float32, "i": pl.Int64}), pa.table({"u": pa.array([1.0, 2.0**24], pa.float32()), "i": [1, 2]})])
+    {"u": np.array([1.5e9, 2e7], np.float32), "i": [1, 2]},
+    pl.DataFrame({"u": [1.5e9, 2e7], "i": [1, 2]}, schema={"u": pl.Float32, "i": pl.Int64}),
+    pa.table({"u": pa.array([1.0, 2.0**24], pa.float32()), "i": [1, 2]})])
 def test_float32_ids_that_it_cannot_hold(source):
     with pytest.raises(ValueError, match=r"row \d, column 'u': expected ids below 2\*\*24.*FLOAT"):
         read_log(source, **UI)
@@ -194,8 +197,8 @@ def test_float32_ids_that_it_cannot_hold(source):
 
 def test_small_float32_ids_and_wide_decimals_are_whole_numbers():
     assert read_log({"u": np.array([1, 2], np.float32), "i": [1, 2]}, **UI).user_ids.tolist() == [1, 2]
-    table = pa.table({"u": pa.array([decimal.Decimal(7), decimal.Decimal(9)], pa.decimal128(38, 0)), "i": [1, 2]})
-    log = read_log(table, **UI)
+    wide = pa.array([decimal.Decimal(7), decimal.Decimal(9)], pa.decimal128(38, 0))
+    log = read_log(pa.table({"u": wide, "i": [1, 2]}), **UI)
     assert log.user_ids.dtype == np.int64
     assert log.user_ids.tolist() == [7, 9]
     with pytest.raises(ValueError, match=r"row 2, column 'u': expected ids below 2\*\*53"):
@@ -204,7 +207,7 @@ def test_small_float32_ids_and_wide_decimals_are_whole_numbers():
 
 def test_float32_times_are_refused():
     for time in (np.array([1.7e9, 1.7e9], np.float32), pl.Series([1.7e9, 1.7e9], dtype=pl.Float32)):
-        with pytest.raises(TypeError, match=r"column 't': expected times as .*; got FLOAT, which knows seconds"):
+        with pytest.raises(TypeError, match=r"column 't': expected times as .*; got FLOAT, which knows"):
             read_log({"u": [1, 2], "i": [1, 2], "t": time}, **UI, time="t")
 
 
@@ -242,7 +245,7 @@ def test_lists_are_refused_by_their_type_or_taken_as_sequences(tmp_path):
     data = {"u": [7, 8], "i": [[3, 4, 5], [4]]}
     pq.write_table(pa.table(data), tmp_path / "x.parquet")
     for source in (pl.DataFrame(data), pa.table(data), tmp_path / "x.parquet", pd.DataFrame(data), data):
-        with pytest.raises(TypeError, match=r"column 'i': expected one value a row as item; got (BIGINT\[\]|list)"):
+        with pytest.raises(TypeError, match=r"'i': expected one value a row as item; got (BIGINT\[\]|list)"):
             read_log(source, **UI)
         log = read_log(source, preset="sequence", **UI)
         assert log.user_ids.tolist() == [7, 8]
@@ -270,7 +273,9 @@ def test_bytes_are_utf8_or_refused(tmp_path):
 
 # Quotes, line breaks, headers, encodings.
 
-HEROES = "user\titem\ttitle\n1\t1\tLow\n2\t2\t\"Heroes\n3\t3\tLodger\n4\t4\tStage\n5\t5\tBlue Monday 12\"\n6\t6\tx\n"
+HEROES = """user\titem\ttitle
+1\t1\tLow\n2\t2\t"Heroes\n3\t3\tLodger\n4\t4\tStage\n5\t5\tBlue Monday 12"\n6\t6\tx
+"""
 
 
 def test_a_quote_that_is_data_swallows_nothing(tmp_path):
@@ -287,7 +292,8 @@ def test_a_quote_that_is_data_swallows_nothing(tmp_path):
 
 @pytest.mark.parametrize("text", [
     "u,i,r\n1,1,\"a\n2,2,b\n3,3,c\"\n4,4,d\n", "u,r,i\n1,\"a,1\n2,b,2\n3,c\",3\n",
-    "u,i,r\n1,1,\"a\n2,2,b\n3,3,\"c\"\n", "u,i,r\n1,1,x\n1,1,\"a\n2,2,b\n3,3,c\n", "u,i\n\"1,1\n2,2\n\"3,3\n"])
+    "u,i,r\n1,1,\"a\n2,2,b\n3,3,\"c\"\n", "u,i,r\n1,1,x\n1,1,\"a\n2,2,b\n3,3,c\n",
+    "u,i\n\"1,1\n2,2\n\"3,3\n"])
 def test_other_swallowed_rows(text, tmp_path):
     path = put(tmp_path / "a.csv", text)
     for mode in ("raise", "skip"):
@@ -314,7 +320,8 @@ def test_line_numbers_after_line_breaks(tmp_path):
         read_log(path, **UI)
 
 
-@pytest.mark.parametrize("name", ["latin-1", "cp1252", "utf-16", "utf-16-le", "utf-32", "shift_jis", "utf-8-sig"])
+@pytest.mark.parametrize("name", [
+    "latin-1", "cp1252", "utf-16", "utf-16-le", "utf-32", "shift_jis", "utf-8-sig"])
 def test_encodings(name, tmp_path):
     word = "カフェ" if name == "shift_jis" else "café"
     path = put(tmp_path / "a.csv", f"u,i,{word}\n1,{word},x\n2,b,{word}\n", name)
@@ -329,14 +336,14 @@ def test_encodings(name, tmp_path):
 def test_a_bad_byte_in_a_column_nobody_reads(tmp_path):
     path = put(tmp_path / "a.csv", "u,i,title\n1,2,café\n2,3,x\n", "latin-1")
     assert read_log(path, **UI).num_events == 2
-    with pytest.raises(ValueError, match="line 2: expected UTF-8 text; got byte 0xe9 in column 'title'.*latin-1"):
+    with pytest.raises(ValueError, match=r"line 2: .*UTF-8 text; got byte 0xe9 in column 'title'.*latin-1"):
         read_log(path, user="u", item="title")
     with pytest.raises(ValueError, match="encoding: expected an encoding such as"):
         read_log(path, **UI, encoding="latin-99")
-    with pytest.raises(ValueError, match="expected ascii|expected shift_jis"):
+    with pytest.raises(ValueError, match=r"expected shift_jis text"):
         read_log(path, **UI, encoding="shift_jis")
     utf16 = put(tmp_path / "b.csv", "u,i\n1,2\n", "utf-16")
-    with pytest.raises(ValueError, match="line 1: expected UTF-8 text; got UTF-16 .give encoding='utf-16'"):
+    with pytest.raises(ValueError, match=r"line 1: expected UTF-8 text; got UTF-16 .give encoding='utf-16'"):
         read_log(utf16, **UI)
 
 
@@ -388,7 +395,7 @@ def test_one_error_at_once_for_what_is_too_long(tmp_path):
 
 def test_blank_lines_are_skipped_and_counted(tmp_path):
     for end in ("\n", "\r\n"):
-        path = put(tmp_path / "a.csv", f"u,i{end}1,2{end}{end}3,4{end}   {end}{end}5,{end}{end}".replace(" ", " "))
+        path = put(tmp_path / "a.csv", f"u,i{end}1,2{end}{end}3,4{end}   {end}{end}5,{end}{end}")
         with pytest.raises(ValueError, match="line 7, column 'i'"):
             read_log(path, **UI)
         log = read_log(path, **UI, on_bad_row="skip")
@@ -409,7 +416,7 @@ def test_quotes_of_another_kind_and_everywhere(tmp_path):
         read_log(everywhere, **UI, quoting="all")
     for bad in ({"quote": "''"}, {"quote": ";", "separator": ";"}, {"quoting": "most"}, {"quoting": 9},
                 {"quote": None, "quoting": "all"}, {"separator": "\n"}):
-        with pytest.raises(ValueError, match="quot|separator"):
+        with pytest.raises(ValueError, match=r"quot|separator"):
             read_log(path, **UI, **bad)
 
 

@@ -1,5 +1,7 @@
 """The reader of blocks against its specification, and the sort of events against numpy."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,7 +59,8 @@ def test_a_block_is_cut_between_records(text, cut):
     parts = [reference.records(part, ",", '"', 2)[0] for part in (text[:at], text[at:])]
     lines = text[:at].count("\n")
     shown = [(r.fields, r.first_line, r.fault) for r in whole]
-    assert shown == [(r.fields, r.first_line + n * lines, r.fault) for n, part in enumerate(parts) for r in part]
+    assert shown == [
+        (r.fields, r.first_line + n * lines, r.fault) for n, part in enumerate(parts) for r in part]
 
 
 @pytest.mark.parametrize("long", [False, True])
@@ -76,7 +79,8 @@ def test_many_distinct_texts_keep_their_codes(long):
     ("text", "kind"),
     [("7", "whole"), ("-7", "whole"), ("0", "whole"), (str(2**63 - 1), "whole"), (str(-2**63), "whole"),
      ("-0", "padded"), ("007", "padded"), ("+7", "padded"), (str(2**63), "text"), ("7.0", "point"),
-     ("-7.000", "point"), ("7.", "text"), (".7", "text"), ("7.5", "fraction"), ("9007199254740992.0", "fraction"),
+     ("-7.000", "point"), ("7.", "text"), (".7", "text"), ("7.5", "fraction"),
+     ("9007199254740992.0", "fraction"),
      ("1e+20", "fraction"), ("1.5e-07", "fraction"), ("12e5", "text"), ("7e", "text"), ("0x10", "text"),
      ("1_000", "text"), ("1.2.3", "text"), ("True", "word"), ("false", "word"), ("Trueish", "text"),
      ("é", "text"), ("-", "text"), ("+", "text"), ("1e+", "text")],
@@ -130,7 +134,7 @@ def test_events_are_in_the_order_of_lexsort(seed, size, ranges, weighted, real, 
     out = {name: np.zeros(offsets[-1], dtype=np.int64) for name in ("user", "item", "time", "row")}
     out_weight = np.zeros(offsets[-1]) if weighted else None
     bounds = np.linspace(0, users, ranges + 1).astype(int)
-    for a, b in zip(bounds[:-1], bounds[1:]):
+    for a, b in pairwise(bounds):
         part = event_order.EventRange(offsets, a, b, weighted)
         for block_rows in rows:
             part.add(block_rows)
