@@ -66,7 +66,8 @@ def compare(rows: int, record: Path | None) -> None:
             found[name].append(one | {"load": os.getloadavg()[0]})
             print(f"{name:22}{one['seconds']:8.1f} s{one['cpu_seconds']:8.1f} s of cores"
                   f"{one['peak_bytes'] / 2**30:8.2f} GiB", flush=True)
-    seconds = {name: statistics.median(one["seconds"] for one in runs) for name, runs in found.items() if runs}
+    seconds = {name: statistics.median(one["seconds"] for one in runs)
+               for name, runs in found.items() if runs}
     base = seconds["duckdb, plain query"]
     print(f"\n{rows:,} rows, {path.stat().st_size / 1e9:.2f} GB; medians of {ROUNDS}")
     for name, median in seconds.items():

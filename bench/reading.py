@@ -43,13 +43,15 @@ def duckdb_query(path: str, folder: str) -> int:
     import duckdb
 
     connection = duckdb.connect()
-    for setting in (f"memory_limit = '{MEMORY}'", f"temp_directory = '{folder}/spill'", f"threads = {THREADS}"):
-        connection.execute(f"SET {setting}")
+    for name, value in {"memory_limit": MEMORY, "temp_directory": f"{folder}/spill",
+                        "threads": THREADS}.items():
+        connection.execute(f"SET {name} = '{value}'")
     connection.execute(f"CREATE TABLE log AS SELECT * FROM read_csv('{path}')").fetchall()
     for column in ("user", "item"):
         connection.execute(
-            f'CREATE TABLE {column}s AS SELECT "{column}" AS name, row_number() OVER (ORDER BY "{column}") - 1 '
-            f'AS id FROM (SELECT DISTINCT "{column}" FROM log)').fetchall()
+            f'CREATE TABLE {column}s AS SELECT "{column}" AS name, '
+            f'row_number() OVER (ORDER BY "{column}") - 1 AS id '
+            f'FROM (SELECT DISTINCT "{column}" FROM log)').fetchall()
     return connection.execute(f"""
         COPY (SELECT u.id AS "user", i.id AS item, log."time" FROM log
               JOIN users u ON log."user" = u.name JOIN items i ON log.item = i.name

@@ -9,22 +9,28 @@ from typing import Any
 
 # `{bar}` without a width: a notebook puts its widget in that place, a terminal what is left of a line.
 FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+AMOUNTS = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {elapsed}<{remaining}"
+FLOWING = "{desc} {n_fmt} {elapsed}"
 WAITING = "{desc} {elapsed}"
 spoken = False  # the command line sets it: what a bar would show is then said without a terminal, too
 
 
 def progress_bar(
-    total: float, label: str, *, initial: float = 0, show: bool | None = None, delay: float = 1.0,
+    total: float | None, label: str, *, initial: float = 0, show: bool | None = None, delay: float = 1.0,
+    unit: str | None = None,
 ) -> Any:
     """A tqdm bar on standard error that goes when it ends.
 
     total, initial: in any unit. show: True at once, None after `delay` seconds where a person looks
-    (a terminal, a notebook), False never.
+    (a terminal, a notebook), False never. unit: says how much is done, in thousands of it; total
+    may then be None.
     """
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, initial=initial, desc=label, leave=False, dynamic_ncols=True,
-                bar_format=FORMAT, delay=0 if show else delay, disable=_hidden(show))
+    shown = FORMAT if unit is None else FLOWING if total is None else AMOUNTS
+    return tqdm(total=total, initial=initial, desc=label, leave=False, dynamic_ncols=True, bar_format=shown,
+                unit=unit or "it", unit_scale=unit is not None, delay=0 if show else delay,
+                disable=_hidden(show))
 
 
 @contextlib.contextmanager

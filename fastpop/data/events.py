@@ -5,7 +5,6 @@ than memory can go to a file; `Events.arrays` fills whole arrays, which lie in a
 they are larger than the budget allows.
 """
 
-import mmap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastpop.checks import wrong
+from fastpop.data import columns as columns_on_disk
 from fastpop.data.faults import BAD_BEHAVIOR, Faults, Times, used_codes
 from fastpop.data.presets import UNITS, Preset
 from fastpop.data.staging import Piece, Reading
@@ -167,11 +167,16 @@ class Events:
             kinds["weight"] = np.float64
         return kinds
 
+    def storage(self, bench: Workbench) -> columns_on_disk.Memory:
+        """Where `arrays` lie, and what is made of them."""
+        size = self.num_events * sum(np.dtype(kind).itemsize for kind in self.columns.values())
+        large = size > SHARE_OF_ARRAYS * bench.budget
+        return columns_on_disk.DISK if large else columns_on_disk.MEMORY
+
     def arrays(self, bench: Workbench) -> dict[str, np.ndarray]:
         """The sorted columns, in memory or, where they are large for the budget, in a mapped file."""
-        size = self.num_events * sum(np.dtype(kind).itemsize for kind in self.columns.values())
         with bench.bar("sort", self.num_events, " events") as bar:
-            if size > SHARE_OF_ARRAYS * bench.budget:
+            if self.storage(bench) is columns_on_disk.DISK:
                 return self._mapped(bench, bar)
             arrays: dict[str, np.ndarray] = {
                 name: np.empty(self.num_events, dtype=kind) for name, kind in self.columns.items()}
@@ -212,9 +217,8 @@ class Events:
                 done += columns["user"].size
                 bar.update(columns["user"].size)
             file.flush()
-            mapped = mmap.mmap(file.fileno(), end)
-        return {name: np.frombuffer(mapped, dtype=kind, count=self.num_events, offset=starts[name])
-                for name, kind in self.columns.items()}
+            return {name: columns_on_disk.mapped(file, kind, self.num_events, starts[name])
+                    for name, kind in self.columns.items()}
 
     def _in_turn(self, bench: Workbench, size: int, work: Any, advance: Any) -> None:
         pool = ThreadPoolExecutor(bench.threads)

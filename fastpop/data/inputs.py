@@ -46,7 +46,8 @@ class TextOptions:
             raise wrong("quote", "one ASCII character that is not the separator, or None", quote)
         if isinstance(quoting, int) and not isinstance(quoting, bool):
             quoting = {number: name for name, number in QUOTING.items()}.get(quoting, quoting)
-        one_of("quoting", quoting, (None, *QUOTING))
+        quoting = None if quoting == "auto" else quoting
+        one_of("quoting", quoting, (None, "auto", *QUOTING))
         if quoting in ("minimal", "all", "nonnumeric") and not quote:
             raise wrong("quote", f"a character with quoting={quoting!r}", None)
         if null_values is None:
@@ -183,10 +184,10 @@ def _first_lines(file: File, encoding: str) -> tuple[tuple[int, int], bytes]:
     if not buffer:
         raise wrong(file.label, "rows", "=an empty file")
     lines = blank = 0
-    for line in buffer.split(b"\n")[:-1]:
-        if line.strip(b" \r"):
+    for one in buffer.split(b"\n")[:-1]:
+        if one.strip(b" \r"):
             break
-        lines, blank = lines + 1, blank + len(line) + 1
+        lines, blank = lines + 1, blank + len(one) + 1
     if not buffer.strip(b" \r\n"):
         raise wrong(file.label, "rows", "=only empty lines")
     return (lines, blank), bytes(buffer)

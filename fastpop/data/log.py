@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastpop.bars import waiting
 from fastpop.checks import number, one_of, wrong
 from fastpop.data import faults as bad
 from fastpop.data import presets
@@ -93,7 +94,7 @@ def read_log(
         log = Interactions(
             arrays["user"], arrays["item"], arrays.get("time"), arrays.get("weight"), arrays["row"],
             events.user_ids, events.item_ids, events.offsets, has_order=found.has_order,
-            facts=found.facts, rejected=found.rejected)
+            facts=found.facts, rejected=found.rejected, storage=events.storage(bench))
     if min_user_events > 1 or min_item_events > 1:
         log = log.k_core(min_user_events, min_item_events)
     return log
@@ -175,7 +176,7 @@ def sorted_events(bench: Workbench, source: Any, request: Request) -> Iterator[F
         facts["notes"] = notes
     timed = times.kind != "none"
     weighted = layout.columns is not None and layout.columns.weight is not None
-    with bench.bar("ids", None, ""):
+    with waiting("sorting the ids", show=bench.progress):
         events = Events.of(reading, times, weighted, whole, all_kept, by_session)
     yield Found(events, facts, rejected, timed or request.ordered)
 

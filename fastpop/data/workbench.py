@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastpop import files
+from fastpop.bars import progress_bar
 from fastpop.checks import missing_package, number, wrong
 from fastpop.data.paths import engine_path, engine_words, local_path
 
@@ -122,14 +123,9 @@ class Workbench:
         return self._connection
 
     def bar(self, label: str, total: float | None, unit: str) -> Any:
-        """A tqdm bar by the rule of `progress`."""
-        from tqdm import tqdm
-
-        delay = 0.0 if self.progress else max(0.0, SHOW_AFTER - (time.monotonic() - self.started))
-        return tqdm(
-            total=total, desc=label, unit=unit, unit_scale=True, leave=False,
-            disable=self.progress is False, delay=delay,
-        )
+        """A bar by the rule of `progress`; the wait for it is over once for all phases."""
+        delay = max(0.0, SHOW_AFTER - (time.monotonic() - self.started))
+        return progress_bar(total, label, show=self.progress, delay=delay, unit=unit)
 
     def run(self, sql: str, label: str) -> None:
         """Execute while a bar moves; Ctrl-C stops the query at once."""

@@ -287,8 +287,9 @@ def test_progress_is_shown_when_asked_or_when_it_lasts(tmp_path, capsys, monkeyp
     read_log(path, **ROLES)
     assert capsys.readouterr().err == ""  # over long before five seconds
     read_log(path, **ROLES, progress=True)
-    assert {"read", "sort"} <= set(re.findall(r"(\w+):", capsys.readouterr().err))
+    assert {"read", "sort"} <= set(re.findall(r"\r(\w+) +\d+%", capsys.readouterr().err))
     monkeypatch.setattr(workbench, "SHOW_AFTER", 0.05)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with workbench.Workbench() as bench, bench.bar("check", 3, "B") as bar:
         for _ in range(3):
             time.sleep(0.12)  # longer than the wait, and than tqdm's time between two draws
