@@ -68,7 +68,8 @@ def number(
     """A finite real number (a bool is none), optionally within bounds."""
     kinds = (int, np.integer) if integer else (int, float, np.integer, np.floating)
     noun = "an integer" if integer else "a finite number"
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, kinds):
+    is_number = isinstance(value, kinds) or type(value).__name__ == "SymInt"  # of a graph that torch traces
+    if isinstance(value, (bool, np.bool_)) or not is_number:
         raise wrong_type(argument, noun, value)
     bounds = []
     if above is not None:
@@ -154,6 +155,19 @@ def _at_hand(argument: str, value: Any) -> None:
         raise wrong_type(argument, "a dense array", f"={value.layout} {list(value.shape)}")
     if str(getattr(value, "device", "cpu")) == "meta":
         raise wrong(argument, "an array that holds numbers", "=a tensor on meta")
+    if hasattr(value, "data_ptr") and not _holds_numbers(value):
+        raise wrong_type(argument, "an array that holds its numbers itself", f"={type(value).__name__}")
+
+
+def _holds_numbers(tensor: Any) -> bool:
+    """Not so for a subclass that keeps them in other tensors, a DTensor say."""
+    plain = sys.modules["torch"].Tensor
+    if type(tensor).__torch_dispatch__ is not plain.__torch_dispatch__:
+        return False
+    try:
+        return tensor.numel() == 0 or tensor.data_ptr() != 0
+    except RuntimeError:  # within a transform of torch.func
+        return False
 
 
 def array_like(

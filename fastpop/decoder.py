@@ -15,17 +15,33 @@ ARMS = ("none", "frozen", "permuted", "learned")
 
 class WithLaws(nn.Module):
     """A module whose floating buffers, log p and its like, stay as they were made where a trainer casts
-    the model: beyond -16 nats, a rare item's log p, bfloat16 is off by up to .06 nats."""
+    the model or loads a cast one: beyond -16 nats, a rare item's log p, bfloat16 is off by up to .06 nats.
+
+    On fresh memory, after to("meta") and to_empty(), they are NaN until a state dict is loaded: the ops
+    refuse NaN, and would take what the memory held before.
+    """
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        laws = {name: law for name, law in self._buffers.items()
-                if law is not None and law.is_floating_point()}
+        before = dict(self._buffers)
         super()._apply(fn, recurse)
-        for name, law in laws.items():
+        for name, law in before.items():
             moved = self._buffers[name]
-            if moved is not None and moved.dtype != law.dtype:
+            if law is None or moved is None:
+                continue
+            if law.is_meta and not moved.is_meta:
+                with torch.no_grad():
+                    moved.fill_(torch.nan if moved.is_floating_point() else 0)
+            elif law.is_floating_point() and moved.dtype != law.dtype:
                 self._buffers[name] = law.to(moved.device)
         return self
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        dtypes = {name: law.dtype for name, law in self._buffers.items() if law is not None}
+        super()._load_from_state_dict(state_dict, prefix, *others)
+        for name, dtype in dtypes.items():
+            law = self._buffers[name]
+            if law is not None and law.dtype != dtype:  # with assign=True
+                self._buffers[name] = law.to(dtype)
 
 
 class Decoder(WithLaws):

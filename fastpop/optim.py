@@ -6,10 +6,18 @@ Tables are [V, D], or [V] for one number an item. The optimisers take sparse gra
 With update_in_backward=True the step is made inside backward(), as soon as a table's gradient is
 complete, and the gradient is let go: it never waits beside those of other tables. `step()` then only
 ends the step. What needs gradients to stay is refused: a second backward() before `step()` (gradient
-accumulation), and more than one process (their gradients would have to be summed first). Clipping and
-GradScaler find no gradient: torch's GradScaler says so, clip_grad_norm_ cannot.
+accumulation), more than one process (their gradients would have to be summed first), GradScaler, and
+`fastpop.optim.clip_grad_norm_`, which takes sparse, dense and sharded gradients. torch's own
+clip_grad_norm_ takes no sparse ones and cannot tell that a gradient is gone.
+
+FSDP2 and DTensor: a table sharded by rows is stepped part by part. Each process updates its rows from its
+part of the gradient, without communication, to the bits of one process; the state is sharded alike, for
+torch.distributed.checkpoint. Make the optimiser after `fully_shard`, which replaces parameters. FSDP2
+itself has no sparse gradients: leave sparse_grad off there.
 """
 
+import math
+import sys
 import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -42,6 +50,8 @@ class _RowOptimizer(torch.optim.Optimizer):
                 raise checks.wrong("params", "tables of shape [V, D] or [V]", param)
             if isinstance(param, Tensor) and self.update_in_backward and not param.requires_grad:
                 raise checks.wrong("params", "tables that require a gradient, with update_in_backward", param)
+            if _is_dtensor(param):
+                _check_sharded(param, self.update_in_backward)
         super().add_param_group(param_group | {"params": params})
         if self.update_in_backward:
             self._watch(self.param_groups[-1]["params"])
@@ -65,10 +75,18 @@ class _RowOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but for the state of half tables: that stays float32, as it was saved."""
-        super().load_state_dict(state_dict)
         numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
         params = [param for group in self.param_groups for param in group["params"]]
-        for number, param in zip(numbers, params):
+        pairs = list(zip(numbers, params))
+        for number, param in pairs:
+            for name, value in state_dict["state"].get(number, {}).items():
+                if _is_dtensor(param) != _is_dtensor(value):
+                    kinds = ("a plain tensor", "a DTensor, as its table is")
+                    raise checks.wrong_type(
+                        f"state_dict[{name!r}]", kinds[_is_dtensor(param)] + " (torch.distributed.checkpoint."
+                        "state_dict.set_optimizer_state_dict makes one of the other)", value)
+        super().load_state_dict(state_dict)
+        for number, param in pairs:
             for name, value in state_dict["state"].get(number, {}).items():
                 self.state[param][name] = value.detach().to(param.device, copy=True)
 
@@ -87,9 +105,14 @@ class _RowOptimizer(torch.optim.Optimizer):
     def _update_table(self, group: dict, param: Tensor) -> None:
         if param.grad is None:
             return
-        ids, rows = _touched(param.grad)
-        table = param if param.ndim == 2 else param[:, None]
-        self._update(table, ids, rows.reshape(len(ids), table.shape[1]), self.state[param], group)
+        table, grad = _local(param), _local_gradient(param)
+        ids, rows = _touched(grad)
+        state = self.state.get(param) or self._new_state(param)
+        if state:
+            self.state[param] = state
+        table = table if table.ndim == 2 else table[:, None]
+        self._update(table, ids, rows.reshape(len(ids), table.shape[1]),
+                     {name: _local(value) for name, value in state.items()}, group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -105,7 +128,11 @@ class _RowOptimizer(torch.optim.Optimizer):
                 self._update_table(group, param)
         return loss
 
-    def _update(self, param: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict) -> None:
+    def _new_state(self, param: Tensor) -> dict[str, Tensor]:
+        """Before the first step, sharded as the table is."""
+        return {}
+
+    def _update(self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict) -> None:
         raise NotImplementedError
 
 
@@ -143,6 +170,52 @@ def _touched(grad: Tensor) -> tuple[Tensor, Tensor]:
     return torch.arange(grad.shape[0], device=grad.device), grad
 
 
+def _is_dtensor(value: Any) -> bool:
+    # Without importing torch.distributed.tensor, which takes a while: where there is one, it is imported.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(value, module.DTensor)
+
+
+def _check_sharded(param: Any, update_in_backward: bool) -> None:
+    if update_in_backward:
+        raise checks.wrong("update_in_backward", "False with DTensor tables, whose gradients are summed "
+                           "over processes after backward", True)
+    for placement in param.placements:
+        if not placement.is_replicate() and getattr(placement, "dim", None) != 0:
+            raise checks.wrong("params", "DTensor tables that are sharded by rows, Shard(0), or replicated: "
+                               "a step looks at whole rows", f"={placement}")
+
+
+def _local(value: Any) -> Tensor:
+    """What this process has of it."""
+    if not _is_dtensor(value):
+        return value
+    part = value.to_local()
+    return part.wait() if hasattr(part, "wait") else part  # what a collective has not delivered yet
+
+
+def _local_gradient(param: Any) -> Tensor:
+    grad: Any = param.grad
+    if _is_dtensor(param) and (grad.device_mesh, grad.placements) != (param.device_mesh, param.placements):
+        grad = grad.redistribute(param.device_mesh, param.placements)
+    return _local(grad)
+
+
+def _zeros(param: Any, dtype: torch.dtype, *, a_row: bool = False) -> Tensor:
+    """State of a table: a number an entry, or one a row."""
+    def shape_of(table: Tensor) -> tuple[int, ...]:
+        return (table.shape[0],) if a_row else (table.shape[0], *(table.shape[1:] or (1,)))
+
+    part = _local(param)
+    zeros = torch.zeros(shape_of(part), dtype=dtype, device=part.device)
+    if not _is_dtensor(param):
+        return zeros
+    shape = torch.Size(shape_of(param))
+    return sys.modules["torch.distributed.tensor"].DTensor.from_local(
+        zeros, param.device_mesh, param.placements, run_check=False, shape=shape,
+        stride=torch.empty(shape, device="meta").stride())
+
+
 def _state_dtype(param: Tensor) -> torch.dtype:
     return torch.float64 if param.dtype == torch.float64 else torch.float32
 
@@ -153,8 +226,8 @@ class RowSGD(_RowOptimizer):
     def __init__(self, params: Iterable[Any], lr: float = 0.1, *, update_in_backward: bool = False):
         super().__init__(params, {"lr": lr}, update_in_backward)
 
-    def _update(self, param, ids, rows, state, group):
-        ops.row_sgd_(param, ids, rows, lr=group["lr"])
+    def _update(self, table, ids, rows, state, group):
+        ops.row_sgd_(table, ids, rows, lr=group["lr"])
 
 
 class RowAdagrad(_RowOptimizer):
@@ -164,11 +237,11 @@ class RowAdagrad(_RowOptimizer):
                  update_in_backward: bool = False):
         super().__init__(params, {"lr": lr, "eps": eps}, update_in_backward)
 
-    def _update(self, param, ids, rows, state, group):
-        if not state:
-            state["square"] = torch.zeros(param.shape[0], dtype=_state_dtype(param),
-                                          device=param.device)
-        ops.row_adagrad_(param, ids, rows, state["square"], lr=group["lr"], eps=group["eps"])
+    def _new_state(self, param):
+        return {"square": _zeros(param, _state_dtype(param), a_row=True)}
+
+    def _update(self, table, ids, rows, state, group):
+        ops.row_adagrad_(table, ids, rows, state["square"], lr=group["lr"], eps=group["eps"])
 
 
 class RowAdam(_RowOptimizer):
@@ -179,11 +252,95 @@ class RowAdam(_RowOptimizer):
                  update_in_backward: bool = False):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, update_in_backward)
 
-    def _update(self, param, ids, rows, state, group):
-        if not state:
-            dtype = _state_dtype(param)
-            state["mean"] = torch.zeros(param.shape, dtype=dtype, device=param.device)
-            state["square"] = torch.zeros(param.shape[0], dtype=dtype, device=param.device)
-            state["step"] = torch.zeros(param.shape[0], dtype=torch.int64, device=param.device)
-        ops.row_adam_(param, ids, rows, state["mean"], state["square"], state["step"],
+    def _new_state(self, param):
+        dtype = _state_dtype(param)
+        return {"mean": _zeros(param, dtype), "square": _zeros(param, dtype, a_row=True),
+                "step": _zeros(param, torch.int64, a_row=True)}
+
+    def _update(self, table, ids, rows, state, group):
+        ops.row_adam_(table, ids, rows, state["mean"], state["square"], state["step"],
                       lr=group["lr"], betas=tuple(group["betas"]), eps=group["eps"])
+
+
+@torch.no_grad()
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, *,
+    error_if_nonfinite: bool = False,
+) -> Tensor:
+    """torch.nn.utils.clip_grad_norm_ for sparse, dense and sharded gradients together.
+
+    grad *= min(1, max_norm / (norm + 1e-6)), norm that of all gradients as one vector, as if the sparse
+    ones were dense: entries of a repeated id are summed first, so the gradient is coalesced. Gradients
+    that are DTensors count whole, whatever part of them a process holds.
+
+    Args:
+        parameters: a tensor or tensors; those without a gradient are passed over.
+        max_norm: >= 0; inf only measures. norm_type: p > 0 of the norm; inf for the largest entry.
+        error_if_nonfinite: raise where the norm is NaN or infinite, and leave the gradients.
+    Returns:
+        the norm before clipping, 0-d, on the first gradient's device.
+    Raises:
+        ValueError: a bad number; a table with update_in_backward, whose gradient is gone by now.
+        RuntimeError: error_if_nonfinite.
+    Cost: two passes over the entries that are there. With DTensors one sum over processes each.
+    """
+    if not math.isinf(max_norm) or max_norm < 0:
+        checks.number("max_norm", max_norm, least=0)
+    if norm_type != math.inf:
+        checks.number("norm_type", norm_type, above=0)
+    grads = []
+    for param in [parameters] if isinstance(parameters, Tensor) else list(parameters):
+        if not isinstance(param, Tensor):
+            raise checks.wrong_type("parameters", "tensors", param)
+        if _steps_in_backward(param):
+            raise checks.wrong("parameters", "tables whose gradients stay until step()",
+                               "=one with update_in_backward")
+        if param.grad is not None:
+            param.grad = _summed(param.grad)
+            grads.append(param.grad)
+    if not grads:
+        return torch.zeros(())
+    first = _numbers(grads[0]).device
+    norms = [_norm(grad, float(norm_type)).to(first) for grad in grads]
+    total = torch.linalg.vector_norm(torch.stack(norms), norm_type)
+    if error_if_nonfinite and not torch.isfinite(total):
+        raise RuntimeError(f"clip_grad_norm_: expected a finite norm of the gradients; got {total.item()}")
+    factor = (max_norm / (total + 1e-6)).clamp(max=1.0)
+    for grad in grads:
+        numbers = _numbers(grad)
+        numbers.mul_(factor.to(numbers.device))
+    return total
+
+
+def _steps_in_backward(param: Tensor) -> bool:
+    hooks = getattr(param, "_post_accumulate_grad_hooks", None) or {}
+    return any(getattr(hook, "func", None) is _on_gradient and hook.args[0]() is not None
+               for hook in hooks.values())
+
+
+def _summed(grad: Tensor) -> Tensor:
+    """A gradient none of whose entries comes twice. Autograd drops the flag of one that is coalesced, so
+    the CPU looks whether ids ascend before anything is sorted."""
+    if grad.layout == torch.strided:
+        return grad
+    if grad.layout != torch.sparse_coo:
+        raise checks.wrong_type("parameters", "dense or COO gradients", f"={grad.layout} {list(grad.shape)}")
+    ids = grad._indices()
+    if grad.is_coalesced() or (
+            ids.device.type == "cpu" and len(ids) == 1 and bool((ids[0, 1:] > ids[0, :-1]).all())):
+        return grad
+    return grad.coalesce()
+
+
+def _numbers(grad: Tensor) -> Tensor:
+    """The entries that this process has, to be changed in place."""
+    return grad._values() if grad.layout == torch.sparse_coo else _local(grad)
+
+
+def _norm(grad: Any, norm_type: float) -> Tensor:
+    if _is_dtensor(grad):
+        return torch.linalg.vector_norm(grad, norm_type).full_tensor()
+    numbers = _numbers(grad)
+    if numbers.numel() == 0:
+        return numbers.new_zeros(())  # of no entries, which the norm for inf refuses
+    return torch.linalg.vector_norm(numbers, norm_type)

@@ -91,7 +91,15 @@ def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def matrix(tensor: Tensor) -> tuple[int, int, int, int]:
     """(address, row stride, column stride, dtype code)."""
-    return tensor.data_ptr(), tensor.stride(0), tensor.stride(1), DTYPE_CODES[tensor.dtype]
+    return pointer(tensor), tensor.stride(0), tensor.stride(1), DTYPE_CODES[tensor.dtype]
+
+
+def pointer(tensor: Tensor) -> int:
+    """Where the numbers lie. The last guard before C++: a subclass that keeps them elsewhere has 0."""
+    place = tensor.data_ptr()
+    if place == 0 and tensor.numel():
+        raise TypeError(f"expected a tensor whose numbers are in memory; got {type(tensor).__name__}")
+    return place
 
 
 def address(tensor: Tensor | None) -> int:
@@ -99,4 +107,4 @@ def address(tensor: Tensor | None) -> int:
     if tensor is None:
         return 0
     assert tensor.is_contiguous(), "a bug of the caller: these numbers must be contiguous"
-    return tensor.data_ptr()
+    return pointer(tensor)

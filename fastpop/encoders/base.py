@@ -2,7 +2,6 @@
 
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 
@@ -28,7 +27,8 @@ class Encoder(nn.Module):
         """Queries for serving [C, D]: what would be used to predict each case's next item."""
         query_CLD = self(user_C, history_CL, item_VD)
         at_C = (history_CL >= 0).sum(1).clamp(min=1) - 1
-        return query_CLD[torch.arange(len(at_C), device=at_C.device), at_C]
+        # gather, not query_CLD[arange(C), at_C]: an exported graph would hold this C for ever.
+        return query_CLD.gather(1, at_C[:, None, None].expand(-1, 1, query_CLD.shape[2]))[:, 0]
 
     def tables(self) -> list[nn.Parameter]:
         """Parameters with one row a user or an item: they may get sparse row gradients."""

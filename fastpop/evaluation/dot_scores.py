@@ -42,6 +42,7 @@ class DotScores:
             if not isinstance(value, Tensor) and value is not None:
                 object.__setattr__(self, name, _tensor(name, value, ndim))
         _catalogue.check_scored(self.query, self.items, self.bias, self.scale)
+        checks.shape("query", self.query, ("C", "D"))
         bad = (~self.query.isfinite().all(1)).nonzero()
         if bad.shape[0]:
             raise checks.wrong("query", "finite numbers", f"=others in case {int(bad[0, 0])}")

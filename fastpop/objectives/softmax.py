@@ -1,4 +1,10 @@
-"""Softmax losses as modules, for fastpop's trainer and for anybody else's."""
+"""Softmax losses as modules, for fastpop's trainer and for anybody else's.
+
+State dicts hold log p (`log_prior_V`) where there is a prior, and the sampled loss's count of its calls;
+the law of negatives comes with the proposal, from the constructor. load_state_dict replaces log p by what
+was saved. One saved before log p was kept leaves the module's own in place, strict or not; otherwise
+strict=True wants it, and refuses one where the module was made without a prior.
+"""
 
 import warnings
 from typing import Any
@@ -9,23 +15,30 @@ from torch import Tensor
 
 from fastpop import checks, ops
 from fastpop.decoder import WithLaws
+from fastpop.ops import _door, _readable
 from fastpop.ops.sampled_softmax import drops_hits
 from fastpop.popularity import Draw, InBatch, PopularityPrior, Proposal
+from fastpop.popularity.draw import seed_of
 from fastpop.types import Hits, LogQ, Reduction
 
 _EVAL_STEPS = 2**62
 
 
 class _SoftmaxLoss(WithLaws):
+    _version = 2  # of the state dict: 1 had no log p
     log_prior_V: Tensor | None
 
-    def __init__(self, prior: Any, prior_weight: float, scale: float, reduction: str):
+    def __init__(
+        self, prior: Any, prior_weight: float, scale: float, reduction: str, padding_idx: int | None
+    ):
         super().__init__()
         checks.number("prior_weight", prior_weight)
         checks.number("scale", scale, above=0)
         checks.one_of("reduction", reduction, ("none", "mean", "sum"))
         self.prior_weight, self.scale, self.reduction = prior_weight, scale, reduction
-        self.register_buffer("log_prior_V", _log_prior_of(prior), persistent=False)
+        self.register_buffer("log_prior_V", _log_prior_of(prior))
+        num_items = None if self.log_prior_V is None else len(self.log_prior_V)
+        self.padding_idx = _checked_padding(padding_idx, num_items)
 
     def _terms(self, terms: dict[str, Any], fixed: tuple[str, ...]) -> dict[str, Any]:
         """The module's own prior and scale, unless the caller's decoder brings them."""
@@ -34,27 +47,46 @@ class _SoftmaxLoss(WithLaws):
                 raise checks.wrong(name, "an option of the module, not of a call", f"={terms[name]!r}")
         own = {"log_prior": self.log_prior_V, "prior_weight": self.prior_weight,
                "scale": self.scale, "reduction": self.reduction}
-        return own | terms
+        return own | terms | {"padding_idx": self.padding_idx}
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, metadata: Any, *others: Any) -> None:
+        name = f"{prefix}log_prior_V"
+        if name not in state_dict and (metadata.get("version") or 1) < 2 and self._has_prior():
+            state_dict[name] = self.log_prior_V
+        super()._load_from_state_dict(state_dict, prefix, metadata, *others)
+
+    def _has_prior(self) -> bool:
+        """Whether there are numbers in it, not fresh memory."""
+        prior_V = self.log_prior_V
+        return prior_V is not None and not prior_V.is_meta and not bool(prior_V.isnan().any())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a copy, or of a module that an earlier version pickled."""
+        super().__setstate__(state)
+        self.__dict__.setdefault("padding_idx", None)
+        self._non_persistent_buffers_set.discard("log_prior_V")
 
 
 class FullSoftmaxLoss(_SoftmaxLoss):
     """`fastpop.ops.full_softmax` with a fixed prior: cross-entropy over the whole catalogue.
 
     Args:
-        prior: a PopularityPrior, [V] log p(i) in nats, or None.
+        prior: a PopularityPrior, [V] log p(i) in nats, or None. Kept in the state dict.
         prior_weight: τ. scale: inverse temperature. label_smoothing: ε in [0, 1).
+        padding_idx: a row of items that is no item: no gradient, in no sum, and rows whose pos_id it is
+            are ignored.
         reduction: "none", "mean" or "sum".
 
-    forward(query [B, D], items [V, D], pos_id [B]) -> loss. Keywords of the op
+    forward(query [..., D], items [V, D], pos_id [...] or [..., M]) -> loss. Keywords of the op
     (`row_weight`, `log_prior`, `prior_weight`, `scale`, `reduction`, ...) override the module's.
     """
 
     def __init__(
         self, prior: PopularityPrior | Tensor | np.ndarray | None = None, *,
         prior_weight: float = 1.0, scale: float = 1.0, label_smoothing: float = 0.0,
-        reduction: Reduction = "mean",
+        padding_idx: int | None = None, reduction: Reduction = "mean",
     ):
-        super().__init__(prior, prior_weight, scale, reduction)
+        super().__init__(prior, prior_weight, scale, reduction, padding_idx)
         checks.number("label_smoothing", label_smoothing, least=0)
         if label_smoothing >= 1:
             raise checks.wrong("label_smoothing", "a number in [0, 1)", label_smoothing)
@@ -62,14 +94,15 @@ class FullSoftmaxLoss(_SoftmaxLoss):
 
     def forward(self, query: Tensor, items: Tensor, pos_id: Tensor, **terms: Any) -> Tensor:
         return ops.full_softmax(query, items, pos_id, label_smoothing=self.label_smoothing,
-                                **self._terms(terms, ("label_smoothing",)))
+                                **self._terms(terms, ("label_smoothing", "padding_idx")))
 
 
 class SampledSoftmaxLoss(_SoftmaxLoss):
     """`fastpop.ops.sampled_softmax` that draws its own negatives.
 
     Args:
-        prior: a PopularityPrior, [V] log p(i) in nats, or None: what is added to the dot product.
+        prior: a PopularityPrior, [V] log p(i) in nats, or None: what is added to the dot product. Kept in
+            the state dict.
         proposal: the law of the negatives (`fastpop.popularity.uniform`, `power`, ...), or an
             InBatch: then the other rows' positives are the negatives, joined by `num_negatives`
             draws of `extra` when that is given, all corrected by the law of the mixture.
@@ -77,29 +110,38 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         extra: the Proposal beside an InBatch.
         prior_weight: τ. scale: inverse temperature. logq, hits: see the op.
         group_size: rows that share a draw; None: all rows, 1: a draw for each row.
-        seed: of the draws, which depend on (seed, step) alone. sparse_grad: see the op.
+        seed: of the draws, which depend on (seed, rank, step) alone. sparse_grad: see the op.
+        rank: which of the processes that share a seed this one is. None: torch.distributed.get_rank()
+            where that is initialised, otherwise 0, so that data-parallel processes draw negatives of
+            their own: R processes see R K of them a step. Processes that must draw the same, as where
+            each has a part of the catalogue or of the dimensions, give the same number, say 0.
+        padding_idx: a row of items that is no item: no gradient, nobody's negative even where the
+            proposal draws it, and rows whose pos_id it is are ignored.
         reduction: "none", "mean" or "sum".
 
-    forward(query [B, D], items [V, D], pos_id [B], step=None) -> loss. `step` numbers the draw;
-    without it the module counts its own calls (`num_steps`, kept in the state dict), which
-    torch.compile(fullgraph=True) cannot follow: give it there. In eval mode draws come from steps that
-    training never reaches, the same after every eval(): validation losses compare, and leave training's
-    draws alone. Keywords of the op (`row_weight`,
-    `log_prior`, `prior_weight`, `scale`, ...) override the module's; what the module was made for
-    (`logq`, `hits`, `sparse_grad`, ...) stays.
+    forward(query [..., D], items [V, D], pos_id [...] or [..., M], step=None) -> loss. `step` numbers the
+    draw, an integer or a one-element int64 tensor; without it the module counts its own calls
+    (`num_steps`, kept in the state dict). Under torch.compile(fullgraph=True) both work: a tensor and the
+    own count are compiled once, ints twice: torch takes a first one for a constant, and then any.
+    In eval mode draws come from steps that training never reaches, the same after every eval():
+    validation losses compare, and leave training's draws alone. Gradient checkpointing, which calls
+    forward again within backward, needs `step`: the own count has moved on, and is refused there.
+
+    Keywords of the op (`row_weight`, `log_prior`, `prior_weight`, `scale`, ...) override the module's;
+    what the module was made for (`logq`, `hits`, `sparse_grad`, ...) stays.
     """
 
     num_steps: Tensor
-    log_proposal_V: Tensor
+    num_eval_steps: Tensor
 
     def __init__(
         self, prior: PopularityPrior | Tensor | np.ndarray | None, proposal: Proposal | InBatch, *,
         num_negatives: int = 8192, extra: Proposal | None = None, prior_weight: float = 1.0,
         scale: float = 1.0, logq: LogQ = "standard", hits: Hits | None = None,
-        group_size: int | None = None, seed: int = 0, sparse_grad: bool = False,
-        reduction: Reduction = "mean",
+        group_size: int | None = None, seed: int = 0, rank: int | None = None, sparse_grad: bool = False,
+        padding_idx: int | None = None, reduction: Reduction = "mean",
     ):
-        super().__init__(prior, prior_weight, scale, reduction)
+        super().__init__(prior, prior_weight, scale, reduction, padding_idx)
         if not isinstance(proposal, (Proposal, InBatch)):
             raise checks.wrong_type("proposal", "a fastpop.popularity Proposal or InBatch", proposal)
         checks.one_of("logq", logq, ("standard", "corrected", "none"))
@@ -110,6 +152,8 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             raise checks.wrong("group_size", "None with in-batch negatives", group_size)
         drops_hits(hits, logq)
         checks.number("seed", seed, least=0, most=2**63 - 1, integer=True)
+        if rank is not None:
+            checks.number("rank", rank, least=0, integer=True)
         if group_size is not None:
             checks.number("group_size", group_size, least=1, integer=True)
         if in_batch and logq == "none" and prior is not None and prior_weight > 0:
@@ -121,50 +165,93 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             checks.number("num_negatives", num_negatives, least=1, integer=True)
         self.proposal, self.extra, self.num_negatives = proposal, extra, num_negatives
         self.logq, self.hits, self.group_size = logq, hits, group_size
-        self.seed, self.sparse_grad = seed, sparse_grad
-        log_law_V = torch.from_numpy(proposal.log_proposal_V.astype(np.float32))
-        if self.log_prior_V is not None and self.log_prior_V.shape != log_law_V.shape:
-            raise checks.wrong("prior", f"shape [{len(log_law_V)}], the items of the proposal",
+        self.seed, self.rank, self.sparse_grad = seed, rank, sparse_grad
+        _checked_padding(padding_idx, proposal.num_items)
+        if self.log_prior_V is not None and len(self.log_prior_V) != proposal.num_items:
+            raise checks.wrong("prior", f"shape [{proposal.num_items}], the items of the proposal",
                                self.log_prior_V)
-        self.register_buffer("log_proposal_V", log_law_V, persistent=False)
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
-        self._num_eval_steps = 0
+        self.register_buffer("num_eval_steps", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    @property
+    def log_proposal_V(self) -> Tensor:  # noqa: N802
+        """[V] float32 nats: the law of the negatives, on the module's device."""
+        return self.proposal.log_proposal_on(self.num_steps.device, torch.float32)
 
     def forward(
-        self, query: Tensor, items: Tensor, pos_id: Tensor, *, step: int | None = None, **terms: Any
-    ) -> Tensor:
-        if step is None:
-            step = self._next_step()
-        fixed = ("logq", "hits", "sparse_grad", "log_proposal", "neg_id", "group_size", "exclude_own_slot")
+        self, query: Tensor, items: Tensor, pos_id: Tensor, *, step: int | Tensor | None = None,
+        **terms: Any,
+    ) -> Any:
+        _readable.tensor("items", items)
+        fixed = ("logq", "hits", "sparse_grad", "log_proposal", "neg_id", "group_size", "exclude_own_slot",
+                 "padding_idx")
         options = self._terms(terms, fixed) | {
             "logq": self.logq, "hits": self.hits, "sparse_grad": self.sparse_grad,
         }
         if isinstance(self.proposal, Proposal):
-            draw = Draw(self.proposal, self.seed, step, self.num_negatives, self.group_size)
-            return ops.sampled_softmax(query, items, pos_id, draw, log_proposal=self._law(), **options)
-        if pos_id.ndim != 1:
-            raise checks.wrong("pos_id", "shape [B] with in-batch negatives", pos_id)
-        is_kept = pos_id != options.get("ignore_index", -100)
-        if not torch.compiler.is_compiling() and (len(pos_id) == 0 or not is_kept.all()):
-            return self._in_batch_of(is_kept, query, items, pos_id, step, options)
-        return self._in_batch(query, items, pos_id, step, options)
+            draw = self._draw(self.proposal, step, self.group_size)
+            return ops.sampled_softmax(query, items, pos_id, draw, log_proposal=self._law(items), **options)
+        neg_id = None if self.extra is None else self._draw(self.extra, step).tensor(1, items.device)[0]
+        return self._in_batch_rows(query, items, pos_id, neg_id, options)
 
     def train(self, mode: bool = True) -> "SampledSoftmaxLoss":
-        self._num_eval_steps = 0
+        self.num_eval_steps.zero_()
         return super().train(mode)
 
-    def _next_step(self) -> int:
-        if self.training:
-            self.num_steps += 1
-            return int(self.num_steps) - 1
-        self._num_eval_steps += 1
-        return _EVAL_STEPS + self._num_eval_steps - 1
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("rank", None)
+        self.__dict__.pop("_num_eval_steps", None)
+        self._buffers.pop("log_proposal_V", None)
+        self._non_persistent_buffers_set.discard("log_proposal_V")
+        if "num_eval_steps" not in self._buffers:
+            self.register_buffer("num_eval_steps", torch.zeros_like(self.num_steps), persistent=False)
+
+    def _draw(self, proposal: Proposal, step: Any, group_size: int | None = None) -> Draw:
+        rank = _own_rank() if self.rank is None else self.rank
+        step = self._next_step() if step is None else step
+        return Draw(proposal, seed_of(self.seed, rank), step, self.num_negatives, group_size)
+
+    def _next_step(self) -> int | Tensor:
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+            raise RuntimeError(
+                "step: expected the number of the draw where forward runs within backward, as gradient "
+                "checkpointing makes it: the module's own count has moved on; got None")
+        count, first = (self.num_steps, 0) if self.training else (self.num_eval_steps, _EVAL_STEPS)
+        # Read before it moves on. A device is not waited for, and a traced count is no constant.
+        step = int(count) if _door.may_look(count) else count.clone()
+        count += 1
+        return step + first
+
+    def _in_batch_rows(
+        self, query: Tensor, items: Tensor, pos_id: Tensor, neg_id: Tensor | None, options: dict[str, Any]
+    ) -> Any:
+        """Rows that are ignored are nobody's negatives, either: only the others go in."""
+        for name, value in (("query", query), ("pos_id", pos_id)):
+            _readable.tensor(name, value)
+        lead = query.shape[:-1]
+        if query.ndim < 2 or pos_id.shape != lead:
+            raise checks.wrong("pos_id", "one positive a query with in-batch negatives", pos_id)
+        query, pos_id = query.reshape(-1, query.shape[-1]), pos_id.reshape(-1)
+        weight = options.get("row_weight")
+        if weight is not None:
+            checks.shape("row_weight", weight, tuple(lead))
+            options["row_weight"] = weight.reshape(-1)
+        is_kept = pos_id != options.get("ignore_index", -100)
+        if self.padding_idx is not None:
+            is_kept = is_kept & (pos_id != self.padding_idx)
+        if not torch.compiler.is_compiling() and (len(pos_id) == 0 or not is_kept.all()):
+            found = self._in_batch_of(is_kept, query, items, pos_id, neg_id, options)
+        else:
+            found = self._in_batch(query, items, pos_id, neg_id, options)
+        loss, *lse = found if isinstance(found, tuple) else (found,)
+        loss = loss.view(lead) if options["reduction"] == "none" else loss
+        return (loss, lse[0].view(lead)) if lse else loss
 
     def _in_batch_of(
-        self, is_kept: Tensor, query: Tensor, items: Tensor, pos_id: Tensor, step: int,
+        self, is_kept: Tensor, query: Tensor, items: Tensor, pos_id: Tensor, neg_id: Tensor | None,
         options: dict[str, Any],
     ) -> Any:
-        """Rows that are ignored are nobody's negatives, either."""
         if options.get("row_weight") is not None:
             options["row_weight"] = options["row_weight"][is_kept]
         kept, num_rows = is_kept.nonzero()[:, 0], len(pos_id)
@@ -174,7 +261,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             if options.get("return_lse"):
                 found = found, nothing.expand(0)
         else:
-            found = self._in_batch(query[kept], items, pos_id[kept], step, options)
+            found = self._in_batch(query[kept], items, pos_id[kept], neg_id, options)
 
         def at_rows(rows: Tensor) -> Tensor:
             return rows.new_zeros(num_rows).index_put((kept,), rows)
@@ -184,30 +271,46 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         return (loss, at_rows(lse[0])) if lse else loss
 
     def _in_batch(
-        self, query: Tensor, items: Tensor, pos_id: Tensor, step: int, options: dict[str, Any]
+        self, query: Tensor, items: Tensor, pos_id: Tensor, neg_id: Tensor | None, options: dict[str, Any]
     ) -> Any:
-        neg_id = pos_id
-        if self.extra is not None:
-            draw = Draw(self.extra, self.seed, step, self.num_negatives)
-            neg_id = torch.cat([pos_id, draw.tensor(1, pos_id.device)[0]])
+        log_law_V = self._slot_law(len(pos_id), items)
+        if log_law_V is not None and _door.may_look(pos_id):
+            # As negatives they would be refused by a name that the caller did not give.
+            checks.ids_in_range("pos_id", pos_id, len(log_law_V))
+            bad = pos_id[~torch.isfinite(log_law_V[pos_id])]
+            if len(bad):
+                raise checks.no_law("pos_id", int(bad[0]), float(log_law_V[bad[0]]))
         return ops.sampled_softmax(
-            query, items, pos_id, neg_id, log_proposal=self._slot_law(len(pos_id)),
-            exclude_own_slot=True, **options,
+            query, items, pos_id, pos_id if neg_id is None else torch.cat([pos_id, neg_id]),
+            log_proposal=log_law_V, exclude_own_slot=True, **options,
         )
 
-    def _law(self) -> Tensor | None:
-        return None if self.logq == "none" else self.log_proposal_V
+    def _law(self, items: Tensor) -> Tensor | None:
+        return None if self.logq == "none" else self.proposal.log_proposal_on(items.device, torch.float32)
 
-    def _slot_law(self, num_rows: int) -> Tensor | None:
+    def _slot_law(self, num_rows: int, items: Tensor) -> Tensor | None:
         """Law of a candidate slot: in-batch alone, or (B-1) p + K q over B-1+K."""
-        if self.logq == "none" or self.extra is None:
-            return self._law()
-        log_extra_V = self.extra.log_proposal_on(self.log_proposal_V.device, torch.float32)
+        log_law_V = self._law(items)
+        if log_law_V is None or self.extra is None:
+            return log_law_V
+        log_extra_V = self.extra.log_proposal_on(items.device, torch.float32)
         others = max(num_rows - 1, 0)
         share = self.num_negatives / (others + self.num_negatives)
         if others == 0:
             return log_extra_V
-        return torch.logaddexp(self.log_proposal_V + np.log1p(-share), log_extra_V + np.log(share))
+        return torch.logaddexp(log_law_V + np.log1p(-share), log_extra_V + np.log(share))
+
+
+def _own_rank() -> int:
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def _checked_padding(padding_idx: int | None, num_items: int | None) -> int | None:
+    if padding_idx is not None:
+        most = None if num_items is None else num_items - 1
+        checks.number("padding_idx", padding_idx, least=0, most=most, integer=True)
+    return padding_idx
 
 
 def _log_prior_of(prior: Any) -> Tensor | None:

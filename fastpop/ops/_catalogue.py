@@ -7,22 +7,35 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.ops import _door
+from fastpop.ops import _door, _readable
 
 
-def check_scored(query: Any, items: Any, bias: Any, scale: Any) -> Tensor | None:
-    """scale * query @ items.T + bias can be made of these. The bias, its numbers as they lie in memory."""
-    _check_float("query", query, ("B", "D"))
-    _check_float("items", items, ("V", query.shape[1]))
+def check_scored(
+    query: Any, items: Any, bias: Any, scale: Any, padding_idx: Any = None
+) -> tuple[Tensor, torch.Size, Tensor | None]:
+    """scale * query @ items.T + bias can be made of these: (query [B, D], its leading dimensions, the bias,
+    its numbers as they lie in memory, -inf at a padding row)."""
+    _check_float("query", query)
+    rows, lead = _door.flat_rows("query", query)
+    _check_float("items", items)
+    checks.shape("items", items, ("V", query.shape[-1]))
     _door.same_device("items", items, query)
     checks.number("scale", scale)
     if query.dtype != torch.float64 and abs(scale) > torch.finfo(torch.float32).max:
         raise checks.wrong("scale", "a number that float32 holds", scale)
-    if bias is None:
-        return None
-    _check_float("bias", bias, (items.shape[0],))
-    _door.same_device("bias", bias, query)
-    return bias.resolve_neg()
+    num_items = items.shape[0]
+    if bias is not None:
+        _check_float("bias", bias)
+        checks.shape("bias", bias, (num_items,))
+        _door.same_device("bias", bias, query)
+        bias = bias.resolve_neg()
+    if padding_idx is not None:
+        checks.number("padding_idx", padding_idx, least=0, most=num_items - 1, integer=True)
+        dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+        zeros_V = torch.zeros(num_items, dtype=dtype, device=query.device)
+        bias = zeros_V if bias is None else bias.detach().clone()
+        bias[int(padding_idx)] = -torch.inf
+    return rows, lead, bias
 
 
 def check_lists(
@@ -52,19 +65,18 @@ def check_exclusions(
     return check_lists(names, offsets, item, query, num_items)
 
 
-def _check_float(argument: str, value: Any, expected: tuple[int | str, ...]) -> None:
-    if not isinstance(value, Tensor) or value.dtype not in _door.FLOATS:
+def _check_float(argument: str, value: Any) -> None:
+    if _readable.tensor(argument, value, "a floating point torch tensor").dtype not in _door.FLOATS:
         raise checks.wrong_type(argument, "a floating point torch tensor", value)
-    _door.strided_here(argument, value)
-    checks.shape(argument, value, expected)
 
 
 def _ids(argument: str, value: Any, device: torch.device) -> Tensor:
     if isinstance(value, Tensor):
-        _door.strided_here(argument, value)
-        array: Any = value
+        array: Any = _readable.tensor(argument, value)
         is_integer = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
     else:
+        if not isinstance(value, (np.ndarray, list, tuple)):
+            raise checks.wrong_type(argument, "a 1-d array of int64 (torch, numpy or a list)", value)
         array = np.asarray(value)
         if array.size == 0 and isinstance(value, (list, tuple)):
             array = array.astype(np.int64)  # numpy calls an empty list float64

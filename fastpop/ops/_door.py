@@ -4,66 +4,63 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels.sampled_softmax.reference import Needs
-from fastpop.ops import _checked_op, _dispatch
+from fastpop.ops import _checked_op, _readable
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def check_query_and_items(query: Any, items: Any, items_name: str = "items") -> None:
+def check_query_and_items(query: Any, items: Any, items_name: str = "items") -> tuple[Tensor, torch.Size]:
+    """(query [B, D], its leading dimensions): rows of [..., D] in order."""
     for name, value in (("query", query), (items_name, items)):
-        if not isinstance(value, Tensor):
-            raise checks.wrong_type(name, "a torch tensor", value)
+        _readable.tensor(name, value)
         if value.dtype not in FLOATS:
             raise checks.wrong_type(name, "float16, bfloat16, float32 or float64", value)
-        strided_here(name, value)
-    checks.shape("query", query, ("B", "D"))
-    checks.shape(items_name, items, ("V" if items_name == "items" else "B", query.shape[1]))
-    if items.shape[0] == 0 and items_name == "items":
-        raise checks.wrong(items_name, "at least one item", items)
-    if query.shape[1] == 0:
+    rows, lead = flat_rows("query", query)
+    if items_name == "items":
+        checks.shape(items_name, items, ("V", query.shape[-1]))
+        if items.shape[0] == 0:
+            raise checks.wrong(items_name, "at least one item", items)
+    else:
+        checks.shape(items_name, items, tuple(query.shape))
+    if query.shape[-1] == 0:
         raise checks.wrong("query", "at least one dimension", query)
     same_device(items_name, items, query)
     if torch.float64 in (query.dtype, items.dtype) and query.dtype != items.dtype:
         raise checks.wrong(items_name, f"the dtype of query ({str(query.dtype)[6:]}), as one of the "
                            "two is float64", items)
+    return rows, lead
 
 
-def strided_here(name: str, value: Tensor) -> None:
-    """Something that an implementation can read."""
-    if value.layout != torch.strided:
-        raise checks.wrong_type(name, "a dense tensor", f"={value.layout} {list(value.shape)}")
-    if value.device.type not in _dispatch.AUTO_ORDER:
-        raise checks.wrong(name, f"a tensor on {' or '.join(_dispatch.AUTO_ORDER)}", f"={value.device}")
+def flat_rows(name: str, rows: Tensor) -> tuple[Tensor, torch.Size]:
+    """[..., D] as ([B, D], the leading dimensions), of which there is at least one."""
+    if rows.ndim < 2:
+        raise checks.wrong(name, "shape [B, D], or [..., D] with leading dimensions", rows)
+    return rows.reshape(-1, rows.shape[-1]) if rows.ndim > 2 else rows, rows.shape[:-1]
 
 
 def real_here(name: str, value: Tensor) -> None:
     """Real numbers, integers too, that can be read."""
-    strided_here(name, value)
+    _readable.tensor(name, value)
     if value.is_complex() or (value.is_floating_point() and value.dtype not in FLOATS):
         raise checks.wrong_type(name, "real numbers", value)
 
 
-def same_device(name: str, value: Tensor, query: Tensor) -> None:
+def same_device(name: str, value: Tensor, query: Tensor, first: str = "query") -> None:
     if value.device != query.device:
-        raise checks.wrong(name, f"a tensor on {query.device}, where query is", f"={value.device}")
+        raise checks.wrong(name, f"a tensor on {query.device}, where {first} is", f"={value.device}")
 
 
 def check_ids(name: str, ids: Any, num_items: int, query: Tensor, *, ignore_index: int | None = None,
               ) -> Tensor:
     """int64 ids on query's device, in range on the CPU (on CUDA when FASTPOP_CHECK_IDS=1)."""
-    if isinstance(ids, np.ndarray):
-        ids = torch.from_numpy(ids)
-    if not isinstance(ids, Tensor):
-        raise checks.wrong_type(name, "an int64 tensor", ids)
+    _readable.tensor(name, ids, "an int64 torch tensor")
     if ids.dtype != torch.int64:
         raise checks.wrong_type(name, "an int64 tensor", ids)
-    strided_here(name, ids)
     same_device(name, ids, query)
     if not torch.compiler.is_compiling():
         check_range(name, ids, num_items, ignore_index=ignore_index)
@@ -79,14 +76,9 @@ def check_range(name: str, ids: Tensor, num_items: int, *, ignore_index: int | N
 def check_vector(name: str, value: Any, num_items: int, query: Tensor) -> Tensor:
     """A [V] float vector on query's device, fp32 (fp64 beside fp64 queries). Kernels look at the
     numbers that they touch."""
-    if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.ascontiguousarray(value))
-        value = value.to(query.device)
-    if not isinstance(value, Tensor):
-        raise checks.wrong_type(name, "a [V] float tensor", value)
+    _readable.tensor(name, value, "a [V] float torch tensor")
     if value.dtype not in FLOATS:
         raise checks.wrong_type(name, "a [V] float tensor", value)
-    strided_here(name, value)
     checks.shape(name, value, (num_items,))
     same_device(name, value, query)
     return value.to(torch.float64 if query.dtype == torch.float64 else torch.float32)
@@ -113,15 +105,14 @@ def scalar(name: str, value: Any, query: Tensor, *, positive: bool) -> Tensor:
     return torch.full((), float(value), dtype=dtype, device=query.device)
 
 
-def check_row_weight(row_weight: Any, query: Tensor) -> Tensor | None:
+def check_row_weight(row_weight: Any, query: Tensor, lead: torch.Size) -> Tensor | None:
+    """[B] of a row_weight in the leading dimensions of the queries."""
     if row_weight is None:
         return None
-    if not isinstance(row_weight, Tensor):
-        raise checks.wrong_type("row_weight", "a [B] float tensor", row_weight)
-    real_here("row_weight", row_weight)
-    checks.shape("row_weight", row_weight, (query.shape[0],))
+    real_here("row_weight", _readable.tensor("row_weight", row_weight, "a [B] float torch tensor"))
+    checks.shape("row_weight", row_weight, tuple(lead))
     same_device("row_weight", row_weight, query)
-    return look("row_weight", row_weight, "finite weights >= 0")
+    return look("row_weight", row_weight.reshape(-1), "finite weights >= 0")
 
 
 def look(name: str, value: Tensor, rule: str, numbers: Tensor | None = None) -> Tensor:
@@ -152,12 +143,23 @@ def loss_of(lse_B: Tensor, pos_logit_B: Tensor) -> Tensor:
     return torch.where(removed_B, torch.inf, lse_B - torch.where(removed_B, 0, pos_logit_B))
 
 
-def check_pos_id(pos_id: Any, query: Tensor, num_items: int, ignore_index: int) -> Tensor:
+def check_pos_id(
+    pos_id: Any, query: Tensor, lead: torch.Size, num_items: int, ignore_index: int,
+    padding_idx: int | None = None,
+) -> tuple[Tensor, torch.Size]:
+    """([B] or [B, M] ids, their shape as it came): one positive a query, or M of them. The padding row is
+    nobody's positive: such entries are ignored."""
+    if padding_idx is not None:
+        checks.number("padding_idx", padding_idx, least=0, most=num_items - 1, integer=True)
+    checks.number("ignore_index", ignore_index, integer=True)
     pos_id = check_ids("pos_id", pos_id, num_items, query, ignore_index=ignore_index)
-    num_rows = query.shape[0]
-    if pos_id.ndim not in (1, 2) or pos_id.shape[0] != num_rows:
-        raise checks.wrong("pos_id", f"shape [{num_rows}] or [{num_rows}, M]", pos_id)
-    return pos_id
+    if pos_id.shape[:len(lead)] != lead or pos_id.ndim > len(lead) + 1:
+        shape = ", ".join(map(str, lead))
+        raise checks.wrong("pos_id", f"shape [{shape}] or [{shape}, M]", pos_id)
+    if padding_idx is not None:
+        pos_id = torch.where(pos_id == padding_idx, ignore_index, pos_id)
+    flat = pos_id.reshape(-1) if pos_id.ndim == len(lead) else pos_id.reshape(-1, pos_id.shape[-1])
+    return flat, pos_id.shape
 
 
 def autocast_query(query: Tensor) -> Tensor:
@@ -166,18 +168,37 @@ def autocast_query(query: Tensor) -> Tensor:
     return query
 
 
-def rows_for_kernel(query: Tensor, pos_id: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(query rows, ids, counts): one row per positive; ignored rows point at item 0.
+def rows_for_kernel(query: Tensor, pos_id: Tensor) -> Tensor:
+    """One query row per positive. Under autocast the query alone is cast: casting a table of 1e7 rows
+    costs more than a step."""
+    return autocast_query(query.repeat_interleave(pos_id.shape[1], 0) if pos_id.ndim == 2 else query)
 
-    Under autocast the query alone is cast: casting a table of 1e7 rows costs more than a step.
-    """
-    counts = pos_id != ignore_index
-    if pos_id.ndim == 2:
-        query = query.repeat_interleave(pos_id.shape[1], 0)
-    if not may_look(query) or not counts.all():
-        # What an ignored row holds, NaN of an empty attention say, must not reach the items.
-        query = torch.where(counts.reshape(-1, 1), query, 0)
-    return autocast_query(query), torch.where(counts, pos_id, 0).reshape(-1), counts
+
+def without_padding(
+    log_prior: Tensor | None, prior_weight: float | Tensor, padding_idx: int | None, num_items: int,
+    query: Tensor,
+) -> tuple[Tensor | None, float | Tensor]:
+    """(log_prior, prior_weight) that remove the table's padding row beside what they removed before.
+    O(V), and nothing without a padding row."""
+    if padding_idx is None:
+        return log_prior, prior_weight
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    if log_prior is not None and may_look(query) and log_prior[padding_idx] == -torch.inf and not isinstance(
+            prior_weight, Tensor):
+        return log_prior, prior_weight
+    removed_V = torch.zeros(num_items, dtype=dtype, device=query.device)
+    removed_V[padding_idx] = -torch.inf
+    if log_prior is None:
+        return removed_V, 1.0
+    if isinstance(prior_weight, Tensor):
+        # Which may be 0 and then ignores log_prior, but not the padding row.
+        weight = scalar("prior_weight", prior_weight, query, positive=False)
+        gone_V = log_prior == -torch.inf
+        term_V = weight * torch.where(gone_V, 0, log_prior)
+        log_prior = torch.where(gone_V & (weight != 0), -torch.inf, term_V)
+        prior_weight = 1.0
+    # A sum, through which a sparse gradient passes as it is.
+    return log_prior + removed_V, prior_weight
 
 
 def shapes_are_fixed() -> bool:
@@ -189,6 +210,15 @@ def shapes_are_fixed() -> bool:
 def gradients_asked(*inputs: Tensor | None) -> list[bool]:
     grad = torch.is_grad_enabled()
     return [grad and one is not None and one.requires_grad for one in inputs]
+
+
+def refuse_second_derivative(operator: Any, op: str) -> None:
+    """Of an operator that makes gradients."""
+    def refuse(*_: Any) -> None:
+        raise NotImplementedError(f"fastpop.ops.{op} is differentiable once; expected no derivative of its "
+                                  "gradient (a backward through what create_graph=True made)")
+
+    operator.register_autograd(refuse)
 
 
 def needs_of_bits(bits: int) -> Needs:

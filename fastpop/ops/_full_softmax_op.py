@@ -13,39 +13,41 @@ from torch import Tensor
 from fastpop.kernels.full_softmax.reference import Gradients, Inputs
 from fastpop.kernels.sampled_softmax.reference import Needs
 from fastpop.ops import _dispatch, _door
+from fastpop.ops._counted import CountedRows
 
 INPUTS = ("Tensor query, Tensor items, Tensor pos_id, Tensor? log_prior, Tensor prior_weight, "
-          "Tensor scale, str impl, bool check_ids")
+          "Tensor scale, int ignore_index, str impl, bool check_ids")
 NUM_INPUTS = INPUTS.count(",") + 1
 NUM_TENSORS = 6
 GRADIENTS = "(Tensor d_query, Tensor d_items, Tensor d_log_prior, Tensor d_weight, Tensor d_scale)"
 
 
 def forward(*args: Any) -> tuple[Tensor, Tensor]:
-    inputs, module = _enter(args)
+    rows, inputs, module = _enter(args)
     with _door.without_autocast(inputs.query_BD):
         lse_B, pos_logit_B = module.forward(inputs)
         # The positive is one of the sum's terms, made in another order there: a loss is never negative.
-        return torch.maximum(lse_B, pos_logit_B), pos_logit_B
+        return rows.spread(torch.maximum(lse_B, pos_logit_B)), rows.spread(pos_logit_B)
 
 
 def backward(*args: Any) -> tuple[Tensor, ...]:
-    inputs, module = _enter(args[:NUM_INPUTS])
-    lse_B, pos_logit_B, d_lse_B, d_pos_B, needs = args[NUM_INPUTS:]
+    rows, inputs, module = _enter(args[:NUM_INPUTS])
+    upstream, needs = rows.gathered(*args[NUM_INPUTS:-1]), args[-1]
     with _door.without_autocast(inputs.query_BD):
-        grads: Gradients = module.backward(inputs, lse_B, pos_logit_B, d_lse_B, d_pos_B,
-                                           _door.needs_of_bits(needs))
+        grads: Gradients = module.backward(inputs, *upstream, _door.needs_of_bits(needs))
     of = (inputs.query_BD, inputs.item_VD, inputs.log_prior_V, inputs.prior_weight, inputs.scale)
+    grads = Gradients(rows.spread(grads.query_BD), *grads[1:])
     return tuple(inputs.query_BD.new_empty(0) if grad is None or like is None else grad.to(like.dtype)
                  for grad, like in zip(grads, of))
 
 
-def _enter(args: tuple) -> tuple[Inputs, Any]:
-    *tensors, impl, check_ids = args
-    inputs = Inputs(*tensors)
+def _enter(args: tuple) -> tuple[CountedRows, Inputs, Any]:
+    query, items, pos_id, *others, ignore_index, impl, check_ids = args
     if check_ids:
-        _door.check_range("pos_id", inputs.pos_id_B, inputs.item_VD.shape[0])
-    return inputs, _dispatch.choose("full_softmax", impl, inputs.query_BD.device.type, inputs)
+        _door.check_range("pos_id", pos_id, items.shape[0], ignore_index=ignore_index)
+    rows = CountedRows(query, pos_id, ignore_index)
+    inputs = Inputs(rows.query, items, rows.pos_id, *others)
+    return rows, inputs, _dispatch.choose("full_softmax", impl, query.device.type, inputs)
 
 
 def _fake_forward(*args: Any) -> tuple[Tensor, Tensor]:
@@ -83,7 +85,7 @@ def _gradient(ctx: Any, d_lse_B: Tensor | None, d_pos_B: Tensor | None) -> tuple
         d_query if needs.query else None, d_items if needs.item else None, None,
         d_log_prior if needs.log_prior and has_prior else None,
         d_weight if needs.prior_weight and has_prior else None,
-        d_scale if needs.scale else None, None, None,
+        d_scale if needs.scale else None, None, None, None,
     )
 
 
@@ -98,6 +100,7 @@ def _register() -> None:
         schema=f"({INPUTS}, Tensor lse, Tensor pos_logit, Tensor d_lse, Tensor d_pos, int needs) "
                f"-> {GRADIENTS}")
     operator.register_fake(_fake_backward)
+    _door.refuse_second_derivative(operator, "full_softmax")
 
 
 _register()

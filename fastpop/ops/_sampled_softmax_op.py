@@ -10,7 +10,8 @@ Three opaque operators over the same inputs:
 Which implementation runs is decided inside them, where real tensors are. `fixed_rows` is set under
 torch.compile and graph capture, where a result's shape may not depend on values: then the gradient
 of the table has B + G K rows (zeros after the unique ids), and ids are range-checked here, because
-the public door could not look at them.
+the public door could not look at them. Rows that are ignored stay out of the implementation
+(`_counted.py`); their lse and pos_logit are 0.
 """
 
 from typing import Any
@@ -20,12 +21,14 @@ from torch import Tensor
 
 from fastpop.kernels.sampled_softmax.reference import Gradients, Inputs, Needs, Negatives
 from fastpop.ops import _dispatch, _door
+from fastpop.ops._counted import CountedRows
 
 INPUTS = (
     "Tensor query, Tensor items, Tensor pos_id, Tensor? neg_id, Tensor? table, Tensor? counter, "
     "Tensor? log_prior, Tensor prior_weight, Tensor? log_proposal, Tensor scale, Tensor? key, "
     "SymInt num_groups, SymInt num_negatives, SymInt group_size, "
-    "str logq, bool drop_hits, bool exclude_own_slot, str impl, bool sparse_grad, bool fixed_rows"
+    "str logq, bool drop_hits, bool exclude_own_slot, int ignore_index, str impl, bool sparse_grad, "
+    "bool fixed_rows"
 )
 NUM_INPUTS = INPUTS.count(",") + 1
 NUM_TENSORS = 11
@@ -33,14 +36,17 @@ GRADIENTS = "(Tensor d_query, Tensor id, Tensor d_item, Tensor d_log_prior, Tens
 
 
 def forward(*args: Any) -> tuple[Tensor, Tensor]:
-    inputs, module = _enter(args)
+    rows, inputs, module = _enter(args)
     with _door.without_autocast(inputs.query_BD):
-        return module.forward(inputs)
+        lse_B, pos_logit_B = module.forward(inputs)
+    return rows.spread(lse_B), rows.spread(pos_logit_B)
 
 
 def loss(*args: Any) -> tuple[Tensor, ...]:
-    inputs, module = _enter(args[:NUM_INPUTS])
+    rows, inputs, module = _enter(args[:NUM_INPUTS])
     weight_B, needs = args[NUM_INPUTS], _door.needs_of_bits(args[NUM_INPUTS + 1])
+    if rows.kept is not None:
+        weight_B = weight_B[rows.kept]
     with _door.without_autocast(inputs.query_BD):
         if hasattr(module, "forward_backward") and module.can_fuse(inputs):
             lse_B, pos_logit_B, grads = module.forward_backward(inputs, weight_B, needs)
@@ -48,26 +54,42 @@ def loss(*args: Any) -> tuple[Tensor, ...]:
             lse_B, pos_logit_B = module.forward(inputs)
             grads = module.backward(inputs, lse_B, pos_logit_B, weight_B, -weight_B, needs)
         total = _door.weighted(_door.loss_of(lse_B, pos_logit_B), weight_B).sum()
-    return (total, *_gradients(inputs, grads, args[NUM_INPUTS - 1], wide=True))
+    return (total, *_gradients(args, rows, grads, wide=True))
 
 
 def backward(*args: Any) -> tuple[Tensor, ...]:
-    inputs, module = _enter(args[:NUM_INPUTS])
-    lse_B, pos_logit_B, d_lse_B, d_pos_B, needs = args[NUM_INPUTS:]
+    rows, inputs, module = _enter(args[:NUM_INPUTS])
+    upstream, needs = rows.gathered(*args[NUM_INPUTS:-1]), args[-1]
     with _door.without_autocast(inputs.query_BD):
-        grads = module.backward(inputs, lse_B, pos_logit_B, d_lse_B, d_pos_B, _door.needs_of_bits(needs))
-    return _gradients(inputs, grads, args[NUM_INPUTS - 1])
+        grads = module.backward(inputs, *upstream, _door.needs_of_bits(needs))
+    return _gradients(args, rows, grads)
 
 
-def _enter(args: tuple) -> tuple[Inputs, Any]:
-    inputs = inputs_of(args)
+def _enter(args: tuple) -> tuple[CountedRows, Inputs, Any]:
+    inputs, ignore_index = inputs_of(args), args[NUM_INPUTS - 4]
+    negatives = inputs.negatives
     if args[NUM_INPUTS - 1]:
         num_items = inputs.item_VD.shape[0]
-        for name, ids in (("pos_id", inputs.pos_id_B), ("neg_id", inputs.negatives.id_GK)):
-            if ids is not None:
-                _door.check_range(name, ids, num_items)
+        _door.check_range("pos_id", inputs.pos_id_B, num_items, ignore_index=ignore_index)
+        if negatives.id_GK is not None:
+            _door.check_range("neg_id", negatives.id_GK, num_items)
+    # Rows move up only where that changes neither their negatives nor their own slot.
+    own_ids = negatives.id_GK is not None and negatives.group_size == 1
+    rows = CountedRows(inputs.query_BD, inputs.pos_id_B, ignore_index,
+                       drop=(negatives.num_groups == 1 or own_ids) and not inputs.exclude_own_slot)
+    if rows.kept is not None:
+        negatives = _negatives_of(negatives, rows.kept, own_ids)
+    inputs = inputs._replace(query_BD=rows.query, pos_id_B=rows.pos_id, negatives=negatives)
     impl = args[NUM_INPUTS - 3]
-    return inputs, _dispatch.choose("sampled_softmax", impl, inputs.query_BD.device.type, inputs)
+    return rows, inputs, _dispatch.choose("sampled_softmax", impl, inputs.query_BD.device.type, inputs)
+
+
+def _negatives_of(negatives: Negatives, kept: Tensor, own_ids: bool) -> Negatives:
+    """The groups of the rows that are kept: their own sets, one set for all, or any where none is kept."""
+    if own_ids and len(kept):
+        return negatives._replace(id_GK=negatives.id_GK[kept], num_groups=len(kept))  # type: ignore[index]
+    first_1K = None if negatives.id_GK is None else negatives.id_GK[:1]
+    return negatives._replace(id_GK=first_1K, num_groups=1, group_size=max(len(kept), 1))
 
 
 def inputs_of(args: tuple) -> Inputs:
@@ -83,10 +105,12 @@ def _most_rows(inputs: Inputs) -> int:
 
 
 def _gradients(
-    inputs: Inputs, grads: Gradients, fixed_rows: bool, *, wide: bool = False
+    args: tuple, rows: CountedRows, grads: Gradients, *, wide: bool = False
 ) -> tuple[Tensor, ...]:
     """Gradients in the dtypes of their inputs, empty where not needed. wide: in float32 for half inputs:
     they are yet to be multiplied, and a loss scale is there to lift them above what float16 drops."""
+    inputs, fixed_rows = inputs_of(args), args[NUM_INPUTS - 1]
+
     def done(grad: Tensor | None, like: Tensor | None) -> Tensor:
         if grad is None or like is None:
             return inputs.query_BD.new_empty(0)
@@ -102,7 +126,7 @@ def _gradients(
         if log_prior_n is not None:
             log_prior_n = torch.cat([log_prior_n, log_prior_n.new_zeros(missing)])
     return (
-        done(grads.query_BD, inputs.query_BD),
+        done(rows.spread(grads.query_BD), inputs.query_BD),
         inputs.pos_id_B.new_empty(0) if id_n is None else id_n,
         done(item_nD, inputs.item_VD), done(log_prior_n, inputs.log_prior_V),
         done(grads.prior_weight, inputs.prior_weight), done(grads.scale, inputs.scale),
@@ -204,7 +228,8 @@ def _loss_gradient(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple:
         if grads is None:
             grads = torch.ops.fastpop.sampled_softmax_loss(*tensors, *ctx.options, weight_B, bits)[1:]
     d_query, id_n, *others = grads
-    scaled = [grad.mul_(d_loss.to(grad.dtype)).to(grad.dtype if like is None else like.dtype)
+    times = torch.mul if is_batched(d_loss) else Tensor.mul_
+    scaled = [times(grad, d_loss.to(grad.dtype)).to(grad.dtype if like is None else like.dtype)
               for grad, like in zip((d_query, *others), likes)]
     return *_to_inputs(tensors, ctx.options, (scaled[0], id_n, *scaled[1:]), needs), None, None
 
@@ -244,7 +269,19 @@ def table_gradient(
     if sparse:
         return torch.sparse_coo_tensor(id_n[None], rows_n, table.shape, check_invariants=False,
                                        is_coalesced=None if repeats else True)
-    return torch.zeros_like(table, memory_format=torch.contiguous_format).index_add_(0, id_n, rows_n)
+    zeros = torch.zeros_like(table, memory_format=torch.contiguous_format)
+    return zeros.index_add(0, id_n, rows_n) if is_batched(rows_n) else zeros.index_add_(0, id_n, rows_n)
+
+
+def is_batched(upstream: Tensor) -> bool:
+    """Whether many gradients come as one (is_grads_batched), which nothing takes in place."""
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        upstream.data_ptr()
+    except RuntimeError:  # such a tensor has no storage
+        return True
+    return False
 
 
 def _register() -> None:
@@ -262,6 +299,8 @@ def _register() -> None:
             operator.register_autograd(_forward_gradient, setup_context=_save_forward)
         elif name == "loss":
             operator.register_autograd(_loss_gradient, setup_context=_save_loss)
+        else:
+            _door.refuse_second_derivative(operator, "sampled_softmax")
 
 
 _register()

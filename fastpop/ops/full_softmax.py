@@ -21,6 +21,7 @@ def full_softmax(
     label_smoothing: float = 0.0,
     row_weight: Tensor | None = None,
     ignore_index: int = -100,
+    padding_idx: int | None = None,
     reduction: Reduction = "none",
     return_lse: bool = False,
     impl: Impl = "auto",
@@ -28,7 +29,8 @@ def full_softmax(
     """cross_entropy(scale * query @ items.T + prior_weight * log_prior, pos_id), no [B, V] logits.
 
     Args:
-        query: [B, D] float16, bfloat16, float32 or float64.
+        query: [B, D] float16, bfloat16, float32 or float64. [..., D] is taken wherever B stands here:
+            [B, L, D] with pos_id, row_weight and losses [B, L], say.
         items: [V, D], same device; the dtype may differ from query's (float64 goes with float64).
         pos_id: [B] int64 in [0, V), or [B, M] for rows with several positives: a row's loss is
             the mean over its entries that are not `ignore_index`.
@@ -39,11 +41,14 @@ def full_softmax(
         label_smoothing: ε in [0, 1): the target is 1 - ε on the positive plus ε spread evenly
             over the items that are not removed.
         row_weight: [B] multiplies each row's loss.
-        ignore_index: rows with this pos_id have loss 0 and do not count in the mean.
+        ignore_index: rows with this pos_id have loss 0 and do not count in the mean. They cost nothing on
+            the CPU: the others have the bits that they have without them.
+        padding_idx: a row of items that is no item: as if log_prior were -inf there (no gradient, in no
+            sum), and a pos_id equal to it is ignored.
         reduction: "none" [B], "sum", or "mean" = sum(w loss) / sum(w) over rows that count (0 if
             none does).
-        return_lse: also the rows' log-sum-exp, [B] or [B, M], differentiable: for a z-loss,
-            loss + 1e-4 * lse.square().mean().
+        return_lse: also the rows' log-sum-exp in the shape of pos_id (0 where it is ignored),
+            differentiable: for a z-loss, loss + 1e-4 * lse.square().mean().
         impl: "auto" or a name; a named one runs or raises.
     Returns:
         loss in nats, float32 (float64 for float64 inputs). Differentiable in query, items,
@@ -55,34 +60,39 @@ def full_softmax(
     Source: logit-adjusted loss, Menon et al. 2021 (arXiv 2007.07314); balanced softmax, Ren et
         al. 2020 (arXiv 2007.10740), both at prior_weight 1.
     """
-    _door.check_query_and_items(query, items)
+    query, lead = _door.check_query_and_items(query, items)
     num_items = items.shape[0]
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
     checks.number("label_smoothing", label_smoothing, least=0)
     if label_smoothing >= 1:
         raise checks.wrong("label_smoothing", "a number in [0, 1)", label_smoothing)
-    pos_id = _door.check_pos_id(pos_id, query, num_items, ignore_index)
+    pos_id, pos_shape = _door.check_pos_id(pos_id, query, lead, num_items, ignore_index, padding_idx)
     if log_prior is not None:
         log_prior = _door.check_vector("log_prior", log_prior, num_items, query)
     if not isinstance(prior_weight, Tensor) and prior_weight == 0:
         log_prior = None
+    log_prior, prior_weight = _door.without_padding(log_prior, prior_weight, padding_idx, num_items, query)
     prior_weight = _door.scalar("prior_weight", prior_weight, query, positive=False)
     scale = _door.scalar("scale", scale, query, positive=True)
-    row_weight = _door.check_row_weight(row_weight, query)
+    row_weight = _door.check_row_weight(row_weight, query, lead)
 
-    rows, safe_id_R, counts = _door.rows_for_kernel(query, pos_id, ignore_index)
+    rows, counts = _door.rows_for_kernel(query, pos_id), pos_id != ignore_index
     lse, pos_logit = torch.ops.fastpop.full_softmax_forward(
-        rows, items, safe_id_R, log_prior, prior_weight, scale, impl, torch.compiler.is_compiling())
+        rows, items, pos_id.reshape(-1), log_prior, prior_weight, scale, ignore_index, impl,
+        torch.compiler.is_compiling())
     loss = _door.loss_of(lse, pos_logit)
     if label_smoothing:
         with _door.without_autocast(query):
-            mean_B = _mean_logit(rows, items, log_prior, prior_weight, scale)
+            real_rows = torch.where(counts.reshape(-1, 1), rows, 0)  # an ignored row may hold anything
+            mean_B = _mean_logit(real_rows, items, log_prior, prior_weight, scale)
         smooth = lse - mean_B.to(lse.dtype)
         # A removed positive stays at +inf, also where everything else is removed and smooth is -inf.
         mixed = (1 - label_smoothing) * loss + label_smoothing * smooth
         loss = torch.where(loss == torch.inf, loss, mixed)
     loss = _door.finish(loss, counts, row_weight, reduction)
-    return (loss, lse.view(counts.shape)) if return_lse else loss
+    if reduction == "none":
+        loss = loss.view(lead)
+    return (loss, lse.view(pos_shape)) if return_lse else loss
 
 
 def _mean_logit(query, items, log_prior, prior_weight, scale) -> Tensor:

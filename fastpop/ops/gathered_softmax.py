@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.ops import _door
+from fastpop.ops import _door, _readable
 from fastpop.ops.sampled_softmax import drops_hits, reduced
 from fastpop.types import Hits, Impl, LogQ, Reduction
 
@@ -38,7 +38,7 @@ def gathered_softmax(
     whatever owns them, and give them here; their gradients go back the same way.
 
     Args:
-        query: [B, D] float16, bfloat16, float32 or float64.
+        query: [B, D] float16, bfloat16, float32 or float64. [..., D] is taken wherever B stands here.
         pos_item: [B, D] the positives' rows; neg_item: [K, D] shared negatives, or [G, K, D] with
             `group_size`, row b reading group b // group_size (group_size=1: a set for each row).
         pos_id, neg_id: int64 [B] and [K] or [G, K], any numbers that tell items apart. Needed to
@@ -56,12 +56,10 @@ def gathered_softmax(
         ValueError, TypeError: says the argument, what was expected, what came.
     Cost: as `sampled_softmax`, and one copy of the candidate rows.
     """
-    _door.check_query_and_items(query, pos_item, "pos_item")
+    query, lead = _door.check_query_and_items(query, pos_item, "pos_item")
     num_rows, dim = query.shape
-    if not isinstance(neg_item, Tensor):
-        raise checks.wrong_type("neg_item", "a torch tensor", neg_item)
-    _door.strided_here("neg_item", neg_item)
-    checks.shape("pos_item", pos_item, (num_rows, dim))
+    pos_item = pos_item.reshape(num_rows, dim)
+    _readable.tensor("neg_item", neg_item)
     checks.one_of("logq", logq, ("standard", "corrected", "none"))
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
     drop_hits = drops_hits(hits, logq)
@@ -86,11 +84,11 @@ def gathered_softmax(
         ("log_prior", pos_log_prior, neg_log_prior, None),
         ("log_proposal", pos_log_proposal, neg_log_proposal, logq),
     ):
-        vectors[name] = _joined(name, pos, neg, query, neg_item.shape[:-1], asked)
+        vectors[name] = _joined(name, pos, neg, query, lead, neg_item.shape[:-1], asked)
     key = None
     if drop_hits:
-        key = torch.cat([_keys("pos_id", pos_id, (num_rows,), query),
-                         _keys("neg_id", neg_id, tuple(neg_item.shape[:-1]), query).reshape(-1)])
+        key = torch.cat([_keys("pos_id", pos_id, lead, query),
+                         _keys("neg_id", neg_id, neg_item.shape[:-1], query)])
     log_prior = vectors["log_prior"]
     if not isinstance(prior_weight, Tensor) and prior_weight == 0:
         log_prior = None
@@ -99,27 +97,30 @@ def gathered_softmax(
             log_prior = _door.look(name, log_prior, "numbers below +inf, none NaN", log_prior[part])
     place = torch.arange(num_rows + flat, device=query.device)
     counts = torch.ones(num_rows, dtype=torch.bool, device=query.device)
-    row_weight = _door.check_row_weight(row_weight, query)
+    row_weight = _door.check_row_weight(row_weight, query, lead)
     inputs = (
         _door.autocast_query(query), table, place[:num_rows],
         place[num_rows:].view(num_groups, num_negatives), None, None, log_prior,
         _door.scalar("prior_weight", prior_weight, query, positive=False), vectors["log_proposal"],
         _door.scalar("scale", scale, query, positive=True), key, num_groups, num_negatives,
-        rows_a_group, logq, drop_hits, False, impl, False, _door.shapes_are_fixed(),
+        rows_a_group, logq, drop_hits, False, -1, impl, False, _door.shapes_are_fixed(),
     )
-    return reduced(inputs, counts, row_weight, reduction, return_lse)
+    found = reduced(inputs, counts, row_weight, reduction, return_lse)
+    if reduction != "none":
+        return found
+    return tuple(one.view(lead) for one in found) if return_lse else found.view(lead)
 
 
 def _joined(
-    name: str, pos: Any, neg: Any, query: Tensor, neg_shape: tuple[int, ...], logq: str | None
+    name: str, pos: Any, neg: Any, query: Tensor, lead: torch.Size, neg_shape: torch.Size,
+    logq: str | None,
 ) -> Tensor | None:
     """One vector over the table's rows; None where the term is not there."""
-    num_rows = query.shape[0]
     for side, value in ((f"pos_{name}", pos), (f"neg_{name}", neg)):
-        if value is not None and not (isinstance(value, Tensor) and value.dtype in _door.FLOATS):
+        if value is None:
+            continue
+        if _readable.tensor(side, value, "a float torch tensor").dtype not in _door.FLOATS:
             raise checks.wrong_type(side, "a float tensor", value)
-        if value is not None:
-            _door.strided_here(side, value)
     if name == "log_proposal":
         if logq == "none":
             return None
@@ -128,7 +129,7 @@ def _joined(
         if logq == "standard" and pos is None:
             raise checks.wrong("pos_log_proposal", "log q of the positives for logq='standard'", None)
         if logq == "corrected":
-            pos = torch.zeros(num_rows, dtype=neg.dtype, device=neg.device)  # not read
+            pos = torch.zeros(lead, dtype=neg.dtype, device=neg.device)  # not read
         if neg.requires_grad or pos.requires_grad:
             raise checks.wrong("log_proposal", "tensors without gradient: it is the sampler's law",
                                "=requires_grad=True")
@@ -138,19 +139,19 @@ def _joined(
         raise checks.wrong("pos_log_prior, neg_log_prior", "both or neither", "=only one of them")
     elif pos is None:
         return None
-    checks.shape(f"pos_{name}", pos, (num_rows,))
+    checks.shape(f"pos_{name}", pos, tuple(lead))
     checks.shape(f"neg_{name}", neg, tuple(neg_shape))
     wide = torch.float64 if query.dtype == torch.float64 else torch.float32
     for side, value in ((f"pos_{name}", pos), (f"neg_{name}", neg)):
         _door.same_device(side, value, query)
-    return torch.cat([pos.to(wide), neg.to(wide).reshape(-1)])
+    return torch.cat([pos.to(wide).reshape(-1), neg.to(wide).reshape(-1)])
 
 
-def _keys(name: str, ids: Any, shape: tuple[int, ...], query: Tensor) -> Tensor:
+def _keys(name: str, ids: Any, shape: torch.Size, query: Tensor) -> Tensor:
     if ids is None:
         raise checks.wrong(name, "int64 ids, by which hits are found and dropped", None)
-    if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
+    if _readable.tensor(name, ids, "an int64 torch tensor").dtype != torch.int64:
         raise checks.wrong_type(name, "an int64 tensor", ids)
-    checks.shape(name, ids, shape)
+    checks.shape(name, ids, tuple(shape))
     _door.same_device(name, ids, query)
-    return ids
+    return ids.reshape(-1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels.row_update.reference import Inputs
-from fastpop.ops import _dispatch, _door
+from fastpop.ops import _dispatch, _door, _readable
 from fastpop.types import Impl
 
 
@@ -23,8 +23,9 @@ def row_sgd_(table: Tensor, ids: Tensor, rows: Tensor, *, lr: float, impl: Impl 
         impl: "auto", "reference", "cpu" or "cuda". A named one runs or raises.
     Raises:
         ValueError: wrong shape or number, or an id out of range; then nothing has changed. On CUDA
-            such an id makes no step, and raises with FASTPOP_CHECK_IDS=1 only.
-        TypeError: wrong dtype.
+            such an id makes no step, and raises with FASTPOP_CHECK_IDS=1 only. Also where what is changed
+            lies on another argument's memory.
+        TypeError: wrong dtype, or a DTensor or the like: give its local part.
         NotImplementedError: a named implementation does not take these; lists each reason.
     Not differentiable: a step is made whether gradients are recorded or not. Works under
     torch.compile(fullgraph=True).
@@ -49,7 +50,7 @@ def row_adagrad_(
     Source: row-wise Adagrad of FBGEMM/DLRM (arXiv 1906.00091).
     """
     _check(table, ids, rows, lr)
-    _state("square", square, (table.shape[0],), table)
+    _state("square", square, (table.shape[0],), table, {"table": table, "rows": rows})
     checks.number("eps", eps, above=0)
     run = torch.ops.fastpop.row_adagrad if torch.compiler.is_compiling() else _adagrad
     run(table, ids, rows, square, float(lr), float(eps), impl)
@@ -71,9 +72,10 @@ def row_adam_(
     Source: Adam, arXiv 1412.6980; row-wise second moment as in FBGEMM's partial row-wise Adam.
     """
     _check(table, ids, rows, lr)
-    _state("mean", mean, tuple(table.shape), table)
-    _state("square", square, (table.shape[0],), table)
-    _state("step", step, (table.shape[0],), table, torch.int64)
+    given = {"table": table, "rows": rows}
+    _state("mean", mean, tuple(table.shape), table, given)
+    _state("square", square, (table.shape[0],), table, given | {"mean": mean})
+    _state("step", step, (table.shape[0],), table, given | {"mean": mean, "square": square}, torch.int64)
     if len(betas) != 2:
         raise checks.wrong("betas", "two numbers in [0, 1)", betas)
     beta1, beta2 = betas
@@ -88,36 +90,64 @@ def row_adam_(
 
 
 def _check(table: Any, ids: Any, rows: Any, lr: float) -> None:
-    if not isinstance(table, Tensor) or not table.dtype.is_floating_point:
+    if not _readable.tensor("table", table).dtype.is_floating_point:
         raise checks.wrong_type("table", "a [V, D] float tensor", table)
     checks.shape("table", table, ("V", "D"))
-    if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
+    if _readable.tensor("ids", ids, "an int64 torch tensor").dtype != torch.int64:
         raise checks.wrong_type("ids", "an int64 tensor", ids)
     checks.shape("ids", ids, ("n",))
-    if not isinstance(rows, Tensor) or not rows.dtype.is_floating_point:
+    if not _readable.tensor("rows", rows).dtype.is_floating_point:
         raise checks.wrong_type("rows", "a [n, D] float tensor", rows)
     checks.shape("rows", rows, (ids.shape[0], table.shape[1]))
     checks.number("lr", lr, least=0)
-    _same_device("ids", ids, table)
-    _same_device("rows", rows, table)
+    _door.same_device("ids", ids, table, "table")
+    _door.same_device("rows", rows, table, "table")
     if ids.is_cuda and not torch.compiler.is_compiling():
         _door.check_range("ids", ids, table.shape[0])
+    _apart("rows", rows, "table", table)
 
 
-def _state(name: str, state: Any, shape: tuple[int, ...], table: Tensor,
+def _state(name: str, state: Any, shape: tuple[int, ...], table: Tensor, others: dict[str, Tensor],
            dtype: torch.dtype | None = None) -> None:
     if dtype is None:
         dtype = torch.float64 if table.dtype == torch.float64 else torch.float32
     kind = str(dtype)[6:]
-    if not isinstance(state, Tensor) or state.dtype != dtype:
+    if _readable.tensor(name, state).dtype != dtype:
         raise checks.wrong_type(name, f"an {kind} tensor" if kind[0] == "i" else f"a {kind} tensor", state)
     checks.shape(name, state, shape)
-    _same_device(name, state, table)
+    _door.same_device(name, state, table, "table")
+    for other, held in others.items():
+        _apart(name, state, other, held)
 
 
-def _same_device(name: str, value: Tensor, table: Tensor) -> None:
-    if value.device != table.device:
-        raise checks.wrong(name, f"a tensor on {table.device}, where table is", f"={value.device}")
+def _apart(name: str, changed: Tensor, other: str, held: Tensor) -> None:
+    """What a step writes must lie apart from the rest: it reads and writes each number once."""
+    if torch.compiler.is_compiling() or not changed.numel() or not held.numel():
+        return
+    first, other_first = changed.data_ptr(), held.data_ptr()
+    size, other_size = changed.element_size(), held.element_size()
+    if first >= other_first + _extent(held) * other_size or other_first >= first + _extent(changed) * size:
+        return
+    if _are_columns_of_one(changed, held):
+        return
+    raise checks.wrong(name, f"memory apart from that of {other}", "=numbers that lie on its own")
+
+
+def _extent(tensor: Tensor) -> int:
+    """Elements from the first to behind the last."""
+    return 1 + sum((size - 1) * abs(stride) for size, stride in zip(tensor.shape, tensor.stride()))
+
+
+def _are_columns_of_one(one: Tensor, other: Tensor) -> bool:
+    """Whether both are columns side by side of rows of one matrix: a table and its state as one."""
+    pitches = {tensor.stride(0) * tensor.element_size() for tensor in (one, other)}
+    if len(pitches) > 1:
+        return False
+    pitch = pitches.pop()
+    left, right = sorted((one, other), key=Tensor.data_ptr)
+    widths = [tensor[0].numel() and _extent(tensor[0]) * tensor.element_size() for tensor in (left, right)]
+    gap = right.data_ptr() - left.data_ptr()
+    return gap % pitch >= widths[0] and gap % pitch + widths[1] <= pitch if pitch else False
 
 
 def _module(impl: str, inputs: Inputs) -> ModuleType:

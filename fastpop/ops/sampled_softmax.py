@@ -27,6 +27,7 @@ def sampled_softmax(
     exclude_own_slot: bool = False,
     row_weight: Tensor | None = None,
     ignore_index: int = -100,
+    padding_idx: int | None = None,
     sparse_grad: bool = False,
     reduction: Reduction = "none",
     return_lse: bool = False,
@@ -46,7 +47,8 @@ def sampled_softmax(
     scale multiplies the dot product only, never log_prior or log_proposal.
 
     Args:
-        query: [B, D] float16, bfloat16, float32 or float64.
+        query: [B, D] float16, bfloat16, float32 or float64. [..., D] is taken wherever B stands here,
+            rows in order: [B, L, D] with pos_id, row_weight and losses [B, L], say.
         items: [V, D], same device; the dtype may differ from query's (float64 goes with float64).
         pos_id: [B] int64 in [0, V), or [B, M] for rows with several positives: a row's loss is
             the mean over its entries that are not `ignore_index`.
@@ -66,12 +68,15 @@ def sampled_softmax(
         exclude_own_slot: row b ignores negative b of a shared neg_id, K >= B: in-batch negatives,
             whose first B entries are the rows' own positives. Other rows' equal ids stay.
         row_weight: [B] multiplies each row's loss.
-        ignore_index: rows with this pos_id have loss 0 and do not count in the mean.
+        ignore_index: rows with this pos_id have loss 0 and do not count in the mean. They cost nothing on
+            the CPU with shared negatives or ids for each row.
+        padding_idx: a row of items that is no item: as if log_prior were -inf there (no gradient, in no
+            sum, whoever drew it), and a pos_id equal to it is ignored. O(V) more a call.
         sparse_grad: the gradients of items and log_prior are sparse: sorted unique ids.
         reduction: "none" [B], "sum", or "mean" = sum(w loss) / sum(w) over rows that count (0 if
             none does). The last two make loss and gradients in one pass on the CPU.
-        return_lse: also the rows' log-sum-exp, [B] or [B, M], differentiable: for a z-loss,
-            loss + 1e-4 * lse.square().mean().
+        return_lse: also the rows' log-sum-exp in the shape of pos_id (0 where it is ignored),
+            differentiable: for a z-loss, loss + 1e-4 * lse.square().mean().
         impl: "auto" or a name; a named one runs or raises.
     Returns:
         loss in nats, float32 (float64 for float64 inputs). Differentiable in query, items,
@@ -87,12 +92,12 @@ def sampled_softmax(
     Source: Jean et al. 2015 (doi 10.3115/v1/P15-1001), Bengio & Senécal 2008; "corrected" is
         arXiv 2507.09331; with log_prior, Menon et al. 2021 and Ren et al. 2020.
     """
-    _door.check_query_and_items(query, items)
+    query, lead = _door.check_query_and_items(query, items)
     num_rows, num_items = query.shape[0], items.shape[0]
     checks.one_of("logq", logq, ("standard", "corrected", "none"))
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
     drop_hits = drops_hits(hits, logq)
-    pos_id = _door.check_pos_id(pos_id, query, num_items, ignore_index)
+    pos_id, pos_shape = _door.check_pos_id(pos_id, query, lead, num_items, ignore_index, padding_idx)
     table = counter = None
     if isinstance(neg_id, Draw):
         draw, neg_id = neg_id, None  # type: ignore[assignment]
@@ -110,7 +115,7 @@ def sampled_softmax(
         group_size = draw.group_size or max(num_rows, 1)
     else:
         neg_id = _door.check_ids("neg_id", neg_id, num_items, query)
-        neg_id, group_size = _grouped(neg_id, num_rows, group_size)
+        neg_id, group_size = _grouped(neg_id, lead, num_rows, group_size)
         num_groups, num_negatives = neg_id.shape
     if exclude_own_slot and (num_groups != 1 or num_negatives < num_rows):
         raise checks.wrong("exclude_own_slot", f"shared negatives [K] with K >= B = {num_rows}",
@@ -120,23 +125,33 @@ def sampled_softmax(
     if log_prior is not None:
         log_prior = _door.check_vector("log_prior", log_prior, num_items, query)
     log_proposal = _checked_proposal(log_proposal, logq, query, num_items)
+    if log_proposal is not None and padding_idx is not None and neg_id is not None:
+        log_proposal = _with_padding(log_proposal, padding_idx)
     if log_proposal is not None and logq == "standard":
         pos_id = _drawable(pos_id, log_proposal, ignore_index)
     if not isinstance(prior_weight, Tensor) and prior_weight == 0:
         log_prior = None
+    if padding_idx is not None and sparse_grad and isinstance(prior_weight, Tensor) and (
+            log_prior is not None and log_prior.requires_grad):
+        raise checks.wrong("prior_weight", "a number beside padding_idx, sparse_grad and a learned log_prior",
+                           prior_weight)
+    log_prior, prior_weight = _door.without_padding(log_prior, prior_weight, padding_idx, num_items, query)
     prior_weight = _door.scalar("prior_weight", prior_weight, query, positive=False)
     scale = _door.scalar("scale", scale, query, positive=True)
-    row_weight = _door.check_row_weight(row_weight, query)
+    row_weight = _door.check_row_weight(row_weight, query, lead)
 
-    rows, safe_id_R, counts = _door.rows_for_kernel(query, pos_id, ignore_index)
     if pos_id.ndim == 2:
         group_size *= pos_id.shape[1]
     inputs = (
-        rows, items, safe_id_R, neg_id, table, counter, log_prior, prior_weight, log_proposal, scale,
-        None, num_groups, num_negatives, max(group_size, 1), logq, drop_hits, exclude_own_slot, impl,
-        sparse_grad, _door.shapes_are_fixed(),
+        _door.rows_for_kernel(query, pos_id), items, pos_id.reshape(-1), neg_id, table, counter, log_prior,
+        prior_weight, log_proposal, scale, None, num_groups, num_negatives, max(group_size, 1), logq,
+        drop_hits, exclude_own_slot, ignore_index, impl, sparse_grad, _door.shapes_are_fixed(),
     )
-    return reduced(inputs, counts, row_weight, reduction, return_lse)
+    found = reduced(inputs, pos_id != ignore_index, row_weight, reduction, return_lse)
+    loss, *lse = found if return_lse else (found,)
+    if reduction == "none":
+        loss = loss.view(lead)
+    return (loss, lse[0].view(pos_shape)) if return_lse else loss
 
 
 def reduced(
@@ -152,7 +167,7 @@ def reduced(
         return torch.ops.fastpop.sampled_softmax_loss(*inputs, weight_R, bits)[0]
     lse, pos_logit = torch.ops.fastpop.sampled_softmax_forward(*inputs)
     loss = _door.finish(_door.loss_of(lse, pos_logit), counts, row_weight, reduction)
-    return (loss, lse.view(counts.shape)) if return_lse else loss
+    return (loss, lse) if return_lse else loss
 
 
 def drops_hits(hits: str | None, logq: str) -> bool:
@@ -165,8 +180,12 @@ def drops_hits(hits: str | None, logq: str) -> bool:
     return hits == "drop"
 
 
-def _grouped(neg_id: Tensor, num_rows: int, group_size: int | None) -> tuple[Tensor, int]:
+def _grouped(
+    neg_id: Tensor, lead: torch.Size, num_rows: int, group_size: int | None
+) -> tuple[Tensor, int]:
     """neg_id as [G, K] and the rows per group."""
+    if group_size is None and len(lead) > 1 and neg_id.shape[:-1] == lead:
+        neg_id = neg_id.reshape(-1, neg_id.shape[-1])  # a set for each row, in the queries' dimensions
     if neg_id.ndim not in (1, 2) or neg_id.shape[-1] == 0:
         raise checks.wrong("neg_id", "[K], [G, K] or [B, K] with K >= 1", neg_id)
     if neg_id.ndim == 1:
@@ -175,8 +194,8 @@ def _grouped(neg_id: Tensor, num_rows: int, group_size: int | None) -> tuple[Ten
         return neg_id[None], max(num_rows, 1)
     if group_size is None:
         if neg_id.shape[0] != num_rows:
-            raise checks.wrong("neg_id", f"[{num_rows}, K], a set for each row (or give "
-                               "group_size)", neg_id)
+            shape = ", ".join(map(str, lead))
+            raise checks.wrong("neg_id", f"[{shape}, K], a set for each row (or give group_size)", neg_id)
         return neg_id, 1
     checks.number("group_size", group_size, least=1, integer=True)
     num_groups = max(-(-num_rows // group_size), 1)
@@ -198,6 +217,15 @@ def _checked_proposal(log_proposal: Any, logq: str, query: Tensor, num_items: in
     if log_proposal.requires_grad:
         raise checks.wrong("log_proposal", "a tensor without gradient: it is the sampler's law",
                            "=requires_grad=True")
+    return log_proposal
+
+
+def _with_padding(log_proposal: Tensor, padding_idx: int) -> Tensor:
+    """log q that is a number at the padding row, where it is not used."""
+    if _door.may_look(log_proposal) and torch.isfinite(log_proposal[padding_idx]):
+        return log_proposal
+    log_proposal = log_proposal.clone()
+    log_proposal[padding_idx] = 0
     return log_proposal
 
 

@@ -29,7 +29,7 @@ class TargetRanks(NamedTuple):
 def target_ranks(
     query: Tensor, items: Tensor, target_offsets: Any, target_item: Any, *,
     bias: Tensor | None = None, scale: float = 1.0, exclude_offsets: Any = None,
-    exclude_item: Any = None, impl: Impl = "auto",
+    exclude_item: Any = None, padding_idx: int | None = None, impl: Impl = "auto",
 ) -> TargetRanks:
     """Where targets stand in scale * query @ items.T + bias, without the B x V scores.
 
@@ -38,12 +38,13 @@ def target_ranks(
     is ranked all the same, and an item of score -inf is level with a target of -inf.
 
     Args:
-        query: [B, D] float16, bfloat16, float32 or float64.
+        query: [B, D] float16, bfloat16, float32 or float64; or [..., D], whose lse is [...].
         items: [V, D] floating point on the device of `query`. Half inputs are scored in float32.
         target_offsets: [B+1] int64. target_item: [M] int64 in [0, V).
         bias: [V] nats, added as given (popularity_weight * log p, say). -inf removes an item.
         scale: multiplies the dot product only; finite.
         exclude_offsets, exclude_item: [B+1] and [N] int64: what row b does not count, repeats allowed.
+        padding_idx: a row of items that is no item: its score is -inf, and it is nobody's target.
         impl: "auto", "reference" or "cpu". A named one runs or raises.
     Returns:
         TargetRanks: greater, equal [M] int64; score [M] and lse [B] float32 (float64 for a float64
@@ -57,8 +58,9 @@ def target_ranks(
         whatever V is (twice the products, and 16 MiB of scores, for the reference).
     """
     found = ranks_or_nan(query, items, target_offsets, target_item, bias=bias, scale=scale,
-                         exclude_offsets=exclude_offsets, exclude_item=exclude_item, impl=impl)
-    bad = found.lse.isnan().nonzero()
+                         exclude_offsets=exclude_offsets, exclude_item=exclude_item,
+                         padding_idx=padding_idx, impl=impl)
+    bad = found.lse.reshape(-1).isnan().nonzero()
     if bad.shape[0]:
         raise checks.wrong("query, items, bias", "scores that are numbers",
                            f"=NaN in row {int(bad[0, 0])}")
@@ -67,15 +69,20 @@ def target_ranks(
 
 def ranks_or_nan(
     query: Tensor, items: Tensor, target_offsets: Any, target_item: Any, *, bias: Tensor | None,
-    scale: float, exclude_offsets: Any, exclude_item: Any, impl: Impl = "auto",
+    scale: float, exclude_offsets: Any, exclude_item: Any, padding_idx: int | None = None,
+    impl: Impl = "auto",
 ) -> TargetRanks:
     """`target_ranks` for callers that name the row themselves: its lse is NaN where a score is."""
-    bias = _catalogue.check_scored(query, items, bias, scale)
+    query, lead, bias = _catalogue.check_scored(query, items, bias, scale, padding_idx)
     num_items = items.shape[0]
     target_offsets, target_item = _catalogue.check_lists(
         ("target_offsets", "target_item"), target_offsets, target_item, query, num_items)
+    if padding_idx is not None and bool((target_item == padding_idx).any()):
+        raise checks.wrong("target_item", "no target that is padding_idx", f"={padding_idx} at position "
+                           f"{int((target_item == padding_idx).nonzero()[0, 0])}")
     excluded = _catalogue.check_exclusions(exclude_offsets, exclude_item, query, num_items)
     inputs = reference.Inputs(query, items, target_offsets, target_item, bias, float(scale), *excluded)
     module = _dispatch.choose("target_ranks", impl, query.device.type, inputs)
     with torch.no_grad(), _door.without_autocast(query):
-        return TargetRanks(*module.forward(inputs))
+        greater, equal, score, lse = module.forward(inputs)
+    return TargetRanks(greater, equal, score, lse.view(lead))

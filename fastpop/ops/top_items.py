@@ -13,7 +13,8 @@ from fastpop.types import Impl
 
 def top_items(
     query: Tensor, items: Tensor, k: int, *, bias: Tensor | None = None, scale: float = 1.0,
-    exclude_offsets: Any = None, exclude_item: Any = None, impl: Impl = "auto",
+    exclude_offsets: Any = None, exclude_item: Any = None, padding_idx: int | None = None,
+    impl: Impl = "auto",
 ) -> tuple[Tensor, Tensor]:
     """torch.topk(scale * query @ items.T + bias, k), without the B x V scores.
 
@@ -22,13 +23,14 @@ def top_items(
     ends in id -1 and score -inf.
 
     Args:
-        query: [B, D] float16, bfloat16, float32 or float64.
+        query: [B, D] float16, bfloat16, float32 or float64; or [..., D], whose lists are [..., k].
         items: [V, D] floating point on the device of `query`. Half inputs are scored in float32.
         k: items a row, >= 1.
         bias: [V] nats, added as given (popularity_weight * log p, say). -inf removes an item.
         scale: multiplies the dot product only; finite.
         exclude_offsets: [B+1] int64; row b must not get exclude_item[offsets[b]:offsets[b+1]].
-        exclude_item: [M] int64 in [0, V); repeats are allowed.
+        exclude_item: [M] int64 in [0, V); repeats are allowed. Rows of a [..., D] query are in order.
+        padding_idx: a row of items that is no item, and is never returned.
         impl: "auto", "reference", "cpu" or "triton". A named one runs or raises.
     Returns:
         item_id [B, k] int64 and score [B, k] (float32; float64 for a float64 query), best first.
@@ -40,7 +42,7 @@ def top_items(
     Cost: 2*B*V*D FLOPs plus a selection pass. Memory, whatever B and V are: 16 MiB of score tile
     (reference), 2 MiB of candidates a thread (cpu), some 128 MiB of maxima and candidates (triton).
     """
-    bias = _catalogue.check_scored(query, items, bias, scale)
+    query, lead, bias = _catalogue.check_scored(query, items, bias, scale, padding_idx)
     checks.number("k", k, least=1, integer=True)
     exclude_offsets, exclude_item = _catalogue.check_exclusions(
         exclude_offsets, exclude_item, query, items.shape[0])
@@ -54,7 +56,7 @@ def top_items(
     if bad.shape[0]:
         raise checks.wrong("query, items, bias", "scores that are numbers",
                            f"=NaN in row {int(bad[0, 0])}")
-    return item_id, score
+    return item_id.view(*lead, int(k)), score.view(*lead, int(k))
 
 
 def best_columns(score: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -36,7 +36,8 @@ class Draw:
             raise checks.wrong_type("proposal", "a Proposal that draws", self.proposal)
         checks.number("seed", self.seed, least=0, most=MAX_SEED, integer=True)
         step: Any = self.step
-        if hasattr(step, "numel"):
+        # An int that torch.compile traces as a symbol is an int, but hasattr of it cannot be traced.
+        if not isinstance(step, (int, np.integer)) and hasattr(step, "numel"):
             if step.numel() != 1 or str(step.dtype) != "torch.int64":
                 raise checks.wrong("step", "an integer or a one-element int64 tensor", step)
         else:
@@ -50,7 +51,7 @@ class Draw:
         checks.number("num_rows", num_rows, least=0, integer=True)
         if num_rows == 0:
             return 0
-        return 1 if self.group_size is None else -(-int(num_rows) // int(self.group_size))
+        return 1 if self.group_size is None else -(-num_rows // int(self.group_size))
 
     def ids(self, num_rows: int) -> np.ndarray:
         """proposal.sample(seed, step, (G, num_negatives)): int64 [G, K]."""
@@ -79,6 +80,17 @@ class Draw:
         groups = self.num_groups(num_rows)
         table_V2 = self.proposal.table_on(device)
         return draw_ids(table_V2, self.counter_on(device), 0, groups, int(self.num_negatives))
+
+
+def seed_of(seed: int, rank: int) -> int:
+    """The seed of one of several processes that share `seed`: that itself for rank 0, for others a mix
+    of both (SplitMix64's), so that seeds side by side and ranks side by side meet nowhere."""
+    if rank == 0:
+        return seed
+    word = (seed + rank * 0x9E3779B97F4A7C15) % 2**64
+    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    word = (word ^ word >> 27) * 0x94D049BB133111EB % 2**64
+    return word ^ word >> 31
 
 
 def _signed(word: int) -> int:

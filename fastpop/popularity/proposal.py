@@ -345,6 +345,12 @@ def _kept(
     import torch
 
     key = (what, str(torch.device(device)), dtype)
-    if key not in proposal._on_device:
-        proposal._on_device[key] = torch.tensor(array, dtype=dtype, device=device)
-    return proposal._on_device[key]
+    if key in proposal._on_device:
+        return proposal._on_device[key]
+    with torch.inference_mode(False):  # what is made in inference mode is no good for training
+        made = torch.tensor(array, dtype=dtype, device=device)
+    # Nor is what is made while torch exports or transforms: a symbol of that trace.
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(made) or torch._is_functional_tensor(made)
+    if type(made) is torch.Tensor and not wrapped:
+        proposal._on_device[key] = made
+    return made

@@ -45,7 +45,7 @@ def adagrad_(
 ) -> None:
     """Equals `reference.adagrad_` within rounding."""
     _run(ADAGRAD, table_VD, ids_n, rows_nD, (square_V,), lr=lr, eps=eps,
-         square=square_V.data_ptr())
+         square=native.pointer(square_V))
 
 
 def adam_(
@@ -54,8 +54,8 @@ def adam_(
 ) -> None:
     """Equals `reference.adam_` within rounding."""
     _run(ADAM, table_VD, ids_n, rows_nD, (mean_VD, square_V, step_V), lr=lr, beta1=betas[0],
-         beta2=betas[1], eps=eps, mean=mean_VD.data_ptr(), mean_stride=mean_VD.stride(0),
-         square=square_V.data_ptr(), step=step_V.data_ptr())
+         beta2=betas[1], eps=eps, mean=native.pointer(mean_VD), mean_stride=mean_VD.stride(0),
+         square=native.pointer(square_V), step=native.pointer(step_V))
 
 
 def _has_whole_rows(rows_VD: Tensor) -> bool:
@@ -70,7 +70,7 @@ def _run(rule: int, table_VD: Tensor, ids_n: Tensor, rows_nD: Tensor, state: tup
     ids_n = ids_n.contiguous()
     num_items, dim = table_VD.shape
     bad = _C.row_update(
-        rule=rule, table=native.matrix(table_VD), V=num_items, D=dim, ids=ids_n.data_ptr(),
+        rule=rule, table=native.matrix(table_VD), V=num_items, D=dim, ids=native.pointer(ids_n),
         n=ids_n.shape[0], rows=native.matrix(rows_nD), threads=native.threads_for(20 * rows_nD.numel()),
         path=native.path, **numbers)
     if bad >= 0:

@@ -80,7 +80,7 @@ def _run(
         key=native.address(entries.key_N), place=native.address(entries.place_N),
         segment=native.address(entries.segment_N), rows=native.matrix(rows_nD),
         sum=native.address(sum_nD), rule=rule, lr=lr, eps=eps, beta_mean=betas[0],
-        beta_square=betas[1], mean=0 if mean_VD is None else mean_VD.data_ptr(),
+        beta_square=betas[1], mean=0 if mean_VD is None else native.pointer(mean_VD),
         mean_stride=0 if mean_VD is None else mean_VD.stride(0),
         **{name: native.address(state.get(name)) for name in ("square", "step")})
     # Written behind torch's back: without this, autograd would not see that a saved table changed.

@@ -66,7 +66,7 @@ def test_opcheck(device, fixed_rows):
     inputs = kernel_inputs(device)
     tensors = (inputs.query_BD, inputs.item_VD, inputs.pos_id_B, inputs.negatives.id_GK, None, None,
                inputs.log_prior_V, inputs.prior_weight, inputs.log_proposal_V, inputs.scale, None)
-    options = (65, 33, 1, "standard", False, False, "cuda", False, fixed_rows)
+    options = (65, 33, 1, "standard", False, False, -100, "cuda", False, fixed_rows)
     lse_B, pos_logit_B = _cuda.forward(inputs)
     torch.library.opcheck(torch.ops.fastpop.sampled_softmax_forward.default, (*tensors, *options))
     torch.library.opcheck(torch.ops.fastpop.sampled_softmax_backward.default,

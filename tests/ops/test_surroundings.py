@@ -57,7 +57,7 @@ def test_a_second_derivative_is_refused(op, reduction):
     loss = (ops.full_softmax(query, items, IDS, reduction=reduction) if op == "full" else
             ops.sampled_softmax(query, items, IDS, IDS, logq="none", reduction=reduction)).sum()
     (grad,) = torch.autograd.grad(loss, query, create_graph=True)
-    with pytest.raises(RuntimeError, match="no autograd formula"):
+    with pytest.raises(RuntimeError, match="differentiable once"):
         grad.square().sum().backward()
 
 

@@ -252,12 +252,12 @@ def test_nan_is_named_by_its_first_row(impl):
 
 
 @pytest.mark.parametrize(("change", "error", "message"), [
-    ({"query": np.ones((3, 2))}, TypeError, "query: expected a floating point torch tensor; got float64"),
+    ({"query": np.ones((3, 2))}, TypeError, "query: expected a floating point torch tensor; got numpy"),
     ({"query": torch.ones(3, 2).to_sparse()}, TypeError, "query: expected a dense tensor"),
     ({"items": torch.ones(4, 2, device="meta")}, ValueError, "items: expected a tensor on cpu or cuda"),
     ({"query": torch.ones(3, 2).to(torch.float8_e4m3fn)}, TypeError, "query: expected a floating point"),
     ({"target_item": torch.ones(3).to_sparse()}, TypeError, "target_item: expected a dense tensor"),
-    ({"target_item": None}, TypeError, "target_item: expected a 1-d array of int64; got object"),
+    ({"target_item": None}, TypeError, "target_item: expected a 1-d array of int64 .*; got NoneType"),
     ({"target_item": [1j, 2j, 3j]}, TypeError, "target_item: expected a 1-d array of int64; got complex128"),
     ({"scale": 10**400}, ValueError, "scale: expected a finite number"),
     ({"scale": 1e300}, ValueError, "scale: expected a number that float32 holds"),

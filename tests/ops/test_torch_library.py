@@ -30,7 +30,7 @@ def operator_inputs(fixed_rows: bool, draw: bool, dtype=torch.float32) -> tuple:
     return (
         query, table, pos_id, None if draw else ids, *(drawn if draw else (None, None)), log_prior,
         torch.tensor(0.7, requires_grad=True), law.log_proposal_on("cpu"),
-        torch.tensor(1.3, requires_grad=True), None, 5, 33, 16, "standard", False, False, "auto", False,
+        torch.tensor(1.3, requires_grad=True), None, 5, 33, 16, "standard", False, False, -100, "auto", False,
         fixed_rows,
     )
 
@@ -56,7 +56,7 @@ def test_opcheck_of_full_softmax(dtype):
     query, table, pos_id, log_prior = leaves()
     query, table = (one.detach().to(dtype).requires_grad_() for one in (query, table))
     one, zero = (torch.tensor(value, requires_grad=True) for value in (1.0, 0.5))
-    inputs = (query, table, pos_id, log_prior, zero, one, "auto", True)
+    inputs = (query, table, pos_id, log_prior, zero, one, -100, "auto", True)
     torch.library.opcheck(torch.ops.fastpop.full_softmax_forward.default, inputs)
     plain = [value.detach() if isinstance(value, torch.Tensor) else value for value in inputs]
     lse_B, pos_logit_B = torch.ops.fastpop.full_softmax_forward(*plain)

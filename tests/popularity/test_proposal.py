@@ -6,11 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from helpers_device import gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from fastpop import ops
 from fastpop.popularity import (
     Draw,
     InBatch,
@@ -294,3 +297,25 @@ def test_importing_and_drawing_needs_neither_numba_nor_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_a_proposal_keeps_is_made_for_every_later_use():
+    """Not an inference tensor, which autograd cannot save, nor a symbol of a trace or transform."""
+    law = power(np.arange(1, 40), 0.5)
+    with torch.inference_mode():
+        law.log_proposal_on("cpu")
+        law.table_on("cpu")
+    assert not law.log_proposal_on("cpu").is_inference()
+    assert not law.table_on("cpu").is_inference()
+    query = torch.randn(3, 4, requires_grad=True)
+    ops.sampled_softmax(query, torch.randn(39, 4), torch.arange(3), Draw(law, 0, 0, 5),
+                                reduction="mean").backward()
+
+    for inside in (torch.func.functionalize, torch.func.grad):
+        law = power(np.arange(1, 40), 0.5)
+        inside(lambda one, law=law: (law.log_proposal_on("cpu") + one).sum())(torch.zeros(39))
+        assert not torch._is_functional_tensor(law.log_proposal_on("cpu"))
+    law = power(np.arange(1, 40), 0.5)
+    with FakeTensorMode():
+        assert isinstance(law.table_on("cpu"), FakeTensor)
+    np.testing.assert_array_equal(law.table_on("cpu").numpy().view(np.uint32), law.table_V2)
