@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastpop import checks, ops
 from fastpop.decoder import WithLaws
-from fastpop.ops import _door, _readable
+from fastpop.ops import _door, _draw_op, _readable
 from fastpop.ops.sampled_softmax import drops_hits
 from fastpop.popularity import Draw, InBatch, PopularityPrior, Proposal
 from fastpop.popularity.draw import seed_of
@@ -191,7 +191,9 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         if isinstance(self.proposal, Proposal):
             draw = self._draw(self.proposal, step, self.group_size)
             return ops.sampled_softmax(query, items, pos_id, draw, log_proposal=self._law(items), **options)
-        neg_id = None if self.extra is None else self._draw(self.extra, step).tensor(1, items.device)[0]
+        neg_id = None
+        if self.extra is not None:
+            neg_id = _draw_op.ids_of(self._draw(self.extra, step), 1, items.device)[0]
         return self._in_batch_rows(query, items, pos_id, neg_id, options)
 
     def train(self, mode: bool = True) -> "SampledSoftmaxLoss":
