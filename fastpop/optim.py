@@ -284,7 +284,7 @@ def clip_grad_norm_(
         RuntimeError: error_if_nonfinite.
     Cost: two passes over the entries that are there. With DTensors one sum over processes each.
     """
-    if not math.isinf(max_norm) or max_norm < 0:
+    if max_norm != math.inf:
         checks.number("max_norm", max_norm, least=0)
     if norm_type != math.inf:
         checks.number("norm_type", norm_type, above=0)

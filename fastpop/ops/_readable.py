@@ -22,6 +22,7 @@ _HINTS = {
     "UninitializedParameter": "call its lazy module once first",
     "UninitializedBuffer": "call its lazy module once first",
 }
+_OUTSIDE = "expected a tensor outside of torch.func transforms (grad, vmap, jvp, ...)"
 _ADVICE = "the ops are differentiated once, by backward() or torch.autograd.grad"
 
 
@@ -34,6 +35,8 @@ def tensor(name: str, value: Any, expected: str = "a torch tensor") -> Tensor:
         if type(value) is not Tensor and type(value) is not torch.nn.Parameter:
             _require_memory(name, value)
         _outside_transforms(name, value)
+    elif _traces_a_transform():
+        raise NotImplementedError(f"{name}: {_OUTSIDE}; {_ADVICE}")
     if value.layout != torch.strided or value.is_nested:
         layout = "nested" if value.is_nested else f"{value.layout} {list(value.shape)}"
         raise checks.wrong_type(name, "a dense tensor", f"={layout}")
@@ -43,6 +46,14 @@ def tensor(name: str, value: Any, expected: str = "a torch tensor") -> Tensor:
         raise checks.wrong(name, "a tensor whose numbers are in memory",
                            f"={checks.describe(value)} without any (freed, or a symbol of zeros)")
     return value
+
+
+def _traces_a_transform() -> bool:
+    return torch._C._functorch.maybe_current_level() is not None
+
+
+# torch.compiler.assume_constant_result: asked while tracing, where the transforms are entered, too.
+_traces_a_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _of_type(value: Any) -> str:
@@ -63,8 +74,7 @@ def _require_memory(name: str, value: Tensor) -> None:
 
 def _outside_transforms(name: str, value: Tensor) -> None:
     if torch._C._functorch.is_functorch_wrapped_tensor(value) or torch._is_functional_tensor(value):
-        raise NotImplementedError(
-            f"{name}: expected a tensor outside of torch.func transforms (grad, vmap, jvp, ...); {_ADVICE}")
+        raise NotImplementedError(f"{name}: {_OUTSIDE}; {_ADVICE}")
     # No dual number exists outside of a dual level. The name is private, and unpacking takes 2 us a tensor.
     if getattr(forward_ad, "_current_level", 0) >= 0 and forward_ad.unpack_dual(value).tangent is not None:
         raise NotImplementedError(f"{name}: expected a tensor without a forward-mode tangent; {_ADVICE}")

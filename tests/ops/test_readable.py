@@ -277,3 +277,23 @@ def test_an_optimizer_refuses_a_table_that_lost_its_numbers(kind):
     table.untyped_storage().resize_(0)
     with pytest.raises(ValueError, match="table: expected a tensor whose numbers are in memory"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("transform", ["jvp", "grad", "vmap"])
+@pytest.mark.parametrize("op", ["full", "sampled", "gathered"])
+def test_transforms_within_a_compiled_function_are_refused_too(op, transform):
+    items, others = rows(V), rows(9)
+
+    def loss(query):
+        if op == "full":
+            return ops.full_softmax(query, items, IDS, reduction="mean")
+        if op == "sampled":
+            return ops.sampled_softmax(query, items, IDS, IDS, logq="none", reduction="mean")
+        return ops.gathered_softmax(query, items[:B], others, logq="none", reduction="mean")
+
+    for fullgraph, kind in ((False, NotImplementedError), (True, torch._dynamo.exc.Unsupported)):
+        torch._dynamo.reset()
+        compiled = torch.compile(lambda query: TRANSFORMS[transform](loss, query), fullgraph=fullgraph,
+                                 backend="aot_eager")
+        with pytest.raises(kind, match=r"query: expected a tensor outside of torch\.func transforms"):
+            compiled(rows(B))
