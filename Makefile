@@ -13,11 +13,11 @@ SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/
 # The oldest triton that is allowed, beside a numpy that its interpreter has to be mended for, and without
 # what a GPU's machine may lack: duckdb, polars, tyro, pyarrow, matplotlib.
 TRITON36 := .venv-triton36
-TRITON36_TESTS := tests/ops/test_triton.py tests/kernels/test_triton_launch.py \
-	tests/kernels/test_triton_compile.py tests/ops/test_sampled_softmax_on_device.py \
-	tests/ops/test_row_update_on_device.py tests/training/test_on_device.py tests/test_house.py
+TRITON36_PYTEST := OMP_NUM_THREADS=1 $(TRITON36)/bin/python -P -m pytest --import-mode=importlib
+SOFTMAX := test_sampled_softmax.py or test_full_softmax.py
 
-.PHONY: demo test check bench test-slow test-triton36 test-gpu bench-gpu install-gpu gpu-day install clean
+.PHONY: demo test check bench test-slow test-triton36 triton36-softmax triton36-others test-gpu bench-gpu \
+	install-gpu gpu-day install clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fastpop demo --out demo
@@ -36,10 +36,18 @@ check: $(VENV)/.test
 bench: $(VENV)/.bench
 	$(BIN)/pytest $(BENCH) --benchmark-json=bench/records/latest.json bench
 
+# The interpreter takes minutes, of one core: halves side by side.
 test-triton36: $(TRITON36)/.test
-	OMP_NUM_THREADS=1 $(TRITON36)/bin/python -P -m pytest --import-mode=importlib $(TRITON36_TESTS)
-	OMP_NUM_THREADS=1 $(TRITON36)/bin/python -P -m pytest --import-mode=importlib \
-		tests/ops/test_sampled_softmax.py tests/ops/test_row_update.py -k "host and twin"
+	+$(MAKE) --no-print-directory --jobs=2 --output-sync=target triton36-softmax triton36-others
+
+triton36-softmax:
+	$(TRITON36_PYTEST) tests/ops/test_triton.py -k "$(SOFTMAX)"
+
+triton36-others:
+	$(TRITON36_PYTEST) -k "not ($(SOFTMAX))" tests/ops/test_triton.py tests/kernels/test_triton_launch.py \
+		tests/kernels/test_triton_compile.py tests/ops/test_row_update_on_device.py \
+		tests/ops/test_sampled_softmax_on_device.py tests/training/test_on_device.py tests/test_house.py
+	$(TRITON36_PYTEST) -k "host and twin" tests/ops/test_sampled_softmax.py tests/ops/test_row_update.py
 
 # On a machine with a GPU: what the interpreter at hand ($(PYTHON), its own torch and triton) says of it.
 # -P: under plain python -m, the folder kernels/ would shadow the package. A test that fails does not keep

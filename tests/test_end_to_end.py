@@ -6,6 +6,8 @@ import torch
 
 import fastpop
 
+pytest.importorskip("duckdb", reason="duckdb, which reads logs, is not installed")
+
 QUICK = {"epochs": 1, "dim": 8, "num_negatives": 128, "batch_size": 2048, "max_length": 20,
          "num_layers": 1, "progress": False}
 LOGS = {

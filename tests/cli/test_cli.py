@@ -15,6 +15,9 @@ import torch
 
 import fastpop
 
+pytest.importorskip("duckdb", reason="duckdb, which reads logs, is not installed")
+pytest.importorskip("tyro", reason="tyro, which reads a command line, is not installed")
+
 QUICK = ["--epochs", "2", "--dim", "8", "--num-negatives", "32", "--permutations", "50"]
 
 

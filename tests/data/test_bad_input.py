@@ -6,11 +6,13 @@ import re
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 
 from fastpop.data import Columns, Interactions, read_cases, read_log
+
+pytest.importorskip("duckdb", reason="duckdb, which reads logs, is not installed")
+pl = pytest.importorskip("polars", reason="polars, whose frames are read, is not installed")
 
 HEAD = "u,i,t,w\n"
 ROW = "1,2,3,1\n"

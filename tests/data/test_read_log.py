@@ -8,7 +8,6 @@ import time
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastpop.data import PRESETS, Columns, Interactions, read_log, workbench
+
+pytest.importorskip("duckdb", reason="duckdb, which reads logs, is not installed")
+pl = pytest.importorskip("polars", reason="polars, whose frames are read, is not installed")
 
 FIELDS = ("user", "item", "time", "weight", "row", "user_ids", "item_ids", "offsets")
 

@@ -16,6 +16,8 @@ from fastpop.data import (
     split_with_test,
 )
 
+pytest.importorskip("duckdb", reason="duckdb, which reads logs, is not installed")
+
 LOGS = {
     "tianchi-mobile-2k.csv.gz": ({"preset": "alibaba-mobile"}, 1_999, 34, 1_689, True),
     "taobao-userbehavior-10k.csv.gz": (

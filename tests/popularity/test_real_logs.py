@@ -14,6 +14,8 @@ from fastpop.popularity import (
     smooth_counts,
 )
 
+pytest.importorskip("duckdb", reason="duckdb, which reads logs, is not installed")
+
 WEEK = 7 * 86_400
 
 

@@ -17,6 +17,8 @@ from helpers_logs import small_log
 import fastpop
 from fastpop.training import CheckpointError, checkpoint, loop
 
+pytest.importorskip("duckdb", reason="duckdb, which keeps a run's log, is not installed")
+
 QUICK = {"dim": 8, "batch_size": 64, "num_negatives": 16, "max_length": 10, "num_layers": 1,
          "learning_rate": 0.02, "progress": False}
 KINDS = [
