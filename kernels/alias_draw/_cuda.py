@@ -3,17 +3,18 @@
 from typing import TYPE_CHECKING
 
 from fastpop import _C
-from fastpop.kernels import native
 
 if TYPE_CHECKING:
     import torch
 
 
 def unsupported(table_V2: "torch.Tensor") -> str | None:
-    if reason := native.without_cuda():
-        return reason
+    if not _C.has_cuda:
+        return "fastpop._C was built without CUDA (build with nvcc, FASTPOP_CUDA=1)"
     if not hasattr(table_V2, "is_cuda") or not table_V2.is_cuda:
         return "the table is not on a CUDA device"
+    from fastpop.kernels import native  # which imports torch: drawing on the host needs none
+
     return native.without_code_for(table_V2.device)
 
 
