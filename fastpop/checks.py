@@ -221,7 +221,7 @@ def _as_numpy(value: Any) -> np.ndarray | None:
         return np.asarray(value)  # a matrix as an array
     if hasattr(value, "to_numpy"):
         return np.asarray(value.to_numpy())
-    if hasattr(value, "__array__") or isinstance(value, (list, tuple, range, np.generic)):
+    if hasattr(value, "__array__") or isinstance(value, (list, tuple, range, int, float)):
         return np.asarray(value)
     if hasattr(value, "__dlpack__"):
         return np.from_dlpack(value)
@@ -256,9 +256,9 @@ def int_array(argument: str, value: Any) -> np.ndarray:
     if array.size == 0 and array.dtype.kind == "f":
         array = array.astype(np.int64)  # numpy calls an empty list float64
     if array.dtype.kind not in "iu":
-        raise wrong_type(argument, "a 1-d array of whole numbers", array)
+        raise wrong_type(argument, "integers in a 1-d array", array)
     if array.ndim != 1:
-        raise wrong(argument, "a 1-d array of whole numbers", array)
+        raise wrong(argument, "integers in a 1-d array", array)
     return array.astype(np.int64, copy=False)
 
 

@@ -4,18 +4,21 @@ Dense ids come in the narrowest type that holds them, so arithmetic on them is d
 piece. Pieces change no result: sums are taken in the order of the events.
 """
 
+import contextlib
 import mmap
 import os
 import tempfile
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastpop import files
+from fastpop import bars, files
 
 PIECE = 1 << 22  # events at a time
+LARGE = 1 << 23  # events from which work on all of them takes seconds
 ON_DISK = 1 << 24  # bytes from which an array of a mapped log goes to a file
 
 
@@ -35,6 +38,18 @@ def user_pieces(offsets: np.ndarray, piece: int | None = None) -> Iterator[tuple
         stop = min(max(stop, first + 1), last)
         yield slice(first, stop), slice(int(offsets[first]), int(offsets[stop]))
         first = stop
+
+
+def told(num_events: int, label: str) -> contextlib.AbstractContextManager[Any]:
+    """Says what takes so long, on logs so large that it does."""
+    return contextlib.nullcontext() if num_events < LARGE else bars.waiting(label)
+
+
+def bar(num_events: int, label: str) -> Any:
+    """A bar over events, on logs so large that it is worth one: `with bar(...) as b: b.update(n)`."""
+    if num_events < LARGE:
+        return contextlib.nullcontext(types.SimpleNamespace(update=lambda n: None))
+    return bars.progress_bar(num_events, label)
 
 
 def narrowest(stop: int) -> np.dtype:

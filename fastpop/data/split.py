@@ -98,6 +98,14 @@ def split(
     if rule.startswith("leave-last") and not log.has_order:
         raise wrong("rule", "'random-by-user' or 'none' for a log with neither times nor order",
                     rule)
+    with columns.told(log.num_events, "splitting the log"):
+        return _split(log, rule, fraction, n, cut, seed, new_users)
+
+
+def _split(
+    log: Interactions, rule: str, fraction: float, n: int | None, cut: Any, seed: int, new_users: str,
+) -> Split:
+    """`split` once its arguments are checked."""
     facts: dict[str, Any] = {"rule": rule}
     if rule == "none":
         part = np.zeros(log.num_events, dtype=np.int8)

@@ -31,10 +31,12 @@ def write_log(log: Interactions, draft: Path) -> None:
     for side, ids in (("user", log.user_ids), ("item", log.item_ids)):
         for at in columns.pieces(ids.shape[0], IDS_AT_ONCE):
             out.add_ids(side, ids[at])
-    for at in columns.pieces(log.num_events):
-        part = {name: None if getattr(log, name) is None else getattr(log, name)[at]
-                for name in COLUMNS}
-        out.add(**part)  # type: ignore[arg-type]
+    with columns.bar(log.num_events, "writing the log") as bar:
+        for at in columns.pieces(log.num_events):
+            part = {name: None if getattr(log, name) is None else getattr(log, name)[at]
+                    for name in COLUMNS}
+            out.add(**part)  # type: ignore[arg-type]
+            bar.update(at.stop - at.start)
     out.finish(has_order=log.has_order, facts=log.facts, rejected=log.rejected)
 
 
@@ -78,11 +80,12 @@ def _opened(found: Path, verify: bool) -> Interactions:
         rejected=read_rejected(found / REJECTED), storage=columns.DISK,
     )
     if verify:
-        for name, about in card["files"].items():
-            if files.sha256(found / name) != about["sha256"]:
-                raise wrong(str(found / name), "the file that was saved",
-                            f"=another (its checksum differs from {CARD})")
-        _check_order(log, found)
+        with columns.told(log.num_events, "verifying the log"):
+            for name, about in card["files"].items():
+                if files.sha256(found / name) != about["sha256"]:
+                    raise wrong(str(found / name), "the file that was saved",
+                                f"=another (its checksum differs from {CARD})")
+            _check_order(log, found)
     return log
 
 

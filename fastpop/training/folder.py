@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastpop import checks, files
+from fastpop.data import columns
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.training import checkpoint, sealed
@@ -189,3 +190,4 @@ def _add(digest: Any, array: Any, dtype: Any) -> None:
     digest.update(len(array).to_bytes(8, "little"))
     for first in range(0, len(array), CHUNK):
         digest.update(np.ascontiguousarray(array[first : first + CHUNK], dtype=dtype).data)
+        columns.let_go(array[first : first + CHUNK])
