@@ -133,19 +133,38 @@ class LogOptions:
     def read(self) -> Any:
         import fastpop
 
+        log = self._at_hand()
+        return self._told(fastpop.read_log(self.log, **self._given()) if log is None else log)
+
+    def prepare(self, out: Path) -> Any:
+        """As `read`, into a folder, without holding the log in memory."""
+        from fastpop.data.prepare import prepare, prepare_from
+
+        if self._at_hand() is not None:
+            return prepare_from(self._at_hand, out)
+        return self._told(prepare(self.log, out, **self._given()))
+
+    def _at_hand(self) -> Any:
+        """The bundled log, or that of a prepared folder; None: it is to be read."""
+        import fastpop
+
         if self.log == "bundled":
             return fastpop.data.bundled_log()
         path = local_path(self.log, "log")
-        if is_saved_log(path):
-            return self._opened(path)
+        return self._opened(path) if is_saved_log(path) else None
+
+    def _given(self) -> dict[str, Any]:
+        """The options of `read_log`."""
         columns: dict[str, Any] = {role: _column(getattr(self, role)) for role in
                    ("user", "item", "time", "weight", "behavior", "rating")}
-        log = fastpop.read_log(
-            self.log, preset=self.preset, **columns, separator=self.separator,
-            keep_behavior=self.keep_behavior or None, min_rating=self.min_rating,
-            min_user_events=self.min_user_events, min_item_events=self.min_item_events,
-            on_bad_row=self.on_bad_row, memory_limit=self.memory_limit, **self._layout(),
-        )
+        return {
+            "preset": self.preset, **columns, "separator": self.separator,
+            "keep_behavior": self.keep_behavior or None, "min_rating": self.min_rating,
+            "min_user_events": self.min_user_events, "min_item_events": self.min_item_events,
+            "on_bad_row": self.on_bad_row, "memory_limit": self.memory_limit, **self._layout(),
+        }
+
+    def _told(self, log: Any) -> Any:
         if log.rejected is not None and len(log.rejected):
             print(f"{len(log.rejected):,} bad rows left out; rejected.csv says which and why")
         return log

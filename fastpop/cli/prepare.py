@@ -21,10 +21,8 @@ class Prepare:
     """Folder for the prepared log: new, empty, or an older prepared log, which is replaced."""
 
     def run(self) -> None:
-        from fastpop.data.prepare import prepare_from
-
         writable("out", self.out, folder=True)
-        log = prepare_from(self.reading.read, self.out)
+        log = self.reading.prepare(self.out)
         size = sum(path.stat().st_size for path in self.out.iterdir())
         print(f"{log}\n{size / 1e6:,.1f} MB in {self.out}: `fastpop train` and `fastpop compare` take "
               "the folder as LOG")

@@ -80,13 +80,7 @@ def read_log(
             small. ImportError: duckdb, which reads frames and parquet, is missing.
     Cost: one pass over the text, 16 bytes an event while it is read, 32 for the arrays.
     """
-    number("min_user_events", min_user_events, least=1, integer=True)
-    number("min_item_events", min_item_events, least=1, integer=True)
-    request = Request.of(
-        preset, columns, {"user": user, "item": item, "time": time, "weight": weight,
-                          "behavior": behavior, "rating": rating},
-        TextOptions.of(separator, encoding, quote, quoting, header, null_values),
-        id_type, keep_behavior, min_rating, ordered, on_bad_row)
+    request = Request.of_options({name: value for name, value in locals().items() if name != "source"})
     with Workbench(memory_limit, threads, temp_folder, progress) as bench, \
             sorted_events(bench, source, request) as found:
         events = found.events
@@ -112,6 +106,19 @@ class Request:
     min_rating: float | None
     ordered: bool
     skip: bool
+
+    @classmethod
+    def of_options(cls, given: dict[str, Any]) -> "Request":
+        """From the arguments of `read_log` by name, all of them."""
+        for name in ("min_user_events", "min_item_events"):
+            number(name, given[name], least=1, integer=True)
+        text = TextOptions.of(*(given[name] for name in (
+            "separator", "encoding", "quote", "quoting", "header", "null_values")))
+        roles = ("user", "item", "time", "weight", "behavior", "rating")
+        return cls.of(
+            given["preset"], given["columns"], {role: given[role] for role in roles}, text,
+            given["id_type"], given["keep_behavior"], given["min_rating"], given["ordered"],
+            given["on_bad_row"])
 
     @classmethod
     def of(

@@ -1,5 +1,7 @@
 """Preparing: read a log once, and open it at once from then on."""
 
+import inspect
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,14 +9,17 @@ from typing import Any
 from fastpop import files
 from fastpop.checks import wrong_type
 from fastpop.data.interactions import Interactions
-from fastpop.data.log import read_log
+from fastpop.data.log import Request, read_log, sorted_events
 from fastpop.data.paths import local_path
+from fastpop.data.prepared import PreparedWriter
 from fastpop.data.store import is_saved_log, open_log, write_log
+from fastpop.data.workbench import Workbench
 
 
 def prepare(source: Any, out: str | Path, **options: Any) -> Interactions:
     """`read_log(source, **options).save(out)`, and the log as `Interactions.open(out)` gives it.
 
+    The events go to the folder as they are sorted, so a log may be larger than memory.
     Whether `out` may be written is found out before anything is read. A kill at any moment leaves
     what was there before, and the same call, made again, gives the same bytes.
 
@@ -25,7 +30,36 @@ def prepare(source: Any, out: str | Path, **options: Any) -> Interactions:
         FileExistsError: the folder holds something else. OSError: it cannot be written, or another
             process writes it now. ValueError, TypeError: as `read_log`.
     """
-    return prepare_from(lambda: read_log(source, **options), local_path(out, "out"))
+    folder = local_path(out, "out")
+    given = inspect.signature(read_log).bind(source, **options)
+    given.apply_defaults()
+    arguments = {name: value for name, value in given.arguments.items() if name != "source"}
+    request = Request.of_options(arguments)
+    core = [arguments[name] for name in ("min_user_events", "min_item_events")]
+    with files.atomic_folder(folder, replaces=is_saved_log) as draft:
+        whole = draft if max(core) == 1 else draft / "whole"
+        whole.mkdir(exist_ok=True)
+        _stream(source, request, whole, arguments)
+        if whole != draft:
+            log = open_log(whole).k_core(*core)
+            shutil.rmtree(whole)  # what is left is in columns of its own
+            write_log(log, draft)
+    return open_log(folder)
+
+
+def _stream(source: Any, request: Request, folder: Path, arguments: dict[str, Any]) -> None:
+    """The sorted events in an empty folder, as they come."""
+    machine = [arguments[name] for name in ("memory_limit", "threads", "temp_folder", "progress")]
+    with Workbench(*machine) as bench, sorted_events(bench, source, request) as found:
+        events = found.events
+        out = PreparedWriter(folder, time="time" in events.columns, weight="weight" in events.columns)
+        out.add_ids("user", events.user_ids)
+        out.add_ids("item", events.item_ids)
+        with bench.bar("write", events.num_events, " events") as bar:
+            for part in events.slices(bench):
+                out.add(**part)
+                bar.update(part["user"].size)
+        out.finish(has_order=found.has_order, facts=found.facts, rejected=found.rejected)
 
 
 def prepare_from(read: Callable[[], Interactions], out: Path) -> Interactions:

@@ -474,19 +474,26 @@ def some_csv(path: Path, events: int = 40_000) -> Path:
     return path
 
 
-def test_prepare_gives_the_log_that_read_log_gives(tmp_path):
-    source = some_csv(tmp_path / "log.csv", 3000)
-    options = {"user": "u", "item": "i", "time": "t", "min_item_events": 3}
+@pytest.mark.parametrize("core", [{}, {"min_item_events": 3, "min_user_events": 2}])
+def test_prepare_gives_the_log_that_read_log_gives(tmp_path, core):
+    source = some_csv(tmp_path / "log.csv", 5000)
+    options = {"user": "u", "item": "i", "time": "t", **core}
     log = fastpop.read_log(source, **options)
     same(log, prepare(source, tmp_path / "p", **options))
     same(log, Interactions.open(tmp_path / "p", verify=True))
+    log.save(tmp_path / "saved")
+    assert names(tmp_path / "p") == names(tmp_path / "saved")
+    for path in (tmp_path / "p").iterdir():  # slice by slice or at once: the same bytes
+        assert path.read_bytes() == (tmp_path / "saved" / path.name).read_bytes(), path.name
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis").touch()
     with pytest.raises(FileExistsError, match="holds something else"):
         prepare(tmp_path / "unread.csv", tmp_path / "mine", **options)
     with pytest.raises(FileNotFoundError, match=r"unread\.csv"):
         prepare(tmp_path / "unread.csv", tmp_path / "new", **options)
-    assert names(tmp_path) == ["log.csv", "mine", "p"]
+    with pytest.raises(TypeError, match="separater"):
+        prepare(source, tmp_path / "new", separater=",", **options)
+    assert names(tmp_path) == ["log.csv", "mine", "p", "saved"]
 
 
 def test_bad_rows_come_along(tmp_path):
