@@ -139,6 +139,8 @@ def mapped(file: Any, dtype: Any, size: int, start: int = 0, *, write: bool = Fa
 def let_go(*arrays: np.ndarray | None) -> None:
     """These pieces of mapped columns are done with: their pages may leave this process's memory
     (what is in them stays in the file). Of any other array, nothing happens."""
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return
     for array in arrays:
         base: Any = array
         while isinstance(base, np.ndarray):
@@ -178,10 +180,12 @@ class Disk(Memory):
         num_bytes = size * wanted.itemsize
         with files.named(Path(place), f"room for {num_bytes:,} bytes of temporary files"), \
                 tempfile.TemporaryFile(dir=place, prefix="fastpop-") as file:
-            if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not a signal later
+            try:  # a full disk is an error now, not a signal later
                 os.posix_fallocate(file.fileno(), 0, num_bytes)
-            else:
-                os.truncate(file.fileno(), num_bytes)
+            except (AttributeError, OSError) as error:
+                if getattr(error, "errno", None) not in (None, *files.NO_LOCKS):
+                    raise
+                os.truncate(file.fileno(), num_bytes)  # this system has no such call
             return mapped(file, wanted, size, write=True)
 
 

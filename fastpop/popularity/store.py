@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from fastpop import checks, files
-from fastpop.data.paths import local_path
+from fastpop.data.paths import engine_name, local_path
 
 
 def write_arrays(
@@ -26,7 +26,7 @@ def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], str
     if not path.is_file():
         raise FileNotFoundError(f"path: expected a saved {kind}; got no file at {path}")
     try:
-        with safe_open(path, framework="numpy") as stored:
+        with safe_open(engine_name(path), framework="numpy") as stored:
             about = stored.metadata() or {}
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except SafetensorError as error:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fastpop import files
+from fastpop.data.paths import engine_name
 from fastpop.training import sealed
 
 PREFIX = "checkpoint-"
@@ -101,7 +102,7 @@ def read_folder(
             file = folder / f"{name}.safetensors"
             if files.sha256(file) != whole["sha256"][file.name]:
                 raise CheckpointError(f"{file}: expected the bytes that were written; got others")
-            tensors[name] = load_file(file)
+            tensors[name] = load_file(engine_name(file))  # it takes UTF-8 names only
         return tensors, whole["state"]
     except sealed.Damaged as error:
         raise CheckpointError(str(error)) from error

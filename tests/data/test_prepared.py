@@ -605,3 +605,16 @@ def test_a_log_that_is_replaced_while_it_is_used(tmp_path):
     assert seen
     same(opened, logs[0])
     assert names(tmp_path) == ["p"]
+
+
+def test_runs_under_odd_names_keep_their_own_logs(tmp_path, one_thread, monkeypatch):
+    quick = {"epochs": 1, "dim": 2, "num_negatives": 4, "progress": False}
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    places = ["run1", "run[1]", "weight=2/run", os.fsdecode(b"\xff/run"), "~/exp"]
+    for seed, place in enumerate(places):
+        fastpop.train(small_log(seed=seed), out=place, **quick)
+    for seed, place in enumerate(places):
+        same(fastpop.load(place).log, small_log(seed=seed))
+    assert (tmp_path / "home" / "exp" / "model").is_dir()
+    assert "~" not in names(tmp_path)

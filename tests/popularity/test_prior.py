@@ -355,3 +355,14 @@ def test_from_interactions_takes_the_logs_counts():
     prior = PopularityPrior.from_interactions(Log(), 1.0)
     np.testing.assert_allclose(prior.prior_V, [0.3, 0.1, 0.6])
     assert "num_items=3" in repr(prior)
+
+
+def test_a_prior_under_a_name_that_is_not_utf8(tmp_path, monkeypatch):
+    import os
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    prior = PopularityPrior.from_counts([3, 1, 2])
+    for path in (tmp_path / os.fsdecode(b"\xff.safetensors"), tmp_path / "a[1]", "~/home"):
+        prior.save(path)
+        assert PopularityPrior.load(path).log_prior_V.tobytes() == prior.log_prior_V.tobytes()
+    assert (tmp_path / "home").is_file()
