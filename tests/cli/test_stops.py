@@ -49,18 +49,41 @@ def test_a_signal_while_training_leaves_a_checkpoint_and_one_line(
     assert not list(out.glob(".*"))
 
 
-def test_a_signal_before_anything_is_there_says_so(commands, clicks, tmp_path):
-    out = tmp_path / "run"
-    big = tmp_path / "big.csv"
-    big.write_text(clicks[0].read_text() + "u1,1,1500000000\n" * 3_000_000)
-    running = commands.start("train", big, *clicks[1:], "--out", out, *QUICK)
-    time.sleep(0.3)
-    running.send_signal(signal.SIGTERM)
-    done = running.wait()
-    assert done.returncode == 143
-    assert done.stderr.splitlines() == [
-        "fastpop: stopped by SIGTERM; nothing was written: the same command starts anew"]
-    assert not out.exists()
+@pytest.mark.parametrize(("number", "code", "word", "tries"), [
+    (signal.SIGINT, 130, "interrupted", 3),
+    (signal.SIGTERM, 143, "stopped by SIGTERM", 1),
+    pytest.param(signal.SIGINT, 130, "interrupted", 20, marks=pytest.mark.slow),
+    pytest.param(signal.SIGTERM, 143, "stopped by SIGTERM", 20, marks=pytest.mark.slow),
+])
+def test_a_signal_while_a_log_is_read_ends_in_one_line_and_leaves_nothing(
+        commands, clicks, tmp_path, number, code, word, tries):
+    out, scratch, big = tmp_path / "run", tmp_path / "scratch", tmp_path / "big.csv"
+    scratch.mkdir()
+    big.write_text(clicks[0].read_text() + "u1,1,1500000000\nu2,7,1500000001\n" * 750_000)
+    chance = random.Random(tries)
+    words = ["train", big, *clicks[1:], "--out", out, *QUICK]
+    started = time.monotonic()
+    running = commands.start(*words, TMPDIR=str(scratch))
+    wait_for(running, out.exists)
+    reading = time.monotonic() - started
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    for _ in range(tries):
+        shutil.rmtree(out, ignore_errors=True)
+        running = commands.start(*words, TMPDIR=str(scratch))
+        time.sleep(chance.uniform(0, 0.9 * reading))
+        running.send_signal(number)
+        done = running.wait()
+        assert done.returncode == code, done
+        said = [line for line in done.stderr.splitlines() if line.startswith("fastpop: ")]
+        assert len(said) == 1
+        assert said[0].startswith(f"fastpop: {word}; ")
+        assert "Traceback" not in done.stderr
+        if not out.exists():
+            assert said[0].endswith("nothing was written: the same command starts anew")
+            assert "Interactions" in done.stdout or done.stdout == ""
+    # Folders of the killed first run go when the next one begins; those that were stopped left none.
+    assert not [path.name for path in scratch.iterdir() if path.name.startswith(("fastpop-", ".fastpop-"))]
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(12, marks=pytest.mark.slow)])
