@@ -24,6 +24,7 @@ def report() -> str:
         f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
         f"CUDA device: {_cuda()}",
         f"compiled module: {_extension()}",
+        f"permutation test: {_kept()}",
         f"nvcc: {'found' if shutil.which('nvcc') else 'not on PATH'}",
         "packages: " + ", ".join(f"{name} {'yes' if _has(name) else 'no'}" for name in PACKAGES[:4])
         + ",",
@@ -65,6 +66,17 @@ def _cuda() -> str:
 
 def _extension() -> str:
     return _why_not("cpu") or f"fastpop._C loads, CPU kernels take the path {_native().path_taken()}"
+
+
+def _kept() -> str:
+    """Where its compiled form is kept."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        place = importlib.import_module("fastpop.kernels.permutation._cache").FOLDER
+    return "compiled anew in each process: no writable place for a cache" if place is None else \
+        f"compiled once, kept in {place}"
 
 
 def _why_not(impl: str) -> str | None:

@@ -1,5 +1,7 @@
 """The arms of a matched intervention, and one trained run of one arm."""
 
+import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +94,9 @@ def train_arm(
         with checkpoint.explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             files.sweep_inside(folder)
-        progress = go_on_from(folder, config, model, optimizers)
+            found = _sound_checkpoint(folder)
+        if found:
+            progress = go_on_from(folder, config, model, optimizers)
     progress = fit(
         model, build.build_loss(config, batches).to(model.device), batches, optimizers, config,
         out=folder, progress=progress, show=False, each_step=each_step,
@@ -113,6 +117,18 @@ def train_arm(
         arm, config.seed, moments_of(model, train), bias.detach().double().cpu().numpy(),
         evaluations, progress.history, left_out,
     )
+
+
+def _sound_checkpoint(folder: Path) -> bool:
+    """Whether there is one to go on from. Where all are damaged they are removed, and warned of."""
+    try:
+        return checkpoint.read_newest(folder) is not None
+    except checkpoint.CheckpointError as error:
+        warnings.warn(f"{error}. This arm is trained anew.", UserWarning, stacklevel=5)
+    for damaged in checkpoint.all_of(folder):
+        shutil.rmtree(damaged)
+    (folder / TRAINED).unlink(missing_ok=True)
+    return False
 
 
 def evaluate_at(

@@ -208,10 +208,13 @@ def _compare(
     half_a, half_b = event_halves(parts.train, config.seed)
     priors = {key: PopularityPrior.from_counts(half.item_counts(), smoothing=config.smoothing)
               for key, half in (("A", half_a), ("B", half_b))}
-    for prior in priors.values():
-        if prior.is_flat:
+    for half, prior in priors.items():
+        if np.ptp(prior.log_prior_V) == 0:
             raise checks.wrong("log", "items of different counts, for log p to have a direction",
-                               "=items that all have as good as the same")
+                               "=items that all have the same")
+        if prior.is_flat:
+            warnings.warn(f"all items have as good as equally many events in half {half}: log p hardly "
+                          "differs, and numbers along it mean little", UserWarning, stacklevel=3)
     bounded = build.bounded(config, log, parts.test)
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []

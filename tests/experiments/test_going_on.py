@@ -1,0 +1,170 @@
+"""A comparison that stops goes on in its folder; one that is finished stays."""
+
+import json
+import shutil
+import warnings
+
+import pytest
+from helpers_logs import small_log
+
+import fastpop
+from fastpop.experiments import arms, state_of, unfinished
+from fastpop.training import CheckpointError, sealed
+
+QUICK = {"epochs": 2, "dim": 8, "batch_size": 64, "num_negatives": 16, "learning_rate": 0.03,
+         "permutations": 19, "progress": False, "arms": ["standard", "frozen"]}
+
+
+def without_time(found):
+    comparison = json.loads(json.dumps(found.comparison))
+    comparison["made_by"].pop("seconds")
+    return comparison
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return without_time(fastpop.compare(small_log(), seeds=2, **QUICK))
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A comparison whose fourth run died: a seed is measured, an arm of the other is trained."""
+    out = tmp_path / "report"
+    real, runs = arms.fit, []
+
+    def dies(*given, **options):
+        runs.append(1)
+        if len(runs) == 4:
+            raise OSError(28, "No space left on device")
+        return real(*given, **options)
+
+    monkeypatch.setattr(arms, "fit", dies)
+    with pytest.raises(OSError, match="No space left"):
+        fastpop.compare(small_log(), seeds=2, out=out, **QUICK)
+    monkeypatch.setattr(arms, "fit", real)
+    return out
+
+
+def test_it_goes_on_where_it_was_and_to_the_same_numbers(stopped, whole, monkeypatch):
+    assert state_of(stopped) == f"3 of 4 runs are in {stopped}: the same command goes on"
+    steps = []
+    real = fastpop.training.loop.train_step
+    monkeypatch.setattr(fastpop.training.loop, "train_step", lambda *given: (
+        steps.append(1), real(*given))[1])
+    found = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
+    taken = len(steps)
+    fastpop.compare(small_log(), seeds=[1], **QUICK | {"arms": ["standard"]})
+    assert taken == len(steps) - taken
+    assert without_time(found) == whole
+    assert {path.name for path in stopped.iterdir()} == {
+        "report.html", "comparison.json", "rows.csv", "table.txt"}
+
+
+@pytest.mark.parametrize("damage", ["seed", "checkpoint", "asked"])
+def test_what_is_damaged_is_made_anew_or_named(stopped, whole, damage):
+    folder = stopped / "unfinished"
+    if damage == "seed":
+        path = folder / "seed-0.json"
+        path.write_text(path.read_text().replace("0.", "1.", 1))
+        with pytest.warns(UserWarning, match=r"seed-0\.json: expected the bytes.*Seed 0 is run anew"):
+            found = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
+        assert without_time(found) == whole
+    elif damage == "checkpoint":
+        state = next(folder.glob("seed-1-standard/checkpoint-*/state.json"))
+        state.write_text("{}")
+        with pytest.warns(UserWarning, match=r"state\.json: expected the bytes.*trained anew"):
+            found = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
+        assert without_time(found) == whole
+    else:
+        (folder / "asked.json").write_text("{")
+        with pytest.raises((CheckpointError, ValueError), match=r"asked\.json"):
+            fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"epochs": 3}, "epochs: expected 2, as in the comparison in"),
+    ({"seeds": 3}, "seeds: expected \\[0, 1\\], as in"),
+    ({"arms": ["standard"]}, "arms: expected \\['standard', 'frozen'\\], as in"),
+    ({"permutations": 20}, "permutations: expected 19, as in"),
+    ({"popularity_weights": [2.0]}, "popularity_weights: expected"),
+])
+def test_another_question_is_refused_by_name(stopped, change, message):
+    with pytest.raises(ValueError, match=message):
+        fastpop.compare(small_log(), out=stopped, **{"seeds": 2} | QUICK | change)
+    with pytest.raises(ValueError, match="log: expected another, as in the comparison in"):
+        fastpop.compare(small_log(seed=1), seeds=2, out=stopped, **QUICK)
+    assert (stopped / "unfinished" / "seed-0.json").exists()
+
+
+def test_how_often_checkpoints_are_written_is_no_part_of_the_question(stopped, whole):
+    found = fastpop.compare(small_log(), seeds=2, out=stopped, checkpoint_minutes=1.0, **QUICK)
+    assert found.comparison["rows"] == whole["rows"]
+
+
+def test_a_finished_one_is_given_back_and_never_overwritten(stopped, whole, monkeypatch):
+    first = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
+    page = (stopped / "report.html").read_bytes()
+    monkeypatch.setattr(arms, "fit", None)
+    with pytest.warns(UserWarning, match="is finished: it is shown, and nothing is trained"):
+        again = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
+    assert again.table() == first.table()
+    assert again.headline == first.headline
+    assert again.value("frozen", "energy_shared") == first.value("frozen", "energy_shared")
+    with pytest.raises(ValueError, match="seeds: expected"):
+        fastpop.compare(small_log(), seeds=1, out=stopped, **QUICK)
+    monkeypatch.undo()
+    other = fastpop.compare(small_log(), seeds=1, **QUICK)
+    with pytest.raises(ValueError, match="seeds: expected"):
+        other.save(stopped)
+    assert (stopped / "report.html").read_bytes() == page
+    first.save(stopped)
+    assert state_of(stopped) == f"the comparison in {stopped} is finished"
+
+
+def test_a_kill_while_the_report_is_written_is_mended_by_the_same_call(stopped, whole, monkeypatch):
+    real = fastpop.report.write_compare_report
+
+    def dies(*given):
+        raise MemoryError("as if killed")
+
+    monkeypatch.setattr(fastpop.report, "write_compare_report", dies)
+    with pytest.raises(MemoryError):
+        fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
+    assert not (stopped / "comparison.json").exists()
+    monkeypatch.setattr(fastpop.report, "write_compare_report", real)
+    assert without_time(fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)) == whole
+    # and between the last file and the removal of what is not needed any more
+    (stopped / "unfinished").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
+    assert not (stopped / "unfinished").exists()
+
+
+def test_a_kill_before_the_question_is_written_leaves_a_folder_that_will_do(tmp_path, whole):
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / ".asked.json.0123abcd.part").write_text("{")
+    assert state_of(tmp_path) == "nothing was written: the same command starts anew"
+    found = fastpop.compare(small_log(), seeds=2, out=tmp_path, **QUICK)
+    assert without_time(found) == whole
+
+
+def test_counts_without_a_direction_are_warned_of():
+    import numpy as np
+
+    same = fastpop.Interactions.from_arrays(np.repeat(np.arange(60), 6), np.tile(np.arange(6), 60),
+                                            np.arange(360))
+    with pytest.warns(UserWarning, match="as good as equally many events in half A: log p hardly differs"):
+        fastpop.compare(same, split="none", seeds=1, **QUICK | {"arms": ["standard"]})
+    with pytest.raises(ValueError, match="log: expected items of different counts, for log p to have"):
+        fastpop.compare(same, split="none", smoothing=1e30, **QUICK)
+
+
+def test_a_comparison_is_a_few_lines(stopped):
+    found = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
+    assert len(repr(found)) < 700
+    assert "arms: standard, frozen, post-hoc; 2 seeds" in repr(found)
+    assert found._repr_html_().startswith("<b>CompareResult: Popularity separation, factor")
+    shutil.rmtree(stopped)
+    assert unfinished.FINISHED == "comparison.json"
+    assert sealed.SEAL not in found.comparison
