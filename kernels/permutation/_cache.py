@@ -56,6 +56,12 @@ def jit(**options: Any) -> Callable[[Any], Any]:
     return made
 
 
+def compiled_before() -> bool:
+    """Whether the cache holds these kernels, so that loading them takes no compilation."""
+    return any(next(Path(kernel._cache.cache_path).glob("*.nbi"), None) is not None
+               for kernel in _kernels if not isinstance(kernel._cache, NullCache))
+
+
 def forget_cache(error: OSError) -> None:
     """Go on without a cache, once it can no longer be written (a full disk). Raises where there was none
     to blame."""

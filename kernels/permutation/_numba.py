@@ -31,7 +31,7 @@ import numba
 import numpy as np
 
 from fastpop import bars
-from fastpop.kernels.permutation._cache import forget_cache, jit
+from fastpop.kernels.permutation._cache import compiled_before, forget_cache, jit
 from fastpop.kernels.permutation._vector import (
     COLUMNS,
     add_row,
@@ -404,8 +404,8 @@ def forward(
 def _run(task: Callable[[int], None], lows: range, threads: int, block: int) -> None:
     """All tasks; ctrl-C waits for those that run, not for those that wait."""
     told: Any = contextlib.nullcontext()
-    if not _project.signatures:
-        told = bars.waiting("loading the permutation test (the first time, it is compiled)")
+    if not (_project.signatures or compiled_before()):
+        told = bars.waiting("compiling the permutation test, once for this installation")
     with told, bars.progress_bar(lows.stop, "permutations", delay=3) as bar:
         pool = ThreadPoolExecutor(threads)
         try:

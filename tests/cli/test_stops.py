@@ -1,9 +1,11 @@
 """Whatever stops a command, it says what is there, and the same command ends in the same bits."""
 
 import json
+import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
@@ -191,3 +193,52 @@ def test_the_same_command_goes_on_with_a_run_that_was_stopped_and_says_so(comman
     wait_for(longer, lambda: f"holds {name} of this run: going on from it" in longer.text("stderr"))
     longer.send_signal(signal.SIGKILL)
     longer.wait()
+
+
+def test_advice_says_what_is_there(tmp_path):
+    from fastpop.cli.options import LogOptions, TrainOptions
+    from fastpop.cli.train import Compare, Train
+    from fastpop.training import sealed
+
+    out = tmp_path / "run"
+    train = Train(LogOptions("x"), TrainOptions(), out)
+    assert train.left() == "; nothing was written: the same command starts anew"
+    out.mkdir()
+    assert train.left() == "; nothing was written: the same command starts anew"
+    sealed.write(out / "config.json", {})
+    assert train.left() == f"; no checkpoint was written yet: the same command starts anew in {out}"
+    (out / "checkpoint-00000012").mkdir()
+    assert train.left() == f"; checkpoint-00000012 is in {out}: add --resume to go on"
+    (out / "model").mkdir()
+    assert "is finished: `fastpop audit` and `fastpop evaluate` look at it" in train.left()
+    other = Compare(LogOptions("x"), TrainOptions(), tmp_path / "report")
+    assert other.left() == "; nothing was written: the same command starts anew"
+
+
+@pytest.mark.skipif(not shutil.which("mount") or os.geteuid() != 0, reason="needs root to mount")
+@pytest.mark.parametrize("verb", ["train", "compare"])
+def test_a_disk_that_fills_up_is_one_line_and_the_same_command_goes_on_with_more_room(
+        commands, clicks, tmp_path, verb):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", disk]).returncode:
+        pytest.skip("tmpfs cannot be mounted here")
+    try:
+        more = ["--seeds", "1", "--arms", "standard"] if verb == "compare" else []
+        words = [verb, *clicks, *QUICK, *more, "--epochs", "3", "--dim", "128"]
+        done = commands.run(*words, "--out", disk / "run", code=1)
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("fastpop: out: expected a writable folder with room; got "
+                                      f"{disk / 'run'}")
+        assert "No space left on device" in done.stderr
+        assert not list((disk / "run").rglob(".*.part"))
+        subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+        commands.run(*words, "--out", disk / "run")
+        commands.run(*words, "--out", tmp_path / "whole")
+        name = "comparison.json" if verb == "compare" else "metrics.json"
+        one, two = (json.loads((folder / name).read_text()) for folder in (disk / "run", tmp_path / "whole"))
+        for found in (one, two):
+            found.get("made_by", {}).pop("seconds", None)
+        assert one == two
+    finally:
+        subprocess.run(["umount", disk], check=True)

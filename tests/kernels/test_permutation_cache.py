@@ -71,3 +71,36 @@ def test_a_cache_that_fills_up_is_given_up(monkeypatch):
     assert all(isinstance(kernel._cache, NullCache) for kernel in kernels)
     with pytest.raises(OSError, match="No space left"):
         _cache.forget_cache(full)
+
+
+def test_a_compilation_is_told_from_loading(tmp_path, monkeypatch):
+    class Cache:
+        cache_path = str(tmp_path / "place")
+
+    class Kernel:
+        _cache = Cache()
+
+    class Uncached:
+        _cache = NullCache()
+
+    monkeypatch.setattr(_cache, "_kernels", [Uncached(), Kernel()])
+    assert not _cache.compiled_before()
+    (tmp_path / "place").mkdir()
+    assert not _cache.compiled_before()
+    (tmp_path / "place" / "_numba._fill-1.py311.nbi").write_text("")
+    assert _cache.compiled_before()
+
+
+@pytest.mark.slow
+def test_the_first_audit_says_that_it_compiles_and_the_second_does_not(tmp_path):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for name, array in (("q", rng.normal(size=(30, 4))), ("e", rng.normal(size=(20, 4))),
+                        ("c", np.arange(1.0, 21))):
+        np.save(tmp_path / f"{name}.npy", array)
+    words = ["audit", "--query", "q.npy", "--items", "e.npy", "--counts", "c.npy", "--permutations", "20"]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    said = [subprocess.run([sys.executable, "-m", "fastpop", *words], cwd=tmp_path, env=environment,
+                           capture_output=True, text=True, check=True).stderr for _ in range(2)]
+    assert said == ["fastpop: compiling the permutation test, once for this installation ...\n", ""]
