@@ -134,6 +134,7 @@ class Events:
             for role, job in jobs.items():
                 found, maps[role] = job.result()
                 ids[role] = found if whole[role] else _objects(found)
+        reading.readers.clear()  # their texts are the ids now
         if by_session:
             ids["user"] = _number_sessions(reading)
         counts = np.zeros(ids["user"].size, dtype=np.int64)
@@ -199,6 +200,7 @@ class Events:
                     name: np.empty(size, dtype=kind) for name, kind in self.columns.items()}
                 self._finish(part, a, b, columns)
                 yield columns
+            del part  # before the next one takes its room
 
     def _mapped(self, bench: Workbench, bar: Any) -> dict[str, np.ndarray]:
         """Arrays in a file that goes when they do: the scratch folder's name for it goes first."""

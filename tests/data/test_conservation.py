@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from fastpop.data import read_log
+from fastpop.data import read_log, staging
 from fastpop.kernels.log_rows import reference
 
 ROLES = {"user": "u", "item": "i", "time": "t"}
@@ -69,9 +69,10 @@ def damaged(raw: bytes, rng) -> bytes:
     return raw
 
 
-def check_one(seed: int, folder) -> str:
+def check_one(seed: int, folder, monkeypatch) -> str:
     """What became of one file: "read" or "refused"; a broken law fails."""
     rng = np.random.default_rng(seed)
+    monkeypatch.setattr(staging, "BLOCK", int(rng.choice([16, 48, 200, 1 << 20])))
     text, separator, quote = sound_file(rng)
     raw = damaged(text.encode(), rng)
     path = folder / ("a.csv.gz" if rng.random() < 0.2 else "a.csv")
@@ -123,13 +124,13 @@ def check_one(seed: int, folder) -> str:
     return "read"
 
 
-def test_records_are_read_or_rejected(tmp_path):
-    outcomes = [check_one(seed, tmp_path) for seed in range(120)]
+def test_records_are_read_or_rejected(tmp_path, monkeypatch):
+    outcomes = [check_one(seed, tmp_path, monkeypatch) for seed in range(120)]
     assert outcomes.count("read") > 40
     assert outcomes.count("refused") > 10
 
 
 @pytest.mark.slow
-def test_records_are_read_or_rejected_at_length(tmp_path):
-    outcomes = [check_one(seed, tmp_path) for seed in range(1000, 3000)]
+def test_records_are_read_or_rejected_at_length(tmp_path, monkeypatch):
+    outcomes = [check_one(seed, tmp_path, monkeypatch) for seed in range(1000, 3000)]
     assert outcomes.count("read") > 700

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fastpop.data import Interactions, read_cases, read_log, scan
+from fastpop.data import Interactions, events, read_cases, read_log, scan, staging, workbench
 
 UI = {"user": "u", "item": "i"}
 
@@ -515,3 +515,37 @@ def test_large_arrays_lie_in_a_file_without_a_name(tmp_path):
     for name in ("user", "item", "time", "weight", "row", "offsets"):
         np.testing.assert_array_equal(getattr(log, name), getattr(whole, name), err_msg=name)
     assert log.k_core(2, 2).num_events == whole.k_core(2, 2).num_events
+
+
+# Progress moves, by what has been read.
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_bars_count_bytes_and_events(packed, tmp_path, monkeypatch):
+    raw = ("u,i\n" + "".join(f"{n % 999},{n % 77}\n" for n in range(200_000))).encode()
+    path = put(tmp_path / "a.csv", gzip.compress(raw) if packed else raw)
+    monkeypatch.setattr(staging, "BLOCK", 1 << 16)
+    monkeypatch.setattr(events, "RANGE", 1 << 18)
+    moves: dict[str, list[float]] = {}
+
+    class Bar:
+        def __init__(self, label, total, unit):
+            self.mine = moves.setdefault(label, [])
+            moves.setdefault(f"{label} total", []).append(total)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self, amount):
+            self.mine.append(amount)
+
+    monkeypatch.setattr(workbench.Workbench, "bar", lambda _, *about: Bar(*about))
+    read_log(path, **UI)
+    assert list(moves) == ["read", "read total", "sort", "sort total"]
+    assert moves["read total"] == [path.stat().st_size]
+    assert sum(moves["read"]) == path.stat().st_size
+    assert sum(moves["sort"]) == 200_000 == moves["sort total"][0]
+    assert sum(amount > 0 for amount in moves["sort"]) > 3
+    assert packed or sum(amount > 0 for amount in moves["read"]) > 3

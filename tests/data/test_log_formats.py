@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastpop.data import read_log
+from fastpop.data import read_log, staging
 
 FIELDS = ("user", "item", "time", "weight", "row", "user_ids", "item_ids", "offsets")
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=8)
@@ -92,7 +92,8 @@ def compare(table, folder):
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(table=tables())
-def test_every_form_gives_the_same_log(table, tmp_path):
+def test_every_form_gives_the_same_log(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(staging, "BLOCK", 100)
     compare(table, tmp_path)
 
 
