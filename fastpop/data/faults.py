@@ -82,7 +82,7 @@ def settle_times(reading: Reading, layout: Preset, bench: Workbench) -> Times:
         return Times("format", format=columns.time_format)
     kinds = np.sum([p.found["tick_kinds"] for p in reading.pieces], axis=0)
     numbers = int(kinds[log_rows.WHOLE_TICK] + kinds[log_rows.REAL_TICK])
-    if numbers < kinds[log_rows.DATE_TICK]:
+    if numbers < kinds[log_rows.DATE_TICK] or not numbers:
         return Times("date")
     times = Times("number", unit=columns.time_unit, real=bool(kinds[log_rows.REAL_TICK]))
     if columns.time_unit == "auto":
@@ -90,7 +90,30 @@ def settle_times(reading: Reading, layout: Preset, bench: Workbench) -> Times:
         times.unit = list(UNITS)[int(np.searchsorted(sizes, max(1, (numbers + 1) // 2)))] if numbers else "s"
         # Found to be milliseconds or finer, a value of 1970 is a time in seconds among them.
         times.earliest = None if times.unit == "s" else EARLY
+        if not times.real and columns.time_unit == "auto":
+            _refuse_compact_dates(reading)
     return times
+
+
+def _refuse_compact_dates(reading: Reading) -> None:
+    """20171124 is no second of August 1970, where every time of the column is a date as well."""
+    seen = None
+    for piece in reading.pieces:
+        tick = reading.columns.get(piece, "tick")
+        if tick is None or not tick.size:
+            continue
+        if int(tick.min()) < 19_000_101 or int(tick.max()) > 21_001_231:
+            return
+        month, day = tick // 100 % 100, tick % 100
+        if not np.all((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)):
+            return
+        seen = seen or (piece, int(tick[0]))
+    if seen is not None:
+        one = seen[0].input
+        place = f"{one.label}, column {one.names['time']!r}"
+        raise wrong(place, "unix time, ISO dates or the format of others",
+                    f"={seen[1]} and the like (dates? columns=Columns(…, time_format='%Y%m%d'); seconds of "
+                    "1970? time_unit='s')")
 
 
 def _by_format(reading: Reading, time_format: str, bench: Workbench) -> None:

@@ -121,16 +121,17 @@ def _is_number(kind: str) -> bool:
 def _unnested(relation: str, label: str, names: dict, types: dict, shape: str) -> str:
     """Lists of items as rows, in order."""
     kind = types["item"]
-    if not kind.endswith("[]"):
+    if not kind.endswith("]"):
         raise wrong_type(f"{label}, column {names['item']!r}", f"lists of items, with the preset {shape!r}",
                          f"={kind}")
-    types["item"] = kind.removesuffix("[]")
+    types["item"] = kind.rsplit("[", 1)[0]
     item = quoted_name(names["item"])
+    lists = f"{item}::{types['item']}[]"  # arrays of a fixed size, too
     if "user" in names:
         user = quoted_name(names["user"])
-        return f"(SELECT {user}, unnest({item}) AS {item} FROM {relation})"
+        return f"(SELECT {user}, unnest({lists}) AS {item} FROM {relation})"
     names["user"], types["user"] = " session", "BIGINT"
-    return (f'(SELECT " session", unnest({item}) AS {item} FROM '
+    return (f'(SELECT " session", unnest({lists}) AS {item} FROM '
             f'(SELECT row_number() OVER () - 1 AS " session", {item} FROM {relation}))')
 
 
@@ -219,6 +220,10 @@ def _picked(source: Any, columns: Columns | ListColumns) -> tuple[str, Any]:
             missing_package("pyarrow", "polars", "reading polars tables")
         if hasattr(source, "collect"):
             source = source.collect()
+    if hasattr(source, "read_all"):  # a stream of arrow's
+        source = source.read_all()
+    elif hasattr(source, "to_table"):
+        source = source.to_table()
     if kind in LABELS and not (hasattr(source, "columns") or hasattr(source, "column_names")):
         raise wrong_type("source", "a table (a dict of columns makes one of single columns)", source)
     if hasattr(source, "__len__") and len(source) == 0:
@@ -228,6 +233,10 @@ def _picked(source: Any, columns: Columns | ListColumns) -> tuple[str, Any]:
     if kind == "polars" or hasattr(source, "select"):
         have = [str(name) for name in (source.columns if kind == "polars" else source.schema.names)]
         wanted = list(dict.fromkeys(_resolved(label, columns, have).values()))
+        for name in wanted:
+            if have.count(name) > 1:
+                raise wrong(f"{label}, column {name!r}", "each name once",
+                            f"={have.count(name)} columns of that name")
         source = source.select(wanted)
         if kind == "polars":
             objects = [name for name in wanted if str(source.schema[name]) == "Object"]
@@ -287,7 +296,13 @@ def _arrays(source: dict, columns: Columns | ListColumns, label: str = "arrays")
 
 def _array(value: Any, label: str, name: str, role: str) -> np.ndarray:
     if hasattr(value, "detach"):
+        if "bfloat16" in str(value.dtype) or value.is_complex():
+            raise wrong_type(f"{label}, column {name!r}", "numbers that are whole or float32 or wider", value)
         return value.detach().cpu().numpy()
+    if isinstance(value, np.ma.MaskedArray):
+        gone = np.ma.getmaskarray(value)
+        value = np.array(value.data, dtype=object)
+        value[gone] = None
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "to_numpy"):

@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from fastpop.data import Interactions, events, read_cases, read_log, scan, staging, workbench
+from fastpop.data import Columns, Interactions, events, read_cases, read_log, scan, staging, workbench
 
 UI = {"user": "u", "item": "i"}
 
@@ -239,6 +241,47 @@ def test_times_in_nanoseconds_keep_their_order():
         assert log.time.tolist() == [1_700_000_000] * 3
 
 
+def test_dates_that_look_like_numbers_are_refused(tmp_path):
+    path = put(tmp_path / "a.csv", "u,i,t\n1,2,20171124\n1,3,20171231\n")
+    with pytest.raises(ValueError, match=r"column 't': expected unix time.*20171124.*time_format='%Y%m%d'"):
+        read_log(path, **UI, time="t")
+    for how in ({"time_format": "%Y%m%d"}, {"time_unit": "s"}):
+        log = read_log(path, columns=Columns("u", "i", time="t", **how))
+        assert log.time[0] == (1511481600 if "time_format" in how else 20171124)
+    put(path, "u,i,t\n1,2,20171124\n1,3,20171332\n")  # no date: seconds
+    assert read_log(path, **UI, time="t").time.tolist() == [20171124, 20171332]
+
+
+@pytest.mark.parametrize("time", ["2014-02-30", "2014-01-01 24:00", "9999-12-31", "02/03/2014", "1e400x"])
+def test_dates_that_are_none(time, tmp_path):
+    with pytest.raises(ValueError, match="line 2, column 't': expected an ISO date"):
+        read_log(put(tmp_path / "a.csv", f"u,i,t\n1,2,{time}\n"), **UI, time="t")
+
+
+def test_what_is_masked_is_missing():
+    with pytest.raises(ValueError, match="row 2, column 'u': expected an id, none missing"):
+        read_log({"u": np.ma.array([1, 2], mask=[0, 1]), "i": [1, 2]}, **UI)
+
+
+@pytest.mark.parametrize(("source", "says"), [
+    (pa.table([[1], [2], [3]], names=["u", "u", "i"]), "column 'u': expected each name once; got 2 columns"),
+    (pd.DataFrame([[1, 2, 3]], columns=["u", "u", "i"]), "column 'u': expected each name once"),
+    ({"u": torch.ones(2).bfloat16(), "i": [1, 2]}, "column 'u': expected numbers that are whole or float32"),
+    ({"u": np.array([1j, 2]), "i": [1, 2]}, "column 'u': expected numbers, text or dates"),
+    (pl.Series([1, 2]), "source: expected a table"), ([{"u": 1, "i": 2}], "source: expected a path"),
+    (io.BytesIO(b"u,i"), "source: expected a path"),
+])
+def test_tables_that_are_none(source, says):
+    with pytest.raises((ValueError, TypeError), match=re.escape(says)):
+        read_log(source, **UI)
+
+
+def test_streams_and_sets_of_arrow_are_tables():
+    table = pa.table({"u": [1, 2], "i": [3, 4]})
+    for source in (table.to_reader(), pa.dataset.dataset(table), pa.record_batch({"u": [1, 2], "i": [3, 4]})):
+        assert read_log(source, **UI).num_events == 2
+
+
 # Lists and bytes.
 
 def test_lists_are_refused_by_their_type_or_taken_as_sequences(tmp_path):
@@ -253,6 +296,8 @@ def test_lists_are_refused_by_their_type_or_taken_as_sequences(tmp_path):
         assert log.has_order
         sessions = read_log(source, preset="sessions", item="i")
         assert [sessions.decode_items(sessions.history(u)).tolist() for u in (0, 1)] == [[3, 4, 5], [4]]
+    fixed = pl.DataFrame({"u": [1], "i": pl.Series([[5, 6]], dtype=pl.Array(pl.Int64, 2))})
+    assert items(read_log(fixed, preset="sequence", **UI)) == [5, 6]
     with pytest.raises(TypeError, match="expected lists of items"):
         read_log(pl.DataFrame({"u": [1], "i": [2]}), preset="sequence", **UI)
     with pytest.raises(TypeError, match=r"STRUCT"):
