@@ -9,6 +9,7 @@
 
 #include "alias_draw/alias_draw.h"
 #include "device_bindings.h"
+#include "fork.h"
 #include "full_softmax/full_softmax.h"
 #include "log_bindings.h"
 #include "row_index.h"
@@ -429,6 +430,8 @@ PYBIND11_MODULE(_C, m) {
   m.attr("cuda_arches") = "";
   m.attr("has_cuda") = false;
 #endif
+  fastpop::watch_forks();
+  m.def("has_lost_threads", &fastpop::has_lost_threads, "Whether a fork left OpenMP's threads behind.");
   bind_alias_draw(m);
   bind_tile(m);
   bind_sampled_softmax(m);

@@ -7,6 +7,7 @@ registers, emulated bit for bit.
 
 import functools
 import os
+import warnings
 
 import torch
 from torch import Tensor
@@ -81,7 +82,24 @@ WORK_A_THREAD = 2_000_000
 
 def threads_for(work: int) -> int:
     """How many of torch's threads a kernel of so many operations should use."""
-    return max(1, min(torch.get_num_threads(), work // WORK_A_THREAD))
+    return max(1, min(all_threads(), work // WORK_A_THREAD))
+
+
+def all_threads() -> int:
+    """torch's number."""
+    settle_after_fork()
+    return torch.get_num_threads()
+
+
+def settle_after_fork() -> None:
+    """One thread, torch's own included, in a process that os.fork made from one with threads: OpenMP's stayed
+    behind, and the next parallel region would wait for them for ever."""
+    if _C.has_lost_threads() and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+        warnings.warn(
+            "this process was forked from one with threads, which a fork leaves behind: torch and fastpop "
+            "use one thread here. Start processes with multiprocessing's 'spawn' for more.",
+            RuntimeWarning, stacklevel=2)
 
 
 def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

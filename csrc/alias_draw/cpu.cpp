@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "fork.h"
+
 namespace fastpop {
 namespace {
 
@@ -107,7 +109,8 @@ void alias_draw_cpu(const AliasRow* table, int64_t num_items, uint64_t seed, uin
   const uint32_t V = static_cast<uint32_t>(num_items);
   const int64_t pieces_per_group = (num_draws + kPiece - 1) / kPiece;
   const int64_t pieces = num_groups * pieces_per_group;
-#pragma omp parallel for schedule(static) if (num_groups * num_draws >= 2 * kPiece)
+  const bool alone = num_groups * num_draws < 2 * kPiece || has_lost_threads();
+#pragma omp parallel for schedule(static) if (!alone)
   for (int64_t piece = 0; piece < pieces; ++piece) {
     const int64_t g = piece / pieces_per_group;
     const int64_t start = (piece % pieces_per_group) * kPiece;

@@ -75,7 +75,7 @@ def _ids(argument: str, value: Any, device: torch.device) -> Tensor:
         array: Any = _readable.tensor(argument, value)
         is_integer = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
     else:
-        if not isinstance(value, (np.ndarray, list, tuple)):
+        if not isinstance(value, (np.ndarray, list, tuple, range)):
             raise checks.wrong_type(argument, "a 1-d array of int64 (torch, numpy or a list)", value)
         array = np.asarray(value)
         if array.size == 0 and isinstance(value, (list, tuple)):

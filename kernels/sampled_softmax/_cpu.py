@@ -90,7 +90,7 @@ def _gradients(
 def _index_of(inputs: Inputs) -> _C.RowIndex:
     """The sorted set of the ids of positives and negatives."""
     num_rows, num_items = inputs.query_BD.shape[0], inputs.item_VD.shape[0]
-    threads, negatives = torch.get_num_threads(), inputs.negatives
+    threads, negatives = native.all_threads(), inputs.negatives
     index = _C.RowIndex(num_items)
     if num_rows:
         pos_id_B = inputs.pos_id_B.contiguous()
