@@ -18,7 +18,8 @@ class Draw:
     """K ids from `proposal` for each group of rows, fixed by (seed, step) alone.
 
     proposal: a Proposal that draws (InBatch does not).
-    seed, step: integers in [0, 2^64). The same pair always gives the same ids, on every device.
+    seed, step: integers in [0, 2^64). The same pair always gives the same ids, on every device and in
+        every process (`SampledSoftmaxLoss` mixes the process's rank into its seed).
         step may be a one-element int64 tensor, so that a captured graph can count on.
     num_negatives: K >= 1, drawn with replacement.
     group_size: rows that share their K ids; row b belongs to group b // group_size, the last group
