@@ -82,13 +82,15 @@ def _written(
         raise wrong(label, "rows", "=an empty table")
     if shape != "table":
         relation = _unnested(relation, label, names, types, shape)
-    picked = [_expression(label, role, names[role], types[role]) for role in names]
+    picked = [f'{_expression(label, role, names[role], types[role])} AS "{role}"' for role in names]
+    texts = ", ".join(f'"{role}"' for role in names if not _is_number(types[role]))
+    quoted = f"FORCE_QUOTE ({texts}), " if texts else ""
     for role, name in names.items():
         _refuse_what_cannot_hold(bench, relation, label, role, name, types[role])
     path = bench.folder / f"table-{len(list(bench.folder.iterdir()))}.csv"
     bench.run(
         f"COPY (SELECT {', '.join(picked)} FROM {relation}) TO {engine_path(path)} (FORMAT csv, "
-        "HEADER false, DELIMITER ',', QUOTE '\"', ESCAPE '\"', FORCE_QUOTE *, NULLSTR '')",
+        f"HEADER false, DELIMITER ',', QUOTE '\"', ESCAPE '\"', {quoted}NULLSTR '')",
         label=f"take over {label}")
     rows = bench.value(f"SELECT count(*) FROM {relation}")
     position = {role: at for at, role in enumerate(names)}

@@ -156,6 +156,7 @@ def sorted_events(bench: Workbench, source: Any, request: Request) -> Iterator[F
     """
     layout = request.layout
     inputs = _inputs(bench, source, request)
+    bench.close_database()  # its memory is the reader's now
     reading = Reading(bench, request.text.null_values, raise_first=not request.skip)
     _read(bench, inputs, reading)
     times = bad.settle_times(reading, layout, bench)
@@ -206,7 +207,6 @@ def _inputs(bench: Workbench, source: Any, request: Request) -> list[Input]:
         else:
             assert layout.columns is not None
             inputs.append(table_input(file, layout, layout.columns, text))
-    bench.close_database()
     return inputs
 
 

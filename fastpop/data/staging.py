@@ -21,6 +21,8 @@ from fastpop.kernels.log_rows import _cpu as log_rows
 
 BLOCK = 1 << 23  # bytes that a reader gets at a time
 COLUMNS = ("user", "item", "behavior", "tick", "tick_kind", "weight", "rating")
+MOST_READERS = 8  # each keeps the distinct ids that it saw
+SHARE_OF_TEXTS = 0.3  # of the memory budget, before one reader alone goes on
 SHARE_OF_COLUMNS = 0.35  # of the memory budget, before columns go to the scratch file
 
 
@@ -60,7 +62,7 @@ class Stored:
     dtype: np.dtype
 
 
-class Columns:
+class ColumnStore:
     """The columns of all pieces, in memory up to a budget and in one file beyond it."""
 
     def __init__(self, folder: Path, budget: float) -> None:
@@ -110,16 +112,17 @@ class Reading:
     Attributes:
         readers: one a thread; each numbered the texts that it saw.
         pieces: in the order of the source.
-        lines, blanks: of all inputs.
+        records, blanks: of all inputs.
     """
 
     def __init__(self, bench: Workbench, null_values: tuple[str, ...], raise_first: bool) -> None:
         self.bench = bench
         self.raise_first = raise_first
-        self.readers = [log_rows.RowReader(list(null_values)) for _ in range(bench.threads)]
+        self.active = min(bench.threads, MOST_READERS)
+        self.readers = [log_rows.RowReader(list(null_values)) for _ in range(self.active)]
         self.pieces: list[Piece] = []
-        self.columns = Columns(bench.folder, SHARE_OF_COLUMNS * bench.budget)
-        self.blanks = self.records = self.line_total = 0
+        self.columns = ColumnStore(bench.folder, SHARE_OF_COLUMNS * bench.budget)
+        self.blanks = self.records = 0
         self.numbers = itertools.count()
         self.stopped = False
         self.buffers: list[np.ndarray] = []  # to be used again: fresh memory costs the system time
@@ -135,7 +138,7 @@ class Reading:
         """Read an input to its end, or to its first bad record where that is to be raised."""
         before = len(self.pieces)
         free: queue.SimpleQueue = queue.SimpleQueue()
-        for at in range(len(self.readers)):
+        for at in range(self.active):
             free.put(at)
         pool = ThreadPoolExecutor(len(self.readers))
         waiting: list[Future] = []
@@ -159,7 +162,6 @@ class Reading:
             _drop_trailing(one, self.pieces[before:], tally)
         self.blanks += tally.blanks
         self.records += tally.records
-        self.line_total += tally.lines
 
     def _blocks(
         self, stream: Stream, one: Input, tally: "Tally", advance: Callable[[int], None],
@@ -209,7 +211,8 @@ class Reading:
         try:
             found = self.readers[reader].read(one.layout, data, start, size, number)
         finally:
-            free.put(reader)
+            if reader < self.active:
+                free.put(reader)
         self.buffers.append(data)
         piece = Piece(one, number, reader, offset, size, found["rows"], found["records"], found)
         piece.columns = {name: found.pop(name) for name in COLUMNS}
@@ -226,6 +229,8 @@ class Reading:
         self.columns.put(piece, arrays)
         self.pieces.append(piece)
         held = sum(reader.bytes() for reader in self.readers)
+        if held > SHARE_OF_TEXTS * self.bench.budget:
+            self.active = 1  # each reader numbers the texts anew: one alone goes on
         if held > self.bench.budget:
             raise MemoryError(f"memory_limit: expected room for the distinct ids, {held // 10**6}MB so "
                               f"far; got {self.bench.memory_limit!r}")

@@ -594,3 +594,18 @@ def test_bars_count_bytes_and_events(packed, tmp_path, monkeypatch):
     assert sum(moves["sort"]) == 200_000 == moves["sort total"][0]
     assert sum(amount > 0 for amount in moves["sort"]) > 3
     assert packed or sum(amount > 0 for amount in moves["read"]) > 3
+
+
+def test_one_reader_goes_on_where_ids_are_many(tmp_path, monkeypatch):
+    """Each thread's reader numbers ids anew; beyond a share of the memory one alone does."""
+    rows = "".join(f"user{n * 7919 % 100_003},{n}\n" for n in range(100_003))
+    path = put(tmp_path / "a.csv", "u,i\n" + rows)
+    monkeypatch.setattr(staging, "BLOCK", 1 << 15)
+    monkeypatch.setattr(staging, "SHARE_OF_TEXTS", 0.02)
+    log = read_log(path, **UI, threads=3)
+    np.testing.assert_array_equal(log.decode_users(log.user[np.argsort(log.row)])[:3],
+                                  ["user0", "user7919", "user15838"])
+    assert (log.num_users, log.num_items) == (100_003, 100_003)
+    with pytest.raises(MemoryError, match="memory_limit: expected room for the distinct ids"):
+        read_log(put(path, "u,i\n" + "".join(f"{'x' * 50}{n},{n}\n" for n in range(200_000))), **UI,
+                 memory_limit="16MB")
