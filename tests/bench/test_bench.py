@@ -16,7 +16,7 @@ from fastpop import benchmark
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 OPS = ("sampled_softmax", "full_softmax", "row_update", "permutation", "score_energy", "top_items",
-       "target_ranks", "alias_draw", "train_step")
+       "target_ranks", "alias_draw", "train_step", "read_log")
 
 
 def bench_module(name: str):
