@@ -131,27 +131,32 @@ class Workbench:
         """Execute while a bar moves; Ctrl-C stops the query at once."""
         connection = self.connection
         failure: list[BaseException] = []
+        over = threading.Event()  # an interrupted join may take a thread that runs for one that ended
 
         def work() -> None:
             try:
                 connection.execute(sql)
             except BaseException as error:
                 failure.append(error)
+            finally:
+                over.set()
 
         worker = threading.Thread(target=work, daemon=True)
+        begun = False
         try:
-            worker.start()
+            with Uninterrupted():
+                worker.start()
+                begun = True
             with self.bar(label, 100, "%") as bar:
-                while worker.is_alive():
-                    worker.join(0.1)
+                while not over.wait(0.1):
                     done = connection.query_progress()
                     bar.update(max(0.0, min(done, 100.0) - bar.n))
         except BaseException:
             # whoever interrupts again is heard once the query has ended: closing under it aborts
-            while worker.is_alive():
+            while begun and not over.is_set():
                 with contextlib.suppress(KeyboardInterrupt):
                     connection.interrupt()
-                    worker.join(0.05)
+                    over.wait(0.05)
             raise
         if failure:
             raise self._explained(failure[0]) from None
