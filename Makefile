@@ -14,9 +14,8 @@ SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/
 # what a GPU's machine may lack: duckdb, polars, tyro, pyarrow, matplotlib.
 TRITON36 := .venv-triton36
 TRITON36_PYTEST := OMP_NUM_THREADS=1 $(TRITON36)/bin/python -P -m pytest --import-mode=importlib
-SOFTMAX := test_sampled_softmax.py or test_full_softmax.py
 
-.PHONY: demo test check bench test-slow test-triton36 triton36-softmax triton36-others test-gpu bench-gpu \
+.PHONY: demo test check bench test-slow test-triton36 triton36-sampled triton36-others test-gpu bench-gpu \
 	install-gpu gpu-day install clean
 
 demo: $(VENV)/.demo
@@ -38,13 +37,13 @@ bench: $(VENV)/.bench
 
 # The interpreter takes minutes, of one core: halves side by side.
 test-triton36: $(TRITON36)/.test
-	+$(MAKE) --no-print-directory --jobs=2 --output-sync=target triton36-softmax triton36-others
+	+$(MAKE) --no-print-directory --jobs=2 --output-sync=target triton36-sampled triton36-others
 
-triton36-softmax:
-	$(TRITON36_PYTEST) tests/ops/test_triton.py -k "$(SOFTMAX)"
+triton36-sampled:
+	$(TRITON36_PYTEST) tests/ops/test_triton.py -k test_sampled_softmax.py
 
 triton36-others:
-	$(TRITON36_PYTEST) -k "not ($(SOFTMAX))" tests/ops/test_triton.py tests/kernels/test_triton_launch.py \
+	$(TRITON36_PYTEST) -k "not test_sampled_softmax.py" tests/ops/test_triton.py tests/kernels/test_triton_launch.py \
 		tests/kernels/test_triton_compile.py tests/ops/test_row_update_on_device.py \
 		tests/ops/test_sampled_softmax_on_device.py tests/training/test_on_device.py tests/test_house.py
 	$(TRITON36_PYTEST) -k "host and twin" tests/ops/test_sampled_softmax.py tests/ops/test_row_update.py
