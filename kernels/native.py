@@ -7,12 +7,12 @@ registers, emulated bit for bit.
 
 import functools
 import os
-import warnings
 
 import torch
 from torch import Tensor
 
 from fastpop import _C
+from fastpop.kernels import forks
 
 PATHS = ("baseline", "avx2", "avx512", "avx512_bf16", "avx512_amx", "avx512_amx_emulation")
 path = os.environ.get("FASTPOP_CPU") or "auto"
@@ -87,19 +87,8 @@ def threads_for(work: int) -> int:
 
 def all_threads() -> int:
     """torch's number."""
-    settle_after_fork()
+    forks.settle_after_fork()
     return torch.get_num_threads()
-
-
-def settle_after_fork() -> None:
-    """One thread, torch's own included, in a process that os.fork made from one with threads: OpenMP's stayed
-    behind, and the next parallel region would wait for them for ever."""
-    if _C.has_lost_threads() and torch.get_num_threads() > 1:
-        torch.set_num_threads(1)
-        warnings.warn(
-            "this process was forked from one with threads, which a fork leaves behind: torch and fastpop "
-            "use one thread here. Start processes with multiprocessing's 'spawn' for more.",
-            RuntimeWarning, stacklevel=2)
 
 
 def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

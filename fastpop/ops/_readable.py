@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastpop import checks
-from fastpop.kernels import native
+from fastpop.kernels import forks
 
 DEVICES = ("cpu", "cuda")
 # What a type does to become a tensor that can be read.
@@ -33,7 +33,7 @@ def tensor(name: str, value: Any, expected: str = "a torch tensor") -> Tensor:
         raise checks.wrong_type(name, expected, f"={_of_type(value)}")
     traced = torch.compiler.is_compiling()  # then the operators see it, when the program runs
     if not traced:
-        native.settle_after_fork()  # before torch itself looks at numbers
+        forks.settle_after_fork()  # before torch itself looks at numbers
         if type(value) is not Tensor and type(value) is not torch.nn.Parameter:
             _require_memory(name, value)
         _outside_transforms(name, value)
