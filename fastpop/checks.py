@@ -68,8 +68,8 @@ def number(
     """A finite real number (a bool is none), optionally within bounds."""
     kinds = (int, np.integer) if integer else (int, float, np.integer, np.floating)
     noun = "an integer" if integer else "a finite number"
-    is_number = isinstance(value, kinds) or type(value).__name__ == "SymInt"  # of a graph that torch traces
-    if isinstance(value, (bool, np.bool_)) or not is_number:
+    symbolic = type(value).__name__ == "SymInt"  # of a graph that torch traces; has 64 bits
+    if isinstance(value, (bool, np.bool_)) or not (symbolic or isinstance(value, kinds)):
         raise wrong_type(argument, noun, value)
     bounds = []
     if above is not None:
@@ -82,7 +82,7 @@ def number(
     ok: Any = integer or abs(given) <= sys.float_info.max  # NaN is not
     ok = ok and (above is None or value > above) and (least is None or value >= least)
     ok = ok and (most is None or value <= most)
-    if integer and most is None and not -(2**63) <= given < 2**63:
+    if integer and most is None and not symbolic and not -(2**63) <= given < 2**63:
         ok = False
         bounds.append("of 64 bits")
     if not ok:
