@@ -312,8 +312,8 @@ def test_what_is_no_array_of_real_numbers_is_refused(name):
         ours({**given, name: torch.as_tensor(given[name]).to_sparse()})
     with pytest.raises(ValueError, match=f"{name}: expected an array that holds numbers; got .* meta"):
         ours({**given, name: torch.as_tensor(given[name]).to("meta")})
-    with pytest.raises(TypeError, match=f"{name}: expected a numpy array or torch tensor; got list"):
-        ours({**given, name: given[name].tolist()})
+    with pytest.raises(TypeError, match=f"{name}: expected an array, a frame or a list of numbers; got dict"):
+        ours({**given, name: {"rows": given[name].tolist()}})
 
 
 def test_a_tile_of_the_wrong_shape_is_named():
