@@ -8,9 +8,10 @@ import torch
 from fastpop.kernels import native
 
 if os.environ.get("TRITON_INTERPRET") == "1":
-    from helpers_interpreter import mend_index
+    import helpers_interpreter
 
-    mend_index()
+    helpers_interpreter.mend_index()
+    helpers_interpreter.mend_bfloat16()
 
 
 @pytest.fixture(autouse=True)
