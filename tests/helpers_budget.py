@@ -5,6 +5,7 @@ Its running bound is the sum of u (p + target) |x|: nothing rounded on the way c
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -183,3 +184,18 @@ MUTATIONS = {
     "the prior left out of the probabilities": _without_prior,
     "log Q with the other sign": _with_log_q_flipped,
 }
+
+
+def noticed_by(cases: dict, dtype: torch.dtype, losses: Callable, candidates: Callable) -> Counter:
+    """How many cases notice each mutation; one must where its gradients change, and only there."""
+    noticed: Counter = Counter()
+    for case, make in cases.items():
+        trial = Trial.of(make(), dtype, losses, candidates)
+        assert not trial.notices(trial.budget.truth)
+        for name, mutation in MUTATIONS.items():
+            wrong = mutation(trial)
+            changes = any(not torch.allclose(wrong[one], trial.budget.truth[one], rtol=1e-3, atol=1e-12)
+                          for one in wrong)
+            assert trial.notices(wrong) == changes, (case, name)
+            noticed[name] += changes
+    return noticed

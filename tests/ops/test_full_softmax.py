@@ -1,7 +1,6 @@
 """The contract of full_softmax: op x implementation x case x dtype against fp64."""
 
 import math
-from collections import Counter
 from functools import partial
 
 import helpers_budget
@@ -94,16 +93,7 @@ def test_values_and_gradients(monkeypatch, impl, dtype, where, case):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_a_backward_that_is_wrong_is_noticed(dtype):
     """By every case whose gradients it changes at all."""
-    noticed = Counter()
-    for case in CASES:
-        trial = helpers_budget.Trial.of(CASES[case](), dtype, dense_full_losses, helpers_budget.full)
-        assert not trial.notices(trial.budget.truth)
-        for name, mutation in helpers_budget.MUTATIONS.items():
-            wrong = mutation(trial)
-            changes = any(not torch.allclose(wrong[one], trial.budget.truth[one], rtol=1e-3, atol=1e-12)
-                          for one in wrong)
-            assert trial.notices(wrong) == changes, (case, name)
-            noticed[name] += changes
+    noticed = helpers_budget.noticed_by(CASES, dtype, dense_full_losses, helpers_budget.full)
     assert min(count for name, count in noticed.items() if "log Q" not in name) >= 12
 
 
