@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from fastpop import checks, ops
+from fastpop import bars, checks, ops
 from fastpop.evaluation.dot_scores import DotScores
 from fastpop.ops.target_ranks import ranks_or_nan
 from fastpop.ops.top_items import best_columns
@@ -130,9 +129,10 @@ def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | Non
 
 
 def _chunks(num_cases: int, size: int) -> Iterator[tuple[int, int]]:
-    for start in tqdm(range(0, num_cases, size), desc="ranking", delay=5, leave=False, dynamic_ncols=True,
-                      disable=None):
-        yield start, min(start + size, num_cases)
+    with bars.progress_bar(num_cases, "ranking", delay=5.0) as bar:
+        for start in range(0, num_cases, size):
+            yield start, min(start + size, num_cases)
+            bar.update(min(size, num_cases - start))
 
 
 def _keys(csr: Csr, start: int, stop: int, num_items: int) -> np.ndarray:
