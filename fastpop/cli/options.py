@@ -151,6 +151,9 @@ class LogOptions:
         if self.log == "bundled":
             return fastpop.data.bundled_log()
         path = local_path(self.log, "log")
+        if path.is_dir() and not is_saved_log(path):
+            raise checks.wrong("log", "a file, a quoted glob, or a folder that `fastpop prepare` wrote",
+                               f"={path}, a folder of something else")
         return self._opened(path) if is_saved_log(path) else None
 
     def _given(self) -> dict[str, Any]:
@@ -165,8 +168,9 @@ class LogOptions:
         }
 
     def _told(self, log: Any) -> Any:
-        if log.rejected is not None and len(log.rejected):
-            print(f"{len(log.rejected):,} bad rows left out; rejected.csv says which and why")
+        left_out = log.facts.get("rows_rejected", 0)
+        if left_out:
+            print(f"{left_out:,} bad rows left out; rejected.csv says which and why")
         return log
 
     def _layout(self) -> dict[str, Any]:

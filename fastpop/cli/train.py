@@ -65,7 +65,7 @@ class Train:
                     "look at it")
         if state == "begun":
             return (f"; no checkpoint was written yet: the same command starts anew in {self.out}")
-        return f"; {state} is in {self.out}: add --resume to go on"
+        return f"; {state} is in {self.out}: the same command goes on from it"
 
 
 def _metrics(result: Any) -> str:

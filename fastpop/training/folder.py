@@ -49,8 +49,8 @@ def check_before(folder: Path, config: TrainConfig, *, resume: bool) -> None:
         if folder.is_dir() and others_in(folder):
             raise checks.wrong("out", "a new or an empty folder", f"={folder}, which has files")
     elif state == "finished" and not resume:
-        raise checks.wrong("out", "a new folder, or resume=True to go on with the run in it",
-                           f"={folder}")
+        raise checks.wrong("out", "a new folder, or resume=True (--resume) for more epochs of the run in "
+                           "it", f"={folder}, which holds a finished run")
     else:
         before = read_options(folder)
         for name, value in config.to_dict().items():

@@ -185,7 +185,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(log, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "add --resume to go on" in errors
+    assert "the same command goes on from it" in errors
     assert "Traceback" not in errors
     assert list((tmp_path / "run").glob("checkpoint-*"))
 

@@ -46,7 +46,7 @@ def test_a_signal_while_training_leaves_a_checkpoint_and_one_line(
     last = done.stderr.splitlines()
     assert len(last) == 1
     assert last[0].startswith(f"fastpop: {word}")
-    assert f"{checkpoint.latest(out).name} is in {out}: add --resume to go on" in last[0]
+    assert f"{checkpoint.latest(out).name} is in {out}: the same command goes on from it" in last[0]
     checkpoint.read_folder(checkpoint.latest(out), ("model", "optimizer"))
     assert not list(out.glob(".*"))
 
@@ -208,7 +208,7 @@ def test_advice_says_what_is_there(tmp_path):
     sealed.write(out / "config.json", {})
     assert train.left() == f"; no checkpoint was written yet: the same command starts anew in {out}"
     (out / "checkpoint-00000012").mkdir()
-    assert train.left() == f"; checkpoint-00000012 is in {out}: add --resume to go on"
+    assert train.left() == f"; checkpoint-00000012 is in {out}: the same command goes on from it"
     (out / "model").mkdir()
     assert "is finished: `fastpop audit` and `fastpop evaluate` look at it" in train.left()
     other = Compare(LogOptions("x"), TrainOptions(), tmp_path / "report")
