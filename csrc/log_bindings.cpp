@@ -39,9 +39,12 @@ const char* bytes_of(const Array<uint8_t>& data, int64_t size) {
 }
 
 py::dict block_dict(Block&& b) {
-  py::list faults;
+  // [faults, 5]: kind, row, first line, last line, fields; a block is too short for more than int32
+  py::array_t<int32_t> faults({static_cast<py::ssize_t>(b.faults.size()), py::ssize_t{5}});
+  int32_t* fault = faults.mutable_data();
   for (const Fault& f : b.faults)
-    faults.append(py::make_tuple(f.kind, f.row, f.first_line, f.last_line, f.count));
+    for (const int64_t value : {f.kind, f.row, f.first_line, f.last_line, f.count})
+      *fault++ = static_cast<int32_t>(value);
   return py::dict(
       "rows"_a = b.rows, "lines"_a = b.lines, "inside"_a = b.inside, "blanks"_a = b.blanks,
       "records"_a = b.records, "many_lined"_a = b.many_lined, "bad_weights"_a = b.bad_weights,

@@ -123,7 +123,7 @@ class Events:
     ) -> "Events":
         """Dense ids over what is kept."""
         keep = None
-        if not all_kept or any(piece.faults for piece in reading.pieces):
+        if not all_kept or any(len(piece.faults) for piece in reading.pieces):
             keep = {p.number: None if p.fate is None else p.fate == KEPT for p in reading.pieces}
         ids: dict[str, np.ndarray] = {}
         maps: dict[str, list[np.ndarray]] = {}

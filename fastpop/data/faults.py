@@ -5,16 +5,13 @@ numbers or text. Only then is a row out of line.
 """
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from fastpop.checks import wrong, wrong_type
-from fastpop.data.inputs import Input, short
-from fastpop.data.interactions import Rejected
 from fastpop.data.presets import UNITS, Preset
-from fastpop.data.staging import Piece, Reading, records_at
+from fastpop.data.staging import Piece, Reading
 from fastpop.data.workbench import Workbench
 from fastpop.kernels.event_order import _cpu as event_order
 from fastpop.kernels.log_rows import _cpu as log_rows
@@ -24,7 +21,6 @@ FAR = 1e11  # seconds: the year 5138. Times beyond are in another unit, or wrong
 FEW = 100  # ids that are no whole numbers are odd where so many times more are
 (MISSING_USER, MISSING_ITEM, BAD_USER, BAD_ITEM, BAD_TIME, BAD_WEIGHT, BAD_BEHAVIOR,
  BAD_RATING) = range(1, 9)
-UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
 @dataclass
@@ -56,7 +52,10 @@ class Faults:
         codes[bad & (codes == 0)] = code
 
     def spread_over_lines(self, reading: Reading) -> None:
-        """A line of items goes in whole or not at all."""
+        """A line or a list of items goes in whole or not at all."""
+        for one in {id(piece.input): piece.input for piece in reading.pieces}.values():
+            if one.starts is not None:
+                self._spread_over_lists([piece for piece in reading.pieces if piece.input is one])
         for piece in reading.pieces:
             codes = self.codes.get(piece.number)
             if codes is None or piece.input.shape == "table" or piece.input.trusted:
@@ -65,6 +64,24 @@ class Faults:
             worst = np.zeros(int(lines.max()) + 1, dtype=np.uint8)
             np.maximum.at(worst, lines, codes)
             self.codes[piece.number] = np.where(codes == 0, worst[lines], codes)
+
+    def _spread_over_lists(self, pieces: list[Piece]) -> None:
+        """As above, for lists that may begin in one piece and end in the next."""
+        if not any(piece.number in self.codes for piece in pieces):
+            return
+        starts = pieces[0].input.starts
+        assert starts is not None
+        worst = np.zeros(starts.size - 1, dtype=np.uint8)
+        for piece in pieces:
+            codes = self.codes.get(piece.number)
+            if codes is not None:
+                np.maximum.at(worst, piece.record(piece.line(np.arange(piece.rows))), codes)
+        for piece in pieces:
+            spread = worst[piece.record(piece.line(np.arange(piece.rows)))]
+            codes = self.codes.get(piece.number)
+            spread = spread if codes is None else np.where(codes == 0, spread, codes)
+            if spread.any():
+                self.codes[piece.number] = spread
 
     def good(self, piece: Piece) -> np.ndarray | None:
         """bool [rows], or None where all are good."""
@@ -225,7 +242,7 @@ def settle_ids(
     if rule == "text":
         return False
     keep: dict[int, np.ndarray | None] | None = None
-    if faults.codes or any(piece.faults for piece in reading.pieces):
+    if faults.codes or any(len(piece.faults) for piece in reading.pieces):
         keep = {piece.number: faults.good(piece) for piece in reading.pieces}
     count, place, text, kinds = log_rows.count_ids(reading.readers, role, used_codes(reading, role, keep))
     code = BAD_USER if role == "user" else BAD_ITEM
@@ -248,7 +265,7 @@ def settle_ids(
     if whole and odd + count["fraction"] == 1 and row == 0 and not any(c.isdigit() for c in shown):
         _refuse_a_header(reading, role, piece, shown, layout)
     if whole >= FEW * (odd + count["fraction"]):
-        at = record_number(piece, row)
+        at = int(piece.record(piece.line(np.array([row])))[0])
         note = (f"{piece.input.where(at)}, column {piece.input.names[role]!r}: {shown!r} is no whole number, "
                 f"as {whole:,} other ids are; all are read as text (null_values={shown!r} would leave it "
                 "out, id_type='whole' refuse it, id_type='text' take it without a word)")
@@ -283,132 +300,3 @@ def _refuse_a_header(reading: Reading, role: str, piece: Piece, shown: str, layo
         raise wrong(one.where(piece.first_line), "whole numbers, as in every other line, for columns "
                     "given by position", f"={shown!r} (a header? then give the columns by name, or say "
                     "header=True)")
-
-
-def record_number(piece: Piece, row: int) -> int:
-    """Line (or row of a frame) of a row of a piece, from 0."""
-    if piece.input.noun == "row":
-        return piece.first_record + row
-    return int(piece.line(np.array([row]))[0])
-
-
-def _all(reading: Reading, faults: Faults) -> Iterator[tuple[Piece, int, int, tuple | None]]:
-    """(piece, line, code or 0, fault of the record or None) of everything bad, in order."""
-    for piece in reading.pieces:
-        found: list[tuple[int, int, tuple | None]] = []
-        codes = faults.codes.get(piece.number)
-        if codes is not None:
-            rows = np.flatnonzero(codes)
-            found += [(int(line), int(code), None) for line, code in zip(piece.line(rows), codes[rows])]
-        found += [(piece.first_line + fault[2], 0, fault) for fault in piece.faults]
-        found.sort(key=lambda one: one[:2])
-        if piece.input.shape != "table":  # a line of items is bad once, whatever is in it
-            found = list({line: (line, code, fault) for line, code, fault in reversed(found)}.values())[::-1]
-        yield from ((piece, line, code, fault) for line, code, fault in found)
-
-
-def raise_first(reading: Reading, faults: Faults, times: Times, layout: Preset) -> None:
-    """ValueError for the first bad record, if there is one."""
-    for piece, line, code, fault in _all(reading, faults):
-        one = piece.input
-        (_, data, start), = records_at(one, [(piece, line)])
-        reason, text = _reason(one, layout, times, code, fault, data, start)
-        place = one.where(_number(piece, line))
-        if code:
-            raise ValueError(f"{place}, {reason}")
-        shown = f": {text[:100]!r}" if text.strip() and one.shape == "table" else ""
-        raise ValueError(f"{place}: {reason}{shown}")
-
-
-def collect(reading: Reading, faults: Faults, times: Times, layout: Preset) -> Rejected | None:
-    """Every bad record, with its place, the reason and its text."""
-    rejected: tuple[list, list, list, list] = ([], [], [], [])
-    bad = list(_all(reading, faults))
-    for one in {id(piece.input): piece.input for piece, *_ in bad}.values():
-        mine = [entry for entry in bad if entry[0].input is one]
-        at: dict[int, list] = {}
-        for entry in mine:
-            at.setdefault(entry[1], []).append(entry)
-        for line, data, start in records_at(one, [(piece, line) for piece, line, *_ in mine]):
-            for piece, _, code, fault in at[line]:
-                reason, text = _reason(one, layout, times, code, fault, data, start)
-                number = _number(piece, line)
-                for kept, value in zip(rejected, (one.label, number + 1, reason, text)):
-                    kept.append(value)
-    return Rejected(*map(tuple, rejected)) if bad else None  # type: ignore[arg-type]
-
-
-def _number(piece: Piece, line: int) -> int:
-    if piece.input.noun == "line":
-        return line
-    lines = piece.found["line"]
-    within = line - piece.first_line
-    return piece.first_record + int(np.searchsorted(lines, within) if lines.size else within)
-
-
-def _reason(
-    one: Input, layout: Preset, times: Times, code: int, fault: tuple | None, data: bytes, start: int,
-) -> tuple[str, str]:
-    """(what was expected and what was there, the record's text)."""
-    if one.shape != "table" and not one.trusted:
-        text = data[start:].split(b"\n", 1)[0].decode("utf-8", "replace").rstrip("\r")
-        return _line_reason(one, code, fault, text, layout), text
-    fields, end = log_rows.record_fields(one.layout, data, start)
-    text = data[start:end].decode("utf-8", "replace").rstrip("\r\n")
-    values = [field.decode("utf-8", "replace") for field in fields]
-    if one.trusted:
-        text = ", ".join(f"{one.names[role]}={values[at] or None}" for role, at in one.position.items())
-    if fault is not None:
-        return _fault(one, fault), text
-    role, expected = _expected(code, times, layout)
-    value = values[one.position[role]].strip(" \t")
-    got = value if role in one.numeric and value else repr(short(value)) if value else (
-        "nothing or NaN" if one.trusted else "nothing")
-    return f"column {one.names[role]!r}: expected {expected}; got {got}", text
-
-
-def _line_reason(one: Input, code: int, fault: tuple | None, text: str, layout: Preset) -> str:
-    form = "`item item …`"
-    if one.shape == "sequence":
-        form = "`user item item …`, a user and at least one item"
-    if fault is None:
-        return f"expected whole numbers; got {short(text)!r}"
-    if fault[0] == log_rows.NULL_TOKEN:
-        return f"expected ids, none missing; got {short(text)!r}"
-    got = repr(text[:100]) if text.strip() else "an empty line"
-    return f"expected {form}; got {got} (ragged row)"
-
-
-def _fault(one: Input, fault: tuple) -> str:
-    fields = f"{one.width} fields separated by {one.separator!r}"
-    kind, count = fault[0], fault[4]
-    if kind == log_rows.RAGGED:
-        return f"expected {fields}; got {count} (ragged row)"
-    if kind == log_rows.OPEN_QUOTE:
-        return "expected quotes around whole fields; got a quote that is not closed"
-    if kind == log_rows.AFTER_QUOTE:
-        return "expected quotes around whole fields; got text after a closing quote"
-    return "expected every field in quotes (quoting='all'); got one without"
-
-
-def _expected(code: int, times: Times, layout: Preset) -> tuple[str, str]:
-    if code in (MISSING_USER, MISSING_ITEM):
-        return ("user" if code == MISSING_USER else "item"), "an id, none missing"
-    if code in (BAD_USER, BAD_ITEM):
-        return ("user" if code == BAD_USER else "item"), "a whole number below 2**63"
-    if code == BAD_TIME:
-        if times.kind == "format":
-            return "time", f"a time like {times.format}"
-        if times.kind == "number":
-            after = "" if times.earliest is None else "after 1973 and "
-            return "time", f"unix time in {UNIT_NAMES[times.unit]}, {after}before the year 5138"
-        return "time", ("an ISO date of the years 1678 to 2261 (2014-12-06, 2014-12-06T02:03:04Z) or "
-                        "YYYY-MM-DD HH")
-    if code == BAD_WEIGHT:
-        return "weight", "a finite number >= 0"
-    if code == BAD_BEHAVIOR:
-        known = ", ".join(map(repr, layout.behaviors)) if layout.behaviors else "a behavior"
-        return "behavior", f"one of {known}" if layout.behaviors else known
-    return "rating", "a finite number"
-
-

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpop.checks import missing_package, wrong, wrong_type
+from fastpop.checks import missing, missing_package, wrong, wrong_type
 from fastpop.data.inputs import Input, short
 from fastpop.data.paths import engine_path
 from fastpop.data.presets import Columns, ListColumns
@@ -43,11 +43,13 @@ def frame_input(bench: Workbench, source: Any, columns: Columns | ListColumns, s
     Raises:
         TypeError, ValueError: a column that is missing, or of a type that its role cannot have.
     """
+    label, starts = "", None
     if shape != "table" and (isinstance(source, dict) or type(source).__module__.startswith("pandas")):
         label = "arrays" if isinstance(source, dict) else LABELS["pandas"]
-        source, columns = _flattened(source, columns, label)
+        source, columns, starts = _flattened(source, columns, label)
         shape = "table"
-    label, picked = _picked(source, columns)
+    kind, have, picked = _picked(source, columns, starts)
+    label = kind if starts is None else label
     connection = bench.connection
     try:
         connection.register("source_table", picked)
@@ -55,16 +57,18 @@ def frame_input(bench: Workbench, source: Any, columns: Columns | ListColumns, s
         first = str(error).split("\n")[0]
         raise wrong_type("source", f"{label} that DuckDB can read ({first})", source) from None
     try:
-        return _written(bench, "source_table", label, columns, shape)
+        return _written(bench, "source_table", label, columns, shape, have, starts)
     finally:
         connection.unregister("source_table")
 
 
 def parquet_input(bench: Workbench, file: File, columns: Columns | ListColumns, shape: str) -> Input:
     """A parquet file as an input; folders called `name=value` above it mean nothing."""
-    relation = f"read_parquet({engine_path(file.path)}, hive_partitioning=false)"
+    path = engine_path(file.path)
     try:
-        return _written(bench, relation, file.label, columns, shape)
+        have = _top_level(bench.rows(f"SELECT name, num_children FROM parquet_schema({path})"))
+        relation = f"read_parquet({path}, hive_partitioning=false)"
+        return _written(bench, relation, file.label, columns, shape, have)
     except ValueError as error:
         if "DuckDB can read" in str(error):
             first = str(error).rsplit("got: ", 1)[-1]
@@ -72,21 +76,43 @@ def parquet_input(bench: Workbench, file: File, columns: Columns | ListColumns, 
         raise
 
 
+def _top_level(schema: list[tuple[str, int | None]]) -> list[str]:
+    """Names of a parquet file's columns, from its schema: a tree, the root first, parents before children."""
+    names = []
+    waiting: list[int] = []  # children to come of each parent that is open
+    for name, children in schema:
+        if len(waiting) == 1:
+            names.append(name)
+        waiting.append(children or 0)
+        while waiting and waiting[-1] == 0:
+            waiting.pop()
+            if waiting:
+                waiting[-1] -= 1
+    return names
+
+
 def _written(
     bench: Workbench, relation: str, label: str, columns: Columns | ListColumns, shape: str,
+    have: list[str], starts: np.ndarray | None = None,
 ) -> Input:
-    described = {row[0]: row[1] for row in bench.rows(f"DESCRIBE SELECT * FROM {relation}")}
-    names = _resolved(label, columns, list(described))
-    types = {role: described[name] for role, name in names.items()}
+    """have: the columns' own names, in order, since DuckDB gives others to those that differ by case
+    alone; none where it alone knows them."""
+    described = bench.rows(f"DESCRIBE SELECT * FROM {relation}")
+    have = have or [row[0] for row in described]
+    assert len(described) == len(have)
+    names = _resolved(label, columns, have)
+    types = {role: described[have.index(name)][1] for role, name in names.items()}
     if bench.value(f"SELECT count(*) FROM {relation}") == 0:
         raise wrong(label, "rows", "=an empty table")
+    own = {role: described[have.index(name)][0] for role, name in names.items()}
     if shape != "table":
-        relation = _unnested(relation, label, names, types, shape)
-    picked = [f'{_expression(label, role, names[role], types[role])} AS "{role}"' for role in names]
+        relation, starts = _unnested(bench, relation, label, names, own, types, shape)
+    picked = [f'{_expression(label, role, name, own[role], types[role])} AS "{role}"'
+              for role, name in names.items()]
     texts = ", ".join(f'"{role}"' for role in names if not _is_number(types[role]))
     quoted = f"FORCE_QUOTE ({texts}), " if texts else ""
     for role, name in names.items():
-        _refuse_what_cannot_hold(bench, relation, label, role, name, types[role])
+        _refuse_what_cannot_hold(bench, relation, label, role, name, own[role], types[role], starts)
     path = bench.folder / f"table-{len(list(bench.folder.iterdir()))}.csv"
     bench.run(
         f"COPY (SELECT {', '.join(picked)} FROM {relation}) TO {engine_path(path)} (FORMAT csv, "
@@ -99,7 +125,7 @@ def _written(
         log_rows.layout(separator=",", quote='"', num_fields=len(names), position=position,
                         code_times=columns.time_format is not None),
         width=len(names), names=dict(names), position=position, noun="row", trusted=True, records=rows,
-        shape=shape,
+        shape=shape, starts=starts,
         numeric=frozenset(role for role, kind in types.items() if _is_number(kind)))
 
 
@@ -112,6 +138,9 @@ def _resolved(label: str, columns: Columns | ListColumns, have: list[str]) -> di
         if str(name) not in have:
             raise wrong(f"{label}, column {name!r}", "a column of that name",
                         f"=only {short(', '.join(map(repr, have)))}")
+        if have.count(str(name)) > 1:
+            raise wrong(f"{label}, column {name!r}", "each name once",
+                        f"={have.count(str(name))} columns of that name")
         names[role] = str(name)
     return names
 
@@ -120,26 +149,41 @@ def _is_number(kind: str) -> bool:
     return kind in WHOLE or kind in EXACT or kind.startswith("DECIMAL")
 
 
-def _unnested(relation: str, label: str, names: dict, types: dict, shape: str) -> str:
-    """Lists of items as rows, in order."""
+def _unnested(
+    bench: Workbench, relation: str, label: str, names: dict, own: dict, types: dict, shape: str,
+) -> tuple[str, np.ndarray]:
+    """(lists of items as rows, in order; where the rows of each begin). A list without items is a row
+    without one: nothing goes in silence."""
     kind = types["item"]
     if not kind.endswith("]"):
         raise wrong_type(f"{label}, column {names['item']!r}", f"lists of items, with the preset {shape!r}",
                          f"={kind}")
     types["item"] = kind.rsplit("[", 1)[0]
-    item = quoted_name(names["item"])
+    item = quoted_name(own["item"])
     lists = f"{item}::{types['item']}[]"  # arrays of a fixed size, too
+    starts = _starts(bench.column(f"SELECT coalesce(len({lists}), 0) FROM {relation}"))
+    rows = f"unnest(CASE WHEN len({lists}) > 0 THEN {lists} ELSE [NULL]::{types['item']}[] END) AS {item}"
     if "user" in names:
-        user = quoted_name(names["user"])
-        return f"(SELECT {user}, unnest({lists}) AS {item} FROM {relation})"
-    names["user"], types["user"] = " session", "BIGINT"
-    return (f'(SELECT " session", unnest({lists}) AS {item} FROM '
-            f'(SELECT row_number() OVER () - 1 AS " session", {item} FROM {relation}))')
+        return f"(SELECT {quoted_name(own['user'])}, {rows} FROM {relation})", starts
+    names["user"] = own["user"] = " session"
+    types["user"] = "BIGINT"
+    return (f'(SELECT " session", {rows} FROM '
+            f'(SELECT row_number() OVER () - 1 AS " session", {item} FROM {relation}))'), starts
 
 
-def _expression(label: str, role: str, name: str, kind: str) -> str:
-    """SQL of a column as text; a type that the role cannot have raises."""
-    column = quoted_name(name)
+def _starts(sizes: Any) -> np.ndarray:
+    """Where the rows of each list begin, and the end: int64 [lists + 1]."""
+    return np.concatenate([[0], np.cumsum(np.maximum(np.asarray(sizes, dtype=np.int64), 1))])
+
+
+def _row(row: int, starts: np.ndarray | None) -> int:
+    """The caller's row of a row, both from 0."""
+    return row if starts is None else int(np.searchsorted(starts, row, side="right")) - 1
+
+
+def _expression(label: str, role: str, name: str, own: str, kind: str) -> str:
+    """SQL of a column as text; a type that the role cannot have raises. own: DuckDB's name for it."""
+    column = quoted_name(own)
     place = f"{label}, column {name!r}"
     nested = kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
     if nested:
@@ -165,10 +209,11 @@ def _expression(label: str, role: str, name: str, kind: str) -> str:
 
 
 def _refuse_what_cannot_hold(
-    bench: Workbench, relation: str, label: str, role: str, name: str, kind: str,
+    bench: Workbench, relation: str, label: str, role: str, name: str, own: str, kind: str,
+    starts: np.ndarray | None,
 ) -> None:
     """Ids in floats beyond their whole numbers, and bytes that are no UTF-8: by row."""
-    column = quoted_name(name)
+    column = quoted_name(own)
     if kind == "BLOB":
         bad, expected = f"{column} IS NOT NULL AND try(decode({column})) IS NULL", "bytes that are UTF-8"
     elif kind in EXACT and role in ("user", "item"):
@@ -182,13 +227,13 @@ def _refuse_what_cannot_hold(
     row, value = bench.rows(
         f"SELECT row_number, value FROM (SELECT row_number() OVER () AS row_number, {column} AS value, "
         f"({bad}) AS bad FROM {relation}) WHERE bad ORDER BY row_number LIMIT 1")[0]
-    raise wrong(f"{label}, row {row}, column {name!r}", expected, f"={value!r}")
+    raise wrong(f"{label}, row {_row(row - 1, starts) + 1}, column {name!r}", expected, f"={value!r}")
 
 
 def _flattened(
     source: Any, columns: Columns | ListColumns, label: str,
-) -> tuple[dict, ListColumns]:
-    """Python lists of items as rows, in order."""
+) -> tuple[dict, ListColumns, np.ndarray]:
+    """Python lists of items as rows, in order, and where the rows of each begin; as `_unnested`."""
     names = _resolved(label, columns, [str(name) for name in (
         source if isinstance(source, dict) else source.columns)])
     lists = list(source[names["item"]])
@@ -197,22 +242,29 @@ def _flattened(
         raise wrong(label, "columns of one length", f"=({len(users)}, {len(lists)})")
     user: list[Any] = []
     item: list[Any] = []
+    sizes = []
     for row, (one, items) in enumerate(zip(users, lists)):
+        if not hasattr(items, "__len__") and missing(items):
+            items = ()
         if isinstance(items, (str, bytes, dict)) or not hasattr(items, "__iter__"):
             raise wrong_type(f"{label}, row {row + 1}, column {names['item']!r}", "a list of items", items)
-        found = list(items)
+        found = list(items) or [None]
+        sizes.append(len(found))
         item += found
         user += [one] * len(found)
     by = names.get("user", " session")
-    return {by: user, names["item"]: item}, ListColumns(by, names["item"])
+    return {by: user, names["item"]: item}, ListColumns(by, names["item"]), _starts(sizes)
 
 
-def _picked(source: Any, columns: Columns | ListColumns) -> tuple[str, Any]:
-    """(what messages call the table, its used columns in a form that DuckDB reads)."""
+def _picked(
+    source: Any, columns: Columns | ListColumns, starts: np.ndarray | None,
+) -> tuple[str, list[str], Any]:
+    """(what messages call the table, names of its used columns, these in a form that DuckDB reads)."""
     if getattr(getattr(source, "dtype", None), "names", None):
         source = {name: source[name] for name in source.dtype.names}
     if isinstance(source, dict):
-        return "arrays", _arrays(source, columns)
+        arrays = _arrays(source, columns, "arrays", starts)
+        return "arrays", list(arrays), arrays
     kind = type(source).__module__.split(".")[0]
     label = LABELS.get(kind, "arrow table")
     if kind == "polars":
@@ -231,20 +283,18 @@ def _picked(source: Any, columns: Columns | ListColumns) -> tuple[str, Any]:
     if hasattr(source, "__len__") and len(source) == 0:
         raise wrong(label, "rows", "=an empty table")
     if kind == "pandas":
-        return label, _pandas(source, columns, label)
+        frame = _pandas(source, columns, label)
+        return label, list(frame), frame
     if kind == "polars" or hasattr(source, "select"):
         have = [str(name) for name in (source.columns if kind == "polars" else source.schema.names)]
-        wanted = list(dict.fromkeys(_resolved(label, columns, have).values()))
-        for name in wanted:
-            if have.count(name) > 1:
-                raise wrong(f"{label}, column {name!r}", "each name once",
-                            f"={have.count(name)} columns of that name")
-        source = source.select(wanted)
+        have = list(dict.fromkeys(_resolved(label, columns, have).values()))
+        source = source.select(have)
         if kind == "polars":
-            objects = [name for name in wanted if str(source.schema[name]) == "Object"]
+            objects = [name for name in have if str(source.schema[name]) == "Object"]
             if objects:
-                return label, _arrays({name: source[name].to_list() for name in wanted}, columns, label)
-    return label, source
+                return label, have, _arrays({name: source[name].to_list() for name in have}, columns, label)
+        return label, have, source
+    return label, [], source
 
 
 def _pandas(source: Any, columns: Columns | ListColumns, label: str) -> Any:
@@ -254,9 +304,6 @@ def _pandas(source: Any, columns: Columns | ListColumns, label: str) -> Any:
     names = _resolved(label, columns, have)
     picked = {}
     for role, name in names.items():
-        if have.count(name) > 1:
-            raise wrong(f"{label}, column {name!r}", "each name once",
-                        f"={have.count(name)} columns of that name")
         column = source.iloc[:, have.index(name)]
         if isinstance(column.dtype, pd.CategoricalDtype) and column.cat.categories.dtype == object:
             column = column.astype(object)
@@ -266,7 +313,9 @@ def _pandas(source: Any, columns: Columns | ListColumns, label: str) -> Any:
     return pd.DataFrame(picked)
 
 
-def _arrays(source: dict, columns: Columns | ListColumns, label: str = "arrays") -> dict[str, np.ndarray]:
+def _arrays(
+    source: dict, columns: Columns | ListColumns, label: str, starts: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
     for name in source:
         if not isinstance(name, (str, int)):
             raise wrong_type("source", "a dict from column names to arrays", name)
@@ -280,9 +329,9 @@ def _arrays(source: dict, columns: Columns | ListColumns, label: str = "arrays")
         if array.dtype.kind == "M":
             array = _dates(array, label, name)
         elif array.dtype.kind in "UST":
-            array = _objects(array.astype(object), label, name, role)
+            array = _objects(array.astype(object), label, name, role, starts)
         elif array.dtype.kind == "O":
-            array = _objects(array, label, name, role)
+            array = _objects(array, label, name, role, starts)
         elif array.dtype == np.float16:
             array = array.astype(np.float32)
         elif array.dtype.kind not in "iufb" or array.dtype.itemsize > 8:
@@ -316,7 +365,8 @@ def _array(value: Any, label: str, name: str, role: str) -> np.ndarray:
         if array.dtype.kind != "f" or not whole or not hasattr(value, "to_list"):
             return array
         value = value.to_list()  # as floats, made of whole numbers by missing ones, they may have merged
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+    # a set has no order, so no rows
+    if isinstance(value, (str, bytes, dict, set, frozenset)) or not hasattr(value, "__iter__"):
         raise wrong_type(f"{label}, column {name!r}", "an array or a list", value)
     items = list(value)
     if set(map(type, items)) in ({int}, {float}):
@@ -334,22 +384,28 @@ def _dates(array: np.ndarray, label: str, name: str) -> np.ndarray:
     return array.astype("datetime64[ns]")
 
 
-def _objects(array: np.ndarray, label: str, name: str, role: str) -> np.ndarray:
+def _objects(
+    array: np.ndarray, label: str, name: str, role: str, starts: np.ndarray | None = None,
+) -> np.ndarray:
     """Python objects as text, each by its own type; None where there is no value."""
     texts = np.empty(array.size, dtype=object)
     for row, value in enumerate(array):
-        texts[row] = value if type(value) is str else _text(value, label, name, role, row)
+        texts[row] = value if type(value) is str else _text(value, label, name, role, row, starts)
     return texts
 
 
-def _text(value: Any, label: str, name: str, role: str, row: int) -> str | None:
-    place = f"{label}, row {row + 1}, column {name!r}"
+def _text(
+    value: Any, label: str, name: str, role: str, row: int, starts: np.ndarray | None,
+) -> str | None:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return None
     if isinstance(value, (float, np.floating)) and math.isnan(value):
         return None
     if isinstance(value, np.datetime64) and np.isnat(value):
         return None
+    if type(value) is int:
+        return str(value)
+    place = f"{label}, row {_row(row, starts) + 1}, column {name!r}"
     if isinstance(value, (bool, np.bool_)):
         if role in ("user", "item", "time"):
             raise wrong_type(place, "an id: a whole number or text" if role != "time" else "a time", value)

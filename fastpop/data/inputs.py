@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from fastpop.checks import one_of, wrong, wrong_type
 from fastpop.data.presets import Columns, Preset
 from fastpop.data.scan import File, Stream, text_encoding
@@ -74,6 +76,7 @@ class Input:
         shape: "table", "sequence" or "sessions".
         numeric: roles whose columns were numbers before they became text.
         trusted: quotes were written by this package: nothing is guessed about them.
+        starts: int64 [lists + 1], of a table of lists: where the items of each begin.
     """
 
     file: File
@@ -95,6 +98,7 @@ class Input:
     numeric: frozenset[str] = frozenset()
     trusted: bool = False
     records: int | None = None  # where somebody else has counted them
+    starts: np.ndarray | None = None
 
     def where(self, number: int) -> str:
         """`number` is from 0."""

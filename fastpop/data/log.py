@@ -1,5 +1,6 @@
 """read_log: any file or frame of events → Interactions, under a memory cap."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,8 +9,8 @@ from typing import Any
 
 from fastpop.bars import waiting
 from fastpop.checks import number, one_of, wrong
+from fastpop.data import bad_rows, presets
 from fastpop.data import faults as bad
-from fastpop.data import presets
 from fastpop.data.events import Events, mark_behaviors, settle_fates
 from fastpop.data.frames import frame_input, is_frame, parquet_input
 from fastpop.data.inputs import Input, TextOptions, lines_input, table_input
@@ -164,7 +165,7 @@ def sorted_events(bench: Workbench, source: Any, request: Request) -> Iterator[F
     if layout.columns is not None and layout.columns.behavior is not None:
         mark_behaviors(reading, layout, faults)
     if not request.skip:
-        bad.raise_first(reading, faults, times, layout)
+        bad_rows.raise_first(reading, faults, times, layout)
     notes: list[str] = []
     by_session = layout.kind == "sessions" and not any(one.trusted for one in inputs)
     whole = {"user": True, "item": True}
@@ -173,13 +174,17 @@ def sorted_events(bench: Workbench, source: Any, request: Request) -> Iterator[F
             whole[role] = bad.settle_ids(reading, role, request.id_type, layout, faults, notes)
             faults.spread_over_lines(reading)
     if not request.skip:
-        bad.raise_first(reading, faults, times, layout)
+        bad_rows.raise_first(reading, faults, times, layout)
     facts = _facts(inputs, reading, request, times)
     all_kept = settle_fates(reading, faults, layout, request.kept, request.min_rating, facts)
-    rejected = bad.collect(reading, faults, times, layout)
-    facts |= {"records": reading.records, "rows_read": reading.records - (len(rejected) if rejected else 0),
-              "rows_rejected": len(rejected) if rejected else 0, "blank_lines": reading.blanks,
+    rejected, num_rejected = bad_rows.collect(reading, faults, times, layout)
+    facts |= {"records": reading.records, "rows_read": reading.records - num_rejected,
+              "rows_rejected": num_rejected, "blank_lines": reading.blanks,
               "duplicates": "kept", "on_bad_row": "skip" if request.skip else "raise"}
+    if rejected is not None and len(rejected) < num_rejected:
+        notes.append(f"of {num_rejected:,} rejected rows, the first {len(rejected):,} are kept in "
+                     f"`rejected`: more have no room (memory_limit={bench.memory_limit!r})")
+        warnings.warn(notes[-1], UserWarning, stacklevel=4)
     if notes:
         facts["notes"] = notes
     timed = times.kind != "none"

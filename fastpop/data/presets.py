@@ -92,7 +92,7 @@ class Preset:
         names: the columns of a file without a header, in order; None: the file has a header.
         behaviors: code in the file → view, fav, cart or buy. A code outside is a bad row.
         whole_ids: ids are whole numbers even with leading zeros.
-            lists: columns of a table in which a row holds a list of items, for sequences and sessions.
+        lists: columns of a table in which a row holds a list of items, for sequences and sessions.
         about: one line for people.
     """
 

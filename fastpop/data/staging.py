@@ -6,10 +6,11 @@ budget lasts and go to a scratch file beyond it.
 
 import itertools
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,13 +45,24 @@ class Piece:
     fate: np.ndarray | None = None
 
     @property
-    def faults(self) -> list[tuple]:
+    def faults(self) -> np.ndarray:
+        """int32 [faults, 5] of records that are none: kind, rows before it, first and last line of
+        the block, fields that were there."""
         return self.found["faults"]
 
     def line(self, rows: np.ndarray) -> np.ndarray:
         """Lines in the input of rows of this piece, both from 0."""
         lines = self.found["line"]
         return self.first_line + (lines[rows] if lines.size else rows)
+
+    def record(self, line: Any) -> np.ndarray:
+        """What messages number, from 0, of lines in the input: lines of a file, rows of a table."""
+        one, lines = self.input, self.found["line"]
+        if one.noun == "line":
+            return np.asarray(line)
+        within = np.asarray(line) - self.first_line
+        row = self.first_record + (np.searchsorted(lines, within) if lines.size else within)
+        return row if one.starts is None else np.searchsorted(one.starts, row, side="right") - 1
 
 
 @dataclass(frozen=True)
@@ -161,7 +173,7 @@ class Reading:
             tally.check(stream.lines)
             _drop_trailing(one, self.pieces[before:], tally)
         self.blanks += tally.blanks
-        self.records += tally.records
+        self.records += tally.records if one.starts is None else one.starts.size - 1
 
     def _blocks(
         self, stream: Stream, one: Input, tally: "Tally", advance: Callable[[int], None],
@@ -276,10 +288,11 @@ class Tally:
         one, found = self.input, piece.found
         if one.trusted:
             return
-        for kind, _, first, last, _ in piece.faults:
-            if last > first:
-                raise _swallows(one, self.lines + first, self.lines + last,
-                                " and is never closed" if kind == log_rows.OPEN_QUOTE else "")
+        spans = piece.faults[piece.faults[:, 3] > piece.faults[:, 2]]
+        if len(spans):
+            kind, _, start, stop, _ = spans[0].tolist()
+            raise _swallows(one, self.lines + start, self.lines + stop,
+                            " and is never closed" if kind == log_rows.OPEN_QUOTE else "")
         self.many_lined += found["many_lined"]
         first, last = found["swallow"]
         if first >= 0 and self.swallowed is None:
@@ -308,9 +321,9 @@ def _drop_trailing(one: Input, pieces: list[Piece], tally: Tally) -> None:
         return
     end = tally.lines - 1
     for piece in reversed(pieces):
-        while piece.faults and piece.faults[-1][0] == log_rows.EMPTY_LINE and (
-                piece.first_line + piece.faults[-1][2] == end):
-            piece.faults.pop()
+        while len(piece.faults) and piece.faults[-1, 0] == log_rows.EMPTY_LINE and (
+                piece.first_line + piece.faults[-1, 2] == end):
+            piece.found["faults"] = piece.faults[:-1]
             piece.found["trailing"] = piece.found.get("trailing", 0) + 1
             end -= 1
             tally.records -= 1
@@ -323,7 +336,7 @@ def _drop_trailing(one: Input, pieces: list[Piece], tally: Tally) -> None:
 def _has_fault(piece: Piece) -> bool:
     found = piece.found
     # whether an empty line ends a file of sequences is seen at its end
-    if any(fault[0] != log_rows.EMPTY_LINE for fault in piece.faults):
+    if (piece.faults[:, 0] != log_rows.EMPTY_LINE).any():
         return True
     if found["bad_weights"] or found["bad_ratings"]:
         return True
@@ -376,7 +389,7 @@ def _swallows(one: Input, first: int, last: int, how: str) -> ValueError:
 
 def _not_utf8(piece: Piece, line: int) -> ValueError:
     one = piece.input
-    for at, data, start in records_at(one, [(piece, line)]):
+    for at, data, start in records_at(one, [(piece, [line])]):
         if one.shape == "table":
             fields = log_rows.record_fields(one.layout, data, start)[0]
             used = [(f" in column {one.names[role]!r}", fields[n]) for role, n in one.position.items()
@@ -392,19 +405,21 @@ def _not_utf8(piece: Piece, line: int) -> ValueError:
     return wrong(one.where(line), "UTF-8 text", "=other bytes")
 
 
-def records_at(one: Input, wanted: list[tuple[Piece, int]]) -> Iterator[tuple[int, bytes, int]]:
-    """(line, bytes, where in them it starts) of lines of an input, in rising order; read once more."""
-    by_piece: dict[int, set[int]] = {}
-    pieces = {}
-    for piece, line in wanted:
-        by_piece.setdefault(piece.offset, set()).add(line)
-        pieces[piece.offset] = piece
+def records_at(
+    one: Input, wanted: Iterable[tuple[Piece, list[int]]],
+) -> Iterator[tuple[int, bytes, int]]:
+    """(line, bytes, where in them it starts) of lines of an input; read once more, piece by piece.
+
+    wanted: pieces in the order of the input, and lines of each.
+    """
     with Stream(one.file, one.encoding) as stream:
-        for offset in sorted(by_piece):
-            data = _reread(stream, offset, pieces[offset].size)
+        for piece, lines in wanted:
+            data = _reread(stream, piece.offset, piece.size)
+            if not data.endswith(b"\n"):
+                data += b"\n"  # as the reader ended the last line
             ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == 10)
-            for line in sorted(by_piece[offset]):
-                within = line - pieces[offset].first_line
+            for line in lines:
+                within = line - piece.first_line
                 yield line, data, 0 if within == 0 else int(ends[within - 1]) + 1
 
 

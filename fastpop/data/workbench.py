@@ -10,6 +10,8 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fastpop import files
 from fastpop.bars import progress_bar
 from fastpop.checks import missing_package, number, wrong
@@ -167,6 +169,15 @@ class Workbench:
             return connection.execute(sql).fetchall()
         except self.duckdb.Error as error:
             raise self._explained(error) from None
+
+    def column(self, sql: str) -> np.ndarray:
+        """The one column of a query."""
+        connection = self.connection
+        try:
+            (column,) = connection.execute(sql).fetchnumpy().values()
+        except self.duckdb.Error as error:
+            raise self._explained(error) from None
+        return column
 
     def value(self, sql: str) -> Any:
         return self.rows(sql)[0][0]
