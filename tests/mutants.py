@@ -129,6 +129,14 @@ MUTANTS = [
     Mutant("entries that repeat are not summed before the norm", "fastpop/optim.py",
            "        return grad\n    return grad.coalesce()", "        return grad\n    return grad",
            "tests/test_clipping.py -k norm_and"),
+    Mutant("a bad list of items is left out in part", "fastpop/data/faults.py",
+           "if one.starts is not None:", "if False:",
+           "tests/data/test_lists_and_names.py -k goes_whole"),
+    Mutant("a bad row hides dates that look like seconds", "fastpop/data/faults.py",
+           "tick = tick if tick is None or kind is None else tick[kind == log_rows.WHOLE_TICK]",
+           "kind = None", "tests/data/test_mistaken.py -k does_not_hide"),
+    Mutant("a path goes to DuckDB as a pattern", "fastpop/data/paths.py",
+           "if _plain(whole):", "if True:", "tests/data/test_paths.py"),
 ]
 
 

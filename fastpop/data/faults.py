@@ -18,6 +18,8 @@ from fastpop.kernels.log_rows import _cpu as log_rows
 
 EARLY = 1e8  # seconds: March 1973
 FAR = 1e11  # seconds: the year 5138. Times beyond are in another unit, or wrong
+COMPACT: dict[str, tuple[int, ...]] = {  # a way to write a date as one number → the most of each part
+    "%Y%m%d": (), "%Y%m%d%H": (23,), "%Y%m%d%H%M": (23, 59), "%Y%m%d%H%M%S": (23, 59, 59)}
 FEW = 100  # ids that are no whole numbers are odd where so many times more are
 (MISSING_USER, MISSING_ITEM, BAD_USER, BAD_ITEM, BAD_TIME, BAD_WEIGHT, BAD_BEHAVIOR,
  BAD_RATING) = range(1, 9)
@@ -113,24 +115,39 @@ def settle_times(reading: Reading, layout: Preset, bench: Workbench) -> Times:
 
 
 def _refuse_compact_dates(reading: Reading) -> None:
-    """20171124 is no second of August 1970, where every time of the column is a date as well."""
+    """20171124 is no second of August 1970, and 20171124103000 no millisecond of the year 2609, where
+    every number of the column is a date as well."""
     seen = None
+    written = set(COMPACT)
     for piece in reading.pieces:
         tick = reading.columns.get(piece, "tick")
+        kind = reading.columns.get(piece, "tick_kind")
+        tick = tick if tick is None or kind is None else tick[kind == log_rows.WHOLE_TICK]
         if tick is None or not tick.size:
             continue
-        if int(tick.min()) < 19_000_101 or int(tick.max()) > 21_001_231:
-            return
-        month, day = tick // 100 % 100, tick % 100
-        if not np.all((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)):
+        written = {way for way in written if _are_dates(tick, way)}
+        if not written:
             return
         seen = seen or (piece, int(tick[0]))
     if seen is not None:
         one = seen[0].input
         place = f"{one.label}, column {one.names['time']!r}"
         raise wrong(place, "unix time, ISO dates or the format of others",
-                    f"={seen[1]} and the like (dates? columns=Columns(…, time_format='%Y%m%d'); seconds of "
-                    "1970? time_unit='s')")
+                    f"={seen[1]} and the like (dates? columns=Columns(…, time_format={min(written)!r}); unix "
+                    "time? time_unit='s' or the like)")
+
+
+def _are_dates(tick: np.ndarray, way: str) -> bool:
+    """Whether all whole numbers are days, hours, minutes or seconds of 1900 to 2099, run together."""
+    century = 10 ** (6 + 2 * len(COMPACT[way]))
+    if int(tick.min()) < 19 * century or int(tick.max()) >= 21 * century:
+        return False
+    for most in COMPACT[way][::-1]:
+        if (tick % 100 > most).any():
+            return False
+        tick = tick // 100
+    month, day = tick // 100 % 100, tick % 100
+    return bool(np.all((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)))
 
 
 def _by_format(reading: Reading, time_format: str, bench: Workbench) -> None:

@@ -1,6 +1,7 @@
 """How the text of one input is laid out: separator, quotes, header, and where each role stands."""
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ from fastpop.kernels.log_rows import _cpu as log_rows
 SEPARATORS = ("::", "\t", ",", ";", "|")
 LONGEST_ROW = 1 << 26  # bytes: what a row may take before something must be wrong
 NULL_VALUES = ("NULL", "null", "\\N", "NaN", "nan", "None", "NA", "<NA>")
+SNIFFED = 1000  # lines that a separator is looked for in
+QUOTED = re.compile('"[^"]*"')
 QUOTING = {"minimal": csv.QUOTE_MINIMAL, "all": csv.QUOTE_ALL, "nonnumeric": csv.QUOTE_NONNUMERIC,
            "none": csv.QUOTE_NONE}
 
@@ -132,7 +135,8 @@ def table_input(file: File, layout: Preset, columns: Columns, options: TextOptio
         raise wrong("header", "a header for columns given by name (without one, give positions)", False)
     wanted = [str(name) for name in used.values()] if named and layout.names is None else []
     separator = options.separator or layout.separator or _sniff(
-        file, line.decode("utf-8", "replace"), wanted)
+        file, line.decode("utf-8", "replace"), wanted,
+        head[:head.rindex(b"\n")] if b"\n" in head else head, list(used.values()))
     quote = options.quote
     if options.quoting == "none" or (options.quoting is None and len(separator.encode()) > 1):
         quote = ""
@@ -202,9 +206,10 @@ def _numbered(first: list[str], columns: Columns) -> bool:
     return len(first) > 2 and first == [str(n) for n in range(len(first))]
 
 
-def _sniff(file: File, line: str, wanted: list[str]) -> str:
+def _sniff(file: File, line: str, wanted: list[str], head: bytes, used: list[str | int]) -> str:
     """The separator of a file nobody described: one that yields the wanted names, else one that
-    occurs in the first line, with the file's ending having the first word."""
+    occurs in the first line. Of several, the file's ending has the first word, and then the first
+    lines, which a separator parts into equally many fields."""
     endings = [ending.lower() for ending in file.path.suffixes]
     likely = "\t" if ".tsv" in endings else ","
     order = sorted(SEPARATORS, key=lambda s: (s != "::", s != likely))  # ':' is in no other one
@@ -212,7 +217,17 @@ def _sniff(file: File, line: str, wanted: list[str]) -> str:
         parts = {part.strip(' \t"') for part in line.split(separator)}
         if wanted and set(wanted) <= parts:
             return separator
-    return next((s for s in order if s in line), ",")
+    found = [s for s in order if s in line]
+    if len(found) < 2 or found[0] == "::" or (found[0] == likely and {".tsv", ".csv"} & set(endings)):
+        return found[0] if found else ","
+    lines = head.decode("utf-8", "replace").split("\n")[:SNIFFED]
+    lines = [QUOTED.sub("", one) for one in lines if one.strip()]
+    least = max((at for at in used if isinstance(at, int)), default=0)
+    even = [s for s in found if lines[0].count(s) >= least and len({one.count(s) for one in lines}) == 1]
+    if len(even) > 1 and not wanted:
+        raise wrong(f"{file.label}, line 1", "one separator", f"=lines that {even[0]!r} and {even[1]!r} part "
+                    f"alike (give separator={even[0]!r} or another)")
+    return (even or found)[0]
 
 
 def _check_first_line(

@@ -9,6 +9,7 @@ import contextlib
 import glob
 import gzip
 import os
+import re
 import select
 import stat
 import sys
@@ -26,11 +27,11 @@ CHUNK = 1 << 20
 PATIENCE = 3.0  # seconds that a pipe may have no writer before it is refused
 Bar = Callable[[str, float | None, str], Any]  # as `Workbench.bar`
 STANDARD_INPUT = "standard input"
-FOREIGN = {  # first bytes → what such a file is
-    b"PK\x03\x04": "a zip archive",
-    b"\xfd7zXZ": "an xz file",
-    b"BZh": "a bzip2 file",
-    b"\x28\xb5\x2f\xfd": "a zstd file",
+FOREIGN = {  # first bytes → what such a file is; a header may begin with BZh or PAR1
+    rb"PK\x03\x04": "a zip archive",
+    rb"\xfd7zXZ\x00": "an xz file",
+    rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": "a bzip2 file",
+    rb"\x28\xb5\x2f\xfd": "a zstd file",
 }
 MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
          codecs.BOM_UTF16_BE: "utf-16"}
@@ -169,13 +170,15 @@ def shown_path(path: Path) -> str:
 def kind_of(path: Path, label: str) -> str:
     """"text", "gzip" or "parquet", by the first bytes; an empty or foreign file raises."""
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(10)
+        file.seek(-min(4, len(start)), os.SEEK_END)
+        end = file.read()
     if not start:
         raise wrong(label, "rows", "=an empty file")
     for magic, name in FOREIGN.items():
-        if start.startswith(magic):
+        if re.match(magic, start, re.DOTALL):
             raise wrong(label, "text, gzip or parquet", f"={name}: unpack it first")
-    if start.startswith(b"PAR1"):
+    if start.startswith(b"PAR1") and (end == b"PAR1" or not start[4:5].isascii() or start[4:5] < b" "):
         return "parquet"
     return "gzip" if start.startswith(b"\x1f\x8b") else "text"
 
@@ -187,7 +190,7 @@ def text_encoding(encoding: Any) -> str:
     try:
         name = codecs.lookup(encoding).name
         "".encode(name)
-    except LookupError:
+    except (LookupError, UnicodeError):
         raise wrong("encoding", "an encoding such as utf-8, latin-1, cp1252 or utf-16", encoding) from None
     return "utf-8" if name in ("utf-8", "utf-8-sig", "ascii") else name
 
@@ -207,9 +210,14 @@ class Stream:
         self._bytes = cast(BinaryIO, gzip.GzipFile(fileobj=self._raw)) if file.kind == "gzip" else self._raw
         self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
         self._ready = b""
-        start = self._start()
+        try:
+            start = self._start()
+        except BaseException:
+            self.__exit__()
+            raise
         for mark, name in MARKS.items():
             if start.startswith(mark) and encoding == "utf-8":
+                self.__exit__()
                 raise wrong(f"{file.label}, line 1", "UTF-8 text", f"={name.upper()} (give "
                             f"encoding={name!r})")
         self.base = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
@@ -277,11 +285,11 @@ class Stream:
                 return raw
             try:
                 text = self._decoder.decode(raw, not raw)
+                if text or not raw:
+                    return text.removeprefix("\ufeff").encode() if self.at == 0 else text.encode()
             except UnicodeError as error:
                 raise wrong(f"{self.file.label}, near byte {self._raw.tell()}", f"{self.encoding} text",
                             f"={error}") from None
-            if text or not raw:
-                return text.removeprefix("\ufeff").encode() if self.at == 0 else text.encode()
 
 
 def _last_sound_line(file: File) -> int:
