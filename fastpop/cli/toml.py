@@ -64,10 +64,11 @@ def _of_any_verb() -> set[str]:
 def _flat(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in read_toml(path).items():
-        if name in TABLES and isinstance(value, dict):
-            found |= {key.replace("-", "_"): inner for key, inner in value.items()}
-        else:
-            found[name.replace("-", "_")] = value
+        for key, inner in value.items() if name in TABLES and isinstance(value, dict) else [(name, value)]:
+            key = key.replace("-", "_")
+            if key in found:
+                raise checks.wrong(f"{path}: {key}", "an option once", f"={found[key]!r} and {inner!r}")
+            found[key] = inner
     return found
 
 

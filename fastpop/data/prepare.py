@@ -80,7 +80,9 @@ def as_log(value: Any, argument: str = "log") -> Interactions:
     if not isinstance(value, (str, Path)):
         raise wrong_type(argument, expected, value)
     folder = local_path(value, argument)
-    files.recover(folder)
-    if not folder.is_dir():
-        raise wrong_type(argument, expected, f"={str(folder)!r}, which is no folder")
-    return open_log(folder)
+    try:
+        return open_log(folder)
+    except FileNotFoundError:
+        if folder.is_dir():
+            raise
+        raise wrong_type(argument, expected, f"={str(folder)!r}, which is no folder") from None

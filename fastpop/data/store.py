@@ -15,6 +15,7 @@ from fastpop.data.prepared import CARD, FORMAT, REJECTED, PreparedWriter, map_co
 from fastpop.data.text_ids import TextIds
 
 IDS_AT_ONCE = 1 << 18
+TRIES = 5  # to open a folder that another process puts in its place
 
 
 def save_log(log: Interactions, folder: Path) -> Path:
@@ -51,17 +52,16 @@ def is_saved_log(folder: Path) -> bool:
 def open_log(folder: Path, verify: bool = False) -> Interactions:
     """The mapped log. One that an earlier version saved as parquet is read into memory."""
     while True:
-        found = _found(folder)
         # Another process may put a new log in its place while files are opened one by one: then all
         # of them are opened again. The handle keeps the folder's number from being used anew.
-        handle = os.open(found, os.O_RDONLY)
+        handle = _handle(folder)
         try:
-            log = _opened(found, verify)
+            log = _opened(folder, verify)
         except (OSError, ValueError):
-            if _still(found, handle):
+            if _still(folder, handle):
                 raise
         else:
-            if _still(found, handle):
+            if _still(folder, handle):
                 return log
         finally:
             os.close(handle)
@@ -113,12 +113,18 @@ def _still(folder: Path, handle: int) -> bool:
         return False
 
 
-def _found(folder: Path) -> Path:
-    files.recover(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"folder: expected a saved log; got {str(folder)!r}, which is no "
-                                "folder")
-    return folder
+def _handle(folder: Path) -> int:
+    """The folder, opened. Between the two renames of a writer it is not there for a moment, and is
+    looked for again."""
+    for _ in range(TRIES):
+        files.recover(folder)
+        try:
+            return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
+        except NotADirectoryError:
+            break
+    raise FileNotFoundError(f"folder: expected a saved log; got {str(folder)!r}, which is no folder")
 
 
 def _check_order(log: Interactions, folder: Path) -> None:

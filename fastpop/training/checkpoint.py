@@ -165,7 +165,7 @@ def save(
     """out/checkpoint-{step}. The one before is kept, should this one be damaged; older ones go once
     the new one stands."""
     target = out / f"{PREFIX}{step:08d}"
-    before = [path for path in all_of(out) if path.name < target.name]
+    before = [path for path in all_of(out) if int(path.name.removeprefix(PREFIX)) < step]
     kept = f"; the checkpoint {before[-1].name} before it is kept" if before else ""
     tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizers)}
     write_folder(target, tensors, state, kept)

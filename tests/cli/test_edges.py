@@ -220,12 +220,21 @@ def test_the_file_that_the_docs_show(tmp_path):
     ("mask_seen = 1", "mask_seen: expected true or false; got int"),
     ("epochs = true", "epochs: expected an integer; got bool"),
     ("epochs = ", "expected a TOML file"),
+    ("[read]\nuser = 'a'\n[train]\nuser = 'b'", "user: expected an option once; got 'a' and 'b'"),
+    ("min-rating = 1\n[read]\nmin_rating = 2", "min_rating: expected an option once; got 1 and 2"),
 ])
 def test_bad_lines_of_a_file_are_named(commands, tmp_path, text, message):
     (tmp_path / "c.toml").write_text(text + "\n")
     done = commands.run("train", "--config", tmp_path / "c.toml", "--out", tmp_path / "x", code=2)
     assert message in one_line(done)
     assert str(tmp_path / "c.toml") in done.stderr
+
+
+def test_a_folder_of_something_else_is_no_log(commands, tmp_path):
+    for verb, out in (("train", "x"), ("prepare", "y"), ("compare", "z")):
+        done = commands.run(verb, tmp_path, "--out", tmp_path / out, code=2)
+        assert one_line(done) == (f"fastpop: log: expected a file, a quoted glob, or a folder that `fastpop "
+                                  f"prepare` wrote; got {tmp_path}, a folder of something else")
 
 
 # runs that succeed say what is left out

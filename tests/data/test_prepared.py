@@ -607,6 +607,24 @@ def test_a_log_that_is_replaced_while_it_is_used(tmp_path):
     assert names(tmp_path) == ["p"]
 
 
+def test_a_log_that_is_away_for_a_moment_is_looked_for_again(tmp_path, monkeypatch):
+    """A writer renames twice; whoever opens in between finds the folder missing, and then there."""
+    small_log(seed=0).save(tmp_path / "p")
+    real, calls = os.open, []
+
+    def away_at_first(path, *rest, **more):
+        if Path(os.fspath(path)) == tmp_path / "p" and not calls:
+            calls.append(path)
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return real(path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", away_at_first)
+    same(Interactions.open(tmp_path / "p"), small_log(seed=0))
+    assert calls
+    with pytest.raises(FileNotFoundError, match=r"expected a saved log; got .*which is no folder"):
+        Interactions.open(tmp_path / "none")
+
+
 def test_runs_under_odd_names_keep_their_own_logs(tmp_path, one_thread, monkeypatch):
     quick = {"epochs": 1, "dim": 2, "num_negatives": 4, "progress": False}
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -95,6 +95,14 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so(tmp_path, 
     checkpoint.read_folder(newest, ("model", "optimizer"))
 
 
+def test_the_checkpoint_before_is_kept_where_steps_get_another_digit(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    for step in (99_999_998, 99_999_999, 100_000_000):
+        checkpoint.save(tmp_path, step, model, [], {})
+    assert [path.name for path in checkpoint.all_of(tmp_path)] == [
+        "checkpoint-99999999", "checkpoint-100000000"]
+
+
 def test_a_negative_batch_in_the_state_is_found(tmp_path):
     out = tmp_path / "run"
     fastpop.train(small_log(), out=out, **QUICK | {"epochs": 1})
