@@ -370,9 +370,29 @@ def _cut_off(tail: bytes) -> bool:
 
 
 def _nul(one: Input, part: np.ndarray, lines: int) -> ValueError:
+    if one.trusted:
+        return wrong(_place_of_nul(one), "text without NUL characters", "=one with")
     line = lines + int(np.count_nonzero(part[:int((part == 0).argmax())] == 10))
-    return wrong(one.where(line) if one.noun == "line" else one.label, "UTF-8 text",
-                 "=a NUL byte (UTF-16, or a damaged file?)")
+    return wrong(one.where(line), "UTF-8 text", "=a NUL byte (UTF-16, or a damaged file?)")
+
+
+def _place_of_nul(one: Input) -> str:
+    """Row and column of a table's first NUL, in the text that was made of it."""
+    quotes = row = column = 0
+    with one.file.path.open("rb") as file:
+        while text := file.read(BLOCK):
+            part = np.frombuffer(text.partition(b"\0")[0], dtype=np.uint8)
+            outside = (quotes + np.cumsum(part == ord('"'))) % 2 == 0
+            ends = np.flatnonzero(outside & (part == ord("\n")))
+            row += ends.size
+            behind = slice(int(ends[-1]) if ends.size else 0, None)
+            column = (0 if ends.size else column) + int((outside & (part == ord(",")))[behind].sum())
+            quotes += int((part == ord('"')).sum())
+            if part.size < len(text):
+                break
+    row = row if one.starts is None else int(np.searchsorted(one.starts, row, side="right")) - 1
+    name = next(one.names[role] for role, at in one.position.items() if at == column)
+    return f"{one.where(row)}, column {name!r}"
 
 
 def _too_long(one: Input, carry: bytes, line: int) -> ValueError:

@@ -91,6 +91,17 @@ def test_a_name_that_a_parquet_file_has_twice_is_refused(tmp_path):
     assert read_log(tmp_path / "t", user="u", item="i").item_ids.tolist() == [3, 4]
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_a_nul_in_a_table_is_named_by_row_and_column(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastpop.data.staging.BLOCK", 16)
+    table = {"u": ["a\nb", 'c,"d', "e", "f"], "i": ["x" * 40, "y,", "z\0", "w\0"]}
+    with pytest.raises(ValueError, match=r"row 3, column 'i': expected text without NUL"):
+        read_log(form(name, table, tmp_path), user="u", item="i")
+    lists = {"u": ["a", "b"], "i": [["x", "y"], ["z", "\0"]]}
+    with pytest.raises(ValueError, match=r"row 2, column 'i': expected text without NUL"):
+        read_log(form(name, lists, tmp_path), **SEQUENCE)
+
+
 def test_a_set_is_no_column():
     with pytest.raises(TypeError, match="column 'u': expected an array or a list; got set"):
         read_log({"u": {1, 2}, "i": [1, 2]}, user="u", item="i")
