@@ -3,8 +3,6 @@
 Every test runs on "cpu" too, where it must hold exactly or the test itself is wrong.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,6 @@ from helpers_device import CPU_AND_GPU, device_of
 from helpers_logs import small_log
 
 import fastpop
-from fastpop import Interactions
 
 QUICK = {"epochs": 3, "dim": 8, "batch_size": 64, "num_negatives": 16, "max_length": 10, "num_layers": 1,
          "learning_rate": 0.02, "dropout": 0.0, "progress": False}
@@ -25,13 +22,6 @@ MOST = {"fp32": 2e-4, "bf16": 2e-2}
 @pytest.fixture(params=CPU_AND_GPU)
 def device(request, monkeypatch):
     return device_of(request.param, monkeypatch)
-
-
-@pytest.fixture
-def log_is_not_written(monkeypatch):
-    """A finished run keeps its log as parquet, by duckdb, which a card's machine may lack; what is resumed
-    from is the checkpoint."""
-    monkeypatch.setattr(Interactions, "save", lambda self, folder: Path(folder))
 
 
 def trained(device, **options):
@@ -72,8 +62,7 @@ def assert_same_run(one, two):
 
 
 @pytest.mark.parametrize("encoder", ["factor", "sasrec"])
-def test_a_run_that_resumes_ends_in_the_bits_of_one_that_did_not(
-        device, encoder, tmp_path, log_is_not_written):
+def test_a_run_that_resumes_ends_in_the_bits_of_one_that_did_not(device, encoder, tmp_path):
     whole = trained(device, encoder=encoder, dropout=0.2)
     trained(device, encoder=encoder, dropout=0.2, epochs=1, out=tmp_path / "run")
     resumed = trained(device, encoder=encoder, dropout=0.2, out=tmp_path / "run", resume=True)

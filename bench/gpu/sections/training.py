@@ -1,11 +1,9 @@
 """fastpop.train on a card and on the processor: losses and metrics side by side; a run that resumes."""
 
-import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
@@ -67,22 +65,9 @@ def beside(context: Context, encoder: str, precision: str) -> None:
                 processor=round(here.history[-1]["examples_per_second"]))
 
 
-@contextlib.contextmanager
-def without_parquet() -> Iterator[None]:
-    """A finished run keeps its log as parquet, which duckdb writes; where there is none, the run goes
-    without. Checkpoints, which a run resumes from, hold no log."""
-    try:
-        import duckdb  # noqa: F401
-    except ImportError:
-        with mock.patch.object(Interactions, "save", lambda self, folder: Path(folder)):
-            yield
-        return
-    yield
-
-
 def resume(context: Context) -> None:
     """Stopped after one epoch and resumed, a run ends with the bits of one that was not."""
-    with tempfile.TemporaryDirectory() as folder, without_parquet():
+    with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         whole = trained("factor", DEVICE.type, dropout=0.2)
         trained("factor", DEVICE.type, dropout=0.2, out=out, epochs=1)
