@@ -14,6 +14,7 @@ import numpy as np
 from fastpop import checks
 from fastpop.frozen import freeze
 from fastpop.kernels.alias_draw import _cpu, reference
+from fastpop.popularity.law_tensors import LawTensors
 from fastpop.popularity.smoothing import check_counts
 
 if TYPE_CHECKING:
@@ -43,10 +44,12 @@ class Proposal:
     table_V2: np.ndarray
     name: str
     parameters: dict[str, Any] = field(default_factory=dict)
-    _on_device: dict[Any, "torch.Tensor"] = field(default_factory=dict, init=False)
+    _tensors: LawTensors = field(init=False)
 
     def __post_init__(self) -> None:
         freeze(self, "parameters")
+        arrays = {"log_proposal_V": self.log_proposal_V, "table_V2": self.table_V2}
+        object.__setattr__(self, "_tensors", LawTensors(arrays))
 
     @classmethod
     def from_weights(
@@ -107,11 +110,11 @@ class Proposal:
 
     def table_on(self, device: Any) -> "torch.Tensor":
         """table_V2 as torch int32 [V, 2] (the same bits) on a device; kept after the first call."""
-        return _table_on(self, device)
+        return self._tensors.on("table_V2", device, "int32")
 
     def log_proposal_on(self, device: Any, dtype: Any = None) -> "torch.Tensor":
         """log_proposal_V as a torch tensor (float32, or `dtype`); kept after the first call."""
-        return _log_proposal_on(self, device, dtype)
+        return self._tensors.on("log_proposal_V", device, dtype or "float32")
 
     def spec(self) -> dict[str, Any]:
         """What this law is, as JSON can hold it: name, number of items, parameters, and a digest
@@ -136,10 +139,11 @@ class InBatch:
     log_proposal_V: np.ndarray
     name: str = "in_batch"
     parameters: dict[str, Any] = field(default_factory=dict)
-    _on_device: dict[Any, "torch.Tensor"] = field(default_factory=dict, init=False)
+    _tensors: LawTensors = field(init=False)
 
     def __post_init__(self) -> None:
         freeze(self, "parameters")
+        object.__setattr__(self, "_tensors", LawTensors({"log_proposal_V": self.log_proposal_V}))
 
     @classmethod
     def from_counts(cls, counts: Any) -> "InBatch":
@@ -165,7 +169,7 @@ class InBatch:
 
     def log_proposal_on(self, device: Any, dtype: Any = None) -> "torch.Tensor":
         """log_proposal_V as a torch tensor (float32, or `dtype`); kept after the first call."""
-        return _log_proposal_on(self, device, dtype)
+        return self._tensors.on("log_proposal_V", device, dtype or "float32")
 
     def spec(self) -> dict[str, Any]:
         """Name, number of items and a digest of the counts, as JSON can hold them."""
@@ -317,40 +321,3 @@ def _log_q(proposal: Proposal | InBatch, ids: Any) -> np.ndarray:
         raise checks.wrong_type("ids", "integers", index)
     checks.ids_in_range("ids", index, proposal.num_items)
     return proposal.log_proposal_V[index]
-
-
-def _table_on(proposal: Proposal, device: Any) -> "torch.Tensor":
-    import torch
-
-    # The bits as int32: torch has no arithmetic on uint32.
-    return _kept(proposal, "table_V2", proposal.table_V2.view(np.int32), device, torch.int32)
-
-
-def _log_proposal_on(proposal: Proposal | InBatch, device: Any, dtype: Any) -> "torch.Tensor":
-    import torch
-
-    law_V = proposal.log_proposal_V
-    return _kept(proposal, "log_proposal_V", law_V, device, dtype or torch.float32)
-
-
-# What torch.compiler.assume_constant_result does, without importing torch here: a law never
-# changes, so a compiled graph holds its tensors as constants.
-_table_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
-_log_proposal_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def _kept(
-    proposal: Proposal | InBatch, what: str, array: np.ndarray, device: Any, dtype: Any
-) -> "torch.Tensor":
-    import torch
-
-    key = (what, str(torch.device(device)), dtype)
-    if key in proposal._on_device:
-        return proposal._on_device[key]
-    with torch.inference_mode(False):  # what is made in inference mode is no good for training
-        made = torch.tensor(array, dtype=dtype, device=device)
-    # Nor is what is made while torch exports or transforms: a symbol of that trace.
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(made) or torch._is_functional_tensor(made)
-    if type(made) is torch.Tensor and not wrapped:
-        proposal._on_device[key] = made
-    return made

@@ -1,5 +1,6 @@
 """The ops as torch operators: opcheck, torch.compile without a graph break, autocast, modules."""
 
+import copy
 import math
 import re
 
@@ -108,6 +109,31 @@ def test_sampled_softmax_compiles_without_a_graph_break(draw, reduction, sparse_
         for one, other in ((traced[n], plain[n]) for n in (0, 1, 3)):
             torch.testing.assert_close(one.grad.to_dense(), other.grad.to_dense())
         assert traced[1].grad.is_sparse == sparse_grad
+
+
+def test_a_compiled_graph_holds_several_laws_and_one_of_them_twice():
+    """None is a copy in each step, and what is kept on the side compiles nothing anew."""
+    one, two = (popularity.power(np.arange(1, 98), alpha) for alpha in (0.5, 1.0))
+    two = copy.deepcopy(two)
+    query, table, pos_id, _ = (value.detach() for value in leaves())
+
+    def function(step):
+        return torch.stack([
+            ops.sampled_softmax(query, table, pos_id, fastpop.Draw(law, 1, step + at, 33), reduction="mean")
+            for at, law in enumerate((one, two, one))])
+
+    torch._dynamo.reset()
+    graphs = []
+    compiled = torch.compile(function, fullgraph=True,
+                             backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    for step in (torch.tensor(7), torch.tensor(8)):
+        assert torch.equal(compiled(step), function(step))
+        two.log_proposal_on("cpu", torch.float64)
+    (graph,) = graphs
+    laws = [node for node in graph.graph.nodes if node.op in ("placeholder", "get_attr")
+            and "tensors" in node.name]
+    assert len(laws) == 4
+    assert all("_dynamo_static_input_type" in node.meta["tensor_dict"] for node in laws)
 
 
 def test_a_compiled_op_still_refuses_ids_out_of_range():

@@ -1,6 +1,8 @@
 """Proposals: what is drawn follows the law that is written, and bad input gets one clear error."""
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 
@@ -281,6 +283,16 @@ def test_the_law_on_a_device_is_a_kept_copy(proposal):
     assert proposal.log_proposal_on(torch.device("cpu")) is single
     double = proposal.log_proposal_on("cpu", torch.float64)
     np.testing.assert_array_equal(double.numpy(), proposal.log_proposal_V)
+
+
+@pytest.mark.parametrize("proposal", [power(COUNTS), InBatch.from_counts(COUNTS)])
+def test_a_copy_has_the_arrays_and_not_the_tensors_that_were_made_of_them(proposal):
+    before = len(pickle.dumps(proposal))
+    proposal.log_proposal_on("cpu")
+    assert len(pickle.dumps(proposal)) == before
+    for copied in (pickle.loads(pickle.dumps(proposal)), copy.deepcopy(proposal)):
+        assert copied.log_proposal_on("cpu") is not proposal.log_proposal_on("cpu")
+        assert torch.equal(copied.log_proposal_on("cpu"), proposal.log_proposal_on("cpu"))
 
 
 @pytest.mark.gpu
