@@ -13,7 +13,7 @@ os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
 import torch
 from helpers_device import want_gpu
 
-MAY_LACK = ("duckdb", "polars", "tyro")  # what a GPU's machine may; everything else is required
+MAY_LACK = ("duckdb", "pandas", "polars", "tyro")  # what a GPU's machine may; everything else is required
 
 
 def pytest_runtest_setup(item):
