@@ -57,7 +57,7 @@ def forward_kernel(
     scale = tl.load(scale_ptr)
     if tl.program_id(1) == 0:
         pos_id_b = known_ids(tl.load(pos_id_ptr + row_b), num_items)
-        item_row_b = tl.maximum(pos_id_b, 0)
+        item_row_b = tl.maximum(pos_id_b, 0).to(tl.int64)
         pos_b = scale * row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, item_row_b,
                                  stride_ev, stride_ed, dim, 16)
         if log_prior_ptr is not None:
@@ -121,7 +121,7 @@ def query_kernel(
         if d_query_ptr is not None:
             d_query_bd = add_product(d_query_bd, (probability_bv * RANGE).to(DOT), item_vd, PRECISION)
 
-    pos_id_b = tl.maximum(known_ids(tl.load(pos_id_ptr + row_b), num_items), 0)
+    pos_id_b = tl.maximum(known_ids(tl.load(pos_id_ptr + row_b), num_items), 0).to(tl.int64)
     store_query_gradients(
         d_query_bd, d_scale_b, offs_b, inside_b, row_b, pos_id_b, query_ptr, item_ptr, weight_ptr,
         own_ptr, d_query_ptr, d_scale_ptr, scale, num_rows, dim, stride_qb, stride_qd, stride_ev, stride_ed,
@@ -168,7 +168,7 @@ def item_kernel(
         own_b = tl.where(inside_b, tl.load(own_ptr + row_b), 0.0)
         if peak_ptr is not None:
             weight_b, own_b = weight_b / peak, own_b / peak
-        pos_id_b = known_ids(tl.load(pos_id_ptr + row_b), num_items).to(tl.int32)
+        pos_id_b = known_ids(tl.load(pos_id_ptr + row_b), num_items)
         query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
         dot_vb = product(item_vd, tl.trans(query_bd), PRECISION)
         share_vb = tl.exp(dot_vb * scale + bias_v[:, None] - safe_lse_b[None, :]) * weight_b[None, :]

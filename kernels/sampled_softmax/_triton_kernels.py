@@ -30,10 +30,10 @@ from fastpop.kernels.triton_tiles import add_product, known_ids, load_rows, prod
 
 @triton.jit
 def candidate_ids(neg_id_ptr, table_ptr, counter_ptr, num_items, num_negatives, group, offs_k):
-    """int64 ids [BLOCK_K] of a group's candidates, given or drawn here; -1 for one out of range."""
+    """int32 ids [BLOCK_K] of a group's candidates, given or drawn here; -1 for one out of range."""
     safe_k = tl.minimum(offs_k, num_negatives - 1)
     if table_ptr is not None:
-        return alias_ids(table_ptr, counter_ptr, num_items, group, safe_k)
+        return alias_ids(table_ptr, counter_ptr, num_items, group, safe_k).to(tl.int32)
     else:
         id_k = tl.load(neg_id_ptr + group.to(tl.int64) * num_negatives + safe_k)
         return known_ids(id_k, num_items)
@@ -83,7 +83,7 @@ def forward_kernel(
     run_max_b = tl.full([BLOCK_B], float("-inf"), tl.float32)
     run_sum_b = tl.zeros([BLOCK_B], tl.float32)
     if tl.program_id(1) == 0:
-        item_row_b = tl.maximum(pos_id_b, 0)
+        item_row_b = tl.maximum(pos_id_b, 0).to(tl.int64)
         pos_b = scale * row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, item_row_b,
                                  stride_ev, stride_ed, dim, 16)
         if log_prior_ptr is not None:
@@ -102,15 +102,17 @@ def forward_kernel(
         id_k = candidate_ids(neg_id_ptr, table_ptr, counter_ptr, num_items, num_negatives, group, offs_k)
         bias_k = candidate_bias(id_k, offs_k < num_negatives, float("nan"), log_prior_ptr, prior_weight_ptr,
                                 log_proposal_ptr, log_count)
-        item_kd = load_rows(item_ptr, tl.maximum(id_k, 0), stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
+        row_k = tl.maximum(id_k, 0).to(tl.int64)
+        item_kd = load_rows(item_ptr, row_k, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
         dot_bk = product(query_bd, tl.trans(item_kd), PRECISION)
-        # Of a removed item, too, whatever its row holds: NaN and -inf are NaN.
-        gone_bk = tl.broadcast_to((bias_k == float("-inf"))[None, :], dot_bk.shape)
+        logit_bk = dot_bk * scale + bias_k[None, :]
+        if log_prior_ptr is not None:
+            # Of a removed item, too, whatever its row holds: NaN and -inf are NaN.
+            logit_bk = tl.where((bias_k == float("-inf"))[None, :], float("-inf"), logit_bk)
         if DROP_HITS:
-            gone_bk = gone_bk | (id_k.to(tl.int32)[None, :] == pos_id_b.to(tl.int32)[:, None])
+            logit_bk = tl.where(id_k[None, :] == pos_id_b[:, None], float("-inf"), logit_bk)
         if OWN_SLOT:
-            gone_bk = gone_bk | (offs_k[None, :] == offs_b[:, None])
-        logit_bk = tl.where(gone_bk, float("-inf"), dot_bk * scale + bias_k[None, :])
+            logit_bk = tl.where(offs_k[None, :] == offs_b[:, None], float("-inf"), logit_bk)
         run_max_b, run_sum_b = online_sum(run_max_b, run_sum_b, logit_bk)
     tl.store(lse_ptr + tl.program_id(1).to(tl.int64) * num_rows + offs_b,
              log_sum(run_max_b, run_sum_b), mask=inside_b)
@@ -154,13 +156,14 @@ def query_kernel(
         id_k = candidate_ids(neg_id_ptr, None, None, num_items, num_negatives, group, offs_k)
         bias_k = candidate_bias(id_k, offs_k < num_negatives, float("-inf"), log_prior_ptr, prior_weight_ptr,
                                 log_proposal_ptr, log_count)
-        item_kd = candidate_rows(item_ptr, tl.maximum(id_k, 0), bias_k, log_prior_ptr, stride_ev, stride_ed,
+        row_k = tl.maximum(id_k, 0).to(tl.int64)
+        item_kd = candidate_rows(item_ptr, row_k, bias_k, log_prior_ptr, stride_ev, stride_ed,
                                  dim, DOT, EVEN_D, BLOCK_D)
         dot_bk = product(query_bd, tl.trans(item_kd), PRECISION)
         # The same roundings as in forward, whose sum safe_lse is: probabilities then add up to 1.
         probability_bk = tl.exp(dot_bk * scale + bias_k[None, :] - safe_lse_b[:, None])
         if DROP_HITS:
-            hit_bk = id_k.to(tl.int32)[None, :] == pos_id_b.to(tl.int32)[:, None]
+            hit_bk = id_k[None, :] == pos_id_b[:, None]
             probability_bk = tl.where(hit_bk, 0.0, probability_bk)
         if OWN_SLOT:
             probability_bk = tl.where(offs_k[None, :] == offs_b[:, None], 0.0, probability_bk)
@@ -170,9 +173,9 @@ def query_kernel(
             d_query_bd = add_product(d_query_bd, (probability_bk * RANGE).to(DOT), item_kd, PRECISION)
 
     store_query_gradients(
-        d_query_bd, d_scale_b, offs_b, inside_b, row_b, tl.maximum(pos_id_b, 0), query_ptr, item_ptr,
-        weight_ptr, own_ptr, d_query_ptr, d_scale_ptr, scale, num_rows, dim, stride_qb, stride_qd, stride_ev,
-        stride_ed, RANGE, BLOCK_D)
+        d_query_bd, d_scale_b, offs_b, inside_b, row_b, tl.maximum(pos_id_b, 0).to(tl.int64), query_ptr,
+        item_ptr, weight_ptr, own_ptr, d_query_ptr, d_scale_ptr, scale, num_rows, dim, stride_qb, stride_qd,
+        stride_ev, stride_ed, RANGE, BLOCK_D)
 
 
 @triton_tiles.kernel
@@ -201,7 +204,8 @@ def item_kernel(
     id_k = candidate_ids(neg_id_ptr, None, None, num_items, num_negatives, group, offs_k)
     bias_k = candidate_bias(id_k, inside_k, float("-inf"), log_prior_ptr, prior_weight_ptr, log_proposal_ptr,
                             log_count)
-    item_kd = candidate_rows(item_ptr, tl.maximum(id_k, 0), bias_k, log_prior_ptr, stride_ev, stride_ed, dim,
+    row_k = tl.maximum(id_k, 0).to(tl.int64)
+    item_kd = candidate_rows(item_ptr, row_k, bias_k, log_prior_ptr, stride_ev, stride_ed, dim,
                              DOT, EVEN_D, BLOCK_D)
     scale = tl.load(scale_ptr)
     peak = 1.0
@@ -223,7 +227,7 @@ def item_kernel(
         share_kb = tl.exp(dot_kb * scale + bias_k[:, None] - safe_lse_b[None, :]) * weight_b[None, :]
         if DROP_HITS:
             pos_id_b = tl.load(pos_id_ptr + row_b).to(tl.int32)
-            share_kb = tl.where(id_k.to(tl.int32)[:, None] == pos_id_b[None, :], 0.0, share_kb)
+            share_kb = tl.where(id_k[:, None] == pos_id_b[None, :], 0.0, share_kb)
         if OWN_SLOT:
             share_kb = tl.where(offs_k[:, None] == offs_b[None, :], 0.0, share_kb)
         if d_bias_ptr is not None:
