@@ -72,10 +72,17 @@ def _cut(text: str) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
+CUT_OFF = "cut off"
+
+
 def table(lines: list[dict[str, Any]]) -> str:
-    """A run's lines by section. Tests that passed or were skipped are counted, not listed."""
+    """A run's lines by section. Tests that passed or were skipped are counted, not listed; a section that was
+    cut off is named, whatever it had found."""
     ceilings, shown_rows, section = ceilings_of(lines), [HEAD], None
     for line in lines:
+        if line["kind"] == "section" and line["name"] == "start" and CUT_OFF in _took(lines, line["section"]):
+            section = line["section"]
+            shown_rows.append(f"{section}{_took(lines, section)}")
         if line["kind"] in ("begin", "end", "run", "section"):
             continue
         if line.get("test") and (line.get("ok") or line["kind"] == "skipped"):
@@ -91,7 +98,7 @@ def table(lines: list[dict[str, Any]]) -> str:
 def _took(lines: list[dict[str, Any]], section: str) -> str:
     ends = [line for line in lines if line["section"] == section and line["name"] == "end"
             and line["kind"] == "section"]
-    return f"  ({ends[0]['seconds']:.0f} s)" if ends else "  (cut off: the run ended in it)"
+    return f"  ({ends[0]['seconds']:.0f} s)" if ends else f"  ({CUT_OFF}: the run ended in it)"
 
 
 def summary(lines: list[dict[str, Any]], ceilings: dict[str, float]) -> list[str]:

@@ -294,9 +294,9 @@ for case in t.CASES:
 print(digest.hexdigest())
 """
     folder = os.path.dirname(__file__)
-    path = os.pathsep.join([folder, os.path.dirname(folder)])
+    path = os.pathsep.join(filter(None, [folder, os.path.dirname(folder), os.environ.get("PYTHONPATH")]))
     seen = {
-        subprocess.run([sys.executable, "-c", code], env=os.environ | more | {"PYTHONPATH": path},
+        subprocess.run([sys.executable, "-P", "-c", code], env=os.environ | more | {"PYTHONPATH": path},
                        capture_output=True, text=True, check=True).stdout
         for more in ({}, {"MALLOC_PERTURB_": "128"})}
     assert len(seen) == 1

@@ -331,9 +331,10 @@ for case in t.CASES:
 print(digest.hexdigest())
 """
     here = os.path.dirname(__file__)
+    path = os.pathsep.join(filter(None, [here, os.path.dirname(here), os.environ.get("PYTHONPATH")]))
     seen = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                       env=os.environ | more | {"PYTHONPATH": f"{here}:{os.path.dirname(here)}"}).stdout
+        subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True,
+                       env=os.environ | more | {"PYTHONPATH": path}).stdout
         for more in ({}, {"MALLOC_PERTURB_": "128"})}
     assert len(seen) == 1
 
