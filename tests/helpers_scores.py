@@ -5,7 +5,8 @@ import numpy as np
 
 def dense_energies(query, items, log_prior, *, bias=None, scale=1.0, weight=None, offset=None,
                    centring=None):
-    """total, direction, shared, heterogeneous, slope_mean, slope_std from the C x V scores."""
+    """total, direction, shared, heterogeneous, off_direction, slope_mean, slope_std from the C x V
+    scores."""
     big = np.longdouble
     q, e, f = (np.asarray(x, big) for x in (query, items, log_prior))
     score = big(scale) * (q @ e.T)
@@ -25,6 +26,7 @@ def dense_energies(query, items, log_prior, *, bias=None, scale=1.0, weight=None
     het = w @ (t - mean) ** 2
     return {
         "total": w @ (score**2).sum(axis=1), "direction": w @ t**2, "shared": mean**2,
+        "off_direction": w @ ((score - np.outer(t, f / norm)) ** 2).sum(axis=1),
         "heterogeneous": het, "slope_mean": mean / norm, "slope_std": np.sqrt(het) / norm,
         "score": score, "weight": w,
     }

@@ -1,6 +1,7 @@
 """How much of a model's score is popularity: energies, their significance, and geometry."""
 
 from fastpop.diagnostics.calibration import score_nll
+from fastpop.diagnostics.change import change_along
 from fastpop.diagnostics.energy import Audit, audit, audit_moments
 from fastpop.diagnostics.geometry import Geometry, alignment, geometry, uniformity
 from fastpop.diagnostics.many import ManyAudits, PairedTest, audit_many
@@ -22,6 +23,7 @@ __all__ = [
     "audit",
     "audit_many",
     "audit_moments",
+    "change_along",
     "geometry",
     "permutation_test",
     "score_nll",

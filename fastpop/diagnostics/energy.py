@@ -76,6 +76,11 @@ class Audit:
         return self.energy.heterogeneous
 
     @property
+    def energy_off_direction(self) -> float:
+        """E_off: what of E_tot log p has no part in; = energy_total - energy_direction."""
+        return self.energy.off_direction
+
+    @property
     def fraction_direction(self) -> float:
         """E_dir / E_tot."""
         return self.energy.fraction_direction
@@ -145,6 +150,7 @@ class Audit:
             "energy_direction": self.energy_direction,
             "energy_shared": self.energy_shared,
             "energy_heterogeneous": self.energy_heterogeneous,
+            "energy_off_direction": self.energy_off_direction,
             "fraction_direction": _number(self.fraction_direction),
             "fraction_shared": _number(self.fraction_shared),
             "chance_level": self.chance_level,

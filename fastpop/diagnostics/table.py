@@ -35,6 +35,7 @@ def audit_table(audit: "Audit") -> str:
               audit.p_value_shared),
         _line("  differing between contexts", e.heterogeneous,
               e.fraction_direction - e.fraction_shared, None),
+        _line("off log p", e.off_direction, e.off_direction / e.total if e.total > 0 else None, None),
         _line("chance level 1/(items - 1)", e.total * audit.chance_level, audit.chance_level,
               None),
         "",

@@ -13,6 +13,9 @@ TERMS = {
     "energy_heterogeneous": (
         "Heterogeneous energy", "The part along log p that differs between contexts, nats²: "
         "how much some users follow popularity more than others."),
+    "energy_off_direction": (
+        "Energy off log p", "Total minus popularity energy, nats²: what the scores say that log p has "
+        "no part in. A model that loses energy along log p and as much off it has only shrunk."),
     "fraction_direction": ("Popularity share", "Popularity energy / total energy."),
     "fraction_shared": ("Shared share", "Context-shared energy / total energy."),
     "chance_level": (

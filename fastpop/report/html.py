@@ -91,7 +91,8 @@ def write_audit_report(
         **(rules or {}),
     }
     names = {key: key for key in ("energy_total", "energy_direction", "energy_shared",
-                                  "energy_heterogeneous", "fraction_direction", "fraction_shared",
+                                  "energy_heterogeneous", "energy_off_direction",
+                                  "fraction_direction", "fraction_shared",
                                   "chance_level", "mean_slope", "slope_std", "p_value_direction",
                                   "p_value_shared")}
     names["mean_slope"] = "slope_mean"  # as an Audit spells it

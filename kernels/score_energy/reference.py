@@ -8,6 +8,7 @@ b = f~ / ||f~||, t_c = <S_c H, b>.
     direction      sum_c w_c t_c²
     shared         (sum_c w_c t_c)²
     heterogeneous  Var_w(t): from the covariance of the queries, never by the difference
+    off_direction  sum_c w_c ||S_c H (I - b bᵀ)||² = total - direction
 
 Everything is float64 from (mean, covariance) of the queries: O((C + V) D²) once, O(D²) memory
 beyond the item table. The second half of the file is the form for scores that do not factorise:
@@ -24,6 +25,7 @@ import numpy as np
 from fastpop import checks
 
 ROWS = 16384  # contexts converted to float64 at once
+CANCELS = 1e-6  # share of the total below which a difference of energies keeps under ten digits
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,15 @@ class ScoreEnergy:
 
     slope_mean and slope_std are the mean and spread over contexts of the least-squares slope of
     a context's scores on log p; direction_norm is ||f~||, so shared = (slope_mean * norm)².
+    off_direction is total - direction: what log p has no part in. The Gram form takes log p out of
+    the rows first where the difference would cancel; the streamed form knows sums only.
     """
 
     total: float
     direction: float
     shared: float
     heterogeneous: float
+    off_direction: float
     slope_mean: float
     slope_std: float
     direction_norm: float
@@ -167,17 +172,48 @@ def gram_energies(
         g_D, aa, a_b = gram_RR[:dim, dim], gram_RR[dim, dim], along_R[dim]
     heterogeneous = max(0.0, scale**2 * float(u_D @ cov_DD @ u_D))
     mean_t = scale * float(mean_D @ u_D) + float(a_b)
-    shared_total = scale**2 * (mean_D @ gram_DD @ mean_D) + 2 * scale * (mean_D @ g_D) + aa
-    spread = scale**2 * float(np.sum(cov_DD * gram_DD))
+
+    def squares(gram_DD: np.ndarray, g_D: np.ndarray, aa: float) -> float:
+        shared = scale**2 * (mean_D @ gram_DD @ mean_D) + 2 * scale * (mean_D @ g_D) + aa
+        spread = scale**2 * float(np.sum(cov_DD * gram_DD))
+        return float(np.maximum(0.0, shared) + np.maximum(0.0, spread))  # a NaN stays one
+
     return ScoreEnergy(
-        total=float(np.maximum(0.0, shared_total) + np.maximum(0.0, spread)),  # a NaN stays one
+        total=squares(gram_DD, g_D, aa),
         direction=mean_t**2 + heterogeneous,
         shared=mean_t**2,
         heterogeneous=heterogeneous,
+        off_direction=squares(gram_DD - np.outer(u_D, u_D), g_D - u_D * a_b, aa - a_b**2),
         slope_mean=mean_t / norm,
         slope_std=heterogeneous**0.5 / norm,
         direction_norm=norm,
     )
+
+
+def projected_energy(
+    mean_D: np.ndarray, cov_DD: np.ndarray, items: Any, bias_V: np.ndarray | None, scale: float,
+    b_V: np.ndarray, centring_V: np.ndarray | None = None,
+) -> float:
+    """off_direction, with b taken out of the rows before they are squared: exact where nearly all
+    energy lies along b and a difference of Gram matrices has no digits left. Three passes over the
+    items, a block of float64 rows at a time."""
+    num_items, dim = items.shape
+    c_V = np.full(num_items, 1 / num_items) if centring_V is None else centring_V
+    blocks = [slice(low, low + ROWS) for low in range(0, num_items, ROWS)]
+
+    def rows(at: slice) -> np.ndarray:
+        item_vD = scale * on_host(as_float64(items[at]))
+        return item_vD if bias_V is None else np.column_stack([item_vD, bias_V[at]])
+
+    centre_R = sum(c_V[at] @ rows(at) for at in blocks)
+    along_R = sum(b_V[at] @ (rows(at) - centre_R) for at in blocks)
+    query_R = mean_D if bias_V is None else np.append(mean_D, 1.0)
+    shared, gram_DD = 0.0, np.zeros((dim, dim))
+    for at in blocks:
+        off_vR = rows(at) - centre_R - np.outer(b_V[at], along_R)
+        shared += float(np.square(off_vR @ query_R).sum())
+        gram_DD += off_vR[:, :dim].T @ off_vR[:, :dim]
+    return shared + float(np.maximum(0.0, np.sum(cov_DD * gram_DD)))
 
 
 def gram_spectrum(
@@ -260,6 +296,7 @@ def energies_of_sums(
         direction=mean_t**2 + heterogeneous,
         shared=mean_t**2,
         heterogeneous=heterogeneous,
+        off_direction=float(np.maximum(0.0, total - mean_t**2 - heterogeneous)),
         slope_mean=mean_t / norm,
         slope_std=heterogeneous**0.5 / norm,
         direction_norm=norm,

@@ -35,6 +35,7 @@ def run(p, **change):
 
 def numbers(a):
     return np.array([a.energy_total, a.energy_direction, a.energy_shared, a.energy_heterogeneous,
+                     a.energy_off_direction,
                      a.slope_mean, a.slope_std])
 
 
@@ -44,7 +45,8 @@ def test_energies_equal_the_dense_definition():
     prior = PopularityPrior.from_counts(p["counts"])
     truth = dense_energies(p["query"], p["items"], prior.log_prior_V, bias=p["bias"],
                            scale=p["scale"], weight=p["context_weight"])
-    names = ("total", "direction", "shared", "heterogeneous", "slope_mean", "slope_std")
+    names = ("total", "direction", "shared", "heterogeneous", "off_direction", "slope_mean",
+             "slope_std")
     np.testing.assert_allclose(numbers(got), [float(truth[n]) for n in names], rtol=1e-10)
     assert got.fraction_direction == pytest.approx(float(truth["direction"] / truth["total"]))
     assert got.fraction_shared == pytest.approx(float(truth["shared"] / truth["total"]))
@@ -159,7 +161,7 @@ def test_the_table_fits_and_names_everything():
                    {"items": 1e6 * problem()["items"], "query": 1e-9 * problem()["query"]}):
         text = run(problem(), **change).table()
         assert max(map(len, text.splitlines())) <= 80
-        for words in ("uniform centring", "chance level", "slope", "calibration not computed",
+        for words in ("uniform centring", "off log p", "chance level", "slope", "calibration not computed",
                       "alpha", "R1", "cosine"):
             assert words in text
     assert "NLL" in run(problem(), pos_id=np.zeros(60, int)).table()

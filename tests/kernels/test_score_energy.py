@@ -16,7 +16,7 @@ from fastpop.kernels.score_energy.reference import gram_spectrum
 from fastpop.ops.score_energy import GramStream, score_energy, streamed_score_energy
 
 IMPLS = implementations_here("score_energy")
-NAMES = ("total", "direction", "shared", "heterogeneous", "slope_mean", "slope_std")
+NAMES = ("total", "direction", "shared", "heterogeneous", "off_direction", "slope_mean", "slope_std")
 
 
 def problem(seed=0, contexts=40, items=31, dim=5):
@@ -67,6 +67,34 @@ def test_energies_hold_when_the_mean_is_ten_thousand_times_the_spread(impl):
     p["bias"] = 1e4 + p["bias"]
     close(ours(p, impl), dense_energies(p["query"], p["items"], p["log_prior"], bias=p["bias"],
                                   scale=p["scale"], weight=p["weight"]))
+
+
+@pytest.mark.parametrize("centring", ["uniform", "prior"])
+@pytest.mark.parametrize("rest", [1e-2, 1e-5, 1e-8])
+def test_energy_off_log_p_keeps_its_digits_where_nearly_all_lies_along_it(monkeypatch, rest, centring):
+    # total - direction has errors of 1e-16 of the total: nothing is left of `rest` squared at 1e-8.
+    p = problem(items=60)
+    p["items"] = rest * p["items"]
+    p["bias"] = 40 * p["log_prior"] + rest * p["bias"]
+    law = np.exp(p["log_prior"]) if centring == "prior" else None
+    # Rows that hold log p too, so that it is not the bias alone that has to lose it.
+    p["query"] = np.column_stack([p["query"], 2 + rest * p["query"][:, 0]])
+    p["items"] = np.column_stack([p["items"], p["log_prior"]])
+    truth = dense_energies(p["query"], p["items"], p["log_prior"], bias=p["bias"],
+                           scale=p["scale"], weight=p["weight"], centring=law)
+    got = ours(p, centring=centring)
+    assert got.off_direction == pytest.approx(float(truth["off_direction"]), rel=3e-6, abs=0)
+    if rest == 1e-8:
+        assert got.total - got.direction != pytest.approx(got.off_direction, rel=0.5)
+    monkeypatch.setattr(reference, "ROWS", 7)
+    assert ours(p, centring=centring).off_direction == pytest.approx(got.off_direction, rel=1e-5)
+
+
+def test_scores_that_are_log_p_have_nothing_off_it():
+    p = problem()
+    p["items"] = np.outer(p["log_prior"], np.arange(5.0)) + 3.0
+    got = ours(p, bias=2 * p["log_prior"])
+    assert 0 <= got.off_direction < 1e-28 * got.total
 
 
 @pytest.mark.parametrize("size", [1e4, 1e6])
@@ -200,7 +228,7 @@ def test_streamed_scores_equal_the_dense_definition(monkeypatch, path, soft_cap,
     for impl, exact in (("reference", 1e-11), ("cpu", 3e-5)):
         got = score_energy(p["query"], p["items"], p["log_prior"], bias=p["bias"], scale=p["scale"],
                            context_weight=weight, soft_cap=soft_cap, form="streamed", impl=impl)
-        for name in ("total", "direction", "shared"):
+        for name in ("total", "direction", "shared", "off_direction"):
             # t is a difference of terms of the size of the score: that size sets its rounding.
             size = float(truth["total"])
             assert getattr(got, name) == pytest.approx(float(truth[name]), rel=exact, abs=exact * size)
