@@ -13,6 +13,7 @@ from math import exp, lgamma, log, log1p
 import numpy as np
 
 from fastpop import checks
+from fastpop.diagnostics.exact_nulls import quadratic_null, stratified_null
 from fastpop.diagnostics.moments import ScoreMoments
 
 # T and T_pi are computed on two routes that differ by rounding (1e-13 of the scale or less), so
@@ -27,8 +28,7 @@ class PermutationTest:
 
     p_value, p_value_interval: None without permutations. The interval (Clopper-Pearson, 95 %) is
     the Monte-Carlo uncertainty of p: where the p-value of all permutations lies.
-    null_mean, null_variance: exact; the variance is None for the stratified null, which has no
-    formula here. null_P: the T_pi drawn.
+    null_mean, null_variance: exact. null_P: the T_pi drawn.
     kind: "label", "stratified" or "sign".
     """
 
@@ -174,18 +174,22 @@ class Form:
 def null_moments(
     label_V: np.ndarray, plus: Form, minus: Form | None = None, kind: str = "label",
     stratum_V: np.ndarray | None = None,
-) -> tuple[float, float | None]:
+) -> tuple[float, float]:
     """Exact mean and variance of plus(y) - minus(y) under a null.
 
     label_V must sum to 0 with squares summing to 1 for the label null. kind "stratified" needs
-    stratum_V; its variance has no formula here: None.
-    Cost: O(V R²).
+    stratum_V.
+    Cost: O(V R²); R³ more for each stratum.
     """
     if kind == "stratified":
         if stratum_V is None:
             raise checks.wrong("stratum_V", "integers [V] with kind='stratified'", stratum_V)
-        mean = stratified_mean(label_V, plus, stratum_V)
-        return mean - (stratified_mean(label_V, minus, stratum_V) if minus else 0.0), None
+        item_VR, matrix_RR = plus.item_VR, plus.matrix
+        if minus is not None:  # the difference is one form of the rows of both
+            item_VR = np.hstack([item_VR, minus.item_VR])
+            none_RR = np.zeros((len(matrix_RR), len(minus.matrix)))
+            matrix_RR = np.block([[matrix_RR, none_RR], [none_RR.T, -minus.matrix]])
+        return stratified_null(label_V, item_VR, matrix_RR, stratum_V)
     # The sign null is that of Z weighted by y: y_i e_i z_i = e_i (y_i z_i).
     def rows(form: Form) -> np.ndarray:
         return form.item_VR if kind == "label" else label_V[:, None] * form.item_VR
@@ -210,48 +214,3 @@ def null_moments(
     if kind == "sign":
         return trace, max(0.0, 2 * (square - diagonal))
     return quadratic_null(label_V, trace, square, diagonal)
-
-
-def stratified_mean(label_V: np.ndarray, form: Form, stratum_V: np.ndarray) -> float:
-    """Mean of a form over all permutations within strata, from those of the projections Z'y:
-
-    E[Z'y] = sum_k (sum of z)_k mean(y)_k;  Cov = sum_k SS_y,k (scatter of z)_k / (n_k - 1).
-    """
-    mean_R = np.zeros(form.item_VR.shape[1])
-    cov_RR = np.zeros((len(mean_R), len(mean_R)))
-    order_V = np.argsort(stratum_V, kind="stable")
-    starts = np.unique(stratum_V[order_V], return_index=True)[1]
-    for place in np.split(order_V, starts[1:]):
-        item_nR, label_n = form.item_VR[place], label_V[place]
-        mean_R += item_nR.sum(axis=0) * label_n.mean()
-        if len(place) > 1:
-            spread_nR = item_nR - item_nR.mean(axis=0)
-            square = float(np.sum((label_n - label_n.mean()) ** 2))
-            cov_RR += spread_nR.T @ spread_nR * (square / (len(place) - 1))
-    return float(np.sum(form.matrix * (cov_RR + np.outer(mean_R, mean_R))))
-
-
-def quadratic_null(
-    label_V: np.ndarray, trace: float, square: float, diagonal: float
-) -> tuple[float, float]:
-    """Mean and variance of yᵀAy over all V! permutations of labels y.
-
-    A symmetric with A1 = 0, sum y = 0, sum y² = 1; trace = tr A, square = ||A||_F²,
-    diagonal = sum of A_ii². e_xyz are the means of y_i^x y_j^y y_k^z over distinct items.
-    """
-    num = len(label_V)
-    fourth = float(np.sum(label_V**4))
-    e4 = fourth / num
-    e22 = (1 - fourth) / (num * (num - 1))
-    e31 = -fourth / (num * (num - 1))
-    e211 = (2 * fourth - 1) / (num * (num - 1) * (num - 2))
-    e1111 = (3 - 6 * fourth) / (num * (num - 1) * (num - 2) * (num - 3))
-    mean = trace / (num - 1)
-    second = (
-        diagonal * e4
-        + (trace**2 + 2 * square - 3 * diagonal) * e22
-        - 4 * diagonal * e31
-        + (-2 * trace**2 + 12 * diagonal - 4 * square) * e211
-        + (trace**2 + 2 * square - 6 * diagonal) * e1111
-    )
-    return mean, max(0.0, second - mean**2)

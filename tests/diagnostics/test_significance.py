@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from fastpop.diagnostics import ScoreMoments, audit_many, permutation_test
+from fastpop.diagnostics.exact_nulls import linear_null
 from fastpop.diagnostics.significance import (
     Form,
     beta_quantile,
@@ -68,23 +69,61 @@ def test_sign_null_moments_are_those_of_all_signs(num_items):
         assert variance == pytest.approx(value.var(), rel=1e-10)
 
 
-def test_stratified_null_mean_is_that_of_all_permutations_within_strata():
-    y, _ = popularity_direction(log_prior(7))
-    strata = np.array([2, 0, 2, 0, 2, 5, 0])
+def within_strata(y, strata):
+    """Every permutation of y within strata."""
+    places = [np.flatnonzero(strata == one) for one in np.unique(strata)]
     every = []
-    for first in permutations(np.flatnonzero(strata == 0)):
-        for second in permutations(np.flatnonzero(strata == 2)):
-            moved = y.copy()
-            moved[strata == 0], moved[strata == 2] = y[list(first)], y[list(second)]
-            every.append(moved)
-    every = np.array(every)
-    one, two = Form.direction(model(7, 1)), Form.shared(model(7, 2))
-    value = one.at(every @ one.item_VR) - two.at(every @ two.item_VR)
-    mean, variance = null_moments(y, one, two, "stratified", strata)
-    assert mean == pytest.approx(value.mean(), rel=1e-11)
-    assert variance is None
+    for orders in product(*(permutations(place) for place in places)):
+        moved = y.copy()
+        for place, order in zip(places, orders):
+            moved[place] = y[list(order)]
+        every.append(moved)
+    return np.array(every)
+
+
+STRATA = [
+    [2, 0, 2, 0, 2, 5, 0],      # three, three and one
+    [0, 1, 0, 1, 0, 1, 0],      # four and three
+    [1, 1, 1, 1, 1, 9, 9, 9],   # five and three
+    [0, 0, 0, 0, 1, 1, 1, 1],   # four and four
+    [3, 3, 4, 4, 5, 5, 6, 7],   # pairs
+    [0, 0, 0, 0, 0, 0, 0],      # the label null
+    [0, 1, 2, 3, 4],            # nothing moves
+]
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("strata", STRATA, ids=str)
+def test_stratified_null_moments_are_those_of_all_permutations_within_strata(strata, ties):
+    strata = np.array(strata)
+    f = log_prior(len(strata))
+    if ties:
+        f[:3] = f[0]
+    y, _ = popularity_direction(f)
+    every = within_strata(y, strata)
+    one, two = (Form.direction(model(len(strata), seed)) for seed in (1, 2))
+    shared = Form.shared(model(len(strata), 3, bias=False))
+    x_V = np.random.default_rng(4).standard_normal(len(strata))
+    mean, variance = linear_null(x_V, y, strata)
+    assert mean == pytest.approx((every @ x_V).mean(), rel=1e-10, abs=1e-13)
+    assert variance == pytest.approx((every @ x_V).var(), rel=1e-10, abs=1e-13)
+    for plus, minus in ((one, None), (shared, None), (one, shared), (one, two)):
+        value = plus.at(every @ plus.item_VR)
+        if minus is not None:
+            value = value - minus.at(every @ minus.item_VR)
+        mean, variance = null_moments(y, plus, minus, "stratified", strata)
+        assert mean == pytest.approx(value.mean(), rel=1e-10)
+        assert variance == pytest.approx(value.var(), rel=1e-9, abs=1e-11)
     with pytest.raises(ValueError, match="stratum_V: expected integers"):
         null_moments(y, one, two, "stratified")
+
+
+def test_one_stratum_is_the_label_null():
+    y, _ = popularity_direction(log_prior(50))
+    one, two = Form.direction(model(50, 1)), Form.shared(model(50, 2))
+    for minus in (None, two):
+        np.testing.assert_allclose(null_moments(y, one, minus, "stratified", np.zeros(50, int)),
+                                   null_moments(y, one, minus), rtol=1e-10)
 
 
 def test_shared_null_mean_is_the_squared_norm_over_v_minus_1():
@@ -101,10 +140,11 @@ def test_mean_null_fraction_is_the_chance_level():
     assert mean / m.energy(log_prior(50)).total == pytest.approx(1 / 49, rel=1e-12)
 
 
-@pytest.mark.parametrize("null", ["label", "sign"])
+@pytest.mark.parametrize("null", ["label", "sign", "stratified"])
 def test_drawn_nulls_have_the_exact_moments(null):
     models = {"a": model(60, 1), "b": model(60, 2)}
-    found = audit_many(models, log_prior(60), permutations=6000, null=null)
+    strata = np.arange(60) % 7 // 2 if null == "stratified" else None
+    found = audit_many(models, log_prior(60), permutations=6000, null=null, strata=strata)
     tests = [found.direction["a"], found.shared["a"], found.pairs["a", "b"].direction,
              found.pairs["a", "b"].shared]
     for test in tests:
