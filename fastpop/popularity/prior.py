@@ -10,7 +10,13 @@ import numpy as np
 from fastpop import checks
 from fastpop.frozen import freeze
 from fastpop.kernels.alias_draw import reference
-from fastpop.popularity.smoothing import additive, apply_min_count, check_counts, smooth_counts
+from fastpop.popularity.smoothing import (
+    additive,
+    apply_min_count,
+    check_counts,
+    loo_bounds,
+    smooth_counts,
+)
 from fastpop.popularity.store import read_arrays, write_arrays
 
 if TYPE_CHECKING:
@@ -92,6 +98,22 @@ class PopularityPrior:
         """Whether log p differs by less than 0.001 nats over all items: counts that are equal, or so
         nearly that smoothing by leave-one-out makes them so. It has no direction worth the name."""
         return bool(np.ptp(self.log_prior_V) < 1e-3)
+
+    @property
+    def at_bound(self) -> str | None:
+        """Where a fitted alpha ran to an end of its range, with which log p then moves: "upper" (counts
+        differ by no more than chance, so nothing says which items are popular) or "lower" (no item was
+        seen just once, so nothing says how likely the unseen ones are). Else None; so also at the
+        lower end where every item was seen, since log p hardly hangs on alpha there."""
+        if self.smoothing != "loo" or self.alpha is None:
+            return None
+        used_V = apply_min_count(self.counts_V, self.min_count)
+        low, high = loo_bounds(self.num_items, float(used_V.sum()))
+        if self.alpha >= high * (1 - 1e-9):
+            return "upper"
+        if self.alpha <= low * (1 + 1e-9) and not used_V.all():
+            return "lower"
+        return None
 
     def direction(self) -> np.ndarray:
         """b = H log p / ||H log p||, H = I - 11'/V: float64 [V], sums to 0, norm 1.

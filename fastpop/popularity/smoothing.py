@@ -97,8 +97,13 @@ def loo_alpha(counts: Any) -> float:
         fit = float((weight / total) @ (1 / (value - 1 + alpha)))
         return fit - num_items / (total - 1 + alpha * num_items)
 
-    low, high = -np.log(num_items), np.log(1e6 * max(1.0, total / num_items))
+    low, high = np.log(loo_bounds(num_items, total))
     return float(np.exp(maximum(likelihood, slope, low, high)))
+
+
+def loo_bounds(num_items: int, total: float) -> tuple[float, float]:
+    """Least and largest alpha that `loo_alpha` looks at, for `total` events."""
+    return 1 / num_items, 1e6 * max(1.0, total / num_items)
 
 
 def maximum(likelihood: Any, slope: Any, low: float, high: float) -> float:

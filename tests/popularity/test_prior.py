@@ -65,6 +65,22 @@ def test_loo_alpha_at_its_edges():
     assert loo_alpha(np.array([10**12, 3, 0, 1])) > 0
 
 
+@pytest.mark.parametrize(("counts", "options", "bound"), [
+    (np.random.default_rng(0).poisson(3, 300), {}, "upper"),  # vary no more than chance does
+    ([4, 4, 4, 4], {}, "upper"),
+    ([2, 4, 8, 16, 0, 0], {}, "lower"),  # no singleton: nothing says how likely the unseen are
+    ([1, 1, 1, 2, 4, 8, 16, 0, 0], {"min_count": 2}, "lower"),
+    ([5, 5, 5000, 20_000], {}, None),  # every item was seen: log p is that of the counts
+    ([1, 1, 2, 4, 8, 16, 0, 0], {}, None),
+    ([4, 4, 4, 4], {"smoothing": 4e6}, None),  # given, not fitted
+    ([1, 1, 1, 2, 2, 3, 9, 0], {"smoothing": "good-turing"}, None),
+])
+def test_a_fitted_alpha_says_where_it_ran_to_an_end_of_its_range(counts, options, bound):
+    prior = PopularityPrior.from_counts(counts, **options)
+    assert prior.at_bound == bound
+    assert prior.permuted(3).at_bound == bound
+
+
 def test_loo_smoothing_predicts_new_events_better_than_fixed_ones():
     """What the leave-one-out likelihood stands for: held-out events from the same law."""
     counts, p = zipf_counts(events=5000)
