@@ -1,17 +1,21 @@
 """How much of a model's score is popularity: energies, their significance, and geometry."""
 
+from fastpop.diagnostics.audit_result import Audit
 from fastpop.diagnostics.calibration import score_nll
 from fastpop.diagnostics.change import change_along
-from fastpop.diagnostics.energy import Audit, audit, audit_moments
+from fastpop.diagnostics.direction import weak_direction
+from fastpop.diagnostics.energy import audit, audit_moments
 from fastpop.diagnostics.geometry import Geometry, alignment, geometry, uniformity
+from fastpop.diagnostics.lists import ContextSample, TopLists
 from fastpop.diagnostics.many import ManyAudits, PairedTest, audit_many
 from fastpop.diagnostics.moments import ScoreMoments
-from fastpop.diagnostics.significance import PermutationTest, permutation_test
+from fastpop.diagnostics.significance import PermutationTest, p_short, p_words, permutation_test
 from fastpop.kernels.score_energy.reference import ScoreEnergy
 from fastpop.ops.score_energy import GramStream
 
 __all__ = [
     "Audit",
+    "ContextSample",
     "Geometry",
     "GramStream",
     "ManyAudits",
@@ -19,13 +23,17 @@ __all__ = [
     "PermutationTest",
     "ScoreEnergy",
     "ScoreMoments",
+    "TopLists",
     "alignment",
     "audit",
     "audit_many",
     "audit_moments",
     "change_along",
     "geometry",
+    "p_short",
+    "p_words",
     "permutation_test",
     "score_nll",
     "uniformity",
+    "weak_direction",
 ]

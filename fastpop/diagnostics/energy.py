@@ -1,221 +1,46 @@
 """The popularity audit of a score matrix: how much of what a model says is just popularity."""
 
-import json
-from dataclasses import asdict, dataclass
-from html import escape
-from pathlib import Path
+import warnings
 from typing import Any
 
 import numpy as np
 
-from fastpop import checks, files
-from fastpop.data.paths import local_path
+from fastpop import checks
+from fastpop.diagnostics.audit_result import Audit
 from fastpop.diagnostics.calibration import score_nll
-from fastpop.diagnostics.geometry import Geometry, geometry
+from fastpop.diagnostics.direction import correlation, weak_direction
+from fastpop.diagnostics.geometry import geometry
+from fastpop.diagnostics.lists import ContextSample, top_lists
 from fastpop.diagnostics.many import audit_many
-from fastpop.diagnostics.moments import ScoreMoments
-from fastpop.diagnostics.significance import PermutationTest
-from fastpop.diagnostics.table import audit_table
-from fastpop.frozen import freeze
-from fastpop.kernels.score_energy.reference import ScoreEnergy
-from fastpop.popularity.prior import AlphaSensitivity, PopularityPrior
+from fastpop.diagnostics.moments import ScoreMoments, is_nested_numbers
+from fastpop.diagnostics.part import (
+    chosen_items,
+    energy_of_items,
+    part_words,
+    prior_of,
+    shares_by_count,
+    unseen_items,
+)
+from fastpop.ops.score_energy import GramStream
+from fastpop.popularity.prior import PopularityPrior
 
-NOT_CALIBRATED = "calibration not computed"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Audit:
-    """What `audit` found. Energies are squared nats, averaged over contexts.
-
-    energy: along log p with uniform centring; energy_prior_centred: with scores and log p
-    centred under the prior. test_direction, test_shared: permutation tests of the first.
-    nll: nats, None when no targets were given ("calibration not computed"); nll_of: of what.
-    mean_score_V: mean score of each item over contexts, centred; log_prior_V: nats.
-    """
-
-    energy: ScoreEnergy
-    energy_prior_centred: ScoreEnergy
-    test_direction: PermutationTest
-    test_shared: PermutationTest
-    geometry: Geometry
-    sensitivity: AlphaSensitivity
-    nll: float | None
-    nll_of: str
-    num_contexts: int
-    num_items: int
-    dim: int
-    weighting: str
-    smoothing: str
-    alpha: float | None
-    seed: int
-    null: str
-    mean_score_V: np.ndarray
-    log_prior_V: np.ndarray
-
-    def __post_init__(self) -> None:
-        freeze(self, "mean_score_V", "log_prior_V")
-
-    @property
-    def energy_total(self) -> float:
-        """E_tot: mean squared norm of the centred scores of a context."""
-        return self.energy.total
-
-    @property
-    def energy_direction(self) -> float:
-        """E_dir: the part of it along log p; = energy_shared + energy_heterogeneous."""
-        return self.energy.direction
-
-    @property
-    def energy_shared(self) -> float:
-        """E_sh: the part of E_dir that all contexts share (square of the mean)."""
-        return self.energy.shared
-
-    @property
-    def energy_heterogeneous(self) -> float:
-        """E_het: the part of E_dir that differs between contexts (variance)."""
-        return self.energy.heterogeneous
-
-    @property
-    def energy_off_direction(self) -> float:
-        """E_off: what of E_tot log p has no part in; = energy_total - energy_direction."""
-        return self.energy.off_direction
-
-    @property
-    def fraction_direction(self) -> float:
-        """E_dir / E_tot."""
-        return self.energy.fraction_direction
-
-    @property
-    def fraction_shared(self) -> float:
-        """E_sh / E_tot."""
-        return self.energy.fraction_shared
-
-    @property
-    def chance_level(self) -> float:
-        """1 / (V - 1): exact mean of fraction_direction for a permuted log p."""
-        return 1 / (self.num_items - 1)
-
-    @property
-    def slope_mean(self) -> float:
-        """Mean over contexts of the slope of the scores on log p."""
-        return self.energy.slope_mean
-
-    @property
-    def slope_std(self) -> float:
-        """Standard deviation over contexts of that slope."""
-        return self.energy.slope_std
-
-    @property
-    def p_value_direction(self) -> float | None:
-        """Permutation p-value of E_dir; None when no permutations were asked for."""
-        return self.test_direction.p_value
-
-    @property
-    def p_value_shared(self) -> float | None:
-        """Permutation p-value of E_sh; None when no permutations were asked for."""
-        return self.test_shared.p_value
-
-    @property
-    def p_value_interval_direction(self) -> tuple[float, float] | None:
-        """95 % Monte-Carlo interval of p_value_direction."""
-        return self.test_direction.p_value_interval
-
-    @property
-    def p_value_interval_shared(self) -> tuple[float, float] | None:
-        """95 % Monte-Carlo interval of p_value_shared."""
-        return self.test_shared.p_value_interval
-
-    @property
-    def num_permutations(self) -> int:
-        return self.test_direction.num_permutations
-
-    @property
-    def calibration(self) -> str:
-        """In words: the NLL, or that it was not computed."""
-        return NOT_CALIBRATED if self.nll is None else f"NLL {self.nll:.4f} nats, {self.nll_of}"
-
-    def amplitude_ratio(self, other: "Audit") -> float:
-        """|slope_mean / other.slope_mean|."""
-        return self.energy.amplitude_ratio(other.energy)
-
-    def table(self) -> str:
-        """Plain text, at most 80 columns."""
-        return audit_table(self)
-
-    def to_dict(self, samples: bool = False) -> dict:
-        """JSON-able; undefined numbers are None. `samples` adds the drawn nulls, mean scores,
-        log p and the text table, from which a page is made."""
-        out = {
-            "energy_total": self.energy_total,
-            "energy_direction": self.energy_direction,
-            "energy_shared": self.energy_shared,
-            "energy_heterogeneous": self.energy_heterogeneous,
-            "energy_off_direction": self.energy_off_direction,
-            "fraction_direction": _number(self.fraction_direction),
-            "fraction_shared": _number(self.fraction_shared),
-            "chance_level": self.chance_level,
-            "slope_mean": self.slope_mean,
-            "slope_std": self.slope_std,
-            "direction_norm": self.energy.direction_norm,
-            "p_value_direction": self.p_value_direction,
-            "p_value_shared": self.p_value_shared,
-            "test_direction": self.test_direction.to_dict(samples),
-            "test_shared": self.test_shared.to_dict(samples),
-            "centring": "uniform",
-            "energy_prior_centred": asdict(self.energy_prior_centred),
-            "num_permutations": self.num_permutations,
-            "seed": self.seed,
-            "null": self.null,
-            "nll": self.nll,
-            "calibration": self.calibration,
-            "num_contexts": self.num_contexts,
-            "num_items": self.num_items,
-            "dim": self.dim,
-            "weighting": self.weighting,
-            "smoothing": self.smoothing,
-            "alpha": self.alpha,
-            "alpha_sensitivity": {
-                "alphas": list(self.sensitivity.alphas),
-                "cosines": list(self.sensitivity.cosines),
-                "unseen_share": self.sensitivity.unseen_share,
-            },
-            "geometry": self.geometry.to_dict(),
-        }
-        if samples:
-            out["mean_score"] = self.mean_score_V.tolist()
-            out["log_prior"] = self.log_prior_V.tolist()
-            out["table"] = self.table()
-        return out
-
-    def save(self, path: str | Path) -> None:
-        """json.dump(self.to_dict(samples=True)), written beside `path` and moved into place."""
-        text = json.dumps(self.to_dict(samples=True), indent=1, allow_nan=False)
-        files.write_text(local_path(path), text)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(self.table())}</pre>"
-
-    def __repr__(self) -> str:
-        return (
-            f"Audit(energy_shared={self.energy_shared:.6g}, "
-            f"fraction_shared={self.fraction_shared:.4g}, "
-            f"p_value_shared={self.p_value_shared}, num_contexts={self.num_contexts}, "
-            f"num_items={self.num_items})"
-        )
+STREAMED = "a GramStream keeps no contexts to make lists of"
 
 
 def audit(
     query: Any, items: Any, counts: Any, *, bias: Any = None, scale: float = 1.0,
     context_weight: Any = None, smoothing: str | float = "loo", permutations: int = 2000,
     seed: int = 0, pos_id: Any = None, null: str = "label", strata: Any = None,
-    threads: int | None = None,
+    threads: int | None = None, min_count: float = 0, subset: Any = None,
+    logits: bool | None = None, top_k: int = 10,
 ) -> Audit:
     """numpy: S = scale * query @ items.T + bias; how much of it lies along log p, and is that
     more than for log p shuffled over the items?
 
     Args:
         query: [C, D] context vectors, numpy or torch of any real dtype; or an iterable of chunks
-            [c, D] or ([c, D], weights [c]); or a GramStream. Only D² numbers of it are kept.
+            [c, D] or ([c, D], weights [c]); or a GramStream. Only D² numbers of it are kept, and
+            2,048 rows for the lists.
         items: [V, D] item table, V >= 4.
         counts: [V] real >= 0: training events of each item; not all equal.
         bias: [V] nats, what the model adds to the dot product; None for nothing.
@@ -223,25 +48,50 @@ def audit(
         context_weight: [C] >= 0; None counts every row once.
         smoothing: of log p: alpha >= 0, "loo" (by leave-one-out likelihood) or "good-turing".
         permutations: P; 0 leaves the p-values None.
-        seed: of the permutations. pos_id: [C] int64 target of each context, with an array of
-            queries: adds the NLL under the full softmax of these scores.
+        seed: of the permutations and of the contexts that lists are made of.
+        pos_id: [C] int64 target of each context, with an array of queries: adds the NLL under the full
+            softmax of these scores over the whole catalogue.
         null: "label" permutes log p over all items; "stratified" within `strata` [V]; "sign"
             turns signs at random. See `fastpop.ops.permutation`.
         threads: of the permutations; changes no result.
+        min_count: audits the items with at least so many events. subset: audits these only, a mask [V]
+            of bools or ids [n]. Scores and log p are then centred over what is left. log p is smoothed
+            over the whole catalogue before; a law over fewer items differs by a constant, which
+            centring takes out.
+        logits: whether the scores are logits of a softmax. Only then is a slope of 1 or 0 on log p
+            what it says, and are energies nats²; the correlation can be read for any scores. None: yes
+            with pos_id, else no.
+        top_k: length of the lists whose popularity is told, of up to 2,048 contexts; 0 for none.
     Returns:
         Audit.
     Raises:
         ValueError, TypeError: says the argument, the expected and the got. Uniform popularity has
             no direction and raises.
+    Warns: UserWarning where log p has no direction to speak of (`weak_direction`), and where items
+        without events carry the geometry (`diagnostics.part.unseen_items`); the audit says so, too.
     Cost: O((C + V) D²) and P passes over the item table (0.3 ms each at V = 200,000, D = 64 on
-        two cores); memory O(D²) beyond inputs, two float64 item tables and the permutations'
-        codes. With pos_id also C*V*D products.
+        two cores); 2 * 2,048 * V * D FLOPs for the lists; memory O(D²) beyond inputs, two float64 item
+        tables and the permutations' codes. With pos_id also C*V*D products.
     Source: arXiv:2606.21275.
     """
+    if logits is None:
+        logits = pos_id is not None
+    elif pos_id is not None and not logits:
+        raise checks.wrong("pos_id", "None with logits=False: an NLL is of logits", pos_id)
+    checks.number("top_k", top_k, least=0, integer=True)
+    checks.number("seed", seed, least=0, most=2**64 - 1, integer=True)
     prior = PopularityPrior.from_counts(counts, smoothing=smoothing)
+    sample = None if isinstance(query, GramStream) or top_k == 0 else ContextSample(seed)
+    whole = hasattr(query, "shape") or is_nested_numbers(query)
+    if whole:
+        query = checks.array_like("query", query)
+    elif sample is not None and hasattr(query, "__iter__") and not isinstance(query, (str, bytes, dict)):
+        query = sample.watch(query)
     moments = ScoreMoments.of(
         query, items, bias=bias, scale=scale, context_weight=context_weight
     )
+    if whole and sample is not None:
+        sample.add(query, context_weight)
     if prior.num_items != moments.num_items:
         raise checks.wrong("counts", f"shape [{moments.num_items}], one count an item",
                            prior.counts_V)
@@ -250,28 +100,57 @@ def audit(
         nll = score_nll(query, items, pos_id, bias=bias, scale=scale,
                         context_weight=context_weight)
     return audit_moments(moments, prior, permutations=permutations, seed=seed, null=null,
-                         strata=strata, threads=threads, nll=nll)
+                         strata=strata, threads=threads, nll=nll, min_count=min_count, subset=subset,
+                         logits=logits, top_k=top_k, sample=sample)
 
 
 def audit_moments(
     moments: ScoreMoments, prior: PopularityPrior, *, permutations: int = 2000, seed: int = 0,
     null: str = "label", strata: Any = None, threads: int | None = None,
     nll: float | None = None, nll_of: str = "mean over the contexts given",
+    min_count: float = 0, subset: Any = None, logits: bool = False, top_k: int = 10,
+    sample: ContextSample | None = None,
 ) -> Audit:
     """`audit` for a model already reduced to its moments, and a prior already smoothed.
 
-    nll: calibration of the model, if known; nll_of: what it was taken over, in words.
+    nll: calibration of the model, if known; nll_of: what it was taken over, in words. sample: contexts
+    to make lists of; without them there are none.
     """
+    num_all = moments.num_items
+    kept = chosen_items(prior.counts_V, min_count, subset)
+    no_direction = weak_direction(prior, kept)
+    if kept is not None:
+        if strata is not None:
+            stratum_V = checks.int_array("strata", strata)
+            checks.shape("strata", stratum_V, (num_all,))
+            strata = stratum_V[kept]
+        moments, prior = moments.of_items(kept), prior_of(prior, kept)
     sensitivity = prior.sensitivity()
     tests = audit_many({"scores": moments}, prior.log_prior_V, permutations=permutations,
                        seed=seed, null=null, strata=strata, threads=threads)
-    return Audit(
-        energy=tests.energy["scores"],
+    energy = tests.energy["scores"]
+    shares = shares_by_count(moments, prior, energy, min_count)
+    unseen = np.flatnonzero(prior.counts_V == 0)
+    unseen_energy = (energy_of_items(moments, unseen) / energy.total if energy.total > 0
+                     else float("nan"))
+    lists = top_lists(sample, moments, prior.counts_V, top_k) if sample and top_k else None
+    why = None if lists else "none were asked for" if top_k == 0 else STREAMED
+    mean_score_V = moments.mean_score()
+    found = Audit(
+        energy=energy,
         energy_prior_centred=moments.energy(prior.log_prior_V, prior.prior_V),
         test_direction=tests.direction["scores"],
         test_shared=tests.shared["scores"],
         geometry=geometry(moments, prior.log_prior_V),
         sensitivity=sensitivity,
+        correlation=correlation(mean_score_V, prior.log_prior_V),
+        logits=logits,
+        lists=lists,
+        lists_why=why,
+        shares=shares,
+        unseen_energy=unseen_energy,
+        no_direction=no_direction,
+        unseen=None if no_direction else unseen_items(shares, unseen_energy),
         nll=nll,
         nll_of=nll_of,
         num_contexts=moments.num_contexts,
@@ -282,10 +161,11 @@ def audit_moments(
         alpha=prior.alpha,
         seed=seed,
         null=null,
-        mean_score_V=moments.mean_score(),
+        mean_score_V=mean_score_V,
         log_prior_V=prior.log_prior_V,
+        part=part_words(num_all, moments.num_items, min_count, subset),
+        item_ids=kept,
     )
-
-
-def _number(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+    for caution in found.cautions:
+        warnings.warn(f"audit: {caution}", UserWarning, stacklevel=3)
+    return found

@@ -95,6 +95,11 @@ class ScoreMoments:
         bias_V = np.zeros(self.num_items) if self.bias_V is None else self.bias_V
         return replace(self, bias_V=bias_V + float(weight) * log_prior_V)
 
+    def of_items(self, ids: np.ndarray) -> "ScoreMoments":
+        """The same scores of some items only: ids [n] in [0, V), at least 4. Centred over those."""
+        bias_V = None if self.bias_V is None else self.bias_V[ids]
+        return replace(self, item_VD=self.item_VD[ids], bias_V=bias_V)
+
     def energy(self, log_prior_V: np.ndarray, centring_V: np.ndarray | None = None) -> ScoreEnergy:
         """Energies along log_prior_V; centring_V is a law over items, None for uniform."""
         return energies(

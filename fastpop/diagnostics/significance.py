@@ -45,12 +45,22 @@ class PermutationTest:
     def num_permutations(self) -> int:
         return len(self.null_P)
 
+    @property
+    def at_floor(self) -> bool:
+        """Whether no draw reached the data: p is then the least that so many draws can give."""
+        return self.p_value is not None and at_floor(self.p_value, self.num_permutations)
+
+    def words(self) -> str:
+        """`p_words` of it."""
+        return p_words(self.p_value, self.num_permutations, self.p_value_interval)
+
     def to_dict(self, samples: bool = False) -> dict:
         """JSON-able; `samples` adds the drawn null."""
         out = {
             "statistic": self.statistic,
             "observed": self.observed,
             "p_value": self.p_value,
+            "p_value_at_floor": self.at_floor,
             "p_value_interval": None if self.p_value_interval is None
             else list(self.p_value_interval),
             "null_mean": self.null_mean,
@@ -67,6 +77,36 @@ class PermutationTest:
             f"PermutationTest({self.statistic}={self.observed:.4g}, p_value={self.p_value}, "
             f"num_permutations={self.num_permutations})"
         )
+
+
+def at_floor(p_value: float, num_permutations: int) -> bool:
+    """Whether p is 1 / (P + 1), the least that P permutations can give."""
+    return p_value * (num_permutations + 1) < 1.5
+
+
+def p_short(p_value: float | None, num_permutations: int) -> str:
+    """A p-value in the cell of a table: "0.0312", "1/2001 floor", "-" for None."""
+    if p_value is None:
+        return "-"
+    if num_permutations and at_floor(p_value, num_permutations):
+        return f"1/{num_permutations + 1} floor"
+    return f"{p_value:.3g}"
+
+
+def p_words(
+    p_value: float | None, num_permutations: int,
+    interval: tuple[float, float] | list[float] | None = None,
+) -> str:
+    """A p-value in a sentence: "p = 1/2001, at its floor: none of 2,000 draws reaches the data, so p
+    lies in [0, 0.0018]". interval: that of the Monte-Carlo error, 95 %."""
+    if p_value is None:
+        return "no p-value: no permutations were asked for"
+    within = "" if interval is None else f"[{interval[0]:.2g}, {interval[1]:.2g}]"
+    if num_permutations and at_floor(p_value, num_permutations):
+        text = (f"p = 1/{num_permutations + 1}, at its floor: none of {num_permutations:,} draws reaches "
+                "the data")
+        return f"{text}, so p lies in {within}" if within else text
+    return f"p = {p_value:.3g}" + (f" (Monte-Carlo interval {within})" if within else "")
 
 
 def permutation_test(

@@ -157,18 +157,22 @@ class TrainResult:
     def audit(
         self, *, permutations: int = 2000, seed: int = 0, smoothing: str | float | None = None,
         popularity_weight: float | None = None, null: str = "label", strata: Any = None,
+        min_count: float = 0, subset: Any = None, top_k: int = 10,
     ) -> "diagnostics.Audit":
         """`fastpop.audit` of this model: one context a training event, counts from training.
 
         popularity_weight: None audits the learned part s = scale * <query, item>; a number audits
         the scores served at that knob. smoothing: of the direction; None takes the run's own.
-        null, strata: as in `fastpop.audit`.
+        null, strata, min_count, subset, top_k: as in `fastpop.audit`; ids are places in log.item_ids.
         """
+        checks.number("top_k", top_k, least=0, integer=True)
+        checks.number("seed", seed, least=0, most=2**64 - 1, integer=True)
         decoder = self.model.decoder
         bias = None
         if popularity_weight is not None:
             bias = decoder.served_bias(popularity_weight).double().cpu().numpy()
-        moments = moments_of(self.model, self.split.train, bias)
+        sample = diagnostics.ContextSample(seed) if top_k else None
+        moments = moments_of(self.model, self.split.train, bias, sample)
         prior = PopularityPrior.from_counts(
             self.split.train.item_counts(),
             smoothing=self.config.smoothing if smoothing is None else smoothing)
@@ -176,6 +180,7 @@ class TrainResult:
             moments, prior, permutations=permutations, seed=seed, null=null, strata=strata,
             nll=self.metrics.get("nll") if self._prior_is_current() else None,
             nll_of="of the model as trained, on the test cases",
+            min_count=min_count, subset=subset, logits=True, top_k=top_k, sample=sample,
         )
 
     def recommend(
@@ -270,12 +275,15 @@ class TrainResult:
 
 
 def moments_of(
-    model: Recommender, train: Interactions, bias_V: np.ndarray | None = None
+    model: Recommender, train: Interactions, bias_V: np.ndarray | None = None,
+    sample: "diagnostics.ContextSample | None" = None,
 ) -> "diagnostics.ScoreMoments":
-    """Moments of the learned part (plus bias_V), one context a training event."""
+    """Moments of the learned part (plus bias_V), one context a training event; a sample of these
+    contexts in `sample`."""
     decoder = model.decoder
+    chunks = ((query, weight) for query, weight, _ in model.training_contexts(train))
     moments = diagnostics.ScoreMoments.of(
-        ((query, weight) for query, weight, _ in model.training_contexts(train)),
+        chunks if sample is None else sample.watch(chunks),
         decoder.item_embedding.detach().double().cpu().numpy(), bias=bias_V,
         scale=float(decoder.scale.detach()),
     )

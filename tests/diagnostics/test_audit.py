@@ -161,7 +161,7 @@ def test_the_table_fits_and_names_everything():
                    {"items": 1e6 * problem()["items"], "query": 1e-9 * problem()["query"]}):
         text = run(problem(), **change).table()
         assert max(map(len, text.splitlines())) <= 80
-        for words in ("uniform centring", "off log p", "chance level", "slope", "calibration not computed",
+        for words in ("uniform centring", "off log p", "by chance", "slope", "calibration not computed",
                       "alpha", "R1", "cosine"):
             assert words in text
     assert "NLL" in run(problem(), pos_id=np.zeros(60, int)).table()

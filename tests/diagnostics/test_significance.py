@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from fastpop.diagnostics import ScoreMoments, audit_many, permutation_test
+from fastpop.diagnostics import ScoreMoments, audit_many, p_short, permutation_test
 from fastpop.diagnostics.exact_nulls import linear_null
 from fastpop.diagnostics.significance import (
     Form,
@@ -174,6 +174,25 @@ def test_p_is_counted_with_one_for_the_data_and_is_never_0():
     none = permutation_test("t", 1.0, draws[:0])
     assert none.p_value is None
     assert none.p_value_interval is None
+
+
+@pytest.mark.parametrize(("exceed", "draws", "short", "words"), [
+    (0, 2000, "1/2001 floor", "p = 1/2001, at its floor: none of 2,000 draws reaches the data, so p lies in "
+                              "[0, 0.0018]"),
+    (1, 2000, "0.001", "p = 0.001 (Monte-Carlo interval [1.3e-05, 0.0028])"),
+    (0, 9, "1/10 floor", "p = 1/10, at its floor: none of 9 draws reaches the data, so p lies in [0, 0.34]"),
+    (9, 9, "1", "p = 1 (Monte-Carlo interval [0.66, 1])"),
+])
+def test_a_p_value_at_its_floor_says_so(exceed, draws, short, words):
+    null = np.where(np.arange(draws) < exceed, 2.0, 0.0)
+    test = permutation_test("t", 1.0, null)
+    assert test.words() == words
+    assert p_short(test.p_value, draws) == short
+    assert test.at_floor == test.to_dict()["p_value_at_floor"] == (exceed == 0)
+    none = permutation_test("t", 1.0, null[:0])
+    assert not none.at_floor
+    assert p_short(none.p_value, 0) == "-"
+    assert none.words() == "no p-value: no permutations were asked for"
 
 
 def test_ties_count_whatever_side_rounding_leaves_them_on():
