@@ -13,7 +13,8 @@ ARRAYS = ("query", "items", "counts")
 
 
 @readable({"run_folder": "[RUN]", "query": "FILE", "items": "FILE", "counts": "FILE", "bias": "FILE",
-           "smoothing": "NAME|X", "null": "label|sign", "out": "PATH"})
+           "smoothing": "NAME|X", "null": "label|sign", "min_count": "N", "subset": "FILE",
+           "out": "PATH"})
 @dataclass(frozen=True)
 class Audit:
     """How much of a score is popularity: of a run, or of two arrays and counts."""
@@ -40,6 +41,14 @@ class Audit:
     """Of the permutations."""
     null: str = "label"
     """label: log p shuffled over items; sign: random signs."""
+    min_count: float = 0
+    """Audit the items with at least so many training events."""
+    subset: Path | None = None
+    """Audit these items only: [V] bools or [n] places in the item table, .npy."""
+    logits: bool = False
+    """The scores of the arrays are logits of a softmax, so that their slope on log p has a unit."""
+    top_k: int = 10
+    """Length of the lists whose popularity is told; 0: none."""
     out: Path | None = None
     """Folder for audit.json and report.html."""
 
@@ -59,6 +68,8 @@ class Audit:
         """All that can be wrong and is known before anything is read."""
         checks.number("permutations", self.permutations, least=0, integer=True)
         checks.number("seed", self.seed, least=0, integer=True)
+        checks.number("min_count", self.min_count, least=0)
+        checks.number("top_k", self.top_k, least=0, integer=True)
         checks.one_of("null", self.null, ("label", "sign"))
         if self.popularity_weight is not None:
             checks.knob("popularity_weight", self.popularity_weight)
@@ -67,6 +78,7 @@ class Audit:
             checks.needed("matplotlib", "report", "--out, a report,")
         if self.run_folder is not None:
             given = [name for name in (*ARRAYS, "bias", "scale") if getattr(self, name) is not None]
+            given += ["logits"] if self.logits else []
             if given:
                 raise checks.wrong("RUN", "a run or arrays, not both", f"=RUN and --{given[0]}")
             return
@@ -82,14 +94,17 @@ class Audit:
         import fastpop
 
         smoothing = None if self.smoothing is None else _smoothing(self.smoothing)
-        drawn: dict[str, Any] = {"permutations": self.permutations, "seed": self.seed, "null": self.null}
+        drawn: dict[str, Any] = {
+            "permutations": self.permutations, "seed": self.seed, "null": self.null,
+            "min_count": self.min_count, "top_k": self.top_k,
+            "subset": None if self.subset is None else array("subset", self.subset)}
         if self.run_folder is not None:
             return fastpop.load(self.run_folder).audit(
                 popularity_weight=self.popularity_weight, smoothing=smoothing, **drawn)
         read = {name: array(name, getattr(self, name)) for name in ARRAYS}
         return fastpop.audit(
             **read, bias=None if self.bias is None else array("bias", self.bias),
-            scale=1.0 if self.scale is None else self.scale,
+            scale=1.0 if self.scale is None else self.scale, logits=self.logits,
             smoothing="loo" if smoothing is None else smoothing, **drawn)
 
 

@@ -24,6 +24,12 @@ TERMS = {
     "mean_slope": (
         "Slope", "Mean slope of the scores on log p. 1: the scores contain log p once; "
         "0: popularity is outside the scores."),
+    "slope_no_unit": (
+        "Slope", "Mean slope of the scores on log p, in the scores' own unit: only logits have one of "
+        "which 1 and 0 mean something."),
+    "correlation": (
+        "Correlation", "Of an item's mean score with log p, over items, -1 to 1. Has no unit, so it can "
+        "be read for any scores."),
     "slope_std": ("Slope spread", "Standard deviation of that slope over contexts."),
     "amplitude_ratio": (
         "Amplitude ratio", "|slope| of the arm / |slope| of standard. The energy ratio is its "
@@ -33,7 +39,8 @@ TERMS = {
         "chance alone can come near 1."),
     "p_value_direction": (
         "p (direction)", "Share of permutations of log p over items whose popularity energy is at "
-        "least the observed one, (1 + count)/(draws + 1). Never 0."),
+        "least the observed one, (1 + count)/(draws + 1). Never 0: at its floor, 1/(draws + 1), no draw "
+        "came up to the data."),
     "p_value_shared": ("p (shared)", "The same for the context-shared energy."),
     "p_value_sign_direction": (
         "p (direction, signs)", "The same with random signs of centred log p instead of permuted "

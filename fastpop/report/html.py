@@ -7,19 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fastpop import checks
+from fastpop.diagnostics import p_words
 from fastpop.report import plots, tables
 from fastpop.report.glossary import term
 from fastpop.report.page import figure, page, table
-from fastpop.report.schema import (
-    NOT_CALIBRATED,
-    Comparison,
-    Curve,
-    Data,
-    Interval,
-    Lorenz,
-    Rules,
-    Summary,
-)
+from fastpop.report.schema import NOT_CALIBRATED, Comparison, Summary
 
 
 def write_compare_report(path: str | Path, comparison: Comparison) -> Path:
@@ -61,95 +53,6 @@ def write_compare_report(path: str | Path, comparison: Comparison) -> Path:
     parts.append(_every_run(comparison))
     parts.append(_made_by(comparison.get("made_by")))
     return tables.write_text(path, page(comparison["title"], parts))
-
-
-def write_audit_report(
-    path: str | Path, audit: Mapping[str, Any], *, title: str = "Popularity audit",
-    headline: str | None = None, sentences: Sequence[str] = (), rules: Rules | None = None,
-    data: Data | None = None, metrics: Mapping[str, float] | None = None,
-    lorenz: Sequence[Lorenz] = (), curves: Sequence[Curve] = (), name: str = "model",
-    made_by: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write report.html for one model; returns the path.
-
-    Args:
-        audit: `Audit.to_dict(samples=True)`; without samples the two pictures of it and the text
-            table are left out.
-        title, headline, sentences: words; a headline is made from the audit when none is given.
-        rules, data, lorenz, curves, made_by: as in `schema.Comparison`.
-        metrics: `Evaluation.metrics`, shown as a table.
-        name: what to call the model in pictures.
-    Raises: as `write_compare_report`.
-    """
-    for key in ("energy_total", "energy_direction", "energy_shared"):
-        if key not in audit:
-            raise checks.wrong("audit", f"a key {key!r}", "=" + ", ".join(audit))
-    stated: dict[str, Any] = {
-        "context_weighting": audit.get("weighting", "not stated"),
-        "null": _null_words(audit),
-        "calibration": audit.get("calibration", NOT_CALIBRATED),
-        **(rules or {}),
-    }
-    names = {key: key for key in ("energy_total", "energy_direction", "energy_shared",
-                                  "energy_heterogeneous", "energy_off_direction",
-                                  "fraction_direction", "fraction_shared",
-                                  "chance_level", "mean_slope", "slope_std", "p_value_direction",
-                                  "p_value_shared")}
-    names["mean_slope"] = "slope_mean"  # as an Audit spells it
-    values: dict[str, Interval] = {
-        key: {"mean": audit[of]} for key, of in names.items() if audit.get(of) is not None
-    }
-    entry: Summary = {"arm": name, "popularity_weight": None, "values": values}
-    parts = [_opening(title, headline or audit_headline(audit), sentences), _data(data)]
-    parts.append("<h2>Numbers</h2>")
-    parts.append(_value_table("The audit", values, audit))
-    if metrics:
-        found = {k: {"mean": v} for k, v in metrics.items()}
-        parts.append(_value_table("Evaluation", found, {}))
-    parts.append("<h2>Pictures</h2>")
-    if "mean_score" in audit and "log_prior" in audit:
-        parts.append(_scatter_figure([audit_scatter(audit, name)], [name]))
-    parts.append(_energy_figure([entry]))
-    nulls = [
-        {"arm": name, **{k: test[k] for k in ("statistic", "observed", "p_value", "kind")},
-         "samples": test["samples"]}
-        for test in (audit.get("test_direction"), audit.get("test_shared"))
-        if test and test.get("samples")
-    ]
-    parts.append(_null_figure(nulls))
-    parts.append(_lorenz_figure(lorenz, [name]))
-    parts.append(_curve_figure(curves, [name]))
-    if audit.get("table"):
-        parts.append("<h2>The whole audit</h2>\n<p>With smoothing and its sensitivity, centring, "
-                     "exact null moments and geometry, as a terminal shows it.</p>\n"
-                     f"<pre>{escape(audit['table'])}</pre>")
-    parts.append(_rules(stated))
-    parts.append(_glossary([*values, *(metrics or {})]))
-    parts.append(_made_by(made_by))
-    return tables.write_text(path, page(title, parts))
-
-
-def audit_headline(audit: Mapping[str, Any]) -> str:
-    """The audit in one sentence, without more than it shows."""
-    total, direction, shared = (
-        float(audit[f"energy_{k}"]) for k in ("total", "direction", "shared")
-    )
-    share = f"{100 * direction / total:.3g} %" if total > 0 else "none"
-    text = f"{share} of what the scores say about items lies along log popularity"
-    if audit.get("chance_level"):
-        text += f" (by chance {100 * audit['chance_level']:.2g} %)"
-    text += f"; the part that all contexts share is {tables.number(shared, 3)} nats²"
-    p_value = audit.get("p_value_shared")
-    if p_value is not None:
-        word = "more than" if p_value <= 0.05 else "not more than"
-        text += f", {word} permuted popularity would give (p = {tables.number(p_value, 3)})"
-    return text + "."
-
-
-def audit_scatter(audit: Mapping[str, Any], name: str) -> Any:
-    """A `schema.Scatter` from an audit with samples; the line has the audited slope."""
-    return {"arm": name, "log_prior": audit["log_prior"], "mean_score": audit["mean_score"],
-            "slope": float(audit["slope_mean"])}
 
 
 def _opening(title: str, headline: str, sentences: Sequence[str]) -> str:
@@ -228,39 +131,41 @@ def _tradeoff_figure(summary: Sequence[Summary], arms: list[str]) -> str:
         "is less popular. Bars: 95 % intervals over seeds.")
 
 
-def _scatter_figure(scatters: Sequence[Any], arms: Sequence[str]) -> str:
+def _scatter_figure(scatters: Sequence[Any], arms: Sequence[str], unit: str = "nats") -> str:
     if not scatters:
         return ""
     slopes = "; ".join(f"{s['arm']} {tables.number(float(s['slope']), 3)}" for s in scatters)
     return figure(
-        plots.score_against_popularity(scatters, arms), "scatter",
+        plots.score_against_popularity(scatters, arms, unit), "scatter",
         f"Mean score of each item against log p, with the fitted line; slopes: {slopes}",
         "Mean score of each item over contexts against its log popularity. The line is the "
-        "popularity direction: its slope is 1 when the scores contain log p once, 0 when "
-        "popularity is outside the scores.", narrow=len(scatters) == 1)
+        "popularity direction: its slope is " + (
+            "1 when the scores contain log p once, 0 when popularity is outside the scores."
+            if unit == "nats" else "in units of these scores, which are not known to be logits."),
+        narrow=len(scatters) == 1)
 
 
-def _energy_figure(entries: Sequence[Summary]) -> str:
+def _energy_figure(entries: Sequence[Summary], unit: str = "nats") -> str:
     if not entries:
         return ""
     words = "; ".join(
         f"{e['arm']}: total {tables.number(e['values']['energy_total']['mean'], 3)}, shared "
         f"{tables.interval_cells(e, 'energy_shared')[0]}" for e in entries)
     return figure(
-        plots.energy_by_arm(entries), "energy", f"Energies of the learned part in nats²: {words}",
+        plots.energy_by_arm(entries, unit), "energy", f"Energies of the learned part in {unit}²: {words}",
         "Absolute energies of the learned part of the scores; in brackets the share of that arm's "
         "own total: a small share may only mean a large total. Post-hoc subtraction (standard at "
         "β=0) needs no retraining." if len(entries) > 1 else
         "Absolute energies of the scores; in brackets the share of the total.")
 
 
-def _null_figure(nulls: Sequence[Any]) -> str:
+def _null_figure(nulls: Sequence[Any], unit: str = "nats") -> str:
     if not nulls:
         return ""
     words = "; ".join(f"{n['arm']} {n['statistic']} observed {tables.number(n['observed'], 3)}, "
-                      f"p {tables.number(n['p_value'], 3)}" for n in nulls)
+                      f"{p_words(n['p_value'], len(n['samples']))}" for n in nulls)
     return figure(
-        plots.permutation_null(nulls), "null", f"Permutation null and observed value: {words}",
+        plots.permutation_null(nulls, unit), "null", f"Permutation null and observed value: {words}",
         "What log p would have got if it were attached to other items at random, and what it got. "
         "Where item norms follow popularity this null rejects too easily; see the rules below for "
         "the null used.")
@@ -300,22 +205,6 @@ def _glossary(keys: Any) -> str:
     return f"<h2>What each number means</h2>\n<dl>{items}</dl>" if items else ""
 
 
-def _value_table(caption: str, values: Mapping[str, Any], audit: Mapping[str, Any]) -> str:
-    rows = []
-    for key, value in values.items():
-        note = ""
-        test = audit.get("test_" + key.removeprefix("p_value_")) if "p_value" in key else None
-        if test and test.get("p_value_interval"):
-            low, high = test["p_value_interval"]
-            note = f"Monte-Carlo interval [{tables.number(low, 2)}, {tables.number(high, 2)}]"
-        rows.append([escape(term(key)[0] or key.replace("_", " ")),
-                     escape(tables.number(value["mean"])), note])
-    head = ["number", "value", ""]
-    if not any(row[2] for row in rows):
-        rows, head = [row[:2] for row in rows], head[:2]
-    return table(caption, head, rows)
-
-
 def _every_run(comparison: Comparison) -> str:
     rows = comparison["rows"]
     names = list(dict.fromkeys(n for row in rows for n in row["values"]))
@@ -335,10 +224,3 @@ def _made_by(made_by: Mapping[str, Any] | None) -> str:
         return ""
     words = "; ".join(f"{k.replace('_', ' ')}: {v}" for k, v in made_by.items())
     return f'<p class="soft">{escape(words)}</p>'
-
-
-def _null_words(audit: Mapping[str, Any]) -> str:
-    if not audit.get("num_permutations"):
-        return "no permutations drawn"
-    return (f"{audit.get('null', 'label')} permutation of log p over items, "
-            f"{audit['num_permutations']:,} draws, seed {audit.get('seed', '-')}")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastpop import checks
+from fastpop.diagnostics import p_short
 from fastpop.report.schema import Curve, Lorenz, Null, Scatter, Summary
 from fastpop.report.tables import number, weight_words
 
@@ -23,7 +24,9 @@ INK = "#707274"  # mid grey: legible on white and on near-black where the svg is
 _MANY_POINTS = 4000
 
 
-def score_against_popularity(scatters: Sequence[Scatter], arms: Sequence[str] = ()) -> Any:
+def score_against_popularity(
+    scatters: Sequence[Scatter], arms: Sequence[str] = (), unit: str = "nats"
+) -> Any:
     """Mean score of every item against log p, one panel an arm on common axes, with the fit.
 
     Scores have no zero of their own: each arm's are centred over its items.
@@ -58,11 +61,11 @@ def score_against_popularity(scatters: Sequence[Scatter], arms: Sequence[str] = 
             ax.set_xlabel("log p of the item, nats")
             ax.tick_params(labelbottom=True)
         if place % columns == 0:
-            ax.set_ylabel("mean score, centred, nats")
+            ax.set_ylabel("mean score, centred" + (f", {unit}" if unit != "score" else ""))
     return fig
 
 
-def energy_by_arm(summary: Sequence[Summary]) -> Any:
+def energy_by_arm(summary: Sequence[Summary], unit: str = "nats") -> Any:
     """Absolute energies on a log axis, the share of the total written beside each bar."""
     kinds = [("energy_total", "total", ""), ("energy_direction", "along log p", "//"),
              ("energy_shared", "shared by all contexts", "xx")]
@@ -98,13 +101,13 @@ def energy_by_arm(summary: Sequence[Summary]) -> Any:
     ax.set_xlim(floor, top * (top / floor) ** 0.3)
     ax.set_yticks(range(len(summary)), [_look(e) for e in summary])
     ax.set_ylim(len(summary) - 0.45, -0.55)
-    ax.set_xlabel("energy, nats² (log scale)")
+    ax.set_xlabel(f"energy, {unit}² (log scale)")
     ax.grid(axis="y", visible=False)
     _legend_above(fig, ax, 3)
     return fig
 
 
-def permutation_null(nulls: Sequence[Null]) -> Any:
+def permutation_null(nulls: Sequence[Null], unit: str = "nats") -> Any:
     """The permuted statistic as a histogram, the observed one as a line; log axis where it is far
     outside."""
     fig = _figure(8.4, 0.3 + 2.0 * len(nulls))
@@ -126,15 +129,15 @@ def permutation_null(nulls: Sequence[Null]) -> Any:
         ax.hist(samples, edges, color=COLOURS[5],
                 label=f"log p permuted, {len(samples):,} draws")
         ax.axvline(observed, color=COLOURS[1], lw=2.2, label="observed")
-        ax.annotate(f"observed {number(observed, 3)}\np = {number(null['p_value'], 3)}",
+        ax.annotate(f"observed {number(observed, 3)}\np = {p_short(null['p_value'], len(samples))}",
                     (observed, 0.95), xycoords=("data", "axes fraction"), xytext=(-6, 0),
                     textcoords="offset points", ha="right", va="top", fontsize=8.5, color=INK)
         statistic = null["statistic"].replace("_", " ")
         kind = f", {null['kind']} null" if "kind" in null else ""
         _title(ax, f"{null['arm']}: {statistic}{kind}")
         ax.set_ylabel("draws")
-        log_scale = "nats² (log scale; the lowest 1 % of the draws is not shown)"
-        ax.set_xlabel(log_scale if ax.get_xscale() == "log" else "nats²")
+        log_scale = f"{unit}² (log scale; the lowest 1 % of the draws is not shown)"
+        ax.set_xlabel(log_scale if ax.get_xscale() == "log" else f"{unit}²")
     _legend_above(fig, axes[0], 2)
     return fig
 

@@ -135,6 +135,38 @@ def test_audit_of_a_run_and_of_arrays(trained, tmp_path):
     text = run("audit", "--query", tmp_path / "q.npy", "--items", tmp_path / "e.npy", "--counts",
                tmp_path / "c.npy", "--permutations", 20).stdout
     assert "30 contexts, 20 items, dim 4" in text
+    assert "slope has no unit" in " ".join(text.split())
+    np.save(tmp_path / "some.npy", np.arange(20) > 4)
+    text = run("audit", "--query", tmp_path / "q.npy", "--items", tmp_path / "e.npy", "--counts",
+               tmp_path / "c.npy", "--permutations", 20, "--min-count", 8, "--subset",
+               tmp_path / "some.npy", "--logits", "--top-k", 3, "--out", tmp_path / "b").stdout
+    assert max(map(len, text.splitlines()[:-2])) <= 80
+    told = " ".join(text.split())
+    for words in ("30 contexts, 13 items, dim 4", "13 of 20, those of the subset given with 8 events or more",
+                  "0: popularity is outside the scores", "top 3, nothing masked, 30 contexts"):
+        assert words in told
+    saved = json.loads((tmp_path / "b" / "audit.json").read_text())
+    assert saved["item_ids"] == list(range(7, 20))
+    assert saved["top_lists"]["k"] == 3
+    part = run("audit", trained[0], "--permutations", 0, "--min-count", 2, "--top-k", 0).stdout
+    assert "with 2 events or more" in part
+    assert "none were asked for" in part
+
+
+def test_an_audit_without_a_direction_says_so_once_and_goes_on(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, array in (("q", rng.normal(size=(30, 4))), ("e", rng.normal(size=(200, 4))),
+                        ("c", 3 + np.arange(200) % 2)):
+        np.save(tmp_path / f"{name}.npy", array)
+    done = run("audit", "--query", tmp_path / "q.npy", "--items", tmp_path / "e.npy", "--counts",
+               tmp_path / "c.npy", "--permutations", 20, "--out", tmp_path / "a")
+    assert done.stderr.count("log p has no direction here") == 1
+    assert done.stderr.startswith("fastpop: audit: log p has no direction here")
+    page = (tmp_path / "a" / "report.html").read_text()
+    for text in (done.stdout, page):
+        assert "associated" not in text
+        assert "floor" not in text
+    assert "Log p has no direction here" in page
 
 
 def test_compare_writes_a_report(log, tmp_path):
@@ -196,6 +228,11 @@ def test_version():
 
 @pytest.mark.parametrize(("words", "message"), [
     (["audit", "{run}", "--scale", "3"], "RUN: expected a run or arrays, not both; got RUN and --scale"),
+    (["audit", "{run}", "--logits"], "RUN: expected a run or arrays, not both; got RUN and --logits"),
+    (["audit", "{run}", "--min-count", "-2"], "min_count: expected a finite number >= 0; got -2"),
+    (["audit", "{run}", "--min-count", "1e9"], "min_count: expected one that leaves at least 4 items; got 0"),
+    (["audit", "{run}", "--subset", "{log}"], "subset: expected a .npy file"),
+    (["audit", "{run}", "--top-k", "-1"], "top_k: expected an integer >= 0; got -1"),
     (["audit", "{run}", "--permutations", "-1"], "permutations: expected an integer >= 0; got -1"),
     (["audit", "{run}", "--null", "stratified"], "null: expected one of 'label', 'sign'"),
     (["audit", "--popularity-weight", "1", "--query", "a", "--items", "b", "--counts", "c"],

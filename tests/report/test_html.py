@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fastpop.report import glossary, plots, write_audit_report, write_compare_report
+from fastpop.report.audit_page import audit_headline
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -132,15 +133,51 @@ def test_audit_report(tmp_path):
     assert len(page.labels) == 3
     share = f"{100 * audit['energy_direction'] / audit['energy_total']:.3g} %"
     for wanted in (share, "sasrec <2 layers>", "calibration not computed", "0.0512", "NDCG@10",
-                   "more than permuted popularity would give (p = 0.0005)", "2,000 draws"):
+                   "associated with log p beyond relabelling (p = 1/2001, at its floor: none of 2,000 "
+                   "draws reaches the data, so p lies in [0, 0.0018])", "1/2001 floor", "2,000 draws"):
         assert wanted in text
-    weak = {**audit, "p_value_shared": 0.4}
-    plain = {k: v for k, v in weak.items() if not k.startswith(("test", "mean", "log"))}
+    plain = {k: v for k, v in audit.items() if not k.startswith(("test", "mean", "log"))}
     page = Page(write_audit_report(tmp_path / "b.html", plain).read_text())
     assert len(page.labels) == 1
-    assert "not more than permuted popularity would give" in " ".join(page.words)
     with pytest.raises(ValueError, match="audit: expected a key 'energy_total'"):
         write_audit_report(tmp_path / "c.html", {})
+
+
+@pytest.mark.parametrize(("p_value", "interval", "words"), [
+    (1 / 2001, [0.0, 0.0018], ", associated with log p beyond relabelling (p = 1/2001, at its floor"),
+    (0.04, [0.032, 0.0495], ", associated with log p beyond relabelling (p = 0.04 (Monte-Carlo"),
+    (0.049, [0.04, 0.06], ", at the edge of what so many draws can tell from relabelling (p = 0.049"),
+    (0.06, [0.052, 0.07], ", not shown to be associated with log p beyond relabelling (p = 0.06"),
+])
+def test_the_words_about_a_p_value_follow_its_interval(p_value, interval, words):
+    audit = helpers_report.audit()
+    audit["p_value_shared"] = p_value
+    audit["test_shared"] = {**audit["test_shared"], "p_value": p_value, "p_value_interval": interval}
+    assert words in audit_headline(audit)
+    assert "relabelling" not in audit_headline({**audit, "p_value_shared": None})
+    none = audit_headline({**audit, "no_direction": "log p has no direction here: it is flat"})
+    assert none == "Log p has no direction here: it is flat."
+
+
+def test_a_page_says_only_of_logits_what_a_slope_of_one_means(tmp_path):
+    audit = helpers_report.audit()
+    legend = ("contain log p once", "nats²")
+    of_logits = write_audit_report(tmp_path / "a.html", {**audit, "logits": True}).read_text()
+    of_scores = write_audit_report(tmp_path / "b.html", {**audit, "logits": False}).read_text()
+    for words in legend:
+        assert words in of_logits
+        assert words not in of_scores
+    assert "the slope has no unit" in of_scores
+
+
+def test_a_page_without_a_direction_shows_no_test(tmp_path):
+    audit = {**helpers_report.audit(), "no_direction": "log p has no direction here: it is flat"}
+    page = Page(write_audit_report(tmp_path / "a.html", audit).read_text())
+    text = " ".join(page.words)
+    assert len(page.labels) == 2  # no picture of a null
+    assert "1/2001" not in text
+    assert "associated" not in text
+    assert "Log p has no direction here: it is flat." in text
 
 
 def test_a_real_audit_is_taken_as_it_is(tmp_path):
@@ -151,7 +188,10 @@ def test_a_real_audit_is_taken_as_it_is(tmp_path):
                   permutations=99)
     page = Page(write_audit_report(tmp_path / "a.html", found.to_dict(samples=True)).read_text())
     assert len(page.labels) == 3
-    assert "99 draws" in " ".join(page.words)
+    text = " ".join(page.words)
+    for wanted in ("99 draws", "The 10 best items of a context have", "centred under p", "by chance",
+                   "Energy off log p", "any count"):
+        assert wanted in text
 
 
 def test_without_matplotlib_the_error_names_the_extra(made, tmp_path, monkeypatch):
