@@ -358,3 +358,14 @@ def test_bad_input_is_one_clear_error(score, change, error, words):
 def test_a_case_without_target_is_named():
     with pytest.raises(ValueError, match="got none in case 1"):
         evaluate(lambda rows: SCORE[rows], make_cases([[], []], [[1], []], 3), ks=[1])
+
+
+def test_a_constant_score_gets_the_middle_and_not_chance():
+    """Mid-ranks are a convention: rank and AUC of chance, metrics at k of the middle of the list."""
+    cases = Cases(np.arange(30), np.zeros(31, int), np.empty(0, int), np.arange(31), np.arange(30), 30)
+    found = evaluate(lambda part: np.zeros((len(range(30)[part]), 30)), cases, ks=(10, 15, 16)).metrics
+    assert found["rank"] == 15.5
+    assert found["auc"] == 0.5
+    for k, hit in ((10, 0), (15, 1), (16, 1)):  # 15.5 < 15 + 1: a tie that straddles the edge is a hit
+        assert found[f"hr@{k}"] == hit
+    assert found["ndcg@10"] == 0
