@@ -57,15 +57,17 @@ def write_audit_report(
     }
     names = {key: key for key in (
         "energy_total", "energy_direction", "energy_shared", "energy_heterogeneous",
-        "energy_off_direction", "fraction_direction", "fraction_shared", "chance_level", "correlation",
-        "slope_std", "p_value_direction", "p_value_shared")}
+        "energy_off_direction", "fraction_direction", "fraction_shared", "chance_level",
+        "p_value_direction", "p_value_shared", "correlation")}
     if audit.get("no_direction"):
         names = {key: of for key, of in names.items() if not key.startswith("p_value")}
     logits = bool(audit.get("logits"))
-    names["mean_slope" if logits else "slope_no_unit"] = "slope_mean"  # as an Audit spells it
+    names |= {"mean_slope" if logits else "slope_no_unit": "slope_mean", "slope_std": "slope_std"}
     values: dict[str, Interval] = {
         key: {"mean": audit[of]} for key, of in names.items() if audit.get(of) is not None
     }
+    if audit.get("top_lists"):
+        values[f"arp@{audit['top_lists']['k']}"] = {"mean": audit["top_lists"]["mean_count"]}
     entry: Any = {"arm": name, "popularity_weight": None, "values": values}
     sentences = [*(text[0].upper() + text[1:] + "." for text in audit_cautions(audit)), *sentences]
     parts = [_opening(title, headline or audit_headline(audit), sentences), _data(data)]
@@ -117,7 +119,7 @@ def audit_headline(audit: Mapping[str, Any]) -> str:
     if audit.get("chance_level"):
         text += f" (by chance {100 * audit['chance_level']:.2g} %)"
     if audit.get("correlation") is not None:
-        text += f"; the mean score correlates {tables.number(audit['correlation'], 2)} with it"
+        text += f"; the mean score correlates {tables.number(audit['correlation'], 3)} with it"
     unit = " nats²" if audit.get("logits") else ""
     text += f". The part that all contexts share is {tables.number(shared, 3)}{unit}"
     return text + _association(audit) + "." + _lists_sentence(audit)
@@ -154,7 +156,7 @@ def _audit_shares(audit: Mapping[str, Any]) -> str:
     under_p, shares = audit.get("energy_prior_centred"), audit.get("shares_by_count") or []
     if audit.get("no_direction") or not under_p:
         return ""
-    cells = [[f"{audit['items']}, centred under p", f"{audit['num_items']:,}",
+    cells = [["centred under p", f"{audit['num_items']:,}",
               *(tables.number(under_p.get(k)) for k in ("fraction_direction", "chance_level",
                                                         "fraction_shared")), "-"]]
     for one in shares:
@@ -182,7 +184,8 @@ def _value_table(caption: str, values: Mapping[str, Any], audit: Mapping[str, An
         if test:
             draws = int(audit.get("num_permutations") or 0)
             shown = p_short(value["mean"], draws)
-            note = p_words(value["mean"], draws, test.get("p_value_interval"))
+            low, high = test.get("p_value_interval") or (None, None)
+            note = "" if low is None else f"Monte-Carlo interval [{low:.2g}, {high:.2g}]"
         rows.append([escape(term(key)[0] or key.replace("_", " ")), escape(shown), escape(note)])
     head = ["number", "value", ""]
     if not any(row[2] for row in rows):
