@@ -13,13 +13,13 @@ __all__ = ["NAMES", "Bag", "Encoder", "Factor", "SASRec", "make_encoder"]
 
 def make_encoder(
     name: str, *, num_users: int, num_items: int, dim: int, max_length: int, num_layers: int,
-    num_heads: int, dropout: float, sparse: bool,
+    num_heads: int, dropout: float, sparse: bool, base: bool = True,
 ) -> Encoder:
     """The encoder of that name; arguments that it has no use for are left aside."""
     checks.one_of("encoder", name, NAMES)
     if name == "factor":
-        return Factor(num_users, dim, dropout=dropout, sparse=sparse)
+        return Factor(num_users, dim, dropout=dropout, sparse=sparse, base=base)
     if name == "bag":
-        return Bag(num_items, dim, dropout=dropout, sparse=sparse)
+        return Bag(num_items, dim, dropout=dropout, sparse=sparse, base=base)
     return SASRec(dim, max_length=max_length, num_layers=num_layers, num_heads=num_heads,
                   dropout=dropout, sparse=sparse)

@@ -10,17 +10,20 @@ from fastpop.encoders.base import Encoder
 class Bag(Encoder):
     """query[l] = base + mean of history_embedding[items 0..l]: FISM (Kabbur et al. 2013), causal.
 
-    `base` is what all histories share, as in `Factor`; dropout acts on the mean.
+    `base` is what all histories share, an item bias inside the dot product, as in `Factor`; base=False
+    leaves it out. Dropout acts on the mean.
 
     Args:
         num_items: V. dim: D. dropout: probability. sparse: the table's gradient is sparse.
+        base: whether there is a shared vector.
     """
 
     reads = "sequences"
 
-    def __init__(self, num_items: int, dim: int, *, dropout: float = 0.0, sparse: bool = False):
+    def __init__(self, num_items: int, dim: int, *, dropout: float = 0.0, sparse: bool = False,
+                 base: bool = True):
         super().__init__()
-        self.base = nn.Parameter(nn.init.normal_(Tensor(dim), std=dim**-0.5))
+        self.base = nn.Parameter(nn.init.normal_(Tensor(dim), std=dim**-0.5)) if base else None
         self.history_embedding = nn.Parameter(nn.init.normal_(Tensor(num_items, dim), std=0.02))
         self.dropout = nn.Dropout(dropout)
         self.sparse = sparse
@@ -31,7 +34,8 @@ class Bag(Encoder):
         row_BLD = F.embedding(history_BL.clamp(min=0), self.history_embedding, sparse=self.sparse)
         total_BLD = (row_BLD * real_BL1).cumsum(1)
         count_L1 = torch.arange(1, history_BL.shape[1] + 1, device=history_BL.device)[:, None]
-        return self.base + self.dropout(total_BLD / count_L1)
+        mean_BLD = self.dropout(total_BLD / count_L1)
+        return mean_BLD if self.base is None else self.base + mean_BLD
 
     def tables(self) -> list[nn.Parameter]:
         return [self.history_embedding]

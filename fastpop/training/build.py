@@ -37,7 +37,7 @@ def build_model(config: TrainConfig, log: Interactions, log_prior_V: np.ndarray)
         encoder = make_encoder(
             config.encoder, num_users=log.num_users, num_items=log.num_items, dim=config.dim,
             max_length=config.max_length, num_layers=config.num_layers, num_heads=config.num_heads,
-            dropout=config.dropout, sparse=config.sparse,
+            dropout=config.dropout, sparse=config.sparse, base=config.base,
         )
     return Recommender(encoder, decoder, max_length=config.max_length)
 

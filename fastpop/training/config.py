@@ -43,6 +43,9 @@ class TrainConfig:
     """Attention heads, a divisor of dim (sasrec)."""
     dropout: float = 0.2
     """Dropout probability (sasrec; bag: on the mean)."""
+    base: bool = True
+    """A vector that all users (factor) or histories (bag) share: an item bias inside the dot product.
+    Without it factor is plain matrix factorisation."""
     prior: str = "frozen"
     """none; frozen: prior_weight * log p(i) beside the dot product; permuted: the same randomly
     relabelled, a control; learned: a free item bias."""

@@ -52,10 +52,11 @@ def check_before(folder: Path, config: TrainConfig, *, resume: bool) -> None:
         raise checks.wrong("out", "a new folder, or resume=True (--resume) for more epochs of the run in "
                            "it", f"={folder}, which holds a finished run")
     else:
-        before = read_options(folder)
+        # a run of an earlier version has no later option: it was at its default
+        before = {**TrainConfig().to_dict(), **read_options(folder)}
         for name, value in config.to_dict().items():
-            if name not in FREE and before.get(name) != value:
-                raise checks.wrong(name, f"{before.get(name)!r}, as in the run in {folder}", value)
+            if name not in FREE and before[name] != value:
+                raise checks.wrong(name, f"{before[name]!r}, as in the run in {folder}", value)
 
 
 def others_in(folder: Path) -> list[Path]:

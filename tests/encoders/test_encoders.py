@@ -14,10 +14,10 @@ from fastpop.nn import Decoder
 SEQUENCE = [name for name in NAMES if name != "factor"]
 
 
-def build(name, dim=8, sparse=False, dropout=0.0, users=60, items=40):
+def build(name, dim=8, sparse=False, dropout=0.0, users=60, items=40, base=True):
     torch.manual_seed(0)
     encoder = make_encoder(name, num_users=users, num_items=items, dim=dim, max_length=10,
-                           num_layers=2, num_heads=2, dropout=dropout, sparse=sparse)
+                           num_layers=2, num_heads=2, dropout=dropout, sparse=sparse, base=base)
     return encoder, torch.randn(items, dim)
 
 
@@ -83,6 +83,20 @@ def test_bag_is_the_running_mean():
     torch.testing.assert_close(got[0], rows[3])
     torch.testing.assert_close(got[1], (rows[3] + rows[5]) / 2)
     torch.testing.assert_close(got[2], (2 * rows[3] + rows[5]) / 3)
+
+
+@pytest.mark.parametrize("name", ["factor", "bag"])
+def test_without_a_base_nothing_is_shared(name):
+    """A user or a history without vectors of its own scores every item alike."""
+    for base in (True, False):
+        encoder, table = build(name, base=base)
+        encoder.eval()
+        assert ("base" in dict(encoder.named_parameters())) == base
+        with torch.no_grad():
+            encoder.tables()[0].zero_()
+        history = None if name == "factor" else torch.randint(40, (3, 5))
+        score = encoder(torch.arange(3), history, table) @ table.T
+        assert (score.std() > 0.1) if base else torch.equal(score, torch.zeros_like(score))
 
 
 def test_windows_cover_every_event_with_a_predecessor_once():

@@ -9,7 +9,7 @@ import torch
 from helpers_logs import small_log
 
 import fastpop
-from fastpop.training import TrainConfig, TrainingDiverged
+from fastpop.training import TrainConfig, TrainingDiverged, sealed
 
 QUICK = {"epochs": 3, "dim": 8, "batch_size": 64, "num_negatives": 16, "max_length": 10,
          "num_layers": 1, "learning_rate": 0.02, "progress": False}
@@ -34,7 +34,7 @@ def test_every_prior_goes_with_every_proposal(prior, proposal):
 
 @pytest.mark.parametrize("optimizer", ["adam", "row_adam", "row_adagrad", "row_sgd"])
 @pytest.mark.parametrize("options", [
-    {"encoder": "factor"}, {"encoder": "sasrec"}, {"encoder": "bag", "prior": "learned"},
+    {"encoder": "factor"}, {"encoder": "factor", "base": False}, {"encoder": "sasrec"}, {"encoder": "bag", "prior": "learned"},
     {"group_size": 1, "logq": "corrected"}, {"group_size": 16}, {"accumulate": 3},
     {"clip_norm": 0.1}, {"precision": "bf16"}, {"learn_temperature": True, "temperature": 0.5},
     {"proposal": "in_batch", "extra_negatives": 8},
@@ -157,6 +157,34 @@ def test_save_and_load_give_the_same_answers(tmp_path):
     assert again.energy_shared == audit.energy_shared
     assert again.p_value_shared == audit.p_value_shared
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == result.metrics
+
+
+def test_a_run_without_a_base_vector_comes_back_and_goes_on(tmp_path):
+    """Two more epochs: weights, optimisers and recommendations, with no parameters beside tables."""
+    options = QUICK | {"base": False, "out": tmp_path / "run"}
+    fastpop.train(small_log(), **options)
+    result = fastpop.train(small_log(), resume=True, **options | {"epochs": 5})
+    whole = fastpop.train(small_log(), **options | {"epochs": 5, "out": None})
+    loaded = fastpop.load(tmp_path / "run")
+    assert loaded.config.base is False
+    assert "encoder.base" not in loaded.model.state_dict()
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, result.model.state_dict()[name]), name
+        assert torch.equal(value, loaded.model.state_dict()[name]), name
+
+
+def test_a_run_of_before_there_were_base_vectors_to_leave_out(tmp_path):
+    """Its config.json names no such option: it loads, and goes on."""
+    fastpop.train(small_log(), out=tmp_path / "run", **QUICK)
+    path = tmp_path / "run" / "config.json"
+    document = sealed.read(path)
+    del document["base"]
+    sealed.write(path, document)
+    assert fastpop.load(tmp_path / "run").config.base is True
+    longer = fastpop.train(small_log(), out=tmp_path / "run", resume=True, **QUICK | {"epochs": 4})
+    assert len(longer.history) == 4
+    with pytest.raises(ValueError, match="base: expected True, as in the run"):
+        fastpop.train(small_log(), out=tmp_path / "run", resume=True, base=False, **QUICK)
 
 
 def test_recommendations_leave_out_what_was_seen_and_follow_the_knob():
