@@ -54,6 +54,14 @@ def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, epoch]))
 
 
+def check_order(log: Interactions) -> None:
+    """Raises ValueError for a log without what an encoder of histories needs."""
+    if not log.has_order:
+        raise checks.wrong(
+            "log", "events with an order (a time column or sequences) for an encoder that "
+            "reads histories", "=a log without one")
+
+
 class EventBatches:
     """Each event once an epoch, in random order: for encoders that read the user only."""
 
@@ -93,10 +101,7 @@ class SequenceBatches:
     POOL = 4096
 
     def __init__(self, log: Interactions, max_length: int, batch_size: int, seed: int):
-        if not log.has_order:
-            raise checks.wrong(
-                "log", "events with an order (a time column or sequences) for an encoder that "
-                "reads histories", "=a log without one")
+        check_order(log)
         self.log, self.batch_size, self.seed = log, batch_size, seed
         self.start, self.length, self.user = _windows(log.offsets, max_length)
         self.num_rows = int(self.length.sum())

@@ -161,9 +161,24 @@ class Interactions:
         offsets = columns.csr_offsets(user, user_ids.shape[0])
         return cls(user, item, time, weight, row, user_ids, item_ids, offsets, **rest)
 
-    def item_counts(self) -> np.ndarray:
-        """`np.bincount(item, weight, minlength=V)`: float64 [V], weighted if the log is."""
-        return columns.bincount(self.item, self.num_items, self.weight).astype(np.float64)
+    def item_counts(self, *, first_events: bool = True) -> np.ndarray:
+        """`np.bincount(item, weight, minlength=V)`: float64 [V], weighted if the log is.
+
+        first_events=False leaves out each user's first event, which nothing comes before: what is
+        left are the events that a sequence model predicts.
+        """
+        if first_events:
+            return columns.bincount(self.item, self.num_items, self.weight).astype(np.float64)
+        count_V = np.zeros(self.num_items)
+        first = self.offsets[:-1][np.diff(self.offsets) > 0]
+        for at in columns.pieces(self.num_events):
+            size = at.stop - at.start
+            weight = np.ones(size) if self.weight is None else np.array(self.weight[at])
+            begin, end = np.searchsorted(first, (at.start, at.stop))
+            weight[first[begin:end] - at.start] = 0.0
+            np.add.at(count_V, self.item[at], weight)
+            columns.let_go(self.item[at], None if self.weight is None else self.weight[at])
+        return count_V
 
     def user_counts(self) -> np.ndarray:
         """`np.diff(offsets)`: int64 [U], events of each user, without weights."""

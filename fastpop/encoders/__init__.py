@@ -6,9 +6,10 @@ from fastpop.encoders.base import Encoder
 from fastpop.encoders.factor import Factor
 from fastpop.encoders.sasrec import SASRec
 
-NAMES = ("factor", "bag", "sasrec")
+ENCODERS: dict[str, type[Encoder]] = {"factor": Factor, "bag": Bag, "sasrec": SASRec}
+NAMES = tuple(ENCODERS)
 
-__all__ = ["NAMES", "Bag", "Encoder", "Factor", "SASRec", "make_encoder"]
+__all__ = ["ENCODERS", "NAMES", "Bag", "Encoder", "Factor", "SASRec", "make_encoder"]
 
 
 def make_encoder(

@@ -1,5 +1,6 @@
 """Training: one configuration, one loop, checkpoints that survive anything."""
 
+from fastpop.training.build import target_counts
 from fastpop.training.checkpoint import CheckpointError
 from fastpop.training.config import TrainConfig
 from fastpop.training.folder import check_before, state_of
@@ -9,5 +10,5 @@ from fastpop.training.run import load, train
 
 __all__ = [
     "CheckpointError", "Recommendations", "TrainConfig", "TrainResult", "TrainingDiverged",
-    "check_before", "load", "state_of", "train",
+    "check_before", "load", "state_of", "target_counts", "train",
 ]

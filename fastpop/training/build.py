@@ -3,17 +3,32 @@
 import numpy as np
 import torch
 
-from fastpop import optim
+from fastpop import checks, optim
 from fastpop.data import columns
-from fastpop.data.batches import EventBatches, SequenceBatches
+from fastpop.data.batches import EventBatches, SequenceBatches, check_order
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.decoder import Decoder
-from fastpop.encoders import make_encoder
+from fastpop.encoders import ENCODERS, make_encoder
 from fastpop.model import Recommender
 from fastpop.objectives import FullSoftmaxLoss, SampledSoftmaxLoss
 from fastpop.popularity import proposal_from_name, uniform
 from fastpop.training.config import TrainConfig
+
+
+def target_counts(log: Interactions, encoder: str) -> np.ndarray:
+    """[V] float64: the events of each item that an epoch on this log predicts, by weight.
+
+    Encoders of the user alone predict every event; sequence encoders all but each user's first. It is
+    the marginal that a model of this encoder learns, so log p, the direction of an audit and the
+    weights of its contexts are all of these events.
+    Raises: ValueError for a sequence encoder on a log without an order.
+    """
+    checks.one_of("encoder", encoder, ENCODERS)
+    if ENCODERS[encoder].reads == "events":
+        return log.item_counts()
+    check_order(log)
+    return log.item_counts(first_events=False)
 
 
 def bounded(config: TrainConfig, log: Interactions, cases: Cases | None = None) -> TrainConfig:

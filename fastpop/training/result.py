@@ -21,6 +21,7 @@ from fastpop.frozen import freeze
 from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
 from fastpop.training import checkpoint, folder
+from fastpop.training.build import target_counts
 from fastpop.training.config import TrainConfig
 
 
@@ -71,7 +72,8 @@ class TrainResult:
     """A trained model with all that is needed to judge and to serve it.
 
     config: what was asked for. model: the Recommender. log: every event that was given.
-    split: train events, validation and test cases. prior: log p from the training events.
+    split: train events, validation and test cases. prior: log p from the training events that the
+    encoder predicts (`target_counts`).
     metrics: of the test cases at the trained knob; empty without a test part. history: a dict an
     epoch. facts: what was left out of evaluation and why, when training stopped and at which epoch
     the weights were taken.
@@ -159,7 +161,8 @@ class TrainResult:
         popularity_weight: float | None = None, null: str = "label", strata: Any = None,
         min_count: float = 0, subset: Any = None, top_k: int = 10,
     ) -> "diagnostics.Audit":
-        """`fastpop.audit` of this model: one context a training event, counts from training.
+        """`fastpop.audit` of this model: one context and one count a training event that the encoder
+        predicts.
 
         popularity_weight: None audits the learned part s = scale * <query, item>; a number audits
         the scores served at that knob. smoothing: of the direction; None takes the run's own.
@@ -174,7 +177,7 @@ class TrainResult:
         sample = diagnostics.ContextSample(seed) if top_k else None
         moments = moments_of(self.model, self.split.train, bias, sample)
         prior = PopularityPrior.from_counts(
-            self.split.train.item_counts(),
+            target_counts(self.split.train, self.config.encoder),
             smoothing=self.config.smoothing if smoothing is None else smoothing)
         return diagnostics.audit_moments(
             moments, prior, permutations=permutations, seed=seed, null=null, strata=strata,
@@ -224,8 +227,10 @@ class TrainResult:
     def refresh_prior(self, counts: Any) -> "TrainResult":
         """A result with log p of new counts [V] (say, yesterday's), without retraining.
 
-        What the knob adds is another, the learned part the same. The same smoothing is used. The
-        result has no metrics: they were of the old prior. This one and its model stay as they are.
+        counts: of the events that are to be predicted, whole or fractional; for a sequence encoder
+        log.item_counts(first_events=False) is what training counted. What the knob adds is another,
+        the learned part the same. The same smoothing is used. The result has no metrics: they were of
+        the old prior. This one and its model stay as they are.
         Raises ValueError for a permuted or a learned popularity term, which no counts replace.
         """
         if self.config.prior not in ("none", "frozen"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fastpop import checks
 from fastpop.data.cases import Cases
@@ -14,6 +15,7 @@ from fastpop.data.own_test import split_with_test
 from fastpop.data.paths import local_path
 from fastpop.data.prepare import as_log
 from fastpop.data.split import Split, split
+from fastpop.encoders import ENCODERS
 from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
 from fastpop.training import build, checkpoint
@@ -39,8 +41,8 @@ def train(
 ) -> TrainResult:
     """Train a recommender on a log, with log p(i) outside the dot product, and judge it.
 
-    Splits the log (`split=`), estimates log p from training events only, trains, and evaluates
-    the test cases by exact full ranking.
+    Splits the log (`split=`), estimates log p from the training events that the encoder predicts (for
+    sequence encoders not a user's first), trains, and evaluates the test cases by exact full ranking.
 
     Args:
         log: from `fastpop.read_log` or `Interactions.from_arrays`; or the path of a prepared folder
@@ -84,13 +86,13 @@ def train(
         log = parts.known  # the test's users and items have joined the catalogue
     if config.patience and (parts.valid is None or parts.valid.num_cases == 0):
         raise checks.wrong("patience", "0 for a split without validation cases", config.patience)
-    counts_V = parts.train.item_counts()
-    prior = PopularityPrior.from_counts(counts_V, smoothing=config.smoothing)
+    bounded = build.bounded(config, log, parts.test)
+    batches = build.build_batches(bounded, parts.train, ENCODERS[config.encoder].reads)
+    prior = PopularityPrior.from_counts(build.target_counts(parts.train, config.encoder),
+                                        smoothing=config.smoothing)
     log_prior_V = prior.permuted(config.seed).log_prior_V if config.prior == "permuted" \
         else prior.log_prior_V
-    bounded = build.bounded(config, log, parts.test)
     model = build.build_model(bounded, log, log_prior_V).to(config.torch_device())
-    batches = build.build_batches(bounded, parts.train, model.encoder.reads)
     loss = build.build_loss(config, batches).to(model.device)
     optimizers = build.build_optimizers(config, model)
     with contextlib.ExitStack() as held:
@@ -102,6 +104,7 @@ def train(
             if run_folder.begin(place, config, log, own_test, print_of_log, resume=resume):
                 state = go_on_from(place, config, model, optimizers)
         valid = _valid_cases(model, parts, config)
+        counts_V = parts.train.item_counts()  # what is shown is judged by all training events
 
         def look() -> dict[str, float]:
             assert valid is not None
@@ -153,9 +156,15 @@ def go_on_from(
         return None
     newest, tensors, state = found
     with checkpoint.fitting(newest):
+        log_prior_V = model.decoder.log_prior_V.clone()
         model.load_state_dict(tensors["model"])
         checkpoint.restore_optimizers(optimizers, tensors["optimizer"])
         progress = Progress(**state)
+    # another machine's logarithms may differ in their last bits, another marginal by much more
+    if not torch.allclose(log_prior_V, model.decoder.log_prior_V, rtol=0, atol=1e-4):
+        raise checkpoint.CheckpointError(
+            f"{newest}: expected the log p of this configuration and log, which it trains beside; got "
+            "another (a run of an earlier version?). Train anew in another folder")
     if progress.epoch < config.epochs and progress.stopped == "epochs":
         progress.stopped = ""
     return progress

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastpop.data import Interactions
+from fastpop.data import Interactions, columns
 
 EVENTS = st.lists(
     st.tuples(st.integers(-5, 5), st.integers(0, 8), st.integers(0, 4)), min_size=1, max_size=60
@@ -82,6 +82,20 @@ def test_weights_count():
     assert log.item_counts().tolist() == [0.75, 2.0]
     assert log.item_counts().dtype == np.float64
     assert log.user_counts().tolist() == [2, 1]
+
+
+def test_counts_without_first_events(monkeypatch):
+    """Exact whatever the weights, and whatever the pieces: users of none, one and several events."""
+    log = Interactions.from_arrays(
+        [0, 0, 0, 2, 3, 3], [1, 0, 1, 2, 2, 1], [0, 1, 2, 0, 0, 1], [0.1, 0.2, 0.3, 5, 7, 0.4],
+        user_ids=np.arange(5), item_ids=np.arange(4))
+    for piece in (1, 2, 100):
+        monkeypatch.setattr(columns, "PIECE", piece)
+        assert log.item_counts(first_events=False).tolist() == [0.2, 0.3 + 0.4, 0, 0]
+        plain = Interactions.from_arrays(log.user, log.item, user_ids=np.arange(5), item_ids=np.arange(4))
+        assert plain.item_counts(first_events=False).tolist() == [1, 2, 0, 0]
+    none = log.take(np.zeros(6, bool))
+    assert none.item_counts(first_events=False).tolist() == [0, 0, 0, 0]
 
 
 def test_real_times_order_and_then_round_down():

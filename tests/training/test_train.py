@@ -34,9 +34,10 @@ def test_every_prior_goes_with_every_proposal(prior, proposal):
 
 @pytest.mark.parametrize("optimizer", ["adam", "row_adam", "row_adagrad", "row_sgd"])
 @pytest.mark.parametrize("options", [
-    {"encoder": "factor"}, {"encoder": "factor", "base": False}, {"encoder": "sasrec"}, {"encoder": "bag", "prior": "learned"},
-    {"group_size": 1, "logq": "corrected"}, {"group_size": 16}, {"accumulate": 3},
-    {"clip_norm": 0.1}, {"precision": "bf16"}, {"learn_temperature": True, "temperature": 0.5},
+    {"encoder": "factor"}, {"encoder": "factor", "base": False}, {"encoder": "sasrec"},
+    {"encoder": "bag", "prior": "learned"},
+    {"group_size": 1, "logq": "corrected"}, {"group_size": 16}, {"accumulate": 3}, {"clip_norm": 0.1},
+    {"precision": "bf16"}, {"learn_temperature": True, "temperature": 0.5},
     {"proposal": "in_batch", "extra_negatives": 8},
 ])
 def test_options_combine(optimizer, options):
