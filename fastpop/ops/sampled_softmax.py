@@ -38,10 +38,14 @@ def sampled_softmax(
     With z(b, i) = scale * <query[b], items[i]> + prior_weight * log_prior[i]:
 
     - logq="standard": every candidate, the positive too, gets - log q(i) (K cancels);
-      consistent with the full softmax over z, exact when negatives are the catalogue.
+      consistent with the full softmax over z, exact when negatives are the catalogue. With hits="keep"
+      and negatives drawn from q the expected loss is least at z = log p(i|c) + const for every K.
     - logq="corrected": negatives get - log(K q(i)), the positive nothing, because it is there
       with probability one. Accidental hits are dropped. K is the
-      number of candidates a row has: one less with exclude_own_slot.
+      number of candidates a row has: one less with exclude_own_slot. Biased at small K: enumerated
+      over catalogues of 3 to 5 items, the z of least expected loss has slope 1.7 to 2.1 on log p(i|c) with
+      K = 1 uniform negatives, 1.3 to 1.5 with 2, 1.02 to 1.04 with 16, 1.001 with 256; and slope .5
+      with one negative drawn from p itself.
     - logq="none": z as it is. Learns z - log q, not z.
 
     scale multiplies the dot product only, never log_prior or log_proposal.

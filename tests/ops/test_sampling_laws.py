@@ -67,3 +67,59 @@ def test_the_gradient_tends_to_that_of_the_full_softmax(impl, logq):
         errors.append((steps.mean(0) - full).norm() / full.norm())
     assert errors[1] < 0.01
     assert errors[1] < errors[0] / 4
+
+
+def expected_loss(z_V, p_V, q_V, num_negatives, logq):
+    """Over every positive and every sequence of negatives, by their chances: exact, float64."""
+    num_items = len(p_V)
+    rows = torch.cartesian_prod(*[torch.arange(num_items)] * (1 + num_negatives))
+    chance = p_V[rows[:, 0]] * q_V[rows[:, 1:]].prod(1)
+    nothing = torch.zeros(len(rows), 1, dtype=torch.float64)
+    return ops.sampled_softmax(
+        nothing, torch.zeros(num_items, 1, dtype=torch.float64), rows[:, 0], rows[:, 1:].contiguous(),
+        log_prior=z_V, log_proposal=q_V.log(), logq=logq, row_weight=chance, reduction="none",
+        impl="reference").sum()
+
+
+def slope_of_the_best(p_V, q_V, num_negatives, logq):
+    """(slope on log p of the scores that minimise the expected loss, their distance from that line)."""
+    z_V = p_V.log().clone().requires_grad_()
+    search = torch.optim.LBFGS([z_V], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16,
+                               line_search_fn="strong_wolfe")
+
+    def closure():
+        search.zero_grad()
+        loss = expected_loss(z_V, p_V, q_V, num_negatives, logq)
+        loss.backward()
+        return loss
+
+    search.step(closure)
+    log_p, best = p_V.log() - p_V.log().mean(), z_V.detach() - z_V.detach().mean()
+    slope = (best @ log_p / (log_p @ log_p)).item()
+    return slope, (best - slope * log_p).abs().max().item()
+
+
+LAW = (1 / torch.arange(1.0, 5, dtype=torch.float64)) / (1 / torch.arange(1.0, 5, dtype=torch.float64)).sum()
+
+
+@pytest.mark.parametrize("proposal", ["uniform", "popularity", "the other way round"])
+def test_standard_is_exact_in_expectation_at_every_number_of_negatives(proposal):
+    q_V = {"uniform": torch.full_like(LAW, 0.25), "popularity": LAW,
+           "the other way round": LAW.flip(0)}[proposal]
+    for num_negatives in (1, 2, 4):
+        z_V = LAW.log().clone().requires_grad_()
+        expected_loss(z_V, LAW, q_V, num_negatives, "standard").backward()
+        assert z_V.grad.abs().max() < 1e-14
+        slope, off = slope_of_the_best(LAW, q_V, num_negatives, "standard")
+        assert slope == pytest.approx(1, abs=1e-6)
+        assert off < 1e-6
+
+
+def test_corrected_is_biased_at_few_negatives():
+    """What the docstring says, with the values that an enumeration of counts gives (4 items, Zipf)."""
+    uniform = torch.full((4,), 0.25, dtype=torch.float64)
+    for num_negatives, slope in ((1, 1.951), (2, 1.431), (4, 1.175)):
+        found, _ = slope_of_the_best(LAW, uniform, num_negatives, "corrected")
+        assert found == pytest.approx(slope, abs=6e-4)
+    assert slope_of_the_best(LAW, LAW, 1, "corrected")[0] == pytest.approx(0.5, abs=1e-6)
+    assert slope_of_the_best(LAW, LAW, 2, "corrected")[0] == pytest.approx(0.836, abs=6e-4)
