@@ -13,6 +13,7 @@ from fastpop.popularity.proposal import (
     slot_law,
     uniform,
 )
+from fastpop.popularity.recency import RecencyCounts, recency_counts
 from fastpop.popularity.smoothing import good_turing, loo_alpha, smooth_counts
 from fastpop.popularity.temporal import TemporalPrior, decayed_counts
 
@@ -23,6 +24,7 @@ __all__ = [
     "InBatch",
     "PopularityPrior",
     "Proposal",
+    "RecencyCounts",
     "TemporalPrior",
     "decayed_counts",
     "good_turing",
@@ -31,6 +33,7 @@ __all__ = [
     "mixture",
     "power",
     "proposal_from_name",
+    "recency_counts",
     "slot_law",
     "smooth_counts",
     "uniform",

@@ -11,10 +11,11 @@ from fastpop import checks
 from fastpop.frozen import freeze
 from fastpop.kernels.alias_draw import reference
 from fastpop.popularity.smoothing import (
+    Events,
     additive,
     apply_min_count,
     check_counts,
-    loo_bounds,
+    loo_range,
     smooth_counts,
 )
 from fastpop.popularity.store import read_arrays, write_arrays
@@ -55,30 +56,52 @@ class PopularityPrior:
 
         counts: [V] numbers >= 0, not all zero (weighted events may be fractional).
         smoothing: alpha >= 0; "loo" takes the alpha under which each event is best predicted from
-            the others (1 when counts are fractional); "good-turing" is Simple Good-Turing.
+            the others (`loo_alpha`: an event weighs 1, and what a count has beyond a whole number is
+            one event of that weight); "good-turing" is Simple Good-Turing.
         min_count: items with fewer events count as unseen.
         Raises: ValueError for negative, NaN, infinite or all-zero counts, for a zero count with
             alpha = 0, and where good-turing has too little to go by.
         Cost: O(V log V).
         """
-        count_V = check_counts(counts)
-        prior_V, alpha = smooth_counts(count_V, smoothing, min_count)
+        return cls._of(check_counts(counts), smoothing, min_count, None)
+
+    @classmethod
+    def _of(
+        cls, count_V: np.ndarray, smoothing: str | float, min_count: float, events: Events | None
+    ) -> "PopularityPrior":
+        prior_V, alpha = smooth_counts(count_V, smoothing, min_count, events)
         kind = smoothing if isinstance(smoothing, str) else "additive"
         rare = (count_V > 0) & (count_V < min_count)
-        facts = {
+        facts: dict[str, Any] = {
             "num_events": float(count_V.sum()),
             "num_unseen": int((count_V == 0).sum()),
             "num_below_min_count": int(rare.sum()),
             "unseen_mass": float(prior_V[(count_V == 0) | rare].sum()),
         }
+        if smoothing == "loo":
+            facts["alpha_range"] = list(loo_range(apply_min_count(count_V, min_count), events))
         return cls(count_V, prior_V, np.log(prior_V), alpha, kind, float(min_count), facts)
 
     @classmethod
     def from_interactions(
-        cls, log: "Interactions", smoothing: str | float = "loo", min_count: float = 0
+        cls, log: "Interactions", smoothing: str | float = "loo", min_count: float = 0, *,
+        first_events: bool = True,
     ) -> "PopularityPrior":
-        """from_counts(log.item_counts(), ...): give it the training part, never the whole log."""
-        return cls.from_counts(log.item_counts(), smoothing, min_count)
+        """from_counts(log.item_counts(first_events=...), ...): give it the training part, never the
+        whole log.
+
+        Where events have weights "loo" leaves out each by its own weight, so that alpha is in their
+        unit. first_events=False leaves out each user's first event, which no sequence encoder predicts.
+        """
+        count_V = check_counts(log.item_counts(first_events=first_events))
+        if log.weight is None or smoothing != "loo":
+            return cls._of(count_V, smoothing, min_count, None)
+        item_N, weight_N = log.item, log.weight
+        if not first_events:
+            later = np.ones(log.num_events, dtype=bool)
+            later[log.offsets[:-1][np.diff(log.offsets) > 0]] = False
+            item_N, weight_N = item_N[later], weight_N[later]
+        return cls._of(count_V, smoothing, min_count, Events.of(item_N, weight_N))
 
     @property
     def num_items(self) -> int:
@@ -105,10 +128,10 @@ class PopularityPrior:
         differ by no more than chance, so nothing says which items are popular) or "lower" (no item was
         seen just once, so nothing says how likely the unseen ones are). Else None; so also at the
         lower end where every item was seen, since log p hardly hangs on alpha there."""
-        if self.smoothing != "loo" or self.alpha is None:
+        if self.smoothing != "loo" or self.alpha is None or "alpha_range" not in self.facts:
             return None
         used_V = apply_min_count(self.counts_V, self.min_count)
-        low, high = loo_bounds(self.num_items, float(used_V.sum()))
+        low, high = self.facts["alpha_range"]
         if self.alpha >= high * (1 - 1e-9):
             return "upper"
         if self.alpha <= low * (1 + 1e-9) and not used_V.all():

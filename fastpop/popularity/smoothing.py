@@ -1,10 +1,12 @@
 """Counts to probabilities: additive smoothing, its strength by leave-one-out, Good-Turing."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastpop import checks
+from fastpop.data import columns
 
 GRID = 65
 
@@ -23,13 +25,14 @@ def check_counts(counts: Any) -> np.ndarray:
 
 
 def smooth_counts(
-    counts: Any, smoothing: str | float = "loo", min_count: float = 0
+    counts: Any, smoothing: str | float = "loo", min_count: float = 0, events: "Events | None" = None
 ) -> tuple[np.ndarray, float | None]:
     """(counts + alpha) / (counts.sum() + alpha * V), and the alpha that was used.
 
     counts: [V] numbers >= 0, not all zero. smoothing: alpha as a number >= 0; "loo" for
-    `loo_alpha(counts)`; "good-turing" for `good_turing(counts)`, whose alpha is None.
-    min_count: items with fewer events count as unseen (0) before smoothing.
+    `loo_alpha(counts, events)`; "good-turing" for `good_turing(counts)`, whose alpha is None.
+    min_count: items with fewer events count as unseen (0) before smoothing. events: what was counted,
+    where its weights are known.
     Returns: prior_V float64, > 0, sums to 1; alpha.
     Raises: ValueError for a zero count with alpha = 0 (its log would be -inf).
     """
@@ -38,7 +41,7 @@ def smooth_counts(
         checks.one_of("smoothing", smoothing, ["loo", "good-turing"])
         if smoothing == "good-turing":
             return good_turing(count_V), None
-        alpha = loo_alpha(count_V)
+        alpha = loo_alpha(count_V, events)
     else:
         checks.number("smoothing", smoothing, least=0)
         alpha = float(smoothing)
@@ -67,43 +70,112 @@ def additive(count_V: np.ndarray, alpha: float) -> np.ndarray:
     return prior_V / prior_V.sum()
 
 
-def loo_alpha(counts: Any) -> float:
-    """argmax over alpha of sum(n * log((n - 1 + alpha) / (N - 1 + alpha * V))).
+@dataclass(frozen=True)
+class Events:
+    """Weighted events, equal ones once. item, weight, times: [E] each; weight > 0."""
 
-    Each event is predicted from all the others. The search stays in
-    [1/V, 1e6 * max(1, N/V)]: below, all pseudo-counts together weigh less than one event, which
-    only data without a single singleton ask for; above, the direction of log p no longer moves
-    (the optimum is at infinity when counts vary less than chance, as all-equal counts do).
-    Counts that are not whole numbers have no events to leave out: alpha = 1. So have one event
-    or one item, for which every alpha is as likely.
-    Cost: O(V log V), then O(distinct counts) a step.
+    item: np.ndarray
+    weight: np.ndarray
+    times: np.ndarray
+
+    @classmethod
+    def of(cls, item: np.ndarray, weight: np.ndarray) -> "Events":
+        """A piece at a time: memory is that of the different (item, weight) pairs."""
+        kept = cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
+        for at in columns.pieces(len(item)):
+            heavy = weight[at] > 0
+            kept = cls(np.append(kept.item, item[at][heavy].astype(np.int64)),
+                       np.append(kept.weight, weight[at][heavy]),
+                       np.append(kept.times, np.ones(int(heavy.sum()))))._distinct()
+            columns.let_go(item[at], weight[at])
+        return kept
+
+    def _distinct(self) -> "Events":
+        order = np.lexsort((self.weight, self.item))
+        item, weight, times = self.item[order], self.weight[order], self.times[order]
+        new = np.ones(len(item), dtype=bool)
+        new[1:] = (item[1:] != item[:-1]) | (weight[1:] != weight[:-1])
+        return Events(item[new], weight[new], np.add.reduceat(times, np.flatnonzero(new))
+                      if len(times) else times)
+
+
+def loo_alpha(counts: Any, events: Events | None = None) -> float:
+    """argmax over alpha of sum_e w_e * log((n_i(e) - w_e + alpha) / (N - w_e + alpha * V)).
+
+    Each event e, of weight w_e, is predicted from all the others. Without `events` an event weighs 1,
+    and what a count has beyond a whole number is one event of that weight: whole counts are the
+    usual n * log((n - 1 + alpha) / (N - 1 + alpha V)), and decayed counts lose no more than what
+    their newest event could weigh. With `events` alpha is in the unit of their weights: twice the
+    weights, twice the alpha. (For decayed counts of events with times, `recency_counts` does better:
+    it predicts later events from earlier ones.)
+
+    The search stays in [1/V, 1e6 * max(1, N/V)] times a typical weight: below, all pseudo-counts
+    together weigh less than one event, which only data without a single singleton ask for; above,
+    the direction of log p no longer moves (the optimum is at infinity when counts vary less than
+    chance, as all-equal counts do). One event or one item, for which every alpha is as likely: 1.
+    Cost: O(V log V), then O(distinct counts) a step; with events O(E log E), then O(E).
     """
     count_V = check_counts(counts)
     num_items = count_V.shape[0]
     total = float(count_V.sum())
-    if num_items == 1 or total <= 1 or (count_V != np.floor(count_V)).any():
+    weight, gain, rest = _left_out(count_V, events)
+    if num_items == 1 or (gain / weight).sum() <= 1:
         return 1.0
-    value, times = np.unique(count_V[count_V > 0], return_counts=True)
-    weight = value * times
+    return best_alpha(gain, rest, 1.0, gain, np.maximum(total - weight, 0.0) / num_items,
+                      *loo_range(count_V, events))
+
+
+def loo_range(count_V: np.ndarray, events: Events | None = None) -> tuple[float, float]:
+    """Least and largest alpha that `loo_alpha` looks at."""
+    weight, gain, _ = _left_out(count_V, events)
+    num_items = count_V.shape[0]
+    unit = float(gain @ weight / gain.sum())
+    return unit / num_items, 1e6 * max(unit, float(count_V.sum()) / num_items)
+
+
+def _left_out(count_V: np.ndarray, events: Events | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(weight of an event, weight of all like it, what is left of its item's count without it)."""
+    if events is None:
+        value, times = np.unique(count_V[count_V > 0], return_counts=True)
+        whole = np.floor(value)
+        part = value - whole
+        # (how much weight, of events that weigh so much, on items of this count)
+        weight = np.concatenate([np.ones(len(value)), part])
+        gain = np.concatenate([whole * times, part * times])
+        rest = np.concatenate([value - 1, whole])
+    else:
+        known = count_V[events.item] > 0
+        weight = events.weight[known]
+        gain = weight * events.times[known]
+        rest = np.maximum(count_V[events.item[known]] - weight, 0.0)
+    return weight[gain > 0], gain[gain > 0], rest[gain > 0]
+
+
+def best_alpha(
+    gain: np.ndarray, rest: np.ndarray, share: np.ndarray | float, size_gain: np.ndarray,
+    size: np.ndarray, low: float, high: float,
+) -> float:
+    """argmax over alpha in [low, high] of
+    sum(gain * log(rest + alpha * share)) - sum(size_gain * log(size + alpha)).
+
+    Both sums are of one thing, events that are predicted from others, each over its own groups: gain
+    and size_gain sum to the same. With share 1, size is the number of other events over V.
+    """
+    total = float(gain.sum())
+    size, group = np.unique(size, return_inverse=True)
+    size_gain = np.bincount(group, size_gain, len(size))
 
     def likelihood(log_alpha: float) -> float:
         alpha = np.exp(log_alpha)
-        fit = float(weight @ np.log(value - 1 + alpha))
-        return fit - total * float(np.log(total - 1 + alpha * num_items))
+        return float(gain @ np.log(rest + alpha * share) - size_gain @ np.log(size + alpha))
 
     def slope(log_alpha: float) -> float:
         alpha = np.exp(log_alpha)
-        # Both sides over N: differences of sums of size N would lose the sign near the top.
-        fit = float((weight / total) @ (1 / (value - 1 + alpha)))
-        return fit - num_items / (total - 1 + alpha * num_items)
+        # Both sides over the total: differences of large sums would lose the sign near the top.
+        fit = float((gain / total) @ (share / (rest + alpha * share)))
+        return fit - float((size_gain / total) @ (1 / (size + alpha)))
 
-    low, high = np.log(loo_bounds(num_items, total))
-    return float(np.exp(maximum(likelihood, slope, low, high)))
-
-
-def loo_bounds(num_items: int, total: float) -> tuple[float, float]:
-    """Least and largest alpha that `loo_alpha` looks at, for `total` events."""
-    return 1 / num_items, 1e6 * max(1.0, total / num_items)
+    return float(np.exp(maximum(likelihood, slope, np.log(low), np.log(high))))
 
 
 def maximum(likelihood: Any, slope: Any, low: float, high: float) -> float:

@@ -1,6 +1,7 @@
 """log p_t(i): the item marginal by time bucket, each shrunk towards the pooled one."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.frozen import freeze
-from fastpop.popularity.smoothing import maximum, smooth_counts
+from fastpop.popularity.smoothing import Events, best_alpha, smooth_counts
 from fastpop.popularity.store import read_arrays, write_arrays
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class TemporalPrior:
             second stay together, so heavy ties may leave fewer.
         smoothing: of the pooled marginal, as in PopularityPrior.from_counts.
         alpha: a number > 0, or "loo": each event predicted from all the others, in its bucket and
-            in the pooled marginal; 1 when counts are fractional (weights, half_life).
+            in the pooled marginal; with half_life each from the row of the bucket before its own, as
+            the newest row predicts what comes.
         half_life: seconds. Bucket t then holds all events up to its end, each halved in weight for
             every half_life of age at that end: drift is followed without hard edges.
         A bucket inside the range without events is kept, at the pooled marginal.
@@ -76,18 +78,28 @@ class TemporalPrior:
                 f"={num_rows} buckets x {num_items} items; take wider buckets",
             )
         bucket_N = np.searchsorted(start_T, time_N, side="right") - 1
-        if half_life is None:
-            count_TV = _count(bucket_N, item_N, weight_N, num_rows, num_items)
-        else:
-            end_T = np.append(start_T[1:], time_N.max() + 1)
-            count_TV = _decayed(
-                bucket_N, item_N, weight_N, end_T[bucket_N] - time_N, end_T, half_life, num_items
-            )
+        end_T = np.append(start_T[1:], time_N.max() + 1)
+        own_N = weight_N  # what an event weighs at the end of its bucket
+        if half_life is not None:
+            own_N = weight_N * np.exp2(-(end_T[bucket_N] - time_N).astype(np.float64) / half_life)
+        count_TV = _count(bucket_N, item_N, own_N, num_rows, num_items)
+        if half_life is not None:
+            _decay_on(count_TV, end_T, half_life)
         total_V = np.bincount(item_N, weight_N, num_items)
-        pooled_V, pooled_alpha = smooth_counts(total_V, smoothing)
+        pooled_V, pooled_alpha = smooth_counts(
+            total_V, smoothing, events=None if weight is None else Events.of(item_N, weight_N))
         if isinstance(alpha, str):
             checks.one_of("alpha", alpha, ["loo"])
-            strength = hierarchical_alpha(count_TV, total_V, pooled_V, pooled_alpha)
+            if half_life is not None and num_rows > 1:
+                strength = prequential_alpha(bucket_N, item_N, weight_N, count_TV, pooled_V, pooled_alpha)
+            elif half_life is None and weight is None:  # cells hold equal events
+                row_E, item_E = np.nonzero(count_TV)
+                one_E = np.ones(len(row_E))
+                strength = hierarchical_alpha(row_E, item_E, count_TV[row_E, item_E], one_E, one_E,
+                                              count_TV, total_V, pooled_V, pooled_alpha)
+            else:
+                strength = hierarchical_alpha(bucket_N, item_N, own_N, own_N, weight_N, count_TV, total_V,
+                                              pooled_V, pooled_alpha)
         else:
             checks.number("alpha", alpha, above=0)
             strength = float(alpha)
@@ -159,11 +171,14 @@ def decayed_counts(
 ) -> np.ndarray:
     """sum over events up to `at` of weight * 2**-((at - time) / half_life): float64 [V].
 
-    at: seconds, default the last event's; later events are left out. half_life: seconds.
-    Feed the result to PopularityPrior.from_counts for a recency-weighted marginal.
+    at: seconds, default the last event's; later events are left out. half_life: seconds; inf: no
+    decay.
+    Feed the result to PopularityPrior.from_counts for a recency-weighted marginal, or let
+    `recency_counts` choose the half-life and the smoothing by what came next in the log.
     """
     item_N, time_N, weight_N = _check_events(item, time, weight, num_items)
-    checks.number("half_life", half_life, above=0)
+    if half_life != math.inf:
+        checks.number("half_life", half_life, above=0)
     now = int(time_N.max()) if at is None else at
     checks.number("at", now, integer=True)
     age_N = (now - time_N).astype(np.float64)
@@ -173,47 +188,72 @@ def decayed_counts(
 
 
 def hierarchical_alpha(
-    count_TV: np.ndarray, total_V: np.ndarray, pooled_V: np.ndarray, pooled_alpha: float | None
+    row_E: np.ndarray, item_E: np.ndarray, gain_E: np.ndarray, weight_E: np.ndarray,
+    pooled_weight_E: np.ndarray, count_TV: np.ndarray, total_V: np.ndarray, pooled_V: np.ndarray,
+    pooled_alpha: float | None,
 ) -> float:
-    """argmax over alpha of sum_ti n_ti log((n_ti - 1 + alpha p_i') / (n_t - 1 + alpha)).
+    """argmax over alpha of sum_E gain log((n_ti - w + alpha p_i') / (n_t - w + alpha)).
 
-    p' is the pooled marginal without the event too: otherwise each rare item would be predicted
-    from itself and alpha come out too large. (Good-Turing has no such form: p' = p there.)
-    Searched in [1e-3, 1e6 * max(1, N/T)]; 1 when counts are fractional.
-    Cost: O(cells with events) for each of about 130 steps.
+    Events of row t and item i, equal ones together (gain: how much they weigh together), are each
+    predicted from all the others: without their own weight w in the row, and pooled_weight in p', the
+    pooled marginal. With p each rare item would be predicted from itself and alpha come out too
+    large. (Good-Turing has no such form: p' = p there.)
+    Searched in [1e-3, 1e6 * max(1, N/T)] times a typical weight. Cost: O(E) for each of about 130 steps.
     """
-    row, item = np.nonzero(count_TV)
-    n = count_TV[row, item]
-    if (n != np.floor(n)).any():
-        return 1.0
-    size = count_TV.sum(axis=1)
-    total = float(size.sum())
-    num_items = count_TV.shape[1]
     if pooled_alpha is None:
-        p = pooled_V[item]
+        share_E = pooled_V[item_E]
     else:
-        rest = total - 1 + pooled_alpha * num_items
-        p = (total_V[item] - 1 + pooled_alpha) / rest if rest > 0 else pooled_V[item]
+        left_E = np.maximum(total_V[item_E] - pooled_weight_E, 0.0) + pooled_alpha
+        all_E = float(total_V.sum()) - pooled_weight_E + pooled_alpha * len(total_V)
+        share_E = np.divide(left_E, all_E, out=pooled_V[item_E].copy(), where=all_E > 0)
     # An item whose only event is left out with pooled alpha 0 cannot be predicted by any alpha.
-    known = p > 0
-    n, p = n[known], p[known]
-    size = np.bincount(row[known], n, count_TV.shape[0])
-    size = size[size > 0]
-    total = float(size.sum())
-    if total <= 1:
+    known = (share_E > 0) & (weight_E > 0)
+    row_E, item_E, gain_E, weight_E, share_E = (
+        array[known] for array in (row_E, item_E, gain_E, weight_E, share_E))
+    if (gain_E / np.maximum(weight_E, np.finfo(float).tiny)).sum() <= 1:
         return 1.0
+    size_T = np.bincount(row_E, gain_E, count_TV.shape[0])
+    return best_alpha(
+        gain_E, np.maximum(count_TV[row_E, item_E] - weight_E, 0.0), share_E,
+        gain_E, np.maximum(size_T[row_E] - weight_E, 0.0),
+        *_bounds(float(gain_E @ weight_E / gain_E.sum()), size_T))
 
-    def likelihood(log_alpha: float) -> float:
-        alpha = np.exp(log_alpha)
-        return float(n @ np.log(n - 1 + alpha * p) - size @ np.log(size - 1 + alpha))
 
-    def slope(log_alpha: float) -> float:
-        alpha = np.exp(log_alpha)
-        fit = float((n / total) @ (p / (n - 1 + alpha * p)))
-        return fit - float((size / total) @ (1 / (size - 1 + alpha)))
+def prequential_alpha(
+    bucket_N: np.ndarray, item_N: np.ndarray, weight_N: np.ndarray, count_TV: np.ndarray,
+    pooled_V: np.ndarray, pooled_alpha: float | None,
+) -> float:
+    """argmax over alpha of sum_N w log((n_si + alpha p_si) / (n_s + alpha)), s the bucket before the
+    event's: later events predicted from earlier ones, as they are when the newest row serves.
 
-    high = np.log(1e6 * max(1.0, total / size.shape[0]))
-    return float(np.exp(maximum(likelihood, slope, np.log(1e-3), high)))
+    p_s: the pooled marginal of what is known by then (with Good-Turing, that of all).
+    Searched as by `hierarchical_alpha`. Cost: O(N log N + T V), then O(N) a step.
+    """
+    order = np.argsort(bucket_N, kind="stable")
+    ends = np.searchsorted(bucket_N[order], np.arange(count_TV.shape[0]), side="right")
+    known_V = np.bincount(item_N[order[: ends[0]]], weight_N[order[: ends[0]]], len(pooled_V))
+    parts: list[tuple[np.ndarray, ...]] = []
+    for s in range(count_TV.shape[0] - 1):
+        coming = order[ends[s] : ends[s + 1]]
+        item, back = np.unique(item_N[coming], return_inverse=True)
+        gain = np.bincount(back, weight_N[coming], len(item))
+        share = pooled_V[item]
+        if pooled_alpha is not None:
+            share = (known_V[item] + pooled_alpha) / (known_V.sum() + pooled_alpha * len(known_V))
+        known_V[item] += gain
+        parts.append((gain, count_TV[s, item], share, np.full(len(item), count_TV[s].sum())))
+    gain_E, rest_E, share_E, size_E = (np.concatenate(column) for column in zip(*parts))
+    known = (share_E > 0) & (gain_E > 0)
+    gain_E, rest_E, share_E, size_E = gain_E[known], rest_E[known], share_E[known], size_E[known]
+    if len(gain_E) == 0:
+        return 1.0
+    return best_alpha(gain_E, rest_E, share_E, gain_E, size_E, *_bounds(1.0, count_TV.sum(axis=1)))
+
+
+def _bounds(unit: float, size_T: np.ndarray) -> tuple[float, float]:
+    """Where alpha is searched: from far below the weight of an event to where it wins in every row."""
+    size_T = size_T[size_T > 0]
+    return 1e-3 * unit, 1e6 * max(unit, float(size_T.mean()))
 
 
 def _shrink(count_TV: np.ndarray, pooled_V: np.ndarray, alpha: float) -> np.ndarray:
@@ -229,16 +269,10 @@ def _count(
     return np.bincount(cell_N, weight_N, num_rows * num_items).reshape(num_rows, num_items)
 
 
-def _decayed(
-    bucket_N: np.ndarray, item_N: np.ndarray, weight_N: np.ndarray, age_N: np.ndarray,
-    end_T: np.ndarray, half_life: float, num_items: int,
-) -> np.ndarray:
-    """Row t = row t-1 aged by the width of bucket t, plus the bucket's own events."""
-    own_N = weight_N * np.exp2(-age_N.astype(np.float64) / half_life)
-    count_TV = _count(bucket_N, item_N, own_N, end_T.shape[0], num_items)
+def _decay_on(count_TV: np.ndarray, end_T: np.ndarray, half_life: float) -> None:
+    """Row t += row t-1 aged by the width of bucket t."""
     for t in range(1, end_T.shape[0]):
         count_TV[t] += count_TV[t - 1] * np.exp2(-float(end_T[t] - end_T[t - 1]) / half_life)
-    return count_TV
 
 
 def _fixed_starts(time_N: np.ndarray, bucket: str | int) -> np.ndarray:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
+from fastpop.data import Interactions, columns
 from fastpop.popularity import PopularityPrior, good_turing, loo_alpha, smooth_counts
 
 
@@ -58,10 +59,10 @@ def test_loo_alpha_at_its_edges():
     assert loo_alpha([5.0] * 10) == pytest.approx(5e6)
     # No singleton and unseen items: nothing asks for smoothing, the lower end.
     assert loo_alpha([5.0, 5, 0, 0]) == pytest.approx(0.25)
-    # One event, one item, fractions: every alpha is as likely, or there is no event to leave out.
+    # One event or one item: every alpha is as likely.
     assert loo_alpha([1.0, 0, 0]) == 1
     assert loo_alpha([7.0]) == 1
-    assert loo_alpha([1.5, 0, 2]) == 1
+    assert loo_alpha([0.7, 0, 0]) == 1
     assert loo_alpha(np.array([10**12, 3, 0, 1])) > 0
 
 
@@ -360,17 +361,71 @@ def test_load_names_what_is_wrong(tmp_path):
         PopularityPrior.load(path)
 
 
-class Log:
-    """The one thing a prior asks of a log."""
-
-    def item_counts(self):
-        return np.array([2.0, 0, 5])
-
-
 def test_from_interactions_takes_the_logs_counts():
-    prior = PopularityPrior.from_interactions(Log(), 1.0)
+    log = Interactions.from_arrays([0] * 5 + [1] * 2, [0, 0, 2, 2, 2, 2, 2],
+                                   user_ids=[0, 1], item_ids=[0, 1, 2])
+    prior = PopularityPrior.from_interactions(log, 1.0)
     np.testing.assert_allclose(prior.prior_V, [0.3, 0.1, 0.6])
     assert "num_items=3" in repr(prior)
+    later = PopularityPrior.from_interactions(log, 1.0, first_events=False)
+    np.testing.assert_allclose(later.prior_V, [2 / 8, 1 / 8, 5 / 8])
+
+
+def weighted_likelihood(item, weight, num_items, alpha):
+    """The definition, event by event."""
+    count, total = np.bincount(item, weight, num_items), weight.sum()
+    return math.fsum(w * math.log((count[i] - w + alpha) / (total - w + alpha * num_items))
+                     for i, w in zip(item, weight))
+
+
+def chosen_by(likelihood, low=1e-6, high=1e6):
+    return math.exp(optimize.minimize_scalar(
+        lambda x: -likelihood(math.exp(x)), bounds=(math.log(low), math.log(high)), method="bounded",
+        options={"xatol": 1e-10}).x)
+
+
+def weighted_log(scale=1.0, weight=None):
+    rng = np.random.default_rng(3)
+    item = np.minimum(rng.zipf(1.5, 400) - 1, 59)
+    weight = rng.choice([0.25, 0.5, 0.75, 1.5], 400) if weight is None else np.full(400, weight)
+    return Interactions.from_arrays(rng.integers(0, 30, 400), item, np.arange(400), scale * weight,
+                                    item_ids=np.arange(60))
+
+
+@pytest.mark.parametrize("first_events", [True, False])
+def test_each_weighted_event_is_left_out_by_its_own_weight(monkeypatch, first_events):
+    log = weighted_log()
+    kept = np.ones(400, bool)
+    if not first_events:
+        kept[log.offsets[:-1][np.diff(log.offsets) > 0]] = False
+    want = chosen_by(lambda a: weighted_likelihood(log.item[kept], log.weight[kept], 60, a))
+    for piece in (7, 1 << 20):
+        monkeypatch.setattr(columns, "PIECE", piece)
+        prior = PopularityPrior.from_interactions(log, first_events=first_events)
+        assert prior.alpha == pytest.approx(want, rel=1e-4)
+        assert prior.smoothing == "loo"
+
+
+def test_weights_of_another_unit_give_the_same_prior():
+    plain = PopularityPrior.from_interactions(weighted_log())
+    for scale in (0.001, 2.0, 1000.0):
+        other = PopularityPrior.from_interactions(weighted_log(scale))
+        assert other.alpha == pytest.approx(scale * plain.alpha, rel=1e-6)
+        np.testing.assert_allclose(other.prior_V, plain.prior_V, rtol=1e-6)
+    ones = weighted_log(weight=1.0)
+    of_ones = PopularityPrior.from_interactions(ones).alpha
+    assert of_ones == pytest.approx(loo_alpha(ones.item_counts()), rel=1e-12)
+
+
+def test_fractions_of_counts_are_events_of_that_weight():
+    """2.25 is two events of 1 and one of .25; whole counts are what they were."""
+    counts = np.array([2.25, 0, 0.5, 7, 1.75, 3, 0.125, 1, 0, 0])
+    item = np.repeat(np.arange(10), np.ceil(counts).astype(int))
+    weight = np.concatenate([[1.0] * int(n) + [n - int(n)] * int(n > int(n)) for n in counts])
+    want = chosen_by(lambda a: weighted_likelihood(item, weight, 10, a))
+    assert loo_alpha(counts) == pytest.approx(want, rel=1e-4)
+    whole = np.floor(counts)
+    assert loo_alpha(whole + 1e-12) == pytest.approx(loo_alpha(whole), rel=1e-3)
 
 
 def test_a_prior_under_a_name_that_is_not_utf8(tmp_path, monkeypatch):

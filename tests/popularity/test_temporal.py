@@ -133,7 +133,54 @@ def test_decaying_buckets_equal_decayed_counts_at_their_ends():
         before = time < end
         expected = decayed_counts(item[before], time[before], V, half_life=1.5 * DAY, at=end)
         np.testing.assert_allclose(prior.counts_TV[t], expected, rtol=1e-10)
-    assert prior.alpha == 1
+
+
+@pytest.mark.parametrize("pooled_alpha", [0.7, 0.0])
+def test_alpha_of_decaying_buckets_predicts_the_next_one(pooled_alpha):
+    """Each event from the row before its bucket, and from the pooled marginal of what came before."""
+    item, time = events(drift=2, count=700)
+    weight = np.random.default_rng(1).choice([0.5, 1.0, 2.0], 700)
+    prior = TemporalPrior.from_events(item, time, V, weight=weight, half_life=1.5 * DAY,
+                                      smoothing=pooled_alpha)
+    bucket = prior.bucket_of(time)
+
+    def likelihood(alpha):
+        terms = []
+        for s in range(prior.num_buckets - 1):
+            row, before = prior.counts_TV[s], bucket <= s
+            known = np.bincount(item[before], weight[before], V) + pooled_alpha
+            p = known / known.sum()
+            coming = bucket == s + 1
+            terms += [w * math.log((row[i] + alpha * p[i]) / (row.sum() + alpha))
+                      for i, w in zip(item[coming], weight[coming]) if p[i] > 0]
+        return math.fsum(terms)
+
+    found = optimize.minimize_scalar(lambda x: -likelihood(math.exp(x)), method="bounded",
+                                     bounds=(math.log(1e-3), math.log(1e7)), options={"xatol": 1e-9})
+    assert math.log(prior.alpha) == pytest.approx(found.x, abs=1e-3)
+
+
+def test_alpha_of_weighted_events_leaves_each_out_by_its_weight():
+    item, time = events(drift=4, count=500)
+    weight = np.random.default_rng(1).choice([0.3, 1.0, 2.0], 500)
+    prior = TemporalPrior.from_events(item, time, V, weight=weight, smoothing=0.7)
+    bucket = prior.bucket_of(time)
+    total = np.bincount(item, weight, V)
+
+    def likelihood(alpha):
+        return math.fsum(
+            w * math.log((prior.counts_TV[t, i] - w + alpha * (total[i] - w + 0.7)
+                          / (total.sum() - w + 0.7 * V)) / (prior.counts_TV[t].sum() - w + alpha))
+            for t, i, w in zip(bucket, item, weight))
+
+    found = optimize.minimize_scalar(lambda x: -likelihood(math.exp(x)), method="bounded",
+                                     bounds=(math.log(1e-3), math.log(1e7)), options={"xatol": 1e-9})
+    assert math.log(prior.alpha) == pytest.approx(found.x, abs=1e-3)
+    tenfold = TemporalPrior.from_events(item, time, V, weight=10 * weight, smoothing=7.0)
+    assert tenfold.alpha == pytest.approx(10 * prior.alpha, rel=1e-6)
+    np.testing.assert_allclose(tenfold.log_prior_TV, prior.log_prior_TV, rtol=1e-6)
+    one = TemporalPrior.from_events(item, time, V, half_life=DAY, num_buckets=1)
+    assert 1e-3 < one.alpha < 1e6
 
 
 def test_weights_count_and_the_log_supplies_them():
