@@ -58,7 +58,7 @@ MUTANTS = [
            "end = end_U[count_U >= skipped + n + 1] - skipped - 1",
            "tests/data/test_split.py"),
     Mutant("log p is counted on the whole log: test events leak", "fastpop/training/run.py",
-           "build.target_counts(parts.train, config.encoder)", "build.target_counts(log, config.encoder)",
+           "build.target_prior(parts.train,", "build.target_prior(log,",
            "tests/training/test_train.py -k reaches"),
     Mutant("items are not centred before the Gram product", "kernels/score_energy/reference.py",
            "            x_CR = x_CR - mean_R\n", "",

@@ -7,7 +7,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from fastpop import checks
-from fastpop.cli.options import array, readable, writable
+from fastpop.cli.options import array, readable, smoothing_of, writable
 
 ARRAYS = ("query", "items", "counts")
 
@@ -93,7 +93,7 @@ class Audit:
     def _audit(self) -> Any:
         import fastpop
 
-        smoothing = None if self.smoothing is None else _smoothing(self.smoothing)
+        smoothing = None if self.smoothing is None else smoothing_of(self.smoothing)
         drawn: dict[str, Any] = {
             "permutations": self.permutations, "seed": self.seed, "null": self.null,
             "min_count": self.min_count, "top_k": self.top_k,
@@ -106,12 +106,3 @@ class Audit:
             **read, bias=None if self.bias is None else array("bias", self.bias),
             scale=1.0 if self.scale is None else self.scale, logits=self.logits,
             smoothing="loo" if smoothing is None else smoothing, **drawn)
-
-
-def _smoothing(text: str) -> str | float:
-    if text in ("loo", "good-turing"):
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise checks.wrong("smoothing", "loo, good-turing or a number", text) from None

@@ -270,3 +270,13 @@ def array(argument: str, path: Path) -> Any:
         found.close()
         raise checks.wrong(argument, "a .npy file of one array", f"={path}, a .npz file of several")
     return found
+
+
+def smoothing_of(text: str) -> str | float:
+    """A smoothing of log p from the command line."""
+    if text in ("loo", "good-turing"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise checks.wrong("smoothing", "loo, good-turing or a number", text) from None

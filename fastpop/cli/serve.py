@@ -7,10 +7,11 @@ from typing import Any
 from tyro.conf import Positional
 
 from fastpop import checks
-from fastpop.cli.options import array, readable, writable
+from fastpop.cli.options import array, readable, smoothing_of, writable
 
 
-@readable({"run_folder": "RUN", "users": "ID ...", "counts": "FILE", "out": "FILE", "k": "N"})
+@readable({"run_folder": "RUN", "users": "ID ...", "counts": "FILE", "out": "FILE", "k": "N",
+           "smoothing": "NAME|X"})
 @dataclass(frozen=True)
 class Recommend:
     """Print the best items of users of a trained run, at any popularity knob."""
@@ -26,6 +27,8 @@ class Recommend:
     counts: Path | None = None
     """[V] .npy of new counts, in the order of the log's item ids: log p is taken from them, without
     retraining."""
+    smoothing: str | None = None
+    """Of --counts: loo, good-turing or a number to add; the run's own when not given."""
     include_seen: bool = False
     """Recommend items of the user's history too."""
     out: Path | None = None
@@ -41,10 +44,13 @@ class Recommend:
             checks.knob("popularity_weight", self.popularity_weight)
         if self.out is not None:
             writable("out", self.out)
+        if self.smoothing is not None and self.counts is None:
+            raise checks.wrong("smoothing", "none without --counts", self.smoothing)
         counts = None if self.counts is None else array("counts", self.counts)
+        smoothing = None if self.smoothing is None else smoothing_of(self.smoothing)
         result = fastpop.load(self.run_folder)
         if counts is not None:
-            result = result.refresh_prior(counts)
+            result = result.refresh_prior(counts, smoothing=smoothing)
         users = [_like(result.log.user_ids, user) for user in self.users]
         found = result.recommend(users, self.k, popularity_weight=self.popularity_weight,
                                  exclude_seen=not self.include_seen)

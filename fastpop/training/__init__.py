@@ -1,6 +1,6 @@
 """Training: one configuration, one loop, checkpoints that survive anything."""
 
-from fastpop.training.build import target_counts
+from fastpop.training.build import target_counts, target_prior
 from fastpop.training.checkpoint import CheckpointError
 from fastpop.training.config import TrainConfig
 from fastpop.training.folder import check_before, state_of

@@ -12,7 +12,7 @@ from fastpop.decoder import Decoder
 from fastpop.encoders import ENCODERS, make_encoder
 from fastpop.model import Recommender
 from fastpop.objectives import FullSoftmaxLoss, SampledSoftmaxLoss
-from fastpop.popularity import proposal_from_name, uniform
+from fastpop.popularity import PopularityPrior, proposal_from_name, uniform
 from fastpop.training.config import TrainConfig
 
 
@@ -29,6 +29,21 @@ def target_counts(log: Interactions, encoder: str) -> np.ndarray:
         return log.item_counts()
     check_order(log)
     return log.item_counts(first_events=False)
+
+
+def target_prior(
+    log: Interactions, encoder: str, smoothing: str | float = "loo", min_count: float = 0
+) -> PopularityPrior:
+    """log p of `target_counts(log, encoder)`: what a run on this log trains beside and is audited along.
+
+    smoothing, min_count: as in PopularityPrior.from_interactions, which leaves weighted events out by
+    their weights.
+    """
+    checks.one_of("encoder", encoder, ENCODERS)
+    reads = ENCODERS[encoder].reads
+    if reads == "sequences":
+        check_order(log)
+    return PopularityPrior.from_interactions(log, smoothing, min_count, first_events=reads == "events")
 
 
 def bounded(config: TrainConfig, log: Interactions, cases: Cases | None = None) -> TrainConfig:

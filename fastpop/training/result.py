@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fastpop import checks, diagnostics, evaluation, ops
-from fastpop.data.cases import Cases, gather_csr
+from fastpop.data.cases import Cases, build_cases, gather_csr
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
 from fastpop.data.split import Split
@@ -21,8 +21,9 @@ from fastpop.frozen import freeze
 from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
 from fastpop.training import checkpoint, folder
-from fastpop.training.build import target_counts
+from fastpop.training.build import target_prior
 from fastpop.training.config import TrainConfig
+from fastpop.training.serving import LEAST_CASES, Serving, fit_weights
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,13 +31,15 @@ class Recommendations:
     """Top items of users, in the ids of the log.
 
     user: [n] ids as they were asked for. item: [n, k] ids, best first (fewer than k possible
-    items leave None at the end). score: [n, k] float32, -inf there. popularity_weight: the knob.
+    items leave None at the end). score: [n, k] float32, -inf there. popularity_weight, personal_weight:
+    the knobs.
     """
 
     user: np.ndarray
     item: np.ndarray
     score: np.ndarray
     popularity_weight: float
+    personal_weight: float = 1.0
 
     def __post_init__(self) -> None:
         freeze(self, "user", "item", "score")
@@ -46,7 +49,8 @@ class Recommendations:
 
     def table(self, limit: int = 20) -> str:
         """One line a user, at most 80 columns; what could steer a terminal is shown escaped."""
-        lines = [f"top {self.item.shape[1]} items, popularity weight {self.popularity_weight:g}"]
+        lines = [f"top {self.item.shape[1]} items, "
+                 + knobs_text(self.popularity_weight, self.personal_weight)]
         for user, items in list(zip(self.user, self.item))[:limit]:
             shown = " ".join(checks.printable(str(item)) for item in items if item is not None)
             text = f"  {checks.printable(str(user))}: {shown}"
@@ -76,7 +80,8 @@ class TrainResult:
     encoder predicts (`target_counts`).
     metrics: of the test cases at the trained knob; empty without a test part. history: a dict an
     epoch. facts: what was left out of evaluation and why, when training stopped and at which epoch
-    the weights were taken.
+    the weights were taken. serving: the weights that `fit_serving` found, which recommend and evaluate
+    then take; None serves the scores as trained.
     """
 
     config: TrainConfig
@@ -87,6 +92,7 @@ class TrainResult:
     metrics: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    serving: Serving | None = None
 
     def __post_init__(self) -> None:
         freeze(self, "metrics", "history", "facts")
@@ -106,6 +112,8 @@ class TrainResult:
                  if name in self.metrics]
         if shown:
             lines.append(f"  test, {self.facts.get('test_cases', 0):,} cases: {', '.join(shown)}")
+        if self.serving is not None:
+            lines += ["  " + line for line in self.serving.table().splitlines()[:1]]
         return [*lines, "  .metrics .history .evaluate() .audit() .recommend(users) .save(folder)"]
 
     def why_no_audit(self) -> str | None:
@@ -131,16 +139,82 @@ class TrainResult:
 
     def evaluate(
         self, part: str = "test", *, popularity_weight: float | None = None,
-        ks: tuple[int, ...] = (10, 20),
+        personal_weight: float | None = None, ks: tuple[int, ...] = (10, 20),
     ) -> "evaluation.Evaluation":
-        """Exact full ranking of a part of the split at a popularity knob.
+        """Exact full ranking of a part of the split, served at two knobs.
 
-        part: "test" or "valid". popularity_weight: β; None serves the scores as trained.
+        part: "test" or "valid". popularity_weight: β; personal_weight: λ. None takes what
+        `fit_serving` found, or else serves the scores as trained.
         Raises ValueError when the split has no such part.
         """
         cases = self._cases(part)
+        popularity_weight, personal_weight = self.knobs(popularity_weight, personal_weight)
         return evaluate_model(self.model, cases, self.split.train.item_counts(), self.config,
-                              popularity_weight=popularity_weight, ks=ks)
+                              popularity_weight=popularity_weight, personal_weight=personal_weight, ks=ks)
+
+    def knobs(
+        self, popularity_weight: float | None = None, personal_weight: float | None = None
+    ) -> tuple[float, float]:
+        """(β, λ) that are served: each as given, as fitted, or as trained."""
+        fitted = self.serving
+        if popularity_weight is None:
+            popularity_weight = self.model.decoder.trained_weight if fitted is None \
+                else fitted.popularity_weight
+        if personal_weight is None:
+            personal_weight = 1.0 if fitted is None else fitted.personal_weight
+        return float(popularity_weight), float(personal_weight)
+
+    def fit_serving(
+        self, cases: Cases | Interactions | None = None, *, prior: Any = None, most_cases: int = 10_000
+    ) -> "TrainResult":
+        """A result served with the two weights, of log p and of the personal part, under which the cases
+        are most likely.
+
+        score = λ s + β log p (with prior="none" λ s + (β - 1) log p), s the learned part. The NLL is
+        convex in both and its minimum is found to rounding; `.serving` has the weights, their standard
+        errors and what they gain, `.serving.table()` in words. recommend and evaluate then take them,
+        `save` keeps them, and `refresh_prior` leaves them as they are.
+        They hold for a model as stale, beside a log p as fresh, as in the fit: fitted right after training
+        they overrate the personal part of a model that is served weeks later.
+
+        Args:
+            cases: what came after training: Cases, events over the same users and items as the log
+                (a user's are the targets of one case, whose history are training and validation events),
+                or None, the validation part of the split.
+            prior: counts or a PopularityPrior, as `refresh_prior` takes them, known before the cases;
+                None: the one at hand.
+            most_cases: more are thinned at random, by the run's seed.
+        Returns:
+            TrainResult, without metrics: they were of other weights. This one stays as it is.
+        Raises: ValueError without cases to fit, or where they leave a weight undecided.
+        Cost: 2 C V D FLOPs and C V exponentials for each of about ten steps.
+        """
+        checks.number("most_cases", most_cases, least=LEAST_CASES, integer=True)
+        base = self if prior is None else self.refresh_prior(prior)
+        given, words = self._cases_to_fit(cases)
+        readable, _ = readable_cases(self.model, self.split.train, given)
+        if readable.num_cases == 0:
+            raise checks.wrong("cases", f"cases that the encoder {self.config.encoder!r} can read",
+                               f"={given.num_cases:,} others")
+        fitted = fit_weights(base.model, readable, fitted_on=words, most_cases=most_cases,
+                             seed=self.config.seed)
+        return dataclasses.replace(base, serving=fitted, metrics={})
+
+    def _cases_to_fit(self, cases: Any) -> tuple[Cases, str]:
+        if cases is None:
+            return self._cases("valid"), "the validation part"
+        if isinstance(cases, Cases):
+            if cases.num_items != self.log.num_items:
+                raise checks.wrong("cases", f"cases of {self.log.num_items} items", cases)
+            return cases, "given cases"
+        if not isinstance(cases, Interactions):
+            raise checks.wrong_type("cases", "Cases, Interactions or None", cases)
+        for name in ("user_ids", "item_ids"):
+            if not np.array_equal(getattr(cases, name), getattr(self.log, name)):
+                raise checks.wrong("cases", f"events over the {name} of the log", cases)
+        users = np.flatnonzero(np.diff(cases.offsets))
+        return (build_cases(users, self.split.known, cases.offsets, cases.item, True)[0],
+                f"{cases.num_events:,} given events")
 
     def _prior_is_current(self) -> bool:
         """False once `set_log_prior` has changed the model behind this result."""
@@ -176,9 +250,8 @@ class TrainResult:
             bias = decoder.served_bias(popularity_weight).double().cpu().numpy()
         sample = diagnostics.ContextSample(seed) if top_k else None
         moments = moments_of(self.model, self.split.train, bias, sample)
-        prior = PopularityPrior.from_counts(
-            target_counts(self.split.train, self.config.encoder),
-            smoothing=self.config.smoothing if smoothing is None else smoothing)
+        prior = target_prior(self.split.train, self.config.encoder,
+                             self.config.smoothing if smoothing is None else smoothing)
         return diagnostics.audit_moments(
             moments, prior, permutations=permutations, seed=seed, null=null, strata=strata,
             nll=self.metrics.get("nll") if self._prior_is_current() else None,
@@ -188,12 +261,13 @@ class TrainResult:
 
     def recommend(
         self, users: Any, k: int = 10, *, popularity_weight: float | None = None,
-        exclude_seen: bool = True,
+        personal_weight: float | None = None, exclude_seen: bool = True,
     ) -> Recommendations:
         """The k best items of each user, given everything the log says of them.
 
         users: ids as in the log. k: no more than the catalogue are given. popularity_weight: the knob
-        β; None serves the scores as trained. exclude_seen: leave out items of the user's history.
+        β; personal_weight: λ; None takes what `fit_serving` found, or else serves the scores as
+        trained. exclude_seen: leave out items of the user's history.
         Raises ValueError for a user that the log does not have, or that the encoder cannot read
         (no training event for a user embedding, no history for a sequence encoder).
         Cost: O(n V D), streaming over the catalogue.
@@ -212,9 +286,9 @@ class TrainResult:
             need = "a training event" if self.model.encoder.reads == "events" else "a history"
             raise checks.wrong("users", f"users with {need}, which the encoder "
                                f"{self.config.encoder!r} needs", wanted[~known][0])
-        weight = self.model.decoder.trained_weight if popularity_weight is None else popularity_weight
+        weight, personal = self.knobs(popularity_weight, personal_weight)
         ids, score = ops.top_items(
-            k=k, **served_scores(self.model, self.model.encode(cases), weight).keywords(),
+            k=k, **served_scores(self.model, self.model.encode(cases), weight, personal).keywords(),
             exclude_offsets=torch.from_numpy(np.array(history_offsets)) if exclude_seen else None,
             exclude_item=torch.from_numpy(
                 cases.history_item.astype(np.int64)) if exclude_seen else None,
@@ -222,21 +296,30 @@ class TrainResult:
         found = ids.cpu().numpy()
         item = np.full(found.shape, None, dtype=object)
         item[found >= 0] = self.log.decode_items(found[found >= 0])
-        return Recommendations(wanted, item, score.float().cpu().numpy(), float(weight))
+        return Recommendations(wanted, item, score.float().cpu().numpy(), weight, personal)
 
-    def refresh_prior(self, counts: Any) -> "TrainResult":
+    def refresh_prior(self, counts: Any, *, smoothing: str | float | None = None) -> "TrainResult":
         """A result with log p of new counts [V] (say, yesterday's), without retraining.
 
         counts: of the events that are to be predicted, whole or fractional; for a sequence encoder
-        log.item_counts(first_events=False) is what training counted. What the knob adds is another,
-        the learned part the same. The same smoothing is used. The result has no metrics: they were of
-        the old prior. This one and its model stay as they are.
+        log.item_counts(first_events=False) is what training counted. Or a PopularityPrior, as
+        `recency_counts(log).prior()`, which is taken as it is.
+        smoothing: of the counts; None takes the run's own. What the knob adds is another, the learned
+        part the same. The result has no metrics: they were of the old prior. This one and its model
+        stay as they are.
         Raises ValueError for a permuted or a learned popularity term, which no counts replace.
         """
         if self.config.prior not in ("none", "frozen"):
             raise checks.wrong("counts", "a run with prior 'none' or 'frozen'",
                                f"=prior={self.config.prior!r}")
-        prior = PopularityPrior.from_counts(counts, smoothing=self.config.smoothing)
+        if isinstance(counts, PopularityPrior):
+            if smoothing is not None:
+                raise checks.wrong("smoothing", "None beside a PopularityPrior, which has its own",
+                                   smoothing)
+            prior = counts
+        else:
+            prior = PopularityPrior.from_counts(
+                counts, smoothing=self.config.smoothing if smoothing is None else smoothing)
         if prior.num_items != self.model.decoder.num_items:
             raise checks.wrong("counts", f"shape [{self.model.decoder.num_items}], one count an item",
                                prior.counts_V)
@@ -272,7 +355,7 @@ class TrainResult:
         """The model with its metrics, into a folder of this run that is held. For `fastpop.train`."""
         prior, about = self.prior.to_arrays()
         state = {"metrics": self.metrics, "history": self.history, "facts": self.facts,
-                 "prior": about}
+                 "prior": about, "serving": None if self.serving is None else self.serving.to_dict()}
         tensors = {"model": self.model.state_dict(),
                    "prior": {name: torch.tensor(array) for name, array in prior.items()}}
         checkpoint.write_text(place / "metrics.json", json.dumps(self.metrics, indent=2) + "\n")
@@ -311,22 +394,29 @@ def readable_cases(
 
 
 def served_scores(
-    model: Recommender, query_CD: torch.Tensor, popularity_weight: float
+    model: Recommender, query_CD: torch.Tensor, popularity_weight: float, personal_weight: float = 1.0
 ) -> "evaluation.DotScores":
-    """What the model serves at a knob, as what is ranked without being written down."""
+    """What the model serves at two knobs, as what is ranked without being written down."""
     decoder = model.decoder
     return evaluation.DotScores(
         query_CD.detach(), decoder.item_embedding.detach(), decoder.served_bias(popularity_weight),
-        float(decoder.scale.detach()))
+        float(decoder.served_scale(personal_weight)))
+
+
+def knobs_text(popularity_weight: float, personal_weight: float) -> str:
+    """What is served, in words; a personal part as trained goes without saying."""
+    words = f"popularity weight {popularity_weight:g}"
+    return words if personal_weight == 1 else f"{words}, personal weight {personal_weight:g}"
 
 
 def evaluate_model(
     model: Recommender, cases: Cases, counts_V: np.ndarray, config: TrainConfig, *,
-    popularity_weight: float | None = None, ks: tuple[int, ...] = (10, 20),
+    popularity_weight: float | None = None, personal_weight: float = 1.0,
+    ks: tuple[int, ...] = (10, 20),
 ) -> "evaluation.Evaluation":
-    """Evaluation of readable cases at a knob (None: as trained)."""
+    """Evaluation of readable cases at two knobs (None: as trained)."""
     weight = model.decoder.trained_weight if popularity_weight is None else popularity_weight
     return evaluation.evaluate(
-        served_scores(model, model.encode(cases), weight), cases, counts=counts_V, ks=ks,
+        served_scores(model, model.encode(cases), weight, personal_weight), cases, counts=counts_V, ks=ks,
         mask_seen=config.mask_seen,
     )

@@ -88,8 +88,7 @@ def train(
         raise checks.wrong("patience", "0 for a split without validation cases", config.patience)
     bounded = build.bounded(config, log, parts.test)
     batches = build.build_batches(bounded, parts.train, ENCODERS[config.encoder].reads)
-    prior = PopularityPrior.from_counts(build.target_counts(parts.train, config.encoder),
-                                        smoothing=config.smoothing)
+    prior = build.target_prior(parts.train, config.encoder, config.smoothing)
     log_prior_V = prior.permuted(config.seed).log_prior_V if config.prior == "permuted" \
         else prior.log_prior_V
     model = build.build_model(bounded, log, log_prior_V).to(config.torch_device())

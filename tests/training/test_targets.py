@@ -9,7 +9,7 @@ from helpers_logs import small_log
 
 import fastpop
 from fastpop import diagnostics
-from fastpop.popularity import PopularityPrior
+from fastpop.popularity import PopularityPrior, recency_counts
 from fastpop.training import CheckpointError, build, checkpoint, target_counts
 from fastpop.training.result import moments_of
 
@@ -37,10 +37,10 @@ def test_the_prior_counts_what_an_epoch_predicts(encoder, weighted):
     contexts = sum(weight.sum() for _, weight, _ in result.model.training_contexts(train))
     assert contexts == held_V.sum()
     audit = result.audit(permutations=0)
-    again = diagnostics.audit_moments(moments_of(result.model, train),
-                                      PopularityPrior.from_counts(held_V), permutations=0)
+    again = diagnostics.audit_moments(moments_of(result.model, train), PopularityPrior.from_counts(
+        held_V, result.prior.alpha), permutations=0)
     assert audit.energy_shared == again.energy_shared
-    same = result.refresh_prior(held_V)
+    same = result.refresh_prior(held_V, smoothing=result.prior.alpha)
     np.testing.assert_array_equal(same.prior.log_prior_V, result.prior.log_prior_V)
     assert same.audit(permutations=0).energy_shared == audit.energy_shared
 
@@ -56,6 +56,24 @@ def test_a_run_goes_on_beside_its_own_log_p_only(tmp_path):
     checkpoint.write_folder(place, tensors, state)
     with pytest.raises(CheckpointError, match="expected the log p of this configuration and log"):
         fastpop.train(log, out=tmp_path / "run", resume=True, **QUICK | {"epochs": 4})
+
+
+def test_a_refreshed_prior_may_be_one_that_was_chosen_elsewhere(tmp_path):
+    log = small_log()
+    result = fastpop.train(log, **QUICK)
+    recent = recency_counts(result.split.train)
+    fresh = result.refresh_prior(recent.prior())
+    assert fresh.prior.alpha == recent.alpha
+    fresh.save(tmp_path / "fresh")
+    back = fastpop.load(tmp_path / "fresh")
+    np.testing.assert_array_equal(back.prior.log_prior_V, recent.prior().log_prior_V)
+    np.testing.assert_allclose(back.model.decoder.log_prior_V, recent.prior().log_prior_V, rtol=1e-6)
+    smooth = result.refresh_prior(recent.counts_V, smoothing=3.0)
+    assert smooth.prior.alpha == 3.0
+    with pytest.raises(ValueError, match="smoothing: expected None beside a PopularityPrior"):
+        result.refresh_prior(recent.prior(), smoothing=1.0)
+    with pytest.raises(ValueError, match=r"counts: expected shape \[39\], one count an item"):
+        result.refresh_prior(np.ones(7))
 
 
 def test_a_sequence_encoder_predicts_nothing_without_an_order():
