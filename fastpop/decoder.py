@@ -54,7 +54,8 @@ class Decoder(WithLaws):
     | permuted | s + τ log p of a fixed random relabelling | s + β times the same |
     | learned | s + a(i), a learned | s + β a(i) |
 
-    where s = scale * <query, item>, the learned part, is what an audit measures.
+    where s = scale * <query, item>, the learned part, is what an audit measures. A second knob λ
+    (personal_weight, 1 as trained) serves λ s instead of s.
 
     Args:
         log_prior: [V] log p(i), nats; of a relabelling for "permuted". Kept for serving and
@@ -125,11 +126,18 @@ class Decoder(WithLaws):
             return torch.zeros_like(self.log_prior_V)
         return weight * self.log_prior_V
 
-    def score(self, query_BD: Tensor, popularity_weight: float) -> Tensor:
-        """[B, V] served scores: s + the popularity term at this knob, float32."""
+    def served_scale(self, personal_weight: float) -> Tensor:
+        """What multiplies <query, item> at personal weight λ: λ scale."""
+        checks.knob("personal_weight", personal_weight)
+        return self.scale.detach() * personal_weight
+
+    def score(
+        self, query_BD: Tensor, popularity_weight: float, personal_weight: float = 1.0
+    ) -> Tensor:
+        """[B, V] served scores: λ s + the popularity term at these knobs, float32."""
         query_BD = query_BD.to(self.item_embedding.dtype)
         score_BV = (query_BD @ self.item_embedding.detach().T).float()
-        return score_BV * self.scale.detach() + self.served_bias(popularity_weight)
+        return score_BV * self.served_scale(personal_weight) + self.served_bias(popularity_weight)
 
     def set_log_prior(self, log_prior: np.ndarray | Tensor) -> None:
         """Replace log p(i), say with today's, without retraining (not for a learned bias).
@@ -155,14 +163,19 @@ class Decoder(WithLaws):
         fork.set_log_prior(log_prior)
         return fork
 
-    def index_vectors(self, query_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """(items [V, D+1], queries [B, D+1]) whose plain dot product is s + log p: for a nearest-
-        neighbour index, whose knob is then the last number of the query, 1 here.
+    def index_vectors(
+        self, query_BD: Tensor, popularity_weight: float = 1.0, personal_weight: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """(items [V, D+1], queries [B, D+1]) whose plain dot product is the score served at these knobs,
+        for a nearest-neighbour index: items are [scale e, log p], whatever the knobs, and queries
+        [λ q, β] (β - 1 with prior="none").
 
-        With prior="none" the item column is log p and the query's last number β - 1 = 0.
+        Where an index holds queries as they are, [q, β / λ] ranks the same for λ > 0.
         """
+        checks.knob("popularity_weight", popularity_weight)
+        checks.knob("personal_weight", personal_weight)
         column_V = self.log_prior_V if self.item_bias is None else self.item_bias.detach()
         items = torch.cat([self.scale.detach() * self.item_embedding.detach(), column_V[:, None]], 1)
-        knob = 0.0 if self.prior == "none" else 1.0
-        ones = torch.full((query_BD.shape[0], 1), knob, dtype=query_BD.dtype, device=query_BD.device)
-        return items, torch.cat([query_BD, ones], 1)
+        knob = popularity_weight - (self.prior == "none")
+        last = torch.full((query_BD.shape[0], 1), knob, dtype=query_BD.dtype, device=query_BD.device)
+        return items, torch.cat([personal_weight * query_BD, last], 1)

@@ -87,10 +87,12 @@ class Recommender(nn.Module):
         fork._modules = {**self._modules, "decoder": self.decoder.with_prior(log_prior)}
         return fork
 
-    def score(self, query_BD: Tensor, popularity_weight: float = 1.0) -> Tensor:
-        """[B, V] served scores at a popularity knob; see `Decoder` for what each arm serves."""
+    def score(
+        self, query_BD: Tensor, popularity_weight: float = 1.0, personal_weight: float = 1.0
+    ) -> Tensor:
+        """[B, V] served scores at both knobs; see `Decoder` for what each arm serves."""
         with torch.no_grad():
-            return self.decoder.score(query_BD, popularity_weight)
+            return self.decoder.score(query_BD, popularity_weight, personal_weight)
 
     @torch.no_grad()
     def training_contexts(self, log: Interactions, chunk: int = 8192) -> Iterator[

@@ -14,13 +14,13 @@ from fastpop.cli import toml
 from fastpop.cli.audit import Audit
 from fastpop.cli.options import expanded
 from fastpop.cli.prepare import Prepare
-from fastpop.cli.serve import Evaluate, Recommend
+from fastpop.cli.serve import Evaluate, FitServing, Recommend
 from fastpop.cli.tools import Bench, Doctor, Version
 from fastpop.cli.train import Compare, Demo, Train
 
 VERBS: dict[str, Any] = {
     "prepare": Prepare, "train": Train, "compare": Compare, "audit": Audit, "recommend": Recommend,
-    "evaluate": Evaluate, "doctor": Doctor, "demo": Demo, "bench": Bench,
+    "evaluate": Evaluate, "fit-serving": FitServing, "doctor": Doctor, "demo": Demo, "bench": Bench,
 }
 ABOUT = "Recommenders with popularity outside the dot product, and its audit."
 DASH = "\0"  # stands for the first dash of a value, which no word of a command line can hold
@@ -55,9 +55,9 @@ def overview() -> str:
     lines = ["usage: fastpop VERB ...   (fastpop VERB --help says more)", "", ABOUT, ""]
     for verb, kind in VERBS.items():
         said = (kind.__doc__ or "").split("\n\n")[0].split()
-        lines += textwrap.wrap(" ".join(said), 80, initial_indent=f"  {verb:11}",
-                               subsequent_indent=" " * 13)
-    lines += textwrap.wrap("The version.", 80, initial_indent=f"  {'--version':11}")
+        lines += textwrap.wrap(" ".join(said), 80, initial_indent=f"  {verb:12}",
+                               subsequent_indent=" " * 14)
+    lines += textwrap.wrap("The version.", 80, initial_indent=f"  {'--version':12}")
     return "\n".join(lines)
 
 

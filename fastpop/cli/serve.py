@@ -1,4 +1,4 @@
-"""`fastpop recommend` and `evaluate`: the verbs that read a run."""
+"""`fastpop recommend`, `evaluate` and `fit-serving`: the verbs that read a finished run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,9 @@ class Recommend:
     k: int = 10
     """Items a user, at most the catalogue."""
     popularity_weight: float | None = None
-    """The knob: 0 serves without log p, 1 with it; as trained when not given."""
+    """The knob: 0 serves without log p, 1 with it; as fitted, or as trained, when not given."""
+    personal_weight: float | None = None
+    """Multiplies the personal part; as fitted, or 1, when not given."""
     counts: Path | None = None
     """[V] .npy of new counts, in the order of the log's item ids: log p is taken from them, without
     retraining."""
@@ -42,6 +44,8 @@ class Recommend:
         checks.number("k", self.k, least=1, integer=True)
         if self.popularity_weight is not None:
             checks.knob("popularity_weight", self.popularity_weight)
+        if self.personal_weight is not None:
+            checks.knob("personal_weight", self.personal_weight)
         if self.out is not None:
             writable("out", self.out)
         if self.smoothing is not None and self.counts is None:
@@ -53,7 +57,7 @@ class Recommend:
             result = result.refresh_prior(counts, smoothing=smoothing)
         users = [_like(result.log.user_ids, user) for user in self.users]
         found = result.recommend(users, self.k, popularity_weight=self.popularity_weight,
-                                 exclude_seen=not self.include_seen)
+                                 personal_weight=self.personal_weight, exclude_seen=not self.include_seen)
         print(found.table(limit=len(users)))
         if self.out is not None:
             fastpop.report.write_text(self.out, found.csv())
@@ -80,7 +84,9 @@ class Evaluate:
     part: str = "test"
     """test or valid."""
     popularity_weight: tuple[float, ...] = ()
-    """Knobs to serve at, one or several; as trained when not given."""
+    """Knobs to serve at, one or several; as fitted, or as trained, when not given."""
+    personal_weight: float | None = None
+    """Multiplies the personal part; as fitted, or 1, when not given."""
     k: tuple[int, ...] = (10, 20)
     """List lengths."""
     against: Path | None = None
@@ -91,12 +97,15 @@ class Evaluate:
     def run(self) -> None:
         import fastpop
         from fastpop import evaluation, report
+        from fastpop.training.result import knobs_text
 
         checks.one_of("part", self.part, ("test", "valid"))
         for k in self.k:
             checks.number("k", k, least=1, integer=True)
         for given in self.popularity_weight:
             checks.knob("popularity_weight", given)
+        if self.personal_weight is not None:
+            checks.knob("personal_weight", self.personal_weight)
         if self.out is not None:
             writable("out", self.out)
         result = fastpop.load(self.run_folder)
@@ -104,12 +113,14 @@ class Evaluate:
         written = []
         knobs: tuple[float | None, ...] = self.popularity_weight or (None,)
         for weight in knobs:
-            found = result.evaluate(self.part, popularity_weight=weight, ks=self.k)
-            shown = result.model.decoder.trained_weight if weight is None else weight
-            print(f"popularity weight {shown:g}\n{found.table()}\n", flush=True)
-            written.append({"popularity_weight": shown, **found.to_dict()})
+            found = result.evaluate(self.part, popularity_weight=weight,
+                                    personal_weight=self.personal_weight, ks=self.k)
+            shown, personal = result.knobs(weight, self.personal_weight)
+            print(f"{knobs_text(shown, personal)}\n{found.table()}\n", flush=True)
+            written.append({"popularity_weight": shown, "personal_weight": personal, **found.to_dict()})
             if other is not None:
-                second = other.evaluate(self.part, popularity_weight=weight, ks=self.k)
+                second = other.evaluate(self.part, popularity_weight=weight,
+                                        personal_weight=self.personal_weight, ks=self.k)
                 print(f"{self.run_folder} - {self.against}, paired over cases")
                 for metric in ("nll", *(f"{name}@{k}" for name in ("hr", "ndcg") for k in self.k)):
                     pair = evaluation.compare_paired(found, second, metric)
@@ -119,3 +130,49 @@ class Evaluate:
         if self.out is not None:
             report.write_json(self.out, written)
             print(f"written to {self.out}")
+
+
+@readable({"run_folder": "RUN", "counts": "FILE", "smoothing": "NAME|X"})
+@dataclass(frozen=True)
+class FitServing:
+    """Fit the weights of log p and of the personal part, and keep them.
+
+    To the validation part; recommend and evaluate serve them from then on.
+    """
+
+    run_folder: Positional[Path]
+    """The --out of `fastpop train`."""
+    counts: Path | None = None
+    """[V] .npy of counts known before the validation part, in the order of the log's item ids: log p is
+    taken from them, and kept with the weights."""
+    smoothing: str | None = None
+    """Of --counts: loo, good-turing or a number to add; the run's own when not given."""
+    recent: bool = False
+    """Take log p from the training events of late, with half-life and smoothing chosen by what came
+    next, instead of --counts; the log needs times."""
+    most_cases: int = 10_000
+    """More are thinned at random, by the seed of the run."""
+
+    def run(self) -> None:
+        import fastpop
+        from fastpop.popularity import recency_counts
+
+        if self.smoothing is not None and self.counts is None:
+            raise checks.wrong("smoothing", "none without --counts", self.smoothing)
+        checks.number("most_cases", self.most_cases, least=1, integer=True)
+        if self.recent and self.counts is not None:
+            raise checks.wrong("recent", "not beside --counts", True)
+        smoothing = None if self.smoothing is None else smoothing_of(self.smoothing)
+        prior: Any = None if self.counts is None else array("counts", self.counts)
+        result = fastpop.load(self.run_folder)
+        if self.recent:
+            found = recency_counts(result.split.train, first_events=result.model.encoder.reads == "events")
+            print(found.table())
+            prior = found.prior()
+        elif prior is not None:
+            result, prior = result.refresh_prior(prior, smoothing=smoothing), None
+        fitted = result.fit_serving(prior=prior, most_cases=self.most_cases)
+        assert fitted.serving is not None
+        print(fitted.serving.table())
+        fitted.save(self.run_folder)
+        print(f"\nkept with the run in {self.run_folder}")

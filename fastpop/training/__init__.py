@@ -7,8 +7,10 @@ from fastpop.training.folder import check_before, state_of
 from fastpop.training.loop import TrainingDiverged
 from fastpop.training.result import Recommendations, TrainResult
 from fastpop.training.run import load, train
+from fastpop.training.serving import Serving
 
 __all__ = [
-    "CheckpointError", "Recommendations", "TrainConfig", "TrainResult", "TrainingDiverged",
-    "check_before", "load", "state_of", "target_counts", "train",
+    "CheckpointError", "Recommendations", "Serving", "TrainConfig", "TrainResult", "TrainingDiverged",
+    "check_before", "load", "state_of", "target_counts",
+    "target_prior", "train",
 ]

@@ -27,6 +27,7 @@ from fastpop.training.result import (
     evaluate_model,
     readable_cases,
 )
+from fastpop.training.serving import Serving
 
 
 def train(
@@ -196,8 +197,10 @@ def load(folder: str | Path) -> TrainResult:
     with checkpoint.fitting(place / "model"):
         model.load_state_dict(tensors["model"])
         kept = {name: saved[name] for name in ("metrics", "history", "facts")}
+        serving = saved.get("serving")  # a run of an earlier version has none
+        fitted = None if serving is None else Serving(**serving)
     model.to(config.replace(device="auto").torch_device()).eval()
-    return TrainResult(config, model, log, parts, prior, **kept)
+    return TrainResult(config, model, log, parts, prior, **kept, serving=fitted)
 
 
 def _load_prior(

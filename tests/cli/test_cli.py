@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def test_train_prints_metrics_and_the_audit_and_fills_a_folder(trained):
 
 
 @pytest.mark.parametrize("words", [
-    ["--help"], ["train", "--help"], ["compare", "--help"], ["audit", "--help"],
+    ["--help"], ["train", "--help"], ["compare", "--help"], ["audit", "--help"], ["fit-serving", "--help"],
     ["recommend", "--help"], ["evaluate", "--help"], ["doctor"], ["demo", "--help"],
 ])
 def test_help_and_doctor_fit_eighty_columns(words):
@@ -116,6 +117,58 @@ def test_recommend_with_todays_counts(trained, tmp_path):
     np.save(tmp_path / "short.npy", counts[:-1])
     done = run("recommend", out, "--users", "u1", "--counts", tmp_path / "short.npy", code=2)
     assert "counts: expected shape" in done.stderr
+
+
+def test_counts_with_fractions_and_their_smoothing(trained, tmp_path):
+    out, _ = trained
+    log = fastpop.Interactions.load(out / "log")
+    np.save(tmp_path / "late.npy", log.item_counts() / 3)
+    words = ["recommend", out, "--users", "u1", "--out", tmp_path / "top.csv"]
+    scores = []
+    for more in ([], ["--smoothing", "100"]):
+        run(*words, "--counts", tmp_path / "late.npy", *more)
+        scores.append((tmp_path / "top.csv").read_text())
+    assert scores[0] != scores[1]
+    assert "smoothing: expected none without --counts" in run(*words, "--smoothing", "1", code=2).stderr
+    done = run(*words, "--counts", tmp_path / "late.npy", "--smoothing", "much", code=2)
+    assert "smoothing: expected loo, good-turing or a number" in done.stderr
+
+
+def test_the_personal_weight_is_served(trained):
+    text = run("recommend", trained[0], "--users", "u1", "--personal-weight", 0, "--include-seen").stdout
+    assert "popularity weight 1, personal weight 0" in text
+    result = fastpop.load(trained[0])
+    popular = result.log.decode_items(np.argsort(-result.prior.log_prior_V, kind="stable")[:3])
+    assert text.splitlines()[1].split(": ")[1].split()[:3] == [str(item) for item in popular]
+    text = run("evaluate", trained[0], "--personal-weight", 0.5, "--popularity-weight", 0, 1).stdout
+    assert "popularity weight 0, personal weight 0.5\n" in text
+    assert "popularity weight 1, personal weight 0.5\n" in text
+    done = run("evaluate", trained[0], "--personal-weight", "1e39", code=2)
+    assert "personal_weight: expected" in done.stderr
+    done = run("recommend", trained[0], "--users", "u1", "--personal-weight", "nan", code=2)
+    assert "personal_weight: expected" in done.stderr
+
+
+@pytest.mark.parametrize("prior", [[], ["--recent"], ["--counts"]])
+def test_weights_are_fitted_once_and_served_from_then_on(trained, tmp_path, prior):
+    out = tmp_path / "run"
+    shutil.copytree(trained[0], out)
+    train = fastpop.load(out).split.train
+    if prior == ["--counts"]:
+        np.save(tmp_path / "counts.npy", train.item_counts() / 2)
+        prior = ["--counts", tmp_path / "counts.npy", "--smoothing", "0.5"]
+    text = run("fit-serving", out, *prior).stdout
+    assert "served with personal weight" in text
+    assert ("half-life" in text) == (prior == ["--recent"])
+    kept = fastpop.load(out)
+    shown = f"popularity weight {kept.serving.popularity_weight:g}, personal weight " \
+        f"{kept.serving.personal_weight:g}"
+    assert shown in run("evaluate", out).stdout
+    assert shown in run("recommend", out, "--users", "u1").stdout
+    if len(prior) > 1:
+        assert kept.prior.alpha == 0.5
+    done = run("fit-serving", out, "--recent", "--counts", "x.npy", code=2)
+    assert "recent: expected not beside --counts" in done.stderr
 
 
 def test_evaluate_at_several_knobs(trained):
