@@ -62,6 +62,7 @@ class Decoder(WithLaws):
             audits even with prior="none". It can be replaced later (`set_log_prior`).
         dim: D. prior: the arm. prior_weight: τ. temperature: > 0, 1 / scale.
         learn_temperature: scale = exp(log_scale) is a parameter.
+        bias_start: where a learned a(i) begins: "zero", or "log-prior", at log p(i).
     """
 
     log_prior_V: Tensor
@@ -70,6 +71,7 @@ class Decoder(WithLaws):
     def __init__(
         self, log_prior: np.ndarray | Tensor, dim: int, *, prior: PriorArm = "none",
         prior_weight: float = 1.0, temperature: float = 1.0, learn_temperature: bool = False,
+        bias_start: str = "zero",
     ):
         super().__init__()
         checks.one_of("prior", prior, ARMS)
@@ -82,7 +84,9 @@ class Decoder(WithLaws):
         num_items = log_prior_V.shape[0]
         self.item_embedding = nn.Parameter(nn.init.normal_(Tensor(num_items, dim), std=0.02))
         self.register_buffer("log_prior_V", log_prior_V)
-        self.item_bias = nn.Parameter(torch.zeros(num_items)) if prior == "learned" else None
+        checks.one_of("bias_start", bias_start, ("zero", "log-prior"))
+        start_V = torch.zeros(num_items) if bias_start == "zero" else log_prior_V.clone()
+        self.item_bias = nn.Parameter(start_V) if prior == "learned" else None
         log_scale = -torch.log(torch.tensor(float(temperature)))
         if learn_temperature:
             self.log_scale = nn.Parameter(log_scale)

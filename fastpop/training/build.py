@@ -63,6 +63,7 @@ def build_model(config: TrainConfig, log: Interactions, log_prior_V: np.ndarray)
             log_prior_V, config.dim, prior=config.prior,  # type: ignore[arg-type]
             prior_weight=config.prior_weight,
             temperature=config.temperature, learn_temperature=config.learn_temperature,
+            bias_start=config.bias_start,
         )
         encoder = make_encoder(
             config.encoder, num_users=log.num_users, num_items=log.num_items, dim=config.dim,
@@ -102,12 +103,14 @@ def build_batches(
 
 def build_optimizers(config: TrainConfig, model: Recommender) -> list[torch.optim.Optimizer]:
     """[tables, the rest], without the empty ones."""
-    tables = [model.decoder.item_embedding, *model.encoder.tables()]
-    if model.decoder.item_bias is not None:
-        tables.append(model.decoder.item_bias)
-    is_table = {id(param) for param in tables}
+    embeddings = [model.decoder.item_embedding, *model.encoder.tables()]
+    bias = [] if model.decoder.item_bias is None else [model.decoder.item_bias]
+    is_table = {id(param) for param in (*embeddings, *bias)}
     others = [param for param in model.parameters() if id(param) not in is_table]
     lr = config.table_learning_rate or config.learning_rate
+    tables: list[dict] = [{"params": embeddings + bias}]
+    if bias and config.bias_learning_rate:
+        tables = [{"params": embeddings}, {"params": bias, "lr": config.bias_learning_rate}]
     inside = config.update_in_backward
     kinds = {
         "adam": lambda: torch.optim.Adam(tables, lr=lr),

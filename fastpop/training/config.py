@@ -51,6 +51,10 @@ class TrainConfig:
     relabelled, a control; learned: a free item bias."""
     prior_weight: float = 1.0
     """Weight of log p in training."""
+    bias_start: Literal["zero", "log-prior"] = "zero"
+    """Where a learned item bias begins."""
+    bias_learning_rate: float = 0.0
+    """Step size of a learned item bias; 0: that of the tables."""
     smoothing: str | float = "loo"
     """Smoothing of log p from training counts: loo, good-turing or a number to add."""
     temperature: float = 1.0
@@ -175,14 +179,14 @@ class TrainConfig:
         for name in ("group_size", "extra_negatives", "evaluate_every", "patience", "valid_cases",
                      "seed"):
             checks.number(name, getattr(self, name), least=0, integer=True)
-        for name in ("weight_decay", "clip_norm", "table_learning_rate", "label_smoothing",
-                     "dropout", "checkpoint_minutes"):
+        for name in ("weight_decay", "clip_norm", "table_learning_rate", "bias_learning_rate",
+                     "label_smoothing", "dropout", "checkpoint_minutes"):
             checks.number(name, getattr(self, name), least=0)
         for name in ("learning_rate", "temperature", "split_fraction"):
             checks.number(name, getattr(self, name), above=0)
         checks.knob("prior_weight", self.prior_weight)
-        for name in ("learning_rate", "table_learning_rate", "temperature", "weight_decay", "clip_norm",
-                     "proposal_power"):
+        for name in ("learning_rate", "table_learning_rate", "bias_learning_rate", "temperature",
+                     "weight_decay", "clip_norm", "proposal_power"):
             checks.float32(name, getattr(self, name))
         for name in ("dropout", "label_smoothing", "split_fraction"):
             if getattr(self, name) >= 1:

@@ -55,14 +55,14 @@ def fit(
     optimizers: list[torch.optim.Optimizer], config: TrainConfig, *,
     look: Callable[[], dict[str, float]] | None = None, out: Path | None = None,
     progress: Progress | None = None, show: bool | None = None, label: str = "train",
-    each_step: Callable[[int], None] | None = None,
+    each_step: Callable[[int], None] | None = None, least_epochs: int = 0,
 ) -> Progress:
     """Train `model` in place up to config.epochs; returns where it ended.
 
     look: called every config.evaluate_every epochs; its numbers join the epoch's row and decide
     early stopping. out: folder for checkpoints, train.csv and failures. progress: where to go on
     from. show: a progress bar; None shows one where a person looks. each_step: called with the
-    steps that the running epoch has, after each.
+    steps that the running epoch has, after each. least_epochs: no early stop before these.
 
     Raises TrainingDiverged, CheckpointError; KeyboardInterrupt after a checkpoint is written.
     """
@@ -114,7 +114,8 @@ def fit(
                 row |= {f"valid_{name}": value for name, value in look().items()}
                 if _is_better(row, config, progress) and config.patience:
                     best_state = _keep_best(model, out, progress)
-            if config.patience and progress.looks_since_best >= config.patience:
+            waited = config.patience and progress.looks_since_best >= config.patience
+            if waited and progress.epoch >= least_epochs:
                 progress.stopped = "patience"
             elif progress.epoch == config.epochs:
                 progress.stopped = "epochs"
