@@ -29,6 +29,8 @@ class Cases:
         target_offsets: [C+1] int64; target_item: likewise, distinct within a case, in the order
             they came: the relevant set. A case's NLL is the mean over its targets.
         num_items: size V of the catalogue the item indices live in.
+        time: [C] int64 seconds at which the first target came, or None: what is known by then may be
+            counted (`evaluation.recency_scorer`).
         facts: JSON-able notes (what a reader of cases had to drop); read-only.
         storage: where the columns of cases made from these go, as for `Interactions`.
     """
@@ -41,6 +43,7 @@ class Cases:
     num_items: int
     facts: dict = field(default_factory=dict)
     storage: columns.Memory = columns.MEMORY
+    time: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "facts", deep_frozen(self.facts))
@@ -52,6 +55,11 @@ class Cases:
             if value.dtype.kind != "u" or not name.endswith("item"):
                 value = value.astype(np.int64, copy=False)
             object.__setattr__(self, name, frozen_array(value))
+        if self.time is not None:
+            time = np.asarray(self.time)
+            if time.dtype.kind not in "iu" or time.shape != self.user.shape:
+                raise wrong("time", f"whole seconds, shape [{self.user.size}]", time)
+            object.__setattr__(self, "time", frozen_array(time.astype(np.int64, copy=False)))
         for side in ("history", "target"):
             offsets, item = getattr(self, f"{side}_offsets"), getattr(self, f"{side}_item")
             if offsets.shape != (self.user.size + 1,):
@@ -97,7 +105,12 @@ class Cases:
         ids_in_range("index", chosen, self.num_cases)
         history = gather_rows(self.history_offsets, self.history_item, chosen, self.storage)
         target = gather_rows(self.target_offsets, self.target_item, chosen, self.storage)
-        return Cases(self.user[chosen], *history, *target, self.num_items, self.facts, self.storage)
+        time = None if self.time is None else self.time[chosen]
+        return Cases(self.user[chosen], *history, *target, self.num_items, self.facts, self.storage, time)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return arrays if self.time is None else arrays | {"time": self.time}
 
     def save(self, folder: str | Path) -> Path:
         """Write folder/cases.npz and folder/cases.json, all or nothing; an older one is replaced.
@@ -107,7 +120,7 @@ class Cases:
         folder = local_path(folder, "folder")
         about = json.dumps({"num_items": self.num_items, "facts": self.facts}, indent=1)
         with files.atomic_folder(folder, replaces=_has_cases) as draft:
-            np.savez(draft / "cases.npz", **{name: getattr(self, name) for name in _ARRAYS})
+            np.savez(draft / "cases.npz", **self._arrays())  # type: ignore[arg-type]
             described = {"sha256": files.sha256(draft / "cases.npz"), **json.loads(about)}
             (draft / "cases.json").write_text(json.dumps(described, indent=1), encoding="ascii")
         return folder
@@ -123,7 +136,7 @@ class Cases:
             if described.get("sha256", whole := files.sha256(folder / "cases.npz")) != whole:
                 raise ValueError("cases.npz is another (its checksum differs from cases.json)")
             with np.load(folder / "cases.npz") as arrays:
-                read = {name: arrays[name] for name in _ARRAYS}
+                read = {name: arrays[name] for name in (*_ARRAYS, *({"time"} & set(arrays)))}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise wrong("folder", "a folder that Cases.save wrote",
                         f"={folder}: {error}") from None
@@ -174,10 +187,11 @@ def distinct_in_rows(offsets: np.ndarray, item: np.ndarray) -> np.ndarray:
 
 def build_cases(
     users: np.ndarray, before: Interactions, target_offsets_U: np.ndarray, target_item: np.ndarray,
-    keep_new: bool,
+    keep_new: bool, target_time: np.ndarray | None = None,
 ) -> tuple[Cases, int]:
     """(cases of `users`, repeated targets merged). `target_offsets_U` [U+1] lays out
-    `target_item` by user; a user without history has a case only with `keep_new`."""
+    `target_item` (and `target_time`) by user; a user without history has a case only with
+    `keep_new`."""
     if not keep_new:
         users = users[np.diff(before.offsets)[users] > 0]
     history = gather_rows(before.offsets, before.item, users, before.storage)
@@ -188,5 +202,6 @@ def build_cases(
         kept = np.zeros(first.size + 1, dtype=np.int64)
         np.cumsum(first, out=kept[1:])
         target_offsets, item = kept[target_offsets], item[first]
-    cases = Cases(users, *history, target_offsets, item, before.num_items, storage=before.storage)
+    time = None if target_time is None else np.asarray(target_time[target_offsets_U[users]])
+    cases = Cases(users, *history, target_offsets, item, before.num_items, storage=before.storage, time=time)
     return cases, repeats

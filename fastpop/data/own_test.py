@@ -56,7 +56,7 @@ def split_with_test(
     if isinstance(test, (str, Path)) and is_saved_log(folder := local_path(test, "test")):
         test = open_log(folder)
     if isinstance(test, Interactions):
-        log, test = _one_catalogue(log, test, facts)
+        log, test = one_catalogue(log, test, facts)
     elif not isinstance(test, Cases):
         test = read_cases(test, log)
     if isinstance(test, Cases) and test.num_items != log.num_items:
@@ -82,7 +82,7 @@ def split_with_test(
                  part, facts)
 
 
-def _one_catalogue(
+def one_catalogue(
     log: Interactions, test: Interactions, facts: dict,
 ) -> tuple[Interactions, Interactions]:
     """Both logs over the union of their ids; dense order is kept, so the sort stands."""
@@ -125,7 +125,7 @@ def _test_cases(log: Interactions, test: Interactions | Cases, keep: bool, facts
     seen_V = log.item_counts() > 0
     if isinstance(test, Interactions):
         users = np.flatnonzero(np.diff(test.offsets))
-        cases, repeats = build_cases(users, log, test.offsets, test.item, keep)
+        cases, repeats = build_cases(users, log, test.offsets, test.item, keep, test.time)
         facts |= {
             "test_events": test.num_events, "test_repeated_targets_merged": repeats,
             "test_users_without_history": int((np.diff(log.offsets)[users] == 0).sum()),

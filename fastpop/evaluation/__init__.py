@@ -9,6 +9,7 @@ from fastpop.evaluation.baselines import (
     item_mean_scorer,
     markov_scorer,
     popularity_scorer,
+    recency_scorer,
 )
 from fastpop.evaluation.dot_scores import DotScores
 from fastpop.evaluation.paired import (
@@ -24,5 +25,5 @@ from fastpop.evaluation.result import Evaluation
 __all__ = [
     "DotScores", "Evaluation", "PairedInterval", "compare_paired", "ease_scorer", "evaluate", "gini",
     "item_groups", "item_mean_scorer", "lorenz_curve", "markov_scorer", "mean_interval",
-    "paired_over_seeds", "popularity_scorer",
+    "paired_over_seeds", "popularity_scorer", "recency_scorer",
 ]

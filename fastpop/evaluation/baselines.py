@@ -43,6 +43,58 @@ def item_mean_scorer(log: Any, value: Any) -> Score:
     return score
 
 
+def recency_scorer(
+    log: Any, cases: Any, *, half_life: float | None = None, window: float | None = None,
+    alpha: float | None = None,
+) -> Score:
+    """What is popular when a case is asked: counts of the events of `log` before cases.time.
+
+    half_life: seconds in which an event loses half of its weight. window: seconds after which it
+    counts no more. One of them, or both. alpha: None scores by the counts; a number by
+    log(counts + alpha), whose softmax is their smoothed law, so that it has an NLL.
+    Raises: ValueError for a log or cases without times.
+    Cost: O(N + b V) a chunk of b cases.
+    """
+    if log.time is None:
+        raise checks.wrong("log", "events with times", "=a log without times")
+    if cases.time is None:
+        raise checks.wrong("cases", "times of the targets", "=cases without times")
+    if half_life is None and window is None:
+        raise checks.wrong("half_life, window", "at least one of them", "=neither")
+    for name, value in (("half_life", half_life), ("window", window), ("alpha", alpha)):
+        if value is not None and value != np.inf:
+            checks.number(name, value, above=0)
+    order = np.argsort(log.time, kind="stable")
+    time, item = np.asarray(log.time)[order], np.asarray(log.item)[order].astype(np.int64)
+
+    def decay(seconds: Any) -> Any:
+        return np.exp2(-np.asarray(seconds, float) / (np.inf if half_life is None else half_life))
+
+    def score(rows: slice) -> Tensor:
+        asked = cases.time[rows]
+        counted_BV = np.empty((len(asked), log.num_items), np.float32)
+        count_V = np.zeros(log.num_items)
+        first = last = 0  # events first..last-1 are in count_V, as of `now`
+        now = float(time[0]) if len(time) else 0.0
+        for row in np.argsort(asked, kind="stable"):
+            at = float(asked[row])
+            count_V *= decay(at - now)
+            now = max(now, at)
+            until = int(np.searchsorted(time, at, "left"))
+            count_V += np.bincount(item[last:until], decay(at - time[last:until]), log.num_items)
+            last = max(last, until)
+            if window is not None:
+                since = int(np.searchsorted(time, at - window, "left"))
+                count_V -= np.bincount(item[first:since], decay(at - time[first:since]), log.num_items)
+                first = max(first, since)
+            counted_BV[row] = count_V
+        if alpha is not None:
+            counted_BV = np.log(np.maximum(counted_BV, 0) + np.float32(alpha))
+        return torch.from_numpy(counted_BV)
+
+    return score
+
+
 def markov_scorer(log: Any, cases: Any) -> Score:
     """score(c, i) = how often i came right after the last item of c's history, over all users,
     + count(i) / (largest count + 1), which orders equal step counts by popularity.

@@ -14,6 +14,7 @@ from fastpop.evaluation import (
     item_mean_scorer,
     markov_scorer,
     popularity_scorer,
+    recency_scorer,
 )
 
 
@@ -137,3 +138,34 @@ def test_scorers_refuse_what_they_cannot_use():
         ease_scorer(LOG, CASES, l2=0)
     with pytest.raises(ValueError, match="at least one count above 0"):
         popularity_scorer([0, 0])
+
+
+def test_recency_counts_what_came_before_each_case_and_halves_with_age():
+    rng = np.random.default_rng(3)
+    time, item = np.sort(rng.integers(0, 1000, 60)), rng.integers(0, 5, 60)
+    log = Interactions.from_arrays(np.arange(60) % 4, item, time)
+    asked = rng.integers(0, 1100, 7)
+    none = np.zeros(7, int)
+    cases = Cases(none, np.zeros(8, int), [], np.arange(8), none, 5, time=asked)
+    for half_life, window in ((100.0, None), (None, 150.0), (80.0, 200.0)):
+        got = recency_scorer(log, cases, half_life=half_life, window=window)(slice(0, 7)).numpy()
+        for row, at in enumerate(asked):
+            age = at - time
+            weight = (age > 0) * (1.0 if half_life is None else 0.5 ** (age / half_life))
+            if window is not None:
+                weight = weight * (age <= window)
+            np.testing.assert_allclose(got[row], np.bincount(item, weight, 5), rtol=1e-5, atol=1e-6)
+    smoothed = recency_scorer(log, cases, half_life=100.0, alpha=0.5)(slice(2, 5)).numpy()
+    plain = recency_scorer(log, cases, half_life=100.0)(slice(2, 5)).numpy()
+    np.testing.assert_allclose(smoothed, np.log(plain + 0.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("log", "options", "message"), [
+    (LOG, {"half_life": 1.0}, "log: expected events with times"),
+    (Interactions.from_arrays([0, 1], [0, 1], [5, 6]), {"half_life": 1.0}, "cases: expected times"),
+    (Interactions.from_arrays([0, 1], [0, 1], [5, 6]), {}, "half_life, window: expected at least one"),
+])
+def test_recency_says_what_it_lacks(log, options, message):
+    cases = CASES if options else Cases([0], [0, 0], [], [0, 1], [0], 2, time=[9])
+    with pytest.raises(ValueError, match=message):
+        recency_scorer(log, cases, **options)
