@@ -15,6 +15,7 @@ from fastpop.model import Recommender
 CHUNK_BYTES = 128 << 20  # of the float64 scores made at once
 MOST = 200.0  # a weight beyond it is on its way to infinity
 STEPS = 60
+LEAST_CASES = 3  # two weights go through two cases with nothing left over to tell an error by
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,9 @@ class Serving:
     """score = personal_weight * s + the popularity term at popularity_weight (see `Decoder`).
 
     popularity_weight, personal_weight: β and λ of least NLL. popularity_error, personal_error: their
-    standard errors, H^-1 (sum over cases of g g') H^-1 with second derivatives H and gradients g: where
-    the weights are right and each case has one target, those of H alone; correlation: of the two.
+    standard errors, n / (n - 2) H^-1 (sum over the n cases of g g') H^-1 with second derivatives H and
+    gradients g: where the weights are right and each case has one target, those of H alone; correlation:
+    of the two.
     nll: nats a target at the fitted weights; nll_as_trained: at the trained ones, beside the same
     log p; nll_popularity: at the best β without the personal part (λ = 0). num_cases, num_targets: of
     the fit. fitted_on: words.
@@ -64,9 +66,12 @@ def fit_weights(
     s: the learned part. f: log p, or the learned bias. The catalogue is not masked. Two features of a
     softmax: convex, solved by Newton's method with halved steps, until one gains less than 1e-12.
     cases: readable by the encoder. most_cases: more than these are thinned at random, by seed.
-    Raises ValueError where the cases leave a weight undecided.
+    Raises ValueError for fewer than 3 cases, and where the cases leave a weight undecided.
     Cost: 2 C V D FLOPs and C V exponentials for each of about ten steps.
     """
+    if cases.num_cases < LEAST_CASES:
+        raise checks.wrong("cases", f"at least {LEAST_CASES}, for two weights and their errors",
+                           f"={cases.num_cases}")
     if cases.num_cases > most_cases:
         chosen = np.random.default_rng(seed).permutation(cases.num_cases)[:most_cases]
         cases = cases.take(np.sort(chosen))
@@ -78,7 +83,7 @@ def fit_weights(
                        free=[False, True])
     best, found = _newton(problem, at, free=[True, True])
     inverse = torch.linalg.inv(found.hessian)
-    covariance = inverse @ found.spread @ inverse
+    covariance = inverse @ found.spread @ inverse * (cases.num_cases / (cases.num_cases - 2))
     error = covariance.diagonal().sqrt()
     beta = float(best[1]) + (decoder.prior == "none")
     return Serving(

@@ -132,6 +132,9 @@ def test_weights_that_no_data_decide_are_refused():
     with pytest.raises(ValueError, match="which leave the weights undecided"):
         fit(same, cases)
     best = model.decoder.score(model.encode(cases), 0.0).argmax(1).numpy()
+    for few in (1, 2):  # whose gradients leave nothing over: errors of 0, as if all were known
+        with pytest.raises(ValueError, match=f"cases: expected at least 3, for two weights .*; got {few}"):
+            fit(model, cases.take(np.arange(few)))
     sure = cases_of(np.array(cases.user), np.arange(201), best)
     with pytest.raises(ValueError, match="cases: expected cases that are likeliest at weights below 200"):
         fit(model, sure)
@@ -196,7 +199,7 @@ def test_later_events_can_be_fitted_to(encoder):
         result.fit_serving(fastpop.Interactions.from_arrays(log.user, log.item * 2, user_ids=log.user_ids))
     with pytest.raises(TypeError, match="cases: expected Cases, Interactions or None"):
         result.fit_serving("later")
-    with pytest.raises(ValueError, match="most_cases: expected an integer >= 1"):
+    with pytest.raises(ValueError, match="most_cases: expected an integer >= 3"):
         result.fit_serving(later, most_cases=0)
     with pytest.raises(ValueError, match="personal_weight: expected"):
         result.recommend(log.user_ids[:1], personal_weight=float("inf"))
