@@ -21,8 +21,10 @@ TRITON36_PYTEST := OMP_NUM_THREADS=1 $(TRITON36)/bin/python -P -m pytest --impor
 demo: $(VENV)/.demo
 	$(BIN)/fastpop demo --out demo
 
+# A process a core, with one thread each: most tests are Python, and torch's threads spin while they wait.
 test: $(VENV)/.test
-	$(BIN)/pytest --import-mode=importlib
+	OMP_NUM_THREADS=1 $(BIN)/pytest --import-mode=importlib --numprocesses=auto --dist=loadfile \
+		--no-loadscope-reorder
 
 test-slow: $(VENV)/.test
 	$(BIN)/pytest --import-mode=importlib -m slow

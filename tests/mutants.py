@@ -94,7 +94,7 @@ MUTANTS = [
            "kernels/sampled_softmax/_triton_kernels.py",
            'logit_bk = tl.where(id_k[None, :] == pos_id_b[:, None], float("-inf"),',
            "logit_bk = tl.where(id_k[None, :] == pos_id_b[:, None], 0.0,",
-           "tests/ops/test_triton.py -k test_sampled_softmax"),
+           "tests/ops/test_triton_sampled.py"),
     Mutant("in Triton equal top items go to the larger id", "kernels/top_items/_triton.py",
            "from_right_N = torch.arange(width, 0, -1,", "from_right_N = torch.arange(1, width + 1, 1,",
            "tests/ops/test_triton.py -k test_top_items"),

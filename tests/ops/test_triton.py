@@ -5,15 +5,12 @@ interpreter hides (races, real matrix instructions) is left to tests/kernels/tes
 to the tests marked gpu.
 """
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from helpers_device import HALF_AND_SINGLE, gpu
+from helpers_interpreted import interpreted
 from helpers_softmax import loss_and_gradients
 from ops import test_sampled_softmax
 
@@ -24,21 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("triton", reason="triton is not installed")
 
 
-def interpreted(file: str) -> dict[str, int]:
-    """pytest's counts of outcomes for the Triton tests of a file."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "pytest", "--import-mode=importlib", "-q", "-p", "no:cacheprovider",
-         "-k", "triton", "-m", "not slow and not gpu", f"tests/ops/{file}"], cwd=ROOT,
-        capture_output=True, text=True,
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    return {word: int(count) for count, word in re.findall(r"(\d+) (passed|skipped|failed)", done.stdout)}
-
-
-# Skipped: a set for each row, drawn or given; 2000 dimensions.
+# Skipped: 2000 dimensions. (The sampled softmax, which takes longest, is test_triton_sampled.py.)
 @pytest.mark.parametrize(("file", "skipped"), [
-    ("test_sampled_softmax.py", 150), ("test_full_softmax.py", 3), ("test_top_items.py", 0),
-    ("interpreted_triton.py", 0)])
+    ("test_full_softmax.py", 3), ("test_top_items.py", 0), ("interpreted_triton.py", 0)])
 def test_under_the_interpreter(file, skipped):
     counts = interpreted(file)
     assert counts["passed"] > 20

@@ -15,8 +15,8 @@ QUICK = {"epochs": 3, "dim": 8, "batch_size": 64, "num_negatives": 16, "max_leng
          "learning_rate": 0.02, "dropout": 0.0, "progress": False}
 # Losses in nats. A step's rounding is amplified by the 40 after it: losses of one processor's own paths
 # differ by 6e-6 (vector lengths), of tf32x3, with 3 bits fewer, by some ten times that; of bf16 beside fp32
-# on one processor by 5e-3, and the evaluated NLL by seven times that.
-MOST = {"fp32": 2e-4, "bf16": 2e-2}
+# on one processor by up to 2.6e-2 (eight logs and seeds, sasrec), and the evaluated NLL by up to 4.1e-2.
+MOST = {"fp32": 2e-4, "bf16": 5e-2}
 
 
 @pytest.fixture(params=CPU_AND_GPU)
@@ -36,8 +36,8 @@ def test_losses_and_metrics_are_those_of_the_processor(device, encoder, precisio
     losses = [[row["loss"] for row in result.history] for result in (there, here)]
     np.testing.assert_allclose(*losses, rtol=0, atol=MOST[precision])
     assert losses[0][-1] < losses[0][0]
-    assert there.metrics["nll"] == pytest.approx(here.metrics["nll"], abs=4 * MOST[precision])
-    assert there.metrics["auc"] == pytest.approx(here.metrics["auc"], abs=MOST["bf16"])
+    assert there.metrics["nll"] == pytest.approx(here.metrics["nll"], abs=2 * MOST[precision])
+    assert there.metrics["auc"] == pytest.approx(here.metrics["auc"], abs=2e-2)
 
 
 @pytest.mark.parametrize("options", [
