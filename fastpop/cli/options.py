@@ -205,6 +205,28 @@ class LogOptions:
             return path if path is None else local_path(path, "test")
         return dataclasses.replace(self, log=path).read()
 
+    def read_shown(self, path: str | None) -> tuple[Any, Any]:
+        """(all that was shown in a randomised test part, the training part with ratings for weights)."""
+        if path is None or self.min_rating is None:
+            raise checks.wrong("test_is_randomised", "false without --test and --min-rating, which tells "
+                               "what was liked of what was shown", True)
+        whole = dataclasses.replace(self, min_rating=None)
+        shown = dataclasses.replace(whole, log=path).read()
+        rating = self._rating()
+        return shown, dataclasses.replace(whole, weight=rating).read()
+
+    def _rating(self) -> str:
+        """The column of ratings: named, or the preset's."""
+        from fastpop.data.presets import PRESETS
+
+        if self.rating is not None:
+            return self.rating
+        columns = PRESETS[self.preset].columns if self.preset in PRESETS else None
+        column = None if columns is None else columns.rating
+        if column is None:
+            raise checks.wrong("rating", "the column of ratings, beside --test-is-randomised", None)
+        return str(column)
+
 
 @readable({"dim": "D", "seed": "N", "split": "RULE", "device": "NAME", "metric": "NAME",
            "encoder": "NAME", "prior": "NAME", "loss": "NAME", "proposal": "NAME",

@@ -156,10 +156,11 @@ class FitServing:
     def run(self) -> None:
         import fastpop
         from fastpop.popularity import recency_counts
+        from fastpop.training.serving import LEAST_CASES
 
         if self.smoothing is not None and self.counts is None:
             raise checks.wrong("smoothing", "none without --counts", self.smoothing)
-        checks.number("most_cases", self.most_cases, least=1, integer=True)
+        checks.number("most_cases", self.most_cases, least=LEAST_CASES, integer=True)
         if self.recent and self.counts is not None:
             raise checks.wrong("recent", "not beside --counts", True)
         smoothing = None if self.smoothing is None else smoothing_of(self.smoothing)

@@ -1,5 +1,6 @@
 """`fastpop train`, `compare` and `demo`: the verbs that work for long and leave a folder."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,12 @@ class Compare:
     """Folder for report.html, comparison.json, rows.csv and table.txt."""
     seeds: int = 5
     """Runs of every arm."""
-    arms: tuple[str, ...] = ("standard", "frozen", "permuted", "learned", "disjoint")
-    """Which arms to run; standard always is."""
+    arms: tuple[str, ...] = ("standard", "frozen", "learned", "learned-from-log-p", "permuted", "disjoint")
+    """Which arms to train; standard always is."""
+    max_epochs: int = 0
+    """How far an arm may go on after --epochs while its validation NLL falls; 0: twice --epochs."""
+    max_cases: int = 0
+    """Test cases judged, the same for all arms; 0: all."""
     permutations: int = 2000
     """Of each p-value."""
     name: str = ""
@@ -103,6 +108,9 @@ class Compare:
     test: str | None = None
     """The test part that comes with the log: a file like the log, read in the same way, or, beside
     sessions and sequences, lines `prefix<TAB>target`."""
+    test_is_randomised: bool = False
+    """All rows of --test were shown at random, those that --min-rating keeps were liked: judge the
+    shown items among themselves, too."""
     config: Path | None = None
     """A TOML file of options, of any that stand here; options given here win."""
 
@@ -110,12 +118,16 @@ class Compare:
         from fastpop.experiments import compare
 
         checks.needed("matplotlib", "report", "the report")
-        config = self.training.checked()
+        looked = dataclasses.replace(self.training, evaluate_every=1) if self.training.patience else \
+            self.training
+        config = looked.checked()
         writable("out", self.out, folder=True)
         log = self.reading.read()
         print(log, flush=True)
+        shown, rated = self.reading.read_shown(self.test) if self.test_is_randomised else (None, None)
         result = compare(
-            log, test=self.reading.read_test(self.test), seeds=self.seeds, arms=self.arms,
+            log, test=self.reading.read_test(self.test), shown=shown, rated=rated, seeds=self.seeds,
+            arms=self.arms, max_epochs=self.max_epochs, max_cases=self.max_cases,
             permutations=self.permutations, config=config, out=self.out,
             name=self.name or _name_of(self.reading.log),
         )
@@ -148,8 +160,8 @@ class Demo:
 
     out: Path = Path("demo")
     """Folder for report.html and the numbers."""
-    seeds: int = 2
-    """Runs of every arm."""
+    seeds: int = 3
+    """Runs of every arm; intervals need three."""
 
     def run(self) -> None:
         from fastpop.demo import demo

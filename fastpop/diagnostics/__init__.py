@@ -5,7 +5,13 @@ from fastpop.diagnostics.calibration import score_nll
 from fastpop.diagnostics.change import change_along
 from fastpop.diagnostics.direction import weak_direction
 from fastpop.diagnostics.energy import audit, audit_moments
-from fastpop.diagnostics.geometry import Geometry, alignment, geometry, uniformity
+from fastpop.diagnostics.geometry import (
+    Geometry,
+    alignment,
+    geometry,
+    score_pc1_correlation,
+    uniformity,
+)
 from fastpop.diagnostics.lists import ContextSample, TopLists
 from fastpop.diagnostics.many import ManyAudits, PairedTest, audit_many
 from fastpop.diagnostics.moments import ScoreMoments
@@ -34,6 +40,7 @@ __all__ = [
     "p_words",
     "permutation_test",
     "score_nll",
+    "score_pc1_correlation",
     "uniformity",
     "weak_direction",
 ]

@@ -138,6 +138,23 @@ def geometry(moments: ScoreMoments, log_prior: Any) -> Geometry:
     )
 
 
+def score_pc1_correlation(moments: ScoreMoments, log_prior: Any) -> float:
+    """|corr(v, log p)| with v [V] the first right singular vector of the weighted centred scores: how
+    much the scores' own first direction is popularity. nan where scores or log p do not differ.
+
+    Unlike the first component of an item table it is the same for every factorisation of the scores.
+    Cost: O(V D² + D³).
+    """
+    log_prior_V = checks.float_array("log_prior", log_prior, 1)
+    checks.shape("log_prior", log_prior_V, (moments.num_items,))
+    item_VR, mean_R = moments.rows(), moments.mean()
+    value_R, vector_RR = np.linalg.eigh(moments.covariance() + np.outer(mean_R, mean_R))
+    root_RR = vector_RR * np.sqrt(np.clip(value_R, 0, None))
+    weighted_VR = item_VR @ root_RR
+    _, axis_RR = np.linalg.eigh(weighted_VR.T @ weighted_VR)
+    return abs(_correlation(weighted_VR @ axis_RR[:, -1], log_prior_V - log_prior_V.mean()))
+
+
 def average_cosine(item_VD: np.ndarray) -> float:
     """Mean cosine over pairs of different rows, (||sum of unit rows||² - n) / (n (n - 1))."""
     norm_V = np.sqrt(np.einsum("vd,vd->v", item_VD, item_VD))

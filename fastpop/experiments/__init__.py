@@ -1,7 +1,8 @@
 """Experiments that answer a question, with every arm and control that the answer needs."""
 
 from fastpop.experiments.arms import ARMS, Arm
-from fastpop.experiments.compare import CompareResult, compare
+from fastpop.experiments.compare import compare
+from fastpop.experiments.compared import CompareResult
 from fastpop.experiments.unfinished import state_of
 
 NAMES = ("compare",)

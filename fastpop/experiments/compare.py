@@ -2,118 +2,78 @@
 
 import contextlib
 import os
+import platform
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import fastpop
-from fastpop import bars, checks, diagnostics, evaluation, report
+from fastpop import bars, checks, diagnostics
+from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
 from fastpop.data.prepare import as_log
-from fastpop.data.split import event_halves
-from fastpop.experiments import findings
-from fastpop.experiments.arms import ARMS, POST_HOC, Run, train_arm
-from fastpop.experiments.unfinished import FINISHED, Unfinished, check_folder, finished
-from fastpop.frozen import freeze
+from fastpop.data.split import Split, event_halves
+from fastpop.experiments import assemble
+from fastpop.experiments.arms import ARMS, BEST, EQUAL, STANDARD
+from fastpop.experiments.compared import CompareResult
+from fastpop.experiments.measure import measure_reading
+from fastpop.experiments.one_arm import Judged, some_cases, train_arm
+from fastpop.experiments.pictures import pictures
+from fastpop.experiments.references import reference_rows
+from fastpop.experiments.shown import Shown
+from fastpop.experiments.unfinished import Unfinished, check_folder, finished
+from fastpop.experiments.wording import cautioned
 from fastpop.popularity import PopularityPrior
 from fastpop.training import TrainConfig, build
 from fastpop.training import folder as run_folder
 from fastpop.training.run import make_split, resolve_config
 
-SCATTER_POINTS = 4000
-NOT_ASKED = ("prior", "checkpoint_every", "checkpoint_minutes", "tensorboard")
+NOT_ASKED = ("prior", "checkpoint_every", "checkpoint_minutes", "tensorboard", "patience",
+             "evaluate_every", "bias_start", "metric")
+# Dense where accuracy bends, and on beyond 1: a frontier is read where two arms show equally popular items.
+BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
+PATIENCE = 3
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class CompareResult:
-    """The table of a matched intervention.
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a log, checked."""
 
-    comparison: the whole of it as plain data (fastpop.report.schema.Comparison). sentences: what
-    it says, in words. rows, summary: its numbers, per run and over seeds.
-    """
-
-    comparison: report.schema.Comparison
-
-    def __post_init__(self) -> None:
-        freeze(self, "comparison")
-
-    @property
-    def headline(self) -> str:
-        return self.comparison["headline"]
-
-    @property
-    def sentences(self) -> list[str]:
-        return self.comparison["sentences"]
+    seeds: list[int]
+    arms: list[str]
+    betas: tuple[float, ...]
+    permutations: int
+    max_epochs: int  # as given
+    patience: int
+    max_cases: int
+    config: TrainConfig
+    name: str
+    extra: dict[str, Any] = field(default_factory=dict)  # shown, rated
 
     @property
-    def rows(self) -> list[report.schema.Row]:
-        return self.comparison["rows"]
-
-    @property
-    def summary(self) -> list[report.schema.Summary]:
-        return self.comparison["summary"]
-
-    def value(self, arm: str, metric: str, popularity_weight: float | None = None) -> float:
-        """Mean over seeds of one number; popularity_weight None is the learned part s."""
-        for row in self.summary:
-            if row["arm"] == arm and row["popularity_weight"] == popularity_weight:
-                values: Any = row["values"]
-                checks.one_of("metric", metric, values)
-                return values[metric]["mean"]
-        known = sorted({(row["arm"], row["popularity_weight"]) for row in self.summary}, key=str)
-        raise checks.wrong("arm, popularity_weight", f"one of {known}",
-                           f"={(arm, popularity_weight)}")
-
-    def table(self) -> str:
-        """The comparison in words and numbers, at most 80 columns."""
-        return report.comparison_text(self.comparison)
-
-    def save(self, out: str | Path) -> Path:
-        """Write out/rows.csv, table.txt, a self-contained report.html and comparison.json.
-
-        Returns the path of report.html. Raises ImportError without matplotlib, ValueError where
-        another comparison stands there, OSError where the folder cannot be written.
-        """
-        place = local_path(out, "out")
-        checks.needed("matplotlib", "report", "compare(out=...)")
-        made_by: Any = self.comparison.get("made_by", {})
-        if "asked" in made_by:
-            finished(place, made_by["asked"])
-        report.write_text(place / "rows.csv", report.rows_csv(self.comparison))
-        report.write_text(place / "table.txt", self.table() + "\n")
-        page = report.write_compare_report(place / "report.html", self.comparison)
-        report.write_json(place / FINISHED, self.comparison)
-        return page
-
-    def __repr__(self) -> str:
-        made_by: Any = self.comparison.get("made_by", {})
-        arms = ", ".join(arm["name"] for arm in self.comparison["arms"])
-        return "\n".join([
-            f"CompareResult: {self.comparison['title']}", f"  arms: {arms}; "
-            f"{len(made_by.get('seeds', []))} seeds", f"  {self.headline}",
-            "  .table() .sentences .rows .summary .value(arm, metric) .save(folder)"])
-
-    def _repr_html_(self) -> str:
-        title, *others = (escape(line) for line in repr(self).splitlines())
-        return f"<b>{title}</b>" + "".join(f"<br>{line.strip()}" for line in others)
+    def last_epoch(self) -> int:
+        return self.max_epochs or 2 * self.config.epochs
 
 
 def compare(
     log: Interactions | str | Path,
     *,
     test: Any = None,
+    shown: Interactions | None = None,
+    rated: Interactions | None = None,
     encoder: str | None = None,
     seeds: int | Sequence[int] = 5,
     arms: Sequence[str] = tuple(ARMS),
-    popularity_weights: Sequence[float] = (0.0, 0.5, 1.0),
+    popularity_weights: Sequence[float] = BETAS,
     permutations: int = 2000,
+    max_epochs: int = 0,
+    max_cases: int = 0,
     config: TrainConfig | str | Path | None = None,
     name: str = "",
     out: str | Path | None = None,
@@ -122,22 +82,30 @@ def compare(
 ) -> CompareResult:
     """Train every arm on the same half of the events, and say what separation changes.
 
-    The training events are halved at random: all arms train on half A, log p comes from A (from
-    B in the arm `disjoint`). One direction, log p from A, measures all arms and seeds; the energies
-    are repeated along log p from B, which no model has seen. Arms of one seed share initial
-    values, batches, draws and dropout. "post-hoc" is `standard` minus log p, without retraining.
+    For each seed the training events are halved at random: all arms of the seed train on half A, log p
+    comes from A (from B in the arm `disjoint`). One direction, log p from A, measures all arms of a seed;
+    the energies are repeated along log p from B. Arms of one seed share initial values, batches, draws and
+    dropout. Each trained arm is read twice: at `epochs`, equal for all, and at its own best epoch by
+    validation NLL. Beside them stand what needs no training ("post-hoc", "post-hoc-fitted", "projected",
+    made of `standard`) and what needs no model ("popularity", "recency", "markov", "item-mean").
 
     Args:
-        log: from `fastpop.read_log`. test: a test part that comes with it.
+        log: from `fastpop.read_log`, or a prepared folder. test: a test part that comes with it.
+        shown: of a randomised test part, all events that were shown, `test` being those that were liked:
+            arms are then also judged over the shown items alone (pooled AUC, NDCG@5).
+        rated: the training part with ratings for weights: adds the row "item-mean" beside `shown`.
         encoder: "factor", "bag" or "sasrec"; None takes the configuration's.
-        seeds: how many (0, 1, ...), or which.
-        arms: of standard (always run), frozen, permuted, learned, disjoint.
-        popularity_weights: knobs β at which scores are served and judged.
+        seeds: how many (0, 1, ...), or which. A seed is also that of its halves. Intervals need three.
+        arms: of standard (always run), frozen, learned, learned-from-log-p, permuted, disjoint.
+        popularity_weights: knobs β at which scores are served and judged; 0, .5 and 1 always are.
         permutations: of each p-value, >= 1.
-        config, options: as in `fastpop.train`, but for prior, which is the arms', and early
-            stopping: all arms train for the same number of epochs. config.seed halves the events.
-            On logs where people come back to the same items give mask_seen=False: metrics are then
-            also split into targets that repeat the history and new ones.
+        max_epochs: how far an arm may go on after `epochs` while its validation NLL falls (`patience`
+            looks without a better one, 3 by default, stop it); 0: twice `epochs`.
+        max_cases: test cases judged, the same for all, drawn once from config.seed; 0: all of them.
+        config, options: as in `fastpop.train`, but for prior, bias_start and evaluate_every, which are
+            the arms'; prior_weight is 1 (all arms are read at β = 1, as trained), and the metric is NLL. On
+            logs where people come back to the same items give mask_seen=False: metrics are then also split
+            into targets that repeat the history and new ones.
         name: of the log, for titles. out: folder for report.html, JSON, CSV and the table. A
             comparison that was stopped goes on there, to the same numbers; one that is finished is
             given back, and nothing is trained.
@@ -146,32 +114,35 @@ def compare(
         CompareResult.
     Raises:
         ValueError, TypeError: says the argument, what was expected, what came.
-    Cost: len(arms) * seeds trainings and len(popularity_weights) full evaluations of each.
-    Source: arXiv 2606.21275; the arms `learned` and `disjoint` and post-hoc subtraction are
-        controls that a claim about separation needs.
+    Cost: len(arms) * seeds trainings; of each, two readings of len(popularity_weights) full evaluations.
+    Source: arXiv 2606.21275; the other arms, the rows without a model and the frontier are controls that a
+        claim about separation needs (docs/comparison.md).
     """
     log = as_log(log)
     seeds = _seeds(seeds)
+    arms = _listed("arms", arms, "a list of arms")
     for arm in arms:
         checks.one_of("arms", arm, ARMS)
+    popularity_weights = _listed("popularity_weights", popularity_weights, "a list of numbers")
     for weight in popularity_weights:
         checks.knob("popularity_weights", weight)
     checks.number("permutations", permutations, least=1, integer=True)
-    if "prior" in options:
-        raise checks.wrong("prior", "no prior: every arm has its own", options["prior"])
-    config = resolve_config(config, options if encoder is None else {"encoder": encoder, **options})
-    if config.prior != TrainConfig.prior:
-        raise checks.wrong("prior", "no prior: every arm has its own", config.prior)
-    if config.patience or config.evaluate_every:
-        raise checks.wrong("patience, evaluate_every", "0: arms train for the same number of epochs",
-                           f"={config.patience}, {config.evaluate_every}")
-    reason = config.double_subtraction()
-    if reason:
-        warnings.warn("arm 'frozen': " + reason, UserWarning, stacklevel=2)
+    for argument, value in (("max_epochs", max_epochs), ("max_cases", max_cases)):
+        checks.number(argument, value, least=0, integer=True)
+    config = _config(config, options if encoder is None else {"encoder": encoder, **options})
+    if 0 < max_epochs < config.epochs:
+        raise checks.wrong("max_epochs", f"0, or at least epochs = {config.epochs}", max_epochs)
     if log.num_items < 4:
         raise checks.wrong("log", "at least 4 items", f"={log.num_items}")
-    arms = [arm for arm in ARMS if arm in arms or arm == "standard"]
-    weights = tuple(sorted({float(weight) for weight in popularity_weights} | {0.0, 1.0}))
+    if rated is not None and shown is None:
+        raise checks.wrong("rated", "None without shown=, on which its row is judged", rated)
+    if rated is not None and rated.weight is None:
+        raise checks.wrong("rated", "a log with ratings for weights", "=one without weights")
+    question = Question(
+        seeds, [arm for arm in ARMS if arm in arms or arm == STANDARD],
+        tuple(sorted({float(weight) for weight in popularity_weights} | {0.0, 0.5, 1.0})), permutations,
+        max_epochs, config.patience or PATIENCE, max_cases, config, name,
+        {"shown": shown, "rated": rated})
     place = None if out is None else local_path(out, "out")
     if place is not None:
         checks.needed("matplotlib", "report", "compare(out=...)")
@@ -180,22 +151,43 @@ def compare(
     with contextlib.ExitStack() as held:
         if place is not None:
             held.enter_context(run_folder.held(place))
-        return _compare(log, test, seeds, arms, weights, permutations, config, name, place, progress)
+        return _compare(log, test, question, place, progress)
+
+
+def _config(config: Any, options: dict[str, Any]) -> TrainConfig:
+    """The configuration of every arm."""
+    for mine in ("prior", "bias_start"):
+        if mine in options:
+            raise checks.wrong(mine, f"no {mine}: every arm has its own", options[mine])
+    if options.get("patience") and "evaluate_every" not in options:
+        options = {**options, "evaluate_every": 1}  # which it is; patience alone would be refused
+    config = resolve_config(config, options)
+    for mine, why in (("prior", "no prior: every arm has its own"),
+                      ("bias_start", "no bias_start: every arm has its own"),
+                      ("prior_weight", "1: arms are read at popularity weight 1, as trained"),
+                      ("metric", "no metric: the best epoch is that of lowest validation NLL"),
+                      ("tensorboard", "False: curves over epochs are in the report")):
+        if getattr(config, mine) != getattr(TrainConfig, mine):
+            raise checks.wrong(mine, why, getattr(config, mine))
+    if config.evaluate_every > 1:
+        raise checks.wrong("evaluate_every", "0 or 1: arms are looked at after every epoch",
+                           config.evaluate_every)
+    reason = config.double_subtraction()
+    if reason:
+        warnings.warn("arm 'frozen': " + reason, UserWarning, stacklevel=3)
+    return config
 
 
 def _compare(
-    log: Interactions, test: Any, seeds: list[int], arms: list[str], weights: tuple[float, ...],
-    permutations: int, config: TrainConfig, name: str, place: Path | None, progress: bool | None,
+    log: Interactions, test: Any, question: Question, place: Path | None, progress: bool | None,
 ) -> CompareResult:
     """`compare` once its arguments are checked and the folder is held."""
     started = time.perf_counter()
+    config, shown = question.config, None
+    if question.extra["shown"] is not None:
+        log, shown = Shown.of(log, test, question.extra["shown"])
     parts = make_split(log, test, config)
-    options = {key: value for key, value in config.to_dict().items() if key not in NOT_ASKED}
-    asked = {
-        "version": fastpop.__version__, "arms": arms, "seeds": seeds, "permutations": permutations,
-        "popularity_weights": list(weights), "config": options,
-        "log_sha256": run_folder.fingerprint(log, parts.test if test is not None else None),
-    }
+    asked = _asked(question, log, parts if test is not None else None)
     account = None
     if place is not None:
         before = finished(place, asked)
@@ -205,67 +197,25 @@ def _compare(
             Unfinished(place, asked).close()
             return CompareResult(before)
         account = Unfinished(place, asked)
-    half_a, half_b = event_halves(parts.train, config.seed)
-    priors = {key: PopularityPrior.from_counts(half.item_counts(), smoothing=config.smoothing)
-              for key, half in (("A", half_a), ("B", half_b))}
-    for half, prior in priors.items():
-        if np.ptp(prior.log_prior_V) == 0:
-            raise checks.wrong("log", "items of different counts, for log p to have a direction",
-                               "=items that all have the same")
-        if prior.is_flat:
-            warnings.warn(f"all items have as good as equally many events in half {half}: log p hardly "
-                          "differs, and numbers along it mean little", UserWarning, stacklevel=3)
-    bounded = build.bounded(config, log, parts.test)
-    rows: list[dict[str, Any]] = []
-    pairs: list[dict[str, Any]] = []
-    extras: dict[str, Any] = {"curves": [], "lorenz": [], "scatter": [], "nulls": []}
-    left_out = 0
-    bar = bars.progress_bar(len(seeds) * len(arms), f"compare {config.encoder}", show=progress)
+    cases = _drawn(parts.test, question)
+    found: list[dict[str, Any]] = []
+    arms = question.arms
+    bar = bars.progress_bar(len(question.seeds) * len(arms), f"compare {config.encoder}", show=progress)
     with bar:
-        for seed in seeds:
+        for seed in question.seeds:
             measured = account.measured(seed) if account else None
             if measured is None:
-                measured = _one_seed(seed, seed == seeds[0], arms, bounded, half_a, parts.test, priors,
-                                     weights, permutations, account, bar)
+                measured = _one_seed(seed, question, log, parts, cases, shown, account, bar)
                 if account:
                     account.keep(seed, measured)
             else:
                 bar.update(len(arms))
-            rows += measured["rows"]
-            pairs += measured["pairs"]
-            extras["curves"] += measured["curves"]
-            extras |= measured["pictures"]
-            left_out = measured["left_out"]
-    summary = findings.summarise(rows)
-    differences = findings.paired_differences(rows, arms, weights)
-    said = findings.sentences(rows, summary, differences, pairs, arms, priors, len(seeds))
-    rules = _rules(config, permutations, weights, parts, rows)
-    comparison: report.schema.Comparison = {
-        "title": f"Popularity separation, {config.encoder}" + (f", {name}" if name else ""),
-        "headline": said[0],
-        "sentences": said[1:],
-        "arms": [*({"name": arm, "trained_on": ARMS[arm].trained_on,
-                    "served_as": ARMS[arm].served_as} for arm in arms),
-                 {"name": POST_HOC, "trained_on": "not trained: standard minus log p",
-                  "served_as": "standard at beta = 0"}],
-        "rows": rows,
-        "summary": summary,
-        "differences": differences,
-        "pairs": pairs,
-        "rules": rules,
-        "data": {
-            "name": name or "log", "num_users": log.num_users, "num_items": log.num_items,
-            "num_events": log.num_events,
-            "num_cases": 0 if parts.test is None else parts.test.num_cases - left_out,
-            "note": f"trained on {half_a.num_events:,} events (half A of the training part); "
-                    f"{left_out:,} test cases left out because the encoder cannot read them",
-        },
-        **extras,  # type: ignore[typeddict-item]
-        "made_by": {"version": fastpop.__version__, "seeds": list(seeds),
-                    "seconds": round(time.perf_counter() - started, 1),
-                    "cpu_count": os.cpu_count(), "config": config.to_dict(), "asked": asked},
-    }
-    result = CompareResult(comparison)
+            found.append(measured)
+    made_by = {"version": fastpop.__version__, "seeds": list(question.seeds),
+               "seconds": round(time.perf_counter() - started, 1),
+               "cpu_count": os.cpu_count(), "processor": _processor(),
+               "config": config.to_dict(), "asked": asked}
+    result = CompareResult(assemble.comparison(found, question, log, parts, cases, shown, made_by))
     if place is not None and account is not None:
         result.save(place)
         account.close()
@@ -273,136 +223,117 @@ def _compare(
 
 
 def _one_seed(
-    seed: int, first: bool, arms: list[str], config: TrainConfig, half_a: Interactions, cases: Any,
-    priors: dict[str, PopularityPrior], weights: tuple[float, ...], permutations: int,
-    account: Unfinished | None, bar: Any,
+    seed: int, question: Question, log: Interactions, parts: Split, test: Cases | None,
+    shown: Shown | None, account: Unfinished | None, bar: Any,
 ) -> dict[str, Any]:
-    """Train and measure all arms of a seed: what a report needs of them, as plain data."""
+    """Halve, train and measure all arms of a seed: what a report needs of them, as plain data."""
+    config, arms = question.config.replace(seed=seed), question.arms
+    halves = dict(zip("AB", event_halves(parts.train, seed)))
+    priors = {key: _prior(half, config) for key, half in halves.items()}
     log_priors = {key: prior.log_prior_V for key, prior in priors.items()}
     log_priors["permuted"] = priors["A"].permuted(seed).log_prior_V
-    runs = {}
-    start = bar.n
+    weak = diagnostics.weak_direction(priors["A"])
+    if weak is not None:
+        warnings.warn(cautioned(weak), UserWarning, stacklevel=4)
+    judged = Judged(
+        halves["A"], parts.known, parts.valid, test, shown,
+        halves["A"].item_counts(), log_priors["A"], question.betas)
+    bounded = build.bounded(config, log, parts.test)
+    runs, start = {}, bar.n
     for number, arm in enumerate(arms, 1):
         bar.set_description_str(f"compare {config.encoder}: {arm}, seed {seed}")
         runs[arm] = train_arm(
-            ARMS[arm], config.replace(seed=seed), half_a, cases, log_priors, weights,
+            ARMS[arm], bounded, judged, log_priors, question.last_epoch, question.patience,
             folder=account.arm_folder(seed, arm) if account else None,
-            each_step=lambda steps: bar.update(1 / (steps * config.epochs)))
+            each_step=lambda steps: bar.update(1 / (steps * question.last_epoch)))
         bar.update(start + number - bar.n)
-    measured = measure(runs, priors, weights, permutations)
+    rows, pairs = [], []
+    drawn: dict[str, Any] = {}
+    for name in (BEST, EQUAL):
+        readings = {arm: run.readings[name] for arm, run in runs.items() if name in run.readings}
+        if not readings:
+            continue
+        more, tested, tests = measure_reading(
+            readings, log_priors["A"], log_priors["B"], permutations=question.permutations, seed=seed)
+        rows += [{**row, "seed": seed, "epochs": name} for row in more]
+        pairs += [{**pair, "seed": seed, "epochs": name} for pair in tested]
+        if not drawn and seed == question.seeds[0]:
+            drawn = pictures(readings, log_priors["A"], judged.counts_V, tests)
+    counted, facts = reference_rows(
+        judged, runs[STANDARD].test, runs[STANDARD].shown, question.extra["rated"],
+        smoothing=config.smoothing, mask_seen=config.mask_seen)
+    rows += [{"arm": arm, "seed": seed, "popularity_weight": 1.0, "values": values, "epochs": name}
+             for name in dict.fromkeys(row["epochs"] for row in rows) for arm, values in counted.items()]
     return {
-        "rows": measured["rows"], "pairs": measured["pairs"],
+        "rows": rows, "pairs": pairs, "pictures": drawn,
         "curves": [_curve(run) for run in runs.values()],
-        "pictures": pictures(runs, priors["A"].log_prior_V, measured["tests"], weights) if first else {},
+        "still_improving": [arm for arm, run in runs.items() if BEST in run.readings and not run.waited],
         "left_out": max(run.cases_left_out for run in runs.values()),
+        "prior": _told_of(priors["A"], halves["A"]) | facts,
     }
 
 
-def measure(
-    runs: dict[str, Run], priors: dict[str, PopularityPrior], weights: tuple[float, ...],
-    permutations: int,
-) -> dict[str, Any]:
-    """Rows of one seed: energies of s and of each served score along both directions, with the
-    plain and the sign-flip null, on one stream of permutations each."""
-    seed = next(iter(runs.values())).seed
-    models: dict[tuple[str, float | None], diagnostics.ScoreMoments]
-    models = {(arm, None): run.moments for arm, run in runs.items()}
-    models[POST_HOC, None] = runs["standard"].served(0.0)
-    for arm, run in runs.items():
-        models |= {(arm, weight): run.served(weight) for weight in weights}
-    named = {_key(arm, weight): moments for (arm, weight), moments in models.items()}
-    pairs = [(_key("standard", None), _key(arm, None)) for arm, weight in models
-             if weight is None and arm != "standard"]
-    tests = {
-        null: diagnostics.audit_many(named, priors["A"].log_prior_V, pairs=pairs,
-                                     permutations=permutations, seed=seed, null=null)
-        for null in ("label", "sign")
+def _prior(half: Interactions, config: TrainConfig) -> PopularityPrior:
+    """log p of what the encoder predicts in this half."""
+    prior = build.target_prior(half, config.encoder, config.smoothing)
+    if np.ptp(prior.log_prior_V) == 0:
+        raise checks.wrong("log", "items of different counts, for log p to have a direction",
+                           "=items that all have the same")
+    return prior
+
+
+def _told_of(prior: PopularityPrior, half: Interactions) -> dict[str, Any]:
+    """What the words need to know of a seed's half A."""
+    events_U = np.diff(half.offsets)
+    return {
+        "weak": diagnostics.weak_direction(prior),
+        "unseen": float((half.item_counts() == 0).mean()), "num_events": half.num_events,
+        "median_events": float(np.median(events_U[events_U > 0])),
     }
-    from_b = diagnostics.audit_many(named, priors["B"].log_prior_V, pairs=[],
-                                    permutations=permutations, seed=seed)
-    rows = []
-    base = tests["label"].energy[_key("standard", None)]
-    for (arm, weight), _ in models.items():
-        key = _key(arm, weight)
-        energy, energy_b = tests["label"].energy[key], from_b.energy[key]
-        values = {
-            "energy_total": energy.total,
-            "energy_direction": energy.direction,
-            "energy_shared": energy.shared,
-            "energy_heterogeneous": energy.heterogeneous,
-            "fraction_direction": energy.fraction_direction,
-            "fraction_shared": energy.fraction_shared,
-            "mean_slope": energy.slope_mean,
-            "amplitude_ratio": energy.amplitude_ratio(base),
-            "reduction_shared": 1 - energy.shared / base.shared if base.shared else float("nan"),
-            "p_value_direction": tests["label"].direction[key].p_value,
-            "p_value_shared": tests["label"].shared[key].p_value,
-            "p_value_sign_direction": tests["sign"].direction[key].p_value,
-            "p_value_sign_shared": tests["sign"].shared[key].p_value,
-            "energy_shared_b": energy_b.shared,
-            "fraction_shared_b": energy_b.fraction_shared,
-            "mean_slope_b": energy_b.slope_mean,
-            "p_value_shared_b": from_b.shared[key].p_value,
-        }
-        if weight is not None and weight in runs[arm].evaluations:
-            values |= runs[arm].evaluations[weight].metrics
-        rows.append({"arm": arm, "seed": seed, "popularity_weight": weight,
-                     "values": {name: float(value) for name, value in values.items()}})
-    paired = [
-        {"arm": second.split("|")[0], "seed": seed, "null": null,
-         "delta_direction": pair.direction.observed, "p_direction": pair.direction.p_value,
-         "delta_shared": pair.shared.observed, "p_shared": pair.shared.p_value}
-        for null, audits in tests.items() for (_, second), pair in audits.pairs.items()
-    ]
-    return {"rows": rows, "pairs": paired, "tests": tests}
 
 
-def pictures(
-    runs: dict[str, Run], log_prior_V: np.ndarray, tests: dict[str, Any],
-    weights: tuple[float, ...],
-) -> dict[str, Any]:
-    """What the plots of a report show, from the first seed."""
-    seed = runs["standard"].seed
-    shown = np.arange(len(log_prior_V))
-    if len(shown) > SCATTER_POINTS:
-        # Every popularity is shown: items evenly spaced in the order of log p.
-        order = np.argsort(log_prior_V, kind="stable")
-        shown = order[np.linspace(0, len(order) - 1, SCATTER_POINTS).astype(int)]
-    scatter, nulls, lorenz = [], [], []
-    for arm in runs:
-        mean_V = runs[arm].moments.mean_score()
-        slope = tests["label"].energy[_key(arm, None)].slope_mean
-        scatter.append({
-            "arm": arm, "log_prior": log_prior_V[shown].tolist(),
-            "mean_score": mean_V[shown].tolist(), "slope": slope,
-            "intercept": float(-slope * log_prior_V.mean()), "seed": seed,
-            "num_items": len(log_prior_V),
-        })
-        test = tests["label"].shared[_key(arm, None)]
-        nulls.append({
-            "arm": arm, "statistic": "energy_shared", "observed": test.observed,
-            "samples": test.null_P.tolist(), "p_value": test.p_value, "seed": seed, "kind": "plain",
-        })
-    for arm, run in runs.items():
-        for weight in weights:
-            if weight in run.evaluations:
-                found = run.evaluations[weight]
-                items, exposure = evaluation.lorenz_curve(found.exposure[10], 200)
-                lorenz.append({
-                    "arm": arm, "popularity_weight": weight, "items": np.asarray(items).tolist(),
-                    "exposure": np.asarray(exposure).tolist(),
-                    "gini": found.metrics["gini@10"], "k": 10,
-                })
-    return {"scatter": scatter, "nulls": nulls, "lorenz": lorenz}
+def _curve(run: Any) -> dict[str, Any]:
+    """One training run by epoch."""
+    found = {"arm": run.arm.name, "seed": run.seed, "epoch": [row["epoch"] for row in run.curve],
+             "loss": [row["loss"] for row in run.curve],
+             "readings": {name: reading.epoch for name, reading in run.readings.items()}}
+    for name in ("nll", "ndcg@10", "slope", "energy_off_direction"):
+        if any(f"valid_{name}" in row for row in run.curve):
+            found[name] = [row.get(f"valid_{name}") for row in run.curve]
+    return found
 
 
-def _key(arm: str, weight: float | None) -> str:
-    return f"{arm}|{'s' if weight is None else weight}"
+def _asked(question: Question, log: Interactions, own: Split | None) -> dict[str, Any]:
+    options = {key: value for key, value in question.config.to_dict().items() if key not in NOT_ASKED}
+    extra = {name: None if part is None else run_folder.fingerprint(part, None)
+             for name, part in question.extra.items()}
+    return {
+        "version": fastpop.__version__, "arms": question.arms, "seeds": question.seeds,
+        "permutations": question.permutations, "popularity_weights": list(question.betas),
+        "max_epochs": question.max_epochs, "patience": question.patience, "max_cases": question.max_cases,
+        "config": options, "log_sha256": run_folder.fingerprint(log, own.test if own else None), **extra,
+    }
 
 
-def _curve(run: Run) -> dict[str, Any]:
-    return {"arm": run.arm.name, "seed": run.seed, "epoch": [row["epoch"] for row in run.curve],
-            "loss": [row["loss"] for row in run.curve]}
+def _processor() -> str:
+    """Its name, since the last bits of a run hang on it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _drawn(cases: Cases | None, question: Question) -> Cases | None:
+    """At most max_cases of the test cases, the same for all arms and seeds."""
+    return some_cases(cases, question.max_cases, question.config.seed)
+
+
+def _listed(name: str, given: Any, expected: str) -> list:
+    if isinstance(given, (str, bytes, dict)) or not isinstance(given, Iterable):
+        raise checks.wrong_type(name, expected, given)
+    return list(given)
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
@@ -416,38 +347,3 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise checks.wrong("seeds", "different seeds", list(seeds))
     return [int(seed) for seed in seeds]
-
-
-def _rules(
-    config: TrainConfig, permutations: int, weights: tuple[float, ...], parts: Any,
-    rows: list[dict[str, Any]],
-) -> dict[str, str]:
-    sampled = config.loss == "sampled_softmax"
-    extra = f", {config.num_layers} layers, {config.num_heads} heads, dropout {config.dropout:g}" \
-        if config.encoder == "sasrec" else ""
-    has_nll = any("nll" in row["values"] for row in rows)
-    rules = {
-        "encoder": f"{config.encoder}, dim {config.dim}{extra}",
-        "decoder": f"dot product, temperature {config.temperature:g}"
-                   + (" (learned)" if config.learn_temperature else "")
-                   + f", prior weight {config.prior_weight:g}, log p smoothed by {config.smoothing}",
-        "loss": config.loss.replace("_", " ")
-                + (f", logq={config.logq}" if sampled else ""),
-        "context_weighting": "one context per training event of half A",
-        "popularity_weight": "beta in {" + ", ".join(f"{w:g}" for w in weights)
-                             + "}; learned part s: scores without the popularity term",
-        "split": f"{parts.facts['rule']}; all arms train on a random half A of the training "
-                 "events, log p from A (disjoint: from the other half B)",
-        "optimizer": f"{config.resolved_table_optimizer}, learning rate {config.learning_rate:g}, "
-                     f"{config.epochs} epochs, batch {config.batch_size}",
-        "null": f"log p shuffled over items (label), and random signs (sign); {permutations} draws",
-    }
-    if sampled:
-        shared = {0: "shared by the batch", 1: "for each row"}.get(
-            config.group_size, f"shared by {config.group_size} rows")
-        rules["sampler"] = (f"{config.proposal}, " + (
-            "the other rows' positives" if config.proposal == "in_batch"
-            else f"{config.num_negatives} negatives {shared}"))
-    if has_nll:
-        rules["calibration"] = "NLL of the test targets under the full softmax, in the table"
-    return rules

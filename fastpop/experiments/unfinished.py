@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastpop import checks, report
-from fastpop.experiments.arms import TRAINED
+from fastpop.experiments.one_arm import TRAINED
 from fastpop.training import checkpoint, sealed
 from fastpop.training.folder import others_in
 
@@ -99,11 +99,16 @@ def finished(out: Path, asked: dict[str, Any]) -> report.schema.Comparison | Non
         return None
     try:
         comparison = json.loads(path.read_text(encoding="utf-8"))
-        before = comparison["made_by"]["asked"]
+        before = dict(comparison["made_by"]["asked"])
+        before["config"] = dict(before["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise checks.wrong("out", "a new folder", f"={out}, whose {FINISHED} cannot be read: "
                            f"{type(error).__name__}") from None
     refuse_another_question(out, before, json.loads(json.dumps(asked)))
+    missing = report.schema.Comparison.__required_keys__ - comparison.keys()
+    if missing:
+        raise checks.wrong("out", "a comparison as this version writes it, or a new folder",
+                           f"={out}, whose {FINISHED} has no {min(missing)!r}")
     return comparison
 
 

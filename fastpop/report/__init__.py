@@ -2,8 +2,9 @@
 
 from fastpop.report import schema
 from fastpop.report.audit_page import write_audit_report
-from fastpop.report.html import write_compare_report
-from fastpop.report.tables import comparison_text, rows_csv, write_json, write_text
+from fastpop.report.compare_page import write_compare_report
+from fastpop.report.compare_text import comparison_text
+from fastpop.report.tables import rows_csv, write_json, write_text
 
 __all__ = [
     "comparison_text", "rows_csv", "schema", "write_audit_report", "write_compare_report", "write_json",

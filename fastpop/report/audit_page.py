@@ -7,21 +7,9 @@ from typing import Any
 
 from fastpop import checks
 from fastpop.diagnostics import p_short, p_words
-from fastpop.report import tables
+from fastpop.report import audit_figures, tables
 from fastpop.report.glossary import term
-from fastpop.report.html import (
-    _curve_figure,
-    _data,
-    _energy_figure,
-    _glossary,
-    _lorenz_figure,
-    _made_by,
-    _null_figure,
-    _opening,
-    _rules,
-    _scatter_figure,
-)
-from fastpop.report.page import page, table
+from fastpop.report.page import data_line, page, table
 from fastpop.report.schema import NOT_CALIBRATED, Curve, Data, Interval, Lorenz, Rules
 
 
@@ -62,7 +50,7 @@ def write_audit_report(
     if audit.get("no_direction"):
         names = {key: of for key, of in names.items() if not key.startswith("p_value")}
     logits = bool(audit.get("logits"))
-    names |= {"mean_slope" if logits else "slope_no_unit": "slope_mean", "slope_std": "slope_std"}
+    names |= {"slope" if logits else "slope_no_unit": "slope_mean", "slope_std": "slope_std"}
     values: dict[str, Interval] = {
         key: {"mean": audit[of]} for key, of in names.items() if audit.get(of) is not None
     }
@@ -70,7 +58,7 @@ def write_audit_report(
         values[f"arp@{audit['top_lists']['k']}"] = {"mean": audit["top_lists"]["mean_count"]}
     entry: Any = {"arm": name, "popularity_weight": None, "values": values}
     sentences = [*(text[0].upper() + text[1:] + "." for text in audit_cautions(audit)), *sentences]
-    parts = [_opening(title, headline or audit_headline(audit), sentences), _data(data)]
+    parts = [audit_figures.opening(title, headline or audit_headline(audit), sentences), data_line(data)]
     parts.append("<h2>Numbers</h2>")
     parts.append(_value_table("The audit", values, audit))
     parts.append(_audit_shares(audit))
@@ -80,25 +68,25 @@ def write_audit_report(
     parts.append("<h2>Pictures</h2>")
     unit = "nats" if logits else "score"
     if "mean_score" in audit and "log_prior" in audit:
-        parts.append(_scatter_figure([audit_scatter(audit, name)], [name], unit))
-    parts.append(_energy_figure([entry], unit))
+        parts.append(audit_figures.scatter_figure([audit_scatter(audit, name)], [name], unit))
+    parts.append(audit_figures.energy_figure([entry], unit))
     nulls = [
         {"arm": name, **{k: test[k] for k in ("statistic", "observed", "p_value", "kind")},
          "samples": test["samples"]}
         for test in (audit.get("test_direction"), audit.get("test_shared"))
         if test and test.get("samples") and not audit.get("no_direction")
     ]
-    parts.append(_null_figure(nulls, unit))
-    parts.append(_lorenz_figure(lorenz, [name]))
-    parts.append(_curve_figure(curves, [name]))
+    parts.append(audit_figures.null_figure(nulls, unit))
+    parts.append(audit_figures.lorenz_figure(lorenz, [name]))
+    parts.append(audit_figures.curve_figure(curves, [name]))
     if audit.get("table"):
         parts.append("<h2>The whole audit</h2>\n<p>With smoothing and its sensitivity, centring, "
                      "exact null moments and geometry, as a terminal shows it.</p>\n"
                      f"<pre>{escape(audit['table'])}</pre>")
-    parts.append(_rules(stated))
-    terms = _glossary([*values, *(metrics or {})])
+    parts.append(audit_figures.rules(stated))
+    terms = audit_figures.glossary([*values, *(metrics or {})])
     parts.append(terms if logits else terms.replace("nats²", "squared scores"))
-    parts.append(_made_by(made_by))
+    parts.append(audit_figures.made_by(made_by))
     return tables.write_text(path, page(title, parts))
 
 

@@ -1,5 +1,7 @@
 """What each number means, in one line; keys as in `fastpop.report.schema`."""
 
+import math
+
 TERMS = {
     "energy_total": (
         "Total energy", "Mean squared length of a context's scores after centring over items, "
@@ -21,19 +23,23 @@ TERMS = {
     "chance_level": (
         "Chance level", "1/(V-1): the popularity share of a direction that has nothing to do with "
         "the scores, on average."),
-    "mean_slope": (
-        "Slope", "Mean slope of the scores on log p. 1: the scores contain log p once; "
-        "0: popularity is outside the scores."),
     "slope_no_unit": (
         "Slope", "Mean slope of the scores on log p, in the scores' own unit: only logits have one of "
         "which 1 and 0 mean something."),
     "correlation": (
         "Correlation", "Of an item's mean score with log p, over items, -1 to 1. Has no unit, so it can "
         "be read for any scores."),
+    "slope": (
+        "Slope", "Mean slope of the scores on log p. 1: the scores contain log p once; "
+        "0: popularity is outside the scores."),
     "slope_std": ("Slope spread", "Standard deviation of that slope over contexts."),
-    "amplitude_ratio": (
-        "Amplitude ratio", "|slope| of the arm / |slope| of standard. The energy ratio is its "
+    "amplitude": (
+        "Amplitude", "|slope| of the arm / |slope| of standard. The ratio of energies is its "
         "square, which makes small changes look large."),
+    "cos2_change": (
+        "cos² of the change", "How much of what changed in the mean score, from standard to this arm, lies "
+        "along log p: 1 all of it, 0 none."),
+    "epoch": ("Epochs", "The epoch that the arm was read at."),
     "reduction_shared": (
         "Reduction", "1 - context-shared energy / that of standard. Describes; is not a test: "
         "chance alone can come near 1."),
@@ -49,9 +55,7 @@ TERMS = {
     "energy_shared_b": (
         "Shared energy, other half", "Context-shared energy along log p of events that no arm "
         "trained on."),
-    "fraction_shared_b": ("Shared share, other half", "Its share of the total energy."),
-    "mean_slope_b": ("Slope, other half", "Slope on log p of events that no arm trained on."),
-    "p_value_shared_b": ("p (shared), other half", "p (shared) for log p of those events."),
+    "slope_b": ("Slope, other half", "Slope on log p of events that no arm trained on."),
     "nll": (
         "NLL", "Mean -log probability of the target events under the softmax over the whole, "
         "unmasked catalogue, nats. Lower is better."),
@@ -78,6 +82,19 @@ TERMS = {
              "near 1 all slots to few items."),
     "arp": ("ARP", "Average recommendation popularity: mean training count of the items shown."),
     "aplt": ("APLT", "Average percentage of long-tail items in a list (tail as for tail recall)."),
+    "auc_shown": ("AUC, shown items", "Chance that a liked item scores above one that was not, among items "
+                  "shown at random, over all cases together; ties by halves."),
+    "ndcg_shown": ("NDCG, shown items", "NDCG where only the items that were shown at random are ranked."),
+    "r1_items": ("R1, items", "Share of the variance of the item table, centred, along its first principal "
+                 "axis."),
+    "r1_scores": ("R1, scores", "The same of the scores, centred over items: 1 is one ranking for all."),
+    "effective_rank_items": ("Effective rank, items", "exp(entropy) of the variance shares of the item "
+                             "table's principal axes."),
+    "effective_rank_scores": ("Effective rank, scores", "The same of the scores."),
+    "cosine_items": ("Cosine, items", "Mean cosine between two items, centred: 0 without a common "
+                     "direction."),
+    "pc1_items": ("PC1, items", "|correlation| of the items' first principal component with log p."),
+    "pc1_scores": ("PC1, scores", "The same of the scores' first principal component."),
     "novelty": ("Novelty", "Mean -log2 p of the items shown, bits."),
     "popularity_correlation": ("Popularity correlation", "Spearman correlation over items of "
                                "exposure and training count."),
@@ -89,3 +106,17 @@ def term(key: str) -> tuple[str, str]:
     stem, _, k = key.partition("@")
     name, text = TERMS.get(stem, ("", ""))
     return (f"{name}@{k}" if k and name else name), text
+
+
+def bounds(key: str) -> tuple[float, float]:
+    """What a number can be: shares and most metrics 0..1, correlations and cosines -1..1, others anything."""
+    stem = key.partition("@")[0]
+    if stem in ("popularity_correlation", "cosine_items"):
+        return -1.0, 1.0
+    if stem.startswith(("energy", "effective_rank")) or stem in (
+            "nll", "perplexity", "rank", "arp", "novelty", "amplitude", "epoch"):
+        return 0.0, math.inf
+    if "@" in key or stem.startswith(("fraction", "p_value", "r1_", "pc1_")) or stem in (
+            "auc", "auc_shown", "cos2_change", "chance_level"):
+        return 0.0, 1.0
+    return -math.inf, math.inf

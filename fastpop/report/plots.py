@@ -1,26 +1,21 @@
-"""The pictures of a report. Each takes plain data of `schema` and returns a matplotlib Figure.
+"""The pictures of a model's own report. Each takes plain data of `schema` and returns a matplotlib Figure.
 
-Text and axes are drawn in one ink that `to_svg` turns into CSS `currentColor`, so that a picture
-reads on light, dark and paper. Arms keep colour, marker and line style in the order of the arms
-(Okabe & Ito's colour-blind safe palette).
+Arms keep colour, marker and line style in the order of the arms (Okabe & Ito's colour-blind safe palette).
 """
 
-import io
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fastpop import checks
 from fastpop.diagnostics import p_short
+from fastpop.report.drawing import INK, figure_of, styled_axes, words
 from fastpop.report.schema import Curve, Lorenz, Null, Scatter, Summary
 from fastpop.report.tables import number, weight_words
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
-INK = "#707274"  # mid grey: legible on white and on near-black where the svg is used as a file
 _MANY_POINTS = 4000
 
 
@@ -41,8 +36,8 @@ def score_against_popularity(
     order = _order(scatters, arms)
     columns = min(len(scatters), 3)
     lines = -(-len(scatters) // columns)
-    fig = _figure(8.4 if columns > 1 else 5.8, 0.4 + (2.5 if columns > 1 else 3.2) * lines)
-    axes = _axes(fig, lines, columns, sharex=True, sharey=True)
+    fig = figure_of(8.4 if columns > 1 else 5.8, 0.4 + (2.5 if columns > 1 else 3.2) * lines)
+    axes = styled_axes(fig, lines, columns, sharex=True, sharey=True)
     for ax in axes.flat[len(scatters):]:
         ax.set_visible(False)
     for place, (ax, scatter, (x, y)) in enumerate(zip(axes.flat, scatters, points)):
@@ -69,8 +64,8 @@ def energy_by_arm(summary: Sequence[Summary], unit: str = "nats") -> Any:
     """Absolute energies on a log axis, the share of the total written beside each bar."""
     kinds = [("energy_total", "total", ""), ("energy_direction", "along log p", "//"),
              ("energy_shared", "shared by all contexts", "xx")]
-    fig = _figure(8.4, 0.9 + 0.78 * len(summary))
-    ax = _axes(fig)[0, 0]
+    fig = figure_of(8.4, 0.9 + 0.78 * len(summary))
+    ax = styled_axes(fig)[0, 0]
     present = [e["values"][k]["mean"] for e in summary for k, _, _ in kinds if k in e["values"]]
     positive = [v for v in present if v is not None and v > 0]
     floor = 10 ** np.floor(np.log10(min(positive)) - 0.4) if positive else 0.1
@@ -110,8 +105,8 @@ def energy_by_arm(summary: Sequence[Summary], unit: str = "nats") -> Any:
 def permutation_null(nulls: Sequence[Null], unit: str = "nats") -> Any:
     """The permuted statistic as a histogram, the observed one as a line; log axis where it is far
     outside."""
-    fig = _figure(8.4, 0.3 + 2.0 * len(nulls))
-    axes = _axes(fig, len(nulls))[:, 0]
+    fig = figure_of(8.4, 0.3 + 2.0 * len(nulls))
+    axes = styled_axes(fig, len(nulls))[:, 0]
     for ax, null in zip(axes, nulls):
         samples, observed = np.asarray(null["samples"], float), float(null["observed"])
         low, high = samples.min(), samples.max()
@@ -142,70 +137,18 @@ def permutation_null(nulls: Sequence[Null], unit: str = "nats") -> Any:
     return fig
 
 
-def accuracy_against_popularity(
-    summary: Sequence[Summary], arms: Sequence[str], accuracy: str = "ndcg@10",
-    popularity: str = "arp@10",
-) -> Any:
-    """One curve an arm over beta: accuracy up, popularity of what is shown to the right."""
-    fig = _figure(8.4, 4.4)
-    ax = _axes(fig)[0, 0]
-    ends = []
-    for n, arm in enumerate(arms):
-        points = sorted(
-            (e for e in summary if e["arm"] == arm and e["popularity_weight"] is not None
-             and accuracy in e["values"] and popularity in e["values"]),
-            key=lambda e: float(e["popularity_weight"] or 0),
-        )
-        if not points:
-            continue
-        x = np.array([e["values"][popularity]["mean"] for e in points])
-        y = np.array([e["values"][accuracy]["mean"] for e in points])
-        colour = COLOURS[n % len(COLOURS)]
-        ax.plot(x, y, color=colour, ls=DASHES[n % len(DASHES)], marker=MARKERS[n % len(MARKERS)],
-                ms=7, label=_words(arm))
-        for axis, name in (("xerr", popularity), ("yerr", accuracy)):
-            reach = [_half(e["values"][name]) for e in points]
-            ax.errorbar(x, y, **{axis: reach}, fmt="none", ecolor=colour, lw=1, alpha=0.7)
-        ends.append((n, x, y, [float(e["popularity_weight"] or 0) for e in points]))
-    ax.margins(0.1)
-    # Neither can be negative; intervals over a few seeds may.
-    ax.set_xlim(left=max(ax.get_xlim()[0], 0.0))
-    ax.set_ylim(bottom=max(ax.get_ylim()[0], 0.0))
-    span = np.array([np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())])
-    placed: list[np.ndarray] = []
-    for n, x, y, betas in ends:
-        # Only the ends are labelled; arms take different corners, since curves share end points.
-        dx, dy = ((7, 6), (7, -12), (-7, 6), (-7, -12))[n % 4]
-        together = np.hypot(*((np.array([x[-1], y[-1]]) - [x[0], y[0]]) / span)) < 0.05
-        labels = [(-1, f"β={betas[0]:g} to {betas[-1]:g}")] if together and len(betas) > 1 else [
-            (0, f"β={betas[0]:g}"), (-1, f"β={betas[-1]:g}")]
-        for place, label in labels:
-            # A second label at one place would only blur the first: curves share end points.
-            spot = np.array([x[place], y[place]]) / span
-            if any(np.hypot(*(spot - other)) < 0.05 for other in placed):
-                continue
-            placed.append(spot)
-            ax.annotate(label, (x[place], y[place]), xytext=(dx, dy), textcoords="offset points",
-                        fontsize=8, color=COLOURS[n % len(COLOURS)],
-                        ha="left" if dx > 0 else "right")
-    ax.set_xlabel(f"{_heading(popularity)}: more popular items shown →")
-    ax.set_ylabel(f"{_heading(accuracy)} →")
-    _legend_above(fig, ax, 5)
-    return fig
-
-
 def lorenz_curves(curves: Sequence[Lorenz], arms: Sequence[str] = ()) -> Any:
     """Share of the slots that go to the least shown items; the diagonal is equality."""
     order = _order(curves, arms)
-    fig = _figure(8.4, 4.6)
-    ax = _axes(fig)[0, 0]
+    fig = figure_of(8.4, 4.6)
+    ax = styled_axes(fig)[0, 0]
     ax.plot([0, 1], [0, 1], color=INK, lw=1, ls=":")
     ax.annotate("every item equally", (0.40, 0.43), rotation=40, fontsize=8, color=INK,
                 ha="center")
     met: dict[str, int] = {}
     for curve in curves:
         arm = curve["arm"]
-        label = _words(arm)
+        label = words(arm)
         if curve["popularity_weight"] is not None:
             label += f", β={curve['popularity_weight']:g}"
         if "gini" in curve:
@@ -224,14 +167,14 @@ def training_curves(curves: Sequence[Curve], arms: Sequence[str] = ()) -> Any:
     """Training loss, and the validation metric where there is one; one thin line a seed."""
     order = _order(curves, arms)
     valid = [c for c in curves if c.get("valid") is not None]
-    fig = _figure(8.4, 3.4)
-    axes = _axes(fig, 1, 2 if valid else 1)[0]
+    fig = figure_of(8.4, 3.4)
+    axes = styled_axes(fig, 1, 2 if valid else 1)[0]
     shown: set[str] = set()
     for curve in curves:
         n = order.index(curve["arm"])
         style = {"color": COLOURS[n % len(COLOURS)], "ls": DASHES[n % len(DASHES)], "lw": 1.2,
                  "alpha": 0.85, "marker": MARKERS[n % len(MARKERS)], "ms": 2.5}
-        label = None if curve["arm"] in shown else _words(curve["arm"])
+        label = None if curve["arm"] in shown else words(curve["arm"])
         shown.add(curve["arm"])
         axes[0].plot(curve["epoch"], curve["loss"], label=label, **style)
         if curve.get("valid") is not None:
@@ -247,55 +190,8 @@ def training_curves(curves: Sequence[Curve], arms: Sequence[str] = ()) -> Any:
     return fig
 
 
-def to_svg(fig: Any, prefix: str = "") -> str:
-    """The figure as an <svg> element without background, ink as currentColor, same bytes each
-    time. `prefix` keeps ids apart when several stand in one page."""
-    import matplotlib
-
-    out = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "fastpop" + prefix, "svg.fonttype": "path"}):
-        fig.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
-    text = text[text.index("<svg"):]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}", text)
-    return text.replace(INK, "currentColor").replace(INK.lower(), "currentColor")
-
-
-def save_figure(fig: Any, path: Any) -> None:
-    """fig.savefig on white, 150 dots an inch; the ending of `path` says the format."""
-    fig.savefig(path, dpi=150, facecolor="white")
-
-
-def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        checks.missing_package("matplotlib", "report", "drawing a report")
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _axes(fig: Any, rows: int = 1, columns: int = 1, **share: Any) -> np.ndarray:
-    """fig.subplots in the house style, [rows, columns]; nothing global is changed."""
-    axes = fig.subplots(rows, columns, squeeze=False, **share)
-    for ax in axes.flat:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.spines[["left", "bottom"]].set_color(INK)
-        ax.tick_params(colors=INK, which="both", labelsize=8.5)
-        ax.xaxis.label.set(color=INK, size=9.5)
-        ax.yaxis.label.set(color=INK, size=9.5)
-        ax.grid(color=INK, alpha=0.22, lw=0.6)
-        ax.set_axisbelow(True)
-    return axes
-
-
 def _title(ax: Any, text: str) -> None:
-    ax.set_title(_words(text), loc="left", color=INK, size=10)
-
-
-def _words(text: str) -> str:
-    """A name as it is, not as mathematics."""
-    return text.replace("$", r"\$")
+    ax.set_title(words(text), loc="left", color=INK, size=10)
 
 
 def _legend_above(fig: Any, ax: Any, columns: int) -> None:
@@ -318,18 +214,7 @@ def _order(entries: Sequence[Any], arms: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*arms, *(entry["arm"] for entry in entries)]))
 
 
-def _half(interval: Any) -> float:
-    low, high = interval.get("low"), interval.get("high")
-    return 0.0 if low is None or high is None or not np.isfinite(high - low) else (high - low) / 2
-
-
 def _look(entry: Summary) -> str:
     weight = entry["popularity_weight"]
-    name = _words(entry["arm"])
+    name = words(entry["arm"])
     return name if weight is None else f"{name}, β={weight_words(weight)}"
-
-
-def _heading(key: str) -> str:
-    from fastpop.report.glossary import term
-
-    return term(key)[0] or key

@@ -1,46 +1,69 @@
-"""What a report is made of: plain dicts that `json.dump` takes, nothing computed here.
+"""The contract of comparison.json: what `fastpop.compare` writes and a report draws.
 
-An experiment fills a `Comparison` (or hands an `Audit.to_dict()` to `write_audit_report`); the
-report only renders it. Every list may be empty and every key marked NotRequired may be missing:
-the part that needs it is then left out, and a missing number is shown as "-".
+A `Comparison` is plain dicts that `json.dump` takes; a report computes nothing of it, it only renders.
+Every list may be empty (a log without a test part has no accuracy, one arm has no tests), and every key
+marked NotRequired may be missing: the part that needs it is then left out. In the file a number that is not
+known is null, in memory also NaN; both are shown as "-".
 
-Keys of `Row.values` and `Summary.values` that the tables and plots know (others go to the CSV and
-JSON as they are):
+Two readings. Each trained arm is read twice: at "equal" epochs, and at its own "best" epoch by validation
+NLL (only where there is a validation part). What is made of `standard` afterwards is read where standard is.
+Rows that no model needs are the same at both.
 
-    energy_total, energy_direction, energy_shared, energy_heterogeneous    nats², absolute
+Two views. `popularity_weight` None is the learned part of the score, s; a number is the score served at that
+beta. NLL is given at beta 1 alone: at another beta no score is a model of p(i | c).
+
+Keys of `Row.values` and `Summary.values`; others may stand beside them:
+
+    of the learned part (popularity_weight None), nats² for energies
+    epoch                                   the epoch that was read
+    energy_total = energy_direction + energy_off_direction
+    energy_direction = energy_shared + energy_heterogeneous
+                                            along centred log p of half A
+    energy_off_direction                    off log p: what a model has to say beside popularity
     fraction_direction, fraction_shared     energy / energy_total of the same scores
-    mean_slope                              mean slope of the scores on log p
-    amplitude_ratio                         |mean_slope / mean_slope of `standard`|
+    slope                                   mean slope of the scores on log p
+    amplitude                               |slope / slope of `standard`|; its square is the ratio of energies
+    cos2_change                             cos² of the change of the mean score from `standard`'s with log p
     reduction_shared                        1 - energy_shared / that of `standard`
-    p_value_direction, p_value_shared       permutation p-values, never 0
-    p_value_sign_direction, p_value_sign_shared       the same under the sign-flip null
-    energy_shared_b, fraction_shared_b, mean_slope_b, p_value_shared_b
-                                            with log p from events not trained on
-    nll, perplexity                         nats per event; unmasked catalogue
+    p_value_direction, p_value_shared       permutation p-values of the arm's own energies, never 0
+    p_value_sign_direction, p_value_sign_shared         the same under the sign null
+    energy_shared_b, slope_b                with log p of the other half
+    r1_items, r1_scores, effective_rank_items, effective_rank_scores, cosine_items, pc1_items, pc1_scores
+                                            geometry, centred: `fastpop.diagnostics.geometry`
+
+    of a served score (popularity_weight a number)
+    energies and slope                      at beta 0, .5 and 1
+    nll, perplexity                         nats per event over the unmasked catalogue; beta 1 alone
     hr@10, recall@10, ndcg@10, ...          the keys of `Evaluation.metrics`, as they are
     recall_head@10, recall_mid@10, recall_tail@10
     coverage@10, gini@10, arp@10, aplt@10, novelty@10, popularity_correlation@10
     ndcg_repeat@10, ndcg_new@10             where seen items are not masked
+    auc_shown, ndcg_shown@5                 over the shown items of a randomised test part
 """
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 NOT_CALIBRATED = "calibration not computed"
+Epochs = Literal["best", "equal"]
 
 
 class Rules(TypedDict, total=False):
-    """The line that every table states, in words. `calibration` defaults to NOT_CALIBRATED."""
+    """How the numbers came about, in words. `calibration` defaults to NOT_CALIBRATED."""
 
     encoder: str  # "factor, dim 64"
-    decoder: str  # "dot product, fixed scale 1.0, no learned bias"
-    loss: str  # "sampled softmax, logq=standard, hits=keep"
-    sampler: str  # "popularity^0.75, 1024 negatives shared by 128 rows"
-    context_weighting: str  # "one context per training event"
-    popularity_weight: str  # "beta in {0, 0.5, 1}; learned part = scores without log p"
-    split: str  # "leave-last-out; event half A trains, log p from A"
+    decoder: str  # "dot product, temperature 1, prior weight 1, log p smoothed by loo"
+    loss: str  # "sampled softmax, logq=standard"
+    sampler: str  # "mixture, 1024 negatives shared by the batch"
+    context_weighting: str  # "one context per training event of half A"
+    popularity_weight: str  # "beta in {0, 0.1, ...}; learned part s: scores without the popularity term"
+    split: str  # "leave-last-out; all arms train on half A, ..."
+    readings: str  # "equal: 6 epochs for all; best: each arm's epoch of lowest validation NLL"
     evaluation: str  # Evaluation.rule
     optimizer: str
-    null: str  # "plain label permutation of b, 2000 draws"
+    null: str  # "log p shuffled over items (label), and random signs (sign); 2000 draws"
+    intervals: str  # "95 % t over seeds, from 3 seeds on; of fewer, their range"
+    recency: str  # "half-life 14 days, tuned on half A"
+    words: str  # where it stands when each sentence is printed
     calibration: str
 
 
@@ -56,78 +79,139 @@ class Data(TypedDict, total=False):
 
 
 class Arm(TypedDict):
-    """One arm of the intervention. Colours and line styles follow the order of the list."""
+    """One row of the tables, in their order.
 
-    name: str  # "standard", "frozen", "permuted", "learned", "disjoint", "post-hoc"
-    trained_on: NotRequired[str]  # "s + log p"
+    kind: "trained"; "afterwards", made of the trained `standard`; "reference", which no model is needed for.
+    readings: means over seeds in flat numbers, one entry a reading: epochs, popularity_weight (at which its
+    lists are served: 1, or 0 for "afterwards"), and the keys above, energies of the learned part.
+    """
+
+    name: str  # "standard", "frozen", ..., "post-hoc", ..., "popularity", ...
+    kind: Literal["trained", "afterwards", "reference"]
+    trained_on: NotRequired[str]  # "s + tau log p"
     served_as: NotRequired[str]  # "s + beta log p"
+    readings: NotRequired[list[dict[str, Any]]]
 
 
 class Row(TypedDict):
-    """One run of one arm, looked at in one way."""
+    """One run of one arm, read at one epoch and looked at in one way."""
 
     arm: str
     seed: int
+    epochs: Epochs
     popularity_weight: float | None  # beta of the served score; None: the learned part s alone
     values: dict[str, float]
 
 
 class Interval(TypedDict):
-    mean: float
-    low: NotRequired[float | None]  # None or missing: no interval (one seed)
+    """A mean over seeds. From three seeds on low and high, a 95 % t interval that leaves no metric's range;
+    of two, least and most instead; of one, neither. Of p-values the median, and low and high their range."""
+
+    mean: float | None
+    low: NotRequired[float | None]
     high: NotRequired[float | None]
-    n: NotRequired[int]  # seeds (or cases) behind it
+    least: NotRequired[float]
+    most: NotRequired[float]
+    n: NotRequired[int]  # seeds behind it
 
 
 class Summary(TypedDict):
-    """Rows of one (arm, popularity_weight) aggregated over seeds; of p-values the median."""
+    """Rows of one (arm, reading, popularity_weight) over seeds. Of one model's own report without epochs."""
 
     arm: str
+    epochs: NotRequired[Epochs]
     popularity_weight: float | None
     values: dict[str, Interval]
 
 
 class Difference(TypedDict):
-    """A paired difference `arm - baseline`, same seeds, same cases."""
+    """arm - baseline over the same seeds and cases, at one reading and one view of both.
+
+    low and high are None below three seeds.
+    """
 
     arm: str
     baseline: str
+    epochs: Epochs
     popularity_weight: float | None
-    baseline_popularity_weight: NotRequired[float | None]
     metric: str
     mean: float
     low: float | None
     high: float | None
     n: int
-    unit: str  # "seeds" or "cases"
+    unit: str  # "seeds"
+
+
+class Matched(TypedDict):
+    """arm - baseline where both show equally popular items: metric of both at one level of ARP, read from
+    their curves over beta. low and high are None below three seeds."""
+
+    arm: str
+    baseline: str  # "post-hoc"
+    epochs: Epochs
+    metric: str  # "ndcg@10", "recall_mid@10", "coverage@10"
+    arp: float
+    arm_mean: float
+    baseline_mean: float
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+class Pair(TypedDict):
+    """The paired permutation test of one seed: standard minus arm, energies of the learned parts."""
+
+    arm: str
+    seed: int
+    epochs: Epochs
+    null: Literal["label", "sign"]
+    delta_direction: float  # nats²
+    delta_shared: float
+    p_direction: float
+    p_shared: float
 
 
 class Scatter(TypedDict):
-    """Mean score of each item against log p; the line goes through the mean with this slope."""
+    """Mean score of each item against log p, of the first seed at the first of `readings`."""
 
     arm: str
     log_prior: Any  # [n] nats
-    mean_score: Any  # [n] of the scores that the energies were taken of; centred when drawn
+    mean_score: Any  # [n] of the learned part; centred when drawn
     slope: float  # of mean_score on log_prior
-    intercept: NotRequired[float]  # for the JSON; the picture centres the scores
+    served_score: NotRequired[Any]  # [n] of the score served at beta 1, where that is another one
+    served_slope: NotRequired[float]
+    num_items: NotRequired[int]  # of the catalogue: the points may be a sample of it
     seed: NotRequired[int]
-    num_items: NotRequired[int]  # when the points are a sample of the catalogue
 
 
 class Null(TypedDict):
-    """The permutation distribution of one statistic, and what was observed."""
+    """Draws of a permuted statistic and what was observed, of the first seed at the first of `readings`."""
 
-    arm: str
+    arm: str  # "standard - frozen"
     statistic: str  # "energy_shared"
     observed: float
     samples: Any  # [P]
     p_value: float
+    kind: NotRequired[str]  # "label", "sign"
     seed: NotRequired[int]
-    kind: NotRequired[str]  # "plain", "stratified", "sign"
+
+
+class Exposure(TypedDict):
+    """To which items the slots of all lists of k go, of the first seed at the first of `readings`.
+
+    share: [10] of the slots, by tenths of the training events, items from the most popular to the least:
+    lists in proportion to popularity have .1 in each. popularity_weight: beta that was served.
+    """
+
+    arm: str
+    popularity_weight: float
+    share: list[float]
+    k: int
 
 
 class Lorenz(TypedDict):
-    """How unequally the catalogue is shown: `fastpop.evaluation.lorenz_curve`."""
+    """How unequally the catalogue is shown: `fastpop.evaluation.lorenz_curve`. Of one model's report."""
 
     arm: str
     popularity_weight: float | None
@@ -137,31 +221,43 @@ class Lorenz(TypedDict):
     k: NotRequired[int]
 
 
-class Curve(TypedDict):
-    """One training run."""
-
-    arm: str
-    seed: int
-    epoch: Any  # [n]
-    loss: Any  # [n] nats
-    valid: NotRequired[Any]  # [n]; NaN or None where not evaluated
-    valid_name: NotRequired[str]  # "ndcg@10 on validation"
+# The functional form, because of the key "ndcg@10".
+Curve = TypedDict("Curve", {
+    "arm": str,
+    "seed": int,
+    "epoch": Any,  # [n]
+    "loss": Any,  # [n] training loss, nats
+    "readings": NotRequired[dict[str, int]],  # the epochs that were read: {"best": 7, "equal": 4}
+    # After each epoch, on the validation part as trained; None where not looked at.
+    "nll": NotRequired[Any],
+    "ndcg@10": NotRequired[Any],
+    "slope": NotRequired[Any],  # of the learned part on log p
+    "energy_off_direction": NotRequired[Any],  # nats²
+    # Of one model's report: one validation metric and what it is called.
+    "valid": NotRequired[Any],
+    "valid_name": NotRequired[str],
+})
+Curve.__doc__ = "One training run by epoch."
 
 
 class Comparison(TypedDict):
-    """All that `write_compare_report` reads."""
+    """All that `write_compare_report` and `comparison_text` read."""
 
     title: str
     headline: str  # one sentence in words
-    sentences: list[str]  # what the table says, in words
+    sentences: list[str]  # what the numbers say, in words, what matters most first
+    readings: list[Epochs]  # those that there are, the main one first
+    permutations: NotRequired[int]  # P of each p-value, whose floor is 1/(P + 1)
     arms: list[Arm]
     rows: list[Row]
     summary: list[Summary]
     differences: NotRequired[list[Difference]]
+    matched: NotRequired[list[Matched]]
+    pairs: NotRequired[list[Pair]]
     rules: Rules
     data: NotRequired[Data]
     scatter: NotRequired[list[Scatter]]
     nulls: NotRequired[list[Null]]
-    lorenz: NotRequired[list[Lorenz]]
+    exposure: NotRequired[list[Exposure]]
     curves: NotRequired[list[Curve]]
-    made_by: NotRequired[dict[str, Any]]  # version, command, seconds, machine, seeds
+    made_by: NotRequired[dict[str, Any]]  # version, seconds, machine, seeds, configuration

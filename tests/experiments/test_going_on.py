@@ -8,7 +8,7 @@ import pytest
 from helpers_logs import small_log
 
 import fastpop
-from fastpop.experiments import arms, state_of, unfinished
+from fastpop.experiments import one_arm, state_of, unfinished
 from fastpop.training import CheckpointError, sealed
 
 QUICK = {"epochs": 2, "dim": 8, "batch_size": 64, "num_negatives": 16, "learning_rate": 0.03,
@@ -30,7 +30,7 @@ def whole():
 def stopped(tmp_path, monkeypatch):
     """A comparison whose fourth run died: a seed is measured, an arm of the other is trained."""
     out = tmp_path / "report"
-    real, runs = arms.fit, []
+    real, runs = one_arm.fit, []
 
     def dies(*given, **options):
         runs.append(1)
@@ -38,10 +38,10 @@ def stopped(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return real(*given, **options)
 
-    monkeypatch.setattr(arms, "fit", dies)
+    monkeypatch.setattr(one_arm, "fit", dies)
     with pytest.raises(OSError, match="No space left"):
         fastpop.compare(small_log(), seeds=2, out=out, **QUICK)
-    monkeypatch.setattr(arms, "fit", real)
+    monkeypatch.setattr(one_arm, "fit", real)
     return out
 
 
@@ -104,7 +104,7 @@ def test_how_often_checkpoints_are_written_is_no_part_of_the_question(stopped, w
 def test_a_finished_one_is_given_back_and_never_overwritten(stopped, whole, monkeypatch):
     first = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
     page = (stopped / "report.html").read_bytes()
-    monkeypatch.setattr(arms, "fit", None)
+    monkeypatch.setattr(one_arm, "fit", None)
     with pytest.warns(UserWarning, match="is finished: it is shown, and nothing is trained"):
         again = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
     assert again.table() == first.table()
@@ -119,6 +119,22 @@ def test_a_finished_one_is_given_back_and_never_overwritten(stopped, whole, monk
     assert (stopped / "report.html").read_bytes() == page
     first.save(stopped)
     assert state_of(stopped) == f"the comparison in {stopped} is finished"
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (lambda made: made.pop("readings"), "out: expected a comparison as this version writes it.*'readings'"),
+    (lambda made: made["made_by"]["asked"].update(version="0.0.1"), "version: expected '0.0.1', as in the"),
+    (lambda made: made["made_by"].update(asked=[1]), "out: expected a new folder; .* cannot be read"),
+    (lambda made: made["made_by"]["asked"].update(config=None), "out: expected a new folder; .* be read")])
+def test_a_finished_one_of_another_version_is_refused_by_one_error(tmp_path, damage, message):
+    out = tmp_path / "report"
+    asked = QUICK | {"seeds": 1, "out": out, "arms": ["standard"]}
+    fastpop.compare(small_log(), **asked)
+    made = json.loads((out / "comparison.json").read_text())
+    damage(made)
+    (out / "comparison.json").write_text(json.dumps(made))
+    with pytest.raises(ValueError, match=message):
+        fastpop.compare(small_log(), **asked)
 
 
 def test_a_kill_while_the_report_is_written_is_mended_by_the_same_call(stopped, whole, monkeypatch):
@@ -154,7 +170,7 @@ def test_counts_without_a_direction_are_warned_of():
 
     same = fastpop.Interactions.from_arrays(np.repeat(np.arange(60), 6), np.tile(np.arange(6), 60),
                                             np.arange(360))
-    with pytest.warns(UserWarning, match="as good as equally many events in half A: log p hardly differs"):
+    with pytest.warns(UserWarning, match="CAUTION: log p has no direction here: its alpha ran to the"):
         fastpop.compare(same, split="none", seeds=1, **QUICK | {"arms": ["standard"]})
     with pytest.raises(ValueError, match="log: expected items of different counts, for log p to have"):
         fastpop.compare(same, split="none", smoothing=1e30, **QUICK)
@@ -163,7 +179,8 @@ def test_counts_without_a_direction_are_warned_of():
 def test_a_comparison_is_a_few_lines(stopped):
     found = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
     assert len(repr(found)) < 700
-    assert "arms: standard, frozen, post-hoc; 2 seeds" in repr(found)
+    assert ("arms: standard, frozen, post-hoc, post-hoc-fitted, projected, popularity, recency, markov; "
+            "2 seeds") in repr(found)
     assert found._repr_html_().startswith("<b>CompareResult: Popularity separation, factor")
     shutil.rmtree(stopped)
     assert unfinished.FINISHED == "comparison.json"

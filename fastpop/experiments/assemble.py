@@ -1,0 +1,135 @@
+"""From the measured seeds to one comparison: means, differences, the frontier, words and rules."""
+
+from typing import Any
+
+from fastpop import report
+from fastpop.experiments import findings
+from fastpop.experiments.arms import AFTERWARDS, ALL, ARMS, BEST, EQUAL, POST_HOC, STANDARD
+from fastpop.experiments.frontier import matched
+from fastpop.experiments.wording import Words
+
+# What stands for a row in `readings`: of the learned part, and of the score that is served.
+LEARNED = ("energy_total", "energy_direction", "energy_off_direction", "energy_shared", "slope", "amplitude",
+           "cos2_change", "r1_items", "r1_scores", "effective_rank_items", "effective_rank_scores",
+           "cosine_items", "pc1_items", "pc1_scores", "epoch")
+
+
+def comparison(
+    found: list[dict[str, Any]], question: Any, log: Any, parts: Any, cases: Any, shown: Any,
+    made_by: dict[str, Any],
+) -> report.schema.Comparison:
+    """found: what each seed gave, in the order of the seeds."""
+    rows = [row for seed in found for row in seed["rows"]]
+    pairs = [pair for seed in found for pair in seed["pairs"]]
+    readings = [name for name in (BEST, EQUAL) if any(row["epochs"] == name for row in rows)]
+    names = [name for name in ALL if any(row["arm"] == name for row in rows)]
+    priors = [seed["prior"] for seed in found]
+    weak = next((prior["weak"] for prior in priors if prior["weak"]), None)
+    drawn = dict(found[0]["pictures"])
+    summary = findings.summarise(rows)
+    if weak is not None:  # as an audit: no test along a direction that is noise; the rows keep theirs
+        pairs, drawn = [], drawn | {"nulls": []}
+        for entry in summary:
+            entry["values"] = {name: value for name, value in entry["values"].items()
+                               if not name.startswith("p_value")}
+    frontier = [entry for epochs in readings
+                for entry in matched(rows, POST_HOC, [arm for arm in names if arm != POST_HOC], epochs)]
+    late = dict.fromkeys(arm for seed in found for arm in seed["still_improving"])
+    unseen = sum(prior["unseen"] for prior in priors) / len(priors)
+    words = Words(
+        rows, pairs, frontier, names, weak, unseen,
+        {"permutations": question.permutations, "still_improving": list(late), "shown": shown is not None,
+         "median_events": priors[0]["median_events"]})
+    said = words.sentences()
+    left_out = max(seed["left_out"] for seed in found)
+    name = question.name
+    made: Any = {  # schema.Comparison
+        "title": f"Popularity separation, {question.config.encoder}" + (f", {name}" if name else ""),
+        "headline": said[0],
+        "sentences": said[1:],
+        "readings": readings,
+        "permutations": question.permutations,
+        "arms": [{"name": arm, "kind": _kind(arm), "trained_on": ALL[arm].trained_on,
+                  "served_as": ALL[arm].served_as,
+                  "readings": [_reading(summary, arm, epochs) for epochs in readings]} for arm in names],
+        "rows": rows,
+        "summary": summary,
+        "differences": findings.paired_differences(rows, names),
+        "matched": frontier,
+        "pairs": pairs,
+        "rules": _rules(question, parts, rows, priors),
+        "data": {
+            "name": name or "log", "num_users": log.num_users, "num_items": log.num_items,
+            "num_events": log.num_events,
+            "num_cases": 0 if cases is None else cases.num_cases - left_out,
+            "note": f"The arms train on {priors[0]['num_events']:,} events (half A of the training part, "
+                    f"halved anew for each seed); {left_out:,} test cases left out because the encoder "
+                    "cannot read them",
+        },
+        "curves": [curve for seed in found for curve in seed["curves"]],
+        **drawn,
+        "made_by": made_by,
+    }
+    return made
+
+
+def _kind(arm: str) -> Any:
+    return "trained" if arm in ARMS else "afterwards" if arm in AFTERWARDS else "reference"
+
+
+def _reading(summary: list[dict[str, Any]], arm: str, epochs: str) -> dict[str, Any]:
+    """One arm at one reading in flat numbers, means over seeds: energies of its learned part; lists as
+    served, at beta 1, or 0 where popularity was taken out afterwards; NLL at beta 1. None: not defined."""
+    beta = 0.0 if arm in AFTERWARDS else 1.0
+    found: dict[str, Any] = {"epochs": epochs, "popularity_weight": beta}
+    values = {entry["popularity_weight"]: entry["values"] for entry in summary
+              if entry["arm"] == arm and entry["epochs"] == epochs}
+    served, learned = values.get(beta, {}), values.get(None, values.get(beta, {}))
+    found |= {name: learned[name]["mean"] if name in learned else None for name in LEARNED}
+    found |= {name: entry["mean"] for name, entry in served.items() if "@" in name or name == "auc_shown"}
+    found["nll"] = values[1.0]["nll"]["mean"] if "nll" in values.get(1.0, {}) else None
+    return found
+
+
+def _rules(
+    question: Any, parts: Any, rows: list[dict[str, Any]], priors: list[dict[str, Any]],
+) -> dict[str, str]:
+    config = question.config
+    sampled = config.loss == "sampled_softmax"
+    extra = f", {config.num_layers} layers, {config.num_heads} heads, dropout {config.dropout:g}" \
+        if config.encoder == "sasrec" else ""
+    rules = {
+        "encoder": f"{config.encoder}, dim {config.dim}{extra}",
+        "decoder": f"dot product, temperature {config.temperature:g}"
+                   + (" (learned)" if config.learn_temperature else "")
+                   + f", prior weight {config.prior_weight:g}, log p smoothed by {config.smoothing}",
+        "loss": config.loss.replace("_", " ")
+                + (f", logq={config.logq}" if sampled else ""),
+        "context_weighting": "one context per training event of half A",
+        "popularity_weight": "beta in {" + ", ".join(f"{w:g}" for w in question.betas)
+                             + "}; learned part s: scores without the popularity term",
+        "split": f"{parts.facts['rule']}; all arms train on a random half A of the training events, log p "
+                 "from A (disjoint: from the other half B); halved anew for each seed",
+        "readings": f"equal: {config.epochs} epochs for all; " + (
+            f"best: each arm's epoch of lowest validation NLL, at most {question.last_epoch}, stopped after "
+            f"{question.patience} epochs without a better one" if BEST in {row["epochs"] for row in rows}
+            else "no validation part, so no best epoch"),
+        "optimizer": f"{config.resolved_table_optimizer}, learning rate {config.learning_rate:g}, "
+                     f"batch {config.batch_size}",
+        "null": f"log p shuffled over items (label), and random signs (sign); {question.permutations} draws",
+        "intervals": f"95 % t over seeds, from {findings.MIN_SEEDS} seeds on; of fewer, their range",
+    }
+    if sampled:
+        how = {0: "shared by the batch", 1: "for each row"}.get(
+            config.group_size, f"shared by {config.group_size} rows")
+        rules["sampler"] = (f"{config.proposal}, " + (
+            "the other rows' positives" if config.proposal == "in_batch"
+            else f"{config.num_negatives} negatives {how}"))
+    if "half_life_days" in priors[0]:
+        days = ", ".join(f"{days:.3g}" for days in sorted({prior["half_life_days"] for prior in priors}))
+        rules["recency"] = f"half-life {days} days, tuned on half A"
+    if any("nll" in row["values"] for row in rows):
+        rules["calibration"] = "NLL of the test targets under the full softmax at beta 1, in the table"
+    if any(row["arm"] in ARMS and row["arm"] != STANDARD for row in rows):
+        rules["words"] = "docs/comparison.md says when each sentence is printed"
+    return rules

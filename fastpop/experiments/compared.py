@@ -1,0 +1,94 @@
+"""What `fastpop.compare` returns."""
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from fastpop import checks, report
+from fastpop.data.paths import local_path
+from fastpop.experiments.arms import BEST
+from fastpop.experiments.unfinished import FINISHED, finished
+from fastpop.frozen import freeze
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CompareResult:
+    """The table of a matched intervention.
+
+    comparison: the whole of it as plain data (fastpop.report.schema.Comparison). sentences: what
+    it says, in words. rows, summary: its numbers, per run and over seeds.
+    """
+
+    comparison: report.schema.Comparison
+
+    def __post_init__(self) -> None:
+        freeze(self, "comparison")
+
+    @property
+    def headline(self) -> str:
+        return self.comparison["headline"]
+
+    @property
+    def sentences(self) -> list[str]:
+        return self.comparison["sentences"]
+
+    @property
+    def rows(self) -> list[report.schema.Row]:
+        return self.comparison["rows"]
+
+    @property
+    def summary(self) -> list[report.schema.Summary]:
+        return self.comparison["summary"]
+
+    def value(self, arm: str, metric: str, popularity_weight: float | None = None,
+              epochs: str | None = None) -> float:
+        """Mean over seeds of one number.
+
+        popularity_weight: None is the learned part s. epochs: "equal" or "best"; None takes the best
+        reading where there is one.
+        """
+        readings = self.comparison["readings"]
+        epochs = (BEST if BEST in readings else readings[0]) if epochs is None else epochs
+        checks.one_of("epochs", epochs, readings)
+        for row in self.summary:
+            if (row["arm"], row["popularity_weight"], row["epochs"]) == (arm, popularity_weight, epochs):
+                values: Any = row["values"]
+                checks.one_of("metric", metric, values)
+                return values[metric]["mean"]
+        known = sorted({(row["arm"], row["popularity_weight"]) for row in self.summary}, key=str)
+        raise checks.wrong("arm, popularity_weight", f"one of {known}",
+                           f"={(arm, popularity_weight)}")
+
+    def table(self) -> str:
+        """The comparison in words and numbers, at most 80 columns."""
+        return report.comparison_text(self.comparison)
+
+    def save(self, out: str | Path) -> Path:
+        """Write out/rows.csv, table.txt, a self-contained report.html and comparison.json.
+
+        Returns the path of report.html. Raises ImportError without matplotlib, ValueError where
+        another comparison stands there, OSError where the folder cannot be written.
+        """
+        place = local_path(out, "out")
+        checks.needed("matplotlib", "report", "compare(out=...)")
+        made_by: Any = self.comparison.get("made_by", {})
+        if "asked" in made_by:
+            finished(place, made_by["asked"])
+        report.write_text(place / "rows.csv", report.rows_csv(self.comparison))
+        report.write_text(place / "table.txt", self.table() + "\n")
+        page = report.write_compare_report(place / "report.html", self.comparison)
+        report.write_json(place / FINISHED, self.comparison)
+        return page
+
+    def __repr__(self) -> str:
+        made_by: Any = self.comparison.get("made_by", {})
+        arms = ", ".join(arm["name"] for arm in self.comparison["arms"])
+        return "\n".join([
+            f"CompareResult: {self.comparison['title']}", f"  arms: {arms}; "
+            f"{len(made_by.get('seeds', []))} seeds", f"  {self.headline}",
+            "  .table() .sentences .rows .summary .value(arm, metric) .save(folder)"])
+
+    def _repr_html_(self) -> str:
+        title, *others = (escape(line) for line in repr(self).splitlines())
+        return f"<b>{title}</b>" + "".join(f"<br>{line.strip()}" for line in others)

@@ -1,0 +1,218 @@
+"""Train one arm once, and read it twice: at the epoch that all arms are read at, and at its own best."""
+
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fastpop import checks, evaluation, files
+from fastpop.data.cases import Cases
+from fastpop.data.interactions import Interactions
+from fastpop.experiments.arms import BEST, EQUAL, STANDARD, Arm
+from fastpop.experiments.served import Served, families
+from fastpop.experiments.shown import Shown, judge_scores, readable_shown
+from fastpop.model import Recommender
+from fastpop.training import TrainConfig, build, checkpoint
+from fastpop.training.loop import Progress, fit
+from fastpop.training.result import evaluate_model, moments_of, readable_cases
+from fastpop.training.run import go_on_from
+
+TRAINED = "trained"  # a file that marks an arm's folder
+BETAS = (0.0, 0.5, 1.0)  # knobs at which energies of served scores are given
+K = 10
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What all arms of a seed are judged on. train: half A, whose counts are counts_V. known: what may be
+    counted when a test case is asked. valid, test: None where the split has none. shown: the randomised
+    part, or None."""
+
+    train: Interactions
+    known: Interactions
+    valid: Cases | None
+    test: Cases | None
+    shown: Shown | None
+    counts_V: np.ndarray
+    log_prior_V: np.ndarray
+    betas: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A trained arm at one epoch. evaluations: by (name of the family, beta)."""
+
+    epoch: int
+    served: list[Served]
+    evaluations: dict[tuple[str, float], evaluation.Evaluation]
+    shown: dict[tuple[str, float], dict[str, float]]
+
+    __repr__ = checks.brief
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One trained arm. readings: "equal", and "best" where there is a validation part. waited: whether it
+    was stopped by patience, so that its best epoch is no accident of where training ended. test, shown: the
+    cases that the encoder can read."""
+
+    arm: Arm
+    seed: int
+    readings: dict[str, Reading]
+    curve: list[dict[str, Any]]
+    waited: bool
+    test: Cases | None
+    shown: Shown | None
+    cases_left_out: int
+
+    __repr__ = checks.brief
+
+
+def train_arm(
+    arm: Arm, config: TrainConfig, judged: Judged, log_priors: Mapping[str, np.ndarray], max_epochs: int,
+    patience: int, *, folder: Path | None = None, each_step: Callable[[int], None] | None = None,
+) -> Run:
+    """Train one arm on half A, to config.epochs at least and on while its validation NLL falls.
+
+    Initial values, batches, draws and dropout depend on config.seed alone, so that arms of one
+    seed differ in nothing but the popularity term.
+
+    folder: for checkpoints every config.checkpoint_minutes and at the end; with some in it, training
+    goes on from there. each_step: as in `fit`.
+    """
+    equal_epoch = config.epochs
+    looks = judged.valid is not None and judged.valid.num_cases > 0
+    config = config.replace(
+        prior=arm.prior, bias_start=arm.bias_start, metric="nll", tensorboard=False,
+        epochs=max_epochs if looks else equal_epoch, checkpoint_every=max_epochs,
+        evaluate_every=int(looks), patience=patience if looks else 0)
+    model = build.build_model(config, judged.train, log_priors[arm.log_prior])
+    model.to(config.torch_device())
+    test, left_out = judged.test, 0
+    if test is not None:
+        test, left_out = readable_cases(model, judged.train, test)
+        if test.num_cases == 0:
+            raise checks.wrong("log", f"a test part that the encoder {config.encoder!r} can read (known "
+                               "users, or histories)", f"={left_out:,} cases, none of them readable")
+    valid = _valid_cases(model, judged, config) if looks else None
+    shown = None if judged.shown is None else readable_shown(model, judged.train, judged.shown)
+    batches = build.build_batches(config, judged.train, model.encoder.reads)
+    optimizers = build.build_optimizers(config, model)
+    progress = _found(folder, config, model, optimizers) or Progress()
+    at_equal: dict[str, Tensor] | None = None
+
+    def look() -> dict[str, float]:
+        nonlocal at_equal
+        if progress.epoch == equal_epoch:
+            at_equal = _kept(model, folder)
+        assert valid is not None
+        return _curve_row(model, valid, judged, config)
+
+    progress = fit(
+        model, build.build_loss(config, batches).to(model.device), batches, optimizers, config,
+        look=look if looks else None, out=folder, progress=progress, show=False, each_step=each_step,
+        least_epochs=equal_epoch)
+    if folder is not None:
+        checkpoint.write_text(folder / TRAINED, "")
+    readings = {}
+    if looks:
+        readings[BEST] = _read(arm, model, judged, test, shown, config, progress.best_epoch)
+        if progress.best_epoch == equal_epoch:
+            readings[EQUAL] = readings[BEST]
+        else:
+            if at_equal is None:
+                assert folder is not None
+                at_equal = checkpoint.read_folder(folder / EQUAL, ("model",))[0]["model"]
+            model.load_state_dict(at_equal)
+    if EQUAL not in readings:
+        readings[EQUAL] = _read(arm, model, judged, test, shown, config, equal_epoch)
+    return Run(arm, config.seed, readings, progress.history, progress.stopped == "patience", test, shown,
+               left_out)
+
+
+def _valid_cases(model: Recommender, judged: Judged, config: TrainConfig) -> Cases:
+    """Those that the encoder can read, as in `fastpop.train`: a user whose events are all in half B has an
+    untrained vector, and would have a say in which epoch is the best."""
+    assert judged.valid is not None
+    valid, left_out = readable_cases(model, judged.train, judged.valid)
+    if valid.num_cases == 0:
+        raise checks.wrong("log", f"a validation part that the encoder {config.encoder!r} can read (known "
+                           "users, or histories)", f"={left_out:,} cases, none of them readable")
+    found = some_cases(valid, config.valid_cases, config.seed)
+    assert found is not None
+    return found
+
+
+def _curve_row(model: Recommender, valid: Cases, judged: Judged, config: TrainConfig) -> dict[str, float]:
+    """What an epoch's row gains: fit and accuracy on the validation part as trained, popularity in s."""
+    found = evaluate_model(model, valid, judged.counts_V, config, ks=(K,)).metrics
+    energy = moments_of(model, judged.train).energy(judged.log_prior_V)
+    return {"nll": found["nll"], f"ndcg@{K}": found[f"ndcg@{K}"], "slope": energy.slope_mean,
+            "energy_off_direction": energy.off_direction}
+
+
+def _read(
+    arm: Arm, model: Recommender, judged: Judged, test: Cases | None, shown: Shown | None,
+    config: TrainConfig, epoch: int,
+) -> Reading:
+    model.eval()
+    served = families(arm.name, model, judged.train, judged.log_prior_V)
+    evaluations, over_shown = {}, {}
+    if test is not None:
+        query_CD = model.encode(test)
+        for family in served:
+            for beta in (1.0,) if family.arm == STANDARD else judged.betas:
+                evaluations[family.arm, beta] = evaluation.evaluate(
+                    family.scores(query_CD, beta), test, counts=judged.counts_V, ks=(K,),
+                    mask_seen=config.mask_seen)
+    if shown is not None:
+        query_CD = model.encode(shown.cases)
+        for family in served:
+            for beta in (1.0,) if family.arm == STANDARD else BETAS:
+                over_shown[family.arm, beta] = judge_scores(family.scores(query_CD, beta), shown)
+    return Reading(epoch, served, evaluations, over_shown)
+
+
+def _kept(model: Recommender, folder: Path | None) -> dict[str, Tensor]:
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    if folder is not None:
+        checkpoint.write_folder(folder / EQUAL, {"model": state}, {})
+    return state
+
+
+def _found(folder: Path | None, config: TrainConfig, model: Recommender, optimizers: list) -> Progress | None:
+    """Where training stopped in this folder; None: it begins."""
+    if folder is None:
+        return None
+    with checkpoint.explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        files.sweep_inside(folder)
+        sound = _sound_checkpoint(folder)
+    return go_on_from(folder, config, model, optimizers) if sound else None
+
+
+def _sound_checkpoint(folder: Path) -> bool:
+    """Whether there is one to go on from. Where all are damaged they are removed, and warned of."""
+    try:
+        return checkpoint.read_newest(folder) is not None
+    except checkpoint.CheckpointError as error:
+        warnings.warn(f"{error}. This arm is trained anew.", UserWarning, stacklevel=6)
+    for damaged in checkpoint.all_of(folder):
+        shutil.rmtree(damaged)
+    (folder / TRAINED).unlink(missing_ok=True)
+    return False
+
+
+def some_cases(cases: Cases | None, most: int, seed: int) -> Cases | None:
+    """At most so many cases, drawn from the seed, in their order; 0: all. None where there are none."""
+    if cases is None or cases.num_cases == 0:
+        return None
+    if not most or cases.num_cases <= most:
+        return cases
+    chosen = np.random.default_rng(seed).permutation(cases.num_cases)[:most]
+    return cases.take(np.sort(chosen))

@@ -1,0 +1,324 @@
+"""What a comparison says in words. Each sentence has a rule, and every rule stands in RULES and in
+docs/comparison.md."""
+
+import math
+from typing import Any
+
+from fastpop.diagnostics import p_words
+from fastpop.experiments.arms import ARMS, BEST, EQUAL, POST_HOC, REFERENCES, STANDARD
+from fastpop.experiments.findings import MIN_SEEDS, by_seed, interval, paired
+
+FOLLOWS = 0.2  # slope on log p below which a standard model has hardly learned popularity
+LEAST_EFFECT = 0.1  # share of standard's amplitude along log p that has to go before a test is worded
+MOSTLY = 0.5  # cos² of a change with log p, from which the change is called mostly popularity
+P_VALUE = 0.05
+NO_WORSE = 0.02  # nats that a rival's NLL may be above frozen's, at the upper end of its interval
+
+# (what is said, when); what is said otherwise stands in the same cell.
+RULES = (
+    ("beaten by counts", "first of all, where a row that no model needs has a higher NDCG@10 than every "
+     "trained arm served as trained, at its better reading, by the whole interval of their difference; "
+     "\"not shown to beat counts\" where only its mean is higher"),
+    ("not told apart", "the 95 % t interval of a paired difference over at least 3 seeds holds 0; of fewer "
+     "seeds there is \"no interval\", and nothing is claimed"),
+    ("at equally popular lists", "accuracy of both arms, read from their curves over beta at three levels "
+     "of ARP that both reach in every seed: \"better\" or \"worse\" where all three intervals lie on that "
+     "side, \"in part\" so where some do and the others hold 0, \"cannot be told apart\" where all hold 0, "
+     "\"mixed\" where they lie on both sides"),
+    ("associated with log p beyond relabelling", "the paired test of shared energy has p <= .05 in every "
+     "seed under both nulls, standard's amplitude along log p falls by at least a tenth, log p spreads by "
+     ".05 nats or more, and its smoothing is not at a bound. Not a word of significance, of cos² or of a "
+     "sufficient start where log p is no direction"),
+    ("mostly popularity", "the lower end of the interval of cos²(change of the mean score, log p) is at "
+     "least .5; \"mostly something else\" where the upper end is below .5; otherwise the number alone"),
+    ("starting at log p is enough", "learned-from-log-p ends with at most twice frozen's shared energy in "
+     "every seed, and the upper end of the interval of its NLL difference from frozen is at most .02 nats"),
+    ("among items shown at random", "AUC of the best arm as trained minus that of each row that no model "
+     "needs: \"beats every\" where all intervals lie above 0, \"is not shown to beat any\" where none does, "
+     "\"is not shown to beat every\" otherwise"),
+    ("CAUTION: hardly follows log p", "the slope of standard's scores on log p is below .2, and log p has a "
+     "direction"),
+    ("CAUTION: training ended first", "an arm came to --max-epochs before it had gone --patience epochs "
+     "without a better validation NLL"),
+    ("CAUTION: log p has no direction", "the root mean square of centred log p is below .05 nats, or the "
+     "smoothing that fits the counts best is at an end of its range: the upper one, or the lower one where "
+     "there are unseen items"),
+)
+
+
+class Words:
+    """The sentences of one comparison, from its rows."""
+
+    def __init__(
+        self, rows: list[dict[str, Any]], pairs: list[dict[str, Any]], matched: list[dict[str, Any]],
+        arms: list[str], weak: str | None, unseen: float, facts: dict[str, Any],
+    ):
+        """weak: why log p is no direction (`diagnostics.weak_direction`), None where it is one."""
+        self.rows, self.pairs, self.matched, self.arms = rows, pairs, matched, arms
+        self.weak, self.unseen, self.facts = weak, unseen, facts
+        readings = {row["epochs"] for row in rows}
+        self.readings = [name for name in (BEST, EQUAL) if name in readings]
+        self.main = self.readings[0]
+
+    def sentences(self) -> list[str]:
+        """The headline first. Nothing is left out for being unwelcome."""
+        caution = "" if self.weak is None else cautioned(self.weak)
+        said = [self.beaten(), caution, self.hardly_follows()]
+        if "frozen" in self.arms:
+            said += [*(self.fit(reading) for reading in self.readings), self.still_improving(),
+                     self.frontier(), self.energies(), self.change(), self.association()]
+        else:
+            said += [self.standard_alone(), self.still_improving()]
+        said += [self.initialisation(), self.learned(), self.control(), self.other_half(), self.randomised(),
+                 self.limits()]
+        return [sentence for sentence in said if sentence]
+
+    # What stands first where it applies.
+
+    def beaten(self) -> str:
+        trained = {arm: max((self.mean(arm, 1.0, "ndcg@10", reading) for reading in self.readings),
+                            default=math.nan) for arm in self.arms if arm in ARMS}
+        trained = {arm: value for arm, value in trained.items() if not math.isnan(value)}
+        counts = {name: self.mean(name, 1.0, "ndcg@10", self.main) for name in REFERENCES}
+        if not trained:
+            return ""
+        best = max(trained, key=lambda arm: trained[arm])
+        better = {name: value for name, value in counts.items() if value > trained[best]}
+        if not better:
+            return ""
+        reading = max(self.readings, key=lambda name: self.mean(best, 1.0, "ndcg@10", name))
+        ahead = {name: paired(self.rows, (name, 1.0), (best, 1.0), "ndcg@10", reading) for name in better}
+        surely = {name: better[name] for name, pair in ahead.items()
+                  if pair is not None and pair["low"] is not None and pair["low"] > 0}
+        listed = ", ".join(f"{name} {value:.4f}" for name, value in sorted(
+            (surely or better).items(), key=lambda entry: -entry[1]))
+        against = (f"NDCG@10 of {listed}, against {trained[best]:.4f} of the best arm "
+                   f"({best}){self._because()}")
+        if surely:
+            return (f"These models are beaten by counts: {against}. What follows compares arms; by this "
+                    "measure none of them is worth serving here.")
+        if any(pair is not None and pair["low"] is None for pair in ahead.values()):
+            against += f" (no interval: {MIN_SEEDS} seeds are the least)"
+        return f"These models are not shown to beat counts: {against}."
+
+    def _because(self) -> str:
+        median = self.facts.get("median_events")
+        if median is None:
+            return ""
+        return f"; the median user has {median:g} event{'s' * (median != 1)} to learn from"
+
+    def hardly_follows(self) -> str:
+        slope = self.mean(STANDARD, None, "slope", self.main)
+        if self.weak is not None or not abs(slope) < FOLLOWS:
+            return ""
+        return (f"CAUTION: the standard model hardly follows log p (slope {slope:.3f}, where 1 is expected): "
+                "it is perhaps not trained enough, and what follows says little.")
+
+    def still_improving(self) -> str:
+        late = self.facts.get("still_improving", [])
+        return "" if not late else (
+            "CAUTION: training ended before validation NLL had gone its epochs of patience without a better "
+            f"one in {', '.join(late)}: more epochs (--max-epochs) could move that best reading.")
+
+    # Frozen against standard.
+
+    def fit(self, reading: str) -> str:
+        """Fit and accuracy as trained, with the epochs at which they were read."""
+        epochs = {arm: self.mean(arm, None, "epoch", reading) for arm in (STANDARD, "frozen")}
+        where = f"At {epochs[STANDARD]:g} epoch{'s' * (epochs[STANDARD] != 1)} for both"
+        if reading == BEST:
+            where = (f"Each at its own best epoch (validation NLL; standard {epochs[STANDARD]:.3g}, frozen "
+                     f"{epochs['frozen']:.3g})")
+        parts = []
+        for metric, label, digits in (("nll", "NLL", 3), ("ndcg@10", "NDCG@10", 4),
+                                      ("coverage@10", "coverage@10", 3)):
+            pair = paired(self.rows, ("frozen", 1.0), (STANDARD, 1.0), metric, reading)
+            if pair is not None:
+                parts.append(f"{label} {told(pair, digits)}")
+        if not parts:
+            return ""
+        return f"{where}, frozen minus standard, both as trained: " + "; ".join(parts) + "."
+
+    def frontier(self) -> str:
+        """Frozen against post-hoc subtraction where both show equally popular items."""
+        mine = [m for m in self.matched if m["arm"] == "frozen" and m["baseline"] == POST_HOC
+                and m["metric"] == "ndcg@10" and m["epochs"] == self.main]
+        if not mine:
+            return ""
+        levels = "; ".join(
+            f"ARP {m['arp']:.3g}: {m['arm_mean']:.4f} against {m['baseline_mean']:.4f}, difference "
+            f"{told(m, 4)}" for m in mine)
+        sides = {(m["low"] > 0) - (m["high"] < 0) for m in mine if m["low"] is not None}
+        verdicts = {
+            (): "Separation and post-hoc subtraction, without intervals",
+            (1,): "Separation is better than post-hoc subtraction",
+            (-1,): "Separation is worse than post-hoc subtraction",
+            (0,): "Separation and post-hoc subtraction cannot be told apart",
+            (0, 1): "Separation is in part better than post-hoc subtraction, and nowhere shown to be worse,",
+            (-1, 0): "Separation is in part worse than post-hoc subtraction, and nowhere shown to be better,",
+        }
+        verdict = verdicts.get(tuple(sorted(sides)), "Separation against post-hoc subtraction is mixed")
+        return f"{verdict} at equally popular lists (NDCG@10; {levels})."
+
+    def energies(self) -> str:
+        parts = []
+        for arm in (STANDARD, "frozen", POST_HOC):
+            value = {name: self.mean(arm, None, name, self.main) for name in (
+                "energy_shared", "energy_off_direction", "slope")}
+            parts.append(f"{arm} {value['energy_shared']:.4g} shared, {value['energy_off_direction']:.4g} "
+                         f"off log p, slope {value['slope']:.3f}")
+        return ("Energy of the learned scores, nats²: " + "; ".join(parts) + ". Shared energy ranks nothing: "
+                "subtracting the fitted slope times log p leaves 0 in any model.")
+
+    def change(self) -> str:
+        found = self._interval("frozen", None, "cos2_change")
+        if found is None or self.weak is not None:
+            return ""
+        before, after = (by_seed(self.rows, arm, None, "energy_off_direction", self.main) for arm in (
+            STANDARD, "frozen"))
+        changes = [after[seed] / before[seed] - 1 for seed in after if before.get(seed, 0) > 0]
+        low, high = found.get("low"), found.get("high")
+        word = ""
+        if low is not None and high is not None and low >= MOSTLY:
+            word = ", mostly popularity"
+        elif high is not None and high < MOSTLY:
+            word = ", mostly something else"
+        off = f"; the energy off log p changes by {percent(interval('', changes))}" if changes else ""
+        return (f"Of what separation changes in the mean score, {shown(found, 2)} lies along log p{word} "
+                f"(cos²){off}.")
+
+    def association(self) -> str:
+        """The paired permutation test, and not a word of it where log p is no direction."""
+        if self.weak is not None:
+            return ""
+        mine = [pair for pair in self.pairs if pair["arm"] == "frozen" and pair["epochs"] == self.main]
+        worst = {null: max(pair["p_shared"] for pair in mine if pair["null"] == null)
+                 for null in dict.fromkeys(pair["null"] for pair in mine)}
+        draws = self.facts["permutations"]
+        listed = ", ".join(f"{null} {p_words(value, draws)}" for null, value in worst.items())
+        text = ("Paired permutation test of shared energy, standard minus frozen, largest p over seeds: "
+                f"{listed}")
+        if 1 / (draws + 1) > P_VALUE:
+            return f"{text}: {draws} permutations are too few for any p of {P_VALUE:g}, so nothing is said."
+        amplitude = self.mean("frozen", None, "amplitude", self.main)
+        if all(value <= P_VALUE for value in worst.values()):
+            if amplitude > 1 - LEAST_EFFECT:
+                return (f"{text}; but the amplitude along log p falls by less than a tenth, so nothing is "
+                        "said of it.")
+            return (f"{text}: the difference is associated with log p beyond relabelling. (No test here "
+                    "shows that it is only popularity: see cos².)")
+        if worst["label"] <= P_VALUE:
+            return (f"{text}: only the first is small, so the difference may come from item norms that go "
+                    "with popularity.")
+        return f"{text}: no difference beyond relabelling is shown."
+
+    def standard_alone(self) -> str:
+        energy, after = (self.mean(arm, None, "energy_shared", self.main) for arm in (STANDARD, POST_HOC))
+        return (f"Context-shared popularity energy of the standard model's scores: {energy:.4g} nats²; after "
+                f"subtracting log p {after:.4g}.")
+
+    # The rivals of separation.
+
+    def initialisation(self) -> str:
+        arm = "learned-from-log-p"
+        if arm not in self.arms or "frozen" not in self.arms:
+            return ""
+        energy, frozen = (self.mean(name, None, "energy_shared", self.main) for name in (arm, "frozen"))
+        mine, theirs = (by_seed(self.rows, name, None, "energy_shared", self.main)
+                        for name in (arm, "frozen"))
+        text = (f"A free item bias that starts at log p ends with {energy:.4g} nats² shared (frozen "
+                f"{frozen:.4g})")
+        pair = paired(self.rows, (arm, 1.0), ("frozen", 1.0), "nll", self.main)
+        if pair is None:
+            return text + "."
+        text += f" and NLL {told(pair, 3)} from frozen"
+        enough = (self.weak is None and all(mine[seed] <= 2 * theirs[seed] for seed in mine)
+                  and pair["high"] is not None and pair["high"] <= NO_WORSE)
+        return text + (": starting at log p is enough, holding it fixed is not needed." if enough else ".")
+
+    def learned(self) -> str:
+        if "learned" not in self.arms:
+            return ""
+        energy, slope = (self.mean("learned", None, name, self.main) for name in ("energy_shared", "slope"))
+        return ("A free item bias that starts at 0, with the step size of the tables, leaves "
+                f"{energy:.4g} nats² in the dot product (slope {slope:.3f}): what it would take away "
+                "depends on its step size.")
+
+    def control(self) -> str:
+        if "permuted" not in self.arms:
+            return ""
+        energy, standard = (self.mean(arm, None, "energy_shared", self.main)
+                            for arm in ("permuted", STANDARD))
+        return ("Control: with log p of randomly relabelled items outside the dot product the shared "
+                f"energy is {energy:.4g} (standard {standard:.4g}).")
+
+    def other_half(self) -> str:
+        if "frozen" not in self.arms:
+            return ""
+        names = [STANDARD, "frozen"] + ["disjoint"] * ("disjoint" in self.arms)
+        listed = ", ".join(f"{arm} {self.mean(arm, None, 'energy_shared_b', self.main):.4g}" for arm in names)
+        note = " disjoint was given that very log p." if "disjoint" in self.arms else ""
+        return ("Shared energy along log p of the other half, on whose events no arm trained: "
+                f"{listed}.{note}")
+
+    def randomised(self) -> str:
+        """The test part that nobody chose: the best arm as trained against the rows that need no model."""
+        arms = {arm: self.mean(arm, 1.0, "auc_shown", self.main) for arm in self.arms if arm in ARMS}
+        rows = {arm: self.mean(arm, 1.0, "auc_shown", self.main) for arm in REFERENCES}
+        arms, rows = ({name: value for name, value in found.items() if not math.isnan(value)}
+                      for found in (arms, rows))
+        if not arms or not rows:
+            return ""
+        best = max(arms, key=lambda name: arms[name])
+        ahead = {name: paired(self.rows, (best, 1.0), (name, 1.0), "auc_shown", self.main) for name in rows}
+        listed = "; ".join(f"{name} {rows[name]:.4f}, difference {told(pair, 4)}"
+                           for name, pair in ahead.items() if pair is not None)
+        sides = {pair["low"] is not None and pair["low"] > 0 for pair in ahead.values() if pair is not None}
+        verdict = "is not shown to beat every" if len(sides) > 1 else \
+            "beats every" if True in sides else "is not shown to beat any"
+        return (f"Among items shown at random the best arm ({best}, AUC {arms[best]:.4f}) {verdict} row that "
+                f"needs no model ({listed}).")
+
+    def limits(self) -> str:
+        exposure = "Exposure was not randomised: no causal reading is meant."
+        if self.facts.get("shown"):
+            exposure = ("Only the randomised part (AUC, NDCG@5 over shown items) is free of what the log "
+                        "chose to show.")
+        return (f"log p is known from counts: {self.unseen:.0%} of the items have no event in half A. "
+                f"{exposure}")
+
+    def mean(self, arm: str, weight: float | None, metric: str, reading: str) -> float:
+        values = list(by_seed(self.rows, arm, weight, metric, reading).values())
+        return sum(values) / len(values) if values else math.nan
+
+    def _interval(self, arm: str, weight: float | None, metric: str) -> dict[str, Any] | None:
+        values = list(by_seed(self.rows, arm, weight, metric, self.main).values())
+        return interval(metric, values) if values else None
+
+
+def cautioned(weak: str) -> str:
+    return f"CAUTION: {weak}. Energies along it are noise, and no test of them is worded."
+
+
+def told(pair: dict[str, Any], digits: int) -> str:
+    """A difference with its interval, or with what keeps one from being given; and whether it has a side."""
+    text = f"{pair['mean']:+.{digits}f}"
+    if pair["low"] is None:
+        seeds = f"{pair['n']} seed{'s' * (pair['n'] != 1)}"
+        return f"{text} (no interval: {seeds}, {MIN_SEEDS} are the least)"
+    text += f" [{pair['low']:+.{digits}f}, {pair['high']:+.{digits}f}]"
+    return text if pair["low"] > 0 or pair["high"] < 0 else f"{text}, not told apart"
+
+
+def percent(found: dict[str, Any]) -> str:
+    text = f"{found['mean']:+.0%}"
+    if found.get("low") is not None:
+        text += f" [{max(found['low'], -1):+.0%}, {found['high']:+.0%}]"  # nothing falls by more than all
+    return text
+
+
+def shown(found: dict[str, Any], digits: int) -> str:
+    text = f"{found['mean']:.{digits}f}"
+    if found.get("low") is not None:
+        text += f" [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
+    return text
