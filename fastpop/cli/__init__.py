@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _stopped(verb: Any) -> NoReturn:
-    left = verb.left() if hasattr(verb, "left") else ""
+    # No verb: words were still being read.
+    left = "; nothing was begun" if verb is None else verb.left() if hasattr(verb, "left") else ""
     _stop(terminal.stopped_by() + left, terminal.exit_code())
 
 

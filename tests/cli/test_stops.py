@@ -82,7 +82,8 @@ def test_a_signal_while_a_log_is_read_ends_in_one_line_and_leaves_nothing(
         assert said[0].startswith(f"fastpop: {word}; ")
         assert "Traceback" not in done.stderr
         if not out.exists():
-            assert said[0].endswith("nothing was written: the same command starts anew")
+            assert said[0].endswith(("nothing was written: the same command starts anew",
+                                     "nothing was begun"))
             assert "Interactions" in done.stdout or done.stdout == ""
     # Folders of the killed first run go when the next one begins; those that were stopped left none.
     assert not [path.name for path in scratch.iterdir() if path.name.startswith(("fastpop-", ".fastpop-"))]
@@ -242,3 +243,22 @@ def test_a_disk_that_fills_up_is_one_line_and_the_same_command_goes_on_with_more
         assert one == two
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize(("number", "code", "said"), [
+    (signal.SIGTERM, 143, "fastpop: stopped by SIGTERM; nothing was begun\n"),
+    (signal.SIGINT, 130, "fastpop: interrupted; nothing was begun\n")])
+def test_a_signal_before_the_words_are_read_says_that_nothing_was_begun(
+        monkeypatch, capsys, number, code, said):
+    from fastpop import cli
+
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr(cli, "_parse", lambda argv: signal.raise_signal(number))
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["train"])
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert stopped.value.code == code
+    assert capsys.readouterr().err == said
