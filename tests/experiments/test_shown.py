@@ -5,8 +5,10 @@ import pytest
 from helpers_logs import small_log
 
 import fastpop
+from fastpop import evaluation
 from fastpop.data import Interactions
 from fastpop.data.split import event_halves
+from fastpop.experiments.shown import Shown, judge_scores
 from fastpop.training import TrainConfig
 from fastpop.training.run import make_split
 
@@ -78,3 +80,13 @@ def test_a_liked_event_that_was_not_shown_is_refused():
         fastpop.compare(train, test=liked, shown=3, **QUICK)
     with pytest.raises(ValueError, match="rated: expected a log with ratings for weights"):
         fastpop.compare(train, test=liked, shown=shown, rated=train, **QUICK)
+
+
+def test_counts_of_what_was_liked_on_the_randomised_part_of_coat(shared_data):
+    """What docs/comparison.md names: counted on the whole training part, not on half of it."""
+    biased, liked = (fastpop.read_log(shared_data / f"coat.{part}.csv.gz", preset="coat", min_rating=4)
+                     for part in ("biased", "random"))
+    log, shown = Shown.of(biased, liked, fastpop.read_log(shared_data / "coat.random.csv.gz", preset="coat"))
+    got = judge_scores(evaluation.popularity_scorer(log.item_counts()), shown)
+    assert got["auc_shown"] == pytest.approx(0.6225, abs=5e-4)
+    assert got["ndcg_shown@5"] == pytest.approx(0.459, abs=5e-3)
