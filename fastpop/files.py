@@ -213,13 +213,13 @@ def recover(folder: Path) -> None:
 
 def sweep(target: Path) -> None:
     """Remove drafts of `target` whose writers are dead."""
-    _sweep(target.parent, _stem(target) + ".")
+    _sweep(target.parent, _stem(target) + ".", (PART,))
 
 
 def sweep_inside(folder: Path) -> None:
-    """Mend what dead processes left in a folder that this process holds: drafts go, and what was cut
-    off between two renames comes back."""
-    _sweep(folder, ".")
+    """Mend what dead processes left in a folder that this process holds: drafts and locks go, and what
+    was cut off between two renames comes back."""
+    _sweep(folder, ".", (PART, LOCK))
     for old in sorted(folder.glob(f".*{OLD}")):
         restore(old.with_name(old.name[1:].removesuffix(OLD)))
 
@@ -229,13 +229,13 @@ def is_leftover(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith((PART, NEW, OLD, LOCK))
 
 
-def _sweep(folder: Path, start: str) -> None:
+def _sweep(folder: Path, start: str, endings: tuple[str, ...]) -> None:
     with contextlib.suppress(OSError):
         for found in os.scandir(folder):
             path = Path(found.path)
             if not found.name.startswith(start):
                 continue
-            if found.name.endswith(PART):
+            if found.name.endswith(endings):
                 _remove_if_dead(path, path)
             elif found.name.endswith(NEW) and time.time() - found.stat().st_mtime > NEW_AGE:
                 path.unlink(missing_ok=True)

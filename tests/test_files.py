@@ -169,6 +169,25 @@ def test_what_a_killed_writer_left_goes_with_the_next(tmp_path):
     assert names(tmp_path) == ["a.txt", "f"]
 
 
+def test_what_killed_writers_left_in_a_held_folder_goes_and_the_living_stay(tmp_path):
+    """A run that goes on need not write the same names again: step 106 may be step 104 now."""
+    marker = tmp_path / "marker"
+    killed(f"""
+        import time
+        from pathlib import Path
+        from fastpop import files
+        with files.atomic_folder({str(tmp_path / "checkpoint-106")!r}) as draft:
+            (draft / "half").write_text("half")
+            Path({str(marker)!r}).touch()
+            time.sleep(60)
+    """, marker)
+    assert any(name.endswith(files.LOCK) for name in names(tmp_path))
+    with files.locked(tmp_path / ".living.fastpop-lock", "x"):
+        files.sweep_inside(tmp_path)
+        assert names(tmp_path) == [".living.fastpop-lock"]
+    assert names(tmp_path) == []
+
+
 def test_a_living_writers_draft_stays(tmp_path):
     with files.atomic_file(tmp_path / "a.txt") as first:
         first.write("first")
