@@ -38,7 +38,8 @@ def child(ask):
     os.dup2(nowhere, 0)
     code = 0
     try:
-        fastpop.cli.main(ask["words"])
+        sys.argv = ["fastpop", *ask["words"]]
+        fastpop.cli.main()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except BaseException:

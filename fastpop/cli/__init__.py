@@ -20,9 +20,21 @@ FAILED = (RuntimeError, OSError, ImportError, MemoryError, NotImplementedError)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: 0 done, 1 the work failed, 2 bad input, 130 interrupted, 143 terminated."""
-    argv = sys.argv[1:] if argv is None else argv
-    terminal.prepare()
+    """Entry point: 0 done, 1 the work failed, 2 bad input, 130 interrupted, 143 terminated.
+
+    argv: words, from a caller whose process goes on: its signal handlers, streams and warnings are put
+    back. None: those of this process, which ends with the command.
+    """
+    before = terminal.prepare()
+    if argv is None:
+        before.pop_all()
+        _run(sys.argv[1:])
+    else:
+        with before:
+            _run(argv)
+
+
+def _run(argv: Sequence[str]) -> None:
     verb: Any = None
     try:
         verb = _parse(argv)

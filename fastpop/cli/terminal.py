@@ -14,24 +14,33 @@ NAMES = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGHUP: "stopped: the term
 _came: list[int] = []  # signals
 
 
-def prepare() -> None:
+def prepare() -> contextlib.ExitStack:
     """SIGTERM and SIGHUP do what ctrl-C does, a reader that leaves (`| head`) stops nothing, and
-    warnings are lines of ours. A signal that the caller ignores (nohup) stays ignored."""
+    warnings are lines of ours. A signal that the caller ignores (nohup) stays ignored.
+
+    Returns what puts everything back when it is closed, for a caller whose process goes on.
+    """
     _came.clear()
+    before = contextlib.ExitStack()
     with contextlib.suppress(ValueError):  # main() in another thread: signals are the host's
         if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-            signal.signal(signal.SIGINT, _interrupt)
+            before.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, _interrupt))
         for number in NAMES:
             if signal.getsignal(number) == signal.SIG_DFL:
-                signal.signal(number, _as_ctrl_c)
+                before.callback(signal.signal, number, signal.signal(number, _as_ctrl_c))
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, Patient):
             if hasattr(stream, "reconfigure"):
+                before.callback(stream.reconfigure, errors=stream.errors)
                 stream.reconfigure(errors="backslashreplace")
+            before.callback(setattr, sys, name, stream)
             setattr(sys, name, Patient(stream))
+    before.callback(setattr, bars, "spoken", bars.spoken)
     bars.spoken = True
+    before.callback(setattr, warnings, "showwarning", warnings.showwarning)
     warnings.showwarning = _as_a_line
+    return before
 
 
 def _interrupt(number: int, frame: Any) -> None:

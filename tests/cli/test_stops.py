@@ -1,12 +1,15 @@
 """Whatever stops a command, it says what is there, and the same command ends in the same bits."""
 
+import contextlib
 import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
+import warnings
 
 import pytest
 
@@ -252,13 +255,24 @@ def test_a_signal_before_the_words_are_read_says_that_nothing_was_begun(
         monkeypatch, capsys, number, code, said):
     from fastpop import cli
 
-    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.setattr(cli, "_parse", lambda argv: signal.raise_signal(number))
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(["train"])
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train"])
     assert stopped.value.code == code
     assert capsys.readouterr().err == said
+
+
+def test_a_caller_whose_process_goes_on_gets_its_handlers_streams_and_warnings_back(capsys):
+    from fastpop import bars, cli
+
+    def state():
+        return ([signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
+                sys.stdout, sys.stderr, sys.stdout.errors, sys.stderr.errors, bars.spoken,
+                warnings.showwarning)
+
+    before = state()
+    for words in (["train"], ["--help"], ["audit", "nowhere"]):
+        with contextlib.suppress(SystemExit):
+            cli.main(words)
+        assert state() == before
+    assert "fastpop: " in capsys.readouterr().err
