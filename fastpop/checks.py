@@ -283,16 +283,6 @@ def missing(one: Any) -> bool:
     return one is None or type(one).__name__ in ("NAType", "NaTType") or bool(one != one)
 
 
-def printable(text: str, keep_lines: bool = False) -> str:
-    """The text with everything that could steer a terminal (escape codes, line breaks, marks of
-    direction, lone surrogates) as Python escapes; keep_lines leaves line feeds as they are."""
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() or (keep_lines and c == "\n") else c.encode("unicode_escape").decode("ascii")
-        for c in text)
-
-
 def needed(package: str, extra: str, purpose: str) -> None:
     """Raises the error of `missing_package` before any work where the package cannot be imported."""
     try:

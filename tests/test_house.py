@@ -106,15 +106,18 @@ try:
     fastpop.read_log({'a': [1], 'b': [1]}, user='a', item='b')
 except ImportError as error:
     print(error)
+sys.stderr = sys.stdout
+import fastpop.cli
 try:
-    import fastpop.cli
-except ImportError as error:
-    print(error)
+    fastpop.cli.main(['doctor'])
+except SystemExit as stop:
+    print(stop.code)
 """
     lines = python(code).splitlines()
     assert lines[0] == "True"
     assert "'duckdb'" in lines[1]
-    assert "'tyro'" in lines[2]
+    assert lines[2].startswith("fastpop: the command line needs the package 'tyro'")
+    assert lines[3] == "1"
 
 
 def test_public_names_exist():

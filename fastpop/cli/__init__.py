@@ -6,14 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fastpop import checks
 from fastpop.cli import terminal
-
-try:
-    import tyro  # noqa: F401
-except ImportError:
-    checks.missing_package("tyro", "", "the command line")
-
 
 BAD_INPUT = (ValueError, TypeError, FileNotFoundError, FileExistsError)
 FAILED = (RuntimeError, OSError, ImportError, MemoryError, NotImplementedError)
@@ -27,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     before = terminal.prepare()
     if argv is None:
+        terminal.fill_closed()
         before.pop_all()
         _run(sys.argv[1:])
     else:
@@ -63,8 +57,11 @@ def _stopped(verb: Any) -> NoReturn:
 def _parse(argv: Sequence[str]) -> Any:
     """The verb that argv asks for, with its options; imports what it needs only now, when a signal
     already ends in one line."""
-    from fastpop.cli.parse import parse
+    with terminal.held():
+        from fastpop import checks
 
+        checks.needed("tyro", "", "the command line")
+        from fastpop.cli.parse import parse
     return parse(argv)
 
 

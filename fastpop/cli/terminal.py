@@ -1,17 +1,22 @@
-"""What the command line owes a terminal and a shell: signals, pipes, one line for each message."""
+"""What the command line owes a terminal and a shell: signals, pipes, one line for each message.
+
+Loads nothing heavy: a signal is answered from the first moment on.
+"""
 
 import contextlib
 import os
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from fastpop import bars
-from fastpop.checks import printable
+from fastpop.text import printable
 
 NAMES = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGHUP: "stopped: the terminal is gone (SIGHUP)"}
 _came: list[int] = []  # signals
+_held = False  # whether the first signal waits
 
 
 def prepare() -> contextlib.ExitStack:
@@ -43,13 +48,40 @@ def prepare() -> contextlib.ExitStack:
     return before
 
 
+def fill_closed() -> None:
+    """A standard stream that came closed (`<&-`) is the null device: otherwise the next file that is
+    opened takes its number, to be read as standard input or to be written to by a library's warning."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """The first signal waits for the end of the block. Around imports: an exception that comes out of a C
+    extension's first import ends the process in abort(). A second signal does not wait."""
+    global _held
+    _held = True
+    try:
+        yield
+    finally:
+        _held = False
+    if _came:
+        raise KeyboardInterrupt
+
+
 def _interrupt(number: int, frame: Any) -> None:
     _came.append(number)
-    raise KeyboardInterrupt
+    if not (_held and len(_came) == 1):
+        raise KeyboardInterrupt
 
 
 def _as_ctrl_c(number: int, frame: Any) -> None:
     _came.append(number)
+    if _held and len(_came) == 1:
+        return
     handler = signal.getsignal(signal.SIGINT)
     if callable(handler) and handler is not _interrupt:
         handler(signal.SIGINT, frame)  # training answers it with a checkpoint

@@ -10,6 +10,8 @@ from tyro.conf import OmitArgPrefixes
 from fastpop import checks
 from fastpop.cli.options import LogOptions, TrainOptions, readable, writable
 
+AUDIT = "audit.json"  # the last that a run writes
+
 
 @readable({"test": "FILE", "config": "FILE"})
 @dataclass(frozen=True)
@@ -32,16 +34,21 @@ class Train:
 
     def run(self) -> None:
         import fastpop
-        from fastpop.training import check_before
+        from fastpop.training import check_before, finished_run
 
         checks.number("permutations", self.permutations, least=0, integer=True)
         config = self.training.checked()
         writable("out", self.out, folder=True)
-        check_before(self.out, config, resume=self.resume)
+        # A run that was stopped between its model and its audit goes on with the latter.
+        trained = not self.resume and self._is_finished() and not (self.out / AUDIT).exists()
+        check_before(self.out, config, resume=self.resume or trained)
         log = self.reading.read()
         print(log, flush=True)
-        result = fastpop.train(log, test=self.reading.read_test(self.test), config=config, out=self.out,
-                               resume=self.resume)
+        test = self.reading.read_test(self.test)
+        if trained:
+            result = finished_run(log, test=test, config=config, out=self.out)
+        else:
+            result = fastpop.train(log, test=test, config=config, out=self.out, resume=self.resume)
         print(_metrics(result), flush=True)
         written = ["model", "metrics.json", "train.csv"]
         reason = result.why_no_audit()
@@ -50,9 +57,14 @@ class Train:
         else:
             audit = result.audit(permutations=self.permutations)
             print(audit.table())
-            fastpop.report.write_json(self.out / "audit.json", audit.to_dict())
-            written.append("audit.json")
+            fastpop.report.write_json(self.out / AUDIT, audit.to_dict())
+            written.append(AUDIT)
         print(f"\n{', '.join(written[:-1])} and {written[-1]} are in {self.out}")
+
+    def _is_finished(self) -> bool:
+        from fastpop.training import state_of
+
+        return state_of(self.out) == "finished"
 
     def left(self) -> str:
         """What a run that was stopped left, and how it goes on."""
@@ -61,8 +73,10 @@ class Train:
         state = state_of(self.out)
         if state == "nothing":
             return "; nothing was written: the same command starts anew"
+        if state == "finished" and not (self.out / AUDIT).exists():
+            return f"; the model in {self.out} is finished: the same command goes on with its audit"
         if state == "finished":
-            return (f"; the model in {self.out} is finished: `fastpop audit` and `fastpop evaluate` "
+            return (f"; the run in {self.out} is finished: `fastpop audit` and `fastpop evaluate` "
                     "look at it")
         if state == "begun":
             return (f"; no checkpoint was written yet: the same command starts anew in {self.out}")

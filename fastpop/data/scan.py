@@ -108,9 +108,9 @@ def _is_terminal(path: Path) -> bool:
 
 def _standard_input() -> int:
     try:
-        handle = sys.stdin.fileno() if sys.stdin is not None else 0
+        handle = sys.stdin.fileno()
         mode = os.fstat(handle).st_mode
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):  # None where the process began without one
         raise wrong("source", "data on standard input", "=a closed one") from None
     if os.isatty(handle):
         raise wrong("source", "data on standard input ('-')", "=a terminal")

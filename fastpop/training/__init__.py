@@ -6,11 +6,11 @@ from fastpop.training.config import TrainConfig
 from fastpop.training.folder import check_before, state_of
 from fastpop.training.loop import TrainingDiverged
 from fastpop.training.result import Recommendations, TrainResult
-from fastpop.training.run import load, train
+from fastpop.training.run import finished_run, load, train
 from fastpop.training.serving import Serving
 
 __all__ = [
     "CheckpointError", "Recommendations", "Serving", "TrainConfig", "TrainResult", "TrainingDiverged",
-    "check_before", "load", "state_of", "target_counts",
+    "check_before", "finished_run", "load", "state_of", "target_counts",
     "target_prior", "train",
 ]

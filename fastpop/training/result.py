@@ -20,6 +20,7 @@ from fastpop.data.split import Split
 from fastpop.frozen import freeze
 from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
+from fastpop.text import printable
 from fastpop.training import checkpoint, folder
 from fastpop.training.build import target_prior
 from fastpop.training.config import TrainConfig
@@ -52,8 +53,8 @@ class Recommendations:
         lines = [f"top {self.item.shape[1]} items, "
                  + knobs_text(self.popularity_weight, self.personal_weight)]
         for user, items in list(zip(self.user, self.item))[:limit]:
-            shown = " ".join(checks.printable(str(item)) for item in items if item is not None)
-            text = f"  {checks.printable(str(user))}: {shown}"
+            shown = " ".join(printable(str(item)) for item in items if item is not None)
+            text = f"  {printable(str(user))}: {shown}"
             lines.append(text if len(text) <= 80 else text[:76].rsplit(" ", 1)[0] + " ...")
         if len(self.user) > limit:
             lines.append(f"  ... and {len(self.user) - limit:,} more users")

@@ -170,6 +170,26 @@ def go_on_from(
     return progress
 
 
+def finished_run(
+    log: Interactions, *, test: Interactions | Cases | str | Path | None, config: TrainConfig, out: Path,
+) -> TrainResult:
+    """`load(out)`, once the run there is known to be of this configuration, log and test part.
+
+    Raises ValueError where it is another's; else as `load`.
+    """
+    run_folder.check_before(out, config, resume=True)
+    epochs = run_folder.read_options(out)["epochs"]
+    if epochs != config.epochs:
+        raise checks.wrong("epochs", f"{epochs}, as in the finished run in {out} (resume=True, --resume, "
+                           "for more)", config.epochs)
+    parts = make_split(log, test, config)
+    known, own_test = (log, None) if test is None else (parts.known, parts.test)
+    if run_folder.read_config(out)[run_folder.LOG_PRINT] != run_folder.fingerprint(known, own_test):
+        raise checks.wrong("log", f"the log and the test part of the run in {out}", "=others")
+    warnings.warn(f"{out} holds the finished model of this run: going on from it", UserWarning, stacklevel=2)
+    return load(out)
+
+
 def load(folder: str | Path) -> TrainResult:
     """The result of a finished run, from the folder given as `out`.
 

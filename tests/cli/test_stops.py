@@ -199,6 +199,78 @@ def test_the_same_command_goes_on_with_a_run_that_was_stopped_and_says_so(comman
     longer.wait()
 
 
+def test_a_run_killed_before_its_audit_is_audited_by_the_same_command(commands, clicks, tmp_path):
+    words = ["train", *clicks, *QUICK, "--out", tmp_path / "run"]
+    whole = commands.run(*words)
+    audit, model = (tmp_path / "run" / "audit.json").read_bytes(), model_of(tmp_path / "run")
+    (tmp_path / "run" / "audit.json").unlink()
+    for more, said in ((("--epochs", "7"), "epochs: expected 6, as in the finished run"),
+                       (("--seed", "1"), "seed: expected 0, as in the run in")):
+        assert said in commands.run(*words, *more, code=2).stderr
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join(clicks[0].read_text().splitlines()[:-1]) + "\n")
+    done = commands.run("train", other, *words[2:], code=2)
+    assert "log: expected the log and the test part of the run in" in done.stderr
+    assert not (tmp_path / "run" / "audit.json").exists()
+    again = commands.run(*words)
+    assert (tmp_path / "run" / "audit.json").read_bytes() == audit
+    assert model_of(tmp_path / "run") == model
+    assert again.stdout == whole.stdout
+    assert "holds the finished model of this run: going on from it" in again.stderr
+    assert "which holds a finished run" in commands.run(*words, code=2).stderr
+
+
+@pytest.mark.parametrize(("number", "code", "word"), [
+    (signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped by SIGTERM")])
+def test_a_signal_while_packages_load_waits_for_them_and_is_one_line(tmp_path, number, code, word):
+    """Thrown out of a C extension's first import, KeyboardInterrupt ended the process in abort()."""
+    (tmp_path / "tyro.py").write_text(
+        "import os, signal\n"
+        f"try: os.kill(os.getpid(), {int(number)})\n"
+        "except BaseException: os.abort()\n"
+        "cli = None\n")
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from fastpop.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", script, "doctor"], capture_output=True, text=True,
+                          timeout=120)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr == f"fastpop: {word}; nothing was begun\n"
+
+
+def test_signals_are_answered_before_anything_heavy_is_loaded():
+    script = "import sys; import fastpop.cli; print({'numpy', 'torch', 'tyro'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("source", ["-", "/dev/stdin"])
+def test_a_closed_standard_input_is_no_log(clicks, tmp_path, source):
+    """The lock of --out took its number, and was read as the log."""
+    words = ["prepare", source, *clicks[1:], "--out", tmp_path / "out"]
+    done = subprocess.run(["sh", "-c", 'exec "$0" -m fastpop "$@" <&-', sys.executable, *map(str, words)],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    got = "data on standard input; got a closed one" if source == "-" else "got /dev/stdin, a device"
+    assert got in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_closed_standard_streams_are_no_files_of_ours(clicks, tmp_path):
+    """A library's warning on standard error must not end up in what is written just then."""
+    script = ("import os, fastpop.cli.prepare as prepare\n"
+              "from fastpop.cli import main\n"
+              "before = prepare.Prepare.run\n"
+              "def run(self):\n"
+              "    before(self)\n"
+              f"    handles = [os.readlink(f'/proc/self/fd/{{n}}') for n in range(3)]\n"
+              f"    open({str(tmp_path / 'seen')!r}, 'w').write(' '.join(handles))\n"
+              "prepare.Prepare.run = run\n"
+              "main()\n")
+    words = ["prepare", *clicks, "--out", tmp_path / "out"]
+    subprocess.run(["sh", "-c", 'exec "$0" -c "$@" <&- >&- 2>&-', sys.executable, script, *map(str, words)],
+                   timeout=120, check=True)
+    assert (tmp_path / "seen").read_text() == "/dev/null /dev/null /dev/null"
+
+
 def test_advice_says_what_is_there(tmp_path):
     from fastpop.cli.options import LogOptions, TrainOptions
     from fastpop.cli.train import Compare, Train
@@ -214,6 +286,8 @@ def test_advice_says_what_is_there(tmp_path):
     (out / "checkpoint-00000012").mkdir()
     assert train.left() == f"; checkpoint-00000012 is in {out}: the same command goes on from it"
     (out / "model").mkdir()
+    assert train.left() == f"; the model in {out} is finished: the same command goes on with its audit"
+    (out / "audit.json").touch()
     assert "is finished: `fastpop audit` and `fastpop evaluate` look at it" in train.left()
     other = Compare(LogOptions("x"), TrainOptions(), tmp_path / "report")
     assert other.left() == "; nothing was written: the same command starts anew"
