@@ -80,6 +80,8 @@ def write_folder(
             save_file(contiguous, draft / f"{name}.safetensors")
         sums = {f"{name}.safetensors": files.sha256(draft / f"{name}.safetensors") for name in tensors}
         (draft / "state.json").write_text(sealed.sealed_text({"state": state, "sha256": sums}))
+        for name in sums:  # safetensors makes files that nobody else may read, whatever the umask
+            shutil.copymode(draft / "state.json", draft / name)
 
 
 def write_text(path: Path, text: str) -> None:

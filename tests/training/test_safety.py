@@ -1,5 +1,8 @@
 """Nothing of anybody else's is touched, nothing damaged or different passes for the run."""
 
+import os
+import stat
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +36,21 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path, name):
 
 def test_an_empty_folder_will_do(tmp_path):
     assert fastpop.train(small_log(), out=tmp_path, **QUICK).metrics
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_every_file_of_a_run_may_be_read_by_whom_the_umask_lets(tmp_path, mask, mode):
+    """The weights could be read by nobody else, beside metrics that everybody could."""
+    before = os.umask(mask)
+    try:
+        fastpop.train(small_log(), out=tmp_path / "run", **QUICK).save(tmp_path / "copy")
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "run", tmp_path / "copy"):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert len([path for path in files if path.suffix == ".safetensors"]) >= 2
+        assert {(path.name, stat.S_IMODE(path.stat().st_mode)) for path in files} == {
+            (path.name, mode) for path in files}
 
 
 def test_resume_refuses_another_test_part_and_other_ids(tmp_path):
