@@ -50,6 +50,7 @@ def named(
     """Gives an OSError of the block the path and what was expected; its errno stays.
 
     only: the numbers of the errors that are about the path, where the block does other things too.
+        An error that was given a path within the block keeps that one.
     Raises: OSError, "expected ...; got PATH: No space left on device".
     """
     try:
@@ -57,13 +58,19 @@ def named(
     except (Busy, Refused):
         raise
     except OSError as error:
-        if only is not None and error.errno not in only:
+        if (only is not None and error.errno not in only) or hasattr(error, "about_path"):
             raise
         reason = error.strerror or str(error)
         told = OSError(error.errno, reason)  # the subclass that belongs to the number
         told = type(told)(f"expected {expected}; got {path}: {reason}")
         told.errno = error.errno
+        told.about_path = path  # type: ignore[attr-defined]
         raise told from error
+
+
+def temporary(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """`named` for what is written to a scratch folder in the midst of other writing."""
+    return named(folder, "a temporary folder with room (TMPDIR says where)", only=FULL)
 
 
 @contextlib.contextmanager

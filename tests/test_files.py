@@ -1,6 +1,7 @@
 """All or nothing: whatever stops a writer, what was there before is there, and nothing else."""
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -12,9 +13,12 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import fastpop
 from fastpop import files
+from fastpop.data import staging
 
 
 def names(folder: Path) -> list[str]:
@@ -80,6 +84,26 @@ def test_a_full_disk_is_one_error_that_names_the_path(tmp_path):
             files.atomic_folder(folder) as draft:
         (draft / "x").write_bytes(b"x" * 5000)
     assert names(tmp_path) == ["a.bin"]
+
+
+def test_a_full_temporary_folder_is_named_in_the_place_of_what_is_written(tmp_path):
+    """The folder of a prepared log was named, where its disk had all the room."""
+    pipe, place = tmp_path / "pipe", tmp_path / "temporary"
+    os.mkfifo(pipe)
+    place.mkdir()
+    writer = threading.Thread(target=pipe.write_text, args=("u,i\n" + "1,7\n" * 1000,))
+    writer.start()
+    with largest_file(1000), pytest.raises(OSError, match="room") as told:
+        fastpop.data.prepare(pipe, tmp_path / "out", user="u", item="i", temp_folder=place, progress=False)
+    writer.join()
+    assert f"expected a temporary folder with room (TMPDIR says where); got {place}/" in str(told.value)
+    assert "out" not in str(told.value)
+    assert told.value.errno == errno.EFBIG
+    assert names(tmp_path) == ["pipe", "temporary"]
+    assert names(place) == []
+    piece = staging.Piece(None, 0, 0, 0, 0, 1000, 1000, {})
+    with largest_file(1000), pytest.raises(OSError, match="a temporary folder with room"):
+        staging.ColumnStore(place, 0).put(piece, {"a": np.zeros(1000)})
 
 
 def test_errors_of_the_block_that_are_about_something_else_stay_as_they_are(tmp_path):

@@ -166,6 +166,7 @@ class FitServing:
         smoothing = None if self.smoothing is None else smoothing_of(self.smoothing)
         prior: Any = None if self.counts is None else array("counts", self.counts)
         result = fastpop.load(self.run_folder)
+        writable("run_folder", self.run_folder, folder=True)
         if self.recent:
             found = recency_counts(result.split.train, first_events=result.model.encoder.reads == "events")
             print(found.table())

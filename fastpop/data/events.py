@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastpop import files
 from fastpop.checks import wrong
 from fastpop.data import columns as columns_on_disk
 from fastpop.data.faults import BAD_BEHAVIOR, Faults, Times, used_codes
@@ -209,7 +210,7 @@ class Events:
         for name, kind in self.columns.items():
             starts[name] = end
             end += self.num_events * np.dtype(kind).itemsize
-        with path.open("w+b") as file:
+        with files.temporary(bench.folder), path.open("w+b") as file:
             file.truncate(end)
             done = 0
             for columns in self.slices(bench):

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from fastpop import files
 from fastpop.checks import wrong, wrong_type
 from fastpop.data.paths import local_path
 
@@ -147,7 +148,7 @@ def _spooled(
 ) -> File:
     """A stream's bytes as a file: it can be read only once, and a bad row must be shown."""
     path = folder / f"stream-{number}"
-    with open(handle, "rb", buffering=0) as stream, path.open("wb") as file, \
+    with files.temporary(folder), open(handle, "rb", buffering=0) as stream, path.open("wb") as file, \
             contextlib.nullcontext() if bar is None else bar("copy", None, "B") as shown:
         file.write(first)
         while chunk := stream.read(CHUNK):

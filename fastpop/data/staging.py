@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fastpop import files
 from fastpop.checks import wrong
 from fastpop.data.inputs import LONGEST_ROW, Input
 from fastpop.data.scan import Stream
@@ -88,7 +89,7 @@ class ColumnStore:
             self.left -= size
             piece.columns.update(arrays)
             return
-        with self.path.open("r+b" if self.end else "wb") as file:
+        with files.temporary(self.path.parent), self.path.open("r+b" if self.end else "wb") as file:
             for name, array in arrays.items():
                 have = piece.columns.get(name)
                 at = self.end

@@ -361,3 +361,12 @@ def test_every_option_of_read_log_is_one_of_the_command_line():
         "header": False, "ordered": True, "null_values": ("-",)}
     with pytest.raises(ValueError, match="header: expected one of 'auto', 'yes', 'no'; got 'x'"):
         LogOptions("x", header="x")._layout()
+
+
+def test_weights_that_cannot_be_kept_are_not_fitted(trained, monkeypatch, capsys):
+    from fastpop.cli.serve import FitServing
+
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match=f"run_folder: expected a writable place; got {trained}"):
+        FitServing(trained).run()
+    assert capsys.readouterr().out == ""
