@@ -18,9 +18,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv: words, from a caller whose process goes on: its signal handlers, streams and warnings are put
     back. None: those of this process, which ends with the command.
     """
-    before = terminal.prepare()
     if argv is None:
         terminal.fill_closed()
+    before = terminal.prepare()
+    if argv is None:
         before.pop_all()
         _run(sys.argv[1:])
     else:

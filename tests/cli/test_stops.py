@@ -254,6 +254,12 @@ def test_a_closed_standard_input_is_no_log(clicks, tmp_path, source):
     assert not list(tmp_path.iterdir())
 
 
+def test_messages_without_standard_error_are_not_among_the_results(tmp_path):
+    done = subprocess.run(["sh", "-c", 'exec "$0" -m fastpop "$@" 2>&-', sys.executable, "evaluate",
+                           str(tmp_path / "nothing")], stdout=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 def test_closed_standard_streams_are_no_files_of_ours(clicks, tmp_path):
     """A library's warning on standard error must not end up in what is written just then."""
     script = ("import os, fastpop.cli.prepare as prepare\n"
