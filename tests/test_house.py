@@ -13,7 +13,7 @@ import fastpop
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
-    "types", "checks", "frozen", "files", "bars", "kernels", "data", "popularity", "ops", "optim",
+    "types", "checks", "text", "frozen", "files", "bars", "kernels", "data", "popularity", "ops", "optim",
     "encoders", "decoder", "objectives", "nn", "model", "evaluation", "diagnostics", "training",
     "synthetic", "report", "experiments", "adapters", "benchmark", "registry", "doctor", "demo", "cli",
     "__main__",
