@@ -1,7 +1,7 @@
-"""docs/results.md and its pictures, from the comparisons in docs/runs.
+"""docs/results.md with its pictures, and the table of runs in README, from the comparisons in docs/runs.
 
     python docs/results.py keep NAME REPORT_FOLDER   # a comparison.json, less what the page does not show
-    python docs/results.py                           # write the page and its pictures anew
+    python docs/results.py                           # write page, pictures and README's table anew
 
 Numbers and sentences of the page are the runs' own; nothing in it is written by hand.
 """
@@ -17,6 +17,8 @@ from fastpop.report.compare_plots import sheets
 from fastpop.report.drawing import save_figure
 
 HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+MARKS = ("<!-- docs/results.py writes this table -->\n", "<!-- as far as here -->\n")
 RUNS, PICTURES = HERE / "runs", HERE / "pictures"
 SCATTER_POINTS = 1000
 DIGITS = 6
@@ -67,7 +69,9 @@ INTRODUCTION = """# What we measured
 Two CPU cores, torch 2.13, no GPU. Each block names the command that made it; `bundled` is the MovieTweetings
 100K log that comes with the package, the other logs are public, and `LOGS` stands for the folder they lie in.
 This page is written by `python docs/results.py` from the runs in `docs/runs`, and never by hand. What the
-rows and columns are, and when each sentence is printed: [docs/comparison.md](comparison.md).
+rows and columns are, and when each sentence is printed: [docs/comparison.md](comparison.md). In the pictures
+blue is standard, orange frozen, purple a bias that starts at log p, green post-hoc, grey any other arm; thin
+lines are seeds, and dots stand at an arm's best epoch.
 
 The paper (arXiv 2606.21275) reports 98.6 % less context-shared energy on its logs, which are not public in
 full; on the generator of `fastpop.synthetic.paper_headline()` 98.600 % is the exact answer, and the tests
@@ -121,13 +125,50 @@ def _read(run: Run) -> dict[str, Any]:
     return json.loads((RUNS / f"{run.name}.json").read_text(encoding="utf-8"))
 
 
+def readme_table() -> str:
+    """What README shows of the runs but the demo, whose numbers stand in its text."""
+    lines = [
+        "| log, encoder | seeds | epochs: standard, separated | separated has standard's best NLL after | "
+        "NLL, separated - standard | NDCG@10, likewise |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run in REPORTS:
+        if run.name == "demo" or not (RUNS / f"{run.name}.json").exists():
+            continue
+        found = _read(run)
+        at = {arm["name"]: arm["readings"][0]["epoch"] for arm in found["arms"] if arm.get("readings")}
+        differences = {d["metric"]: d for d in found["differences"]
+                       if d["arm"] == "frozen" and d["epochs"] == "best" and d["popularity_weight"] == 1}
+        lines.append(
+            f"| {run.title} | {len(found['made_by']['seeds'])} | {at['standard']:.3g}, {at['frozen']:.3g} | "
+            f"{_sooner(found)} | {_difference(differences['nll'], 3)} | "
+            f"{_difference(differences['ndcg@10'], 4)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _sooner(found: dict[str, Any]) -> str:
+    """After how many epochs frozen has the validation NLL that standard has at its best one."""
+    curves = {(curve["arm"], curve["seed"]): curve for curve in found["curves"]}
+    epochs = []
+    for seed in found["made_by"]["seeds"]:
+        goal = min(curves["standard", seed]["nll"])
+        frozen = curves["frozen", seed]
+        epochs.append(next(
+            (epoch for epoch, nll in zip(frozen["epoch"], frozen["nll"]) if nll <= goal), None))
+    there = [epoch for epoch in epochs if epoch is not None]
+    if not there:
+        return "never"
+    seen = f"{min(there)}" if min(there) == max(there) else f"{min(there)} to {max(there)}"
+    return seen if len(there) == len(epochs) else f"{seen} in {len(there)} of {len(epochs)} seeds"
+
+
 def _together() -> str:
     """A line a run: what decides."""
     lines = [
-        "| log, encoder | best epoch: standard, frozen | NLL, frozen - standard, each at its best epoch | "
-        "NDCG@10, likewise | NDCG@10 at equal ARP, frozen - post-hoc | cos² of the change | NDCG@10: best "
-        "arm, best row without a model |",
-        "|---|---|---|---|---|---|---|",
+        "| log, encoder | best epoch: standard, frozen | frozen has standard's best validation NLL after | "
+        "NLL, frozen - standard, each at its best epoch | NDCG@10, likewise | NDCG@10 at equal ARP, frozen - "
+        "post-hoc | cos² of the change | NDCG@10: best arm, best row without a model |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for run in REPORTS:
         if not (RUNS / f"{run.name}.json").exists():
@@ -147,7 +188,7 @@ def _together() -> str:
         best, rival = (max(names, key=lambda name: flat[name]["ndcg@10"]) for names in (trained, rows))
         lines.append(
             f"| [{run.title}](#{_anchor(run.title)}) | {flat['standard']['epoch']:.3g}, "
-            f"{flat['frozen']['epoch']:.3g} | {_difference(differences.get('nll'), 3)} | "
+            f"{flat['frozen']['epoch']:.3g} | {_sooner(found)} | {_difference(differences.get('nll'), 3)} | "
             f"{_difference(differences.get('ndcg@10'), 4)} | {middle} | "
             f"{flat['frozen']['cos2_change']:.2f} | {best} "
             f"{flat[best]['ndcg@10']:.4f}, {rival} {flat[rival]['ndcg@10']:.4f} |")
@@ -188,6 +229,14 @@ def main(arguments: list[str]) -> None:
         keep(arguments[1], Path(arguments[2]))
     else:
         (HERE / "results.md").write_text(page(), encoding="utf-8")
+        README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_table(text: str) -> str:
+    """README with its table of runs."""
+    before, _, rest = text.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    return before + MARKS[0] + readme_table() + MARKS[1] + after
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Every python block of README and docs runs, in order, file by file; shell blocks name real verbs."""
 
+import importlib.util
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,13 +24,29 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, one_thread):
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)
 
 
+def test_tables_of_runs_show_the_runs_that_are_kept():
+    spec = importlib.util.spec_from_file_location("results", ROOT / "docs" / "results.py")
+    results = importlib.util.module_from_spec(spec)
+    sys.modules["results"] = results
+    spec.loader.exec_module(results)
+    readme = (ROOT / "README.md").read_text()
+    assert readme.count(results.MARKS[0]) == 1
+    assert results.with_table(readme) == readme
+    assert results._together() in (ROOT / "docs" / "results.md").read_text()
+    curves = [{"arm": arm, "seed": 0, "epoch": [1, 2, 3], "nll": nll}
+              for arm, nll in (("standard", [9, 8, 8.5]), ("frozen", [8.5, 7.9, 7.8]))]
+    assert results._sooner({"curves": curves, "made_by": {"seeds": [0]}}) == "2"
+    curves[1]["nll"] = [9, 9, 8.1]
+    assert results._sooner({"curves": curves, "made_by": {"seeds": [0]}}) == "never"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_shell_blocks_use_verbs_and_options_that_exist(page):
     import fastpop.cli as cli
 
     for block in blocks(page, "bash"):
         for line in block.replace("\\\n", " ").splitlines():
-            words = line.split("#")[0].split()
+            words = shlex.split(line, comments=True)
             if words[:1] == ["fastpop"]:
                 if "..." in words:
                     continue
