@@ -109,7 +109,7 @@ TableStep row_update_of(const Arguments& given) {
   a.mean_stride = given.get<int64_t>("mean_stride");
   a.square_V = given.at<float>("square");
   a.step_V = given.at<int64_t>("step");
-  a.rule = static_cast<StepRule>(given.get<int>("rule"));
+  a.rule = static_cast<RowRule>(given.get<int>("rule"));
   a.lr = given.get<float>("lr"), a.eps = given.get<float>("eps");
   const auto beta_mean = given.get<double>("beta_mean"), beta_square = given.get<double>("beta_square");
   a.rest_mean = static_cast<float>(1 - beta_mean);

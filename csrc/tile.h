@@ -6,6 +6,7 @@
 // registers. Tile registers (AMX) take 16 rows.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace fastpop {
@@ -137,6 +138,23 @@ struct Tile {
   // The same for those who round e and sum over rows by add_columns alone, or null: tile registers.
   const HalfTile* wide_half;
 };
+
+// The functions of each table by name, from which tables are filled: an entry has no place to be in but
+// its own, and one that is declared above and not named here does not compile.
+#define FASTPOP_HALF_TILE_FUNCTIONS(F)                                                          \
+  F(enter) F(leave) F(fetch) F(pack) F(pair_rows) F(logits) F(round_strip) F(scale_rows)        \
+  F(add_rows) F(add_columns)
+#define FASTPOP_TILE_FUNCTIONS(F)                                                               \
+  F(fetch) F(pack) F(logits) F(exp_row) F(count_row) F(add_rows) F(add_table_rows)              \
+  F(add_columns) F(add_column_sums) F(row_moments) F(widen) F(add_gram) F(dot) F(axpy)          \
+  F(gather_dots) F(gather_sum) F(ascends) F(update_rows) F(scan)
+
+#define FASTPOP_SIZE_OF(function) +sizeof(void (*)())
+static_assert(sizeof(HalfTile) == offsetof(HalfTile, enter) FASTPOP_HALF_TILE_FUNCTIONS(FASTPOP_SIZE_OF),
+              "a function of HalfTile has no name in the list");
+static_assert(offsetof(Tile, half) == offsetof(Tile, fetch) FASTPOP_TILE_FUNCTIONS(FASTPOP_SIZE_OF),
+              "a function of Tile has no name in the list");
+#undef FASTPOP_SIZE_OF
 
 // The table of a path by name; nullptr when this machine or this build has no such path.
 const Tile* find_tile(const char* name);

@@ -21,9 +21,9 @@ constexpr Tile with(const char* name, const HalfTile* wide_half) {
   return tile;
 }
 
-constexpr Tile kAmx = with("avx512_amx", &avx512_bf16::TileProducts<avx512_bf16::Amx>::kHalf);
+constexpr Tile kAmx = with("avx512_amx", &avx512_bf16::kHalf<avx512_bf16::TileProducts<avx512_bf16::Amx>>);
 constexpr Tile kAmxEmulation =
-    with("avx512_amx_emulation", &avx512_bf16::TileProducts<avx512_bf16::AmxEmulation>::kHalf);
+    with("avx512_amx_emulation", &avx512_bf16::kHalf<avx512_bf16::TileProducts<avx512_bf16::AmxEmulation>>);
 }  // namespace
 
 const Tile* tile_avx512_bf16() { return &avx512_bf16::kTile; }

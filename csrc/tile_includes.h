@@ -12,6 +12,8 @@
 #include <arm_neon.h>
 #endif
 
+#include "half.h"
+#include "prefetch.h"
 #include "row_update/row_update.h"
 #include "tile.h"
 #include "top_items/top_items.h"

@@ -4,11 +4,10 @@
 #include <cstdint>
 
 #include "radix_sort.h"
+#include "row_update/rule.h"
 #include "tile.h"
 
 namespace fastpop {
-
-enum class RowRule : int { sgd = 0, adagrad = 1, adam = 2 };
 
 // base^t for any t >= 0 in four multiplications: the digits of t to base 64, each with its table.
 struct Powers {

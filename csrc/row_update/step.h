@@ -17,10 +17,9 @@
 
 #include "lanes.h"
 #include "row_layout.h"
+#include "row_update/rule.h"
 
 namespace fastpop {
-
-enum class StepRule : int { sgd = 0, adagrad = 1, adam = 2 };
 
 struct TableStep {
   int64_t n, V, D;
@@ -34,7 +33,7 @@ struct TableStep {
   int64_t mean_stride;
   float* square_V;           // Adagrad and Adam
   int64_t* step_V;           // Adam
-  StepRule rule;
+  RowRule rule;
   float lr, eps;
   float rest_mean, rest_square;  // 1 - beta
   double log_beta_mean, log_beta_square;
@@ -93,20 +92,20 @@ struct TableStepPass {
     team.each([&](int lane) {
       Layout::template load<true>(a.table_VD, id, a.D, lane, row[lane]);
       load_gradient(a, i, again, lane, g[lane]);
-      if (a.rule == StepRule::adam) Layout::load_floats(a.mean_VD + id * a.mean_stride, a.D, lane, mean[lane]);
+      if (a.rule == RowRule::adam) Layout::load_floats(a.mean_VD + id * a.mean_stride, a.D, lane, mean[lane]);
       square[lane] = 0;
       FASTPOP_UNROLL
       for (int n = 0; n < E; ++n) square[lane] += g[lane].x[n] * g[lane].x[n];
     });
 
     float factor = a.lr, mean_factor = 0;
-    if (a.rule != StepRule::sgd) {
+    if (a.rule != RowRule::sgd) {
       team.template sum<T>(square);
       const float before = a.square_V[id];
-      const int64_t step = a.rule == StepRule::adam ? a.step_V[id] + 1 : 0;
+      const int64_t step = a.rule == RowRule::adam ? a.step_V[id] + 1 : 0;
       team.each([&](int lane) {
         float after = square[lane] / static_cast<float>(a.D);
-        if (a.rule == StepRule::adagrad) {
+        if (a.rule == RowRule::adagrad) {
           after += before;
           factor = a.lr / (std::sqrt(after) + a.eps);
         } else {
@@ -117,12 +116,12 @@ struct TableStepPass {
         }
         if (lane != 0) return;
         a.square_V[id] = after;
-        if (a.rule == StepRule::adam) a.step_V[id] = step;
+        if (a.rule == RowRule::adam) a.step_V[id] = step;
       });
     }
     team.each([&](int lane) {
       Numbers<E>& step = g[lane];
-      if (a.rule == StepRule::adam) {
+      if (a.rule == RowRule::adam) {
         FASTPOP_UNROLL
         for (int n = 0; n < E; ++n)
           step.x[n] = mean[lane].x[n] + mean_factor * (step.x[n] - mean[lane].x[n]);

@@ -23,6 +23,7 @@
 #include "barrier.h"
 #include "fetch_rows.h"
 #include "online_lse.h"
+#include "prefetch.h"
 #include "ranges.h"
 #include "sampled_softmax/negatives.h"
 #include "strip_rows.h"
@@ -201,7 +202,7 @@ class TilePass : SharedNegatives {
     for (int64_t k = mine.first; k < mine.last; k += tile_.panel) {
       for (int64_t j = 0; j < tile_.panel; ++j) {
         const int64_t column = w.first + k + j;
-        if (column + 16 < group.num) prefetch(group.id[column + 16]);
+        if (column + 16 < group.num) prefetch_row(a_.item_VD, group.id[column + 16], a_.D);
         const int64_t id = column < group.num ? group.id[column] : -1;
         fetch_or_clear(*half_, a_.item_VD, id, a_.D, padded_, rows + j * padded_);
         if (gradients_ && !rounds_)
@@ -222,18 +223,12 @@ class TilePass : SharedNegatives {
       for (int64_t j = k; j < k + tile_.panel; ++j) {
         const int64_t column = w.first + j;
         float* row = items_ != nullptr ? items_ + j * padded_ : own + (j - k) * padded_;
-        if (column + kAhead < group.num) prefetch(group.id[column + kAhead]);
+        if (column + kAhead < group.num) prefetch_row(a_.item_VD, group.id[column + kAhead], a_.D);
         const int64_t id = column < group.num ? group.id[column] : -1;
         fetch_or_clear(tile_, a_.item_VD, id, a_.D, padded_, row);
       }
       tile_.pack(items_ != nullptr ? items_ + k * padded_ : own, padded_, a_.D, panels_ + k * a_.D);
     }
-  }
-
-  void prefetch(int64_t id) const {
-    const int64_t size = a_.item_VD.dtype == Dtype::f32 ? 4 : 2;
-    const char* row = static_cast<const char*>(a_.item_VD.data) + id * a_.item_VD.row_stride * size;
-    for (int64_t byte = 0; byte < a_.D * size; byte += 64) __builtin_prefetch(row + byte);
   }
 
   // Steps 1 and 2 for this thread's rows of the block [first, last).

@@ -26,6 +26,7 @@
 #include <numeric>
 #include <vector>
 
+#include "prefetch.h"
 #include "ranges.h"
 #include "workspace.h"
 
@@ -103,7 +104,9 @@ class Best {
                     a_.bias_V == nullptr ? nullptr : a_.bias_V + first};
     if (item_ != nullptr) {
       for (int64_t i = 0; i < num; ++i) {
-        prefetch_half(std::min(first + i + 16, a_.V - 1));
+        // Of strided float32 no line is a row's.
+        if (a_.item_VD.dtype != Dtype::f32)
+          prefetch_row(a_.item_VD, std::min(first + i + 16, a_.V - 1), a_.D);
         tile_.fetch(a_.item_VD, first + i, a_.D, a_.D, item_ + i * a_.D);
       }
       block.item = item_;
@@ -144,12 +147,6 @@ class Best {
 
  private:
   static int64_t hash_of(int64_t id) { return id & (64 * kFilterWords - 1); }
-
-  void prefetch_half(int64_t id) const {
-    if (a_.item_VD.dtype == Dtype::f32) return;  // of strided float32, no line is a row's
-    const char* row = static_cast<const char*>(a_.item_VD.data) + id * a_.item_VD.row_stride * 2;
-    for (int64_t byte = 0; byte < a_.D * 2; byte += 64) __builtin_prefetch(row + byte);
-  }
 
   void sort_excluded() {
     const int64_t* offsets = a_.exclude_offsets + first_;
