@@ -16,13 +16,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
+#include <vector>
 
 #include "barrier.h"
 #include "fetch_rows.h"
 #include "online_lse.h"
+#include "products.h"
 #include "ranges.h"
 #include "sampled_softmax/logit.h"
-#include "strip_rows.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -34,50 +36,48 @@ constexpr int64_t kBlockRows = 48;
 constexpr int64_t kRoundedBlockRows = 96;
 constexpr int64_t kRowBytes = int64_t{8} << 20;
 
-// What one thread works on.
-struct Own {
-  float* panels;         // [kChunk / panel][D][panel]
-  float* items;          // [kChunk, padded]
-  float* bias;           // [kChunk]
-  float* exps;           // [block_rows, kChunkStride]
-  float* d_items;        // [kChunk, padded]
-  double* d_bias;        // [kChunk]
-  float* d_query;        // [rows, padded]
-  OnlineLse* lse;        // [rows]
-  float* room;           // for add_strip_rows
-  // For bfloat16 rows, in pairs (csrc/tile.h); exps is then one strip.
-  uint16_t* half_rows;    // [kChunk, padded], then [strip, kChunkStride]
-  uint32_t* half_panels;  // [kChunk / panel][D / 2][panel]
-  uint32_t* half_items;   // [kChunk / 2, padded]
-  uint32_t* half_exps;    // [block_rows / 2, kChunkStride]
-};
-
+template <class Logits, class Sums>
 class FullPass {
+  using Row = typename Logits::Row;
+  using Panel = typename Logits::Panel;
+  using Exp = typename Sums::Exp;
+  using Item = typename Sums::Item;
+
+  // What one thread works on. Pairs hold two numbers: of a column's dimensions in panels, of two rows in
+  // items and kept exponentials.
+  struct Own {
+    Row* rows;             // [kChunk, padded]
+    Panel* panels;         // [kChunk / panel][depth][panel]
+    Item* items;           // [kChunk, padded]; rows themselves where both are fp32
+    float* bias;           // [kChunk]
+    float* strip;          // [strip, kChunkStride] where exponentials are not kept as they are made
+    Exp* exps;             // [block_rows, kChunkStride]
+    float* pos_item;       // [padded]
+    float* d_items;        // [kChunk, padded]
+    float* d_query;        // [rows, padded]
+    OnlineLse* lse;        // [rows]
+    typename Sums::Room* room;
+  };
+
  public:
-  FullPass(const FullSoftmax& a, const Tile& tile, bool backward)
-      : a_(a), tile_(tile), padded_(round_up(a.D, tile.lanes)), backward_(backward) {
-    // Products of pairs, the same in both directions: lse and the logits made again must have the same
-    // bits, or p - 1 of a sure row is the difference of their roundings. e is rounded for the gradients
-    // of rows, not for sums that cancel.
-    const bool both_half = a.query_BD.dtype == Dtype::bf16 && a.item_VD.dtype == Dtype::bf16;
-    if (both_half) half_ = tile.wide_half != nullptr ? tile.wide_half : tile.half;
-    rounds_ = half_ != nullptr && backward && a.d_bias_V == nullptr && a.d_scale == nullptr;
-    strip_ = half_ != nullptr ? half_->rows : kTileRows;
-    row_unit_ = rounds_ ? half_->row_unit : strip_;
-    block_rows_ = rounds_ ? kRoundedBlockRows : kBlockRows;
-    if (half_ != nullptr) {
-      padded_ = round_up(padded_, half_->depth_unit);
-      depth_ = round_up(a.D, half_->depth_unit);
-    }
+  FullPass(const FullSoftmax& a, const Tile& tile, const Logits& logits, const Sums& sums, bool backward)
+      : a_(a), tile_(tile), logits_(logits), sums_(sums), padded_(round_up(a.D, tile.lanes)),
+        block_rows_(Sums::kRounds ? kRoundedBlockRows : kBlockRows), backward_(backward),
+        strip_(logits.strip()), row_unit_(sums.row_unit()) {
+    padded_ = round_up(padded_, logits.depth_unit());
+    depth_ = round_up(a.D, logits.depth_unit());
 
     const int copies = backward ? a.threads + 2 : 2;
     const int64_t fit = kRowBytes / (copies * padded_ * 4) / kRoundedBlockRows * kRoundedBlockRows;
     rows_ = std::min(round_up(a.B, row_unit_), std::max(fit, 4 * kBlockRows));
     query_ = memory_.make<float>(rows_ * padded_);
-    if (half_ != nullptr) half_query_ = memory_.make<uint16_t>(rows_ * padded_);
-    if (rounds_) half_fq_ = memory_.make<uint32_t>(rows_ / 2 * padded_);
+    if constexpr (Logits::kPairs) {
+      packed_query_ = memory_.make<Row>(rows_ * padded_);
+    } else {
+      packed_query_ = query_;
+    }
     if (backward) {
-      fq_ = memory_.make<float>(rows_ * padded_);
+      scaled_ = memory_.make<Item>(Sums::packed(rows_ * padded_));
       reference_ = memory_.make<float>(rows_);
       factor_ = memory_.make<float>(rows_);
       d_pos_ = memory_.make<float>(rows_);
@@ -86,24 +86,21 @@ class FullPass {
     }
     for (int i = 0; i < a.threads; ++i) {
       Own own{};
-      own.panels = memory_.make<float>(kChunk * a.D);
-      own.items = memory_.make<float>(kChunk * padded_);
+      own.rows = memory_.make<Row>(kChunk * padded_);
+      own.panels = memory_.make<Panel>(Logits::packed(kChunk * depth_));
       own.bias = memory_.make<float>(kChunk);
-      own.exps = memory_.make<float>((rounds_ ? strip_ : block_rows_) * kChunkStride);
-      if (half_ != nullptr) {
-        own.half_rows = memory_.make<uint16_t>(
-            std::max<int64_t>(kChunk * padded_, strip_ * int64_t{kChunkStride}));
-        own.half_panels = memory_.make<uint32_t>(kChunk * depth_ / 2);
-      }
-      if (rounds_) {
-        own.half_items = memory_.make<uint32_t>(kChunk * padded_ / 2);
-        own.half_exps = memory_.make<uint32_t>(block_rows_ / 2 * kChunkStride);
-      }
+      own.strip = memory_.make<float>(strip_ * kChunkStride);
       if (backward) {
+        if constexpr (std::is_same_v<Row, Item>) {
+          own.items = own.rows;
+        } else {
+          own.items = memory_.make<Item>(Sums::packed(kChunk * padded_));
+        }
+        own.exps = memory_.make<Exp>(Sums::packed(block_rows_ * kChunkStride));
+        own.pos_item = memory_.make<float>(padded_);
         own.d_items = memory_.make<float>(kChunk * padded_);
-        own.d_bias = memory_.make<double>(kChunk);
         own.d_query = memory_.make<float>(rows_ * padded_);
-        if (strip_ % kTileRows != 0) own.room = memory_.make<float>(strip_room(padded_));
+        own.room = memory_.make<typename Sums::Room>(sums.room(padded_));
       } else {
         own.lse = memory_.make<OnlineLse>(rows_);
       }
@@ -112,7 +109,7 @@ class FullPass {
   }
 
   void run(int me, int team) {
-    if (half_ != nullptr) half_->enter();
+    logits_.enter();
     const Range items = part(a_.V, tile_.panel, me, team);
     if (backward_) clear(items);
     for (int64_t first = 0; first < a_.B; first += rows_) {
@@ -133,7 +130,7 @@ class FullPass {
       leave_rows(first, num, me, team);
       meet_.wait(team);
     }
-    if (half_ != nullptr) half_->leave();
+    logits_.leave();
   }
 
   double d_scale() const { return d_scale_; }
@@ -154,18 +151,18 @@ class FullPass {
 
   // The block's rows in fp32, zeros to a whole unit; backward: what e is measured from, factors.
   void enter_rows(int64_t first, int64_t num, int me, int team) {
-    const Range mine = part(round_up(num, row_unit_), rounds_ ? block_rows_ : row_unit_, me, team);
+    const Range mine = part(round_up(num, row_unit_), Sums::kRounds ? block_rows_ : row_unit_, me, team);
     for (int64_t r = mine.first; r < mine.last; ++r) {
       const int64_t b = r < num ? first + r : -1;
       fetch_or_clear(tile_, a_.query_BD, b, a_.D, padded_, query_ + r * padded_);
-      if (half_ != nullptr)
-        fetch_or_clear(*half_, a_.query_BD, b, a_.D, padded_, half_query_ + r * padded_);
+      if constexpr (Logits::kPairs)
+        fetch_or_clear(logits_, a_.query_BD, b, a_.D, padded_, packed_query_ + r * padded_);
       if (backward_) enter_backward(first, r, r < num);
     }
-    if (rounds_)
+    if (backward_)
       for (int64_t r = mine.first; r < mine.last; r += block_rows_)
-        half_->scale_rows(query_ + r * padded_, padded_, factor_ + r,
-                          std::min(mine.last - r, block_rows_), half_fq_ + r / 2 * padded_);
+        sums_.scale_rows(query_ + r * padded_, padded_, factor_ + r,
+                         std::min(mine.last - r, block_rows_), scaled_ + Sums::packed(r * padded_));
     if (!backward_) {
       std::fill(own_[me].lse, own_[me].lse + num, OnlineLse{});
     } else {
@@ -183,9 +180,6 @@ class FullPass {
       factor_[r] = static_cast<float>(a_.d_lse_B[b] * std::exp(double(reference_[r]) - lse));
       d_pos_[r] = a_.d_pos_B[b];
     }
-    const float* q = query_ + r * padded_;
-    float* fq = fq_ + r * padded_;
-    for (int64_t d = 0; d < padded_; ++d) fq[d] = factor_[r] * q[d];
   }
 
   // The item of column k, or -1: past the last, or removed, whose row may hold anything.
@@ -197,32 +191,22 @@ class FullPass {
     const int64_t columns = round_up(stop - left, tile_.panel);
     for (int64_t k = 0; k < columns; ++k) {
       own.bias[k] = left + k < stop ? static_cast<float>(bias_of(left + k)) : -HUGE_VALF;
-      fetch_or_clear(tile_, a_.item_VD, id_of(own, left, k), a_.D, padded_, own.items + k * padded_);
-    }
-    if (half_ != nullptr) return pack_half(own, left, columns);
-    for (int64_t k = 0; k < columns; k += tile_.panel)
-      tile_.pack(own.items + k * padded_, padded_, a_.D, own.panels + k * a_.D);
-  }
-
-  void pack_half(Own& own, int64_t left, int64_t columns) const {
-    for (int64_t k = 0; k < columns; ++k) {
-      fetch_or_clear(*half_, a_.item_VD, id_of(own, left, k), a_.D, padded_,
-                     own.half_rows + k * padded_);
+      fetch_or_clear(logits_, a_.item_VD, id_of(own, left, k), a_.D, padded_, own.rows + k * padded_);
+      if constexpr (Logits::kPairs && !Sums::kRounds) {
+        if (backward_)
+          fetch_or_clear(tile_, a_.item_VD, id_of(own, left, k), a_.D, padded_, own.items + k * padded_);
+      }
     }
     for (int64_t k = 0; k < columns; k += tile_.panel)
-      half_->pack(own.half_rows + k * padded_, padded_, depth_, own.half_panels + k * depth_ / 2);
-    if (rounds_) half_->pair_rows(own.half_rows, padded_, columns, padded_, own.half_items);
+      logits_.pack(own.rows + k * padded_, padded_, depth_, own.panels + Logits::packed(k * depth_));
+    if constexpr (Sums::kRounds) {
+      if (backward_) sums_.pair_rows(own.rows, columns, padded_, own.items);
+    }
   }
 
   void logits(const Own& own, int64_t r, int64_t columns, float* e, float* largest) const {
-    const auto scale = static_cast<float>(a_.scale);
-    if (half_ != nullptr) {
-      half_->logits(half_query_ + r * padded_, padded_, depth_, own.half_panels,
-                    columns / tile_.panel, scale, own.bias, e, kChunkStride, largest);
-    } else {
-      tile_.logits(query_ + r * padded_, padded_, a_.D, own.panels, columns / tile_.panel, scale,
-                   own.bias, e, kChunkStride, largest);
-    }
+    logits_.make(packed_query_ + r * padded_, padded_, depth_, own.panels, columns,
+                 static_cast<float>(a_.scale), own.bias, e, largest);
   }
 
   // A positive's logit is the one that its row sums: a loss is never negative, a sure row's is 0.
@@ -230,9 +214,9 @@ class FullPass {
     const int64_t columns = round_up(stop - left, tile_.panel);
     float largest[kMostTileRows];
     for (int64_t r = 0; r < num; r += strip_) {
-      logits(own, r, columns, own.exps, largest);
+      logits(own, r, columns, own.strip, largest);
       for (int64_t i = 0; i < strip_ && r + i < num; ++i) {
-        float* row = own.exps + i * kChunkStride;
+        float* row = own.strip + i * kChunkStride;
         const int64_t pos_id = a_.pos_id_B[first + r + i];
         if (left <= pos_id && pos_id < stop) a_.pos_logit_B[first + r + i] = row[pos_id - left];
         OnlineLse& lse = own.lse[r + i];
@@ -251,32 +235,22 @@ class FullPass {
     for (int64_t first = 0; first < num; first += block_rows_) {
       const int64_t last = std::min(first + block_rows_, num);
       for (int64_t r = first; r < round_up(last, row_unit_); r += strip_) {
-        float* e = own.exps + (rounds_ ? 0 : (r - first) * kChunkStride);
+        Exp* kept = own.exps + Sums::packed(r - first) * kChunkStride;
+        float* e = sums_.place(kept, own.strip);
         logits(own, r, columns, e, largest);
         for (int64_t i = 0; i < strip_; ++i)
           tile_.exp_row(e + i * kChunkStride, columns, reference_[r + i]);
-        if (rounds_) {
-          uint16_t* rows = wants_query ? own.half_rows : nullptr;
-          half_->round_strip(e, kChunkStride, columns, rows,
-                             own.half_exps + (r - first) / 2 * kChunkStride);
-          if (wants_query)
-            half_->add_rows(rows, kChunkStride, columns, own.half_items, padded_, keep,
-                            own.d_query + r * padded_);
-        } else if (wants_query) {
-          add_strip_rows(tile_, strip_, e, columns, own.items, padded_, keep, own.room,
-                         own.d_query + r * padded_);
-        }
+        sums_.add_rows(e, columns, kept, own.items, padded_, keep, own.room,
+                       wants_query ? own.d_query + r * padded_ : nullptr);
       }
-      if (wants_items && rounds_)
-        half_->add_columns(own.half_exps, kChunkStride, last - first, 0, stop - left,
-                           half_fq_ + first / 2 * padded_, padded_, padded_, identity_, own.d_items,
-                           padded_);
-      else if (wants_items)
-        tile_.add_columns(own.exps, kChunkStride, last - first, 0, stop - left,
-                          fq_ + first * padded_, padded_, padded_, identity_, own.d_items, padded_);
-      if (a_.d_bias_V != nullptr)
-        tile_.add_column_sums(own.exps, kChunkStride, last - first, 0, stop - left, factor_ + first,
-                              identity_, a_.d_bias_V + left);
+      if (wants_items)
+        sums_.add_columns(own.exps, last - first, 0, stop - left, scaled_ + Sums::packed(first * padded_),
+                          padded_, padded_, identity_, own.d_items, padded_);
+      if constexpr (!Sums::kRounds) {
+        if (a_.d_bias_V != nullptr)
+          tile_.add_column_sums(own.exps, kChunkStride, last - first, 0, stop - left, factor_ + first,
+                                identity_, a_.d_bias_V + left);
+      }
     }
     if (!wants_items) return;
     const auto scale = static_cast<float>(a_.scale);
@@ -312,8 +286,7 @@ class FullPass {
         continue;
       }
       if (a_.d_query_BD == nullptr && a_.d_scale == nullptr) continue;
-      // The positive's item borrows the thread's packed rows, which are done with.
-      float* pos_item = own_[me].items;
+      float* pos_item = own_[me].pos_item;
       const int64_t pos_id = bias_of(a_.pos_id_B[b]) == -HUGE_VAL ? -1 : a_.pos_id_B[b];
       fetch_or_clear(tile_, a_.item_VD, pos_id, a_.D, padded_, pos_item);
       float* d = own_[0].d_query + r * padded_;
@@ -338,6 +311,8 @@ class FullPass {
 
   const FullSoftmax& a_;
   const Tile& tile_;
+  const Logits logits_;
+  const Sums sums_;
   int64_t padded_, rows_, block_rows_;
   bool backward_;
   double d_scale_ = 0;
@@ -345,17 +320,14 @@ class FullPass {
   Barrier meet_;
   std::vector<Own> own_;
   float* query_ = nullptr;      // [rows, padded]
-  float* fq_ = nullptr;         // [rows, padded] factor * query
+  Row* packed_query_ = nullptr;  // [rows, padded]; query_ itself where logits are of fp32
+  Item* scaled_ = nullptr;      // [rows, padded] factor * query, a block's as scale_rows leaves them
   float* reference_ = nullptr;  // [rows] what e is measured from
   float* factor_ = nullptr;     // [rows] from e to the gradient of a logit
   float* d_pos_ = nullptr;      // [rows]
   int32_t* identity_ = nullptr; // [kChunk]
-  const HalfTile* half_ = nullptr;  // null where logits are not products of pairs
-  bool rounds_;                 // whether those of gradients are, too
   int64_t strip_, row_unit_;    // rows of a strip; of what sums over rows take, whole strips
-  int64_t depth_ = 0;           // D in whole units of half_
-  uint16_t* half_query_ = nullptr;  // [rows, padded]
-  uint32_t* half_fq_ = nullptr;     // [rows / 2, padded], a block's as scale_rows leaves them
+  int64_t depth_;               // D in whole units of the logits
 };
 
 void run(const FullSoftmax& args, const Tile& tile, bool backward) {
@@ -364,10 +336,13 @@ void run(const FullSoftmax& args, const Tile& tile, bool backward) {
     if (args.d_bias_V != nullptr) std::fill(args.d_bias_V, args.d_bias_V + args.V, 0.0);
     return;
   }
-  FullPass pass(args, tile, backward);
+  const auto with = [&](const auto& logits, const auto& sums) {
+    FullPass pass(args, tile, logits, sums, backward);
 #pragma omp parallel num_threads(args.threads)
-  pass.run(omp_get_thread_num(), omp_get_num_threads());
-  if (args.d_scale != nullptr) *args.d_scale = pass.d_scale();
+    pass.run(omp_get_thread_num(), omp_get_num_threads());
+    if (args.d_scale != nullptr) *args.d_scale = pass.d_scale();
+  };
+  with_products(tile, args.query_BD, args.item_VD, args.d_bias_V != nullptr || args.d_scale != nullptr, with);
 }
 
 }  // namespace

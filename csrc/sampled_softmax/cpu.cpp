@@ -20,9 +20,8 @@ bool few_rows(int64_t num_rows, int64_t group_size) {
   return std::min(num_rows, group_size) < kFewRows;
 }
 
-template <typename Pass>
-void run_team(const SampledSoftmax& args, const Tile& tile) {
-  Pass pass(args, tile, args.threads);
+void gather(const SampledSoftmax& args, const Tile& tile) {
+  GatherPass pass(args, tile, args.threads);
 #pragma omp parallel num_threads(args.threads)
   pass.run(omp_get_thread_num(), omp_get_num_threads());
   pass.finish();
@@ -39,9 +38,9 @@ bool sampled_softmax_can_fuse(int64_t num_rows, int64_t group_size, int64_t K, i
 void sampled_softmax_cpu(const SampledSoftmax& args, const Tile& tile) {
   if (args.B == 0) return;
   if (few_rows(args.B, args.group_size)) {
-    run_team<GatherPass>(args, tile);
+    gather(args, tile);
   } else {
-    run_team<TilePass>(args, tile);
+    sampled_softmax_tiles(args, tile);
   }
 }
 
