@@ -5,6 +5,9 @@ failure there prints one line and the CPU build goes on. FASTPOP_CUDA=1 makes su
 error, FASTPOP_CUDA=0 skips the part. FASTPOP_CUDA_ARCHES=90 builds machine code for sm_90 alone, where
 the card is known; the default is 80,90,100+PTX: three architectures, and for later ones the PTX of the
 last, which their driver compiles. The extension neither includes nor links torch.
+
+FASTPOP_MUTANT=n builds with one line wrong, MUTANT(n, ...) in csrc/, for tests/mutants.py: only what holds
+it is compiled, beside the objects that the last ordinary build left in build/objects. 0: nothing is wrong.
 """
 
 import os
@@ -61,6 +64,29 @@ def toolkit_of(nvcc: str) -> Path:
     raise RuntimeError(f"{nvcc} does not say where its toolkit is")
 
 
+def made_from(target: Path) -> list[Path]:
+    """The files of csrc/ that an object was compiled from, as the compiler noted beside it."""
+    words = target.with_suffix(".d").read_text().replace("\\\n", " ").split()
+    return [ROOT / word for word in words if word.startswith("csrc/")]
+
+
+def is_current(target: Path) -> bool:
+    if not target.exists() or not target.with_suffix(".d").exists():
+        return False
+    made = target.stat().st_mtime
+    return all(part.exists() and part.stat().st_mtime < made for part in made_from(target))
+
+
+def holds(target: Path, mutant: str) -> bool:
+    return any(f"MUTANT({mutant}," in part.read_text() for part in made_from(target))
+
+
+def copy_object(target: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".o", ".d"):
+        shutil.copy2(target.with_suffix(suffix), to.with_suffix(suffix))
+
+
 class BuildExt(build_ext):
     def build_extension(self, ext):
         mode = os.environ.get("FASTPOP_CUDA", "auto")
@@ -73,7 +99,29 @@ class BuildExt(build_ext):
                 if mode == "1":
                     raise
                 print(f"fastpop: building without CUDA ({error})", file=sys.stderr)
+        if self.compiler.compiler_type == "unix":
+            ext.extra_compile_args = [*ext.extra_compile_args, "-MMD"]
+            cuda = "-cuda" if ("FASTPOP_WITH_CUDA", "1") in ext.define_macros else ""
+            kept = ROOT / "build" / "objects" / f"{sys.implementation.cache_tag}{cuda}"
+            if "FASTPOP_MUTANT" in os.environ:
+                return self.build_mutant(ext, os.environ["FASTPOP_MUTANT"], kept)
+            self.build_temp = str(kept)
         super().build_extension(ext)
+
+    def build_mutant(self, ext, mutant, kept):
+        marks = re.findall(r"\bMUTANT\((\d+),", "".join(p.read_text() for p in sorted(ROOT.glob("csrc/**/*.*"))))
+        if mutant not in ("0", *marks):
+            sys.exit(f"FASTPOP_MUTANT: expected 0 or one of {sorted(marks, key=int)}; got {mutant!r}")
+        ext.define_macros = [*ext.define_macros, ("FASTPOP_MUTANT", mutant)]
+        own = Path(self.build_temp)
+        targets = [Path(source).with_suffix(".o") for source in ext.sources]
+        for target in targets:
+            if is_current(kept / target) and not holds(kept / target, mutant):
+                copy_object(kept / target, own / target)
+        super().build_extension(ext)
+        for target in targets:  # what was not there, for the next
+            if not is_current(kept / target) and not holds(own / target, mutant):
+                copy_object(own / target, kept / target)
 
     def add_cuda(self, ext):
         nvcc = find_nvcc()
@@ -118,7 +166,8 @@ def packages() -> list[str]:
     return [*ours, "fastpop.data.bundled", "fastpop.kernels", *below]
 
 
-ParallelCompile(default=0).install()  # as many compilers as there are cores
+# As many compilers as there are cores. Objects that are there before a mutant is built are right.
+ParallelCompile(default=0, needs_recompile=lambda *_: "FASTPOP_MUTANT" not in os.environ).install()
 setup(
     packages=packages(),
     package_dir={"fastpop": "fastpop", "fastpop.kernels": "kernels"},

@@ -13,6 +13,7 @@
 #endif
 
 #include "half.h"
+#include "mutant.h"
 #include "prefetch.h"
 #include "row_update/row_update.h"
 #include "tile.h"

@@ -21,6 +21,7 @@
 
 #include "barrier.h"
 #include "fetch_rows.h"
+#include "mutant.h"
 #include "online_lse.h"
 #include "products.h"
 #include "ranges.h"
@@ -190,7 +191,8 @@ class FullPass {
   void pack(Own& own, int64_t left, int64_t stop) {
     const int64_t columns = round_up(stop - left, tile_.panel);
     for (int64_t k = 0; k < columns; ++k) {
-      own.bias[k] = left + k < stop ? static_cast<float>(bias_of(left + k)) : -HUGE_VALF;
+      const bool has_prior = MUTANT(6, !(backward_ && Logits::kPairs), true);
+      own.bias[k] = left + k >= stop ? -HUGE_VALF : has_prior ? static_cast<float>(bias_of(left + k)) : 0.0f;
       fetch_or_clear(logits_, a_.item_VD, id_of(own, left, k), a_.D, padded_, own.rows + k * padded_);
       if constexpr (Logits::kPairs && !Sums::kRounds) {
         if (backward_)

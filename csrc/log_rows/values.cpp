@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "mutant.h"
+
 namespace fastpop {
 namespace {
 
@@ -46,7 +48,7 @@ bool zone(const char* p, const char* end, int64_t* seconds) {
   if (!digits(p, end, 2, 2, &hours)) return false;
   if (p < end && *p == ':') ++p;
   if (p < end && !digits(p, end, 2, 2, &minutes)) return false;
-  *seconds = sign * (3600 * hours + 60 * minutes);
+  *seconds = MUTANT(16, -sign, sign) * (3600 * hours + 60 * minutes);
   return p == end && hours < 24 && minutes < 60;
 }
 

@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "mutant.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -49,7 +50,7 @@ int64_t id_in_order(const RowUpdate& a, int64_t k) {
 // Where part i of `parts` starts: never inside a run of equal ids.
 int64_t start_of(const RowUpdate& a, int i, int parts) {
   int64_t k = a.n * i / parts;
-  while (k > 0 && k < a.n && id_in_order(a, k) == id_in_order(a, k - 1)) ++k;
+  while (k > 0 && k < a.n && MUTANT(12, false, id_in_order(a, k) == id_in_order(a, k - 1))) ++k;
   return k;
 }
 

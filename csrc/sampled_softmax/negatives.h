@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "mutant.h"
 #include "radix_sort.h"
 #include "sampled_softmax/row_terms.h"
 #include "workspace.h"
@@ -69,8 +70,10 @@ class SharedNegatives : protected RowTerms {
     group.num = num;
     const int64_t columns = columns_of(group);
     for (int64_t k = 0; k < num; ++k) {
-      if (group.count[k] > 1)
-        group.bias[k] = static_cast<float>(negative_bias(group.id[k]) + std::log(double(group.count[k])));
+      if (group.count[k] > 1) {
+        const double log_count = MUTANT(9, 0.0, std::log(double(group.count[k])));
+        group.bias[k] = static_cast<float>(negative_bias(group.id[k]) + log_count);
+      }
       if (group.row_of != nullptr) group.row_of[k] = a_.index->place(group.id[k]);
     }
     std::fill(group.bias + num, group.bias + columns, -kInf);
@@ -87,7 +90,7 @@ class SharedNegatives : protected RowTerms {
       const int64_t column = group.column_of[b], at = column - left;
       if (at >= 0 && at < columns) {
         const double count = group.count[column];
-        row[at] += static_cast<float>(std::log((count - 1) / count));
+        row[at] += static_cast<float>(MUTANT(10, 0.0, std::log((count - 1) / count)));
         changed = true;
       }
     }

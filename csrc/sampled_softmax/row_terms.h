@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "mutant.h"
 #include "online_lse.h"
 #include "ranges.h"
 #include "sampled_softmax/sampled_softmax.h"
@@ -34,7 +35,9 @@ class RowTerms {
     if (a_.log_proposal_V != nullptr) {
       const float log_q = a_.log_proposal_V[id];
       if (!std::isfinite(log_q)) __atomic_store_n(a_.bad_law_id, id, __ATOMIC_RELAXED);
-      bias += negative_correction(log_q, log_count_);
+      [[maybe_unused]] const bool flips =
+          a_.mode == SampledSoftmax::Mode::backward && a_.query_BD.dtype == Dtype::bf16;
+      bias += negative_correction(MUTANT(7, flips ? -log_q : log_q, log_q), log_count_);
     }
     return bias;
   }

@@ -24,6 +24,7 @@
 
 #include "barrier.h"
 #include "fetch_rows.h"
+#include "mutant.h"
 #include "online_lse.h"
 #include "prefetch.h"
 #include "products.h"
@@ -333,7 +334,7 @@ class TilePass : SharedNegatives {
   void clear_exps(int64_t chunk, int64_t r) {
     if constexpr (Sums::kRounds) {
       if (!wants_items_) return;
-      const uint32_t other = r % 2 == 0 ? 0xffff0000u : 0x0000ffffu;
+      const uint32_t other = r % 2 == MUTANT(8, 1, 0) ? 0xffff0000u : 0x0000ffffu;
       uint32_t* pairs = exps_at(chunk, r);
       for (int64_t k = 0; k < kChunk; ++k) pairs[k] &= other;
     } else {
@@ -382,7 +383,8 @@ class TilePass : SharedNegatives {
       if (a_.d_bias_n != nullptr) a_.d_bias_n[n] += d_pos_[b];
       if (!wants_items_) continue;
       tile_.fetch(a_.query_BD, b, a_.D, padded_, q);
-      tile_.axpy(static_cast<float>(a_.scale * d_pos_[b]), q, a_.D, a_.d_item_nD + n * a_.D);
+      const double factor = MUTANT(11, 1.0, a_.scale) * d_pos_[b];
+      tile_.axpy(static_cast<float>(factor), q, a_.D, a_.d_item_nD + n * a_.D);
     }
   }
 

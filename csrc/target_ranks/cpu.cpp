@@ -22,6 +22,7 @@
 
 #include "barrier.h"
 #include "fetch_rows.h"
+#include "mutant.h"
 #include "online_lse.h"
 #include "ranges.h"
 #include "workspace.h"
@@ -176,7 +177,7 @@ class RankPass {
         }
         const float score = a_.score_M[m];
         for (const float other : own.excluded_score) {
-          greater -= other > score;
+          greater -= MUTANT(13, 0, other > score);
           equal -= other == score;
         }
         const auto& ids = own.excluded;

@@ -26,6 +26,7 @@
 #include <numeric>
 #include <vector>
 
+#include "mutant.h"
 #include "prefetch.h"
 #include "ranges.h"
 #include "workspace.h"
@@ -130,7 +131,7 @@ class Best {
     if (filter_ != nullptr) {
       int32_t kept = checked_[q];
       for (int32_t n = kept; n < count_[q]; ++n)
-        if (!is_excluded(q, id_of(keys[n]))) keys[kept++] = keys[n];
+        if (MUTANT(14, true, !is_excluded(q, id_of(keys[n])))) keys[kept++] = keys[n];
       count_[q] = kept;
     }
     if (count_[q] > k_) {
