@@ -109,7 +109,8 @@ class BuildExt(build_ext):
         super().build_extension(ext)
 
     def build_mutant(self, ext, mutant, kept):
-        marks = re.findall(r"\bMUTANT\((\d+),", "".join(p.read_text() for p in sorted(ROOT.glob("csrc/**/*.*"))))
+        sources = "".join(path.read_text() for path in sorted(ROOT.glob("csrc/**/*.*")))
+        marks = re.findall(r"\bMUTANT\((\d+),", sources)
         if mutant not in ("0", *marks):
             sys.exit(f"FASTPOP_MUTANT: expected 0 or one of {sorted(marks, key=int)}; got {mutant!r}")
         ext.define_macros = [*ext.define_macros, ("FASTPOP_MUTANT", mutant)]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,19 @@ import pytest
 # A graph compiled by another checkout of fastpop, kept in the machine's temporary folder, would be
 # taken for this one's: torch's key for it knows our operators by name alone.
 os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+# Which mutants are tried (test_mutants.py): those of the day, the same in all processes of a run.
+os.environ.setdefault("FASTPOP_MUTANT_DAY", str(datetime.now(UTC).toordinal()))
 
+import mutants
 import torch
 from helpers_device import want_gpu
 
 MAY_LACK = ("duckdb", "pandas", "polars", "tyro")  # what a GPU's machine may; everything else is required
+
+
+def pytest_report_header():
+    day = os.environ["FASTPOP_MUTANT_DAY"]
+    return f"mutants of the day: {' '.join(mutants.of_day(int(day)))} (FASTPOP_MUTANT_DAY={day})"
 
 
 def pytest_runtest_setup(item):
