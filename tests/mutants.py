@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CAUGHT = "caught"
+OTHER_WORDS = "MISSED: it failed in other words:"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def judged(test: ElementTree.Element, says: str) -> str:
     # The message, and the lines that pytest marks: what it says of the failure, and where it was.
     marked = [line[1:].strip() for line in (failure.text or "").splitlines() if re.match("[>E] ", line)]
     words = "\n".join([failure.get("message", ""), *marked])
-    return CAUGHT if says in words else f"MISSED: it failed in other words: {failure.get('message')}"
+    return CAUGHT if says in words else f"{OTHER_WORDS} {words}"
 
 
 def all_mutants() -> dict[str, Mutant]:
@@ -151,7 +152,8 @@ def main(words: list[str]) -> int:
         else:
             found = verdict(mutant)
             missed += found != CAUGHT
-        print(f"{label:>3} {found}  {mutant.what}", flush=True)
+        said, *more = found.splitlines()
+        print(f"{label:>3} {said}  {mutant.what}", *more, sep="\n    ", flush=True)
     tried = len(words or everything) - skipped
     print(f"{tried - missed} of {tried} caught")
     return missed

@@ -4,7 +4,7 @@ import os
 
 import mutants
 import pytest
-from mutants import CAUGHT, CsrcMutant, PythonMutant
+from mutants import CAUGHT, OTHER_WORDS, CsrcMutant, PythonMutant
 
 EVERY = mutants.all_mutants()
 # conftest.py sets it and prints the labels: FASTPOP_MUTANT_DAY=<day> takes the same again.
@@ -27,20 +27,20 @@ def test_the_mutants_of_the_day_are_caught(label):
     check(label)
 
 
-SAME = "neg_gsK = neg_gsK.masked_fill(hit_gsK, -math.inf)"
-PHANTOM = "tests/ops/test_sampled_softmax.py::test_a_dropped_hit_is_no_phantom_negative_of_logit_zero"
-IN_PYTHON = ("nothing", "kernels/sampled_softmax/reference.py", SAME)
+SAME = "end = end_U[count_U >= skipped + n + 1] - skipped"
+IN_PYTHON = ("nothing", "fastpop/data/split.py", SAME)
+LAST_OUT = "tests/data/test_split.py::test_leave_last_out_by_hand"
 
 
 def test_copies_without_a_mutant_pass():
-    assert mutants.verdict(PythonMutant(*IN_PYTHON, SAME, PHANTOM, "")) == "MISSED: it passed"
+    assert mutants.verdict(PythonMutant(*IN_PYTHON, SAME, LAST_OUT, "")) == "MISSED: it passed"
     rounding = "tests/kernels/test_native.py::test_the_exponential_is_within_1_2_ulp[baseline]"
     assert mutants.verdict(CsrcMutant("nothing", 0, rounding, "")) == "MISSED: it passed"
 
 
 def test_a_failure_in_other_words_catches_nothing():
-    wrong = PythonMutant(*IN_PYTHON, "raise ValueError('another reason')", PHANTOM, "Mismatched elements")
-    assert mutants.verdict(wrong) == "MISSED: it failed in other words: ValueError: another reason"
+    wrong = PythonMutant(*IN_PYTHON, "raise ValueError('another reason')", LAST_OUT, "parts.valid")
+    assert mutants.verdict(wrong).startswith(f"{OTHER_WORDS} ValueError: another reason")
 
 
 def test_days_in_a_row_go_through_every_quick_mutant():
