@@ -58,3 +58,14 @@ def test_a_build_for_a_wrong_list_stops_with_these_words(tmp_path):
         env={"PATH": "/usr/bin:/bin", "CUDA_HOME": str(tmp_path), "FASTPOP_CUDA_ARCHES": "sm_90"})
     assert done.returncode == 1
     assert "FASTPOP_CUDA_ARCHES: expected a list such as 90" in done.stderr
+
+
+@pytest.mark.parametrize("mutant", ["9999", "", "one"])
+def test_a_mutant_that_is_none_is_refused_by_the_numbers_there_are(mutant, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(tmp_path / "lib"), "--build-temp",
+         str(tmp_path / "objects")], cwd=ROOT, capture_output=True, text=True,
+        env={"PATH": "/usr/bin:/bin", "FASTPOP_CUDA": "0", "FASTPOP_MUTANT": mutant})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("FASTPOP_MUTANT: expected 0 or one of ['1', '2', ")
+    assert done.stderr.endswith(f"; got {mutant!r}\n")
