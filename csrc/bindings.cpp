@@ -8,12 +8,14 @@
 #include <vector>
 
 #include "alias_draw/alias_draw.h"
+#include "arguments.h"
 #include "device_bindings.h"
 #include "fork.h"
 #include "full_softmax/full_softmax.h"
 #include "log_bindings.h"
 #include "row_index.h"
 #include "row_update/row_update.h"
+#include "sampled_softmax/arguments.h"
 #include "sampled_softmax/sampled_softmax.h"
 #include "score_energy/score_energy.h"
 #include "target_ranks/target_ranks.h"
@@ -27,6 +29,7 @@ namespace {
 
 template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
+using fastpop::Arguments;
 
 // Table rows as the draw reads them. A wrong shape here is a bug of the caller in Python.
 const fastpop::AliasRow* table_rows(const Array<uint32_t>& table_V2) {
@@ -104,12 +107,6 @@ const fastpop::Tile& tile_of(const std::string& path) {
   return *tile;
 }
 
-// (data_ptr, row stride, column stride, dtype code) of a 2-d tensor.
-fastpop::Matrix matrix_of(const py::tuple& t) {
-  return {at<void>(t[0].cast<uintptr_t>()), t[1].cast<int64_t>(), t[2].cast<int64_t>(),
-          static_cast<fastpop::Dtype>(t[3].cast<int>())};
-}
-
 void bind_tile(py::module_& m) {
   m.def("has_path", [](const char* path) { return fastpop::find_tile(path) != nullptr; }, "path"_a,
         "Whether this machine runs the path baseline, avx2 or avx512.");
@@ -178,55 +175,31 @@ void bind_sampled_softmax(py::module_& m) {
         "group_size"_a, "K"_a, "D"_a);
   m.def(
       "sampled_softmax",
-      [](int mode, const py::tuple& query, const py::tuple& item, int64_t B, int64_t V, int64_t D,
-         int64_t G, int64_t K, int64_t group_size, uintptr_t pos_id, uintptr_t neg_id,
-         uintptr_t table, uint64_t seed, uint64_t step, uintptr_t key,
-         uintptr_t log_prior, uintptr_t log_proposal, double prior_weight, double scale, int logq,
-         bool drop_hits, bool exclude_own_slot, uintptr_t lse, uintptr_t pos_logit,
-         uintptr_t d_lse, uintptr_t d_pos, const fastpop::RowIndex* index, uintptr_t d_query,
-         uintptr_t d_item, uintptr_t d_bias, bool wants_scale, int threads,
-         const std::string& path) {
+      [](const py::kwargs& kwargs) {
+        Arguments given(kwargs);
         double d_scale = 0;
         int64_t bad_prior_id = -1, bad_law_id = -1;
         fastpop::SampledSoftmax a{};
-        a.query_BD = matrix_of(query);
-        a.item_VD = matrix_of(item);
-        a.B = B, a.V = V, a.D = D, a.G = G, a.K = K, a.group_size = group_size;
-        a.pos_id_B = at<int64_t>(pos_id);
-        a.neg_id_GK = at<int64_t>(neg_id);
-        a.table = at<fastpop::AliasRow>(table);
-        a.seed = seed, a.step = step;
-        a.key_V = at<int64_t>(key);
-        a.log_prior_V = at<float>(log_prior);
-        a.log_proposal_V = at<float>(log_proposal);
-        a.prior_weight = prior_weight, a.scale = scale;
-        a.logq = static_cast<fastpop::LogQ>(logq);
-        a.drop_hits = drop_hits, a.exclude_own_slot = exclude_own_slot;
-        a.mode = static_cast<fastpop::SampledSoftmax::Mode>(mode);
-        a.lse_B = at<float>(lse);
-        a.pos_logit_B = at<float>(pos_logit);
-        a.d_lse_B = at<float>(d_lse);
-        a.d_pos_B = at<float>(d_pos);
-        a.index = index;
-        a.d_query_BD = at<float>(d_query);
-        a.d_item_nD = at<float>(d_item);
-        a.d_bias_n = at<double>(d_bias);
-        a.d_scale = wants_scale ? &d_scale : nullptr;
+        fastpop::read_inputs(given, a);
+        a.G = given.get<int64_t>("num_groups");
+        if (const auto* counter = given.at<uint64_t>("counter")) a.seed = counter[0], a.step = counter[1];
+        a.prior_weight = given.get<double>("prior_weight"), a.scale = given.get<double>("scale");
+        a.mode = given.choice<fastpop::SampledSoftmax::Mode>("mode", {"forward", "fused", "backward"});
+        a.index = given.get<const fastpop::RowIndex*>("index", nullptr);
+        a.d_item_nD = given.at<float>("d_item");
+        a.d_bias_n = given.at<double>("d_bias");
+        a.d_scale = given.get<bool>("wants_scale", false) ? &d_scale : nullptr;
         a.bad_prior_id = &bad_prior_id;
         a.bad_law_id = &bad_law_id;
-        a.threads = threads;
-        const fastpop::Tile& tile = tile_of(path);
+        a.threads = given.get<int>("threads");
+        const fastpop::Tile& tile = tile_of(given.get<std::string>("path"));
+        given.all_read();
         {
           py::gil_scoped_release release;
           fastpop::sampled_softmax_cpu(a, tile);
         }
         return py::make_tuple(d_scale, bad_prior_id, bad_law_id);
       },
-      py::kw_only(), "mode"_a, "query"_a, "item"_a, "B"_a, "V"_a, "D"_a, "G"_a, "K"_a,
-      "group_size"_a, "pos_id"_a, "neg_id"_a, "table"_a, "seed"_a, "step"_a, "key"_a, "log_prior"_a, "log_proposal"_a, "prior_weight"_a,
-      "scale"_a, "logq"_a, "drop_hits"_a, "exclude_own_slot"_a, "lse"_a, "pos_logit"_a,
-      "d_lse"_a = 0, "d_pos"_a = 0, "index"_a = nullptr, "d_query"_a = 0, "d_item"_a = 0,
-      "d_bias"_a = 0, "wants_scale"_a = false, "threads"_a, "path"_a,
       "Addresses in, results written to them; returns d_scale and the ids of a bad log p and log q "
       "(-1: none). See kernels/sampled_softmax/_cpu.py.");
 }
@@ -234,129 +207,121 @@ void bind_sampled_softmax(py::module_& m) {
 void bind_full_softmax(py::module_& m) {
   m.def(
       "full_softmax",
-      [](bool backward, const py::tuple& query, const py::tuple& item, int64_t B, int64_t V,
-         int64_t D, uintptr_t pos_id, uintptr_t log_prior, double prior_weight, double scale,
-         uintptr_t lse, uintptr_t pos_logit, uintptr_t d_lse, uintptr_t d_pos, uintptr_t d_query,
-         uintptr_t d_item, uintptr_t d_bias, bool wants_scale, int threads,
-         const std::string& path) {
+      [](const py::kwargs& kwargs) {
+        Arguments given(kwargs);
         double d_scale = 0;
         int64_t bad_prior_id = -1;
         fastpop::FullSoftmax a{};
-        a.query_BD = matrix_of(query);
-        a.item_VD = matrix_of(item);
-        a.B = B, a.V = V, a.D = D;
-        a.pos_id_B = at<int64_t>(pos_id);
-        a.log_prior_V = at<float>(log_prior);
-        a.prior_weight = prior_weight, a.scale = scale;
-        a.lse_B = at<float>(lse);
-        a.pos_logit_B = at<float>(pos_logit);
-        a.d_lse_B = at<float>(d_lse);
-        a.d_pos_B = at<float>(d_pos);
-        a.d_query_BD = at<float>(d_query);
-        a.d_item_VD = at<float>(d_item);
-        a.d_bias_V = at<double>(d_bias);
-        a.d_scale = wants_scale ? &d_scale : nullptr;
+        a.query_BD = given.matrix("query");
+        a.item_VD = given.matrix("item");
+        a.B = given.get<int64_t>("B"), a.V = given.get<int64_t>("V"), a.D = given.get<int64_t>("D");
+        a.pos_id_B = given.at<int64_t>("pos_id");
+        a.log_prior_V = given.at<float>("log_prior");
+        a.prior_weight = given.get<double>("prior_weight"), a.scale = given.get<double>("scale");
+        a.lse_B = given.at<float>("lse");
+        a.pos_logit_B = given.at<float>("pos_logit");
+        a.d_lse_B = given.at<float>("d_lse");
+        a.d_pos_B = given.at<float>("d_pos");
+        a.d_query_BD = given.at<float>("d_query");
+        a.d_item_VD = given.at<float>("d_item");
+        a.d_bias_V = given.at<double>("d_bias");
+        a.d_scale = given.get<bool>("wants_scale", false) ? &d_scale : nullptr;
         a.bad_prior_id = &bad_prior_id;
-        a.threads = threads;
-        const fastpop::Tile& tile = tile_of(path);
+        a.threads = given.get<int>("threads");
+        const bool backward = given.get<bool>("backward");
+        const fastpop::Tile& tile = tile_of(given.get<std::string>("path"));
+        given.all_read();
         {
           py::gil_scoped_release release;
           (backward ? fastpop::full_softmax_backward : fastpop::full_softmax_forward)(a, tile);
         }
         return py::make_tuple(d_scale, bad_prior_id);
       },
-      py::kw_only(), "backward"_a, "query"_a, "item"_a, "B"_a, "V"_a, "D"_a, "pos_id"_a,
-      "log_prior"_a, "prior_weight"_a, "scale"_a, "lse"_a, "pos_logit"_a, "d_lse"_a = 0,
-      "d_pos"_a = 0, "d_query"_a = 0, "d_item"_a = 0, "d_bias"_a = 0, "wants_scale"_a = false,
-      "threads"_a, "path"_a,
       "Addresses in, results written to them; returns d_scale and the id of a bad log p (-1: none). "
       "See kernels/full_softmax/_cpu.py.");
 }
 
-void bind_score_energy(py::module_& m) {
+void bind_row_moments(py::module_& m) {
   m.def(
       "row_moments",
-      [](const py::object& rows, uintptr_t wide, uintptr_t extra, uintptr_t weight, int64_t N,
-         int64_t D, int64_t M, int threads, const std::string& path) {
-        Array<double> mean_R(D + M);
-        Array<double> scatter_RR({D + M, D + M});
+      [](const py::kwargs& kwargs) {
+        Arguments given(kwargs);
         double total = 0;
         fastpop::RowMoments a{};
-        if (!rows.is_none()) a.rows_ND = matrix_of(rows.cast<py::tuple>());
-        a.wide_ND = at<double>(wide);
-        a.extra_NM = at<double>(extra);
-        a.weight_N = at<double>(weight);
-        a.N = N, a.D = D, a.M = M;
+        a.N = given.get<int64_t>("N"), a.D = given.get<int64_t>("D"), a.M = given.get<int64_t>("M");
+        Array<double> mean_R(a.D + a.M);
+        Array<double> scatter_RR({a.D + a.M, a.D + a.M});
+        a.wide_ND = given.at<double>("wide");
+        if (a.wide_ND == nullptr) a.rows_ND = given.matrix("rows");
+        a.extra_NM = given.at<double>("extra");
+        a.weight_N = given.at<double>("weight");
         a.weight = &total;
         a.mean_R = mean_R.mutable_data();
         a.scatter_RR = scatter_RR.mutable_data();
-        a.threads = threads;
-        const fastpop::Tile& tile = tile_of(path);
+        a.threads = given.get<int>("threads");
+        const fastpop::Tile& tile = tile_of(given.get<std::string>("path"));
+        given.all_read();
         {
           py::gil_scoped_release release;
           fastpop::row_moments(a, tile);
         }
         return py::make_tuple(total, mean_R, scatter_RR);
       },
-      py::kw_only(), "rows"_a, "wide"_a = 0, "extra"_a = 0, "weight"_a = 0, "N"_a, "D"_a, "M"_a = 0,
-      "threads"_a, "path"_a,
-      "(sum of weights, mean [D + M], centred scatter [D + M, D + M]) in float64 of N rows.");
+      "(sum of weights, mean [D + M], centred scatter [D + M, D + M]) in float64 of N rows, `wide` "
+      "float64 or the matrix `rows`.");
+}
+
+void bind_score_energy(py::module_& m) {
   m.def(
-      "score_sums",
-      [](const py::tuple& query, const py::tuple& item, const py::object& bias,
-         const Array<float>& b_V, int64_t C, int64_t V, int64_t D, double scale, double cap,
-         int threads, const std::string& path) {
-        Array<double> square_C(C), along_C(C);
+      "score_energy",
+      [](const py::kwargs& kwargs) {
+        Arguments given(kwargs);
         fastpop::ScoreSums a{};
-        a.query_CD = matrix_of(query);
-        a.item_VD = matrix_of(item);
-        Array<float> bias_V;
-        if (!bias.is_none()) bias_V = bias.cast<Array<float>>();
-        a.bias_V = bias.is_none() ? nullptr : bias_V.data();
-        a.b_V = b_V.data();
-        a.C = C, a.V = V, a.D = D;
-        a.scale = scale, a.cap = cap;
+        a.query_CD = given.matrix("query");
+        a.item_VD = given.matrix("item");
+        a.bias_V = given.at<float>("bias");
+        a.b_V = given.at<float>("direction");
+        a.C = given.get<int64_t>("C"), a.V = given.get<int64_t>("V"), a.D = given.get<int64_t>("D");
+        a.scale = given.get<double>("scale"), a.cap = given.get<double>("cap");
+        Array<double> square_C(a.C), along_C(a.C);
         a.square_C = square_C.mutable_data();
         a.along_C = along_C.mutable_data();
-        a.threads = threads;
-        const fastpop::Tile& tile = tile_of(path);
+        a.threads = given.get<int>("threads");
+        const fastpop::Tile& tile = tile_of(given.get<std::string>("path"));
+        given.all_read();
         {
           py::gil_scoped_release release;
           fastpop::score_sums(a, tile);
         }
         return py::make_tuple(square_C, along_C);
       },
-      py::kw_only(), "query"_a, "item"_a, "bias"_a, "b_V"_a.noconvert(), "C"_a, "V"_a, "D"_a,
-      "scale"_a, "cap"_a, "threads"_a, "path"_a,
-      "Per context: sum over items of (s - mean)^2, and of s * b.");
+      "Per context: sum over items of (s - mean)^2, and of s * direction.");
 }
 
 void bind_row_update(py::module_& m) {
   m.def(
       "row_update",
-      [](int rule, const py::tuple& table, int64_t V, int64_t D, uintptr_t ids, int64_t n,
-         const py::tuple& rows, uintptr_t mean, int64_t mean_stride, uintptr_t square,
-         uintptr_t step, double lr, double beta1, double beta2, double eps, int threads,
-         const std::string& path) {
-        const fastpop::Matrix table_VD = matrix_of(table);
+      [](const py::kwargs& kwargs) {
+        Arguments given(kwargs);
+        const fastpop::Matrix table_VD = given.matrix("table");
         fastpop::RowUpdate a{};
         a.table_VD = const_cast<void*>(table_VD.data);
         a.dtype = table_VD.dtype;
-        a.table_stride = table_VD.row_stride, a.V = V, a.D = D;
-        a.id_n = at<int64_t>(ids), a.n = n;
-        a.rows_nD = matrix_of(rows);
-        a.mean_VD = at<float>(mean), a.mean_stride = mean_stride;
-        a.square_V = at<float>(square), a.step_V = at<int64_t>(step);
-        a.lr = lr, a.beta1 = beta1, a.beta2 = beta2, a.eps = eps;
-        a.rule = static_cast<fastpop::RowRule>(rule);
-        a.threads = threads;
-        const fastpop::Tile& tile = tile_of(path);
+        a.table_stride = table_VD.row_stride;
+        a.V = given.get<int64_t>("V"), a.D = given.get<int64_t>("D"), a.n = given.get<int64_t>("n");
+        a.id_n = given.at<int64_t>("ids");
+        a.rows_nD = given.matrix("rows");
+        a.mean_VD = given.at<float>("mean"), a.mean_stride = given.get<int64_t>("mean_stride");
+        a.square_V = given.at<float>("square"), a.step_V = given.at<int64_t>("step");
+        a.lr = given.get<double>("lr"), a.eps = given.get<double>("eps");
+        a.beta1 = given.get<double>("beta1"), a.beta2 = given.get<double>("beta2");
+        a.rule = given.choice<fastpop::RowRule>("rule", {"sgd", "adagrad", "adam"});
+        a.threads = given.get<int>("threads");
+        const fastpop::Tile& tile = tile_of(given.get<std::string>("path"));
+        given.all_read();
         py::gil_scoped_release release;
         return fastpop::row_update_cpu(a, tile);
       },
-      py::kw_only(), "rule"_a, "table"_a, "V"_a, "D"_a, "ids"_a, "n"_a, "rows"_a, "mean"_a = 0,
-      "mean_stride"_a = 0, "square"_a = 0, "step"_a = 0, "lr"_a, "beta1"_a = 0.0, "beta2"_a = 0.0,
-      "eps"_a = 0.0, "threads"_a, "path"_a,
       "Addresses in, the table and its state changed in place; returns the position of the first id "
       "out of range (-1: none). See kernels/row_update/_cpu.py.");
 }
@@ -364,58 +329,53 @@ void bind_row_update(py::module_& m) {
 void bind_top_items(py::module_& m) {
   m.def(
       "top_items",
-      [](const py::tuple& query, const py::tuple& item, int64_t B, int64_t V, int64_t D, int64_t k,
-         uintptr_t bias, double scale, uintptr_t exclude_offsets, uintptr_t exclude_item,
-         uintptr_t id, uintptr_t score, int threads, const std::string& path) {
+      [](const py::kwargs& kwargs) {
+        Arguments given(kwargs);
         fastpop::TopItems a{};
-        a.query_BD = matrix_of(query);
-        a.item_VD = matrix_of(item);
-        a.B = B, a.V = V, a.D = D, a.k = k;
-        a.bias_V = at<float>(bias);
-        a.scale = scale;
-        a.exclude_offsets = at<int64_t>(exclude_offsets);
-        a.exclude_item = at<int64_t>(exclude_item);
-        a.id_BK = at<int64_t>(id);
-        a.score_BK = at<float>(score);
-        a.threads = threads;
-        const fastpop::Tile& tile = tile_of(path);
+        a.query_BD = given.matrix("query");
+        a.item_VD = given.matrix("item");
+        a.B = given.get<int64_t>("B"), a.V = given.get<int64_t>("V"), a.D = given.get<int64_t>("D");
+        a.k = given.get<int64_t>("k");
+        a.bias_V = given.at<float>("bias");
+        a.scale = given.get<double>("scale");
+        a.exclude_offsets = given.at<int64_t>("exclude_offsets");
+        a.exclude_item = given.at<int64_t>("exclude_item");
+        a.id_BK = given.at<int64_t>("id");
+        a.score_BK = given.at<float>("score");
+        a.threads = given.get<int>("threads");
+        const fastpop::Tile& tile = tile_of(given.get<std::string>("path"));
+        given.all_read();
         py::gil_scoped_release release;
         fastpop::top_items_cpu(a, tile);
       },
-      py::kw_only(), "query"_a, "item"_a, "B"_a, "V"_a, "D"_a, "k"_a, "bias"_a, "scale"_a,
-      "exclude_offsets"_a, "exclude_item"_a, "id"_a, "score"_a, "threads"_a, "path"_a,
       "Addresses in, ids and scores written. See kernels/top_items/_cpu.py.");
 }
 
 void bind_target_ranks(py::module_& m) {
   m.def(
       "target_ranks",
-      [](const py::tuple& query, const py::tuple& item, int64_t B, int64_t V, int64_t D, uintptr_t bias,
-         double scale, uintptr_t target_offsets, uintptr_t target_item, uintptr_t exclude_offsets,
-         uintptr_t exclude_item, uintptr_t greater, uintptr_t equal, uintptr_t score, uintptr_t lse,
-         int threads, const std::string& path) {
+      [](const py::kwargs& kwargs) {
+        Arguments given(kwargs);
         fastpop::TargetRanks a{};
-        a.query_BD = matrix_of(query);
-        a.item_VD = matrix_of(item);
-        a.B = B, a.V = V, a.D = D;
-        a.bias_V = at<float>(bias);
-        a.scale = scale;
-        a.target_offsets = at<int64_t>(target_offsets);
-        a.target_item = at<int64_t>(target_item);
-        a.exclude_offsets = at<int64_t>(exclude_offsets);
-        a.exclude_item = at<int64_t>(exclude_item);
-        a.greater_M = at<int64_t>(greater);
-        a.equal_M = at<int64_t>(equal);
-        a.score_M = at<float>(score);
-        a.lse_B = at<float>(lse);
-        a.threads = threads;
-        const fastpop::Tile& tile = tile_of(path);
+        a.query_BD = given.matrix("query");
+        a.item_VD = given.matrix("item");
+        a.B = given.get<int64_t>("B"), a.V = given.get<int64_t>("V"), a.D = given.get<int64_t>("D");
+        a.bias_V = given.at<float>("bias");
+        a.scale = given.get<double>("scale");
+        a.target_offsets = given.at<int64_t>("target_offsets");
+        a.target_item = given.at<int64_t>("target_item");
+        a.exclude_offsets = given.at<int64_t>("exclude_offsets");
+        a.exclude_item = given.at<int64_t>("exclude_item");
+        a.greater_M = given.at<int64_t>("greater");
+        a.equal_M = given.at<int64_t>("equal");
+        a.score_M = given.at<float>("score");
+        a.lse_B = given.at<float>("lse");
+        a.threads = given.get<int>("threads");
+        const fastpop::Tile& tile = tile_of(given.get<std::string>("path"));
+        given.all_read();
         py::gil_scoped_release release;
         fastpop::target_ranks_cpu(a, tile);
       },
-      py::kw_only(), "query"_a, "item"_a, "B"_a, "V"_a, "D"_a, "bias"_a, "scale"_a,
-      "target_offsets"_a, "target_item"_a, "exclude_offsets"_a, "exclude_item"_a, "greater"_a,
-      "equal"_a, "score"_a, "lse"_a, "threads"_a, "path"_a,
       "Addresses in, counts, scores and sums written. See kernels/target_ranks/_cpu.py.");
 }
 
@@ -436,6 +396,7 @@ PYBIND11_MODULE(_C, m) {
   bind_tile(m);
   bind_sampled_softmax(m);
   bind_full_softmax(m);
+  bind_row_moments(m);
   bind_score_energy(m);
   fastpop::bind_device_kernels(m);
   bind_row_update(m);

@@ -18,7 +18,7 @@ _FUNCTIONS = {
     "TrainConfig": "fastpop.training",
     "compare": "fastpop.experiments",
     "audit": "fastpop.diagnostics",
-    "Draw": "fastpop.popularity",
+    "Draw": "fastpop.ops",
     "available": "fastpop.registry",
 }
 _MODULES = (
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fastpop.data import read_log as read_log
     from fastpop.diagnostics import audit as audit
     from fastpop.experiments import compare as compare  # type: ignore[no-redef]
-    from fastpop.popularity import Draw as Draw
+    from fastpop.ops import Draw as Draw
     from fastpop.registry import available as available
     from fastpop.training import TrainConfig as TrainConfig
     from fastpop.training import load as load

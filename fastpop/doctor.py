@@ -1,16 +1,14 @@
 """`fastpop doctor`: which implementation of each op is active here, and why others are not."""
 
-import importlib
 import importlib.util
 import os
 import platform
 import shutil
-from typing import Any
 
 import torch
 
 import fastpop
-from fastpop.ops._dispatch import AUTO_ORDER, IMPLEMENTATIONS
+from fastpop.ops import availability
 
 PACKAGES = ("duckdb", "tyro", "matplotlib", "pyarrow", "polars", "pandas", "triton", "tensorboard")
 
@@ -32,14 +30,12 @@ def report() -> str:
         "",
         f"{'op':18}{'cpu':14}{'cuda':14}implementations",
     ]
-    missing = {name: why for name in ("cpu", "triton", "cuda") if (why := _why_not(name))}
-    for op, implementations in IMPLEMENTATIONS.items():
-        able = [name for name in implementations if name not in missing]
-        active = {device: next((name for name in order if name in able), "-")
-                  for device, order in AUTO_ORDER.items()}
+    missing = {name: why for name in ("cpu", "triton", "cuda") if (why := availability.why_not(name))}
+    for op in availability.OPS:
+        active = {device: availability.first(op, device) or "-" for device in ("cpu", "cuda")}
         if not torch.cuda.is_available():
             active["cuda"] = "no device"
-        names = ", ".join(implementations)
+        names = ", ".join(availability.available(op))
         lines.append(f"{op:18}{active['cpu']:14}{active['cuda']:14}{names}")
     if missing:
         lines += ["", *(f"{name} does not run here: {why}" for name, why in missing.items())]
@@ -65,36 +61,12 @@ def _cuda() -> str:
 
 
 def _extension() -> str:
-    return _why_not("cpu") or f"fastpop._C loads, CPU kernels take the path {_native().path_taken()}"
+    return availability.why_not("cpu") or (
+        f"fastpop._C loads, CPU kernels take the path {availability.cpu_path()}")
 
 
 def _kept() -> str:
     """Where its compiled form is kept."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        place = importlib.import_module("fastpop.kernels.permutation._cache").FOLDER
+    place = availability.permutation_cache()
     return "compiled anew in each process: no writable place for a cache" if place is None else \
         f"compiled once, kept in {place}"
-
-
-def _why_not(impl: str) -> str | None:
-    """Why no op can have this implementation here."""
-    if impl == "triton" and not _has("triton"):
-        return "the package triton is not installed (pip install fastpop[triton])"
-    try:
-        native = _native()
-    except (ImportError, ValueError) as error:  # ValueError: a FASTPOP_CPU that is no path
-        return f"fastpop._C does not load: {error}"
-    if impl == "cpu":
-        return None
-    if impl == "cuda" and (reason := native.without_cuda()):
-        return str(reason)
-    if not torch.cuda.is_available():
-        return "no CUDA device"
-    return native.without_code_for(torch.device("cuda")) if impl == "cuda" else None
-
-
-def _native() -> Any:
-    return importlib.import_module("fastpop.kernels.native")

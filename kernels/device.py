@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastpop import _C
-from fastpop.kernels import native
+from fastpop.kernels import fields, native
 
 where = "cuda"
 
@@ -44,3 +44,9 @@ def run(kernel: str, device: torch.device, *options: bool, **arguments: Any) -> 
     with torch.cuda.device(device):
         stream = torch.cuda.current_stream(device).cuda_stream
         getattr(_C, f"{kernel}_cuda")(*options, stream=stream, **arguments)
+
+
+def named(inputs: Any) -> tuple[dict[str, Any], list[Tensor]]:
+    """An op's inputs by name, as the bindings of CUDA kernels read them: numbers stay on the device. And
+    what to hold until the kernel is launched."""
+    return fields.named(inputs, native.matrix, native.pointer, native.pointer)

@@ -7,12 +7,14 @@ registers, emulated bit for bit.
 
 import functools
 import os
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastpop import _C
-from fastpop.kernels import forks
+from fastpop.kernels import fields, forks
 
 PATHS = ("baseline", "avx2", "avx512", "avx512_bf16", "avx512_amx", "avx512_amx_emulation")
 path = os.environ.get("FASTPOP_CPU") or "auto"
@@ -115,3 +117,28 @@ def address(tensor: Tensor | None) -> int:
         return 0
     assert tensor.is_contiguous(), "a bug of the caller: these numbers must be contiguous"
     return pointer(tensor)
+
+
+def named(inputs: Any) -> tuple[dict[str, Any], list[Tensor]]:
+    """An op's inputs by name, as the bindings of C++ read them, and what to hold until they have."""
+    return fields.named(inputs, matrix, pointer, Tensor.item)
+
+
+def place(array: np.ndarray | None) -> int:
+    """The address of a contiguous array; 0 for None."""
+    if array is None:
+        return 0
+    assert array.flags.c_contiguous, "a bug of the caller: these numbers must be contiguous"
+    return array.ctypes.data
+
+
+def rows(value: Any) -> tuple[Tensor | None, np.ndarray | None]:
+    """Rows, numpy or torch: a float tensor that kernels read as it is, or a contiguous float64 array."""
+    if isinstance(value, Tensor):
+        value = value.detach()
+        if value.dtype in DTYPE_CODES:
+            return value, None
+        return None, np.ascontiguousarray(value.numpy(), np.float64)
+    if value.dtype in (np.float32, np.float16) and value.flags.writeable:
+        return torch.from_numpy(value), None
+    return None, np.ascontiguousarray(value, np.float64)

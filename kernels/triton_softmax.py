@@ -18,9 +18,10 @@ def row_gradients(
     safe_lse_B, weight_B, own_B = (torch.empty_like(lse_B) for _ in range(3))
     num_rows = lse_B.shape[0]
     triton_tiles.launch(
-        row_gradients_kernel, (triton.cdiv(num_rows, 256),), lse_B, pos_logit_B, d_lse_B.float().contiguous(),
-        d_pos_B.float().contiguous(),
-        safe_lse_B, weight_B, own_B, num_rows, POSITIVE_APART=positive_apart, BLOCK_B=256)
+        row_gradients_kernel, (triton.cdiv(num_rows, 256),), lse_ptr=lse_B, pos_logit_ptr=pos_logit_B,
+        d_lse_ptr=d_lse_B.float().contiguous(), d_pos_ptr=d_pos_B.float().contiguous(),
+        safe_lse_ptr=safe_lse_B, weight_ptr=weight_B, own_ptr=own_B, num_rows=num_rows,
+        POSITIVE_APART=positive_apart, BLOCK_B=256)
     return safe_lse_B, weight_B, own_B
 
 

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastpop.kernels import fields
+
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 TL_DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 MAX_DIM = 256
@@ -74,20 +76,34 @@ INTERPRETED_TILE = Tile(64, 32, 4, 1)
 
 def unsupported(query_BD: Tensor, item_VD: Tensor) -> str | None:
     """Why the kernels, which compute in float32 on a CUDA device, do not take these."""
-    if query_BD.device.type == "cpu" and not INTERPRETED:
-        return "the tensors are on cpu (where these kernels run under TRITON_INTERPRET=1 only)"
-    if query_BD.device.type not in ("cpu", "cuda"):
-        return f"query is on {query_BD.device}"
     for name, tensor in (("query", query_BD), ("items", item_VD)):
         if tensor.dtype not in TL_DTYPES:
             return f"{name} is {str(tensor.dtype)[6:]}, these kernels compute in float32"
-    if query_BD.device.type == "cuda" and capability(query_BD.device) < 80:
-        return f"the device is sm_{capability(query_BD.device)}, these kernels need sm_80 or later"
+    if (reason := cannot_run_on(query_BD.device)) is not None:
+        return reason
     if query_BD.shape[1] > MAX_DIM:
         return f"query has {query_BD.shape[1]} dimensions, a tile holds {MAX_DIM}"
     if max(item_VD.shape[0], query_BD.shape[0]) > MAX_ROWS:
         return f"query or items have more than {MAX_ROWS} rows"
     return None
+
+
+def cannot_run_on(device: torch.device) -> str | None:
+    """Why Triton's kernels do not run on a device."""
+    if device.type == "cpu":
+        return None if INTERPRETED else (
+            "the tensors are on cpu (where these kernels run under TRITON_INTERPRET=1 only)")
+    if device.type != "cuda":
+        return f"the tensors are on {device}"
+    if capability(device) < 80:
+        return f"the device is sm_{capability(device)}, these kernels need sm_80 or later"
+    return None
+
+
+def singles(rows: Tensor) -> Tensor:
+    """float64 and integers as float32, which is what kernels compute in."""
+    rows = rows.detach()
+    return rows if rows.dtype in TL_DTYPES else rows.float()
 
 
 def capability(device: torch.device) -> int:
@@ -161,17 +177,35 @@ def on_device(tensor: Tensor) -> contextlib.AbstractContextManager:
 # not: of the sizes that change from batch to batch that would buy nothing (rows are read at clamped
 # indices), and a ragged last batch would wait for compilers. Strides and the dimension, which say how
 # wide a load may be, keep it.
-SIZES = ("num_rows", "num_items", "num_negatives", "num_groups", "group_size", "blocks_per_group",
-         "split_size", "num_tiles", "split_tiles", "num_sources", "num_draws")
+SIZES = ("num_rows", "num_items", "num_negatives", "num_groups", "first_group", "group_size",
+         "blocks_per_group", "split_size", "num_tiles", "split_tiles", "num_sources", "num_draws")
 kernel = partial(triton.jit, do_not_specialize=SIZES)
 # A product and a sum become one instruction by request: what Triton does unasked differs from version to
 # version, and with it the speed and the last bit.
 OPTIONS = {"enable_fp_fusion": True}
 
 
-def launch(jitted: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """The one way in which kernels here are started."""
-    jitted[grid](*arguments, **constants, **OPTIONS)
+def launch(jitted: Any, grid: tuple[int, ...], **arguments: Any) -> None:
+    """The one way in which kernels here are started: every argument by name."""
+    jitted[grid](**arguments, **OPTIONS)
+
+
+def tensors(inputs: Any) -> dict[str, Tensor | None]:
+    """An op's tensors by the names that its kernels give them: query_ptr is query_BD."""
+    structure: Any = type(inputs)
+    kinds = zip(fields.names(structure), fields.rows(structure), inputs)
+    return {f"{name}_ptr": one if one is None or is_rows else one.contiguous() for name, is_rows, one in kinds
+            if one is None or isinstance(one, Tensor)}
+
+
+def taken(jitted: Any, shared: dict[str, Any]) -> dict[str, Any]:
+    """Of arguments that several kernels share, those that one has."""
+    return {name: shared[name] for name in jitted.arg_names if name in shared}
+
+
+def strides(query_BD: Tensor, item_VD: Tensor) -> dict[str, int]:
+    return {"stride_qb": query_BD.stride(0), "stride_qd": query_BD.stride(1),
+            "stride_ev": item_VD.stride(0), "stride_ed": item_VD.stride(1)}
 
 
 @triton.jit

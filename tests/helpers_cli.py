@@ -19,7 +19,7 @@ from fastpop.kernels.permutation import _numba
 
 for width in (8, 16):
     for null in ("label", "sign"):
-        _numba.forward(np.arange(100.0) % 7, np.ones((100, width)), 4, 0, null=null, threads=1)
+        _numba.forward(_numba.Inputs(np.arange(100.0) % 7, np.ones((100, width)), 4, 0, null=null, threads=1))
 
 def child(ask):
     os.setpgid(0, 0)

@@ -50,7 +50,7 @@ def card(capability: int = 90, processors: int = 132) -> Iterator[list[tuple[str
     def compile_only(self, *args, grid, warmup, **options):
         compiled = run(self, *args, grid=grid, warmup=True, **options)
         launched.append((f"{self.fn.__module__.split('.')[-2]} {self.fn.__name__}", compiled))
-        for one in args:
+        for one in (*args, *options.values()):
             if isinstance(one, torch.Tensor) and one.numel() <= SET:
                 one.detach().fill_(1)
         return compiled

@@ -16,10 +16,10 @@ from fastpop.data.faults import (
     Times,
 )
 from fastpop.data.inputs import Input, short
-from fastpop.data.interactions import Rejected
 from fastpop.data.presets import Preset
+from fastpop.data.rejected import Rejected
 from fastpop.data.staging import Piece, Reading, records_at
-from fastpop.kernels.log_rows import _cpu as log_rows
+from fastpop.ops import log_rows
 
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 SHARE_OF_REJECTED = 0.1  # of the memory budget, for rejected rows that are kept

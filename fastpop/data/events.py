@@ -19,9 +19,8 @@ from fastpop.data.faults import BAD_BEHAVIOR, Faults, Times, used_codes
 from fastpop.data.presets import UNITS, Preset
 from fastpop.data.staging import Piece, Reading
 from fastpop.data.workbench import Workbench
-from fastpop.kernels.event_order import _cpu as event_order
-from fastpop.kernels.event_order._cpu import DROPPED, KEPT, REJECTED
-from fastpop.kernels.log_rows import _cpu as log_rows
+from fastpop.ops import event_order, log_rows
+from fastpop.ops.event_order import DROPPED, KEPT, REJECTED
 
 SHARE_OF_RANGES = 0.25  # of the memory budget, for the ranges of users being sorted
 RANGE = 1 << 26         # bytes of a range where memory is no question: more would miss the caches

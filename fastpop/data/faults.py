@@ -13,8 +13,7 @@ from fastpop.checks import wrong, wrong_type
 from fastpop.data.presets import UNITS, Preset
 from fastpop.data.staging import Piece, Reading
 from fastpop.data.workbench import Workbench
-from fastpop.kernels.event_order import _cpu as event_order
-from fastpop.kernels.log_rows import _cpu as log_rows
+from fastpop.ops import event_order, log_rows
 
 EARLY = 1e8  # seconds: March 1973
 FAR = 1e11  # seconds: the year 5138. Times beyond are in another unit, or wrong

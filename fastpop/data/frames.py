@@ -21,7 +21,7 @@ from fastpop.data.paths import engine_path
 from fastpop.data.presets import Columns, ListColumns
 from fastpop.data.scan import File
 from fastpop.data.workbench import Workbench, quoted_name
-from fastpop.kernels.log_rows import _cpu as log_rows
+from fastpop.ops import log_rows
 
 WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER",
          "UBIGINT", "HUGEINT", "UHUGEINT", "BIGNUM")

@@ -11,7 +11,7 @@ import numpy as np
 from fastpop.checks import one_of, wrong, wrong_type
 from fastpop.data.presets import Columns, Preset
 from fastpop.data.scan import File, Stream, text_encoding
-from fastpop.kernels.log_rows import _cpu as log_rows
+from fastpop.ops import log_rows
 
 SEPARATORS = ("::", "\t", ",", ";", "|")
 LONGEST_ROW = 1 << 26  # bytes: what a row may take before something must be wrong

@@ -19,7 +19,7 @@ from fastpop.checks import wrong
 from fastpop.data.inputs import LONGEST_ROW, Input
 from fastpop.data.scan import Stream
 from fastpop.data.workbench import Workbench
-from fastpop.kernels.log_rows import _cpu as log_rows
+from fastpop.ops import log_rows
 
 BLOCK = 1 << 23  # bytes that a reader gets at a time
 COLUMNS = ("user", "item", "behavior", "tick", "tick_kind", "weight", "rating")

@@ -16,7 +16,7 @@ from fastpop.diagnostics.part import PartShare
 from fastpop.diagnostics.significance import PermutationTest
 from fastpop.diagnostics.table import audit_table
 from fastpop.frozen import freeze
-from fastpop.kernels.score_energy.reference import ScoreEnergy
+from fastpop.ops.energies import ScoreEnergy
 from fastpop.popularity.prior import AlphaSensitivity
 
 NOT_CALIBRATED = "calibration not computed"

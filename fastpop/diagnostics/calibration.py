@@ -6,7 +6,7 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.diagnostics.moments import check_queries
-from fastpop.kernels.score_energy.reference import as_float64, on_host
+from fastpop.ops.energies import as_float64, on_host
 from fastpop.ops.score_energy import weights
 
 CELLS = 1 << 23  # scores in memory at once (64 MB of float64)

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.diagnostics.moments import ScoreMoments
-from fastpop.kernels.score_energy.reference import centre_rows
+from fastpop.ops.energies import centre_rows
 
 
 @dataclass(frozen=True)

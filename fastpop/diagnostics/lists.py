@@ -12,7 +12,7 @@ import numpy as np
 
 from fastpop import ops
 from fastpop.diagnostics.moments import ScoreMoments
-from fastpop.kernels.score_energy.reference import as_float64, on_host
+from fastpop.ops.energies import as_float64, on_host
 
 CONTEXTS = 2048  # lists are made of at most so many
 

@@ -17,7 +17,7 @@ from fastpop.diagnostics.significance import (
     permutation_test,
 )
 from fastpop.frozen import freeze
-from fastpop.kernels.score_energy.reference import ScoreEnergy, popularity_direction
+from fastpop.ops.energies import ScoreEnergy, popularity_direction
 from fastpop.ops.permutation import permutation
 
 BLOCK = 250  # permutations between two looks at the progress bar

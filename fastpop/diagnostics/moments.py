@@ -11,7 +11,7 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.frozen import freeze
-from fastpop.kernels.score_energy.reference import (
+from fastpop.ops.energies import (
     ROWS,
     ScoreEnergy,
     centre_rows,

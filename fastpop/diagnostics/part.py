@@ -12,7 +12,7 @@ import numpy as np
 from fastpop import checks
 from fastpop.diagnostics.direction import correlation
 from fastpop.diagnostics.moments import ScoreMoments
-from fastpop.kernels.score_energy.reference import ScoreEnergy
+from fastpop.ops.energies import ScoreEnergy
 from fastpop.popularity.prior import PopularityPrior
 
 LEAST_COUNTS = (1, 5, 20)

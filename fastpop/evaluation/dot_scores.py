@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.ops import _catalogue, _door
+from fastpop.ops import catalogue, door
 
 
 def _tensor(argument: str, value: Any, ndim: int) -> Tensor:
@@ -41,7 +41,7 @@ class DotScores:
             value = getattr(self, name)
             if not isinstance(value, Tensor) and value is not None:
                 object.__setattr__(self, name, _tensor(name, value, ndim))
-        _catalogue.check_scored(self.query, self.items, self.bias, self.scale)
+        catalogue.check_scored(self.query, self.items, self.bias, self.scale)
         checks.shape("query", self.query, ("C", "D"))
         bad = (~self.query.isfinite().all(1)).nonzero()
         if bad.shape[0]:
@@ -50,7 +50,7 @@ class DotScores:
     @torch.no_grad()
     def __call__(self, rows: slice) -> Tensor:
         dtype = torch.float64 if self.query.dtype == torch.float64 else torch.float32
-        with _door.without_autocast(self.query):
+        with door.without_autocast(self.query):
             score = (self.query[rows].to(dtype) * self.scale) @ self.items.to(dtype).T
         if self.bias is None:
             return score

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from fastpop import checks, ops
 from fastpop.decoder import WithLaws
-from fastpop.ops import _door, _draw_op, _readable
+from fastpop.ops import door, readable
+from fastpop.ops.draw import Draw, seed_of
 from fastpop.ops.sampled_softmax import drops_hits
-from fastpop.popularity import Draw, InBatch, PopularityPrior, Proposal
-from fastpop.popularity.draw import seed_of
+from fastpop.popularity import InBatch, PopularityPrior, Proposal
 from fastpop.types import Hits, LogQ, Reduction
 
 _EVAL_STEPS = 2**62
@@ -185,7 +185,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         self, query: Tensor, items: Tensor, pos_id: Tensor, *, step: int | Tensor | None = None,
         **terms: Any,
     ) -> Any:
-        _readable.tensor("items", items)
+        readable.tensor("items", items)
         fixed = ("logq", "hits", "sparse_grad", "log_proposal", "neg_id", "group_size", "exclude_own_slot",
                  "padding_idx")
         options = self._terms(terms, fixed) | {
@@ -196,7 +196,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             return ops.sampled_softmax(query, items, pos_id, draw, log_proposal=self._law(items), **options)
         neg_id = None
         if self.extra is not None:
-            neg_id = _draw_op.ids_of(self._draw(self.extra, step), 1, items.device)[0]
+            neg_id = self._draw(self.extra, step).tensor(1, items.device)[0]
         return self._in_batch_rows(query, items, pos_id, neg_id, options)
 
     def train(self, mode: bool = True) -> "SampledSoftmaxLoss":
@@ -224,7 +224,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
                 "checkpointing makes it: the module's own count has moved on; got None")
         count, first = (self.num_steps, 0) if self.training else (self.num_eval_steps, _EVAL_STEPS)
         # Read before it moves on. A device is not waited for, and a traced count is no constant.
-        step = int(count) if _door.may_look(count) else count.clone()
+        step = int(count) if door.may_look(count) else count.clone()
         count += 1
         return step + first
 
@@ -233,7 +233,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
     ) -> Any:
         """Rows that are ignored are nobody's negatives, either: only the others go in."""
         for name, value in (("query", query), ("pos_id", pos_id)):
-            _readable.tensor(name, value)
+            readable.tensor(name, value)
         lead = query.shape[:-1]
         if query.ndim < 2 or pos_id.shape != lead:
             raise checks.wrong("pos_id", "one positive a query with in-batch negatives", pos_id)
@@ -279,7 +279,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         self, query: Tensor, items: Tensor, pos_id: Tensor, neg_id: Tensor | None, options: dict[str, Any]
     ) -> Any:
         log_law_V = self._slot_law(len(pos_id), items)
-        if log_law_V is not None and _door.may_look(pos_id):
+        if log_law_V is not None and door.may_look(pos_id):
             # As negatives they would be refused by a name that the caller did not give.
             checks.ids_in_range("pos_id", pos_id, len(log_law_V))
             bad = pos_id[~torch.isfinite(log_law_V[pos_id])]

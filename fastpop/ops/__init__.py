@@ -1,19 +1,68 @@
 """The ops: plain functions on tensors, each with a reference and compiled implementations.
 
-Bound eagerly: a lazily bound `ops.sampled_softmax` would turn into its module on second access.
+Names load on first use: drawing and counting need no torch. A function is found under its own name
+although its module has the same one.
 """
 
-from fastpop.ops.full_softmax import full_softmax
-from fastpop.ops.gathered_softmax import gathered_softmax
-from fastpop.ops.permutation import permutation
-from fastpop.ops.row_update import row_adagrad_, row_adam_, row_sgd_
-from fastpop.ops.sampled_softmax import sampled_softmax
-from fastpop.ops.score_energy import score_energy, streamed_score_energy
-from fastpop.ops.target_ranks import TargetRanks, target_ranks
-from fastpop.ops.top_items import top_items
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+_MODULES = {
+    "AliasTable": "alias_table", "Draw": "draw", "ScoreEnergy": "energies", "TargetRanks": "target_ranks",
+    "alias_draw": "alias_draw", "available": "availability", "full_softmax": "full_softmax",
+    "gathered_softmax": "gathered_softmax", "permutation": "permutation", "row_adagrad_": "row_update",
+    "row_adam_": "row_update", "row_sgd_": "row_update", "sampled_softmax": "sampled_softmax",
+    "score_energy": "score_energy", "streamed_score_energy": "score_energy",
+    "target_ranks": "target_ranks", "top_items": "top_items",
+}
 
 __all__ = [
-    "TargetRanks", "full_softmax", "gathered_softmax", "permutation", "row_adagrad_", "row_adam_", "row_sgd_",
-    "sampled_softmax", "score_energy", "streamed_score_energy", "target_ranks",
-    "top_items",
+    "AliasTable", "Draw", "ScoreEnergy", "TargetRanks", "alias_draw", "available", "full_softmax",
+    "gathered_softmax", "permutation", "row_adagrad_", "row_adam_", "row_sgd_", "sampled_softmax",
+    "score_energy", "streamed_score_energy", "target_ranks", "top_items",
 ]
+
+if TYPE_CHECKING:
+    from fastpop.ops.alias_draw import alias_draw as alias_draw
+    from fastpop.ops.alias_table import AliasTable as AliasTable
+    from fastpop.ops.availability import available as available
+    from fastpop.ops.draw import Draw as Draw
+    from fastpop.ops.energies import ScoreEnergy as ScoreEnergy
+    from fastpop.ops.full_softmax import full_softmax as full_softmax
+    from fastpop.ops.gathered_softmax import gathered_softmax as gathered_softmax
+    from fastpop.ops.permutation import permutation as permutation
+    from fastpop.ops.row_update import row_adagrad_ as row_adagrad_
+    from fastpop.ops.row_update import row_adam_ as row_adam_
+    from fastpop.ops.row_update import row_sgd_ as row_sgd_
+    from fastpop.ops.sampled_softmax import sampled_softmax as sampled_softmax
+    from fastpop.ops.score_energy import score_energy as score_energy
+    from fastpop.ops.score_energy import streamed_score_energy as streamed_score_energy
+    from fastpop.ops.target_ranks import TargetRanks as TargetRanks
+    from fastpop.ops.target_ranks import target_ranks as target_ranks
+    from fastpop.ops.top_items import top_items as top_items
+
+
+class _Ops(ModuleType):
+    """An import of a module binds its name here; where that is an op's, the function stands for it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _MODULES and isinstance(value, ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'fastpop.ops' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fastpop.ops.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+sys.modules[__name__].__class__ = _Ops

@@ -1,5 +1,6 @@
 """Which implementation of an op runs: one written order per device, every reason on failure."""
 
+import functools
 import importlib
 from types import ModuleType
 from typing import Any
@@ -13,9 +14,10 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "row_update": {"reference": "reference", "cpu": "_cpu", "cuda": "_cuda"},
     "top_items": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
     "target_ranks": {"reference": "reference", "cpu": "_cpu"},
+    "row_moments": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
     "score_energy": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
     "permutation": {"reference": "reference", "cpu": "_numba"},
-    "alias_draw": {"reference": "reference", "cpu": "_cpu", "cuda": "_cuda"},
+    "alias_draw": {"reference": "reference", "cpu": "_cpu", "triton": "_triton", "cuda": "_cuda"},
 }
 # What impl="auto" tries, in this order.
 AUTO_ORDER: dict[str, tuple[str, ...]] = {
@@ -24,6 +26,11 @@ AUTO_ORDER: dict[str, tuple[str, ...]] = {
 }
 
 
+NAMES = ("reference", "cpu", "triton", "cuda")
+_KNOWN = ("auto", *NAMES)
+
+
+@functools.cache
 def load(op: str, impl: str) -> ModuleType:
     return importlib.import_module(f"fastpop.kernels.{op}.{IMPLEMENTATIONS[op][impl]}")
 
@@ -39,10 +46,9 @@ def choose(op: str, impl: str, device: str, inputs: Any) -> ModuleType:
         NotImplementedError: this op has no such implementation, or it does not take the inputs;
             lists every reason.
     """
-    known = ("auto", "reference", "cpu", "triton", "cuda")
-    checks.one_of("impl", impl, known)
-    names = AUTO_ORDER[device] if impl == "auto" else (impl,)
-    reasons = []
+    checks.one_of("impl", impl, _KNOWN)
+    names = AUTO_ORDER.get(device, ()) if impl == "auto" else (impl,)
+    reasons = [] if names else [f"nothing runs on {device}, only on {' and '.join(AUTO_ORDER)}"]
     for name in names:
         if name not in IMPLEMENTATIONS[op]:
             reasons.append(f"{name}: {op} has no such implementation")

@@ -1,25 +1,26 @@
-"""A Draw's ids where a graph is traced: there drawing has to be one operator, whose step is a tensor."""
-
-from typing import Any
+"""alias_draw where a graph is traced: there it has to be one operator, whose step is a tensor."""
 
 import torch
 from torch import Tensor
 
-from fastpop.kernels.alias_draw.tensors import draw_ids
-from fastpop.popularity import Draw
+from fastpop.kernels.alias_draw.reference import Inputs
+from fastpop.ops.alias_draw import drawn
 
 
-def ids_of(draw: Draw, num_rows: int, device: Any) -> Tensor:
-    """int64 [G, K] on a device: `Draw.tensor`, under torch.compile too."""
-    if not torch.compiler.is_compiling():
-        return draw.tensor(num_rows, device)
-    return torch.ops.fastpop.alias_draw(draw.proposal.table_on(device), draw.counter_on(device),
-                                        draw.num_groups(num_rows), draw.num_negatives)
+class IdsWhenRead:
+    """int64 [G, K] of which the groups that are read are drawn, each time."""
+
+    def __init__(self, table: Tensor, counter: Tensor, num_negatives: int):
+        self.table, self.counter, self.num_negatives = table, counter, num_negatives
+
+    def __getitem__(self, groups: slice) -> Tensor:
+        return drawn(Inputs(self.table, self.counter, groups.start, groups.stop - groups.start,
+                            self.num_negatives), "auto")
 
 
 def _register() -> None:
     def draw(table: Tensor, counter: Tensor, num_groups: int, num_negatives: int) -> Tensor:
-        return draw_ids(table, counter, 0, num_groups, num_negatives)
+        return drawn(Inputs(table, counter, 0, num_groups, num_negatives), "auto")
 
     operator = torch.library.custom_op(
         "fastpop::alias_draw", draw, mutates_args=(),

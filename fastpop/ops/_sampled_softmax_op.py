@@ -14,94 +14,101 @@ the public door could not look at them. Rows that are ignored stay out of the im
 (`_counted.py`); their lse and pos_logit are 0.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastpop.kernels.sampled_softmax.reference import Gradients, Inputs, Needs, Negatives
-from fastpop.ops import _dispatch, _door
+from fastpop.kernels.sampled_softmax import reference
+from fastpop.kernels.sampled_softmax.reference import Gradients, Inputs, Needs
+from fastpop.ops import _dispatch, _draw_op, door
 from fastpop.ops._counted import CountedRows
+from fastpop.ops._signature import Signature
 
-INPUTS = (
-    "Tensor query, Tensor items, Tensor pos_id, Tensor? neg_id, Tensor? table, Tensor? counter, "
-    "Tensor? log_prior, Tensor prior_weight, Tensor? log_proposal, Tensor scale, Tensor? key, "
-    "SymInt num_groups, SymInt num_negatives, SymInt group_size, "
-    "str logq, bool drop_hits, bool exclude_own_slot, int ignore_index, str impl, bool sparse_grad, "
-    "bool fixed_rows"
-)
-NUM_INPUTS = INPUTS.count(",") + 1
-NUM_TENSORS = 11
-GRADIENTS = "(Tensor d_query, Tensor id, Tensor d_item, Tensor d_log_prior, Tensor d_weight, Tensor d_scale)"
+
+class Options(NamedTuple):
+    """What the operators are told beside the inputs."""
+
+    ignore_index: int
+    impl: str
+    sparse_grad: bool
+    fixed_rows: bool
+
+
+SIGNATURE = Signature(Inputs, Options, Needs)
+# As in Needs, with the ids whose rows those of the tables are.
+GRADIENTS = "Tensor d_query, Tensor id, Tensor d_item, Tensor d_log_prior, Tensor d_weight, Tensor d_scale"
 
 
 def forward(*args: Any) -> tuple[Tensor, Tensor]:
-    rows, inputs, module = _enter(args)
-    with _door.without_autocast(inputs.query_BD):
+    rows, inputs, module, _ = _enter(args)
+    with door.without_autocast(inputs.query_BD):
         lse_B, pos_logit_B = module.forward(inputs)
     return rows.spread(lse_B), rows.spread(pos_logit_B)
 
 
 def loss(*args: Any) -> tuple[Tensor, ...]:
-    rows, inputs, module = _enter(args[:NUM_INPUTS])
-    weight_B, needs = args[NUM_INPUTS], _door.needs_of_bits(args[NUM_INPUTS + 1])
+    rows, inputs, module, (weight_B, bits) = _enter(args)
+    needs = SIGNATURE.needs_of(bits)
     if rows.kept is not None:
         weight_B = weight_B[rows.kept]
-    with _door.without_autocast(inputs.query_BD):
+    with door.without_autocast(inputs.query_BD):
         if hasattr(module, "forward_backward") and module.can_fuse(inputs):
             lse_B, pos_logit_B, grads = module.forward_backward(inputs, weight_B, needs)
         else:
             lse_B, pos_logit_B = module.forward(inputs)
             grads = module.backward(inputs, lse_B, pos_logit_B, weight_B, -weight_B, needs)
-        total = _door.weighted(_door.loss_of(lse_B, pos_logit_B), weight_B).sum()
+        total = door.weighted(door.loss_of(lse_B, pos_logit_B), weight_B).sum()
     return (total, *_gradients(args, rows, grads, wide=True))
 
 
 def backward(*args: Any) -> tuple[Tensor, ...]:
-    rows, inputs, module = _enter(args[:NUM_INPUTS])
-    upstream, needs = rows.gathered(*args[NUM_INPUTS:-1]), args[-1]
-    with _door.without_autocast(inputs.query_BD):
-        grads = module.backward(inputs, *upstream, _door.needs_of_bits(needs))
+    rows, inputs, module, (*upstream, bits) = _enter(args)
+    with door.without_autocast(inputs.query_BD):
+        grads = module.backward(inputs, *rows.gathered(*upstream), SIGNATURE.needs_of(bits))
     return _gradients(args, rows, grads)
 
 
-def _enter(args: tuple) -> tuple[CountedRows, Inputs, Any]:
-    inputs, ignore_index = inputs_of(args), args[NUM_INPUTS - 4]
-    negatives = inputs.negatives
-    if args[NUM_INPUTS - 1]:
+def _enter(args: tuple) -> tuple[CountedRows, Inputs, Any, tuple]:
+    inputs, options, rest = SIGNATURE.read(args)
+    if options.fixed_rows:
         num_items = inputs.item_VD.shape[0]
-        _door.check_range("pos_id", inputs.pos_id_B, num_items, ignore_index=ignore_index)
-        if negatives.id_GK is not None:
-            _door.check_range("neg_id", negatives.id_GK, num_items)
+        door.check_range("pos_id", inputs.pos_id_B, num_items, ignore_index=options.ignore_index)
+        if inputs.neg_id_GK is not None:
+            door.check_range("neg_id", inputs.neg_id_GK, num_items)
     # Rows move up only where that changes neither their negatives nor their own slot.
-    own_ids = negatives.id_GK is not None and negatives.group_size == 1
-    rows = CountedRows(inputs.query_BD, inputs.pos_id_B, ignore_index,
-                       drop=(negatives.num_groups == 1 or own_ids) and not inputs.exclude_own_slot)
+    own_ids = inputs.neg_id_GK is not None and inputs.group_size == 1
+    rows = CountedRows(inputs.query_BD, inputs.pos_id_B, options.ignore_index,
+                       drop=(inputs.num_groups == 1 or own_ids) and not inputs.exclude_own_slot)
     if rows.kept is not None:
-        negatives = _negatives_of(negatives, rows.kept, own_ids)
-    inputs = inputs._replace(query_BD=rows.query, pos_id_B=rows.pos_id, negatives=negatives)
-    impl = args[NUM_INPUTS - 3]
-    return rows, inputs, _dispatch.choose("sampled_softmax", impl, inputs.query_BD.device.type, inputs)
+        inputs = _with_groups_of(inputs, rows.kept, own_ids)
+    if rows.query is not inputs.query_BD:
+        inputs = inputs._replace(query_BD=rows.query, pos_id_B=rows.pos_id)
+    module = _dispatch.choose("sampled_softmax", options.impl, inputs.query_BD.device.type, inputs)
+    return rows, _for_the_reference(inputs) if module is reference else inputs, module, rest
 
 
-def _negatives_of(negatives: Negatives, kept: Tensor, own_ids: bool) -> Negatives:
+def _with_groups_of(inputs: Inputs, kept: Tensor, own_ids: bool) -> Inputs:
     """The groups of the rows that are kept: their own sets, one set for all, or any where none is kept."""
+    neg_id_GK = inputs.neg_id_GK
     if own_ids and len(kept):
-        return negatives._replace(id_GK=negatives.id_GK[kept], num_groups=len(kept))  # type: ignore[index]
-    first_1K = None if negatives.id_GK is None else negatives.id_GK[:1]
-    return negatives._replace(id_GK=first_1K, num_groups=1, group_size=max(len(kept), 1))
+        return inputs._replace(neg_id_GK=neg_id_GK[kept], num_groups=len(kept))  # type: ignore[index]
+    return inputs._replace(neg_id_GK=None if neg_id_GK is None else neg_id_GK[:1], num_groups=1,
+                           group_size=max(len(kept), 1))
 
 
-def inputs_of(args: tuple) -> Inputs:
-    (query, items, pos_id, neg_id, table, counter, log_prior, prior_weight, log_proposal, scale, key,
-     num_groups, num_negatives, group_size, logq, drop_hits, exclude_own_slot, *_) = args
-    negatives = Negatives(neg_id, table, counter, num_groups, num_negatives, group_size)
-    return Inputs(query, items, pos_id, negatives, log_prior, prior_weight, log_proposal, scale,
-                  logq, drop_hits, exclude_own_slot, key)
+def _for_the_reference(inputs: Inputs) -> Inputs:
+    """It is given ids, and refuses no number: what others do themselves is done for it."""
+    if inputs.neg_id_GK is None:
+        ids: Any = _draw_op.IdsWhenRead(inputs.table_V2, inputs.counter_2, inputs.num_negatives)
+        inputs = inputs._replace(neg_id_GK=ids)
+    if inputs.query_BD.device.type == "cpu":
+        door.check_found(reference.bad_ids(inputs), inputs.log_prior_V, inputs.log_proposal_V)
+    return inputs
 
 
 def _most_rows(inputs: Inputs) -> int:
-    return inputs.query_BD.shape[0] + inputs.negatives.num_groups * inputs.negatives.num_negatives
+    return inputs.query_BD.shape[0] + inputs.num_groups * inputs.num_negatives
 
 
 def _gradients(
@@ -109,7 +116,7 @@ def _gradients(
 ) -> tuple[Tensor, ...]:
     """Gradients in the dtypes of their inputs, empty where not needed. wide: in float32 for half inputs:
     they are yet to be multiplied, and a loss scale is there to lift them above what float16 drops."""
-    inputs, fixed_rows = inputs_of(args), args[NUM_INPUTS - 1]
+    inputs, options, _ = SIGNATURE.split(args)
 
     def done(grad: Tensor | None, like: Tensor | None) -> Tensor:
         if grad is None or like is None:
@@ -117,7 +124,7 @@ def _gradients(
         return grad.to(_widened(like.dtype) if wide else like.dtype)
 
     id_n, item_nD, log_prior_n = grads.id_n, grads.item_nD, grads.log_prior_n
-    if fixed_rows and id_n is not None:
+    if options.fixed_rows and id_n is not None:
         missing = _most_rows(inputs) - len(id_n)
         last = id_n[-1:] if len(id_n) else id_n.new_zeros(1)
         id_n = torch.cat([id_n, last.expand(missing)])
@@ -145,7 +152,7 @@ def _fake_forward(*args: Any) -> tuple[Tensor, Tensor]:
 
 def _fake_loss(*args: Any) -> tuple[Tensor, ...]:
     lse_B, _ = _fake_forward(*args)
-    return lse_B.new_empty(()), *_fake_gradients(args, args[NUM_INPUTS + 1], wide=True)
+    return lse_B.new_empty(()), *_fake_gradients(args, args[-1], wide=True)
 
 
 def _fake_backward(*args: Any) -> tuple[Tensor, ...]:
@@ -153,12 +160,12 @@ def _fake_backward(*args: Any) -> tuple[Tensor, ...]:
 
 
 def _fake_gradients(args: tuple, bits: int, *, wide: bool = False) -> tuple[Tensor, ...]:
-    inputs, needs = inputs_of(args), _door.needs_of_bits(bits)
+    (inputs, options, _), needs = SIGNATURE.split(args), SIGNATURE.needs_of(bits)
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
     none = inputs.query_BD.new_empty(0)
     if not (needs.item or needs_prior):
         num_rows: Any = 0
-    elif args[NUM_INPUTS - 1]:
+    elif options.fixed_rows:
         num_rows = _most_rows(inputs)
     else:
         num_rows = torch.library.get_ctx().new_dynamic_size()
@@ -180,26 +187,23 @@ def _fake_gradients(args: tuple, bits: int, *, wide: bool = False) -> tuple[Tens
 
 
 def _save_forward(ctx: Any, inputs: tuple, output: tuple) -> None:
-    ctx.save_for_backward(*inputs[:NUM_TENSORS], *output)
-    ctx.options = inputs[NUM_TENSORS:]
+    SIGNATURE.keep(ctx, inputs, *output)
     ctx.set_materialize_grads(False)
 
 
 def _forward_gradient(ctx: Any, d_lse_B: Tensor | None, d_pos_B: Tensor | None) -> tuple:
-    *tensors, lse_B, pos_logit_B = ctx.saved_tensors
-    zero_B = torch.zeros_like(lse_B)
-    needs = _needs_of(ctx)
+    args, (lse_B, pos_logit_B) = SIGNATURE.kept(ctx)
+    zero_B, needs = torch.zeros_like(lse_B), SIGNATURE.asked(ctx)
     grads = torch.ops.fastpop.sampled_softmax_backward(
-        *tensors, *ctx.options, lse_B, pos_logit_B, zero_B if d_lse_B is None else d_lse_B,
-        zero_B if d_pos_B is None else d_pos_B, _door.bits_of_needs(needs))
-    return _to_inputs(tensors, ctx.options, grads, needs)
+        *args, lse_B, pos_logit_B, zero_B if d_lse_B is None else d_lse_B,
+        zero_B if d_pos_B is None else d_pos_B, SIGNATURE.bits(needs))
+    return _to_inputs(args, grads, needs)
 
 
 def _save_loss(ctx: Any, inputs: tuple, output: tuple) -> None:
     ctx.mark_non_differentiable(*output[1:])
-    ctx.options = inputs[NUM_TENSORS:NUM_INPUTS]
-    traced = ctx.options[-1]
-    ctx.save_for_backward(*inputs[:NUM_TENSORS], inputs[NUM_INPUTS], *(output[1:] if traced else ()))
+    traced = SIGNATURE.value(inputs, "fixed_rows")
+    SIGNATURE.keep(ctx, inputs, inputs[SIGNATURE.size], *(output[1:] if traced else ()))
     ctx.grads = None if traced else output[1:]
     ctx.set_materialize_grads(False)
 
@@ -208,56 +212,48 @@ def _loss_gradient(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple:
     """Eager: the first call hands out the gradients that were made with the loss, scaled in place, so
     that they exist once; a later one (retain_graph) makes them anew. Traced: saved like any other."""
     if d_loss is None:
-        return (None,) * (NUM_INPUTS + 2)
-    saved = ctx.saved_tensors
-    tensors, weight_B, grads = saved[:NUM_TENSORS], saved[NUM_TENSORS], saved[NUM_TENSORS + 1:]
-    likes = [tensors[at] for at in (0, 1, 6, 7, 9)]
-    needs = _needs_of(ctx)
-    if ctx.options[-1]:
-        d_query, id_n, *others = grads
-        scaled = [(grad * d_loss.to(grad.dtype)).to(grad.dtype if like is None else like.dtype)
-                  for grad, like in zip((d_query, *others), likes)]
-        return *_to_inputs(tensors, ctx.options, (scaled[0], id_n, *scaled[1:]), needs), None, None
-    bits = _door.bits_of_needs(needs)
-    if torch.is_grad_enabled():  # create_graph: by an operator that a second backward sees, and refuses
-        lse_B, pos_logit_B = torch.ops.fastpop.sampled_softmax_forward(*tensors, *ctx.options)
+        return SIGNATURE.gradients((), num_added=2)
+    args, (weight_B, *grads) = SIGNATURE.kept(ctx)
+    needs = SIGNATURE.asked(ctx)
+    bits = SIGNATURE.bits(needs)
+    in_place = False
+    if SIGNATURE.value(args, "fixed_rows"):
+        pass
+    elif torch.is_grad_enabled():  # create_graph: by an operator that a second backward sees, and refuses
+        lse_B, pos_logit_B = torch.ops.fastpop.sampled_softmax_forward(*args)
         grads = torch.ops.fastpop.sampled_softmax_backward(
-            *tensors, *ctx.options, lse_B, pos_logit_B, weight_B, -weight_B, bits)
+            *args, lse_B, pos_logit_B, weight_B, -weight_B, bits)
+        in_place = True
     else:
         grads, ctx.grads = ctx.grads, None
         if grads is None:
-            grads = torch.ops.fastpop.sampled_softmax_loss(*tensors, *ctx.options, weight_B, bits)[1:]
+            grads = torch.ops.fastpop.sampled_softmax_loss(*args, weight_B, bits)[1:]
+        in_place = True
     d_query, id_n, *others = grads
-    times = torch.mul if is_batched(d_loss) else Tensor.mul_
+    times = Tensor.mul_ if in_place and not is_batched(d_loss) else torch.mul
     scaled = [times(grad, d_loss.to(grad.dtype)).to(grad.dtype if like is None else like.dtype)
-              for grad, like in zip((d_query, *others), likes)]
-    return *_to_inputs(tensors, ctx.options, (scaled[0], id_n, *scaled[1:]), needs), None, None
+              for grad, like in zip((d_query, *others), SIGNATURE.likes(args))]
+    return _to_inputs(args, (scaled[0], id_n, *scaled[1:]), needs, num_added=2)
 
 
-def _needs_of(ctx: Any) -> Needs:
-    asked = ctx.needs_input_grad
-    return Needs(query=asked[0], item=asked[1], log_prior=asked[6], prior_weight=asked[7],
-                 scale=asked[9])
-
-
-def _to_inputs(tensors: Any, options: tuple, grads: Any, needs: Needs) -> tuple:
-    """The gradients in the order of the operator's inputs."""
+def _to_inputs(args: tuple, grads: Any, needs: Needs, num_added: int = 0) -> tuple:
+    """What an operator found as the gradients of its arguments."""
+    inputs, options, _ = SIGNATURE.split(args)
     d_query, id_n, d_item_nD, d_log_prior_n, d_prior_weight, d_scale = grads
-    items, log_prior = tensors[1], tensors[6]
-    sparse_grad, fixed_rows = options[-2:]
     # As many rows as there were positives and negatives: an implementation that did not count them.
-    repeats = fixed_rows or len(id_n) == len(tensors[0]) + options[0] * options[1]
-    return (
+    repeats = options.fixed_rows or len(id_n) == _most_rows(inputs)
+
+    def table(like: Tensor, rows_n: Tensor) -> Tensor:
+        return table_gradient(like, id_n, rows_n, options.sparse_grad, repeats)
+
+    has_prior = inputs.log_prior_V is not None
+    return SIGNATURE.gradients((
         d_query if needs.query else None,
-        table_gradient(items, id_n, d_item_nD, sparse_grad, repeats) if needs.item else None,
-        None, None, None, None,
-        table_gradient(log_prior, id_n, d_log_prior_n, sparse_grad, repeats)
-        if needs.log_prior and log_prior is not None else None,
-        d_prior_weight if needs.prior_weight and log_prior is not None else None,
-        None,
-        d_scale if needs.scale else None, None,
-        *(None,) * len(options),
-    )
+        table(inputs.item_VD, d_item_nD) if needs.item else None,
+        table(inputs.log_prior_V, d_log_prior_n) if needs.log_prior and has_prior else None,
+        d_prior_weight if needs.prior_weight and has_prior else None,
+        d_scale if needs.scale else None,
+    ), num_added)
 
 
 def table_gradient(
@@ -285,12 +281,12 @@ def is_batched(upstream: Tensor) -> bool:
 
 
 def _register() -> None:
+    given = SIGNATURE.schema
     for name, schema, function, fake in (
-        ("forward", f"({INPUTS}) -> (Tensor lse, Tensor pos_logit)", forward, _fake_forward),
-        ("loss", f"({INPUTS}, Tensor row_weight, int needs) -> (Tensor loss, {GRADIENTS[1:]}", loss,
-         _fake_loss),
-        ("backward", f"({INPUTS}, Tensor lse, Tensor pos_logit, Tensor d_lse, Tensor d_pos, "
-         f"int needs) -> {GRADIENTS}", backward, _fake_backward),
+        ("forward", f"({given}) -> (Tensor lse, Tensor pos_logit)", forward, _fake_forward),
+        ("loss", f"({given}, Tensor row_weight, int needs) -> (Tensor loss, {GRADIENTS})", loss, _fake_loss),
+        ("backward", f"({given}, Tensor lse, Tensor pos_logit, Tensor d_lse, Tensor d_pos, "
+         f"int needs) -> ({GRADIENTS})", backward, _fake_backward),
     ):
         operator = torch.library.custom_op(f"fastpop::sampled_softmax_{name}", function,
                                            mutates_args=(), schema=schema)
@@ -300,7 +296,7 @@ def _register() -> None:
         elif name == "loss":
             operator.register_autograd(_loss_gradient, setup_context=_save_loss)
         else:
-            _door.refuse_second_derivative(operator, "sampled_softmax")
+            door.refuse_second_derivative(operator, "sampled_softmax")
 
 
 _register()

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.ops import _door, _readable
+from fastpop.ops import door, readable
+from fastpop.ops._sampled_softmax_op import Inputs, Options
 from fastpop.ops.sampled_softmax import drops_hits, reduced
 from fastpop.types import Hits, Impl, LogQ, Reduction
 
@@ -56,10 +57,10 @@ def gathered_softmax(
         ValueError, TypeError: says the argument, what was expected, what came.
     Cost: as `sampled_softmax`, and one copy of the candidate rows.
     """
-    query, lead = _door.check_query_and_items(query, pos_item, "pos_item")
+    query, lead = door.check_query_and_items(query, pos_item, "pos_item")
     num_rows, dim = query.shape
     pos_item = pos_item.reshape(num_rows, dim)
-    _readable.tensor("neg_item", neg_item)
+    readable.tensor("neg_item", neg_item)
     checks.one_of("logq", logq, ("standard", "corrected", "none"))
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
     drop_hits = drops_hits(hits, logq)
@@ -75,7 +76,7 @@ def gathered_softmax(
         raise checks.wrong("neg_item", "K >= 1 negatives", neg_item)
     if neg_item.dtype != pos_item.dtype:
         raise checks.wrong("neg_item", f"{str(pos_item.dtype)[6:]}, as pos_item", neg_item)
-    _door.same_device("neg_item", neg_item, query)
+    door.same_device("neg_item", neg_item, query)
 
     flat = num_groups * num_negatives
     table = torch.cat([pos_item, neg_item.reshape(flat, dim)])
@@ -94,18 +95,19 @@ def gathered_softmax(
         log_prior = None
     if log_prior is not None:
         for name, part in (("pos_log_prior", slice(num_rows)), ("neg_log_prior", slice(num_rows, None))):
-            log_prior = _door.look(name, log_prior, "numbers below +inf, none NaN", log_prior[part])
+            log_prior = door.look(name, log_prior, "numbers below +inf, none NaN", log_prior[part])
     place = torch.arange(num_rows + flat, device=query.device)
     counts = torch.ones(num_rows, dtype=torch.bool, device=query.device)
-    row_weight = _door.check_row_weight(row_weight, query, lead)
-    inputs = (
-        _door.autocast_query(query), table, place[:num_rows],
-        place[num_rows:].view(num_groups, num_negatives), None, None, log_prior,
-        _door.scalar("prior_weight", prior_weight, query, positive=False), vectors["log_proposal"],
-        _door.scalar("scale", scale, query, positive=True), key, num_groups, num_negatives,
-        rows_a_group, logq, drop_hits, False, -1, impl, False, _door.shapes_are_fixed(),
-    )
-    found = reduced(inputs, counts, row_weight, reduction, return_lse)
+    row_weight = door.check_row_weight(row_weight, query, lead)
+    inputs = Inputs(
+        query_BD=door.autocast_query(query), item_VD=table, pos_id_B=place[:num_rows],
+        prior_weight=door.scalar("prior_weight", prior_weight, query, positive=False),
+        scale=door.scalar("scale", scale, query, positive=True), num_groups=num_groups,
+        num_negatives=num_negatives, group_size=rows_a_group,
+        neg_id_GK=place[num_rows:].view(num_groups, num_negatives), log_prior_V=log_prior,
+        log_proposal_V=vectors["log_proposal"], key_V=key, logq=logq, drop_hits=drop_hits)
+    options = Options(ignore_index=-1, impl=impl, sparse_grad=False, fixed_rows=door.shapes_are_fixed())
+    found = reduced(inputs, options, counts, row_weight, reduction, return_lse)
     if reduction != "none":
         return found
     return tuple(one.view(lead) for one in found) if return_lse else found.view(lead)
@@ -119,7 +121,7 @@ def _joined(
     for side, value in ((f"pos_{name}", pos), (f"neg_{name}", neg)):
         if value is None:
             continue
-        if _readable.tensor(side, value, "a float torch tensor").dtype not in _door.FLOATS:
+        if readable.tensor(side, value, "a float torch tensor").dtype not in door.FLOATS:
             raise checks.wrong_type(side, "a float tensor", value)
     if name == "log_proposal":
         if logq == "none":
@@ -133,8 +135,8 @@ def _joined(
         if neg.requires_grad or pos.requires_grad:
             raise checks.wrong("log_proposal", "tensors without gradient: it is the sampler's law",
                                "=requires_grad=True")
-        pos = _door.look("pos_log_proposal", pos, "finite log q")
-        neg = _door.look("neg_log_proposal", neg, "finite log q")
+        pos = door.look("pos_log_proposal", pos, "finite log q")
+        neg = door.look("neg_log_proposal", neg, "finite log q")
     elif (pos is None) != (neg is None):
         raise checks.wrong("pos_log_prior, neg_log_prior", "both or neither", "=only one of them")
     elif pos is None:
@@ -143,15 +145,15 @@ def _joined(
     checks.shape(f"neg_{name}", neg, tuple(neg_shape))
     wide = torch.float64 if query.dtype == torch.float64 else torch.float32
     for side, value in ((f"pos_{name}", pos), (f"neg_{name}", neg)):
-        _door.same_device(side, value, query)
+        door.same_device(side, value, query)
     return torch.cat([pos.to(wide).reshape(-1), neg.to(wide).reshape(-1)])
 
 
 def _keys(name: str, ids: Any, shape: torch.Size, query: Tensor) -> Tensor:
     if ids is None:
         raise checks.wrong(name, "int64 ids, by which hits are found and dropped", None)
-    if _readable.tensor(name, ids, "an int64 torch tensor").dtype != torch.int64:
+    if readable.tensor(name, ids, "an int64 torch tensor").dtype != torch.int64:
         raise checks.wrong_type(name, "an int64 tensor", ids)
     checks.shape(name, ids, tuple(shape))
-    _door.same_device(name, ids, query)
+    door.same_device(name, ids, query)
     return ids.reshape(-1)

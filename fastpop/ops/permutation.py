@@ -5,14 +5,16 @@ from typing import Any, Literal
 import numpy as np
 
 from fastpop import checks
-from fastpop.kernels.permutation import reference
+from fastpop.kernels.permutation.reference import Inputs
+from fastpop.ops import _dispatch
+from fastpop.types import Impl
 
 Null = Literal["label", "stratified", "sign"]
 
 
 def permutation(
     labels: Any, items: Any, num_permutations: int, *, seed: int = 0, null: Null = "label",
-    strata: Any = None, first: int = 0, impl: str = "auto", threads: int | None = None,
+    strata: Any = None, first: int = 0, impl: Impl = "auto", threads: int | None = None,
 ) -> np.ndarray:
     """numpy: stack([permuted(labels, k) @ items for k in range(first, first + P)])
 
@@ -35,7 +37,7 @@ def permutation(
         [P, R] float64.
     Raises:
         ValueError, TypeError: says the argument, the expected and the got.
-        NotImplementedError: a named impl cannot take these inputs; says why.
+        NotImplementedError: a named implementation does not take these inputs, or does not exist; says why.
     Cost a permutation: 2*m*R FLOPs, m = items that do not carry the most common label
         (V / 2 for "sign"); memory, per thread, 16 to 256 permutations of 2 or 4 bytes for each
         item outside the frequent labels (all items where no label is frequent).
@@ -49,7 +51,6 @@ def permutation(
     checks.number("seed", seed, least=0, most=2**64 - 1, integer=True)
     checks.number("first", first, least=0, most=2**62, integer=True)
     checks.one_of("null", null, ("label", "stratified", "sign"))
-    checks.one_of("impl", impl, ("auto", "cpu", "reference"))
     if threads is not None:
         checks.number("threads", threads, least=1, integer=True)
     stratum_V = None
@@ -62,16 +63,5 @@ def permutation(
             raise checks.wrong_type("strata", "integers [V]", stratum_V)
         checks.shape("strata", stratum_V, (len(label_V),))
 
-    if impl == "reference":
-        kernel = reference
-    else:
-        from fastpop.kernels.permutation import _numba
-
-        kernel = _numba
-    reason = kernel.unsupported(label_V, item_VR, stratum_V, null, num_permutations)
-    if reason is not None:
-        raise NotImplementedError(f"permutation: impl={impl!r} does not take {reason}")
-    return kernel.forward(
-        label_V, item_VR, int(num_permutations), int(seed), stratum_V=stratum_V, null=null,
-        first=int(first), threads=threads,
-    )
+    inputs = Inputs(label_V, item_VR, int(num_permutations), int(seed), stratum_V, null, int(first), threads)
+    return _dispatch.choose("permutation", impl, "cpu", inputs).forward(inputs)

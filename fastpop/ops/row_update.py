@@ -1,14 +1,15 @@
 """One optimiser step on the touched rows of an embedding table, in place."""
 
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastpop import checks
+from fastpop.kernels import fields
+from fastpop.kernels.row_update import reference
 from fastpop.kernels.row_update.reference import Inputs
-from fastpop.ops import _dispatch, _door, _readable
+from fastpop.ops import _dispatch, door, readable
 from fastpop.types import Impl
 
 
@@ -90,20 +91,20 @@ def row_adam_(
 
 
 def _check(table: Any, ids: Any, rows: Any, lr: float) -> None:
-    if not _readable.tensor("table", table).dtype.is_floating_point:
+    if not readable.tensor("table", table).dtype.is_floating_point:
         raise checks.wrong_type("table", "a [V, D] float tensor", table)
     checks.shape("table", table, ("V", "D"))
-    if _readable.tensor("ids", ids, "an int64 torch tensor").dtype != torch.int64:
+    if readable.tensor("ids", ids, "an int64 torch tensor").dtype != torch.int64:
         raise checks.wrong_type("ids", "an int64 tensor", ids)
     checks.shape("ids", ids, ("n",))
-    if not _readable.tensor("rows", rows).dtype.is_floating_point:
+    if not readable.tensor("rows", rows).dtype.is_floating_point:
         raise checks.wrong_type("rows", "a [n, D] float tensor", rows)
     checks.shape("rows", rows, (ids.shape[0], table.shape[1]))
     checks.number("lr", lr, least=0)
-    _door.same_device("ids", ids, table, "table")
-    _door.same_device("rows", rows, table, "table")
+    door.same_device("ids", ids, table, "table")
+    door.same_device("rows", rows, table, "table")
     if ids.is_cuda and not torch.compiler.is_compiling():
-        _door.check_range("ids", ids, table.shape[0])
+        door.check_range("ids", ids, table.shape[0])
     _apart("rows", rows, "table", table)
 
 
@@ -112,10 +113,10 @@ def _state(name: str, state: Any, shape: tuple[int, ...], table: Tensor, others:
     if dtype is None:
         dtype = torch.float64 if table.dtype == torch.float64 else torch.float32
     kind = str(dtype)[6:]
-    if _readable.tensor(name, state).dtype != dtype:
+    if readable.tensor(name, state).dtype != dtype:
         raise checks.wrong_type(name, f"an {kind} tensor" if kind[0] == "i" else f"a {kind} tensor", state)
     checks.shape(name, state, shape)
-    _door.same_device(name, state, table, "table")
+    door.same_device(name, state, table, "table")
     for other, held in others.items():
         _apart(name, state, other, held)
 
@@ -150,27 +151,27 @@ def _are_columns_of_one(one: Tensor, other: Tensor) -> bool:
     return gap % pitch >= widths[0] and gap % pitch + widths[1] <= pitch if pitch else False
 
 
-def _module(impl: str, inputs: Inputs) -> ModuleType:
-    return _dispatch.choose("row_update", impl, inputs.table_VD.device.type, inputs)
-
-
 @torch.no_grad()
+def _step(inputs: Inputs, impl: str) -> None:
+    readable.without_tangents(fields.names(Inputs), inputs)
+    module = _dispatch.choose("row_update", impl, inputs.table_VD.device.type, inputs)
+    if module is reference and inputs.ids_n.device.type == "cpu":  # others look themselves
+        checks.ids_in_range("ids", inputs.ids_n, inputs.table_VD.shape[0])
+    module.forward(inputs)
+
+
 def _sgd(table: Tensor, ids: Tensor, rows: Tensor, lr: float, impl: str) -> None:
-    _module(impl, Inputs(table, rows)).sgd_(table, ids, rows, lr)
+    _step(Inputs("sgd", table, ids, rows, lr), impl)
 
 
-@torch.no_grad()
 def _adagrad(table: Tensor, ids: Tensor, rows: Tensor, square: Tensor, lr: float, eps: float,
              impl: str) -> None:
-    module = _module(impl, Inputs(table, rows, square_V=square))
-    module.adagrad_(table, ids, rows, square, lr, eps)
+    _step(Inputs("adagrad", table, ids, rows, lr, square_V=square, eps=eps), impl)
 
 
-@torch.no_grad()
 def _adam(table: Tensor, ids: Tensor, rows: Tensor, mean: Tensor, square: Tensor, step: Tensor,
           lr: float, beta1: float, beta2: float, eps: float, impl: str) -> None:
-    module = _module(impl, Inputs(table, rows, mean, square, step))
-    module.adam_(table, ids, rows, mean, square, step, lr, (beta1, beta2), eps)
+    _step(Inputs("adam", table, ids, rows, lr, mean, square, step, beta1, beta2, eps), impl)
 
 
 def _register() -> None:

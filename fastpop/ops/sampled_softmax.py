@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.ops import _door, _sampled_softmax_op  # noqa: F401  (registers the operators)
-from fastpop.popularity import Draw
+from fastpop.ops import door
+from fastpop.ops._sampled_softmax_op import SIGNATURE, Inputs, Options  # which registers the operators
+from fastpop.ops.draw import Draw
 from fastpop.types import Hits, Impl, LogQ, Reduction
 
 
@@ -96,12 +97,12 @@ def sampled_softmax(
     Source: Jean et al. 2015 (doi 10.3115/v1/P15-1001), Bengio & Senécal 2008; "corrected" is
         arXiv 2507.09331; with log_prior, Menon et al. 2021 and Ren et al. 2020.
     """
-    query, lead = _door.check_query_and_items(query, items)
+    query, lead = door.check_query_and_items(query, items)
     num_rows, num_items = query.shape[0], items.shape[0]
     checks.one_of("logq", logq, ("standard", "corrected", "none"))
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
     drop_hits = drops_hits(hits, logq)
-    pos_id, pos_shape = _door.check_pos_id(pos_id, query, lead, num_items, ignore_index, padding_idx)
+    pos_id, pos_shape = door.check_pos_id(pos_id, query, lead, num_items, ignore_index, padding_idx)
     table = counter = None
     if isinstance(neg_id, Draw):
         draw, neg_id = neg_id, None  # type: ignore[assignment]
@@ -118,7 +119,7 @@ def sampled_softmax(
         num_groups, num_negatives = max(draw.num_groups(num_rows), 1), int(draw.num_negatives)
         group_size = draw.group_size or max(num_rows, 1)
     else:
-        neg_id = _door.check_ids("neg_id", neg_id, num_items, query)
+        neg_id = door.check_ids("neg_id", neg_id, num_items, query)
         neg_id, group_size = _grouped(neg_id, lead, num_rows, group_size)
         num_groups, num_negatives = neg_id.shape
     if exclude_own_slot and (num_groups != 1 or num_negatives < num_rows):
@@ -127,7 +128,7 @@ def sampled_softmax(
     if exclude_own_slot and pos_id.ndim == 2:
         raise checks.wrong("exclude_own_slot", "one positive a row", pos_id)
     if log_prior is not None:
-        log_prior = _door.check_vector("log_prior", log_prior, num_items, query)
+        log_prior = door.check_vector("log_prior", log_prior, num_items, query)
     log_proposal = _checked_proposal(log_proposal, logq, query, num_items)
     if log_proposal is not None and padding_idx is not None and neg_id is not None:
         log_proposal = _with_padding(log_proposal, padding_idx)
@@ -139,19 +140,22 @@ def sampled_softmax(
             log_prior is not None and log_prior.requires_grad):
         raise checks.wrong("prior_weight", "a number beside padding_idx, sparse_grad and a learned log_prior",
                            prior_weight)
-    log_prior, prior_weight = _door.without_padding(log_prior, prior_weight, padding_idx, num_items, query)
-    prior_weight = _door.scalar("prior_weight", prior_weight, query, positive=False)
-    scale = _door.scalar("scale", scale, query, positive=True)
-    row_weight = _door.check_row_weight(row_weight, query, lead)
+    log_prior, prior_weight = door.without_padding(log_prior, prior_weight, padding_idx, num_items, query)
+    prior_weight = door.scalar("prior_weight", prior_weight, query, positive=False)
+    scale = door.scalar("scale", scale, query, positive=True)
+    row_weight = door.check_row_weight(row_weight, query, lead)
 
     if pos_id.ndim == 2:
         group_size *= pos_id.shape[1]
-    inputs = (
-        _door.rows_for_kernel(query, pos_id), items, pos_id.reshape(-1), neg_id, table, counter, log_prior,
-        prior_weight, log_proposal, scale, None, num_groups, num_negatives, max(group_size, 1), logq,
-        drop_hits, exclude_own_slot, ignore_index, impl, sparse_grad, _door.shapes_are_fixed(),
-    )
-    found = reduced(inputs, pos_id != ignore_index, row_weight, reduction, return_lse)
+    inputs = Inputs(
+        query_BD=door.rows_for_kernel(query, pos_id), item_VD=items, pos_id_B=pos_id.reshape(-1),
+        prior_weight=prior_weight, scale=scale, num_groups=num_groups, num_negatives=num_negatives,
+        group_size=max(group_size, 1), neg_id_GK=neg_id, table_V2=table, counter_2=counter,
+        log_prior_V=log_prior, log_proposal_V=log_proposal, logq=logq, drop_hits=drop_hits,
+        exclude_own_slot=exclude_own_slot)
+    options = Options(ignore_index=ignore_index, impl=impl, sparse_grad=sparse_grad,
+                      fixed_rows=door.shapes_are_fixed())
+    found = reduced(inputs, options, pos_id != ignore_index, row_weight, reduction, return_lse)
     loss, *lse = found if return_lse else (found,)
     if reduction == "none":
         loss = loss.view(lead)
@@ -159,18 +163,18 @@ def sampled_softmax(
 
 
 def reduced(
-    inputs: tuple, counts: Tensor, row_weight: Tensor | None, reduction: str, return_lse: bool
+    inputs: Inputs, options: Options, counts: Tensor, row_weight: Tensor | None, reduction: str,
+    return_lse: bool,
 ) -> Any:
     """The loss of the operators' inputs; in one pass with its gradients where that saves work."""
-    query, items, log_prior, prior_weight, scale = (inputs[at] for at in (0, 1, 6, 7, 9))
-    needs = _door.gradients_asked(query, items, log_prior, prior_weight, scale)
-    one_pass = reduction != "none" and not return_lse and query.device.type == "cpu"
+    args = (*inputs, *options)
+    needs = SIGNATURE.wanted(args)
+    one_pass = reduction != "none" and not return_lse and inputs.query_BD.device.type == "cpu"
     if one_pass and any(needs) and (row_weight is None or not row_weight.requires_grad):
-        weight_R = _door.loss_weights(counts, row_weight, reduction, scale.dtype)
-        bits = _door.bits_of_needs(needs)
-        return torch.ops.fastpop.sampled_softmax_loss(*inputs, weight_R, bits)[0]
-    lse, pos_logit = torch.ops.fastpop.sampled_softmax_forward(*inputs)
-    loss = _door.finish(_door.loss_of(lse, pos_logit), counts, row_weight, reduction)
+        weight_R = door.loss_weights(counts, row_weight, reduction, inputs.scale.dtype)
+        return torch.ops.fastpop.sampled_softmax_loss(*args, weight_R, SIGNATURE.bits(needs))[0]
+    lse, pos_logit = torch.ops.fastpop.sampled_softmax_forward(*args)
+    loss = door.finish(door.loss_of(lse, pos_logit), counts, row_weight, reduction)
     return (loss, lse) if return_lse else loss
 
 
@@ -217,7 +221,7 @@ def _checked_proposal(log_proposal: Any, logq: str, query: Tensor, num_items: in
         raise checks.wrong(
             "log_proposal", f"[V] log q of the negatives for logq={logq!r} (logq='none' leaves "
             "them uncorrected)", None)
-    log_proposal = _door.check_vector("log_proposal", log_proposal, num_items, query)
+    log_proposal = door.check_vector("log_proposal", log_proposal, num_items, query)
     if log_proposal.requires_grad:
         raise checks.wrong("log_proposal", "a tensor without gradient: it is the sampler's law",
                            "=requires_grad=True")
@@ -226,7 +230,7 @@ def _checked_proposal(log_proposal: Any, logq: str, query: Tensor, num_items: in
 
 def _with_padding(log_proposal: Tensor, padding_idx: int) -> Tensor:
     """log q that is a number at the padding row, where it is not used."""
-    if _door.may_look(log_proposal) and torch.isfinite(log_proposal[padding_idx]):
+    if door.may_look(log_proposal) and torch.isfinite(log_proposal[padding_idx]):
         return log_proposal
     log_proposal = log_proposal.clone()
     log_proposal[padding_idx] = 0
@@ -240,7 +244,7 @@ def _drawable(pos_id: Tensor, log_proposal: Tensor, ignore_index: int) -> Tensor
         # Out of range ids are refused by the operator itself, later.
         safe_id = torch.where(counts, pos_id, 0).clamp(0, log_proposal.shape[0] - 1)
         numbers = torch.where(counts, log_proposal[safe_id], 0)
-        return _door.look("log_proposal at pos_id", pos_id, "finite log q", numbers)
+        return door.look("log_proposal at pos_id", pos_id, "finite log q", numbers)
     if pos_id.device.type == "cpu":
         ids = pos_id[counts]
         at_ids = log_proposal[ids]

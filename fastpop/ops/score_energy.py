@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from fastpop import checks
-from fastpop.kernels.score_energy.reference import (
+from fastpop.kernels.row_moments.reference import Inputs as Rows
+from fastpop.kernels.score_energy.reference import Inputs
+from fastpop.ops import _dispatch
+from fastpop.ops.energies import (
     CANCELS,
     ScoreEnergy,
     as_float64,
@@ -18,7 +21,6 @@ from fastpop.kernels.score_energy.reference import (
     projected_energy,
     tile_energies,
 )
-from fastpop.ops import _dispatch
 from fastpop.types import Impl
 
 __all__ = ["GramStream", "ScoreEnergy", "score_energy", "streamed_score_energy"]
@@ -85,7 +87,8 @@ def energies(
 
 def _moments(rows: Any, weight: Any, extra: np.ndarray | None, impl: str) -> tuple:
     device = "cuda" if str(getattr(rows, "device", "cpu")).startswith("cuda") else "cpu"
-    return _dispatch.choose("score_energy", impl, device, rows).row_moments(rows, weight, extra)
+    inputs = Rows(rows, weight, extra)
+    return _dispatch.choose("row_moments", impl, device, inputs).forward(inputs)
 
 
 def weights(argument: str, value: Any, num_contexts: int) -> np.ndarray:
@@ -193,8 +196,8 @@ def _unit_rows(value: Any) -> Any:
 def _streamed(query, items, bias_V, scale, soft_cap, log_prior_V, weight_C, impl) -> ScoreEnergy:
     b_V, norm = popularity_direction(log_prior_V)
     device = "cuda" if str(getattr(query, "device", "cpu")).startswith("cuda") else "cpu"
-    module = _dispatch.choose("score_energy", impl, device, query)
-    square_C, along_C = module.score_sums(query, items, bias_V, b_V, scale, soft_cap)
+    inputs = Inputs(query, items, b_V, scale, soft_cap, bias_V)
+    square_C, along_C = _dispatch.choose("score_energy", impl, device, inputs).forward(inputs)
     for argument, value in (("query", query), ("items", items)):
         _require_finite(argument, value, square_C)
     total = float(weight_C @ square_C) / float(weight_C.sum())

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels.target_ranks import reference
-from fastpop.ops import _catalogue, _dispatch, _door
+from fastpop.ops import _dispatch, catalogue, door
 from fastpop.types import Impl
 
 
@@ -73,16 +73,16 @@ def ranks_or_nan(
     impl: Impl = "auto",
 ) -> TargetRanks:
     """`target_ranks` for callers that name the row themselves: its lse is NaN where a score is."""
-    query, lead, bias = _catalogue.check_scored(query, items, bias, scale, padding_idx)
+    query, lead, bias = catalogue.check_scored(query, items, bias, scale, padding_idx)
     num_items = items.shape[0]
-    target_offsets, target_item = _catalogue.check_lists(
+    target_offsets, target_item = catalogue.check_lists(
         ("target_offsets", "target_item"), target_offsets, target_item, query, num_items)
     if padding_idx is not None and bool((target_item == padding_idx).any()):
         raise checks.wrong("target_item", "no target that is padding_idx", f"={padding_idx} at position "
                            f"{int((target_item == padding_idx).nonzero()[0, 0])}")
-    excluded = _catalogue.check_exclusions(exclude_offsets, exclude_item, query, num_items)
+    excluded = catalogue.check_exclusions(exclude_offsets, exclude_item, query, num_items)
     inputs = reference.Inputs(query, items, target_offsets, target_item, bias, float(scale), *excluded)
     module = _dispatch.choose("target_ranks", impl, query.device.type, inputs)
-    with torch.no_grad(), _door.without_autocast(query):
+    with torch.no_grad(), door.without_autocast(query):
         greater, equal, score, lse = module.forward(inputs)
     return TargetRanks(greater, equal, score, lse.view(lead))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels.top_items import reference
-from fastpop.ops import _catalogue, _dispatch, _door
+from fastpop.ops import _dispatch, catalogue, door
 from fastpop.types import Impl
 
 
@@ -42,15 +42,14 @@ def top_items(
     Cost: 2*B*V*D FLOPs plus a selection pass. Memory, whatever B and V are: 16 MiB of score tile
     (reference), 2 MiB of candidates a thread (cpu), some 128 MiB of maxima and candidates (triton).
     """
-    query, lead, bias = _catalogue.check_scored(query, items, bias, scale, padding_idx)
+    query, lead, bias = catalogue.check_scored(query, items, bias, scale, padding_idx)
     checks.number("k", k, least=1, integer=True)
-    exclude_offsets, exclude_item = _catalogue.check_exclusions(
+    exclude_offsets, exclude_item = catalogue.check_exclusions(
         exclude_offsets, exclude_item, query, items.shape[0])
-    module = _dispatch.choose("top_items", impl, query.device.type, reference.Inputs(query, items, k))
-    with torch.no_grad(), _door.without_autocast(query):
-        item_id, score = module.forward(
-            query, items, int(k), bias, float(scale), exclude_offsets, exclude_item
-        )
+    inputs = reference.Inputs(query, items, int(k), bias, float(scale), exclude_offsets, exclude_item)
+    module = _dispatch.choose("top_items", impl, query.device.type, inputs)
+    with torch.no_grad(), door.without_autocast(query):
+        item_id, score = module.forward(inputs)
     # topk ranks NaN above all numbers, so a NaN anywhere in a row reaches its best k.
     bad = score.isnan().any(1).nonzero()
     if bad.shape[0]:

@@ -1,6 +1,6 @@
 """Counts to log p (`PopularityPrior`, `TemporalPrior`) and laws to draw from (`Proposal`)."""
 
-from fastpop.popularity.draw import Draw
+from fastpop.ops.draw import Draw
 from fastpop.popularity.prior import AlphaSensitivity, PopularityPrior, unit_direction
 from fastpop.popularity.proposal import (
     PROPOSALS,

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.frozen import freeze
-from fastpop.kernels.alias_draw import reference
+from fastpop.ops.alias_draw import words
 from fastpop.popularity.smoothing import (
     Events,
     additive,
@@ -169,7 +169,7 @@ class PopularityPrior:
         The relabelling depends on the seed and V alone (not on numpy's version).
         """
         checks.number("seed", seed, least=0, most=2**64 - 1, integer=True)
-        key_V2 = reference.words(int(seed), _PERMUTE_STEP, 0, 0, self.num_items).astype(np.uint64)
+        key_V2 = words(int(seed), _PERMUTE_STEP, 0, 0, self.num_items).astype(np.uint64)
         order = np.argsort((key_V2[:, 0] << np.uint64(32)) | key_V2[:, 1], kind="stable")
         facts = {**self.facts, "permuted_seed": int(seed)}
         return PopularityPrior(

@@ -13,22 +13,16 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.frozen import freeze
-from fastpop.kernels.alias_draw import _cpu, reference
-from fastpop.popularity.law_tensors import LawTensors
+from fastpop.ops.alias_table import MAX_ITEMS, AliasTable, table_of
+from fastpop.ops.law_tensors import LawTensors
 from fastpop.popularity.smoothing import check_counts
 
 if TYPE_CHECKING:
     import torch
 
-MAX_SEED = 2**64 - 1
-MAX_GROUPS = 2**32
-MAX_DRAWS = 2**33
-
-_IMPLS = {"cpu": _cpu, "reference": reference}
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Proposal:
+class Proposal(AliasTable):
     """A law over items that can be drawn from. Made by `uniform`, `power`, `log_uniform`,
     `mixture` or `Proposal.from_weights`.
 
@@ -39,17 +33,12 @@ class Proposal:
     parameters: what `spec` reports beside name and num_items.
     """
 
-    num_items: int
-    log_proposal_V: np.ndarray
-    table_V2: np.ndarray
     name: str
     parameters: dict[str, Any] = field(default_factory=dict)
-    _tensors: LawTensors = field(init=False)
 
     def __post_init__(self) -> None:
         freeze(self, "parameters")
-        arrays = {"log_proposal_V": self.log_proposal_V, "table_V2": self.table_V2}
-        object.__setattr__(self, "_tensors", LawTensors(arrays))
+        super().__post_init__()
 
     @classmethod
     def from_weights(
@@ -61,60 +50,13 @@ class Proposal:
         weight can be drawn, however small.
         Cost: O(V) time (about 50 ns an item) and 24 bytes an item while it builds.
         """
-        weight_V = checks.float_array("weights", weights, 1)
-        num_items = weight_V.shape[0]
-        if num_items == 0 or num_items > reference.MAX_ITEMS:
-            raise checks.wrong("weights", f"1 to {reference.MAX_ITEMS} items", weight_V)
-        if (weight_V < 0).any():
-            at = int(np.argmax(weight_V < 0))
-            raise checks.wrong("weights", "numbers >= 0", f"={weight_V[at]} at item {at}")
-        positive = np.flatnonzero(weight_V)
-        if positive.size == 0:
-            raise checks.wrong("weights", "at least one number > 0", "=all zeros")
-        if positive.size == 1:
-            table_V2 = reference.single_item_table(num_items, int(positive[0]))
-        else:
-            table_V2 = _cpu.build(reference.integer_mass(weight_V))
-        log_proposal_V = reference.law_of(table_V2)
-        table_V2.flags.writeable = False
-        log_proposal_V.flags.writeable = False
-        made = {"weights_sha256": digest(weight_V)} if parameters is None else parameters
-        return cls(num_items, log_proposal_V, table_V2, name, made)
-
-    def sample(
-        self, seed: int, step: int, shape: int | tuple[int, ...], group: int = 0, *,
-        impl: str = "cpu",
-    ) -> np.ndarray:
-        """rng.choice(V, size=shape, p=exp(log_proposal_V)), drawn by counter.
-
-        seed, step: integers in [0, 2^64). shape: K or (K,) draws K ids of group `group`; (G, K)
-        draws groups group .. group+G-1, row by row what each group draws alone.
-        impl: "cpu" (C++, all OpenMP threads, no GIL) or "reference" (numpy); the same ids.
-        Returns: int64 of that shape. A longer draw starts with the shorter one's ids.
-        Cost: one Philox block for two ids; no state, nothing stored.
-        """
-        checks.one_of("impl", impl, _IMPLS)
-        size = (shape,) if isinstance(shape, (int, np.integer)) else shape
-        if not isinstance(size, tuple) or len(size) not in (1, 2):
-            raise checks.wrong("shape", "K, (K,) or (G, K)", shape)
-        num_groups, num_draws = (1, size[0]) if len(size) == 1 else size
-        check_counters(seed, step, group, num_groups, num_draws)
-        id_GK = _IMPLS[impl].draw(
-            self.table_V2, int(seed), int(step), int(group), int(num_groups), int(num_draws)
-        )
-        return id_GK.reshape(size)
+        table_V2, log_proposal_V = table_of(weights)
+        made = {"weights_sha256": digest(checks.float_array("weights", weights, 1))}
+        return cls(len(table_V2), log_proposal_V, table_V2, name, made if parameters is None else parameters)
 
     def log_q(self, ids: Any) -> np.ndarray:
         """log_proposal_V[ids], ids checked: float64 of the same shape, nats."""
         return _log_q(self, ids)
-
-    def table_on(self, device: Any) -> "torch.Tensor":
-        """table_V2 as torch int32 [V, 2] (the same bits) on a device; kept after the first call."""
-        return self._tensors.on("table_V2", device, "int32")
-
-    def log_proposal_on(self, device: Any, dtype: Any = None) -> "torch.Tensor":
-        """log_proposal_V as a torch tensor (float32, or `dtype`); kept after the first call."""
-        return self._tensors.on("log_proposal_V", device, dtype or "float32")
 
     def spec(self) -> dict[str, Any]:
         """What this law is, as JSON can hold it: name, number of items, parameters, and a digest
@@ -181,7 +123,7 @@ class InBatch:
 
 def uniform(num_items: int) -> Proposal:
     """q(i) = 1 / num_items."""
-    checks.number("num_items", num_items, least=1, most=reference.MAX_ITEMS, integer=True)
+    checks.number("num_items", num_items, least=1, most=MAX_ITEMS, integer=True)
     return Proposal.from_weights(np.ones(int(num_items)), name="uniform", parameters={})
 
 
@@ -297,16 +239,6 @@ def proposal_from_name(
     if uniform_share == 1:
         return mixture([(uniform(popular.num_items), 1.0)])
     return mixture([(uniform(popular.num_items), uniform_share), (popular, 1 - uniform_share)])
-
-
-def check_counters(seed: int, step: int, group: int, num_groups: int, num_draws: int) -> None:
-    """What the Philox counter can hold: a wrap would repeat draws without a word."""
-    checks.number("seed", seed, least=0, most=MAX_SEED, integer=True)
-    checks.number("step", step, least=0, most=MAX_SEED, integer=True)
-    checks.number("group", group, least=0, most=MAX_GROUPS - 1, integer=True)
-    checks.number("number of draws", num_draws, least=0, most=MAX_DRAWS, integer=True)
-    most = MAX_GROUPS - int(group)
-    checks.number("number of groups", num_groups, least=0, most=most, integer=True)
 
 
 def digest(array: np.ndarray) -> str:

@@ -6,23 +6,17 @@ About 5 ns a draw and core when the table fits in cache; ids do not depend on th
 import numpy as np
 
 from fastpop import _C
-
-
-def unsupported(table_V2: np.ndarray) -> str | None:
-    if not isinstance(table_V2, np.ndarray):
-        return "the table is not a numpy array"
-    return None
+from fastpop.kernels.alias_draw.reference import Inputs, on_host
+from fastpop.kernels.alias_draw.reference import unsupported as unsupported
 
 
 def build(mass_V: np.ndarray) -> np.ndarray:
     """The alias table uint32 [V, 2] of masses that add up to 2^64; equals `reference.build`."""
-    return _C.alias_build(np.ascontiguousarray(mass_V))
+    return _C.alias_build(mass_V=np.ascontiguousarray(mass_V))
 
 
-def draw(
-    table_V2: np.ndarray, seed: int, step: int, group: int, num_groups: int, num_draws: int
-) -> np.ndarray:
-    """ids [num_groups, num_draws] int64; equals `reference.draw`."""
-    return _C.alias_draw(
-        table_V2, seed=seed, step=step, group=group, num_groups=num_groups, num_draws=num_draws
-    )
+def forward(inputs: Inputs) -> np.ndarray:
+    """ids [num_groups, num_draws] int64; equals `reference.forward`."""
+    table_V2, seed, step = on_host(inputs)
+    return _C.alias_draw(table_V2=table_V2, seed=seed, step=step, group=inputs.group,
+                         num_groups=inputs.num_groups, num_draws=inputs.num_draws)

@@ -1,6 +1,6 @@
 """Alias draws in Triton: the ids of the CPU, bit for bit, with the counter read on the device.
 
-`alias_ids` is what kernels that draw inside call; `draw_ids` writes ids [G, K] with it, without a
+`alias_ids` is what kernels that draw inside call; `forward` writes ids [G, K] with it, without a
 synchronisation. About 100 integer instructions and one random 8-byte read a draw.
 """
 
@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastpop.kernels import triton_tiles
+from fastpop.kernels.alias_draw.reference import Inputs
 
 
 @triton.jit
@@ -38,22 +39,36 @@ def alias_ids(table_ptr, counter_ptr, num_items, group, offs_k):
 
 
 @triton_tiles.kernel
-def draw_kernel(table_ptr, counter_ptr, id_ptr, num_items, num_groups, num_draws,
+def draw_kernel(table_ptr, counter_ptr, id_ptr, num_items, first_group, num_groups, num_draws,
                 BLOCK_K: tl.constexpr):
     """One program owns BLOCK_K draws of one group; each id is written once."""
     blocks = tl.cdiv(num_draws, BLOCK_K)
     group = (tl.program_id(0) // blocks).to(tl.int64)
     offs_k = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK_K + tl.arange(0, BLOCK_K)
-    id_k = alias_ids(table_ptr, counter_ptr, num_items, group, offs_k)
+    id_k = alias_ids(table_ptr, counter_ptr, num_items, first_group + group, offs_k)
     tl.store(id_ptr + group * num_draws + offs_k, id_k, mask=offs_k < num_draws)
 
 
-def draw_ids(table_V2: Tensor, counter_2: Tensor, num_groups: int, num_draws: int) -> Tensor:
-    """ids int64 [num_groups, num_draws] on the table's device; equals `tensors.draw_ids`."""
+def unsupported(inputs: Inputs) -> str | None:
+    if not isinstance(inputs.table_V2, Tensor):
+        return "the table is not a torch tensor on a CUDA device"
+    return triton_tiles.cannot_run_on(inputs.table_V2.device)
+
+
+def forward(inputs: Inputs) -> Tensor:
+    """ids int64 [num_groups, num_draws] on the table's device; equals `reference.forward`."""
+    table_V2, counter_2 = inputs.table_V2.contiguous(), inputs.counter_2
+    num_groups, num_draws = inputs.num_groups, inputs.num_draws
+    if not isinstance(counter_2, Tensor):
+        words = [int(word) - 2**64 * (int(word) >> 63) for word in counter_2]
+        counter_2 = torch.tensor(words, dtype=torch.int64, device=table_V2.device)
     id_GK = torch.empty((num_groups, num_draws), dtype=torch.int64, device=table_V2.device)
     block = 256
     grid = (num_groups * triton.cdiv(num_draws, block),)
-    with triton_tiles.on_device(table_V2):
-        triton_tiles.launch(draw_kernel, grid, table_V2, counter_2, id_GK, table_V2.shape[0], num_groups,
-                            num_draws, BLOCK_K=block)
+    if id_GK.numel():
+        with triton_tiles.on_device(table_V2):
+            triton_tiles.launch(
+                draw_kernel, grid, table_ptr=table_V2, counter_ptr=counter_2.contiguous(), id_ptr=id_GK,
+                num_items=table_V2.shape[0], first_group=inputs.group, num_groups=num_groups,
+                num_draws=num_draws, BLOCK_K=block)
     return id_GK

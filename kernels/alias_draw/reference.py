@@ -21,6 +21,8 @@ Sources: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011); Wa
 Vose (1991) for the alias method.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 WORD = 1 << 32
@@ -34,9 +36,31 @@ _SHIFT = np.uint64(32)
 _CHUNK = 1 << 18
 
 
-def unsupported(table_V2: np.ndarray) -> str | None:
-    """The reference takes every table."""
-    return None
+class Inputs(NamedTuple):
+    """A draw: ids of groups group .. group + num_groups - 1, num_draws each."""
+
+    table_V2: Any  # uint32 numpy, or the same bits as an int32 torch tensor
+    counter_2: Any  # (seed, step): two integers, or an int64 tensor of their bits
+    group: int
+    num_groups: int
+    num_draws: int
+
+
+def unsupported(inputs: Inputs) -> str | None:
+    """Tables on a device are drawn from there."""
+    if isinstance(inputs.table_V2, np.ndarray) or inputs.table_V2.device.type == "cpu":
+        return None
+    return f"the table is on {inputs.table_V2.device}, and this draws on the host (Draw.ids gives ids there)"
+
+
+def on_host(inputs: Inputs) -> tuple[np.ndarray, int, int]:
+    """(table uint32 [V, 2], seed, step) of inputs on the host."""
+    table_V2 = inputs.table_V2
+    if not isinstance(table_V2, np.ndarray):
+        table_V2 = table_V2.numpy().view(np.uint32)
+    counter_2 = inputs.counter_2
+    seed, step = counter_2 if isinstance(counter_2, tuple) else counter_2.tolist()
+    return table_V2, int(seed) % 2**64, int(step) % 2**64
 
 
 def philox4x32(counter_N4: np.ndarray, key_2: tuple[int, int]) -> np.ndarray:
@@ -67,10 +91,9 @@ def words(seed: int, step: int, group: int, start: int, stop: int) -> np.ndarray
     return pair_N2[start - 2 * first : stop - 2 * first]
 
 
-def draw(
-    table_V2: np.ndarray, seed: int, step: int, group: int, num_groups: int, num_draws: int
-) -> np.ndarray:
+def forward(inputs: Inputs) -> np.ndarray:
     """ids [num_groups, num_draws] int64 of groups group..group+num_groups-1."""
+    (table_V2, seed, step), (_, _, group, num_groups, num_draws) = on_host(inputs), inputs
     num_items = np.uint64(table_V2.shape[0])
     id_GK = np.empty((num_groups, num_draws), dtype=np.int64)
     for g in range(num_groups):

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from fastpop import _C, checks
 from fastpop.kernels import native
-from fastpop.kernels.full_softmax.reference import Gradients, Inputs, prior_gradients
-from fastpop.kernels.sampled_softmax.reference import Needs
+from fastpop.kernels.full_softmax.reference import Gradients, Inputs, Needs, prior_gradients
 
 
 def unsupported(inputs: Inputs) -> str | None:
@@ -50,16 +49,13 @@ def backward(
 
 
 def _run(inputs: Inputs, backward: bool, lse_B: Tensor, pos_logit_B: Tensor, **wanted) -> float:
-    pos_id_B = inputs.pos_id_B.contiguous()
-    log_prior_V = None if inputs.log_prior_V is None else inputs.log_prior_V.detach().contiguous()
+    given, _held = native.named(inputs)
     lse_B, pos_logit_B = lse_B.contiguous(), pos_logit_B.contiguous()
     (num_rows, dim), num_items = inputs.query_BD.shape, inputs.item_VD.shape[0]
     d_scale, bad_prior_id = _C.full_softmax(
-        backward=backward, query=native.matrix(inputs.query_BD), item=native.matrix(inputs.item_VD),
-        B=num_rows, V=num_items, D=dim, pos_id=native.address(pos_id_B),
-        log_prior=native.address(log_prior_V), prior_weight=inputs.prior_weight.item(),
-        scale=inputs.scale.item(), lse=native.address(lse_B), pos_logit=native.address(pos_logit_B),
+        backward=backward, **given, B=num_rows, V=num_items, D=dim,
+        lse=native.address(lse_B), pos_logit=native.address(pos_logit_B),
         threads=native.threads_for(2 * num_rows * num_items * dim), path=native.path, **wanted)
-    if bad_prior_id >= 0 and log_prior_V is not None:
-        raise checks.no_prior(bad_prior_id, float(log_prior_V[bad_prior_id]))
+    if bad_prior_id >= 0 and inputs.log_prior_V is not None:
+        raise checks.no_prior(bad_prior_id, float(inputs.log_prior_V[bad_prior_id]))
     return d_scale

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from fastpop.kernels import triton_softmax, triton_tiles
 from fastpop.kernels.full_softmax import _triton_kernels as kernels
-from fastpop.kernels.full_softmax.reference import Gradients, Inputs, prior_gradients
-from fastpop.kernels.sampled_softmax.reference import Needs
+from fastpop.kernels.full_softmax.reference import Gradients, Inputs, Needs, prior_gradients
 from fastpop.kernels.triton_tiles import FORWARD, ITEM, QUERY, Tile, Tiles
 
 
@@ -40,10 +39,8 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
         splits, steps = triton_tiles.split(
             programs, triton.cdiv(num_items, tile.candidates), inputs.query_BD.device)
         lse_SB = pos_logit_B.new_empty(splits, num_rows)
-        triton_tiles.launch(
-            kernels.forward_kernel, (programs, splits), *_tensors(inputs), lse_SB, pos_logit_B,
-            *_sizes(inputs, steps * tile.candidates),
-            **_constants(inputs, tile))
+        _launch(kernels.forward_kernel, (programs, splits), inputs, tile,
+                split_size=steps * tile.candidates, lse_ptr=lse_SB, pos_logit_ptr=pos_logit_B)
     return (lse_SB[0] if splits == 1 else torch.logsumexp(lse_SB, 0)), pos_logit_B
 
 
@@ -79,10 +76,10 @@ def _query_gradients(
     splits, steps = triton_tiles.split(
         programs, triton.cdiv(num_items, tile.candidates), inputs.query_BD.device)
     d_query_SBD, d_scale_SB = triton_softmax.query_outputs(inputs.query_BD, splits, needs)
-    triton_tiles.launch(
-        kernels.query_kernel, (programs, splits), *_tensors(inputs), *rows, d_query_SBD, d_scale_SB,
-        *_sizes(inputs, steps * tile.candidates),
-        **_constants(inputs, tile))
+    safe_lse_B, weight_B, own_B = rows
+    _launch(kernels.query_kernel, (programs, splits), inputs, tile, split_size=steps * tile.candidates,
+            safe_lse_ptr=safe_lse_B, weight_ptr=weight_B, own_ptr=own_B, d_query_ptr=d_query_SBD,
+            d_scale_ptr=d_scale_SB)
     return triton_softmax.summed_query(d_query_SBD, d_scale_SB)
 
 
@@ -101,10 +98,10 @@ def _item_gradients(
     if needs_prior:
         d_bias_SV = inputs.item_VD.new_empty(splits, num_items, dtype=torch.float32)
     peak = triton_softmax.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), *rows[1:])
-    triton_tiles.launch(
-        kernels.item_kernel, (programs, splits), *_tensors(inputs), *rows, peak, d_item_SVD, d_bias_SV,
-        *_sizes(inputs, steps * tile.rows),
-        **_constants(inputs, tile))
+    safe_lse_B, weight_B, own_B = rows
+    _launch(kernels.item_kernel, (programs, splits), inputs, tile, split_size=steps * tile.rows,
+            safe_lse_ptr=safe_lse_B, weight_ptr=weight_B, own_ptr=own_B, peak_ptr=peak,
+            d_item_ptr=d_item_SVD, d_bias_ptr=d_bias_SV)
     d_bias_V = None if d_bias_SV is None else d_bias_SV.sum(0, dtype=torch.float64)
     return triton_softmax.over_splits(d_item_SVD), d_bias_V
 
@@ -120,22 +117,16 @@ def _no_gradients(inputs: Inputs, needs: Needs, needs_prior: bool) -> Gradients:
         scale=zeros(inputs.scale, needs.scale))
 
 
-def _tensors(inputs: Inputs) -> tuple[Tensor | None, ...]:
-    log_prior_V = None if inputs.log_prior_V is None else inputs.log_prior_V.contiguous()
-    return (inputs.query_BD, inputs.item_VD, inputs.pos_id_B.contiguous(), log_prior_V,
-            inputs.prior_weight, inputs.scale)
-
-
-def _sizes(inputs: Inputs, split_size: int) -> tuple[int, ...]:
-    return (inputs.query_BD.shape[0], *inputs.item_VD.shape, split_size, *inputs.query_BD.stride(),
-            *inputs.item_VD.stride())
-
-
 def _tile(table: Tiles, inputs: Inputs) -> Tile:
     dtype = triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD)
     return triton_tiles.choose(table, inputs.query_BD.device, inputs.query_BD.shape[1], dtype)
 
 
-def _constants(inputs: Inputs, tile: Tile) -> dict[str, Any]:
-    return {"BLOCK_V": tile.candidates,
-            **triton_tiles.constants(inputs.query_BD, inputs.item_VD, tile)}
+def _launch(jitted: Any, grid: tuple[int, int], inputs: Inputs, tile: Tile, **own: Any) -> None:
+    """With what the three kernels share: the op's inputs, sizes and constants."""
+    num_items, dim = inputs.item_VD.shape
+    triton_tiles.launch(
+        jitted, grid, **triton_tiles.tensors(inputs),
+        **triton_tiles.strides(inputs.query_BD, inputs.item_VD), num_rows=inputs.query_BD.shape[0],
+        num_items=num_items, dim=dim, **own, BLOCK_V=tile.candidates,
+        **triton_tiles.constants(inputs.query_BD, inputs.item_VD, tile))

@@ -31,7 +31,6 @@ import numba
 import numpy as np
 
 from fastpop import bars
-from fastpop.kernels.permutation._cache import compiled_before, forget_cache, jit
 from fastpop.kernels.permutation._vector import (
     COLUMNS,
     add_row,
@@ -45,7 +44,8 @@ from fastpop.kernels.permutation._vector import (
     store,
     words,
 )
-from fastpop.kernels.permutation.reference import GAMMA, Arrangement, arrange, stream_key
+from fastpop.kernels.permutation.cache import compiled_before, forget_cache, jit
+from fastpop.kernels.permutation.reference import GAMMA, Arrangement, Inputs, arrange, stream_key
 
 BLOCK = 256
 BYTES = 1 << 26
@@ -329,16 +329,13 @@ def value_by_byte(arranged: Arrangement, value_K: np.ndarray, drawing: np.ndarra
     return edge_S2, value_S256
 
 
-def unsupported(label_V, item_VR, stratum_V, null, num_permutations) -> str | None:
-    return None if len(label_V) < 2**32 else "a catalogue of 2**32 items or more"
+def unsupported(inputs: Inputs) -> str | None:
+    return None if len(inputs.label_V) < 2**32 else "a catalogue of 2**32 items or more"
 
 
-def forward(
-    label_V: np.ndarray, item_VR: np.ndarray, num_permutations: int, seed: int, *,
-    stratum_V: np.ndarray | None = None, null: str = "label", first: int = 0,
-    threads: int | None = None,
-) -> np.ndarray:
+def forward(inputs: Inputs) -> np.ndarray:
     """proj_PR for permutations first .. first + P - 1."""
+    label_V, item_VR, num_permutations, seed, stratum_V, null, first, threads = inputs
     num_items, width = item_VR.shape
     sign = null == "sign"
     arranged = arrange(np.zeros(num_items) if sign else label_V, stratum_V)

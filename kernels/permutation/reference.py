@@ -28,6 +28,7 @@ A random sign: item i turns where bit i % 64 of word i // 64 is set.
 
 from dataclasses import dataclass
 from math import isqrt
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +36,19 @@ GAMMA = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
 SLACK = 3  # standard deviations: about one draw in 100 is made again
 FEW = 64
+
+
+class Inputs(NamedTuple):
+    """Permutations first .. first + num_permutations - 1 of a seed, of labels over the rows of items."""
+
+    label_V: np.ndarray  # float64
+    item_VR: np.ndarray  # float64
+    num_permutations: int
+    seed: int
+    stratum_V: np.ndarray | None = None
+    null: str = "label"  # "label", "stratified" or "sign"
+    first: int = 0
+    threads: int | None = None  # None: one a core
 
 
 def mix(word: int) -> int:
@@ -188,22 +202,19 @@ def flipped_labels(label_V: np.ndarray, seed: int, index: int) -> np.ndarray:
     return np.where(np.array(turns, dtype=bool), -label_V, label_V)
 
 
-def unsupported(label_V, item_VR, stratum_V, null, num_permutations) -> str | None:
+def unsupported(inputs: Inputs) -> str | None:
     return None
 
 
-def forward(
-    label_V: np.ndarray, item_VR: np.ndarray, num_permutations: int, seed: int, *,
-    stratum_V: np.ndarray | None = None, null: str = "label", first: int = 0,
-    threads: int | None = None,
-) -> np.ndarray:
+def forward(inputs: Inputs) -> np.ndarray:
     """proj_PR for permutations first .. first + P - 1. Slow: a Python step an item."""
-    arranged = arrange(label_V, stratum_V)
+    label_V, item_VR, num_permutations, seed = inputs[:4]
+    arranged = arrange(label_V, inputs.stratum_V)
     proj_PR = np.empty((num_permutations, item_VR.shape[1]))
     for k in range(num_permutations):
-        if null == "sign":
-            drawn_V = flipped_labels(label_V, seed, first + k)
+        if inputs.null == "sign":
+            drawn_V = flipped_labels(label_V, seed, inputs.first + k)
         else:
-            drawn_V = permuted_labels(arranged, seed, first + k)
+            drawn_V = permuted_labels(arranged, seed, inputs.first + k)
         proj_PR[k] = drawn_V @ item_VR
     return proj_PR

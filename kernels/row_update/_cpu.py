@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from fastpop import _C, checks
-from fastpop.kernels import native
+from fastpop.kernels import fields, native
 from fastpop.kernels.row_update.reference import Inputs
-
-SGD, ADAGRAD, ADAM = 0, 1, 2
 
 
 def unsupported(inputs: Inputs) -> str | None:
@@ -35,47 +33,23 @@ def unsupported(inputs: Inputs) -> str | None:
     return None
 
 
-def sgd_(table_VD: Tensor, ids_n: Tensor, rows_nD: Tensor, lr: float) -> None:
-    """Equals `reference.sgd_` within rounding."""
-    _run(SGD, table_VD, ids_n, rows_nD, (), lr=lr)
-
-
-def adagrad_(
-    table_VD: Tensor, ids_n: Tensor, rows_nD: Tensor, square_V: Tensor, lr: float, eps: float
-) -> None:
-    """Equals `reference.adagrad_` within rounding."""
-    _run(ADAGRAD, table_VD, ids_n, rows_nD, (square_V,), lr=lr, eps=eps,
-         square=native.pointer(square_V))
-
-
-def adam_(
-    table_VD: Tensor, ids_n: Tensor, rows_nD: Tensor, mean_VD: Tensor, square_V: Tensor,
-    step_V: Tensor, lr: float, betas: tuple[float, float], eps: float,
-) -> None:
-    """Equals `reference.adam_` within rounding."""
-    _run(ADAM, table_VD, ids_n, rows_nD, (mean_VD, square_V, step_V), lr=lr, beta1=betas[0],
-         beta2=betas[1], eps=eps, mean=native.pointer(mean_VD), mean_stride=mean_VD.stride(0),
-         square=native.pointer(square_V), step=native.pointer(step_V))
+def forward(inputs: Inputs) -> None:
+    """Equals `reference.forward` within rounding."""
+    rows_nD, mean_VD = inputs.rows_nD, inputs.mean_VD
+    if rows_nD.dtype == torch.float64:
+        rows_nD = rows_nD.to(torch.float32)
+        inputs = inputs._replace(rows_nD=rows_nD)
+    num_items, dim = inputs.table_VD.shape
+    given, _held = native.named(inputs)
+    # Rows side by side, however far apart: an address and a stride.
+    given["mean"], given["mean_stride"] = (0, 0) if mean_VD is None else given["mean"][:2]
+    bad = _C.row_update(**given, V=num_items, D=dim, n=inputs.ids_n.shape[0],
+                        threads=native.threads_for(20 * rows_nD.numel()), path=native.path)
+    if bad >= 0:
+        raise checks.id_out_of_range("ids", int(inputs.ids_n[bad]), bad, num_items)
+    fields.written(inputs.table_VD, inputs.mean_VD, inputs.square_V, inputs.step_V)
 
 
 def _has_whole_rows(rows_VD: Tensor) -> bool:
     num_rows, dim = rows_VD.shape
     return (dim <= 1 or rows_VD.stride(1) == 1) and (num_rows <= 1 or rows_VD.stride(0) >= dim)
-
-
-def _run(rule: int, table_VD: Tensor, ids_n: Tensor, rows_nD: Tensor, state: tuple[Tensor, ...],
-         **numbers: float) -> None:
-    if rows_nD.dtype == torch.float64:
-        rows_nD = rows_nD.to(torch.float32)
-    ids_n = ids_n.contiguous()
-    num_items, dim = table_VD.shape
-    bad = _C.row_update(
-        rule=rule, table=native.matrix(table_VD), V=num_items, D=dim, ids=native.pointer(ids_n),
-        n=ids_n.shape[0], rows=native.matrix(rows_nD), threads=native.threads_for(20 * rows_nD.numel()),
-        path=native.path, **numbers)
-    if bad >= 0:
-        raise checks.id_out_of_range("ids", int(ids_n[bad]), bad, num_items)
-    # Written behind torch's back: without this, autograd would not see that a saved table changed.
-    for changed in (table_VD, *state):
-        if not changed.is_inference():
-            torch.autograd.graph.increment_version(changed)

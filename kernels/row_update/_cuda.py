@@ -13,13 +13,10 @@ number.
 """
 
 import torch
-from torch import Tensor
 
-from fastpop.kernels import device, native
+from fastpop.kernels import device, fields, native
 from fastpop.kernels.row_sum import _cuda as row_sum
 from fastpop.kernels.row_update.reference import Inputs
-
-SGD, ADAGRAD, ADAM = 0, 1, 2
 
 
 def unsupported(inputs: Inputs) -> str | None:
@@ -41,49 +38,24 @@ def unsupported(inputs: Inputs) -> str | None:
     return None
 
 
-def sgd_(table_VD: Tensor, ids_n: Tensor, rows_nD: Tensor, lr: float) -> None:
-    """Equals `reference.sgd_` within rounding."""
-    _run(SGD, table_VD, ids_n, rows_nD, lr)
-
-
-def adagrad_(
-    table_VD: Tensor, ids_n: Tensor, rows_nD: Tensor, square_V: Tensor, lr: float, eps: float
-) -> None:
-    """Equals `reference.adagrad_` within rounding."""
-    _run(ADAGRAD, table_VD, ids_n, rows_nD, lr, eps, square=square_V)
-
-
-def adam_(
-    table_VD: Tensor, ids_n: Tensor, rows_nD: Tensor, mean_VD: Tensor, square_V: Tensor,
-    step_V: Tensor, lr: float, betas: tuple[float, float], eps: float,
-) -> None:
-    """Equals `reference.adam_` within rounding."""
-    _run(ADAM, table_VD, ids_n, rows_nD, lr, eps, betas, mean=mean_VD, square=square_V, step=step_V)
-
-
-def _run(
-    rule: int, table_VD: Tensor, ids_n: Tensor, rows_nD: Tensor, lr: float, eps: float = 0.0,
-    betas: tuple[float, float] = (0.0, 0.0), **state: Tensor,
-) -> None:
-    if len(ids_n) == 0:
+def forward(inputs: Inputs) -> None:
+    """Equals `reference.forward` within rounding; ids that no table has make no step."""
+    if len(inputs.ids_n) == 0:
         return
+    rows_nD, table_VD, mean_VD = inputs.rows_nD, inputs.table_VD, inputs.mean_VD
     if rows_nD.dtype != table_VD.dtype:
         rows_nD = rows_nD.to(torch.float32)
     rows_nD = rows_nD.contiguous()
     num_items, dim = table_VD.shape
-    mean_VD = state.get("mean")
-    entries = row_sum.sort_ids(ids_n, num_items)
+    entries = row_sum.sort_ids(inputs.ids_n, num_items)
     sum_nD = row_sum.sum_repeats(entries, rows_nD)
     device.run(
         "row_update", table_VD.device,
-        n=len(ids_n), V=num_items, D=dim, table=native.matrix(table_VD),
+        rule=inputs.rule, n=len(inputs.ids_n), V=num_items, D=dim, table=native.matrix(table_VD),
         key=native.address(entries.key_N), place=native.address(entries.place_N),
         segment=native.address(entries.segment_N), rows=native.matrix(rows_nD),
-        sum=native.address(sum_nD), rule=rule, lr=lr, eps=eps, beta_mean=betas[0],
-        beta_square=betas[1], mean=0 if mean_VD is None else native.pointer(mean_VD),
+        sum=native.address(sum_nD), lr=inputs.lr, eps=inputs.eps, beta1=inputs.beta1, beta2=inputs.beta2,
+        mean=0 if mean_VD is None else native.pointer(mean_VD),
         mean_stride=0 if mean_VD is None else mean_VD.stride(0),
-        **{name: native.address(state.get(name)) for name in ("square", "step")})
-    # Written behind torch's back: without this, autograd would not see that a saved table changed.
-    for changed in (table_VD, *state.values()):
-        if not changed.is_inference():
-            torch.autograd.graph.increment_version(changed)
+        square=native.address(inputs.square_V), step=native.address(inputs.step_V))
+    fields.written(table_VD, mean_VD, inputs.square_V, inputs.step_V)

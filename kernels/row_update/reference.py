@@ -3,6 +3,10 @@
 Everything happens in place on rows `ids`, gradients of a repeated id summed first; no other row,
 state included, is read or written. The arithmetic is fp32 (fp64 for fp64 tables), whatever the
 table's dtype.
+
+    sgd      table[ids] -= lr * rows
+    adagrad  square[ids] += mean_D(rows²); table[ids] -= lr * rows / (sqrt(square[ids]) + eps)
+    adam     Adam with a full first moment, one second moment a row, and a step count a row
 """
 
 from typing import NamedTuple
@@ -10,68 +14,74 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastpop import checks
-from fastpop.kernels.sampled_softmax.reference import sum_duplicates
-
 
 class Inputs(NamedTuple):
-    """What decides whether an implementation runs: the table, the gradients, the rule's state."""
+    """One step by one rule: the table, the gradients, the rule's state and its numbers."""
 
+    rule: str  # "sgd", "adagrad" or "adam"
     table_VD: Tensor
+    ids_n: Tensor
     rows_nD: Tensor
+    lr: float
     mean_VD: Tensor | None = None
     square_V: Tensor | None = None
     step_V: Tensor | None = None
+    beta1: float = 0.0
+    beta2: float = 0.0
+    eps: float = 0.0
 
 
 def unsupported(inputs: Inputs) -> str | None:
     return None
 
 
-def sgd_(table_VD: Tensor, ids_n: Tensor, rows_nD: Tensor, lr: float) -> None:
-    """table[ids] -= lr * rows."""
-    ids_n, rows_nD = _distinct(table_VD, ids_n, rows_nD)
-    table_VD[ids_n] = (_wide(table_VD[ids_n], table_VD) - lr * rows_nD).to(table_VD.dtype)
+def forward(inputs: Inputs) -> None:
+    """One step, in place. Ids are in range."""
+    table_VD, (ids_n, rows_nD) = inputs.table_VD, _distinct(inputs)
+    if inputs.rule == "sgd":
+        step_nD = inputs.lr * rows_nD
+    elif inputs.rule == "adagrad":
+        step_nD = _adagrad_step(inputs, ids_n, rows_nD)
+    else:
+        step_nD = _adam_step(inputs, ids_n, rows_nD)
+    table_VD[ids_n] = (_wide(table_VD[ids_n], table_VD) - step_nD).to(table_VD.dtype)
 
 
-def adagrad_(
-    table_VD: Tensor, ids_n: Tensor, rows_nD: Tensor, square_V: Tensor, lr: float, eps: float
-) -> None:
-    """square[ids] += mean_D(rows²); table[ids] -= lr * rows / (sqrt(square[ids]) + eps)."""
-    ids_n, rows_nD = _distinct(table_VD, ids_n, rows_nD)
+def _adagrad_step(inputs: Inputs, ids_n: Tensor, rows_nD: Tensor) -> Tensor:
+    square_V = inputs.square_V
+    assert square_V is not None
     square_n = square_V[ids_n] + rows_nD.square().mean(1)
     square_V[ids_n] = square_n
-    step_nD = lr * rows_nD / (square_n.sqrt() + eps)[:, None]
-    table_VD[ids_n] = (_wide(table_VD[ids_n], table_VD) - step_nD).to(table_VD.dtype)
+    return inputs.lr * rows_nD / (square_n.sqrt() + inputs.eps)[:, None]
 
 
-def adam_(
-    table_VD: Tensor, ids_n: Tensor, rows_nD: Tensor, mean_VD: Tensor, square_V: Tensor,
-    step_V: Tensor, lr: float, betas: tuple[float, float], eps: float,
-) -> None:
-    """Adam with a full first moment, one second moment a row, and a step count a row."""
-    ids_n, rows_nD = _distinct(table_VD, ids_n, rows_nD)
+def _adam_step(inputs: Inputs, ids_n: Tensor, rows_nD: Tensor) -> Tensor:
+    mean_VD, square_V, step_V = inputs.mean_VD, inputs.square_V, inputs.step_V
+    assert mean_VD is not None
+    assert square_V is not None
+    assert step_V is not None
     step_n = step_V[ids_n] + 1
     step_V[ids_n] = step_n
-    mean_nD = torch.lerp(mean_VD[ids_n], rows_nD, 1 - betas[0])
-    square_n = torch.lerp(square_V[ids_n], rows_nD.square().mean(1), 1 - betas[1])
+    mean_nD = torch.lerp(mean_VD[ids_n], rows_nD, 1 - inputs.beta1)
+    square_n = torch.lerp(square_V[ids_n], rows_nD.square().mean(1), 1 - inputs.beta2)
     mean_VD[ids_n], square_V[ids_n] = mean_nD, square_n
     # In float64: 1 - 0.999 in float32 is off by 3e-5 of itself.
-    first_n, second_n = (
-        (1 - beta ** step_n.to(torch.float64)).to(rows_nD.dtype) for beta in betas)
+    first_n, second_n = ((1 - beta ** step_n.to(torch.float64)).to(rows_nD.dtype)
+                         for beta in (inputs.beta1, inputs.beta2))
     mean_hat_nD = mean_nD / first_n[:, None]
-    root_n = (square_n / second_n).sqrt() + eps
-    step_nD = lr * mean_hat_nD / root_n[:, None]
-    table_VD[ids_n] = (_wide(table_VD[ids_n], table_VD) - step_nD).to(table_VD.dtype)
+    root_n = (square_n / second_n).sqrt() + inputs.eps
+    return inputs.lr * mean_hat_nD / root_n[:, None]
 
 
-def _distinct(table_VD: Tensor, ids_n: Tensor, rows_nD: Tensor) -> tuple[Tensor, Tensor]:
-    """The ids, each once, and the wide sums of their rows. Ids are range-checked on the CPU."""
-    if ids_n.device.type == "cpu":
-        checks.ids_in_range("ids", ids_n, table_VD.shape[0])
-    rows_nD = _wide(rows_nD, table_VD)
+def _distinct(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """The ids, each once, and the wide sums of their rows."""
+    ids_n, rows_nD = inputs.ids_n, _wide(inputs.rows_nD, inputs.table_VD)
     ascending = ids_n.numel() < 2 or bool((ids_n[1:] > ids_n[:-1]).all())
-    return (ids_n, rows_nD) if ascending else sum_duplicates(ids_n, rows_nD)
+    if ascending:
+        return ids_n, rows_nD
+    size = (int(ids_n.max()) + 1, rows_nD.shape[1])
+    summed = torch.sparse_coo_tensor(ids_n[None], rows_nD, size, check_invariants=False).coalesce()
+    return summed.indices()[0], summed.values()
 
 
 def _wide(tensor: Tensor, table_VD: Tensor) -> Tensor:

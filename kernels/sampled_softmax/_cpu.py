@@ -15,9 +15,6 @@ from fastpop import _C, checks
 from fastpop.kernels import native
 from fastpop.kernels.sampled_softmax.reference import Gradients, Inputs, Needs, prior_gradients
 
-FORWARD, FUSED, BACKWARD = 0, 1, 2
-LOGQ_CODES = {"none": 0, "standard": 1, "corrected": 2}
-
 
 def unsupported(inputs: Inputs) -> str | None:
     return native.unsupported(query=inputs.query_BD, items=inputs.item_VD)
@@ -26,14 +23,14 @@ def unsupported(inputs: Inputs) -> str | None:
 def can_fuse(inputs: Inputs) -> bool:
     """Whether `forward_backward` keeps within its memory bounds."""
     num_rows, dim = inputs.query_BD.shape
-    _, _, _, _, num_negatives, group_size = inputs.negatives
-    return _C.sampled_softmax_can_fuse(num_rows, group_size, num_negatives, dim)
+    return _C.sampled_softmax_can_fuse(num_rows=num_rows, group_size=inputs.group_size,
+                                       K=inputs.num_negatives, D=dim)
 
 
 def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """(lse [B], pos_logit [B]); equals `reference.forward` within rounding."""
     lse_B, pos_logit_B = _empty_rows(inputs), _empty_rows(inputs)
-    _run(inputs, FORWARD, lse_B, pos_logit_B)
+    _run(inputs, "forward", lse_B, pos_logit_B)
     return lse_B, pos_logit_B
 
 
@@ -43,7 +40,7 @@ def backward(
 ) -> Gradients:
     """Gradients of sum(d_lse * lse + d_pos * pos_logit); equals `reference.backward`."""
     return _gradients(
-        inputs, BACKWARD, lse_B, pos_logit_B, needs,
+        inputs, "backward", lse_B, pos_logit_B, needs,
         d_lse_B.to(torch.float32).contiguous(), d_pos_B.to(torch.float32).contiguous())
 
 
@@ -53,12 +50,12 @@ def forward_backward(
     """(lse, pos_logit, gradients of sum(weight * (lse - pos_logit))) in one pass."""
     lse_B, pos_logit_B = _empty_rows(inputs), _empty_rows(inputs)
     weight_B = weight_B.to(torch.float32).contiguous()
-    grads = _gradients(inputs, FUSED, lse_B, pos_logit_B, needs, weight_B, None)
+    grads = _gradients(inputs, "fused", lse_B, pos_logit_B, needs, weight_B, None)
     return lse_B, pos_logit_B, grads
 
 
 def _gradients(
-    inputs: Inputs, mode: int, lse_B: Tensor, pos_logit_B: Tensor, needs: Needs, d_lse_B: Tensor,
+    inputs: Inputs, mode: str, lse_B: Tensor, pos_logit_B: Tensor, needs: Needs, d_lse_B: Tensor,
     d_pos_B: Tensor | None,
 ) -> Gradients:
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
@@ -90,58 +87,36 @@ def _gradients(
 def _index_of(inputs: Inputs) -> _C.RowIndex:
     """The sorted set of the ids of positives and negatives."""
     num_rows, num_items = inputs.query_BD.shape[0], inputs.item_VD.shape[0]
-    threads, negatives = native.all_threads(), inputs.negatives
-    index = _C.RowIndex(num_items)
+    threads = native.all_threads()
+    index = _C.RowIndex(num_items=num_items)
     if num_rows:
         pos_id_B = inputs.pos_id_B.contiguous()
-        index.add(native.address(pos_id_B), num_rows, threads)
-        if negatives.id_GK is not None:
-            neg_id_GK = negatives.id_GK.contiguous()
-            index.add(native.address(neg_id_GK), neg_id_GK.numel(), threads)
-        else:
-            index.add_draws(**_draw(inputs), num_items=num_items, num_groups=negatives.num_groups,
-                            num_draws=negatives.num_negatives, threads=threads)
+        index.add(ids=native.address(pos_id_B), num=num_rows, threads=threads)
+        if inputs.neg_id_GK is not None:
+            neg_id_GK = inputs.neg_id_GK.contiguous()
+            index.add(ids=native.address(neg_id_GK), num=neg_id_GK.numel(), threads=threads)
+        elif inputs.table_V2 is not None and inputs.counter_2 is not None:
+            seed, step = (word % 2**64 for word in inputs.counter_2.tolist())
+            index.add_draws(table=native.address(inputs.table_V2), seed=seed, step=step, num_items=num_items,
+                            num_groups=inputs.num_groups, num_draws=inputs.num_negatives, threads=threads)
     index.finish()
     return index
-
-
-def _draw(inputs: Inputs) -> dict[str, int]:
-    """The table and counter of a draw; zeros where ids are given."""
-    _, table_V2, counter_2, *_ = inputs.negatives
-    if table_V2 is None or counter_2 is None:
-        return {"table": 0, "seed": 0, "step": 0}
-    seed, step = (word % 2**64 for word in counter_2.tolist())
-    return {"table": native.address(table_V2), "seed": seed, "step": step}
 
 
 def _empty_rows(inputs: Inputs) -> Tensor:
     return native.new(inputs.query_BD.shape[0])
 
 
-def _run(inputs: Inputs, mode: int, lse_B: Tensor, pos_logit_B: Tensor, **wanted) -> float:
-    pos_id_B, negatives = inputs.pos_id_B.contiguous(), inputs.negatives
-    neg_id_GK = None if negatives.id_GK is None else negatives.id_GK.contiguous()
-    key_V = None if inputs.key_V is None else inputs.key_V.contiguous()
-    log_prior_V, log_proposal_V = (
-        None if one is None else one.detach().contiguous()
-        for one in (inputs.log_prior_V, inputs.log_proposal_V))
+def _run(inputs: Inputs, mode: str, lse_B: Tensor, pos_logit_B: Tensor, **wanted) -> float:
+    given, _held = native.named(inputs)
     lse_B, pos_logit_B = lse_B.contiguous(), pos_logit_B.contiguous()
     num_rows, dim = inputs.query_BD.shape
     d_scale, bad_prior_id, bad_law_id = _C.sampled_softmax(
-        mode=mode, query=native.matrix(inputs.query_BD), item=native.matrix(inputs.item_VD),
-        B=num_rows, V=inputs.item_VD.shape[0], D=dim, G=negatives.num_groups,
-        K=negatives.num_negatives, group_size=negatives.group_size,
-        pos_id=native.address(pos_id_B), neg_id=native.address(neg_id_GK), **_draw(inputs),
-        key=native.address(key_V), log_prior=native.address(log_prior_V),
-        log_proposal=native.address(log_proposal_V),
-        prior_weight=inputs.prior_weight.item(), scale=inputs.scale.item(),
-        logq=LOGQ_CODES[inputs.logq], drop_hits=inputs.drop_hits,
-        exclude_own_slot=inputs.exclude_own_slot, lse=native.address(lse_B),
-        pos_logit=native.address(pos_logit_B),
-        threads=native.threads_for(2 * num_rows * negatives.num_negatives * dim),
-        path=native.path, **wanted)
-    if bad_prior_id >= 0 and log_prior_V is not None:
-        raise checks.no_prior(bad_prior_id, float(log_prior_V[bad_prior_id]))
-    if bad_law_id >= 0 and log_proposal_V is not None:
-        raise checks.no_law("neg_id", bad_law_id, float(log_proposal_V[bad_law_id]))
+        mode=mode, **given, B=num_rows, V=inputs.item_VD.shape[0], D=dim,
+        lse=native.address(lse_B), pos_logit=native.address(pos_logit_B),
+        threads=native.threads_for(2 * num_rows * inputs.num_negatives * dim), path=native.path, **wanted)
+    if bad_prior_id >= 0 and inputs.log_prior_V is not None:
+        raise checks.no_prior(bad_prior_id, float(inputs.log_prior_V[bad_prior_id]))
+    if bad_law_id >= 0 and inputs.log_proposal_V is not None:
+        raise checks.no_law("neg_id", bad_law_id, float(inputs.log_proposal_V[bad_law_id]))
     return d_scale

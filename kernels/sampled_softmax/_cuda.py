@@ -26,14 +26,13 @@ from fastpop.kernels.row_sum import _cuda as row_sum
 from fastpop.kernels.sampled_softmax.reference import Gradients, Inputs, Needs, prior_gradients
 
 MAX_GROUP_SIZE: int = _C.max_group_size
-LOGQ_CODES = {"none": 0, "standard": 1, "corrected": 2}
 
 
 def unsupported(inputs: Inputs) -> str | None:
     reason = device.unsupported(query=inputs.query_BD, items=inputs.item_VD)
     if reason is not None:
         return reason
-    group_size = inputs.negatives.group_size
+    group_size = inputs.group_size
     if group_size > MAX_GROUP_SIZE:
         return (f"negatives shared by {group_size} rows, more than {MAX_GROUP_SIZE}; impl='triton' "
                 "computes these on tensor cores")
@@ -55,7 +54,7 @@ def backward(
     """Gradients of sum(d_lse * lse + d_pos * pos_logit); equals `reference.backward`, padded."""
     num_rows, dim = inputs.query_BD.shape
     num_items = len(inputs.item_VD)
-    _, _, _, num_groups, num_negatives, group_size = inputs.negatives
+    num_groups, num_negatives = inputs.num_groups, inputs.num_negatives
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
     needs_rows = (needs.item or needs_prior) and num_rows > 0
     d_query_BD = _empty(inputs, num_rows, dim) if needs.query else None
@@ -74,7 +73,7 @@ def backward(
         id_n, item_nD, d_bias_n = row_sum.sum_entries(
             row_sum.sort(entry_id), inputs.query_BD.contiguous(), min(len(entry_id), num_items),
             wants_rows=needs.item, wants_weights=needs_prior, head_coef=coef_pos_B, coef_BK=coef_BK,
-            group_size=group_size, scale=inputs.scale)
+            group_size=inputs.group_size, scale=inputs.scale)
         if d_bias_n is not None:
             log_prior_n, d_prior_weight = prior_gradients(inputs, id_n, d_bias_n)
     elif needs.item or needs_prior:
@@ -94,22 +93,8 @@ def _empty(inputs: Inputs, *shape: int, dtype: torch.dtype = torch.float32) -> T
 
 def _run(inputs: Inputs, backward: bool, **results: Tensor | None) -> None:
     """Fills `results`; those that a pass leaves out are not wanted."""
+    given, _held = device.named(inputs)
     num_rows, dim = inputs.query_BD.shape
-    ids = inputs.negatives
-    # A name for each: what data_ptr points to has to live until the kernel is launched.
-    vectors = {
-        "pos_id": inputs.pos_id_B, "neg_id": ids.id_GK, "table": ids.table_V2,
-        "counter": ids.counter_2, "key": inputs.key_V, "log_prior": inputs.log_prior_V,
-        "log_proposal": inputs.log_proposal_V, "prior_weight": inputs.prior_weight,
-        "scale": inputs.scale,
-    }
-    vectors = {name: None if one is None else one.contiguous() for name, one in vectors.items()}
-    wanted = dict.fromkeys(
-        ("d_lse", "d_pos", "d_query", "d_scale", "entry_id", "coef_pos", "coef")) | results
     device.run(
-        "sampled_rows", inputs.query_BD.device, backward,
-        query=native.matrix(inputs.query_BD), item=native.matrix(inputs.item_VD),
-        B=num_rows, V=len(inputs.item_VD), D=dim, K=ids.num_negatives, group_size=ids.group_size,
-        logq=LOGQ_CODES[inputs.logq], drop_hits=inputs.drop_hits,
-        exclude_own_slot=inputs.exclude_own_slot,
-        **{name: native.address(one) for name, one in (vectors | wanted).items()})
+        "sampled_rows", inputs.query_BD.device, backward, **given, B=num_rows,
+        V=len(inputs.item_VD), D=dim, **{name: native.address(one) for name, one in results.items()})

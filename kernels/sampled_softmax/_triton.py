@@ -41,11 +41,10 @@ LEAST_GROUP = 16
 def unsupported(inputs: Inputs) -> str | None:
     if inputs.key_V is not None:
         return "hits are found by keys, which these kernels do not read"
-    negatives = inputs.negatives
-    if negatives.num_groups > 1 and negatives.group_size < LEAST_GROUP:
-        return (f"groups of {negatives.group_size} rows, tensor cores want {LEAST_GROUP} "
+    if inputs.num_groups > 1 and inputs.group_size < LEAST_GROUP:
+        return (f"groups of {inputs.group_size} rows, tensor cores want {LEAST_GROUP} "
                 "(impl='cuda' is for a set for each row)")
-    if negatives.num_groups * negatives.num_negatives > triton_tiles.MAX_ROWS:
+    if inputs.num_groups * inputs.num_negatives > triton_tiles.MAX_ROWS:
         return f"more than {triton_tiles.MAX_ROWS} negatives"
     return triton_tiles.unsupported(inputs.query_BD, inputs.item_VD)
 
@@ -57,7 +56,8 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     if num_rows == 0:
         return torch.empty_like(pos_logit_B), pos_logit_B
     with triton_tiles.on_device(inputs.query_BD):
-        neg_id, table, counter = _given_or_drawn(inputs)
+        if inputs.num_groups == 1:
+            inputs = _with_ids(inputs)
         tile = _tile(FORWARD, inputs)
         num_groups, num_negatives, group_size = _groups(inputs)
         row_blocks = triton.cdiv(group_size, tile.rows)
@@ -65,11 +65,8 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
         splits, steps = triton_tiles.split(
             programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device)
         lse_SB = inputs.query_BD.new_empty(splits, num_rows, dtype=torch.float32)
-        triton_tiles.launch(
-            kernels.forward_kernel, (programs, splits), inputs.query_BD, inputs.item_VD,
-            inputs.pos_id_B.contiguous(), neg_id, table, counter,
-            *_bias(inputs), inputs.scale, lse_SB, pos_logit_B,
-            *_sizes(inputs, row_blocks, steps * tile.candidates), **_constants(inputs, tile))
+        _launch(kernels.forward_kernel, (programs, splits), inputs, tile, blocks_per_group=row_blocks,
+                split_size=steps * tile.candidates, lse_ptr=lse_SB, pos_logit_ptr=pos_logit_B)
     return (lse_SB[0] if splits == 1 else torch.logsumexp(lse_SB, 0)), pos_logit_B
 
 
@@ -87,15 +84,12 @@ def backward(
     with triton_tiles.on_device(inputs.query_BD):
         rows = triton_softmax.row_gradients(lse_B.contiguous(), pos_logit_B.contiguous(), d_lse_B, d_pos_B,
                                           positive_apart=True)
-        neg_id_GK = inputs.negatives.id_GK
-        if neg_id_GK is None:
-            neg_id_GK = _draw(inputs)
-        neg_id_GK = neg_id_GK.contiguous()
+        inputs = _with_ids(inputs)
         d_query_BD = d_scale = id_n = d_item_nD = d_bias_n = None
         if needs.query or needs.scale:
-            d_query_BD, d_scale = _query_gradients(inputs, neg_id_GK, rows, needs)
+            d_query_BD, d_scale = _query_gradients(inputs, rows, needs)
         if needs.item or needs_prior:
-            id_n, d_item_nD, d_bias_n = _item_gradients(inputs, neg_id_GK, rows, needs.item, needs_prior)
+            id_n, d_item_nD, d_bias_n = _item_gradients(inputs, rows, needs.item, needs_prior)
     log_prior_n = d_prior_weight = None
     if id_n is not None and d_bias_n is not None:
         log_prior_n, d_prior_weight = prior_gradients(inputs, id_n, d_bias_n)
@@ -106,7 +100,7 @@ def backward(
 
 
 def _query_gradients(
-    inputs: Inputs, neg_id_GK: Tensor, rows: tuple[Tensor, ...], needs: Needs
+    inputs: Inputs, rows: tuple[Tensor, ...], needs: Needs
 ) -> tuple[Tensor | None, Tensor | None]:
     num_groups, num_negatives, group_size = _groups(inputs)
     tile = _tile(QUERY, inputs)
@@ -115,16 +109,15 @@ def _query_gradients(
     splits, steps = triton_tiles.split(
         programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device)
     d_query_SBD, d_scale_SB = triton_softmax.query_outputs(inputs.query_BD, splits, needs)
-    triton_tiles.launch(
-        kernels.query_kernel, (programs, splits), inputs.query_BD, inputs.item_VD,
-        inputs.pos_id_B.contiguous(), neg_id_GK, *_bias(inputs),
-        inputs.scale, *rows, d_query_SBD, d_scale_SB,
-        *_sizes(inputs, row_blocks, steps * tile.candidates), **_constants(inputs, tile))
+    safe_lse_B, weight_B, own_B = rows
+    _launch(kernels.query_kernel, (programs, splits), inputs, tile, blocks_per_group=row_blocks,
+            split_size=steps * tile.candidates, safe_lse_ptr=safe_lse_B, weight_ptr=weight_B, own_ptr=own_B,
+            d_query_ptr=d_query_SBD, d_scale_ptr=d_scale_SB)
     return triton_softmax.summed_query(d_query_SBD, d_scale_SB)
 
 
 def _item_gradients(
-    inputs: Inputs, neg_id_GK: Tensor, rows: tuple[Tensor, ...], needs_item: bool, needs_prior: bool
+    inputs: Inputs, rows: tuple[Tensor, ...], needs_item: bool, needs_prior: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     num_groups, num_negatives, group_size = _groups(inputs)
     dim, new = inputs.query_BD.shape[1], inputs.query_BD.new_empty
@@ -136,24 +129,17 @@ def _item_gradients(
     num_candidates = num_groups * num_negatives
     d_row = new(splits, num_candidates, dim, dtype=torch.float32) if needs_item else None
     d_bias = new(splits, num_candidates, dtype=torch.float32) if needs_prior else None
-    constants = _constants(inputs, tile)
     peak = triton_softmax.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), weight_B)
-    triton_tiles.launch(
-        kernels.item_kernel, (programs, splits), inputs.query_BD, inputs.item_VD,
-        inputs.pos_id_B.contiguous(), neg_id_GK, *_bias(inputs),
-        inputs.scale, safe_lse_B, weight_B, peak, d_row, d_bias,
-        *_sizes(inputs, num_groups, steps * tile.rows), **constants)
-    return sum_by_id(inputs.pos_id_B, neg_id_GK.reshape(-1), inputs.query_BD, own_B,
-                     triton_softmax.over_splits(d_row), triton_softmax.over_splits(d_bias), inputs.scale,
-                     inputs.item_VD)
+    _launch(kernels.item_kernel, (programs, splits), inputs, tile, split_size=steps * tile.rows,
+            safe_lse_ptr=safe_lse_B, weight_ptr=weight_B, peak_ptr=peak, d_row_ptr=d_row, d_bias_ptr=d_bias)
+    return sum_by_id(inputs, own_B, triton_softmax.over_splits(d_row), triton_softmax.over_splits(d_bias))
 
 
 def _no_gradients(inputs: Inputs, needs: Needs, needs_prior: bool) -> Gradients:
     """Of no rows: every candidate's id with zeros."""
     id_n = d_item_nD = zero_n = None
     if needs.item or needs_prior:
-        id_n = inputs.negatives.id_GK
-        id_n = (_draw(inputs) if id_n is None else id_n).reshape(-1).sort().values
+        id_n = _with_ids(inputs).neg_id_GK.reshape(-1).sort().values  # type: ignore[union-attr]
         id_n = id_n.clamp(0, inputs.item_VD.shape[0] - 1)
         zero_n = inputs.scale.new_zeros(id_n.shape[0])
         d_item_nD = inputs.item_VD.new_zeros(id_n.shape[0], inputs.item_VD.shape[1])
@@ -165,42 +151,19 @@ def _no_gradients(inputs: Inputs, needs: Needs, needs_prior: bool) -> Gradients:
         scale=torch.zeros_like(inputs.scale) if needs.scale else None)
 
 
-def _draw(inputs: Inputs) -> Tensor:
-    _, table_V2, counter_2, num_groups, num_negatives, _ = inputs.negatives
-    assert table_V2 is not None
-    assert counter_2 is not None
-    return alias_draw.draw_ids(table_V2, counter_2, num_groups, num_negatives)
-
-
-def _given_or_drawn(inputs: Inputs) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """(ids, table, counter): ids that are given, or shared and so read by every program."""
-    id_GK, table_V2, counter_2, num_groups, _, _ = inputs.negatives
-    if id_GK is not None:
-        return id_GK.contiguous(), None, None
-    if num_groups == 1:
-        return _draw(inputs), None, None
-    return None, table_V2, counter_2
-
-
-def _bias(inputs: Inputs) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    log_prior_V, log_proposal_V = (
-        None if one is None else one.contiguous() for one in (inputs.log_prior_V, inputs.log_proposal_V))
-    return log_prior_V, inputs.prior_weight, log_proposal_V
+def _with_ids(inputs: Inputs) -> Inputs:
+    """Ids that every program reads, drawn where they are not given."""
+    if inputs.neg_id_GK is not None:
+        return inputs
+    assert inputs.table_V2 is not None
+    assert inputs.counter_2 is not None
+    draw = alias_draw.Inputs(inputs.table_V2, inputs.counter_2, 0, inputs.num_groups, inputs.num_negatives)
+    return inputs._replace(neg_id_GK=alias_draw.forward(draw), table_V2=None, counter_2=None)
 
 
 def _groups(inputs: Inputs) -> tuple[int, int, int]:
     """(G, K, rows of a group): a single group may claim more rows than there are."""
-    *_, num_groups, num_negatives, group_size = inputs.negatives
-    return num_groups, num_negatives, min(group_size, inputs.query_BD.shape[0])
-
-
-def _sizes(inputs: Inputs, num_blocks: int, split_size: int) -> tuple[Any, ...]:
-    _, num_negatives, group_size = _groups(inputs)
-    num_drawn = num_negatives - int(inputs.exclude_own_slot)
-    log_count = math.log(max(num_drawn, 1)) if inputs.logq == "corrected" else 0.0
-    return (inputs.query_BD.shape[0], inputs.item_VD.shape[0], num_negatives, inputs.query_BD.shape[1],
-            group_size, num_blocks, split_size, log_count, *inputs.query_BD.stride(),
-            *inputs.item_VD.stride())
+    return inputs.num_groups, inputs.num_negatives, min(inputs.group_size, inputs.query_BD.shape[0])
 
 
 def _tile(table: Tiles, inputs: Inputs) -> Tile:
@@ -214,7 +177,19 @@ def _tile(table: Tiles, inputs: Inputs) -> Tile:
     return tile._replace(rows=min(tile.rows, triton.next_power_of_2(group_size)))
 
 
-def _constants(inputs: Inputs, tile: Tile) -> dict[str, Any]:
-    return {"CORRECT_POSITIVE": inputs.logq == "standard", "DROP_HITS": inputs.drop_hits,
-            "OWN_SLOT": inputs.exclude_own_slot, "BLOCK_K": tile.candidates,
-            **triton_tiles.constants(inputs.query_BD, inputs.item_VD, tile)}
+def _launch(jitted: Any, grid: tuple[int, int], inputs: Inputs, tile: Tile, **own: Any) -> None:
+    """With what the three kernels share: inputs, sizes and constants, of which each takes its own."""
+    num_groups, num_negatives, group_size = _groups(inputs)
+    num_drawn = num_negatives - int(inputs.exclude_own_slot)
+    (num_rows, dim), num_items = inputs.query_BD.shape, inputs.item_VD.shape[0]
+    shared = {
+        **triton_tiles.tensors(inputs), **triton_tiles.strides(inputs.query_BD, inputs.item_VD),
+        "num_rows": num_rows, "num_items": num_items, "num_negatives": num_negatives, "dim": dim,
+        "group_size": group_size, "num_groups": num_groups,
+        "log_count": math.log(max(num_drawn, 1)) if inputs.logq == "corrected" else 0.0,
+    }
+    triton_tiles.launch(
+        jitted, grid, **triton_tiles.taken(jitted, shared), **own,
+        CORRECT_POSITIVE=inputs.logq == "standard", DROP_HITS=inputs.drop_hits,
+        OWN_SLOT=inputs.exclude_own_slot, BLOCK_K=tile.candidates,
+        **triton_tiles.constants(inputs.query_BD, inputs.item_VD, tile))

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastpop.kernels import triton_tiles
+from fastpop.kernels.sampled_softmax.reference import Inputs
 
 CHUNK = 64
 CHUNK_WARPS = 8
@@ -121,14 +122,15 @@ def segment_kernel(
 
 
 def sum_by_id(
-    pos_id_B: Tensor, neg_id_N: Tensor, query_BD: Tensor, own_B: Tensor, row_ND: Tensor | None,
-    bias_N: Tensor | None, scale: Tensor, item_VD: Tensor,
+    inputs: Inputs, own_B: Tensor, row_ND: Tensor | None, bias_N: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """(sorted ids, rows, biases) [B + N]: gradients of the positives' items (own * scale * query) and
     of the candidates' (row_ND, bias_N), summed by id; a repeated id carries zeros. An id out of range,
     whose gradient is 0, becomes the nearest in it."""
+    query_BD, item_VD = inputs.query_BD, inputs.item_VD
     num_rows, dim = query_BD.shape
-    id_n = torch.cat([pos_id_B, neg_id_N]).clamp_(0, item_VD.shape[0] - 1)
+    neg_id_N = inputs.neg_id_GK.reshape(-1)  # type: ignore[union-attr]
+    id_n = torch.cat([inputs.pos_id_B, neg_id_N]).clamp_(0, item_VD.shape[0] - 1)
     id_n, source_n = torch.sort(id_n, stable=True)
     num_sources = id_n.shape[0]
     num_chunks = max(num_sources // CHUNK, 1)
@@ -139,10 +141,14 @@ def sum_by_id(
     if bias_N is not None:
         out_n = torch.empty(num_sources, dtype=torch.float64, device=id_n.device)
         chunk_bias = torch.empty(num_chunks, dtype=torch.float64, device=id_n.device)
-    sources = (id_n, source_n, query_BD, own_B, row_ND, bias_N, scale, chunk_row, chunk_bias)
-    shape = (num_rows, num_sources, dim, *query_BD.stride())
-    blocks = {"CHUNK": CHUNK, "BLOCK_D": triton_tiles.block_of(dim)}
-    triton_tiles.launch(chunk_kernel, (num_chunks,), *sources, *shape, **blocks, num_warps=CHUNK_WARPS)
-    triton_tiles.launch(segment_kernel, (triton.cdiv(num_sources, OWNERS),), *sources, out_nD, out_n, *shape,
-                        OWNERS=OWNERS, **blocks)
+    shared = {
+        "id_ptr": id_n, "source_ptr": source_n, "query_ptr": query_BD, "own_ptr": own_B, "row_ptr": row_ND,
+        "bias_ptr": bias_N, "scale_ptr": inputs.scale, "chunk_row_ptr": chunk_row,
+        "chunk_bias_ptr": chunk_bias, "num_rows": num_rows, "num_sources": num_sources, "dim": dim,
+        "stride_qb": query_BD.stride(0), "stride_qd": query_BD.stride(1),
+        "CHUNK": CHUNK, "BLOCK_D": triton_tiles.block_of(dim),
+    }
+    triton_tiles.launch(chunk_kernel, (num_chunks,), **shared, num_warps=CHUNK_WARPS)
+    triton_tiles.launch(segment_kernel, (triton.cdiv(num_sources, OWNERS),), **shared, out_row_ptr=out_nD,
+                        out_bias_ptr=out_n, OWNERS=OWNERS)
     return id_n, out_nD, out_n

@@ -6,10 +6,11 @@
     none      : z as it is
     lse[b]    = logsumexp over the positive and the row's K negatives
 
-Negatives come as [G, K], or as a table to draw them from: row b reads group b // group_size. Shared
-negatives are G = 1, per-row negatives are group_size = 1. Rows go through in tiles, so that a tile
-of logits, not [B, K], is alive; backward makes each tile again from lse, and draws its ids again.
-Half inputs are computed in fp32, fp64 in fp64.
+Negatives come as [G, K]: row b reads group b // group_size. Shared negatives are G = 1, per-row
+negatives are group_size = 1. Rows go through in tiles, so that a tile of logits, not [B, K], is alive;
+backward makes each tile again from lse, and reads its ids again: where they are drawn, whoever calls
+gives something that draws them when a slice of groups is read. Half inputs are computed in fp32, fp64
+in fp64. Numbers that no law has are not refused here but found (`bad_ids`).
 """
 
 import math
@@ -19,46 +20,34 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastpop import checks
-from fastpop.kernels.alias_draw.tensors import draw_ids
-
 # Logits (or gathered numbers) alive at once: 4 MiB of fp32 stays in a last-level cache.
 TILE_NUMBERS = 1 << 20
 
 
-class Negatives(NamedTuple):
-    """G groups of K ids, given or to be drawn; row b reads group b // group_size."""
-
-    id_GK: Tensor | None  # int64, given
-    table_V2: Tensor | None  # or the alias table, uint32 bits as int32, and
-    counter_2: Tensor | None  # seed and step, uint64 bits as int64
-    num_groups: int
-    num_negatives: int
-    group_size: int
-
-    def ids(self, groups: slice) -> Tensor:
-        """int64 [g, K] of some groups."""
-        if self.id_GK is not None:
-            return self.id_GK[groups]
-        return draw_ids(self.table_V2, self.counter_2, groups.start,
-                        groups.stop - groups.start, self.num_negatives)
-
-
 class Inputs(NamedTuple):
-    """What every implementation of the op takes, already checked."""
+    """What every implementation of the op takes, already checked.
+
+    The one list of inputs: the schema of the torch operators and the arguments of the bindings have these
+    names, without the shapes. Those that have gradients are the fields of Needs.
+    """
 
     query_BD: Tensor
     item_VD: Tensor
     pos_id_B: Tensor
-    negatives: Negatives
-    log_prior_V: Tensor | None  # None: no prior, or a weight that is the number 0
     prior_weight: Tensor  # 0-d
-    log_proposal_V: Tensor | None  # None exactly when logq is "none"
     scale: Tensor  # 0-d
-    logq: str
-    drop_hits: bool
-    exclude_own_slot: bool
+    num_groups: int
+    num_negatives: int
+    group_size: int
+    neg_id_GK: Tensor | None = None  # int64, given; None: drawn from
+    table_V2: Tensor | None = None  # this alias table, uint32 bits as int32, under
+    counter_2: Tensor | None = None  # seed and step, uint64 bits as int64
+    log_prior_V: Tensor | None = None  # None: no prior, or a weight that is the number 0
+    log_proposal_V: Tensor | None = None  # None exactly when logq is "none"
     key_V: Tensor | None = None  # rows with equal keys are one item, for hits; None: each its own
+    logq: str = "none"
+    drop_hits: bool = False
+    exclude_own_slot: bool = False
 
 
 class Gradients(NamedTuple):
@@ -74,6 +63,8 @@ class Gradients(NamedTuple):
 
 
 class Needs(NamedTuple):
+    """Which gradients are asked for, by the inputs' names."""
+
     query: bool
     item: bool
     log_prior: bool
@@ -133,9 +124,6 @@ def _rows_of(inputs: Inputs, ids: Tensor) -> Tensor:
 def _prior_term(prior_weight: Tensor, log_prior_V: Tensor, ids: Tensor) -> Tensor:
     """prior_weight * log_prior at ids; a weight of 0 ignores it, with any other -inf removes."""
     log_prior = log_prior_V[ids]
-    if ids.device.type == "cpu" and not (log_prior < math.inf).all():  # NaN fails here too
-        bad = int(ids[~(log_prior < math.inf)][0])
-        raise checks.no_prior(bad, float(log_prior_V[bad]))
     term = torch.where(log_prior == -math.inf, -math.inf, prior_weight * log_prior)
     return torch.where(prior_weight == 0, torch.zeros_like(term), term)
 
@@ -153,9 +141,6 @@ def _logits(inputs: Inputs, rows: slice, neg_id_gK: Tensor, pos_dot_r: Tensor, n
         num_drawn = neg_id_gK.shape[1] - int(inputs.exclude_own_slot)
         log_count = math.log(max(num_drawn, 1)) if inputs.logq == "corrected" else 0.0
         log_q_gK = inputs.log_proposal_V[neg_id_gK]
-        if neg_id_gK.device.type == "cpu" and not torch.isfinite(log_q_gK).all():
-            bad = int(neg_id_gK[~torch.isfinite(log_q_gK)][0])
-            raise checks.no_law("neg_id", bad, float(inputs.log_proposal_V[bad]))
         neg_gsK = neg_gsK - (log_q_gK + log_count).unsqueeze(1)
         if inputs.logq == "standard":
             pos_r = pos_r - inputs.log_proposal_V[pos_id_r]
@@ -174,12 +159,31 @@ def _logits(inputs: Inputs, rows: slice, neg_id_gK: Tensor, pos_dot_r: Tensor, n
 
 
 def _tiles_of(inputs: Inputs) -> Iterator[tuple[slice, slice]]:
-    _, _, _, num_groups, num_negatives, group_size = inputs.negatives
-    dim = inputs.query_BD.shape[1]
-    return tiles(
-        inputs.query_BD.shape[0], num_groups, group_size,
-        per_row=max(num_negatives, dim), per_group=num_negatives * dim,
-    )
+    (num_rows, dim), num_negatives = inputs.query_BD.shape, inputs.num_negatives
+    return tiles(num_rows, inputs.num_groups, inputs.group_size, per_row=max(num_negatives, dim),
+                 per_group=num_negatives * dim)
+
+
+def _negatives(inputs: Inputs, groups: slice) -> Tensor:
+    """int64 [g, K] of some groups."""
+    return inputs.neg_id_GK[groups]  # type: ignore[index]
+
+
+def bad_ids(inputs: Inputs) -> tuple[int, int]:
+    """(an id whose log p is NaN or +inf, an id of a negative whose log q is not finite), -1 where there is
+    none. Of the ids that are read, and no others."""
+    bad_prior_id = bad_law_id = -1
+    for rows, groups in _tiles_of(inputs):
+        neg_id_gK = _negatives(inputs, groups)
+        if inputs.log_prior_V is not None and bad_prior_id < 0:
+            for ids in (inputs.pos_id_B[rows], neg_id_gK):
+                bad = ids[~(inputs.log_prior_V[ids] < math.inf)]  # of a NaN, too
+                if bad_prior_id < 0 and len(bad):
+                    bad_prior_id = int(bad[0])
+        if inputs.log_proposal_V is not None and bad_law_id < 0:
+            bad = neg_id_gK[~torch.isfinite(inputs.log_proposal_V[neg_id_gK])]
+            bad_law_id = int(bad[0]) if len(bad) else -1
+    return bad_prior_id, bad_law_id
 
 
 def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
@@ -191,7 +195,7 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     lse_B = inputs.query_BD.new_empty(inputs.query_BD.shape[0], dtype=dtype)
     pos_logit_B = torch.empty_like(lse_B)
     for rows, groups in _tiles_of(inputs):
-        neg_id_gK = inputs.negatives.ids(groups)
+        neg_id_gK = _negatives(inputs, groups)
         *_, pos_dot_r, neg_dot_gsK = _dots(inputs, rows, neg_id_gK)
         pos_r, neg_gsK = _logits(inputs, rows, neg_id_gK, pos_dot_r, neg_dot_gsK)
         neg_lse_r = torch.logsumexp(neg_gsK, dim=2).reshape(-1)
@@ -223,7 +227,7 @@ def backward(
     d_prior_weight = None
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
     for rows, groups in _tiles_of(inputs):
-        neg_id_gK = inputs.negatives.ids(groups)
+        neg_id_gK = _negatives(inputs, groups)
         query_gsD, pos_item_rD, neg_item_gKD, pos_dot_r, neg_dot_gsK = _dots(inputs, rows, neg_id_gK)
         pos_r, neg_gsK = _logits(inputs, rows, neg_id_gK, pos_dot_r, neg_dot_gsK)
         shape_gs1 = (*neg_gsK.shape[:2], 1)

@@ -1,11 +1,8 @@
-"""Score energies on a CUDA device: sums over scores in Triton, moments of rows in torch.
+"""Sums over scores in Triton: no score is kept.
 
-The streamed form keeps no score: tiles on tensor cores, three sums a context, merged in float64. Cost:
-2 C V D FLOPs, the item table read C / BLOCK_B times (from the L2 cache while it fits). The Gram form
-is a product of D columns in float64, which torch's own does at the device's speed.
+Tiles on tensor cores, three sums a context, merged in float64. Cost: 2 C V D FLOPs, the item table read
+C / BLOCK_B times (from the L2 cache while it fits).
 """
-
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,26 +10,25 @@ import triton
 
 from fastpop.kernels import triton_tiles
 from fastpop.kernels.score_energy import _triton_kernels as kernels
-from fastpop.kernels.score_energy.reference import row_moments as row_moments
+from fastpop.kernels.score_energy.reference import Inputs
 from fastpop.kernels.triton_tiles import FORWARD
 
 
-def unsupported(rows: Any) -> str | None:
-    if not isinstance(rows, torch.Tensor):
+def unsupported(inputs: Inputs) -> str | None:
+    if not isinstance(inputs.query_CD, torch.Tensor):
         return "the rows are not a torch tensor on a CUDA device"
-    return triton_tiles.unsupported(_taken(rows), _taken(rows))
+    query = triton_tiles.singles(inputs.query_CD)
+    return triton_tiles.unsupported(query, query)
 
 
-def score_sums(
-    query_CD: torch.Tensor, item_VD: Any, bias_V: np.ndarray | None, b_V: np.ndarray, scale: float,
-    cap: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(sum over items of (s - mean)², of s * b), [C] each; equals `reference.score_sums` as far as
+def forward(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """(sum over items of (s - mean)², of s * direction), [C] each; equals `reference.forward` as far as
     float32 scores do."""
-    query, device = _taken(query_CD), query_CD.device
-    items = _taken(torch.as_tensor(item_VD, device=device))
-    bias, b = (None if one is None else torch.as_tensor(one, dtype=torch.float32, device=device)
-               for one in (bias_V, b_V))
+    query, device = triton_tiles.singles(inputs.query_CD), inputs.query_CD.device
+    items = triton_tiles.singles(torch.as_tensor(inputs.item_VD, device=device))
+    bias, direction = (None if one is None else torch.as_tensor(one, dtype=torch.float32, device=device)
+                       for one in (inputs.bias_V, inputs.direction_V))
+    scale, cap = inputs.scale, inputs.cap
     (num_rows, dim), num_items = query.shape, items.shape[0]
     tile = triton_tiles.choose(FORWARD, device, dim, triton_tiles.dot_dtype(query, items))
     programs = triton.cdiv(num_rows, tile.rows)
@@ -41,10 +37,11 @@ def score_sums(
     sums_S3C = torch.empty(splits, 3, num_rows, dtype=torch.float64, device=device)
     with triton_tiles.on_device(query):
         triton_tiles.launch(
-            kernels.sums_kernel, (programs, splits), query, items, bias, b, shift_C, sums_S3C, num_rows,
-            num_items, dim, steps * tile.candidates,
-            scale, cap, query.stride(0), query.stride(1), items.stride(0), items.stride(1),
-            CAPPED=cap != 0, BLOCK_V=tile.candidates, **triton_tiles.constants(query, items, tile))
+            kernels.sums_kernel, (programs, splits), query_ptr=query, item_ptr=items, bias_ptr=bias,
+            b_ptr=direction, shift_ptr=shift_C, sums_ptr=sums_S3C, num_rows=num_rows, num_items=num_items,
+            dim=dim, split_size=steps * tile.candidates, scale=scale, cap=cap,
+            **triton_tiles.strides(query, items), CAPPED=cap != 0, BLOCK_V=tile.candidates,
+            **triton_tiles.constants(query, items, tile))
     sum_C, square_C, along_C = sums_S3C.sum(0)
     return (square_C - sum_C.square() / num_items).cpu().numpy(), along_C.cpu().numpy()
 
@@ -56,9 +53,3 @@ def _near_the_mean(query_CD: torch.Tensor, item_VD: torch.Tensor, bias_V: torch.
     mean_D, bias = item_VD[:64].float().mean(0), 0.0 if bias_V is None else bias_V[:64].mean()
     score_C = scale * (query_CD.float() @ mean_D) + bias
     return cap * torch.tanh(score_C / cap) if cap else score_C
-
-
-def _taken(rows: torch.Tensor) -> torch.Tensor:
-    """float64 and integers as float32, which is what scores are made in."""
-    rows = rows.detach()
-    return rows if rows.dtype in triton_tiles.TL_DTYPES else rows.float()

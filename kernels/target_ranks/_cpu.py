@@ -24,20 +24,15 @@ def unsupported(inputs: Inputs) -> str | None:
 
 def forward(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Equals `reference.forward` within rounding of the scores."""
+    if inputs.bias_V is not None and inputs.bias_V.dtype != torch.float32:
+        inputs = inputs._replace(bias_V=inputs.bias_V.to(torch.float32))
+    given, _held = native.named(inputs)
     (num_rows, dim), num_items = inputs.query_BD.shape, inputs.item_VD.shape[0]
     num_targets = len(inputs.target_item)
     greater_M, equal_M = (native.new(num_targets, dtype=torch.int64) for _ in range(2))
     score_M, lse_B = native.new(num_targets), native.new(num_rows)
-    bias_V = None if inputs.bias_V is None else inputs.bias_V.to(torch.float32).contiguous()
-    target_offsets, target_item = inputs.target_offsets.contiguous(), inputs.target_item.contiguous()
-    exclude_offsets, exclude_item = (None if one is None else one.contiguous()
-                                     for one in (inputs.exclude_offsets, inputs.exclude_item))
     _C.target_ranks(
-        query=native.matrix(inputs.query_BD), item=native.matrix(inputs.item_VD), B=num_rows,
-        V=num_items, D=dim, bias=native.address(bias_V), scale=inputs.scale,
-        target_offsets=native.address(target_offsets), target_item=native.address(target_item),
-        exclude_offsets=native.address(exclude_offsets), exclude_item=native.address(exclude_item),
-        greater=native.address(greater_M), equal=native.address(equal_M),
-        score=native.address(score_M), lse=native.address(lse_B), path=native.path,
-        threads=native.threads_for(2 * num_rows * num_items * dim))
+        **given, B=num_rows, V=num_items, D=dim, greater=native.address(greater_M),
+        equal=native.address(equal_M), score=native.address(score_M), lse=native.address(lse_B),
+        path=native.path, threads=native.threads_for(2 * num_rows * num_items * dim))
     return greater_M, equal_M, score_M, lse_B

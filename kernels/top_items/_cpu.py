@@ -22,20 +22,15 @@ def unsupported(inputs: Inputs) -> str | None:
     return reason
 
 
-def forward(
-    query_BD: Tensor, item_VD: Tensor, k: int, bias_V: Tensor | None, scale: float,
-    exclude_offsets: Tensor | None, exclude_item: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Equals `reference.forward` within rounding of the scores."""
-    num_rows, dim = query_BD.shape
-    id_BK, score_BK = native.new(num_rows, k, dtype=torch.int64), native.new(num_rows, k)
-    bias_V = None if bias_V is None else bias_V.to(torch.float32).contiguous()
-    if exclude_offsets is not None and exclude_item is not None:
-        exclude_offsets, exclude_item = exclude_offsets.contiguous(), exclude_item.contiguous()
+    if inputs.bias_V is not None and inputs.bias_V.dtype != torch.float32:
+        inputs = inputs._replace(bias_V=inputs.bias_V.to(torch.float32))
+    given, _held = native.named(inputs)
+    (num_rows, dim), num_items = inputs.query_BD.shape, inputs.item_VD.shape[0]
+    id_BK, score_BK = native.new(num_rows, inputs.k, dtype=torch.int64), native.new(num_rows, inputs.k)
     _C.top_items(
-        query=native.matrix(query_BD), item=native.matrix(item_VD), B=num_rows,
-        V=item_VD.shape[0], D=dim, k=k, bias=native.address(bias_V), scale=scale,
-        exclude_offsets=native.address(exclude_offsets), exclude_item=native.address(exclude_item),
-        id=native.address(id_BK), score=native.address(score_BK), path=native.path,
-        threads=native.threads_for(2 * num_rows * item_VD.shape[0] * dim))
+        **given, B=num_rows, V=num_items, D=dim, id=native.address(id_BK),
+        score=native.address(score_BK), path=native.path,
+        threads=native.threads_for(2 * num_rows * num_items * dim))
     return id_BK, score_BK

@@ -77,11 +77,9 @@ def unsupported(inputs: Inputs) -> str | None:
     return triton_tiles.unsupported(inputs.query_BD, inputs.item_VD)
 
 
-def forward(
-    query_BD: Tensor, item_VD: Tensor, k: int, bias_V: Tensor | None, scale: float,
-    exclude_offsets: Tensor | None, exclude_item: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Equals `reference.forward` within rounding of the scores."""
+    query_BD, item_VD, k, bias_V, scale, exclude_offsets, exclude_item = inputs
     (num_rows, dim), num_items, device = query_BD.shape, item_VD.shape[0], query_BD.device
     tile = triton_tiles.choose(MAXIMA, device, dim, triton_tiles.dot_dtype(query_BD, item_VD))
     bias_V = None if bias_V is None else bias_V.to(torch.float32).contiguous()
@@ -165,8 +163,7 @@ def _best_items(section: Section, k: int, banned: Banned | None) -> tuple[Tensor
     splits, steps = triton_tiles.split(programs, num_tiles, device)
     best_BT = torch.empty(num_rows, num_tiles, dtype=torch.int32, device=device)
     triton_tiles.launch(
-        kernels.best_kernel, (programs, splits), *_tensors(section), best_BT, *_sizes(section), steps,
-        section.scale, **_constants(section))
+        kernels.best_kernel, (programs, splits), **_arguments(section), best_ptr=best_BT, split_tiles=steps)
     if banned is not None:
         _pairs(section, banned.pair_M, banned.bits_M, best_BT=best_BT)
     tile_BC = select(best_BT, min(k, num_tiles))
@@ -205,20 +202,16 @@ def _pairs(
     at_N = tile_N.clamp(max=num_tiles - 1)
     first_N = edge_T[at_N] + (program_N - (end_T - blocks_T)[at_N]) * block
     triton_tiles.launch(
-        kernels.pairs_kernel, (programs,), *_tensors(section), pair_P, slot_P, bits_P, tile_N, first_N,
-        edge_T[at_N + 1], best_BT, key_BN,
-        *_sizes(section), section.scale, **_constants(section))
+        kernels.pairs_kernel, (programs,), **_arguments(section), pair_ptr=pair_P, slot_ptr=slot_P,
+        banned_ptr=bits_P, tile_ptr=tile_N, first_ptr=first_N, end_ptr=edge_T[at_N + 1], best_ptr=best_BT,
+        key_ptr=key_BN)
 
 
-def _tensors(section: Section) -> tuple[Tensor | None, ...]:
-    return section.query_BD, section.item_VD, section.bias_V
-
-
-def _sizes(section: Section) -> tuple[int, ...]:
-    return (section.query_BD.shape[0], *section.item_VD.shape, section.num_tiles,
-            *section.query_BD.stride(), *section.item_VD.stride())
-
-
-def _constants(section: Section) -> dict[str, Any]:
-    return {"BLOCK_V": section.tile.candidates,
+def _arguments(section: Section) -> dict[str, Any]:
+    """What both kernels take of a section."""
+    num_items, dim = section.item_VD.shape
+    return {"query_ptr": section.query_BD, "item_ptr": section.item_VD, "bias_ptr": section.bias_V,
+            "num_rows": section.query_BD.shape[0], "num_items": num_items, "dim": dim,
+            "num_tiles": section.num_tiles, "scale": section.scale,
+            **triton_tiles.strides(section.query_BD, section.item_VD), "BLOCK_V": section.tile.candidates,
             **triton_tiles.constants(section.query_BD, section.item_VD, section.tile)}

@@ -11,11 +11,15 @@ _BLOCK_ROWS = 1024
 
 
 class Inputs(NamedTuple):
-    """What decides whether an implementation runs."""
+    """What every implementation of the op takes, already checked."""
 
     query_BD: Tensor
     item_VD: Tensor
     k: int
+    bias_V: Tensor | None = None
+    scale: float = 1.0
+    exclude_offsets: Tensor | None = None  # int64 [B + 1]
+    exclude_item: Tensor | None = None  # int64
 
 
 def unsupported(inputs: Inputs) -> str | None:
@@ -46,17 +50,14 @@ def select(score_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return id_BK.gather(1, by_score_BK), best_BK
 
 
-def forward(
-    query_BD: Tensor, item_VD: Tensor, k: int, bias_V: Tensor | None, scale: float,
-    exclude_offsets: Tensor | None, exclude_item: Tensor | None,
-    *, tile_items: int | None = None,
-) -> tuple[Tensor, Tensor]:
+def forward(inputs: Inputs, *, tile_items: int | None = None) -> tuple[Tensor, Tensor]:
     """[B, k] ids and float32 scores (float64 for float64 inputs); -1 and -inf where none is left.
 
     Rows go in blocks; each block walks the catalogue in tiles, keeps its k best so far and
     merges. The best so far have smaller ids than the next tile, so a stable sort of
     [best, tile best] by score keeps ties in order of id.
     """
+    query_BD, item_VD, k, bias_V, scale, exclude_offsets, exclude_item = inputs
     num_rows, num_items = query_BD.shape[0], item_VD.shape[0]
     dtype = torch.float64 if query_BD.dtype == torch.float64 else torch.float32
     device = query_BD.device

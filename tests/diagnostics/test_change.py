@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastpop.diagnostics import ScoreMoments, change_along
-from fastpop.kernels.score_energy.reference import popularity_direction
+from fastpop.ops.energies import popularity_direction
 
 
 def model(seed=0, num_items=40, **change):

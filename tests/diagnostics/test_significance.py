@@ -17,7 +17,7 @@ from fastpop.diagnostics.significance import (
     null_moments,
     regularised_beta,
 )
-from fastpop.kernels.score_energy.reference import popularity_direction
+from fastpop.ops.energies import popularity_direction
 
 
 def model(num_items, seed=0, bias=True, dim=3, contexts=9):

@@ -22,6 +22,11 @@ from fastpop.kernels.alias_draw import _cpu, _cuda, reference
 ROOT = Path(__file__).resolve().parents[2]
 IMPLS = [reference, _cpu]
 
+
+def draw(module, table_V2, seed, step, group, num_groups, num_draws):
+    return module.forward(reference.Inputs(table_V2, (seed, step), group, num_groups, num_draws))
+
+
 # Random123's kat_vectors: counter, key, words.
 KNOWN = [
     ("00000000 00000000 00000000 00000000", "00000000 00000000",
@@ -152,7 +157,7 @@ def test_a_word_equal_to_the_threshold_takes_the_alias(impl):
         for step, expected in ((0, 1 - bucket), (1, bucket)):
             table_V2 = np.array([[0, 0], [0, 1]], dtype=np.uint32)
             table_V2[bucket] = (int(pair_N2[k, 1]) + step, 1 - bucket)
-            assert impl.draw(table_V2, 4, 5, 6, 1, 64)[0, k] == expected
+            assert draw(impl, table_V2, 4, 5, 6, 1, 64)[0, k] == expected
 
 
 @settings(max_examples=150, deadline=None)
@@ -172,27 +177,27 @@ def test_any_weights_any_counter(weight_list, seed, step, group):
     table_V2 = reference.build(target_V)
     np.testing.assert_array_equal(_cpu.build(target_V), table_V2)
     assert sum(python_mass(table_V2)) == 2**64
-    id_GK = reference.draw(table_V2, seed, step, group, 3, 33)
-    np.testing.assert_array_equal(_cpu.draw(table_V2, seed, step, group, 3, 33), id_GK)
+    id_GK = draw(reference, table_V2, seed, step, group, 3, 33)
+    np.testing.assert_array_equal(draw(_cpu, table_V2, seed, step, group, 3, 33), id_GK)
     assert (weight_V[id_GK] > 0).all()
 
 
 @pytest.mark.parametrize("impl", IMPLS)
 def test_a_group_and_a_prefix_can_be_drawn_alone(impl):
     table_V2 = reference.build(reference.integer_mass(weights("zipf", 1000)))
-    whole = impl.draw(table_V2, 1, 2, 5, 4, 40_001)
+    whole = draw(impl, table_V2, 1, 2, 5, 4, 40_001)
     for g in range(4):
-        np.testing.assert_array_equal(impl.draw(table_V2, 1, 2, 5 + g, 1, 40_001)[0], whole[g])
-    np.testing.assert_array_equal(impl.draw(table_V2, 1, 2, 5, 4, 101), whole[:, :101])
+        np.testing.assert_array_equal(draw(impl, table_V2, 1, 2, 5 + g, 1, 40_001)[0], whole[g])
+    np.testing.assert_array_equal(draw(impl, table_V2, 1, 2, 5, 4, 101), whole[:, :101])
     assert len({row.tobytes() for row in whole}) == 4
 
 
 def test_reference_chunks_do_not_show(monkeypatch):
     table_V2 = reference.build(reference.integer_mass(weights("zipf", 1000)))
-    whole = reference.draw(table_V2, 9, 8, 7, 2, 1001)
+    whole = draw(reference, table_V2, 9, 8, 7, 2, 1001)
     for chunk in (2, 7, 100):
         monkeypatch.setattr(reference, "_CHUNK", chunk)
-        np.testing.assert_array_equal(reference.draw(table_V2, 9, 8, 7, 2, 1001), whole)
+        np.testing.assert_array_equal(draw(reference, table_V2, 9, 8, 7, 2, 1001), whole)
 
 
 def test_ids_do_not_depend_on_threads():
@@ -201,7 +206,8 @@ def test_ids_do_not_depend_on_threads():
         "import hashlib, numpy as np\n"
         "from fastpop.kernels.alias_draw import _cpu, reference\n"
         "t = reference.build(reference.integer_mass(1 / np.arange(1., 501)))\n"
-        "print(hashlib.sha256(_cpu.draw(t, 3, 4, 0, 3, 100_001).tobytes()).hexdigest())\n"
+        "ids = _cpu.forward(reference.Inputs(t, (3, 4), 0, 3, 100_001))\n"
+        "print(hashlib.sha256(ids.tobytes()).hexdigest())\n"
     )
     seen = set()
     for threads in ("1", "2", "5"):
@@ -214,13 +220,13 @@ def test_ids_do_not_depend_on_threads():
     assert len(seen) == 1
     table_V2 = reference.build(reference.integer_mass(1 / np.arange(1.0, 501)))
     np.testing.assert_array_equal(
-        _cpu.draw(table_V2, 3, 4, 0, 3, 100_001), reference.draw(table_V2, 3, 4, 0, 3, 100_001)
+        draw(_cpu, table_V2, 3, 4, 0, 3, 100_001), draw(reference, table_V2, 3, 4, 0, 3, 100_001)
     )
 
 
 def test_the_gil_is_free_while_drawing():
     table_V2 = _cpu.build(reference.integer_mass(np.ones(100_000)))
-    worker = threading.Thread(target=_cpu.draw, args=(table_V2, 0, 0, 0, 1, 60_000_000))
+    worker = threading.Thread(target=draw, args=(_cpu, table_V2, 0, 0, 0, 1, 60_000_000))
     worker.start()
     time.sleep(0.01)
     ticks = 0
@@ -233,8 +239,8 @@ def test_the_gil_is_free_while_drawing():
 def test_ids_above_two_to_the_24_are_whole():
     num_items = 2**24 + 12_345
     table_V2 = _cpu.build(reference.integer_mass(np.ones(num_items)))
-    id_K = _cpu.draw(table_V2, 0, 0, 0, 1, 200_000)[0]
-    np.testing.assert_array_equal(id_K, reference.draw(table_V2, 0, 0, 0, 1, 200_000)[0])
+    id_K = draw(_cpu, table_V2, 0, 0, 0, 1, 200_000)[0]
+    np.testing.assert_array_equal(id_K, draw(reference, table_V2, 0, 0, 0, 1, 200_000)[0])
     above = id_K[id_K > 2**24]
     assert above.size > 50
     assert (above % 2 == 1).any()
@@ -248,10 +254,13 @@ def test_the_extension_refuses_other_layouts():
 
 
 def test_unsupported_names_the_reason():
-    assert reference.unsupported(np.zeros((1, 2), dtype=np.uint32)) is None
-    assert _cpu.unsupported(np.zeros((1, 2), dtype=np.uint32)) is None
-    assert "numpy" in _cpu.unsupported([[0, 0]])
-    assert "CUDA" in _cuda.unsupported(np.zeros((1, 2), dtype=np.uint32))
+    here = reference.Inputs(np.zeros((1, 2), dtype=np.uint32), (0, 0), 0, 1, 1)
+    assert reference.unsupported(here) is None
+    assert _cpu.unsupported(here) is None
+    assert "CUDA" in _cuda.unsupported(here)
+    elsewhere = here._replace(table_V2=torch.zeros(1, 2, dtype=torch.int32, device="meta"))
+    for module in IMPLS:
+        assert "the table is on meta, and this draws on the host" in module.unsupported(elsewhere)
 
 
 def nvcc():
@@ -284,8 +293,8 @@ def test_the_cuda_kernel_compiles_without_spills(arch, tmp_path):
 def test_cuda_draws_the_same_ids():
     table_V2 = reference.build(reference.integer_mass(weights("zipf", 1000)))
     on_device = torch.tensor(table_V2.view(np.int32), device=gpu())
-    assert _cuda.unsupported(on_device) is None
+    assert _cuda.unsupported(reference.Inputs(on_device, (0, 0), 0, 1, 1)) is None
     for groups, draws in ((1, 1), (3, 1001), (2, 70_000)):
-        ours = _cuda.draw(on_device, 2**63 + 5, 2**40 + 1, 7, groups, draws).cpu().numpy()
-        expected = reference.draw(table_V2, 2**63 + 5, 2**40 + 1, 7, groups, draws)
+        ours = draw(_cuda, on_device, 2**63 + 5, 2**40 + 1, 7, groups, draws).cpu().numpy()
+        expected = draw(reference, table_V2, 2**63 + 5, 2**40 + 1, 7, groups, draws)
         np.testing.assert_array_equal(ours, expected)

@@ -341,7 +341,8 @@ def test_more_than_65536_labels_still_agree():
         ({"null": "stratified"}, ValueError, "strata: expected integers"),
         ({"strata": np.zeros(53, int)}, ValueError, "strata: expected integers"),
         ({"null": "stratified", "strata": np.zeros(53)}, TypeError, "strata: expected integers"),
-        ({"impl": "cuda"}, ValueError, "impl: expected one of"),
+        ({"impl": "numba"}, ValueError, "impl: expected one of"),
+        ({"impl": "cuda"}, NotImplementedError, "cuda: permutation has no such implementation"),
         ({"threads": 0}, ValueError, "threads: expected an integer >= 1"),
     ],
 )

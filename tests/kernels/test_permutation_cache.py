@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from numba.core.caching import NullCache
 
-from fastpop.kernels.permutation import _cache, _numba
+from fastpop.kernels.permutation import _numba, cache
 
 ROOT = Path(_numba.__file__).parent
 
 
 def test_kernels_are_kept_where_an_uninstallation_leaves_nothing_that_imports():
-    assert len(_cache._kernels) == 9
-    if _cache.FOLDER is None:
+    assert len(cache._kernels) == 9
+    if cache.FOLDER is None:
         pytest.skip("this machine has no place for a cache")
-    for kernel in _cache._kernels:
-        assert Path(kernel._cache.cache_path).is_relative_to(_cache.FOLDER)
-    assert not _cache.FOLDER.is_relative_to(ROOT.parent)
+    for kernel in cache._kernels:
+        assert Path(kernel._cache.cache_path).is_relative_to(cache.FOLDER)
+    assert not cache.FOLDER.is_relative_to(ROOT.parent)
     assert not list(ROOT.rglob("*.nb?"))
 
 
@@ -29,21 +29,21 @@ def test_the_cache_is_the_users_and_never_the_shared_temporary_folder(tmp_path, 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    assert _cache.cache_folder() == tmp_path / "given"
+    assert cache.cache_folder() == tmp_path / "given"
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "x"))
-    assert _cache.cache_folder() == tmp_path / "xdg" / "fastpop" / "numba"
+    assert cache.cache_folder() == tmp_path / "xdg" / "fastpop" / "numba"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
-    assert _cache.cache_folder() == tmp_path / "home" / ".cache" / "fastpop" / "numba"
+    assert cache.cache_folder() == tmp_path / "home" / ".cache" / "fastpop" / "numba"
     monkeypatch.setenv("HOME", "/dev/null")
-    assert _cache.cache_folder() is None
+    assert cache.cache_folder() is None
 
 
 def test_numbas_own_setting_is_left_alone(monkeypatch):
     import numba
 
     monkeypatch.setattr(numba.config, "CACHE_DIR", "/elsewhere")
-    with _cache._kept_in(None):
+    with cache._kept_in(None):
         assert numba.config.CACHE_DIR == ""
     assert numba.config.CACHE_DIR == "/elsewhere"
 
@@ -64,13 +64,13 @@ def test_a_cache_that_fills_up_is_given_up(monkeypatch):
         _cache = "full"
 
     kernels = [Kernel(), Kernel()]
-    monkeypatch.setattr(_cache, "_kernels", kernels)
+    monkeypatch.setattr(cache, "_kernels", kernels)
     full = OSError(errno.ENOSPC, "No space left on device")
     with pytest.warns(RuntimeWarning, match="cannot be kept in .*: No space left on device"):
-        _cache.forget_cache(full)
+        cache.forget_cache(full)
     assert all(isinstance(kernel._cache, NullCache) for kernel in kernels)
     with pytest.raises(OSError, match="No space left"):
-        _cache.forget_cache(full)
+        cache.forget_cache(full)
 
 
 def test_a_compilation_is_told_from_loading(tmp_path, monkeypatch):
@@ -83,12 +83,12 @@ def test_a_compilation_is_told_from_loading(tmp_path, monkeypatch):
     class Uncached:
         _cache = NullCache()
 
-    monkeypatch.setattr(_cache, "_kernels", [Uncached(), Kernel()])
-    assert not _cache.compiled_before()
+    monkeypatch.setattr(cache, "_kernels", [Uncached(), Kernel()])
+    assert not cache.compiled_before()
     (tmp_path / "place").mkdir()
-    assert not _cache.compiled_before()
+    assert not cache.compiled_before()
     (tmp_path / "place" / "_numba._fill-1.py311.nbi").write_text("")
-    assert _cache.compiled_before()
+    assert cache.compiled_before()
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from fastpop.kernels.alias_draw import _triton as alias_draw  # noqa: E402
 from fastpop.kernels.full_softmax import _triton as full  # noqa: E402
 from fastpop.kernels.full_softmax.reference import Inputs as FullInputs  # noqa: E402
 from fastpop.kernels.sampled_softmax import _triton as sampled  # noqa: E402
-from fastpop.kernels.sampled_softmax.reference import Inputs, Needs, Negatives  # noqa: E402
+from fastpop.kernels.sampled_softmax.reference import Inputs, Needs  # noqa: E402
 from fastpop.kernels.score_energy import _triton as energy  # noqa: E402
 from fastpop.kernels.top_items import _triton as top_items  # noqa: E402
 
@@ -32,10 +32,10 @@ def variants(monkeypatch):
     """The keys under which Triton keeps what it compiles for an H100, one for each launch; nothing runs."""
     found = set()
 
-    def launch(jitted, grid, *arguments, **constants):
+    def launch(jitted, grid, **arguments):
         assert all(size > 0 for size in grid)
         binder = create_function_from_signature(jitted.signature, jitted.params, BACKEND)
-        _, specialization, options = binder(*arguments, **constants, **triton_tiles.OPTIONS)
+        _, specialization, options = binder(**arguments, **triton_tiles.OPTIONS)
         found.add((jitted.__name__, compute_cache_key({}, specialization, options)))
 
     monkeypatch.setattr(triton_tiles, "launch", launch)
@@ -53,44 +53,47 @@ def both_passes(module, inputs):
     module.backward(inputs, lse_B, pos_logit_B, lse_B, lse_B, Needs(*[True] * 5))
 
 
-def sampled_step(rows, dtype, negatives):
+def sampled_step(rows, dtype, **negatives):
     query, items, pos_id = softmax_inputs(rows, dtype)
     log_V, one = torch.zeros(ITEMS), torch.ones(())
-    both_passes(sampled, Inputs(query, items, pos_id, negatives, log_V, one, log_V, one, "corrected", True,
-                                False))
+    both_passes(sampled, Inputs(
+        query, items, pos_id, one, one, num_negatives=NEGATIVES, log_prior_V=log_V, log_proposal_V=log_V,
+        logq="corrected", drop_hits=True, **negatives))
 
 
 def shared_step(rows, dtype=torch.bfloat16):
     ids = torch.zeros(1, NEGATIVES, dtype=torch.int64)
-    sampled_step(rows, dtype, Negatives(ids, None, None, 1, NEGATIVES, rows))
+    sampled_step(rows, dtype, neg_id_GK=ids, num_groups=1, group_size=rows)
 
 
 def drawn_step(rows, dtype=torch.float32, group_size=48):
     table, counter = torch.zeros(ITEMS, 2, dtype=torch.int32), torch.zeros(2, dtype=torch.int64)
     num_groups = -(-rows // group_size)
-    sampled_step(rows, dtype, Negatives(None, table, counter, num_groups, NEGATIVES, group_size))
+    sampled_step(rows, dtype, table_V2=table, counter_2=counter, num_groups=num_groups,
+                 group_size=group_size)
 
 
 def full_step(rows, dtype=torch.bfloat16):
     query, items, pos_id = softmax_inputs(rows, dtype)
     one = torch.ones(())
-    both_passes(full, FullInputs(query, items, pos_id, torch.zeros(ITEMS), one, one))
+    both_passes(full, FullInputs(query, items, pos_id, one, one, torch.zeros(ITEMS)))
 
 
 def top_of(rows):
     query, items, _ = softmax_inputs(rows, torch.float32)
     offsets = torch.arange(rows + 1) * 3
-    top_items.forward(query, items, 5, torch.zeros(ITEMS), 1.0, offsets, torch.zeros(3 * rows).long())
+    top_items.forward(top_items.Inputs(query, items, 5, torch.zeros(ITEMS), 1.0, offsets,
+                                       torch.zeros(3 * rows).long()))
 
 
 def energy_of(rows):
     query, items, _ = softmax_inputs(rows, torch.float32)
-    energy.score_sums(query, items, np.zeros(ITEMS), np.zeros(ITEMS), 1.0, 0.0)
+    energy.forward(energy.Inputs(query, items, np.zeros(ITEMS), 1.0, 0.0, np.zeros(ITEMS)))
 
 
 def draw(rows):
     table, counter = torch.zeros(ITEMS, 2, dtype=torch.int32), torch.zeros(2, dtype=torch.int64)
-    alias_draw.draw_ids(table, counter, rows, NEGATIVES)
+    alias_draw.forward(alias_draw.Inputs(table, counter, 0, rows, NEGATIVES))
 
 
 @pytest.mark.parametrize(("step", "num_kernels", "full_batch", "ragged"), [
@@ -125,7 +128,7 @@ def test_another_size_of_what_stays_the_same_is_another_kernel(variants):
     """That keys are told apart at all: strides and the dimension say how wide a load may be."""
     for dim in (64, 60):
         query = torch.zeros(32, dim)
-        energy.score_sums(query, query, None, np.zeros(32), 1.0, 0.0)
+        energy.forward(energy.Inputs(query, query, np.zeros(32), 1.0))
     assert len(variants) == 2
 
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fastpop import ops, popularity
 from fastpop.nn import Decoder, FullSoftmaxLoss, SampledSoftmaxLoss
-from fastpop.popularity.draw import seed_of
+from fastpop.ops.draw import seed_of
 
 V, B, D = 50, 12, 6
 COUNTS = np.arange(1, V + 1)

@@ -16,10 +16,9 @@ from ops.test_sampled_softmax import make, with_draw, with_hits
 import fastpop
 from fastpop import ops, popularity
 from fastpop.kernels import triton_tiles
-from fastpop.kernels.alias_draw import _triton as alias_draw
 from fastpop.kernels.sampled_softmax import _triton, _triton_rows
 from fastpop.kernels.top_items import _triton as top_items_triton
-from fastpop.ops import _door
+from fastpop.ops import door
 
 WANTED = ("query", "items", "log_prior", "scale", "prior_weight")
 sampled_softmax = partial(ops.sampled_softmax, impl="triton")
@@ -151,7 +150,7 @@ def test_top_items_of_mixed_dtypes_and_of_no_items():
 def test_draws_are_those_of_the_host(num_items, seed, step):
     law = popularity.power(np.arange(1, num_items + 1), 0.7)
     draw = fastpop.Draw(law, seed, step, 301, 16)
-    got = alias_draw.draw_ids(law.table_on("cpu"), draw.counter_on("cpu"), 5, 301)
+    got = draw.tensor(65, impl="triton")
     assert np.array_equal(got.numpy(), draw.ids(65))
 
 
@@ -250,7 +249,7 @@ def assert_only_these_rows_are_lost(function, clean, wild, lost):
 @pytest.fixture
 def unchecked_ids(monkeypatch):
     """As on a device, where looking at ids would wait for it."""
-    monkeypatch.setattr(_door, "check_range", lambda *_, **__: None)
+    monkeypatch.setattr(door, "check_range", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize("logq", ["none", "corrected"])
@@ -310,9 +309,11 @@ def test_segments_of_every_length_are_summed_by_their_first_position(positions):
         query, own = (torch.randn(len(id_n) // 3, *shape, generator=generator) for shape in ((3,), ()))
         rows = len(id_n) - len(query)
         row, bias = (torch.randn(rows, *shape, generator=generator) for shape in ((3,), ()))
-        ids, out, out_bias = _triton_rows.sum_by_id(
-            id_n[:len(query)], id_n[len(query):], query, own, row, bias, torch.tensor(2.0),
-            torch.empty(10, 3))
+        inputs = _triton.Inputs(
+            query_BD=query, item_VD=torch.empty(10, 3), pos_id_B=id_n[:len(query)],
+            prior_weight=torch.tensor(1.0), scale=torch.tensor(2.0), num_groups=1, num_negatives=rows,
+            group_size=len(query), neg_id_GK=id_n[None, len(query):])
+        ids, out, out_bias = _triton_rows.sum_by_id(inputs, own, row, bias)
         values = torch.cat([2 * own[:, None] * query, row])
         dense = torch.zeros(10, 3).index_add_(0, id_n, values)
         assert torch.equal(ids, id_n.sort().values)

@@ -57,9 +57,10 @@ def test_an_id_out_of_range_makes_no_step(device, rule):
     wild["ids"] = torch.cat([wild["ids"], torch.tensor([50, -1, 2**40])])
     wild["rows"] = torch.cat([wild["rows"], torch.ones(3, 24)])
     there = {name: value.to(device) for name, value in wild.items()}
-    state = [there[name] for name in RULES[rule]]
-    numbers = {"sgd": (), "adagrad": (contract.EPS,), "adam": (contract.BETAS, contract.EPS)}[rule]
-    getattr(_cuda, f"{rule}_")(there["table"], there["ids"], there["rows"], *state, contract.LR, *numbers)
+    fields = {"mean": "mean_VD", "square": "square_V", "step": "step_V"}
+    state = {fields[name]: there[name] for name in RULES[rule]}
+    _cuda.forward(reference.Inputs(rule, there["table"], there["ids"], there["rows"], contract.LR, **state,
+                                   beta1=contract.BETAS[0], beta2=contract.BETAS[1], eps=contract.EPS))
     contract.run(rule, inputs, "cuda", device)
     assert torch.equal(there["table"].cpu(), inputs["table"])
 
@@ -86,7 +87,8 @@ def test_chunks_are_cut_by_the_number_of_entries_alone(num_entries, chunk):
 
 def test_what_it_does_not_take_is_refused_with_the_reason(device):
     def reason(table, **state):
-        return _cuda.unsupported(reference.Inputs(table, table, **state))
+        ids = torch.arange(len(table), device=table.device)
+        return _cuda.unsupported(reference.Inputs("adam", table, ids, table, 0.1, **state))
 
     table = torch.zeros(9, 4, device=device)
     assert reason(table) is None

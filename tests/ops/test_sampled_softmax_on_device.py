@@ -33,10 +33,11 @@ def kernel_inputs(device, **options):
     """What the op hands to an implementation, for direct calls."""
     inputs = on(device, make(shape="rows", **options))
     num_rows, num_negatives = inputs["neg_id"].shape
-    ids = reference.Negatives(inputs["neg_id"], None, None, num_rows, num_negatives, 1)
     return reference.Inputs(
-        inputs["query"], inputs["items"], inputs["pos_id"], ids, inputs["log_prior"],
-        inputs["prior_weight"], inputs["log_proposal"], inputs["scale"], "standard", False, False)
+        query_BD=inputs["query"], item_VD=inputs["items"], pos_id_B=inputs["pos_id"],
+        prior_weight=inputs["prior_weight"], scale=inputs["scale"], num_groups=num_rows,
+        num_negatives=num_negatives, group_size=1, neg_id_GK=inputs["neg_id"],
+        log_prior_V=inputs["log_prior"], log_proposal_V=inputs["log_proposal"], logq="standard")
 
 
 def gradients_of(inputs, needs=(True,) * 5):
@@ -64,23 +65,21 @@ def test_each_upstream_gradient_alone(device, upstream):
 @pytest.mark.parametrize("fixed_rows", [True, False])
 def test_opcheck(device, fixed_rows):
     inputs = kernel_inputs(device)
-    tensors = (inputs.query_BD, inputs.item_VD, inputs.pos_id_B, inputs.negatives.id_GK, None, None,
-               inputs.log_prior_V, inputs.prior_weight, inputs.log_proposal_V, inputs.scale, None)
-    options = (65, 33, 1, "standard", False, False, -100, "cuda", False, fixed_rows)
+    options = (-100, "cuda", False, fixed_rows)
     lse_B, pos_logit_B = _cuda.forward(inputs)
-    torch.library.opcheck(torch.ops.fastpop.sampled_softmax_forward.default, (*tensors, *options))
+    torch.library.opcheck(torch.ops.fastpop.sampled_softmax_forward.default, (*inputs, *options))
     torch.library.opcheck(torch.ops.fastpop.sampled_softmax_backward.default,
-                          (*tensors, *options, lse_B, pos_logit_B, torch.ones_like(lse_B),
+                          (*inputs, *options, lse_B, pos_logit_B, torch.ones_like(lse_B),
                            torch.ones_like(lse_B), 0b11111))
 
 
 def test_padding_repeats_the_last_id_with_zeros(device):
     """[33 of 97 items named]: min(B + G K, V) rows, of which the different ids come first."""
     inputs = kernel_inputs(device)
-    inputs.negatives.id_GK[:] = inputs.negatives.id_GK % 20
+    inputs.neg_id_GK[:] = inputs.neg_id_GK % 20
     inputs.pos_id_B[:] = inputs.pos_id_B % 30
     grads = gradients_of(inputs)
-    touched = torch.cat([inputs.pos_id_B, inputs.negatives.id_GK.reshape(-1)]).unique()
+    touched = torch.cat([inputs.pos_id_B, inputs.neg_id_GK.reshape(-1)]).unique()
     assert len(touched) < len(grads.id_n) == 97
     assert torch.equal(grads.id_n[: len(touched)], touched)
     assert (grads.id_n[len(touched):] == touched[-1]).all()
@@ -112,8 +111,8 @@ def test_an_id_out_of_range_is_seen_in_the_loss_and_nowhere_else(device):
     inputs = kernel_inputs(device)
     clean_lse_B, _ = _cuda.forward(inputs)
     clean = gradients_of(inputs)
-    inputs.negatives.id_GK[3, 5] = 97
-    inputs.negatives.id_GK[4, 0] = -1
+    inputs.neg_id_GK[3, 5] = 97
+    inputs.neg_id_GK[4, 0] = -1
     inputs.pos_id_B[5] = 2**40
     lse_B, _ = _cuda.forward(inputs)
     bad = torch.tensor([3, 4, 5], device=device)
@@ -158,13 +157,13 @@ def test_seed_and_step_are_read_where_they_lie(device):
     law = popularity.power(np.arange(1, 98), 0.5)
     inputs = on(device, make(rows=40))
     counter_2 = fastpop.Draw(law, 2**63 + 5, 7, 50, 1).counter_on(device).clone()
-    ids = reference.Negatives(None, law.table_on(device), counter_2, 40, 50, 1)
     drawn = kernel_inputs(device, rows=40)._replace(
-        negatives=ids, query_BD=inputs["query"], item_VD=inputs["items"], pos_id_B=inputs["pos_id"])
+        neg_id_GK=None, table_V2=law.table_on(device), counter_2=counter_2, num_groups=40, num_negatives=50,
+        query_BD=inputs["query"], item_VD=inputs["items"], pos_id_B=inputs["pos_id"])
     for step in (7, 2**40 + 1):
         counter_2[1] = step
         neg_id = torch.from_numpy(fastpop.Draw(law, 2**63 + 5, step, 50, 1).ids(40)).to(device)
-        given = drawn._replace(negatives=ids._replace(id_GK=neg_id, table_V2=None, counter_2=None))
+        given = drawn._replace(neg_id_GK=neg_id, table_V2=None, counter_2=None)
         for one, other in zip(_cuda.forward(drawn), _cuda.forward(given)):
             assert torch.equal(one, other)
         for one, other in zip(gradients_of(drawn), gradients_of(given)):
@@ -241,7 +240,7 @@ def test_nothing_waits_for_the_device_and_a_graph_captures_it():
     law = popularity.power(np.arange(1, 98), 0.5)
     counter_2 = fastpop.Draw(law, 3, 7, 50, 1).counter_on(device).clone()
     inputs = kernel_inputs(device)._replace(
-        negatives=reference.Negatives(None, law.table_on(device), counter_2, 65, 50, 1))
+        neg_id_GK=None, table_V2=law.table_on(device), counter_2=counter_2, num_negatives=50)
     expected = [*_cuda.forward(inputs), *gradients_of(inputs)]
     torch.cuda.set_sync_debug_mode("error")
     try:

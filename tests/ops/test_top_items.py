@@ -72,11 +72,10 @@ def test_equals_a_full_sort_with_ties_bias_and_exclusion(
     want_id, want_score = by_sorting(
         2.0 * query.double() @ items.double().T + bias.double(), k, exclude if excluding else None
     )
-    got_id, got_score = reference.forward(
+    inputs = reference.Inputs(
         query, items, k, bias, 2.0,
-        torch.tensor(offsets) if excluding else None, torch.tensor(flat) if excluding else None,
-        tile_items=tile,
-    )
+        torch.tensor(offsets) if excluding else None, torch.tensor(flat) if excluding else None)
+    got_id, got_score = reference.forward(inputs, tile_items=tile)
     assert torch.equal(got_id, want_id.reshape(num_rows, k))
     assert torch.equal(got_score.double(), want_score.reshape(num_rows, k))
 

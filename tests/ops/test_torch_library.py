@@ -10,6 +10,10 @@ import torch
 
 import fastpop
 from fastpop import ops, popularity
+from fastpop.ops._full_softmax_op import Inputs as FullInputs
+from fastpop.ops._full_softmax_op import Options as FullOptions
+from fastpop.ops._sampled_softmax_op import Inputs as SampledInputs
+from fastpop.ops._sampled_softmax_op import Options as SampledOptions
 
 ALL_NEEDED = 0b11111
 
@@ -28,12 +32,12 @@ def operator_inputs(fixed_rows: bool, draw: bool, dtype=torch.float32) -> tuple:
     law = popularity.power(np.arange(1, 98), 0.5)
     given = fastpop.Draw(law, 1, 2, 33, 16)
     ids, drawn = given.tensor(65), (law.table_on("cpu"), given.counter_on("cpu"))
-    return (
-        query, table, pos_id, None if draw else ids, *(drawn if draw else (None, None)), log_prior,
-        torch.tensor(0.7, requires_grad=True), law.log_proposal_on("cpu"),
-        torch.tensor(1.3, requires_grad=True), None, 5, 33, 16, "standard", False, False, -100, "auto", False,
-        fixed_rows,
-    )
+    negatives = dict(zip(("table_V2", "counter_2"), drawn)) if draw else {"neg_id_GK": ids}
+    inputs = SampledInputs(
+        query_BD=query, item_VD=table, pos_id_B=pos_id, prior_weight=torch.tensor(0.7, requires_grad=True),
+        scale=torch.tensor(1.3, requires_grad=True), num_groups=5, num_negatives=33, group_size=16,
+        log_prior_V=log_prior, log_proposal_V=law.log_proposal_on("cpu"), logq="standard", **negatives)
+    return (*inputs, *SampledOptions(-100, "auto", False, fixed_rows))
 
 
 @pytest.mark.parametrize("draw", [False, True], ids=["ids", "drawn inside"])
@@ -57,7 +61,8 @@ def test_opcheck_of_full_softmax(dtype):
     query, table, pos_id, log_prior = leaves()
     query, table = (one.detach().to(dtype).requires_grad_() for one in (query, table))
     one, zero = (torch.tensor(value, requires_grad=True) for value in (1.0, 0.5))
-    inputs = (query, table, pos_id, log_prior, zero, one, -100, "auto", True)
+    inputs = (*FullInputs(query_BD=query, item_VD=table, pos_id_B=pos_id, prior_weight=zero, scale=one,
+                          log_prior_V=log_prior), *FullOptions(-100, "auto", True))
     torch.library.opcheck(torch.ops.fastpop.full_softmax_forward.default, inputs)
     plain = [value.detach() if isinstance(value, torch.Tensor) else value for value in inputs]
     lse_B, pos_logit_B = torch.ops.fastpop.full_softmax_forward(*plain)

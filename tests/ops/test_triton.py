@@ -80,10 +80,10 @@ def test_on_a_gpu_top_items_repeat_bit_for_bit_whatever_the_neighbours_and_never
     generator = torch.Generator().manual_seed(0)
     query, items = (torch.randn(rows, 96, generator=generator).to("cuda", dtype) for rows in (3001, 40_000))
     items = items.repeat(2, 1)
-    forward = _dispatch.load("top_items", "triton").forward
+    triton = _dispatch.load("top_items", "triton")
     torch.cuda.set_sync_debug_mode("error")
     try:
-        first, second = (forward(query, items, 60, None, 0.3, None, None) for _ in range(2))
+        first, second = (triton.forward(triton.Inputs(query, items, 60, None, 0.3)) for _ in range(2))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     parts = [torch.cat(part) for part in zip(

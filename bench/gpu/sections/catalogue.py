@@ -46,9 +46,9 @@ def energy(context: Context, shape: Energy, dtype: str) -> None:
     name = figures.energy(shape, dtype)
     context.check(f"{name} float64", error < 1e-4, error=error)
     # The sums alone: what the op does besides, it does on the host.
-    sums = load("score_energy", impl_of(context)).score_sums
-    along = log_prior - log_prior.mean()
-    context.time(name, lambda: sums(query, item, None, along / np.linalg.norm(along), 1.0, 0.0))
+    module, along = load("score_energy", impl_of(context)), log_prior - log_prior.mean()
+    inputs = module.Inputs(query, item, along / np.linalg.norm(along), 1.0)
+    context.time(name, lambda: module.forward(inputs))
 
 
 def top(context: Context, shape: TopItems, dtype: str) -> None:

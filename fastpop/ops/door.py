@@ -1,15 +1,13 @@
 """Checks and composition that the softmax ops share: what stands before and after a kernel."""
 
 import os
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.kernels.sampled_softmax.reference import Needs
-from fastpop.ops import _checked_op, _readable
+from fastpop.ops import _checked_op, readable
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -17,7 +15,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def check_query_and_items(query: Any, items: Any, items_name: str = "items") -> tuple[Tensor, torch.Size]:
     """(query [B, D], its leading dimensions): rows of [..., D] in order."""
     for name, value in (("query", query), (items_name, items)):
-        _readable.tensor(name, value)
+        readable.tensor(name, value)
         if value.dtype not in FLOATS:
             raise checks.wrong_type(name, "float16, bfloat16, float32 or float64", value)
     rows, lead = flat_rows("query", query)
@@ -45,7 +43,7 @@ def flat_rows(name: str, rows: Tensor) -> tuple[Tensor, torch.Size]:
 
 def real_here(name: str, value: Tensor) -> None:
     """Real numbers, integers too, that can be read."""
-    _readable.tensor(name, value)
+    readable.tensor(name, value)
     if value.is_complex() or (value.is_floating_point() and value.dtype not in FLOATS):
         raise checks.wrong_type(name, "real numbers", value)
 
@@ -58,7 +56,7 @@ def same_device(name: str, value: Tensor, query: Tensor, first: str = "query") -
 def check_ids(name: str, ids: Any, num_items: int, query: Tensor, *, ignore_index: int | None = None,
               ) -> Tensor:
     """int64 ids on query's device, in range on the CPU (on CUDA when FASTPOP_CHECK_IDS=1)."""
-    _readable.tensor(name, ids, "an int64 torch tensor")
+    readable.tensor(name, ids, "an int64 torch tensor")
     if ids.dtype != torch.int64:
         raise checks.wrong_type(name, "an int64 tensor", ids)
     same_device(name, ids, query)
@@ -73,10 +71,19 @@ def check_range(name: str, ids: Tensor, num_items: int, *, ignore_index: int | N
         checks.ids_in_range(name, real, num_items)
 
 
+def check_found(bad_ids: tuple[int, int], log_prior_V: Tensor | None, log_proposal_V: Tensor | None) -> None:
+    """The errors for what a reference's `bad_ids` found."""
+    bad_prior_id, bad_law_id = bad_ids
+    if bad_prior_id >= 0 and log_prior_V is not None:
+        raise checks.no_prior(bad_prior_id, float(log_prior_V[bad_prior_id]))
+    if bad_law_id >= 0 and log_proposal_V is not None:
+        raise checks.no_law("neg_id", bad_law_id, float(log_proposal_V[bad_law_id]))
+
+
 def check_vector(name: str, value: Any, num_items: int, query: Tensor) -> Tensor:
     """A [V] float vector on query's device, fp32 (fp64 beside fp64 queries). Kernels look at the
     numbers that they touch."""
-    _readable.tensor(name, value, "a [V] float torch tensor")
+    readable.tensor(name, value, "a [V] float torch tensor")
     if value.dtype not in FLOATS:
         raise checks.wrong_type(name, "a [V] float tensor", value)
     checks.shape(name, value, (num_items,))
@@ -109,7 +116,7 @@ def check_row_weight(row_weight: Any, query: Tensor, lead: torch.Size) -> Tensor
     """[B] of a row_weight in the leading dimensions of the queries."""
     if row_weight is None:
         return None
-    real_here("row_weight", _readable.tensor("row_weight", row_weight, "a [B] float torch tensor"))
+    real_here("row_weight", readable.tensor("row_weight", row_weight, "a [B] float torch tensor"))
     checks.shape("row_weight", row_weight, tuple(lead))
     same_device("row_weight", row_weight, query)
     return look("row_weight", row_weight.reshape(-1), "finite weights >= 0")
@@ -207,11 +214,6 @@ def shapes_are_fixed() -> bool:
         torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
 
 
-def gradients_asked(*inputs: Tensor | None) -> list[bool]:
-    grad = torch.is_grad_enabled()
-    return [grad and one is not None and one.requires_grad for one in inputs]
-
-
 def refuse_second_derivative(operator: Any, op: str) -> None:
     """Of an operator that makes gradients."""
     def refuse(*_: Any) -> None:
@@ -219,15 +221,6 @@ def refuse_second_derivative(operator: Any, op: str) -> None:
                                   "gradient (a backward through what create_graph=True made)")
 
     operator.register_autograd(refuse)
-
-
-def needs_of_bits(bits: int) -> Needs:
-    return Needs(*(bool(bits >> at & 1) for at in range(len(Needs._fields))))
-
-
-def bits_of_needs(needs: Iterable[bool]) -> int:
-    """One integer, which an operator's schema can hold."""
-    return sum(int(need) << at for at, need in enumerate(needs))
 
 
 def loss_weights(

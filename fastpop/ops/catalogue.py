@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.ops import _door, _readable
+from fastpop.ops import door, readable
 
 
 def check_scored(
@@ -16,10 +16,10 @@ def check_scored(
     """scale * query @ items.T + bias can be made of these: (query [B, D], its leading dimensions, the bias,
     its numbers as they lie in memory, -inf at a padding row)."""
     _check_float("query", query)
-    rows, lead = _door.flat_rows("query", query)
+    rows, lead = door.flat_rows("query", query)
     _check_float("items", items)
     checks.shape("items", items, ("V", query.shape[-1]))
-    _door.same_device("items", items, query)
+    door.same_device("items", items, query)
     checks.number("scale", scale)
     if query.dtype != torch.float64 and abs(scale) > torch.finfo(torch.float32).max:
         raise checks.wrong("scale", "a number that float32 holds", scale)
@@ -27,7 +27,7 @@ def check_scored(
     if bias is not None:
         _check_float("bias", bias)
         checks.shape("bias", bias, (num_items,))
-        _door.same_device("bias", bias, query)
+        door.same_device("bias", bias, query)
         bias = bias.resolve_neg()
     if padding_idx is not None:
         checks.number("padding_idx", padding_idx, least=0, most=num_items - 1, integer=True)
@@ -66,13 +66,13 @@ def check_exclusions(
 
 
 def _check_float(argument: str, value: Any) -> None:
-    if _readable.tensor(argument, value, "a floating point torch tensor").dtype not in _door.FLOATS:
+    if readable.tensor(argument, value, "a floating point torch tensor").dtype not in door.FLOATS:
         raise checks.wrong_type(argument, "a floating point torch tensor", value)
 
 
 def _ids(argument: str, value: Any, device: torch.device) -> Tensor:
     if isinstance(value, Tensor):
-        array: Any = _readable.tensor(argument, value)
+        array: Any = readable.tensor(argument, value)
         is_integer = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
     else:
         if not isinstance(value, (np.ndarray, list, tuple, range)):

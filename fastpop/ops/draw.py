@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastpop import checks
-from fastpop.kernels.alias_draw.tensors import draw_ids
-from fastpop.popularity.proposal import MAX_DRAWS, MAX_SEED, Proposal
+from fastpop.kernels.alias_draw.reference import Inputs
+from fastpop.ops.alias_draw import MAX_DRAWS, MAX_SEED, counter_on, drawn
+from fastpop.ops.alias_table import AliasTable
+from fastpop.types import Impl
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 class Draw:
     """K ids from `proposal` for each group of rows, fixed by (seed, step) alone.
 
-    proposal: a Proposal that draws (InBatch does not).
+    proposal: a `fastpop.popularity.Proposal` (InBatch draws nothing), or any AliasTable.
     seed, step: integers in [0, 2^64). The same pair always gives the same ids, on every device and in
         every process (`SampledSoftmaxLoss` mixes the process's rank into its seed).
         step may be a one-element int64 tensor, so that a captured graph can count on.
@@ -26,14 +28,14 @@ class Draw:
         may be short. None: all rows share one group. 1: every row has its own.
     """
 
-    proposal: Proposal
+    proposal: AliasTable
     seed: int
     step: "int | torch.Tensor"
     num_negatives: int
     group_size: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.proposal, Proposal):
+        if not isinstance(self.proposal, AliasTable):
             raise checks.wrong_type("proposal", "a Proposal that draws", self.proposal)
         checks.number("seed", self.seed, least=0, most=MAX_SEED, integer=True)
         step: Any = self.step
@@ -61,26 +63,27 @@ class Draw:
 
     def counter_on(self, device: Any) -> "torch.Tensor":
         """(seed, step) as the bits of two int64, on a device: what kernels that draw inside read."""
+        return counter_on(self.seed, self.step, device)
+
+    def tensor(self, num_rows: int, device: Any = "cpu", *, impl: Impl = "auto") -> "torch.Tensor":
+        """torch.from_numpy(self.ids(num_rows)).to(device): int64 [G, K], drawn on that device.
+
+        impl: as in `fastpop.ops.alias_draw`. The table (8 bytes an item) is kept on each device it was
+        used on. Works under torch.compile(fullgraph=True), where the implementation is chosen by "auto".
+        Raises: NotImplementedError where nothing draws on the device; says what would.
+        """
         import torch
 
-        # full, not tensor: a fill is recorded by a captured graph, a copy from the host is not.
-        seed, step = (
-            word.to(device=device).reshape(()) if isinstance(word, torch.Tensor)
-            else torch.full((), _signed(int(word)), dtype=torch.int64, device=device)
-            for word in (self.seed, self.step)
-        )
-        return torch.stack([seed, step])
+        counter: Any
+        groups, table = self.num_groups(num_rows), self.proposal.table_on(device)
+        if torch.compiler.is_compiling():
+            from fastpop.ops import _draw_op  # noqa: F401  (registers the operator)
 
-    def tensor(self, num_rows: int, device: Any = "cpu") -> "torch.Tensor":
-        """torch.from_numpy(self.ids(num_rows)).to(device): int64 [G, K].
-
-        On CUDA the ids are drawn on the device, on its current stream, where the extension was
-        built with CUDA, and on the host otherwise; they are equal. The table (8 bytes an item)
-        is kept on each device it was used on.
-        """
-        groups = self.num_groups(num_rows)
-        table_V2 = self.proposal.table_on(device)
-        return draw_ids(table_V2, self.counter_on(device), 0, groups, int(self.num_negatives))
+            return torch.ops.fastpop.alias_draw(table, self.counter_on(device), groups, self.num_negatives)
+        counter = (self.seed, self.step)
+        if table.device.type != "cpu" or not all(isinstance(word, (int, np.integer)) for word in counter):
+            counter = self.counter_on(device)
+        return drawn(Inputs(table, counter, 0, groups, int(self.num_negatives)), impl)
 
 
 def seed_of(seed: int, rank: int) -> int:
@@ -92,8 +95,3 @@ def seed_of(seed: int, rank: int) -> int:
     word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 % 2**64
     word = (word ^ word >> 27) * 0x94D049BB133111EB % 2**64
     return word ^ word >> 31
-
-
-def _signed(word: int) -> int:
-    """The int64 with the bits of a uint64."""
-    return word - 2**64 if word >= 2**63 else word

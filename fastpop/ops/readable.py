@@ -24,6 +24,7 @@ _HINTS = {
     "UninitializedBuffer": "call its lazy module once first",
 }
 _OUTSIDE = "expected a tensor outside of torch.func transforms (grad, vmap, jvp, ...)"
+_NO_TANGENT = "expected a tensor without a forward-mode tangent"
 _ADVICE = "the ops are differentiated once, by backward() or torch.autograd.grad"
 
 
@@ -48,6 +49,25 @@ def tensor(name: str, value: Any, expected: str = "a torch tensor") -> Tensor:
         raise checks.wrong(name, "a tensor whose numbers are in memory",
                            f"={checks.describe(value)} without any (freed, or a symbol of zeros)")
     return value
+
+
+def without_tangents(names: tuple[str, ...], values: Any) -> None:
+    """Of an operator's arguments: compiled programs come by here with what their door saw as a symbol."""
+    if getattr(forward_ad, "_current_level", -1) < 0:
+        return
+    for name, value in zip(names, values):
+        if isinstance(value, Tensor) and _has_tangent(value):
+            raise NotImplementedError(f"{name}: {_NO_TANGENT}; {_ADVICE}")
+
+
+def _has_tangent(value: Tensor) -> bool:
+    # No dual number exists outside of a dual level. The name is private, and unpacking takes 2 us a tensor.
+    if getattr(forward_ad, "_current_level", 0) < 0:
+        return False
+    try:
+        return forward_ad.unpack_dual(value).tangent is not None
+    except RuntimeError:  # below autograd, inside of a compiled program, nothing can be unpacked
+        return True
 
 
 def _traces_a_transform() -> bool:
@@ -77,6 +97,5 @@ def _require_memory(name: str, value: Tensor) -> None:
 def _outside_transforms(name: str, value: Tensor) -> None:
     if torch._C._functorch.is_functorch_wrapped_tensor(value) or torch._is_functional_tensor(value):
         raise NotImplementedError(f"{name}: {_OUTSIDE}; {_ADVICE}")
-    # No dual number exists outside of a dual level. The name is private, and unpacking takes 2 us a tensor.
-    if getattr(forward_ad, "_current_level", 0) >= 0 and forward_ad.unpack_dual(value).tangent is not None:
-        raise NotImplementedError(f"{name}: expected a tensor without a forward-mode tangent; {_ADVICE}")
+    if _has_tangent(value):
+        raise NotImplementedError(f"{name}: {_NO_TANGENT}; {_ADVICE}")
