@@ -4,8 +4,6 @@ Made by `read_log` from files and frames, or by `Interactions.from_arrays` from 
 (which needs numpy and nothing else). Ids are converted here, at the edges, and nowhere behind.
 """
 
-import csv
-import io
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,40 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from fastpop import files
-from fastpop.checks import array_like, brief, float_array, ids_in_range, number, wrong, wrong_type
+from fastpop.checks import array_like, float_array, ids_in_range, number, wrong, wrong_type
 from fastpop.data import columns
 from fastpop.data import ids as edge
 from fastpop.data.paths import local_path
+from fastpop.data.rejected import Rejected
+from fastpop.data.store import COLUMNS, load_log, open_log, save_log
 from fastpop.frozen import deep_frozen, frozen_array
 
 FAR = 100_000_000_000  # seconds: the year 5138; larger numbers are in another unit
-COLUMNS = ("user", "item", "time", "weight", "row")
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """Rows that could not be read and were skipped on request, in the order of the source."""
-
-    file: tuple[str, ...]
-    line: tuple[int, ...]      # 1-based line of the file (row of a frame)
-    reason: tuple[str, ...]
-    text: tuple[str, ...]      # the row as it stood
-
-    __repr__ = brief
-
-    def __len__(self) -> int:
-        return len(self.line)
-
-    def save(self, path: str | Path) -> Path:
-        """Write a CSV of file, line, reason, text, all or nothing."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file", "line", "reason", "text"])
-        writer.writerows(zip(self.file, self.line, self.reason, self.text))
-        # a file name that is not UTF-8 comes back as its own bytes
-        data = text.getvalue().encode("utf-8", "surrogateescape")
-        return files.write_bytes(local_path(path), data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,8 +298,6 @@ class Interactions:
             FileExistsError: the folder holds something else. OSError: it cannot be written, or
                 another process writes it now; names the folder.
         """
-        from fastpop.data.store import save_log
-
         return save_log(self, local_path(folder, "folder"))
 
     @classmethod
@@ -343,9 +314,7 @@ class Interactions:
             FileNotFoundError: no such folder. ValueError: not a saved log, or a damaged one;
                 says which file and what is wrong.
         """
-        from fastpop.data.store import open_log
-
-        return open_log(local_path(folder, "folder"), verify)
+        return open_log(cls, local_path(folder, "folder"), verify)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Interactions":
@@ -353,9 +322,7 @@ class Interactions:
 
         Raises: as `open`.
         """
-        from fastpop.data.store import load_log
-
-        return load_log(local_path(folder, "folder"))
+        return load_log(cls, local_path(folder, "folder"))
 
 
 def _dense(name: str, value: Any, ids_name: str, ids: Any) -> tuple[np.ndarray, np.ndarray]:

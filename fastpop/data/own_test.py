@@ -54,7 +54,7 @@ def split_with_test(
     number("seed", seed, least=0, integer=True)
     facts: dict[str, Any] = {"rule": "own-test", "k_core_saw_test_events": False}
     if isinstance(test, (str, Path)) and is_saved_log(folder := local_path(test, "test")):
-        test = open_log(folder)
+        test = open_log(Interactions, folder)
     if isinstance(test, Interactions):
         log, test = one_catalogue(log, test, facts)
     elif not isinstance(test, Cases):

@@ -1,7 +1,7 @@
 """Logs that earlier versions saved as parquet: read, never written."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,18 +9,20 @@ from fastpop import files
 from fastpop.checks import wrong
 from fastpop.data import ids as edge
 from fastpop.data.columns import csr_offsets
-from fastpop.data.interactions import Interactions
 from fastpop.data.paths import engine_path, engine_words
 from fastpop.data.prepared import CARD, REJECTED
-from fastpop.data.store import read_rejected
+from fastpop.data.rejected import read_rejected
 from fastpop.data.workbench import duckdb_module
+
+if TYPE_CHECKING:
+    from fastpop.data.interactions import Interactions
 
 KEYS = {"num_events", "num_users", "num_items", "has_order", "has_time", "has_weight", "user_ids",
         "item_ids", "sha256", "facts"}
 
 
-def load_parquet_log(folder: Path, card: dict) -> Interactions:
-    """A log of format version 1 in memory; every file's checksum is compared."""
+def load_parquet_log(kind: type["Interactions"], folder: Path, card: dict) -> "Interactions":
+    """A log of format version 1 in memory, of the class given; every file's checksum is compared."""
     if not card.keys() >= KEYS:
         raise wrong(str(folder / CARD), "all keys", f"=none of {sorted(KEYS - card.keys())}")
     for name, sha in card["sha256"].items():
@@ -37,7 +39,7 @@ def load_parquet_log(folder: Path, card: dict) -> Interactions:
     for side, array in ids.items():
         ids[side] = array.astype(np.int64 if card[f"{side}_ids"] == "int64" else object)
         edge.catalogue(f"{folder}/{side}_ids.parquet", ids[side])
-    log = Interactions(
+    log = kind(
         events["user"], events["item"],
         events["time"] if card["has_time"] else None,
         events["weight"] if card["has_weight"] else None,

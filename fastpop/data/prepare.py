@@ -41,10 +41,10 @@ def prepare(source: Any, out: str | Path, **options: Any) -> Interactions:
         whole.mkdir(exist_ok=True)
         _stream(source, request, whole, arguments)
         if whole != draft:
-            log = open_log(whole).k_core(*core)
+            log = open_log(Interactions, whole).k_core(*core)
             shutil.rmtree(whole)  # what is left is in columns of its own
             write_log(log, draft)
-    return open_log(folder)
+    return open_log(Interactions, folder)
 
 
 def _stream(source: Any, request: Request, folder: Path, arguments: dict[str, Any]) -> None:
@@ -66,7 +66,7 @@ def prepare_from(read: Callable[[], Interactions], out: Path) -> Interactions:
     """The log that `read` gives, in the folder `out`, which is this call's own meanwhile."""
     with files.atomic_folder(out, replaces=is_saved_log) as draft:
         write_log(read(), draft)
-    return open_log(out)
+    return open_log(Interactions, out)
 
 
 def as_log(value: Any, argument: str = "log") -> Interactions:
@@ -81,7 +81,7 @@ def as_log(value: Any, argument: str = "log") -> Interactions:
         raise wrong_type(argument, expected, value)
     folder = local_path(value, argument)
     try:
-        return open_log(folder)
+        return open_log(Interactions, folder)
     except FileNotFoundError:
         if folder.is_dir():
             raise

@@ -1,30 +1,34 @@
 """A log on disk: saving, opening, loading, and telling a sound folder from a damaged one."""
 
-import csv
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastpop import files
 from fastpop.checks import wrong
 from fastpop.data import columns
-from fastpop.data.interactions import COLUMNS, Interactions, Rejected
+from fastpop.data.parquet_log import load_parquet_log
 from fastpop.data.prepared import CARD, FORMAT, REJECTED, PreparedWriter, map_columns, read_card
+from fastpop.data.rejected import read_rejected
 from fastpop.data.text_ids import TextIds
 
+if TYPE_CHECKING:
+    from fastpop.data.interactions import Interactions
+
+COLUMNS = ("user", "item", "time", "weight", "row")
 IDS_AT_ONCE = 1 << 18
 TRIES = 5  # to open a folder that another process puts in its place
 
 
-def save_log(log: Interactions, folder: Path) -> Path:
+def save_log(log: "Interactions", folder: Path) -> Path:
     with files.atomic_folder(folder, replaces=is_saved_log) as draft:
         write_log(log, draft)
     return folder
 
 
-def write_log(log: Interactions, draft: Path) -> None:
+def write_log(log: "Interactions", draft: Path) -> None:
     """The log in an empty folder, a piece at a time."""
     row_stop = int(log.row.max()) + 1 if log.num_events else 0
     out = PreparedWriter(draft, time=log.time is not None, weight=log.weight is not None,
@@ -49,14 +53,14 @@ def is_saved_log(folder: Path) -> bool:
         return False
 
 
-def open_log(folder: Path, verify: bool = False) -> Interactions:
-    """The mapped log. One that an earlier version saved as parquet is read into memory."""
+def open_log(kind: type["Interactions"], folder: Path, verify: bool = False) -> "Interactions":
+    """The mapped log, of the class given. One that was saved as parquet, long ago, is read into memory."""
     while True:
         # Another process may put a new log in its place while files are opened one by one: then all
         # of them are opened again. The handle keeps the folder's number from being used anew.
         handle = _handle(folder)
         try:
-            log = _opened(folder, verify)
+            log = _opened(kind, folder, verify)
         except (OSError, ValueError):
             if _still(folder, handle):
                 raise
@@ -67,15 +71,13 @@ def open_log(folder: Path, verify: bool = False) -> Interactions:
             os.close(handle)
 
 
-def _opened(found: Path, verify: bool) -> Interactions:
+def _opened(kind: type["Interactions"], found: Path, verify: bool) -> "Interactions":
     card = read_card(found)
     if card["version"] == 1:
-        from fastpop.data.parquet_log import load_parquet_log
-
-        log = load_parquet_log(found, card)
+        log = load_parquet_log(kind, found, card)
         _check_order(log, found)
         return log
-    log = Interactions(
+    log = kind(
         **map_columns(found, card), has_order=card["has_order"], facts=card["facts"],
         rejected=read_rejected(found / REJECTED), storage=columns.DISK,
     )
@@ -89,14 +91,14 @@ def _opened(found: Path, verify: bool) -> Interactions:
     return log
 
 
-def load_log(folder: Path) -> Interactions:
+def load_log(kind: type["Interactions"], folder: Path) -> "Interactions":
     """The log in memory, every byte of it verified."""
-    log = open_log(folder, verify=True)
+    log = open_log(kind, folder, verify=True)
     if log.storage is columns.MEMORY:
         return log
     user_ids, item_ids = (np.asarray(ids) if isinstance(ids, TextIds) else np.array(ids)
                           for ids in (log.user_ids, log.item_ids))
-    return Interactions(
+    return kind(
         log.user.astype(np.int64), log.item.astype(np.int64),
         None if log.time is None else np.array(log.time),
         None if log.weight is None else np.array(log.weight),
@@ -127,7 +129,7 @@ def _handle(folder: Path) -> int:
     raise FileNotFoundError(f"folder: expected a saved log; got {str(folder)!r}, which is no folder")
 
 
-def _check_order(log: Interactions, folder: Path) -> None:
+def _check_order(log: "Interactions", folder: Path) -> None:
     """Order and ranges of every column, a piece at a time."""
     last: tuple[int, int] | None = None
     for at in columns.pieces(log.num_events):
@@ -158,12 +160,3 @@ def _rises(ids: Any) -> bool:
     if isinstance(ids, TextIds):
         return ids.rises()
     return bool((ids[1:] > ids[:-1]).all())
-
-
-def read_rejected(path: Path) -> Rejected | None:
-    if not path.is_file():
-        return None
-    text = path.read_bytes().decode("utf-8", "surrogateescape")
-    rows = list(csv.reader(text.splitlines(keepends=True)))[1:]
-    return Rejected(tuple(r[0] for r in rows), tuple(int(r[1]) for r in rows),
-                    tuple(r[2] for r in rows), tuple(r[3] for r in rows))
