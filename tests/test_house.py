@@ -1,6 +1,7 @@
 """The floor plan: imports go one way, the front door is light, nothing but the house is tracked."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import fastpop
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
-    "types", "checks", "text", "frozen", "files", "bars", "kernels", "data", "popularity", "ops", "optim",
+    "types", "checks", "frozen", "files", "bars", "kernels", "ops", "data", "popularity", "optim",
     "encoders", "decoder", "objectives", "nn", "model", "evaluation", "diagnostics", "training",
     "synthetic", "report", "experiments", "adapters", "benchmark", "registry", "doctor", "demo", "cli",
     "__main__",
@@ -26,36 +27,115 @@ def room_of(path: Path) -> str:
     return "kernels" if parts[0] == "kernels" else parts[1].removesuffix(".py")
 
 
-def imported_modules(path: Path) -> list[str]:
-    names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = ("fastpop", *parts) if parts[0] == "kernels" else parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path) for path in FILES}
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def statements(tree: ast.AST, typing_too: bool = True) -> list[ast.AST]:
+    """All nodes; without what stands under `if TYPE_CHECKING`, which never runs."""
+    found = [tree]
+    for node in ast.iter_child_nodes(tree):
+        is_typing = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if typing_too or not is_typing:
+            found += statements(node, typing_too)
+    return found
+
+
+def imports_of(path: Path, typing_too: bool = True) -> list[tuple[str, str]]:
+    """(what is imported, the name that it gets) of everything of ours, with the names of `from` imports."""
+    found = []
+    for node in statements(tree_of(path), typing_too):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            found += [(alias.name, alias.asname or alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.append(node.module or "")
-            if node.module == "fastpop":
-                names += [f"fastpop.{alias.name}" for alias in node.names]
-    return names
+            found += [(f"{node.module}.{alias.name}", alias.asname or alias.name) for alias in node.names]
+    return [(name, bound) for name, bound in found if name.split(".")[0] == "fastpop"]
+
+
+def room_named(name: str) -> str:
+    return name.split(".")[1] if "." in name else ""
 
 
 @pytest.mark.parametrize("path", [f for f in FILES if f != ROOT / "fastpop" / "__init__.py"],
                          ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_go_one_way(path):
     own = ROOMS.index(room_of(path))
-    for name in imported_modules(path):
-        parts = name.split(".")
-        if parts[0] != "fastpop" or len(parts) == 1 or parts[1].startswith("__"):
-            continue
-        if parts[1] == "_C":
+    for name, _ in imports_of(path):
+        room = room_named(name)
+        if room == "_C":
             assert room_of(path) == "kernels", f"{path} imports fastpop._C"
-        elif parts[1] in ROOMS:
-            assert ROOMS.index(parts[1]) <= own, f"{path} imports {name}, a later room"
+        elif room in ROOMS:
+            assert ROOMS.index(room) <= own, f"{path} imports {name}, a later room"
+        if room == "kernels":
+            assert room_of(path) in ("kernels", "ops"), f"{path} imports {name}, which is for ops alone"
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if room_of(f) not in ("kernels", "ops")],
+                         ids=lambda p: str(p.relative_to(ROOT)))
+def test_kernels_are_not_imported_by_their_names_in_text(path):
+    texts = [node.value for node in ast.walk(tree_of(path))
+             if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert not [text for text in texts if text.startswith("fastpop.kernels")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_is_private_stays_in_its_room(path):
+    """Neither a module nor a name that begins with an underscore, imported or reached for."""
+    aliases = {}
+    for name, bound in imports_of(path):
+        if room_named(name) in (room_of(path), "_C"):
+            continue
+        private = [part for part in name.split(".")[1:] if part.startswith("_") and not part.startswith("__")]
+        assert not private, f"{path} imports {name}"
+        aliases[bound] = name
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
+            is_private = node.attr.startswith("_") and not node.attr.startswith("__") and (
+                node.attr not in ("_fields", "_make", "_replace"))  # of a NamedTuple
+            assert not is_private, f"{path} reaches for {aliases[node.value.id]}.{node.attr}"
+
+
+@pytest.mark.parametrize("room", [r for r in ROOMS if r != "adapters"])
+def test_no_room_imports_itself_in_a_circle(room):
+    graph = {}
+    for path in FILES:
+        if room_of(path) == room:
+            found = {name if name in MODULES else name.rpartition(".")[0]
+                     for name, _ in imports_of(path, typing_too=False)}
+            graph[module_of(path)] = {one for one in found if room_named(one) == room}
+    assert graph
+    done: set[str] = set()
+
+    def walk(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join((*way[way.index(module):], module))
+        if module not in done:
+            for other in sorted(graph.get(module, ())):
+                walk(other, (*way, module))
+            done.add(module)
+
+    for module in sorted(graph):
+        walk(module, ())
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("kernels/*/reference.py")), ids=lambda p: p.parent.name)
+def test_a_reference_is_read_alone(path):
+    assert imports_of(path) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_module_says_what_it_is_for(path):
-    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    docstring = ast.get_docstring(tree_of(path))
     assert docstring or path.read_text() == "", f"{path} has no docstring"
 
 
@@ -63,7 +143,7 @@ def test_every_module_says_what_it_is_for(path):
                          ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_are_written_in_one_place(path):
     """Drafts, flushes and renames are made in files.py; only prepared.py renames inside its draft."""
-    names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    names = {node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
     own = {"fsync", "mkstemp", "NamedTemporaryFile", "rename", "renames", "move"}
     own -= {"rename"} if path.name == "prepared.py" else set()
     assert not names & own, f"{path} uses {names & own}"
