@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
+from fastpop.ops import readable
 
 # What numbers may be, in the words of the error, from the least and the most of them (both NaN where one
 # number is).
@@ -31,6 +32,7 @@ def check(name: str, numbers: Tensor, rule: str) -> None:
 
 def checked(value: Tensor, numbers: Tensor, name: str, rule: str) -> Tensor:
     """A copy of `value`, once `numbers` have passed. Who uses the copy cannot run before the check."""
+    readable.without_tangents((name,), (value,))
     check(name, numbers, rule)
     return value.clone()
 

@@ -207,6 +207,34 @@ def test_a_forward_mode_tangent_is_refused_and_its_absence_is_not(of):
             function(dual)
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("of", ["full_softmax", "sampled_softmax", "sampled_softmax rows", "scale"])
+def test_a_tangent_that_reaches_a_compiled_program_is_refused(of, backend):
+    """Its door saw a symbol: the operators look when the program runs."""
+    torch._dynamo.reset()
+    query = rows(B)
+    if of == "scale":  # through the operator that looks at numbers
+        query = torch.tensor(2.0)
+        compiled = torch.compile(lambda scale: ops.full_softmax(rows(B), rows(V), IDS, scale=scale),
+                                 backend=backend)
+    else:
+        compiled = torch.compile(DIFFERENTIABLE[of], backend=backend)
+    expected = compiled(query)
+    with forward_ad.dual_level():
+        assert torch.equal(compiled(query), expected)
+        with pytest.raises(NotImplementedError, match="expected a tensor without a forward-mode tangent"):
+            compiled(forward_ad.make_dual(query, torch.ones_like(query)))
+    with pytest.raises(NotImplementedError, match=r"outside of torch\.func transforms"):
+        torch.func.jvp(compiled, (query,), (query,))
+
+
+def test_an_operator_refuses_a_tangent_itself():
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(rows(B), rows(B))
+        with pytest.raises(NotImplementedError, match=r"^rows: expected a tensor without a forward-mode"):
+            torch.ops.fastpop.row_sgd(rows(V).clone(), IDS, dual, 0.1, "auto")
+
+
 @pytest.mark.parametrize("of", FOUR)
 def test_a_second_derivative_is_refused_in_one_sentence(of):
     query = rows(B).requires_grad_()
