@@ -1,7 +1,8 @@
 """Implementations of the ops, one folder an op. Private: call `fastpop.ops` instead.
 
-Each `_<impl>.py` beside a `reference.py` has `forward`, `backward` where there is one, and
-`unsupported(...) -> str | None`, which says why these inputs are not for it.
+Each `_<impl>.py` beside a `reference.py` has `forward(inputs)`, `backward(inputs, ...)` where there is one,
+and `unsupported(inputs) -> str | None`, which says why these are not for it; `inputs` are the reference's
+NamedTuple `Inputs`.
 """
 
 if __name__ != "fastpop.kernels":

@@ -199,7 +199,11 @@ def tensors(inputs: Any) -> dict[str, Tensor | None]:
 
 
 def taken(jitted: Any, shared: dict[str, Any]) -> dict[str, Any]:
-    """Of arguments that several kernels share, those that one has."""
+    """Of arguments that several kernels share, those that one has. A tensor that it has not would be left
+    out of the result in silence: an op's new input is refused until every kernel reads it."""
+    for name, one in shared.items():
+        if isinstance(one, Tensor) and name not in jitted.arg_names:
+            raise TypeError(f"{jitted.__name__}: expected a kernel that reads {name}")
     return {name: shared[name] for name in jitted.arg_names if name in shared}
 
 

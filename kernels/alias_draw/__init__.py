@@ -1,4 +1,4 @@
 """Counter-based draws from a discrete law through an integer alias table.
 
-`reference.py` is the specification (numpy); `_cpu.py` and `_cuda.py` draw the same ids bit for bit.
+`reference.py` is the specification (numpy); the others draw the same ids bit for bit.
 """
