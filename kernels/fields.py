@@ -18,9 +18,9 @@ def names(structure: Any) -> tuple[str, ...]:
 
 
 @functools.cache
-def rows(structure: Any) -> tuple[bool, ...]:
-    """Which fields are rows of D numbers, which kernels read by strides, as they lie."""
-    return tuple(field.endswith("D") for field in structure._fields)
+def kinds(structure: Any) -> tuple[tuple[str, bool], ...]:
+    """(name, whether it is rows of D numbers, which kernels read by strides, as they lie) of each field."""
+    return tuple((name, field.endswith("D")) for name, field in zip(names(structure), structure._fields))
 
 
 def named(
@@ -35,7 +35,7 @@ def named(
     structure: Any = type(inputs)
     made: dict[str, Any] = {}
     held = []
-    for name, is_rows, one in zip(names(structure), rows(structure), inputs):
+    for (name, is_rows), one in zip(kinds(structure), inputs):
         if one is None:
             made[name] = 0
         elif not isinstance(one, Tensor):

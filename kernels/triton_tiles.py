@@ -193,8 +193,8 @@ def launch(jitted: Any, grid: tuple[int, ...], **arguments: Any) -> None:
 def tensors(inputs: Any) -> dict[str, Tensor | None]:
     """An op's tensors by the names that its kernels give them: query_ptr is query_BD."""
     structure: Any = type(inputs)
-    kinds = zip(fields.names(structure), fields.rows(structure), inputs)
-    return {f"{name}_ptr": one if one is None or is_rows else one.contiguous() for name, is_rows, one in kinds
+    return {f"{name}_ptr": one if one is None or is_rows else one.contiguous()
+            for (name, is_rows), one in zip(fields.kinds(structure), inputs)
             if one is None or isinstance(one, Tensor)}
 
 
