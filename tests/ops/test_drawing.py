@@ -124,6 +124,13 @@ def test_anything_with_an_alias_table_can_be_drawn_from():
         fastpop.Draw(popularity.InBatch.from_counts([1.0, 2.0]), 0, 0, 4)
 
 
+def test_names_of_before_are_still_there():
+    from fastpop.popularity import draw, law_tensors
+
+    assert fastpop.Draw is popularity.Draw is ops.Draw is draw.Draw
+    assert law_tensors.LawTensors is type(LAW._tensors)
+
+
 def test_what_is_available_says_why_the_rest_is_not():
     found = ops.available("alias_draw")
     assert list(found) == ["reference", "cpu", "triton", "cuda"]
