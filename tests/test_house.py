@@ -200,6 +200,16 @@ except SystemExit as stop:
     assert lines[3] == "1"
 
 
+@pytest.mark.parametrize("code", ["import torch, fastpop.ops", "import fastpop.ops; fastpop.ops.full_softmax",
+                                  "from fastpop.popularity import uniform; uniform(3).table_on('cpu'); "
+                                  "import fastpop.nn"])
+def test_operators_are_there_for_exported_programs(code):
+    """At once beside torch, otherwise with the first op that needs it."""
+    names = ("alias_draw", "checked", "full_softmax_forward", "row_adam", "sampled_softmax_loss")
+    assert python(f"{code}; import torch\n"
+                  f"print(all(hasattr(torch.ops.fastpop, name) for name in {names}))") == "True"
+
+
 def test_public_names_exist():
     for name in fastpop.__all__:
         assert getattr(fastpop, name) is not None

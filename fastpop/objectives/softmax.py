@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastpop import checks, ops
+from fastpop import checks
 from fastpop.decoder import WithLaws
-from fastpop.ops import door, readable
+from fastpop.ops import door, full_softmax, readable, sampled_softmax
 from fastpop.ops.draw import Draw, seed_of
 from fastpop.ops.sampled_softmax import drops_hits
 from fastpop.popularity import InBatch, PopularityPrior, Proposal
@@ -93,8 +93,8 @@ class FullSoftmaxLoss(_SoftmaxLoss):
         self.label_smoothing = label_smoothing
 
     def forward(self, query: Tensor, items: Tensor, pos_id: Tensor, **terms: Any) -> Tensor:
-        return ops.full_softmax(query, items, pos_id, label_smoothing=self.label_smoothing,
-                                **self._terms(terms, ("label_smoothing", "padding_idx")))
+        return full_softmax(query, items, pos_id, label_smoothing=self.label_smoothing,
+                            **self._terms(terms, ("label_smoothing", "padding_idx")))
 
 
 class SampledSoftmaxLoss(_SoftmaxLoss):
@@ -193,7 +193,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         }
         if isinstance(self.proposal, Proposal):
             draw = self._draw(self.proposal, step, self.group_size)
-            return ops.sampled_softmax(query, items, pos_id, draw, log_proposal=self._law(items), **options)
+            return sampled_softmax(query, items, pos_id, draw, log_proposal=self._law(items), **options)
         neg_id = None
         if self.extra is not None:
             neg_id = self._draw(self.extra, step).tensor(1, items.device)[0]
@@ -285,7 +285,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             bad = pos_id[~torch.isfinite(log_law_V[pos_id])]
             if len(bad):
                 raise checks.no_law("pos_id", int(bad[0]), float(log_law_V[bad[0]]))
-        return ops.sampled_softmax(
+        return sampled_softmax(
             query, items, pos_id, pos_id if neg_id is None else torch.cat([pos_id, neg_id]),
             log_proposal=log_law_V, exclude_own_slot=True, **options,
         )

@@ -1,7 +1,8 @@
 """The ops: plain functions on tensors, each with a reference and compiled implementations.
 
-Names load on first use: drawing and counting need no torch. A function is found under its own name
-although its module has the same one.
+Drawing, permutations and the reading of logs need no torch, so names load on first use; where torch is
+there already all do, since they register operators, which an exported program may ask for. A function is
+found under its own name although its module has the same one.
 """
 
 import importlib
@@ -58,7 +59,14 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'fastpop.ops' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"fastpop.ops.{_MODULES[name]}"), name)
     globals()[name] = value
+    _register_operators()
     return value
+
+
+def _register_operators() -> None:
+    if "torch" in sys.modules:
+        for module in sorted(set(_MODULES.values())):
+            importlib.import_module(f"fastpop.ops.{module}")
 
 
 def __dir__() -> list[str]:
@@ -66,3 +74,4 @@ def __dir__() -> list[str]:
 
 
 sys.modules[__name__].__class__ = _Ops
+_register_operators()

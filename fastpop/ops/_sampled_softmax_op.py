@@ -214,26 +214,23 @@ def _loss_gradient(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple:
     if d_loss is None:
         return SIGNATURE.gradients((), num_added=2)
     args, (weight_B, *grads) = SIGNATURE.kept(ctx)
-    needs = SIGNATURE.asked(ctx)
-    bits = SIGNATURE.bits(needs)
-    in_place = False
-    if SIGNATURE.value(args, "fixed_rows"):
-        pass
-    elif torch.is_grad_enabled():  # create_graph: by an operator that a second backward sees, and refuses
-        lse_B, pos_logit_B = torch.ops.fastpop.sampled_softmax_forward(*args)
-        grads = torch.ops.fastpop.sampled_softmax_backward(
-            *args, lse_B, pos_logit_B, weight_B, -weight_B, bits)
-        in_place = True
-    else:
-        grads, ctx.grads = ctx.grads, None
-        if grads is None:
-            grads = torch.ops.fastpop.sampled_softmax_loss(*args, weight_B, bits)[1:]
-        in_place = True
+    needs, traced = SIGNATURE.asked(ctx), SIGNATURE.value(args, "fixed_rows")
+    if not traced:
+        grads = _eager_gradients(ctx, args, weight_B, SIGNATURE.bits(needs))
     d_query, id_n, *others = grads
-    times = Tensor.mul_ if in_place and not is_batched(d_loss) else torch.mul
+    times = torch.mul if traced or is_batched(d_loss) else Tensor.mul_
     scaled = [times(grad, d_loss.to(grad.dtype)).to(grad.dtype if like is None else like.dtype)
               for grad, like in zip((d_query, *others), SIGNATURE.likes(args))]
     return _to_inputs(args, (scaled[0], id_n, *scaled[1:]), needs, num_added=2)
+
+
+def _eager_gradients(ctx: Any, args: tuple, weight_B: Tensor, bits: int) -> Any:
+    if torch.is_grad_enabled():  # create_graph: by an operator that a second backward sees, and refuses
+        lse_B, pos_logit_B = torch.ops.fastpop.sampled_softmax_forward(*args)
+        return torch.ops.fastpop.sampled_softmax_backward(
+            *args, lse_B, pos_logit_B, weight_B, -weight_B, bits)
+    grads, ctx.grads = ctx.grads, None
+    return torch.ops.fastpop.sampled_softmax_loss(*args, weight_B, bits)[1:] if grads is None else grads
 
 
 def _to_inputs(args: tuple, grads: Any, needs: Needs, num_added: int = 0) -> tuple:
