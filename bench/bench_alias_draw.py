@@ -9,7 +9,7 @@ from measuring import DEVICE, zipf_counts
 from shapes import DRAWS, Draws
 
 from fastpop import Draw, popularity
-from fastpop.ops._dispatch import IMPLEMENTATIONS, load
+from fastpop.ops._dispatch import IMPLEMENTATIONS
 
 
 @lru_cache(maxsize=1)
@@ -18,12 +18,13 @@ def proposal_of(shape: Draws):
 
 
 def ours(impl, proposal, draws):
-    if impl == "cuda":
-        module = load("alias_draw", impl)
-        refusal = module.unsupported(proposal.table_on(DEVICE))
-        if refusal is not None:
-            pytest.skip(f"fastpop cuda: {refusal}")
-        return lambda: Draw(proposal, 0, 0, draws).tensor(1, DEVICE)
+    if impl in ("triton", "cuda"):
+        draw = Draw(proposal, 0, 0, draws)
+        try:
+            draw.tensor(1, DEVICE, impl=impl)
+        except NotImplementedError as refusal:
+            pytest.skip(f"fastpop {impl}: {refusal}")
+        return lambda: draw.tensor(1, DEVICE, impl=impl)
     return lambda: proposal.sample(0, 0, draws, impl=impl)
 
 

@@ -1,6 +1,5 @@
 """Names of the ops' inputs: an op's `Inputs` lists them once, with shapes, for torch, C++ and Triton."""
 
-import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,16 +10,21 @@ from torch import Tensor
 _SHAPE = re.compile(r"_(?:[A-Z0-9]+|n[A-Z]*)$")
 
 
-@functools.cache
+# Not functools.cache, which torch.compile warns of where it traces as far as here.
+_kinds: dict[Any, tuple[tuple[str, bool], ...]] = {}
+
+
 def names(structure: Any) -> tuple[str, ...]:
     """The fields of a NamedTuple without their shapes: query_BD is query."""
     return tuple(_SHAPE.sub("", field) for field in structure._fields)
 
 
-@functools.cache
 def kinds(structure: Any) -> tuple[tuple[str, bool], ...]:
     """(name, whether it is rows of D numbers, which kernels read by strides, as they lie) of each field."""
-    return tuple((name, field.endswith("D")) for name, field in zip(names(structure), structure._fields))
+    if structure not in _kinds:
+        is_rows = (field.endswith("D") for field in structure._fields)
+        _kinds[structure] = tuple(zip(names(structure), is_rows))
+    return _kinds[structure]
 
 
 def named(

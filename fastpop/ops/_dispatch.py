@@ -1,6 +1,5 @@
 """Which implementation of an op runs: one written order per device, every reason on failure."""
 
-import functools
 import importlib
 from types import ModuleType
 from typing import Any
@@ -30,7 +29,6 @@ NAMES = ("reference", "cpu", "triton", "cuda")
 _KNOWN = ("auto", *NAMES)
 
 
-@functools.cache
 def load(op: str, impl: str) -> ModuleType:
     return importlib.import_module(f"fastpop.kernels.{op}.{IMPLEMENTATIONS[op][impl]}")
 

@@ -12,6 +12,8 @@ from fastpop.kernels.row_update.reference import Inputs
 from fastpop.ops import _dispatch, door, readable
 from fastpop.types import Impl
 
+_NAMES = fields.names(Inputs)
+
 
 def row_sgd_(table: Tensor, ids: Tensor, rows: Tensor, *, lr: float, impl: Impl = "auto") -> None:
     """table.index_add_(0, ids, rows, alpha=-lr), duplicates summed first.
@@ -153,7 +155,7 @@ def _are_columns_of_one(one: Tensor, other: Tensor) -> bool:
 
 @torch.no_grad()
 def _step(inputs: Inputs, impl: str) -> None:
-    readable.without_tangents(fields.names(Inputs), inputs)
+    readable.without_tangents(_NAMES, inputs)
     module = _dispatch.choose("row_update", impl, inputs.table_VD.device.type, inputs)
     if module is reference and inputs.ids_n.device.type == "cpu":  # others look themselves
         checks.ids_in_range("ids", inputs.ids_n, inputs.table_VD.shape[0])
