@@ -20,6 +20,7 @@ _FUNCTIONS = {
     "audit": "fastpop.diagnostics",
     "Draw": "fastpop.ops",
     "available": "fastpop.registry",
+    "register": "fastpop.registry",
 }
 _MODULES = (
     "data", "diagnostics", "encoders", "evaluation", "experiments", "nn", "objectives", "ops",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from fastpop.experiments import compare as compare  # type: ignore[no-redef]
     from fastpop.ops import Draw as Draw
     from fastpop.registry import available as available
+    from fastpop.registry import register as register
     from fastpop.training import TrainConfig as TrainConfig
     from fastpop.training import load as load
     from fastpop.training import train as train

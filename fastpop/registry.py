@@ -82,12 +82,17 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
     if is_class and not dataclasses.is_dataclass(part):
         raise checks.wrong_type("part", "a frozen dataclass", f"={part.__name__}")
     before = _parts[kind].get(name)
-    if before is not None and _origin(before) != _origin(part):
+    if before is not None and not _same(before, part):
         raise checks.wrong("name", f"a {kind} name that is free", f"={name!r}, which is {_origin(before)}")
     if is_class and part.name != name:
         part.name = name
     _parts[kind][name] = part
     return part
+
+
+def _same(before: Any, part: Any) -> bool:
+    """Whether one may take the other's place: a class that a notebook defined again, or an equal object."""
+    return _origin(before) == _origin(part) and (isinstance(part, type) or before == part)
 
 
 def ours(kind: str, *parts: Any, names: tuple[str, ...] = ()) -> None:
