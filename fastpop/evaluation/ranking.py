@@ -1,8 +1,7 @@
 """Exact full ranking: every item is scored, users x items never exist."""
 
 import hashlib
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,19 +9,24 @@ import numpy as np
 from fastpop import checks
 from fastpop.data import columns
 from fastpop.evaluation import popularity_bias
+from fastpop.evaluation.accuracy import ACCURACY, SHARES
 from fastpop.evaluation.dot_scores import DotScores
+from fastpop.evaluation.metric import Known, Metric, Targets, chosen, measure
 from fastpop.evaluation.popularity_bias import GROUPS
 from fastpop.evaluation.positions import Problem, dense_positions, streamed_positions
-from fastpop.evaluation.result import Evaluation, weighted_mean
+from fastpop.evaluation.result import Evaluation
+from fastpop.evaluation.shown import SHOWN
 
+OURS = (*ACCURACY, *SHOWN, *SHARES)
 Score = Callable[[slice], Any] | DotScores | Any  # any other: a [C, V] matrix
 
 
 def evaluate(
     score: Score, cases: Any, *, counts: Any = None, ks: Sequence[int] = (10, 20),
     mask_seen: bool | None = None, candidates: tuple[Any, Any] | None = None,
-    weight: Any = None, logits: bool = True, num_items: int | None = None,
-    chunk_size: int | None = None, memory_limit: int = 256 << 20, device: str = "cpu",
+    weight: Any = None, metrics: Iterable[str | Metric] | None = None, logits: bool = True,
+    num_items: int | None = None, chunk_size: int | None = None, memory_limit: int = 256 << 20,
+    device: str = "cpu",
 ) -> Evaluation:
     """Rank every item for every case and average the usual metrics.
 
@@ -47,6 +51,7 @@ def evaluate(
             A case without target is then legal: it has no value of its own, but its candidates
             count among the negatives of `pooled_auc`, the AUC over all (case, item) pairs.
         weight: [C] >= 0, weights of the cases in every mean. None: ones.
+        metrics: further ones beside ours: names (`fastpop.available("metrics")`), or objects.
         logits: False for scores that are no logits: no NLL.
         num_items: V; None takes cases.num_items.
         chunk_size: cases scored at once. None: as many as fit memory_limit (bytes).
@@ -55,7 +60,8 @@ def evaluate(
     Returns:
         Evaluation. NLL and perplexity are over the unmasked catalogue, mean over target events.
     Raises:
-        ValueError: wrong shape, a case without target, NaN or +inf scores (names the case).
+        ValueError: wrong shape, a case without target, NaN or +inf scores (names the case), a metric
+            without what it needs.
     Cost: DotScores: 4 C V D FLOPs, some MiB. A function, or lists of candidates: its own, and O(C V) per
         distinct target slot (a sort per case instead where targets are many); memory_limit bytes
         beyond the inputs and O(C) results.
@@ -96,6 +102,10 @@ def evaluate(
     if chunk_size is not None:
         checks.number("chunk_size", chunk_size, least=1, integer=True)
 
+    given = {"counts": counts_V is not None, "logits": logits, "candidates": allowed is not None,
+             "unmasked": not mask_seen}
+    asked = chosen(metrics, {need for need, there in given.items() if there}, OURS)
+
     # Distinct (case, item) pairs for ranking; the events themselves, repeats and all, for NLL.
     event_case = np.repeat(np.arange(num_cases), np.diff(target[0]))
     pair = np.unique(event_case * num_items + target[1])
@@ -114,68 +124,29 @@ def evaluate(
     else:
         found = dense_positions(score, problem, chunk_size, memory_limit, device)
 
-    per_case = _metrics(pair_case, found.ahead, num_cases, ks)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        missed = np.bincount(pair_case, found.ahead, num_cases) / np.diff(pair_offsets)  # a mean
-        per_case["auc"] = np.where(found.others > 0, 1 - missed / found.others, np.nan)
-    events = {"nll": np.diff(target[0])}
-    event_nll = found.nll
-    if event_nll is not None:
-        total = np.bincount(event_case, event_nll, num_cases)
-        per_case["nll"] = _ratio(total, events["nll"])
-
-    shares: dict[str, float] = {}
-    parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # name -> members among pairs, events
+    everything = np.ones(len(event_case), bool)
+    targets = {"": Targets.of(pair_case, found.ahead, num_cases, everything)}
+    members: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # of each part among pairs, events
     if counts_V is not None:
         group_V = popularity_bias.item_groups(counts_V)
         for number, name in enumerate(GROUPS):
-            parts[name] = group_V[pair_item] == number, group_V[target[1]] == number
+            members[name] = group_V[pair_item] == number, group_V[target[1]] == number
     if not mask_seen:
         repeat = (_in_history(history, (pair_offsets, pair_item), num_items),
                   _in_history(history, target, num_items))
-        parts["repeat"], parts["new"] = repeat, (~repeat[0], ~repeat[1])
-    for name, (of_pairs, of_events) in parts.items():
-        part = _metrics(pair_case[of_pairs], found.ahead[of_pairs], num_cases, ks)
-        for k in ks:
-            per_case[f"recall_{name}@{k}"] = part[f"recall@{k}"]
-            per_case[f"ndcg_{name}@{k}"] = part[f"ndcg@{k}"]
-        event_weight = weight_C[event_case]
-        shares[f"target_share_{name}"] = float(
-            (event_weight * of_events).sum() / event_weight.sum()
-        )
-        if event_nll is not None and name in ("repeat", "new"):
-            size = np.bincount(event_case[of_events], minlength=num_cases)
-            total = np.bincount(event_case[of_events], event_nll[of_events], num_cases)
-            events[f"nll_{name}"] = size
-            per_case[f"nll_{name}"] = _ratio(total, size)
-
-    exposure, catalogue = {}, {}
-    top = found.top
-    for k in ks:
-        exposure[k] = popularity_bias.exposure_counts(top[:, :k], num_items)
-        catalogue[f"coverage@{k}"] = popularity_bias.coverage(exposure[k])
-        if exposure[k].any():
-            catalogue[f"gini@{k}"] = popularity_bias.gini(exposure[k])
-        if counts_V is not None:
-            per_case[f"arp@{k}"] = popularity_bias.average_popularity(top[:, :k], counts_V)
-            per_case[f"aplt@{k}"] = popularity_bias.long_tail_share(top[:, :k], counts_V)
-            per_case[f"novelty@{k}"] = popularity_bias.novelty(top[:, :k], counts_V)
-            catalogue[f"popularity_correlation@{k}"] = popularity_bias.popularity_correlation(
-                exposure[k], counts_V
-            )
-
-    metrics = {
-        name: weighted_mean(value, weight_C * events.get(name, 1))
-        for name, value in per_case.items()
-    }
-    if logits:
-        metrics["perplexity"] = math.exp(metrics["nll"]) if metrics["nll"] < 709 else math.inf
-    if found.pool is not None:
-        metrics["pooled_auc"] = _auc(found.pool[0], np.isin(found.pool[1], pair))
-    metrics |= catalogue | shares
+        members["repeat"], members["new"] = repeat, (~repeat[0], ~repeat[1])
+    for name, (of_pairs, of_events) in members.items():
+        targets[name] = Targets.of(pair_case[of_pairs], found.ahead[of_pairs], num_cases, of_events)
+    exposure = {k: popularity_bias.exposure_counts(found.top[:, :k], num_items) for k in ks}
+    known = Known(
+        num_items=num_items, targets=targets, pair_case=pair_case, ahead=found.ahead,
+        others_C=found.others, top_CK=found.top, exposure=exposure, event_case=event_case,
+        event_nll=found.nll, counts_V=counts_V, case_weight_C=weight_C,
+        pool=None if found.pool is None else (found.pool[0], np.isin(found.pool[1], pair)))
+    means, per_case, sizes = measure(known, asked, ks)
     return Evaluation(
-        metrics=metrics, per_case=per_case, ks=ks, events=events, case_weight=weight_C,
-        exposure=exposure, cases_key=_key(num_items, target),
+        metrics=means, per_case=per_case, ks=ks, events={"nll": np.diff(target[0]), **sizes},
+        case_weight=weight_C, exposure=exposure, cases_key=_key(num_items, target),
         rule=_rule(num_items, mask_seen, allowed is not None, logits, counts_V is not None),
     )
 
@@ -186,53 +157,6 @@ def _of_matrix(score: Any, num_cases: int, num_items: int) -> Callable[[slice], 
     checks.real_array("score", matrix_CV)
     checks.shape("score", matrix_CV, (num_cases, num_items))
     return lambda rows: matrix_CV[rows]
-
-
-def _metrics(
-    case: np.ndarray, ahead: np.ndarray, num_cases: int, ks: Sequence[int]
-) -> dict[str, np.ndarray]:
-    """Per-case values from `ahead`, the non-relevant items before each target (ties by halves)."""
-    order = np.lexsort((ahead, case))
-    case, ahead = case[order], ahead[order]
-    size = np.bincount(case, minlength=num_cases)
-    first = np.cumsum(size) - size
-    nth = np.arange(len(case)) - first[case] + 1  # 1 for the best target of its case
-    position = nth + ahead
-    best = np.full(num_cases, np.nan)
-    best[case[nth == 1]] = position[nth == 1]
-    gain = 1 / np.log2(1 + position)
-    ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(2 + np.arange(size.max(initial=0))))])
-    none = size == 0
-    out: dict[str, np.ndarray] = {}
-    for k in ks:
-        hit = position < k + 1
-
-        def total(value: np.ndarray, hit: np.ndarray = hit) -> np.ndarray:
-            return np.bincount(case[hit], value[hit], num_cases)
-
-        hits = total(np.ones(len(case)))
-        short = np.minimum(size, k)
-        out[f"hr@{k}"] = np.where(none, np.nan, hits > 0)
-        out[f"recall@{k}"] = _ratio(hits, size)
-        out[f"precision@{k}"] = np.where(none, np.nan, hits / k)
-        out[f"ndcg@{k}"] = _ratio(total(gain), ideal[short])
-        out[f"mrr@{k}"] = np.where(none, np.nan, np.where(best < k + 1, 1 / best, 0.0))
-        out[f"map@{k}"] = _ratio(total(nth / position), short)
-    out["rank"] = best
-    return out
-
-
-def _auc(score: np.ndarray, relevant: np.ndarray) -> float:
-    """P(a relevant pair scores above another) + P(equal) / 2, from mid-ranks. NaN without both."""
-    good, bad = int(relevant.sum()), int((~relevant).sum())
-    if good == 0 or bad == 0:
-        return math.nan
-    rank = popularity_bias.mid_rank(score)
-    return float((rank[relevant].sum() - good * (good + 1) / 2) / (good * bad))
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
 
 
 def _csr(

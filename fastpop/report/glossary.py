@@ -1,6 +1,12 @@
-"""What each number means, in one line; keys as in `fastpop.report.schema`."""
+"""What each number means, in one line; keys as in `fastpop.report.schema`.
+
+Metrics say it themselves (`fastpop.evaluation.Metric`), whoever registered them.
+"""
 
 import math
+from typing import Any
+
+from fastpop import registry
 
 TERMS = {
     "energy_total": (
@@ -56,32 +62,6 @@ TERMS = {
         "Shared energy, other half", "Context-shared energy along log p of events that no arm "
         "trained on."),
     "slope_b": ("Slope, other half", "Slope on log p of events that no arm trained on."),
-    "nll": (
-        "NLL", "Mean -log probability of the target events under the softmax over the whole, "
-        "unmasked catalogue, nats. Lower is better."),
-    "perplexity": ("Perplexity", "exp(NLL)."),
-    "hr": ("Hit rate", "Share of cases with at least one target among the first k."),
-    "recall": ("Recall", "Share of a case's targets among the first k."),
-    "precision": ("Precision", "Targets among the first k, divided by k."),
-    "ndcg": ("NDCG", "Gain 1/log2(1 + position) of the targets among the first k, divided by the "
-             "best possible."),
-    "mrr": ("MRR", "1/position of the best target when among the first k, else 0."),
-    "map": ("MAP", "Precision at each target among the first k, averaged over min(targets, k)."),
-    "auc": ("AUC", "Chance that a target scores above an item that is none, ties by halves; "
-            "mean over cases."),
-    "rank": ("Rank", "Position of the best target, mean over cases; ties by halves."),
-    "recall_head": ("Head recall", "Recall counting only targets among the most popular items that "
-                    "hold the first 20 % of training events."),
-    "recall_mid": ("Mid recall", "The same for the items that hold the next 60 %."),
-    "recall_tail": ("Tail recall", "The same for the items with the last 20 %, unseen ones "
-                    "included."),
-    "ndcg_repeat": ("NDCG, repeats", "NDCG counting only targets that are in the history."),
-    "ndcg_new": ("NDCG, new", "NDCG counting only targets that are not in the history."),
-    "coverage": ("Coverage", "Share of the catalogue that is in at least one list of k."),
-    "gini": ("Gini", "Inequality of exposure over the catalogue: 0 all items shown equally often, "
-             "near 1 all slots to few items."),
-    "arp": ("ARP", "Average recommendation popularity: mean training count of the items shown."),
-    "aplt": ("APLT", "Average percentage of long-tail items in a list (tail as for tail recall)."),
     "auc_shown": ("AUC, shown items", "Chance that a liked item scores above one that was not, among items "
                   "shown at random, over all cases together; ties by halves."),
     "ndcg_shown": ("NDCG, shown items", "NDCG where only the items that were shown at random are ranked."),
@@ -95,28 +75,33 @@ TERMS = {
                      "direction."),
     "pc1_items": ("PC1, items", "|correlation| of the items' first principal component with log p."),
     "pc1_scores": ("PC1, scores", "The same of the scores' first principal component."),
-    "novelty": ("Novelty", "Mean -log2 p of the items shown, bits."),
-    "popularity_correlation": ("Popularity correlation", "Spearman correlation over items of "
-                               "exposure and training count."),
 }
 
 
 def term(key: str) -> tuple[str, str]:
     """(name, definition) of a key such as "ndcg@10"; ("", "") where none is known."""
     stem, _, k = key.partition("@")
-    name, text = TERMS.get(stem, ("", ""))
+    metric = _metric(stem)
+    name, text = TERMS.get(stem, ("", "")) if metric is None else (metric.label, metric.definition)
     return (f"{name}@{k}" if k and name else name), text
 
 
 def bounds(key: str) -> tuple[float, float]:
     """What a number can be: shares and most metrics 0..1, correlations and cosines -1..1, others anything."""
     stem = key.partition("@")[0]
-    if stem in ("popularity_correlation", "cosine_items"):
+    metric = _metric(stem)
+    if metric is not None:
+        return metric.bounds
+    if stem == "cosine_items":
         return -1.0, 1.0
-    if stem.startswith(("energy", "effective_rank")) or stem in (
-            "nll", "perplexity", "rank", "arp", "novelty", "amplitude", "epoch"):
+    if stem.startswith(("energy", "effective_rank")) or stem in ("amplitude", "epoch"):
         return 0.0, math.inf
     if "@" in key or stem.startswith(("fraction", "p_value", "r1_", "pc1_")) or stem in (
-            "auc", "auc_shown", "cos2_change", "chance_level"):
+            "auc_shown", "cos2_change", "chance_level"):
         return 0.0, 1.0
     return -math.inf, math.inf
+
+
+def _metric(stem: str) -> Any:
+    """The registered metric of that name, None for numbers of an experiment or an audit."""
+    return None if stem in TERMS else registry.all_of("metric").get(stem)
