@@ -1,8 +1,12 @@
 """How much of a model's score is popularity: energies, their significance, and geometry."""
 
+from fastpop import registry
+from fastpop.diagnostics import diagnostic as _diagnostic
+from fastpop.diagnostics import null as _null
 from fastpop.diagnostics.audit_result import Audit
 from fastpop.diagnostics.calibration import score_nll
 from fastpop.diagnostics.change import change_along
+from fastpop.diagnostics.diagnostic import Diagnostic, Measured
 from fastpop.diagnostics.direction import weak_direction
 from fastpop.diagnostics.energy import audit, audit_moments
 from fastpop.diagnostics.geometry import (
@@ -15,16 +19,21 @@ from fastpop.diagnostics.geometry import (
 from fastpop.diagnostics.lists import ContextSample, TopLists
 from fastpop.diagnostics.many import ManyAudits, PairedTest, audit_many
 from fastpop.diagnostics.moments import ScoreMoments
-from fastpop.diagnostics.significance import PermutationTest, p_short, p_words, permutation_test
-from fastpop.ops.energies import ScoreEnergy
+from fastpop.diagnostics.null import Null
+from fastpop.diagnostics.significance import Form, PermutationTest, p_short, p_words, permutation_test
+from fastpop.kernels.score_energy.reference import ScoreEnergy
 from fastpop.ops.score_energy import GramStream
 
 __all__ = [
     "Audit",
     "ContextSample",
+    "Diagnostic",
+    "Form",
     "Geometry",
     "GramStream",
     "ManyAudits",
+    "Measured",
+    "Null",
     "PairedTest",
     "PermutationTest",
     "ScoreEnergy",
@@ -44,3 +53,6 @@ __all__ = [
     "uniformity",
     "weak_direction",
 ]
+
+registry.ours("null", *_null.OURS)
+registry.ours("diagnostic", *_diagnostic.OURS)

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastpop import files
 from fastpop.data.paths import local_path
+from fastpop.diagnostics.diagnostic import Measured
 from fastpop.diagnostics.direction import chance_under_p
 from fastpop.diagnostics.geometry import Geometry
 from fastpop.diagnostics.lists import TopLists
@@ -38,6 +39,8 @@ class Audit:
     geometry; None where they do not.
     nll: nats, None when no targets were given ("calibration not computed"); nll_of: of what.
     mean_score_V: mean score of each item over contexts, centred; log_prior_V: nats.
+    null: its name; null_words, null_note: what it draws, and what a small p does not say. measured: what the
+    diagnostics that were asked for found.
     item_ids: [V] places of the items audited, None for the whole catalogue; part: in words.
     """
 
@@ -65,6 +68,9 @@ class Audit:
     alpha: float | None
     seed: int
     null: str
+    null_words: str
+    null_note: str
+    measured: tuple[Measured, ...]
     mean_score_V: np.ndarray
     log_prior_V: np.ndarray
     part: str
@@ -208,6 +214,7 @@ class Audit:
             "num_permutations": self.num_permutations,
             "seed": self.seed,
             "null": self.null,
+            "null_words": self.null_words,
             "nll": self.nll,
             "calibration": self.calibration,
             "num_contexts": self.num_contexts,
@@ -222,6 +229,7 @@ class Audit:
                 "unseen_share": self.sensitivity.unseen_share,
             },
             "geometry": self.geometry.to_dict(),
+            "measured": [one.to_dict() for one in self.measured],
         }
         if samples:
             out["mean_score"] = self.mean_score_V.tolist()

@@ -1,18 +1,21 @@
 """The popularity audit of a score matrix: how much of what a model says is just popularity."""
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from fastpop import checks
+from fastpop import checks, registry
 from fastpop.diagnostics.audit_result import Audit
 from fastpop.diagnostics.calibration import score_nll
+from fastpop.diagnostics.diagnostic import Diagnostic, asked_for, measured
 from fastpop.diagnostics.direction import correlation, weak_direction
 from fastpop.diagnostics.geometry import geometry
 from fastpop.diagnostics.lists import ContextSample, top_lists
 from fastpop.diagnostics.many import audit_many
 from fastpop.diagnostics.moments import ScoreMoments, is_nested_numbers
+from fastpop.diagnostics.null import Null
 from fastpop.diagnostics.part import (
     chosen_items,
     energy_of_items,
@@ -30,9 +33,9 @@ STREAMED = "a GramStream keeps no contexts to make lists of"
 def audit(
     query: Any, items: Any, counts: Any, *, bias: Any = None, scale: float = 1.0,
     context_weight: Any = None, smoothing: str | float = "loo", permutations: int = 2000,
-    seed: int = 0, pos_id: Any = None, null: str = "label", strata: Any = None,
+    seed: int = 0, pos_id: Any = None, null: str | Null = "label", strata: Any = None,
     threads: int | None = None, min_count: float = 0, subset: Any = None,
-    logits: bool | None = None, top_k: int = 10,
+    logits: bool | None = None, top_k: int = 10, diagnostics: Iterable[str | Diagnostic] = (),
 ) -> Audit:
     """numpy: S = scale * query @ items.T + bias; how much of it lies along log p, and is that
     more than for log p shuffled over the items?
@@ -52,7 +55,8 @@ def audit(
         pos_id: [C] int64 target of each context, with an array of queries: adds the NLL under the full
             softmax of these scores over the whole catalogue.
         null: "label" permutes log p over all items; "stratified" within `strata` [V]; "sign"
-            turns signs at random. See `fastpop.ops.permutation`.
+            turns signs at random (see `fastpop.ops.permutation`); or another of
+            `fastpop.available("nulls")`, or a Null.
         threads: of the permutations; changes no result.
         min_count: audits the items with at least so many events. subset: audits these only, a mask [V]
             of bools or ids [n]. Scores and log p are then centred over what is left. log p is smoothed
@@ -62,6 +66,7 @@ def audit(
             what it says, and are energies nats²; the correlation can be read for any scores. None: yes
             with pos_id, else no.
         top_k: length of the lists whose popularity is told, of up to 2,048 contexts; 0 for none.
+        diagnostics: what is measured besides: names (`fastpop.available("diagnostics")`) or objects.
     Returns:
         Audit.
     Raises:
@@ -80,6 +85,7 @@ def audit(
         raise checks.wrong("pos_id", "None with logits=False: an NLL is of logits", pos_id)
     checks.number("top_k", top_k, least=0, integer=True)
     checks.number("seed", seed, least=0, most=2**64 - 1, integer=True)
+    null, diagnostics = registry.made("null", null), asked_for(diagnostics)
     prior = PopularityPrior.from_counts(counts, smoothing=smoothing)
     sample = None if isinstance(query, GramStream) or top_k == 0 else ContextSample(seed)
     whole = hasattr(query, "shape") or is_nested_numbers(query)
@@ -101,21 +107,23 @@ def audit(
                         context_weight=context_weight)
     return audit_moments(moments, prior, permutations=permutations, seed=seed, null=null,
                          strata=strata, threads=threads, nll=nll, min_count=min_count, subset=subset,
-                         logits=logits, top_k=top_k, sample=sample)
+                         logits=logits, top_k=top_k, sample=sample, diagnostics=diagnostics)
 
 
 def audit_moments(
     moments: ScoreMoments, prior: PopularityPrior, *, permutations: int = 2000, seed: int = 0,
-    null: str = "label", strata: Any = None, threads: int | None = None,
+    null: str | Null = "label", strata: Any = None, threads: int | None = None,
     nll: float | None = None, nll_of: str = "mean over the contexts given",
     min_count: float = 0, subset: Any = None, logits: bool = False, top_k: int = 10,
-    sample: ContextSample | None = None,
+    sample: ContextSample | None = None, diagnostics: Iterable[str | Diagnostic] = (),
 ) -> Audit:
     """`audit` for a model already reduced to its moments, and a prior already smoothed.
 
     nll: calibration of the model, if known; nll_of: what it was taken over, in words. sample: contexts
     to make lists of; without them there are none.
     """
+    law: Null = registry.made("null", null)
+    further = asked_for(diagnostics)
     num_all = moments.num_items
     kept = chosen_items(prior.counts_V, min_count, subset)
     no_direction = weak_direction(prior, kept)
@@ -160,7 +168,10 @@ def audit_moments(
         smoothing=prior.smoothing,
         alpha=prior.alpha,
         seed=seed,
-        null=null,
+        null=str(law),
+        null_words=law.words,
+        null_note=law.note,
+        measured=tuple(measured(one, moments, prior.log_prior_V) for one in further),
         mean_score_V=mean_score_V,
         log_prior_V=prior.log_prior_V,
         part=part_words(num_all, moments.num_items, min_count, subset),

@@ -8,17 +8,12 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from fastpop import checks
+from fastpop import checks, registry
 from fastpop.diagnostics.moments import ScoreMoments
-from fastpop.diagnostics.significance import (
-    Form,
-    PermutationTest,
-    null_moments,
-    permutation_test,
-)
+from fastpop.diagnostics.null import Null
+from fastpop.diagnostics.significance import Form, PermutationTest, permutation_test
 from fastpop.frozen import freeze
-from fastpop.ops.energies import ScoreEnergy, popularity_direction
-from fastpop.ops.permutation import permutation
+from fastpop.kernels.score_energy.reference import ScoreEnergy, popularity_direction
 
 BLOCK = 250  # permutations between two looks at the progress bar
 
@@ -64,7 +59,7 @@ class ManyAudits:
 def audit_many(
     models: Mapping[str, ScoreMoments], log_prior: Any, *,
     pairs: Sequence[tuple[str, str]] | None = None, permutations: int = 2000, seed: int = 0,
-    null: str = "label", strata: Any = None, threads: int | None = None,
+    null: str | Null = "label", strata: Any = None, threads: int | None = None,
 ) -> ManyAudits:
     """Energies, p-values and paired differences of several models over the same permutations.
 
@@ -75,7 +70,8 @@ def audit_many(
         pairs: (first, second) names whose difference is tested; by default the first model
             against every other.
         permutations: P; 0 gives energies and exact null moments without p-values.
-        seed, null, strata, threads: as in `fastpop.ops.permutation`.
+        null: a name (`fastpop.available("nulls")`) or a Null.
+        seed, strata, threads: as in `fastpop.ops.permutation`.
     Raises:
         ValueError, TypeError: says the argument, the expected and the got.
     Cost: per model one pass of P permutations (2*m*R FLOPs each); one item table in memory at a
@@ -99,21 +95,27 @@ def audit_many(
         checks.one_of("pairs", name, names)
     label_V, _ = popularity_direction(log_prior_V)
 
+    law: Null = registry.made("null", null)
     stratum_V = None if strata is None else checks.int_array("strata", strata)
+    if law.strata != (strata is not None):
+        name = str(law) if law.strata else "stratified"
+        raise checks.wrong("strata", f"integers [V] with null={name!r}, and only there", strata)
+    if stratum_V is not None:
+        checks.shape("strata", stratum_V, (len(log_prior_V),))
     energy, direction, shared, drawn = {}, {}, {}, {}
     for name, moments in models.items():
         item_VR = moments.rows()
-        proj_PR = _projections(label_V, item_VR, permutations, seed, null, strata, threads)
+        proj_PR = _projections(law, label_V, item_VR, permutations, seed, stratum_V, threads)
         energy[name] = moments.energy(log_prior_V)
         forms = Form.direction(moments, item_VR), Form.shared(moments, item_VR)
         drawn[name] = tuple(form.at(proj_PR) for form in forms)
         direction[name], shared[name] = (
             permutation_test(
                 f"energy_{kind}", getattr(energy[name], kind), null_P,
-                null_mean=mean, null_variance=variance, kind=null,
+                null_mean=mean, null_variance=variance, kind=str(law),
             )
             for kind, form, null_P in zip(("direction", "shared"), forms, drawn[name])
-            for mean, variance in [null_moments(label_V, form, None, null, stratum_V)]
+            for mean, variance in [law.moments(label_V, form, None, stratum_V) or (None, None)]
         )
 
     paired = {}
@@ -124,25 +126,28 @@ def audit_many(
             (("direction", Form.direction), ("shared", Form.shared))
         ):
             one, two = form(models[first], rows[0]), form(models[second], rows[1])
-            mean, variance = null_moments(label_V, one, two, null, stratum_V)
+            mean, variance = law.moments(label_V, one, two, stratum_V) or (None, None)
             a, b = getattr(energy[first], kind), getattr(energy[second], kind)
             a_P, b_P = drawn[first][n], drawn[second][n]
             size = a + b + float(np.mean(a_P) + np.mean(b_P)) if len(a_P) else None
             tests.append(permutation_test(
                 f"energy_{kind} {first} - {second}", a - b, a_P - b_P,
-                null_mean=mean, null_variance=variance, scale=size, kind=null,
+                null_mean=mean, null_variance=variance, scale=size, kind=str(law),
             ))
         paired[first, second] = PairedTest(first, second, *tests)
     return ManyAudits(energy, direction, shared, paired)
 
 
-def _projections(label_V, item_VR, num_permutations, seed, null, strata, threads) -> np.ndarray:
-    """`permutation` in blocks of the one stream, with a bar where it takes over 5 seconds."""
+def _projections(
+    null: Null, label_V: np.ndarray, item_VR: np.ndarray, num_permutations: int, seed: int,
+    stratum_V: np.ndarray | None, threads: int | None,
+) -> np.ndarray:
+    """`Null.project` in blocks of the one stream, with a bar where it takes over 5 seconds."""
     parts = []
     starts = range(0, num_permutations, BLOCK) if num_permutations else [0]
     for first in tqdm(starts, desc="permutations", unit_scale=BLOCK, delay=5, leave=False,
                       dynamic_ncols=True, disable=None):
         count = min(BLOCK, num_permutations - first)
-        parts.append(permutation(label_V, item_VR, count, seed=seed, null=null, strata=strata,
-                                 first=first, threads=threads))
+        parts.append(null.project(label_V, item_VR, count, seed=seed, first=first, stratum_V=stratum_V,
+                                  threads=threads))
     return np.concatenate(parts)

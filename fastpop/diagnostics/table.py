@@ -10,11 +10,6 @@ if TYPE_CHECKING:
     from fastpop.diagnostics.audit_result import Audit
 
 WIDTH = 80
-NULLS = {
-    "label": "log p shuffled over all items",
-    "stratified": "log p shuffled within the strata given",
-    "sign": "random signs of centred log p",
-}
 LOGITS = "1: the scores contain log p once; 0: popularity is outside the scores"
 NO_UNIT = ("the slope has no unit: these scores are not known to be logits (logits=True says so), and "
            "others have a scale of their own; go by the correlation")
@@ -49,6 +44,7 @@ def audit_table(audit: "Audit") -> str:
         "    cosine " + "".join(f"{c:>9.4f}" for c in audit.sensitivity.cosines),
         "",
         *_geometry_lines(audit),
+        *_measured_lines(audit),
     ]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -98,22 +94,28 @@ def _list_lines(audit: "Audit") -> list[str]:
 
 
 def _null_lines(audit: "Audit") -> list[str]:
-    lines = [f"  Null: {NULLS[audit.null]}; {audit.num_permutations:,} draws, seed {audit.seed}."]
+    lines = _filled(f"Null: {audit.null_words or audit.null}; {audit.num_permutations:,} draws, seed "
+                    f"{audit.seed}.")
     for name, test in (("direction", audit.test_direction), ("shared", audit.test_shared)):
-        lines.append(f"    {name:<10} exact null mean {_number(test.null_mean)}"
-                     f" +- {(test.null_variance or 0) ** 0.5:.3g}")
+        lines.append(f"    {name:<10} {_null_mean(test)}")
         if audit.num_permutations and not audit.no_direction:
             lines += _filled(test.words(), 15)
     if audit.no_direction:
         lines.append("  No p-values are shown: there is no direction to test.")
     elif audit.num_permutations == 0:
         lines.append("  No p-values: no permutations were asked for.")
-    elif audit.null == "label":
-        lines += [
-            "  A small p says that the scores are associated with log p beyond relabelling;",
-            "  item norms tied to popularity are enough for that (see null=\"sign\").",
-        ]
+    elif audit.null_note:
+        lines += textwrap.wrap(audit.null_note, WIDTH, initial_indent="  ", subsequent_indent="  ")
     return lines
+
+
+def _null_mean(test: PermutationTest) -> str:
+    """Of the null itself where it is known, else of the draws."""
+    if test.null_mean is not None:
+        return f"exact null mean {_number(test.null_mean)} +- {(test.null_variance or 0) ** 0.5:.3g}"
+    if test.num_permutations == 0:
+        return "exact null mean not known"
+    return f"mean of the draws {_number(float(test.null_P.mean()))} +- {test.null_P.std():.3g}"
 
 
 def _share_lines(audit: "Audit") -> list[str]:
@@ -168,3 +170,11 @@ def _geometry_lines(audit: "Audit") -> list[str]:
         f"balance error {_number(g.balance_error)}",
     ]
     return lines
+
+
+def _measured_lines(audit: "Audit") -> list[str]:
+    rows = [row for one in audit.measured for row in one.rows()]
+    if not rows:
+        return []
+    shown = [(textwrap.shorten(name, 60, placeholder="…"), _number(value)) for name, value in rows]
+    return ["", "  also measured", *(f"    {name:<60}{value:>13}" for name, value in shown)]

@@ -62,6 +62,7 @@ def write_audit_report(
     parts.append("<h2>Numbers</h2>")
     parts.append(_value_table("The audit", values, audit))
     parts.append(_audit_shares(audit))
+    parts.append(_measured(audit))
     if metrics:
         found = {k: {"mean": v} for k, v in metrics.items()}
         parts.append(_value_table("Evaluation", found, {}))
@@ -157,6 +158,14 @@ def _audit_shares(audit: Mapping[str, Any]) -> str:
                  [[escape(cell) for cell in row] for row in cells])
 
 
+def _measured(audit: Mapping[str, Any]) -> str:
+    """What diagnostics that were asked for found; they bring their own words."""
+    rows = [[escape(f"{one['label']}, {key}" if key else one["label"]), tables.number(value),
+             escape(one["definition"])] for one in audit.get("measured", ())
+            for key, value in one["values"].items()]
+    return table("Also measured.", ["number", "value", "what it is"], rows, text=(2,)) if rows else ""
+
+
 def audit_scatter(audit: Mapping[str, Any], name: str) -> Any:
     """A `schema.Scatter` from an audit with samples; the line has the audited slope."""
     return {"arm": name, "log_prior": audit["log_prior"], "mean_score": audit["mean_score"],
@@ -184,5 +193,6 @@ def _value_table(caption: str, values: Mapping[str, Any], audit: Mapping[str, An
 def _null_words(audit: Mapping[str, Any]) -> str:
     if not audit.get("num_permutations"):
         return "no permutations drawn"
-    return (f"{audit.get('null', 'label')} permutation of log p over items, "
+    name, words = audit.get("null", "label"), audit.get("null_words")
+    return (f"{name}: {words}, " if words else f"{name}, ") + (
             f"{audit['num_permutations']:,} draws, seed {audit.get('seed', '-')}")

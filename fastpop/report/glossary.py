@@ -1,6 +1,6 @@
 """What each number means, in one line; keys as in `fastpop.report.schema`.
 
-Metrics say it themselves (`fastpop.evaluation.Metric`), whoever registered them.
+Metrics and diagnostics say it themselves (`fastpop.evaluation.Metric`), whoever registered them.
 """
 
 import math
@@ -74,24 +74,23 @@ TERMS = {
     "cosine_items": ("Cosine, items", "Mean cosine between two items, centred: 0 without a common "
                      "direction."),
     "pc1_items": ("PC1, items", "|correlation| of the items' first principal component with log p."),
-    "pc1_scores": ("PC1, scores", "The same of the scores' first principal component."),
 }
 
 
 def term(key: str) -> tuple[str, str]:
     """(name, definition) of a key such as "ndcg@10"; ("", "") where none is known."""
     stem, _, k = key.partition("@")
-    metric = _metric(stem)
-    name, text = TERMS.get(stem, ("", "")) if metric is None else (metric.label, metric.definition)
+    part = _part(stem)
+    name, text = TERMS.get(stem, ("", "")) if part is None else (part.label, part.definition)
     return (f"{name}@{k}" if k and name else name), text
 
 
 def bounds(key: str) -> tuple[float, float]:
     """What a number can be: shares and most metrics 0..1, correlations and cosines -1..1, others anything."""
     stem = key.partition("@")[0]
-    metric = _metric(stem)
-    if metric is not None:
-        return metric.bounds
+    part = _part(stem)
+    if part is not None:
+        return part.bounds
     if stem == "cosine_items":
         return -1.0, 1.0
     if stem.startswith(("energy", "effective_rank")) or stem in ("amplitude", "epoch"):
@@ -102,6 +101,8 @@ def bounds(key: str) -> tuple[float, float]:
     return -math.inf, math.inf
 
 
-def _metric(stem: str) -> Any:
-    """The registered metric of that name, None for numbers of an experiment or an audit."""
-    return None if stem in TERMS else registry.all_of("metric").get(stem)
+def _part(stem: str) -> Any:
+    """The registered metric or diagnostic of that name, None for other numbers of experiments and audits."""
+    if stem in TERMS:
+        return None
+    return registry.all_of("metric").get(stem) or registry.all_of("diagnostic").get(stem)
