@@ -7,12 +7,12 @@ from fastpop.data.log import read_log
 from fastpop.data.own_test import split_with_test
 from fastpop.data.prepare import prepare
 from fastpop.data.prepared import PreparedWriter
-from fastpop.data.presets import PRESETS, Columns
+from fastpop.data.presets import PRESETS, Columns, Preset
 from fastpop.data.split import Split, event_halves, split
 from fastpop.data.tokens import read_cases
 
 __all__ = [
-    "PRESETS", "Cases", "Columns", "Interactions", "PreparedWriter", "Rejected", "Split",
+    "PRESETS", "Cases", "Columns", "Interactions", "PreparedWriter", "Preset", "Rejected", "Split",
     "bundled_log", "bundled_path", "event_halves", "prepare", "read_cases", "read_log", "split",
     "split_with_test",
 ]

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from fastpop import registry
 from fastpop.checks import one_of, wrong, wrong_type
 
 ROLES = ("user", "item", "time", "weight", "behavior", "rating")
@@ -82,7 +83,7 @@ class ListColumns:
 
 @dataclass(frozen=True)
 class Preset:
-    """Layout of a known format.
+    """Layout of a known format; `fastpop.register("preset", Preset(...), name="mine")` makes one known.
 
     Attributes:
         kind: "table" (a row is an event), "sequence" (a line is `user item item …`) or "sessions"
@@ -104,6 +105,11 @@ class Preset:
     whole_ids: bool = False
     lists: ListColumns | None = None
     about: str = ""
+
+    def __post_init__(self) -> None:
+        one_of("preset.kind", self.kind, ("table", "sequence", "sessions"))
+        if self.columns is not None and not isinstance(self.columns, Columns):
+            raise wrong_type("preset.columns", "fastpop.data.Columns", self.columns)
 
 
 PRESETS: dict[str, Preset] = {
@@ -155,19 +161,18 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+registry.ours("preset", *PRESETS.values(), names=tuple(PRESETS))
+
+
 def names() -> list[str]:
-    """Names of the presets, as `read_log(preset=…)` takes them."""
-    return list(PRESETS)
+    """Names of the presets, as `read_log(preset=…)` takes them: ours, and those that were registered."""
+    return list(registry.available("presets"))
 
 
 def resolve(preset: str | None, columns: Columns | None, given: dict) -> Preset:
     """The layout to read by: a preset, or `columns`, with single roles given on top."""
     given = {role: name for role, name in given.items() if name is not None}
-    if preset is not None:
-        one_of("preset", preset, names())
-        layout = PRESETS[preset]
-    else:
-        layout = Preset()
+    layout = registry.find("preset", preset) if preset is not None else Preset()
     if columns is not None and not isinstance(columns, Columns):
         raise wrong_type("columns", "fastpop.data.Columns", columns)
     if layout.kind != "table":
