@@ -76,16 +76,21 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
     if not (issubclass(part, base) if is_class else isinstance(part, base)):
         raise checks.wrong_type("part", f"a {KINDS[kind].room}.{base.__name__}, its class or an object",
                                 f"={getattr(part, '__name__', type(part).__name__)}")
-    name = getattr(part, "name", "") if name is None else name
+    own = getattr(part, "name", "")
+    name = own if name is None else name
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise checks.wrong("name", "letters, digits, - and _, a letter first", name)
     if is_class and not dataclasses.is_dataclass(part):
         raise checks.wrong_type("part", "a frozen dataclass", f"={part.__name__}")
+    if not is_class and own not in ("", name):
+        raise checks.wrong("name", f"{own!r}, as the object is called", name)
     before = _parts[kind].get(name)
     if before is not None and not _same(before, part):
         raise checks.wrong("name", f"a {kind} name that is free", f"={name!r}, which is {_origin(before)}")
     if is_class and part.name != name:
         part.name = name
+    elif own == "" and isinstance(part, Component):
+        object.__setattr__(part, "name", name)
     _parts[kind][name] = part
     return part
 

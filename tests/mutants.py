@@ -89,7 +89,7 @@ MUTANTS = [
     Mutant("row-wise Adagrad squares each duplicate alone", "kernels/row_update/reference.py",
            "    if ascending:\n", "    if True:\n", "tests/ops/test_row_update.py"),
     Mutant("post-hoc forgets to subtract", "fastpop/experiments/arms.py",
-           'knob = weight - 1 if self.arm.prior == "none" else weight', "knob = weight",
+           "return moments.with_popularity(-1, log_prior_V)", "return moments",
            "tests/experiments -k post_hoc"),
     Mutant("the permuted control is not permuted", "fastpop/experiments/compare.py",
            'log_priors["permuted"] = priors["A"].permuted(seed).log_prior_V',

@@ -1,18 +1,29 @@
 """What stands in the table of a comparison: arms that train, what is made of `standard` afterwards, and
 rows that no model needs."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fastpop import checks, registry
+from fastpop.diagnostics import ScoreMoments
+from fastpop.popularity.prior import unit_direction
 
 STANDARD, POST_HOC = "standard", "post-hoc"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of the table.
+    """One row of the table: one that trains, one that is made of the trained standard model afterwards, or
+    (ours alone) one that needs no model. `fastpop.register("arm", Arm(...))` makes one known to `compare`.
 
-    prior: the decoder's arm; "" for what is not trained. log_prior: which popularity stands beside the
-    dot product: "A", from the events that the arms train on; "B", from the other half; "permuted", A's on
-    randomly relabelled items. bias_start: of a learned bias, as in TrainConfig.
+    name: of the row. trained_on, served_as: in words, s the learned part: "s + tau log p".
+    prior: of one that trains: what stands beside the dot product, as in TrainConfig; "" for the others.
+    log_prior: which popularity that is: "A", from the events that the arms train on; "B", from the other
+    half; "permuted", A's on randomly relabelled items. bias_start: of a learned bias, as in TrainConfig.
+    make: of one made afterwards: from the moments of the standard scores and log p [V] of half A to the
+    moments of its own at beta 0, over the same queries; beta log p is added when it is served.
     """
 
     name: str
@@ -21,6 +32,50 @@ class Arm:
     prior: str = ""
     log_prior: str = "A"
     bias_start: str = "zero"
+    make: Callable[[ScoreMoments, np.ndarray], ScoreMoments] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("name", "trained_on", "served_as", "prior"):
+            if not isinstance(getattr(self, name), str):
+                raise checks.wrong_type(f"arm.{name}", "a string", getattr(self, name))
+        checks.one_of("arm.log_prior", self.log_prior, ("A", "B", "permuted"))
+        checks.one_of("arm.bias_start", self.bias_start, ("zero", "log-prior"))
+        if self.make is not None and (self.prior or not callable(self.make)):
+            raise checks.wrong("arm.make", "a function, of an arm that does not train", self.make)
+
+    @property
+    def kind(self) -> str:
+        """"trained", "afterwards" or "reference"."""
+        return "trained" if self.prior else "afterwards" if self.make is not None else "reference"
+
+    def made(self, moments: ScoreMoments, log_prior_V: np.ndarray) -> ScoreMoments:
+        """`make`, looked at. Raises TypeError, ValueError for no score of the same queries and items."""
+        assert self.make is not None
+        found = self.make(moments, log_prior_V)
+        if not isinstance(found, ScoreMoments):
+            raise checks.wrong_type(f"make of the arm {self.name!r}", "ScoreMoments", found)
+        if found.item_VD.shape != moments.item_VD.shape:
+            raise checks.wrong(f"make of the arm {self.name!r}",
+                               f"an item table [{moments.num_items}, {moments.dim}]", found.item_VD)
+        if not np.array_equal(found.query_mean_D, moments.query_mean_D):
+            raise checks.wrong(f"make of the arm {self.name!r}", "the queries of the standard model", "=others")
+        return found
+
+
+def subtracted(moments: ScoreMoments, log_prior_V: np.ndarray) -> ScoreMoments:
+    """The scores minus log p."""
+    return moments.with_popularity(-1, log_prior_V)
+
+
+def subtracted_as_fitted(moments: ScoreMoments, log_prior_V: np.ndarray) -> ScoreMoments:
+    """The scores minus their mean slope times log p."""
+    return moments.with_popularity(-moments.energy(log_prior_V).slope_mean, log_prior_V)
+
+
+def projected(moments: ScoreMoments, log_prior_V: np.ndarray) -> ScoreMoments:
+    """The scores of an item table without the direction of log p."""
+    b_V = unit_direction(log_prior_V)
+    return replace(moments, item_VD=moments.item_VD - np.outer(b_V, b_V @ moments.item_VD))
 
 
 def _named(*arms: Arm) -> dict[str, Arm]:
@@ -40,11 +95,11 @@ ARMS = _named(
 )
 # Made of the trained standard model, without training.
 AFTERWARDS = _named(
-    Arm(POST_HOC, "not trained: standard minus log p", "s + (beta - 1) log p"),
+    Arm(POST_HOC, "not trained: standard minus log p", "s + (beta - 1) log p", make=subtracted),
     Arm("post-hoc-fitted", "not trained: standard minus its mean slope times log p",
-        "s + (beta - slope) log p"),
+        "s + (beta - slope) log p", make=subtracted_as_fitted),
     Arm("projected", "not trained: standard, its item table without the direction of log p",
-        "s without log p + beta log p"),
+        "s without log p + beta log p", make=projected),
 )
 # What any recommender has to beat.
 REFERENCES = _named(
@@ -54,4 +109,10 @@ REFERENCES = _named(
     Arm("item-mean", "mean rating of the item", "ratings"),
 )
 ALL = ARMS | AFTERWARDS | REFERENCES
+registry.ours("arm", *ARMS.values(), *AFTERWARDS.values())
 EQUAL, BEST = "equal", "best"  # readings of a trained arm: at one epoch for all, at its own best one
+
+
+def arm_of(name: str) -> Arm:
+    """The arm of a row, ours or one that was registered. Raises ValueError where there is none."""
+    return ALL[name] if name in ALL else registry.find("arm", name, "arms")

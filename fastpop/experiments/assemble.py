@@ -4,7 +4,16 @@ from typing import Any
 
 from fastpop import report
 from fastpop.experiments import findings
-from fastpop.experiments.arms import AFTERWARDS, ALL, ARMS, BEST, EQUAL, POST_HOC, STANDARD
+from fastpop.experiments.arms import (
+    AFTERWARDS,
+    ARMS,
+    BEST,
+    EQUAL,
+    POST_HOC,
+    REFERENCES,
+    STANDARD,
+    arm_of,
+)
 from fastpop.experiments.frontier import matched
 from fastpop.experiments.wording import Words
 
@@ -22,7 +31,7 @@ def comparison(
     rows = [row for seed in found for row in seed["rows"]]
     pairs = [pair for seed in found for pair in seed["pairs"]]
     readings = [name for name in (BEST, EQUAL) if any(row["epochs"] == name for row in rows)]
-    names = [name for name in ALL if any(row["arm"] == name for row in rows)]
+    names = [name for name in _in_order(question) if any(row["arm"] == name for row in rows)]
     priors = [seed["prior"] for seed in found]
     weak = next((prior["weak"] for prior in priors if prior["weak"]), None)
     drawn = dict(found[0]["pictures"])
@@ -49,8 +58,8 @@ def comparison(
         "sentences": said[1:],
         "readings": readings,
         "permutations": question.permutations,
-        "arms": [{"name": arm, "kind": _kind(arm), "trained_on": ALL[arm].trained_on,
-                  "served_as": ALL[arm].served_as,
+        "arms": [{"name": arm, "kind": arm_of(arm).kind, "trained_on": arm_of(arm).trained_on,
+                  "served_as": arm_of(arm).served_as,
                   "readings": [_reading(summary, arm, epochs) for epochs in readings]} for arm in names],
         "rows": rows,
         "summary": summary,
@@ -73,14 +82,17 @@ def comparison(
     return made
 
 
-def _kind(arm: str) -> Any:
-    return "trained" if arm in ARMS else "afterwards" if arm in AFTERWARDS else "reference"
+def _in_order(question: Any) -> list[str]:
+    """Every arm that may have rows: ours of each kind before others."""
+    others = {kind: [name for name, arm in question.others.items() if arm.kind == kind]
+              for kind in ("trained", "afterwards")}
+    return [*ARMS, *others["trained"], *AFTERWARDS, *others["afterwards"], *REFERENCES]
 
 
 def _reading(summary: list[dict[str, Any]], arm: str, epochs: str) -> dict[str, Any]:
     """One arm at one reading in flat numbers, means over seeds: energies of its learned part; lists as
     served, at beta 1, or 0 where popularity was taken out afterwards; NLL at beta 1. None: not defined."""
-    beta = 0.0 if arm in AFTERWARDS else 1.0
+    beta = 0.0 if arm_of(arm).kind == "afterwards" else 1.0
     found: dict[str, Any] = {"epochs": epochs, "popularity_weight": beta}
     values = {entry["popularity_weight"]: entry["values"] for entry in summary
               if entry["arm"] == arm and entry["epochs"] == epochs}
@@ -130,6 +142,6 @@ def _rules(
         rules["recency"] = f"half-life {days} days, tuned on half A"
     if any("nll" in row["values"] for row in rows):
         rules["calibration"] = "NLL of the test targets under the full softmax at beta 1, in the table"
-    if any(row["arm"] in ARMS and row["arm"] != STANDARD for row in rows):
+    if any(arm_of(arm).kind == "trained" for arm in {row["arm"] for row in rows} - {STANDARD}):
         rules["words"] = "docs/comparison.md says when each sentence is printed"
     return rules

@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 
 import fastpop
-from fastpop import bars, checks, diagnostics
+from fastpop import bars, checks, diagnostics, registry
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
 from fastpop.data.prepare import as_log
 from fastpop.data.split import Split, event_halves
 from fastpop.experiments import assemble
-from fastpop.experiments.arms import ARMS, BEST, EQUAL, STANDARD
+from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, EQUAL, REFERENCES, STANDARD, Arm, arm_of
 from fastpop.experiments.compared import CompareResult
 from fastpop.experiments.measure import measure_reading
 from fastpop.experiments.one_arm import Judged, some_cases, train_arm
 from fastpop.experiments.pictures import pictures
 from fastpop.experiments.references import reference_rows
+from fastpop.experiments.served import also_made
 from fastpop.experiments.shown import Shown
 from fastpop.experiments.unfinished import Unfinished, check_folder, finished
 from fastpop.experiments.wording import cautioned
@@ -55,6 +56,7 @@ class Question:
     config: TrainConfig
     name: str
     extra: dict[str, Any] = field(default_factory=dict)  # shown, rated
+    others: dict[str, Arm] = field(default_factory=dict)  # arms that are not ours, by name
 
     @property
     def last_epoch(self) -> int:
@@ -96,7 +98,8 @@ def compare(
         rated: the training part with ratings for weights: adds the row "item-mean" beside `shown`.
         encoder: "factor", "bag" or "sasrec"; None takes the configuration's.
         seeds: how many (0, 1, ...), or which. A seed is also that of its halves. Intervals need three.
-        arms: of standard (always run), frozen, learned, learned-from-log-p, permuted, disjoint.
+        arms: of standard (always run), frozen, learned, learned-from-log-p, permuted, disjoint, and others
+            that were registered (`fastpop.available("arms")`).
         popularity_weights: knobs β at which scores are served and judged; 0, .5 and 1 always are.
         permutations: of each p-value, >= 1.
         max_epochs: how far an arm may go on after `epochs` while its validation NLL falls (`patience`
@@ -121,8 +124,7 @@ def compare(
     log = as_log(log)
     seeds = _seeds(seeds)
     arms = _listed("arms", arms, "a list of arms")
-    for arm in arms:
-        checks.one_of("arms", arm, ARMS)
+    others = _others(arms)
     popularity_weights = _listed("popularity_weights", popularity_weights, "a list of numbers")
     for weight in popularity_weights:
         checks.knob("popularity_weights", weight)
@@ -139,10 +141,11 @@ def compare(
     if rated is not None and rated.weight is None:
         raise checks.wrong("rated", "a log with ratings for weights", "=one without weights")
     question = Question(
-        seeds, [arm for arm in ARMS if arm in arms or arm == STANDARD],
+        seeds, [*(arm for arm in ARMS if arm in arms or arm == STANDARD),
+                *(arm for arm, other in others.items() if other.kind == "trained")],
         tuple(sorted({float(weight) for weight in popularity_weights} | {0.0, 0.5, 1.0})), permutations,
         max_epochs, config.patience or PATIENCE, max_cases, config, name,
-        {"shown": shown, "rated": rated})
+        {"shown": shown, "rated": rated}, others)
     place = None if out is None else local_path(out, "out")
     if place is not None:
         checks.needed("matplotlib", "report", "compare(out=...)")
@@ -240,12 +243,14 @@ def _one_seed(
         halves["A"].item_counts(), log_priors["A"], question.betas)
     bounded = build.bounded(config, log, parts.test)
     runs, start = {}, bar.n
+    afterwards = [arm for arm in question.others.values() if arm.kind == "afterwards"]
     for number, arm in enumerate(arms, 1):
         bar.set_description_str(f"compare {config.encoder}: {arm}, seed {seed}")
-        runs[arm] = train_arm(
-            ARMS[arm], bounded, judged, log_priors, question.last_epoch, question.patience,
-            folder=account.arm_folder(seed, arm) if account else None,
-            each_step=lambda steps: bar.update(1 / (steps * question.last_epoch)))
+        with also_made(afterwards):
+            runs[arm] = train_arm(
+                arm_of(arm), bounded, judged, log_priors, question.last_epoch, question.patience,
+                folder=account.arm_folder(seed, arm) if account else None,
+                each_step=lambda steps: bar.update(1 / (steps * question.last_epoch)))
         bar.update(start + number - bar.n)
     rows, pairs = [], []
     drawn: dict[str, Any] = {}
@@ -311,6 +316,8 @@ def _asked(question: Question, log: Interactions, own: Split | None) -> dict[str
         "version": fastpop.__version__, "arms": question.arms, "seeds": question.seeds,
         "permutations": question.permutations, "popularity_weights": list(question.betas),
         "max_epochs": question.max_epochs, "patience": question.patience, "max_cases": question.max_cases,
+        "others": {name: {key: value for key, value in vars(arm).items() if key != "make"}
+                   for name, arm in question.others.items()},
         "config": options, "log_sha256": run_folder.fingerprint(log, own.test if own else None), **extra,
     }
 
@@ -328,6 +335,16 @@ def _processor() -> str:
 def _drawn(cases: Cases | None, question: Question) -> Cases | None:
     """At most max_cases of the test cases, the same for all arms and seeds."""
     return some_cases(cases, question.max_cases, question.config.seed)
+
+
+def _others(arms: Sequence[str]) -> dict[str, Arm]:
+    """Those that are not ours, by name. Raises ValueError for a name that no arm has, or no arm may have."""
+    found = {name: registry.find("arm", name, "arms") for name in arms}
+    for name, arm in found.items():
+        if arm.kind == "reference" or name in REFERENCES:
+            raise checks.wrong("arms", "arms that train or are made of standard afterwards, with names of "
+                               "their own", name)
+    return {name: arm for name, arm in found.items() if name not in ARMS and name not in AFTERWARDS}
 
 
 def _listed(name: str, given: Any, expected: str) -> list:

@@ -1,6 +1,9 @@
 """The scores of a trained arm over its knob, and what can be made of the standard one afterwards."""
 
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,10 +11,11 @@ from torch import Tensor
 
 from fastpop import checks, evaluation
 from fastpop.diagnostics import ScoreMoments
-from fastpop.experiments.arms import POST_HOC, STANDARD
+from fastpop.experiments.arms import AFTERWARDS, STANDARD, Arm
 from fastpop.model import Recommender
-from fastpop.popularity.prior import unit_direction
 from fastpop.training.result import moments_of
+
+_asked: ContextVar[tuple[Arm, ...]] = ContextVar("arms made afterwards that are not ours", default=())
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,16 @@ class Served:
         return evaluation.DotScores(query_CD.float(), items, bias, moments.scale)
 
 
+@contextlib.contextmanager
+def also_made(arms: Sequence[Arm]) -> Iterator[None]:
+    """Within it `families` makes these of the standard model, too."""
+    before = _asked.set(tuple(arms))
+    try:
+        yield
+    finally:
+        _asked.reset(before)
+
+
 def families(arm: str, model: Recommender, train, log_prior_V: np.ndarray) -> list[Served]:
     """The family of an arm; of the standard one also those that need no training.
 
@@ -51,12 +65,6 @@ def families(arm: str, model: Recommender, train, log_prior_V: np.ndarray) -> li
     if arm != STANDARD:
         knob = decoder.item_bias if decoder.item_bias is not None else decoder.log_prior_V
         return [Served(arm, moments, knob.detach().double().cpu().numpy())]
-    slope = moments.energy(log_prior_V).slope_mean
-    b_V = unit_direction(log_prior_V)
-    without_VD = moments.item_VD - np.outer(b_V, b_V @ moments.item_VD)
-    return [
-        Served(STANDARD, moments, None),
-        Served(POST_HOC, moments.with_popularity(-1, log_prior_V), log_prior_V),
-        Served("post-hoc-fitted", moments.with_popularity(-slope, log_prior_V), log_prior_V),
-        Served("projected", replace(moments, item_VD=without_VD), log_prior_V),
-    ]
+    return [Served(STANDARD, moments, None), *(
+        Served(later.name, later.made(moments, log_prior_V), log_prior_V)
+        for later in (*AFTERWARDS.values(), *_asked.get()))]

@@ -114,6 +114,7 @@ def finished(out: Path, asked: dict[str, Any]) -> report.schema.Comparison | Non
 
 def refuse_another_question(out: Path, before: dict[str, Any], asked: dict[str, Any]) -> None:
     """ValueError that names the first option in which two questions differ."""
+    before = {"others": {}, **before}  # as every comparison of ours
     flat_before, flat = before | before.get("config", {}), asked | asked["config"]
     for name, value in flat.items():
         if name != "config" and flat_before.get(name) != value:

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from fastpop.diagnostics import p_words
-from fastpop.experiments.arms import ARMS, BEST, EQUAL, POST_HOC, REFERENCES, STANDARD
+from fastpop.experiments.arms import ALL, BEST, EQUAL, POST_HOC, REFERENCES, STANDARD, arm_of
 from fastpop.experiments.findings import MIN_SEEDS, by_seed, interval, paired
 
 FOLLOWS = 0.2  # slope on log p below which a standard model has hardly learned popularity
@@ -13,6 +13,7 @@ LEAST_EFFECT = 0.1  # share of standard's amplitude along log p that has to go b
 MOSTLY = 0.5  # cos² of a change with log p, from which the change is called mostly popularity
 P_VALUE = 0.05
 NO_WORSE = 0.02  # nats that a rival's NLL may be above frozen's, at the upper end of its interval
+SEEN = (("nll", "NLL", 3), ("ndcg@10", "NDCG@10", 4), ("coverage@10", "coverage@10", 3))  # and decimals
 
 # (what is said, when); what is said otherwise stands in the same cell.
 RULES = (
@@ -33,6 +34,9 @@ RULES = (
      "least .5; \"mostly something else\" where the upper end is below .5; otherwise the number alone"),
     ("starting at log p is enough", "learned-from-log-p ends with at most twice frozen's shared energy in "
      "every seed, and the upper end of the interval of its NLL difference from frozen is at most .02 nats"),
+    ("minus standard as trained", "of every arm that is none of fastpop's own: paired differences of NLL, "
+     "NDCG@10 and coverage@10 from standard; at beta 1, or, made of standard afterwards, at beta 0, where "
+     "there is no NLL"),
     ("among items shown at random", "AUC of the best arm as trained minus that of each row that no model "
      "needs: \"beats every\" where all intervals lie above 0, \"is not shown to beat any\" where none does, "
      "\"is not shown to beat every\" otherwise"),
@@ -69,15 +73,15 @@ class Words:
                      self.frontier(), self.energies(), self.change(), self.association()]
         else:
             said += [self.standard_alone(), self.still_improving()]
-        said += [self.initialisation(), self.learned(), self.control(), self.other_half(), self.randomised(),
-                 self.limits()]
+        said += [self.initialisation(), self.learned(), self.control(), self.other_half(),
+                 *map(self.another, self.arms), self.randomised(), self.limits()]
         return [sentence for sentence in said if sentence]
 
     # What stands first where it applies.
 
     def beaten(self) -> str:
         trained = {arm: max((self.mean(arm, 1.0, "ndcg@10", reading) for reading in self.readings),
-                            default=math.nan) for arm in self.arms if arm in ARMS}
+                            default=math.nan) for arm in self._trained()}
         trained = {arm: value for arm, value in trained.items() if not math.isnan(value)}
         counts = {name: self.mean(name, 1.0, "ndcg@10", self.main) for name in REFERENCES}
         if not trained:
@@ -130,8 +134,7 @@ class Words:
             where = (f"Each at its own best epoch (validation NLL; standard {epochs[STANDARD]:.3g}, frozen "
                      f"{epochs['frozen']:.3g})")
         parts = []
-        for metric, label, digits in (("nll", "NLL", 3), ("ndcg@10", "NDCG@10", 4),
-                                      ("coverage@10", "coverage@10", 3)):
+        for metric, label, digits in SEEN:
             pair = paired(self.rows, ("frozen", 1.0), (STANDARD, 1.0), metric, reading)
             if pair is not None:
                 parts.append(f"{label} {told(pair, digits)}")
@@ -261,9 +264,22 @@ class Words:
         return ("Shared energy along log p of the other half, on whose events no arm trained: "
                 f"{listed}.{note}")
 
+    def another(self, arm: str) -> str:
+        """An arm that is none of ours, of which nothing is known but its words."""
+        if arm in ALL:
+            return ""
+        beta = 0.0 if arm_of(arm).kind == "afterwards" else 1.0
+        parts = []
+        for metric, label, digits in SEEN:
+            pair = paired(self.rows, (arm, beta), (STANDARD, 1.0), metric, self.main)
+            if pair is not None:
+                parts.append(f"{label} {told(pair, digits)}")
+        known = f"{arm} (trained: {arm_of(arm).trained_on}; served: {arm_of(arm).served_as})"
+        return f"{known} at beta {beta:g}, minus standard as trained: {'; '.join(parts)}." if parts else ""
+
     def randomised(self) -> str:
         """The test part that nobody chose: the best arm as trained against the rows that need no model."""
-        arms = {arm: self.mean(arm, 1.0, "auc_shown", self.main) for arm in self.arms if arm in ARMS}
+        arms = {arm: self.mean(arm, 1.0, "auc_shown", self.main) for arm in self._trained()}
         rows = {arm: self.mean(arm, 1.0, "auc_shown", self.main) for arm in REFERENCES}
         arms, rows = ({name: value for name, value in found.items() if not math.isnan(value)}
                       for found in (arms, rows))
@@ -286,6 +302,9 @@ class Words:
                         "chose to show.")
         return (f"log p is known from counts: {self.unseen:.0%} of the items have no event in half A. "
                 f"{exposure}")
+
+    def _trained(self) -> list[str]:
+        return [arm for arm in self.arms if arm_of(arm).kind == "trained"]
 
     def mean(self, arm: str, weight: float | None, metric: str, reading: str) -> float:
         values = list(by_seed(self.rows, arm, weight, metric, reading).values())
