@@ -24,7 +24,8 @@ _FUNCTIONS = {
 }
 _MODULES = (
     "data", "diagnostics", "encoders", "evaluation", "experiments", "nn", "objectives", "ops",
-    "optim", "popularity", "report", "synthetic", "training",
+    "optim", "popularity", "report", "synthetic",
+    "testing", "training",
 )
 
 __all__ = [*_FUNCTIONS, *_MODULES]

@@ -4,12 +4,14 @@ A kind of part has a room, which registers ours when it is imported, and a base 
 what one does. Installed packages add theirs through entry points: group `fastpop.encoders`, name, object.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
 import importlib.metadata
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +95,17 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
         object.__setattr__(part, "name", name)
     _parts[kind][name] = part
     return part
+
+
+@contextlib.contextmanager
+def registered(kind: str, part: Any, *, name: str | None = None) -> Iterator[Any]:
+    """Within it the part is known, as by `register`; afterwards no longer. For tests and notebooks."""
+    before = dict(all_of(kind))
+    register(kind, part, name=name)
+    try:
+        yield part
+    finally:
+        _parts[kind] = before
 
 
 def _same(before: Any, part: Any) -> bool:

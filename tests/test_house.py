@@ -15,9 +15,9 @@ import fastpop
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     "types", "checks", "components", "registry", "frozen", "files", "bars", "kernels", "data",
-    "popularity", "ops", "optim", "encoders", "decoder", "objectives", "nn", "model", "evaluation", "diagnostics", "training",
-    "synthetic", "report", "experiments", "adapters", "benchmark", "doctor", "demo", "testing",
-    "cli", "__main__",
+    "popularity", "ops", "optim", "encoders", "decoder", "objectives", "nn", "model", "evaluation",
+    "diagnostics", "training", "synthetic", "report", "experiments", "adapters", "benchmark", "doctor",
+    "demo", "testing", "cli", "__main__",
 )
 FILES = sorted([*ROOT.glob("fastpop/**/*.py"), *ROOT.glob("kernels/**/*.py")])
 

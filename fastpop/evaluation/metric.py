@@ -11,6 +11,7 @@ import numpy as np
 from fastpop import checks, registry
 from fastpop.components import Component
 from fastpop.evaluation.result import weighted_mean
+from fastpop.frozen import freeze
 
 NEEDS = {"counts": "counts=", "logits": "logits=True", "candidates": "candidates=",
          "unmasked": "mask_seen=False"}
@@ -74,6 +75,9 @@ class Targets:
 
     __repr__ = checks.brief
 
+    def __post_init__(self) -> None:
+        freeze(self, "case", "position", "nth", "size_C", "best_C", "events")
+
     @classmethod
     def of(cls, case: np.ndarray, ahead: np.ndarray, num_cases: int, events: np.ndarray) -> "Targets":
         """From `ahead`, the non-relevant items before each target (ties by halves)."""
@@ -105,11 +109,11 @@ class Targets:
 class Known:
     """What an evaluation knows when its metrics are computed: C cases over V items, E target events.
 
-    targets: by part: "" all of them; "head", "mid", "tail" with counts; "repeat", "new" where nothing is
-    masked. pair_case, ahead: [pairs] all of them as they were ranked, other items before each target.
-    others_C: how many items those are out of. top_CK: [C, largest k] lists, -1 where one is short.
-    exposure: k -> [V] slots that an item got. event_case [E], event_nll [E] nats or None without logits.
-    pool: (score, whether it is a target) of every listed pair, None without candidates. counts_V: training
+    Arrays are read-only. targets: by part: "" all of them; "head", "mid", "tail" with counts; "repeat",
+    "new" where nothing is masked. pair_case, ahead: [pairs] all of them as they were ranked, other items
+    before each target. others_C: how many items those are out of. top_CK: [C, largest k] lists, -1 where one
+    is short. exposure: k -> [V] slots that an item got. event_case [E], event_nll [E] nats or None without
+    logits. pool: (score, whether it is a target) of every listed pair, None without candidates. counts_V: training
     counts or None. case_weight_C: ones unless given.
     """
 
@@ -127,6 +131,10 @@ class Known:
     case_weight_C: np.ndarray
 
     __repr__ = checks.brief
+
+    def __post_init__(self) -> None:
+        freeze(self, "targets", "pair_case", "ahead", "others_C", "top_CK", "exposure", "event_case",
+               "event_nll", "pool", "counts_V", "case_weight_C")
 
     @property
     def num_cases(self) -> int:
@@ -196,7 +204,7 @@ def find_metric(key: str) -> tuple[Metric, int]:
     Raises: ValueError for a name that no metric has, and for a k where there is none, or none where there is.
     """
     stem, at, k = str(key).partition("@")
-    metric = registry.made("metric", registry.find("metric", stem, "metric"))
+    metric = registry.made("metric", stem)
     if metric.at_k != bool(at) or (at and not (k.isdecimal() and int(k) >= 1)):
         raise checks.wrong("metric", f"'{stem}@k' with k >= 1" if metric.at_k else repr(stem), key)
     return metric, int(k or 0)

@@ -58,7 +58,7 @@ class Arm:
             raise checks.wrong(f"make of the arm {self.name!r}",
                                f"an item table [{moments.num_items}, {moments.dim}]", found.item_VD)
         if not np.array_equal(found.query_mean_D, moments.query_mean_D):
-            raise checks.wrong(f"make of the arm {self.name!r}", "the queries of the standard model", "=others")
+            raise checks.wrong(f"make of the arm {self.name!r}", "the standard model's queries", "=others")
         return found
 
 

@@ -274,7 +274,7 @@ class Words:
             pair = paired(self.rows, (arm, beta), (STANDARD, 1.0), metric, self.main)
             if pair is not None:
                 parts.append(f"{label} {told(pair, digits)}")
-        known = f"{arm} (trained: {arm_of(arm).trained_on}; served: {arm_of(arm).served_as})"
+        known = f"{arm} ({arm_of(arm).trained_on}; served: {arm_of(arm).served_as})"
         return f"{known} at beta {beta:g}, minus standard as trained: {'; '.join(parts)}." if parts else ""
 
     def randomised(self) -> str:
