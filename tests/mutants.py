@@ -90,7 +90,7 @@ MUTANTS = [
            "    if ascending:\n", "    if True:\n", "tests/ops/test_row_update.py"),
     Mutant("post-hoc forgets to subtract", "fastpop/experiments/arms.py",
            "return moments.with_popularity(-1, log_prior_V)", "return moments",
-           "tests/experiments -k post_hoc"),
+           "tests/experiments/test_compare.py -k made_of_the_standard_model"),
     Mutant("the permuted control is not permuted", "fastpop/experiments/compare.py",
            'log_priors["permuted"] = priors["A"].permuted(seed).log_prior_V',
            'log_priors["permuted"] = priors["A"].log_prior_V',
