@@ -12,6 +12,8 @@ from fastpop.ops import availability
 
 PACKAGES = ("duckdb", "tyro", "matplotlib", "pyarrow", "polars", "pandas", "triton", "tensorboard")
 
+NAMED = ("presets", "metrics", "nulls", "diagnostics", "arms")  # as fastpop.available has them
+
 
 def report() -> str:
     """The state of this installation as text, at most 80 columns."""
@@ -39,14 +41,14 @@ def report() -> str:
         lines.append(f"{op:18}{active['cpu']:14}{active['cuda']:14}{names}")
     if missing:
         lines += ["", *(f"{name} does not run here: {why}" for name, why in missing.items())]
-    lines += ["", "presets: " + ", ".join(fastpop.available("presets"))]
+    lines += ["", *(f"{kind}: " + ", ".join(fastpop.available(kind)) for kind in NAMED)]
     return "\n".join(line if len(line) <= 80 else _wrapped(line) for line in lines)
 
 
 def _wrapped(line: str) -> str:
     import textwrap
 
-    return textwrap.fill(line, 80, subsequent_indent="         ")
+    return textwrap.fill(line, 80, subsequent_indent="         ", break_on_hyphens=False)
 
 
 def _has(name: str) -> bool:

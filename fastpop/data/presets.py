@@ -173,6 +173,7 @@ def resolve(preset: str | None, columns: Columns | None, given: dict) -> Preset:
     """The layout to read by: a preset, or `columns`, with single roles given on top."""
     given = {role: name for role, name in given.items() if name is not None}
     layout = registry.find("preset", preset) if preset is not None else Preset()
+    layout = layout() if isinstance(layout, type) else layout
     if columns is not None and not isinstance(columns, Columns):
         raise wrong_type("columns", "fastpop.data.Columns", columns)
     if layout.kind != "table":

@@ -109,12 +109,12 @@ class Targets:
 class Known:
     """What an evaluation knows when its metrics are computed: C cases over V items, E target events.
 
-    Arrays are read-only. targets: by part: "" all of them; "head", "mid", "tail" with counts; "repeat",
-    "new" where nothing is masked. pair_case, ahead: [pairs] all of them as they were ranked, other items
-    before each target. others_C: how many items those are out of. top_CK: [C, largest k] lists, -1 where one
-    is short. exposure: k -> [V] slots that an item got. event_case [E], event_nll [E] nats or None without
-    logits. pool: (score, whether it is a target) of every listed pair, None without candidates. counts_V: training
-    counts or None. case_weight_C: ones unless given.
+    Arrays are read-only. targets: by part: "" all of them; "head", "mid", "tail" with counts; "repeat", "new"
+    where nothing is masked. pair_case, ahead: [pairs] all of them as they were ranked, other items before
+    each target. others_C: how many items those are out of. top_CK: [C, largest k] lists, -1 where one is
+    short. exposure: k -> [V] slots that an item got. event_case [E], event_nll [E] nats or None without
+    logits. pool: (score, whether it is a target) of every listed pair, None without candidates. counts_V:
+    training counts or None. case_weight_C: ones unless given.
     """
 
     num_items: int

@@ -115,4 +115,7 @@ EQUAL, BEST = "equal", "best"  # readings of a trained arm: at one epoch for all
 
 def arm_of(name: str) -> Arm:
     """The arm of a row, ours or one that was registered. Raises ValueError where there is none."""
-    return ALL[name] if name in ALL else registry.find("arm", name, "arms")
+    if isinstance(name, str) and name in ALL:
+        return ALL[name]
+    found = registry.find("arm", name, "arms")
+    return replace(found() if isinstance(found, type) else found, name=name)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import fastpop
-from fastpop import bars, checks, diagnostics, registry
+from fastpop import bars, checks, diagnostics
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
@@ -339,7 +339,7 @@ def _drawn(cases: Cases | None, question: Question) -> Cases | None:
 
 def _others(arms: Sequence[str]) -> dict[str, Arm]:
     """Those that are not ours, by name. Raises ValueError for a name that no arm has, or no arm may have."""
-    found = {name: registry.find("arm", name, "arms") for name in arms}
+    found = {arm.name: arm for arm in map(arm_of, arms)}
     for name, arm in found.items():
         if arm.kind == "reference" or name in REFERENCES:
             raise checks.wrong("arms", "arms that train or are made of standard afterwards, with names of "

@@ -1,7 +1,8 @@
 """Arms in the registry: ours pass the public suite, and ones from outside stand in the table."""
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -136,6 +137,23 @@ def test_names_and_kinds_that_no_comparison_can_have_are_refused():
     with pytest.raises(ValueError, match="arm name that is free; got 'frozen'"):
         fastpop.register("arm", replace(HALVED, name="frozen"))
     assert set(ARMS) < set(fastpop.available("arms"))
+
+
+def test_a_class_that_is_registered_is_made_with_its_name():
+    @dataclass(frozen=True)
+    class Twice(Arm):
+        name: str = "twice"
+        trained_on: str = "not trained: standard minus log p, twice"
+        served_as: str = "s + (beta - 2) log p"
+        make: Callable = doubled
+
+    with registered("arm", Twice, name="two"):
+        found = fastpop.compare(small_log(), seeds=1, arms=["two"], **QUICK | {"epochs": 1})
+    assert found.value("two", "slope") == pytest.approx(found.value("standard", "slope") - 2)
+
+
+def doubled(moments, log_prior_V):
+    return moments.with_popularity(-2, log_prior_V)
 
 
 def fewer(moments, log_prior_V):
