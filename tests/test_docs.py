@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fastpop import registry
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -18,6 +20,8 @@ def blocks(page: Path, language: str) -> list[str]:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
 def test_python_blocks_run(page, tmp_path, monkeypatch, one_thread):
+    # What a page registers is known while it runs.
+    monkeypatch.setattr(registry, "_parts", {kind: dict(parts) for kind, parts in registry._parts.items()})
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for number, block in enumerate(blocks(page, "python"), 1):

@@ -180,17 +180,6 @@ def test_the_tables_of_the_docs_are_the_metrics_own():
         assert row.replace("  |", " |") in text, row
 
 
-def test_the_example_of_the_docs_runs_and_passes():
-    code = DOCS.read_text(encoding="utf-8").split("## A metric of your own\n```python\n")[1].split("```")[0]
-    names = {"score": scores(), "cases": cases()}
-    before = dict(registry.all_of("metric"))
-    try:
-        exec(code.replace('["within", ...]', '["within"]'), names)
-        testing.check_metric("within")
-    finally:
-        registry._parts["metric"] = before
-
-
 class Forgetful(Within):
     """Remembers the order of cases."""
 
