@@ -172,7 +172,7 @@ ParallelCompile(default=0, needs_recompile=lambda *_: "FASTPOP_MUTANT" not in os
 setup(
     packages=packages(),
     package_dir={"fastpop": "fastpop", "fastpop.kernels": "kernels"},
-    package_data={"fastpop.data.bundled": ["*"]},
+    package_data={"fastpop": ["py.typed"], "fastpop.data.bundled": ["*"]},
     ext_modules=[
         Pybind11Extension(
             "fastpop._C",

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib.metadata as metadata
 import re
 import subprocess
 import sys
@@ -14,10 +15,11 @@ import fastpop
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
-    "types", "checks", "components", "registry", "frozen", "files", "bars", "kernels", "data",
-    "popularity", "ops", "optim", "encoders", "decoder", "objectives", "nn", "model", "evaluation",
-    "diagnostics", "training", "synthetic", "report", "experiments", "adapters", "benchmark", "doctor",
-    "demo", "testing", "cli", "__main__",
+    "types", "checks", "text", "components", "registry", "frozen", "files", "bars", "kernels", "ops", "data",
+    "popularity", "optim", "table_optimizers", "encoders", "item_towers", "priors", "decoder",
+    "objectives", "regularizers", "nn", "model", "evaluation", "diagnostics", "training",
+    "synthetic", "report", "experiments", "adapters", "testing", "benchmark", "doctor", "demo", "cli",
+    "__main__",
 )
 FILES = sorted([*ROOT.glob("fastpop/**/*.py"), *ROOT.glob("kernels/**/*.py")])
 
@@ -222,7 +224,7 @@ def test_public_names_exist():
 def test_available_names_and_unknown_kinds():
     assert fastpop.available("encoders") == ("factor", "bag", "sasrec")
     assert "movietweetings" in fastpop.available("presets")
-    with pytest.raises(ValueError, match="kind: expected one of 'encoders'"):
+    with pytest.raises(ValueError, match="kind: expected one of 'rows', 'splits'"):
         fastpop.available("colours")
 
 
@@ -230,6 +232,12 @@ def test_the_top_level_kernels_folder_explains_itself():
     done = subprocess.run([sys.executable, "-c", "import kernels"], cwd=ROOT, capture_output=True,
                           text=True)
     assert "this folder is installed as fastpop.kernels, not kernels" in done.stderr
+
+
+def test_the_version_stands_in_one_place_and_types_are_told():
+    assert metadata.version("fastpop") == fastpop.__version__
+    assert "version" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (ROOT / "fastpop" / "py.typed").exists()
 
 
 def test_constraints_pin_what_pyproject_asks_for():
