@@ -37,17 +37,14 @@ class Ours:
                                   batch_size=shape.rows, device=str(DEVICE))
         counts = log.item_counts()
         log_prior_V = np.log((counts + 1) / (counts.sum() + shape.items))
-        self.model = build.build_model(self.config, log, log_prior_V).to(DEVICE)
-        batches = build.build_batches(self.config, log, "events")
-        self.loss = build.build_loss(self.config, batches).to(DEVICE)
-        self.optimizers = build.build_optimizers(self.config, self.model)
-        self.batches = list(batches.epoch(0))
+        self.parts = build.assemble(self.config, log, log, log_prior_V)
+        self.loss = self.parts.loss
+        self.batches = list(self.parts.batches.epoch(0))
         self.step_number = 0
 
     def step(self) -> float:
         batch = self.batches[self.step_number % len(self.batches)]
-        loss, _ = train_step(self.model, self.loss, self.optimizers, self.config, batch,
-                             self.step_number)
+        loss, _ = train_step(self.parts, batch, self.step_number)
         self.step_number += 1
         return loss
 

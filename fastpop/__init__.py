@@ -23,8 +23,8 @@ _FUNCTIONS = {
     "register": "fastpop.registry",
 }
 _MODULES = (
-    "data", "diagnostics", "encoders", "evaluation", "experiments", "nn", "objectives", "ops",
-    "optim", "popularity", "report", "synthetic",
+    "data", "diagnostics", "encoders", "evaluation", "experiments", "item_towers", "nn", "objectives", "ops",
+    "optim", "popularity", "priors", "regularizers", "report", "synthetic", "table_optimizers",
     "testing", "training",
 )
 

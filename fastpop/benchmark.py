@@ -43,14 +43,11 @@ def _row(num_items: int, dim: int, negatives: int, batch: int, rounds: int, seed
                                    item_ids=np.arange(num_items))
     config = TrainConfig(encoder="factor", dim=dim, num_negatives=negatives, batch_size=batch, seed=seed)
     log_prior_V = np.log((log.item_counts() + 1) / (num_events + num_items))
-    model = build.build_model(config, log, log_prior_V)
-    batches = build.build_batches(config, log, "events")
-    loss = build.build_loss(config, batches)
-    optimizers = build.build_optimizers(config, model)
+    parts = build.assemble(config, log, log, log_prior_V)
     seconds = []
-    for step, rows in enumerate(batches.epoch(0)):
+    for step, rows in enumerate(parts.batches.epoch(0)):
         start = time.perf_counter()
-        train_step(model, loss, optimizers, config, rows, step)
+        train_step(parts, rows, step)
         seconds.append(time.perf_counter() - start)
     median = float(np.median(seconds[3:]))
     return {"items": num_items, "dim": dim, "negatives": negatives, "batch": batch,

@@ -37,7 +37,7 @@ class Component:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "__repr__" not in cls.__dict__:
-            cls.__repr__ = cls.__repr__  # type: ignore[method-assign]  # dataclass() writes its own where a class has none
+            setattr(cls, "__repr__", cls.__repr__)  # dataclass() writes one where a class has none  # noqa: B010
 
     def options(self) -> dict[str, Any]:
         """Every option by name."""

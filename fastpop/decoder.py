@@ -1,4 +1,4 @@
-"""The decoder: item table, temperature, and log p(i) kept outside the dot product."""
+"""The decoder: item vectors, temperature, and log p(i) kept outside the dot product."""
 
 import copy
 from typing import Any
@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastpop import checks
-from fastpop.types import PriorArm
-
-ARMS = ("none", "frozen", "permuted", "learned")
+from fastpop import checks, registry
+from fastpop.item_towers import ItemTower
+from fastpop.priors import Prior
 
 
 class WithLaws(nn.Module):
@@ -45,7 +44,7 @@ class WithLaws(nn.Module):
 
 
 class Decoder(WithLaws):
-    """logit(b, i) = scale * <query[b], item_embedding[i]> + a popularity term.
+    """logit(b, i) = scale * <query[b], item[i]> + a popularity term.
 
     | prior | trained on | served at knob β |
     |---|---|---|
@@ -60,33 +59,35 @@ class Decoder(WithLaws):
     Args:
         log_prior: [V] log p(i), nats; of a relabelling for "permuted". Kept for serving and
             audits even with prior="none". It can be replaced later (`set_log_prior`).
-        dim: D. prior: the arm. prior_weight: τ. temperature: > 0, 1 / scale.
-        learn_temperature: scale = exp(log_scale) is a parameter.
-        bias_start: where a learned a(i) begins: "zero", or "log-prior", at log p(i).
+        dim: D. prior: a name, or a `fastpop.priors.Prior` with its options. prior_weight: τ beside a name.
+        temperature: > 0, 1 / scale. learn_temperature: scale = exp(log_scale) is a parameter.
+        bias_start: beside "learned", where a(i) begins: "zero", or "log-prior", at log p(i).
+        tower: makes item vectors of item_embedding; None: they are its rows.
     """
 
     log_prior_V: Tensor
     log_scale: Tensor
 
     def __init__(
-        self, log_prior: np.ndarray | Tensor, dim: int, *, prior: PriorArm = "none",
+        self, log_prior: np.ndarray | Tensor, dim: int, *, prior: str | Prior = "none",
         prior_weight: float = 1.0, temperature: float = 1.0, learn_temperature: bool = False,
-        bias_start: str = "zero",
+        bias_start: str = "zero", tower: ItemTower | None = None,
     ):
         super().__init__()
-        checks.one_of("prior", prior, ARMS)
         checks.knob("prior_weight", prior_weight)
+        checks.one_of("bias_start", bias_start, ("zero", "log-prior"))
         checks.number("temperature", temperature, above=0)
         checks.number("dim", dim, least=1, integer=True)
-        self.prior, self.prior_weight = prior, float(prior_weight)
+        self.prior: Prior = registry.made("prior", prior, options={"weight": float(prior_weight),
+                                                                   "start": bias_start})
         log_prior_V = torch.tensor(np.array(log_prior), dtype=torch.float32)
         checks.shape("log_prior", log_prior_V, ("V",))
         num_items = log_prior_V.shape[0]
         self.item_embedding = nn.Parameter(nn.init.normal_(Tensor(num_items, dim), std=0.02))
         self.register_buffer("log_prior_V", log_prior_V)
-        checks.one_of("bias_start", bias_start, ("zero", "log-prior"))
-        start_V = torch.zeros(num_items) if bias_start == "zero" else log_prior_V.clone()
-        self.item_bias = nn.Parameter(start_V) if prior == "learned" else None
+        bias_V = self.prior.bias(log_prior_V)
+        self.item_bias = None if bias_V is None else nn.Parameter(bias_V)
+        self.tower = tower
         log_scale = -torch.log(torch.tensor(float(temperature)))
         if learn_temperature:
             self.log_scale = nn.Parameter(log_scale)
@@ -105,30 +106,35 @@ class Decoder(WithLaws):
     def scale(self) -> Tensor:
         return self.log_scale.exp()
 
+    def item_vectors(self) -> Tensor:
+        """[V, D]: what queries are multiplied with. Without a tower the table itself, whose gradient may
+        be sparse."""
+        return self.item_embedding if self.tower is None else self.tower(self.item_embedding)
+
+    def tables(self) -> list[nn.Parameter]:
+        """Parameters with one row an item, but for the bias."""
+        return [self.item_embedding, *([] if self.tower is None else self.tower.tables())]
+
     @property
     def trained_weight(self) -> float:
         """The knob at which the served scores are the trained ones: τ, or 1 without a fixed prior."""
-        return self.prior_weight if self.prior in ("frozen", "permuted") else 1.0
+        return self.prior.served_as_trained
+
+    def popularity_term(self) -> Tensor:
+        """[V] what the knob multiplies: log p, or what is learned in its place."""
+        return self.prior.term(self.log_prior_V, self.item_bias)
 
     def training_terms(self) -> dict[str, Any]:
         """log_prior, prior_weight and scale as the loss takes them."""
-        terms: dict[str, Any] = {"log_prior": None, "prior_weight": 1.0, "scale": self.scale}
-        if self.prior == "learned":
-            terms["log_prior"] = self.item_bias
-        elif self.prior != "none":
-            terms["log_prior"] = self.log_prior_V
-            terms["prior_weight"] = self.prior_weight
-        return terms
+        if not self.prior.trained:
+            return {"log_prior": None, "prior_weight": 1.0, "scale": self.scale}
+        return {"log_prior": self.popularity_term(), "prior_weight": self.prior.tau, "scale": self.scale}
 
     def served_bias(self, popularity_weight: float) -> Tensor:
         """[V] what is added to s at knob β = popularity_weight."""
         checks.knob("popularity_weight", popularity_weight)
-        if self.item_bias is not None:
-            return popularity_weight * self.item_bias.detach()
-        weight = popularity_weight - 1 if self.prior == "none" else popularity_weight
-        if weight == 0:
-            return torch.zeros_like(self.log_prior_V)
-        return weight * self.log_prior_V
+        term_V, weight = self.popularity_term().detach(), popularity_weight - self.prior.offset
+        return weight * term_V if weight or self.item_bias is not None else torch.zeros_like(term_V)
 
     def served_scale(self, personal_weight: float) -> Tensor:
         """What multiplies <query, item> at personal weight λ: λ scale."""
@@ -140,7 +146,7 @@ class Decoder(WithLaws):
     ) -> Tensor:
         """[B, V] served scores: λ s + the popularity term at these knobs, float32."""
         query_BD = query_BD.to(self.item_embedding.dtype)
-        score_BV = (query_BD @ self.item_embedding.detach().T).float()
+        score_BV = (query_BD @ self.item_vectors().detach().T).float()
         return score_BV * self.served_scale(personal_weight) + self.served_bias(popularity_weight)
 
     def set_log_prior(self, log_prior: np.ndarray | Tensor) -> None:
@@ -148,8 +154,8 @@ class Decoder(WithLaws):
 
         log_prior: [V] nats, finite.
         """
-        if self.prior == "learned":
-            raise checks.wrong("log_prior", "a decoder with a fixed log p", "=prior='learned'")
+        if self.item_bias is not None:
+            raise checks.wrong("log_prior", "a decoder with a fixed log p", f"=prior={str(self.prior)!r}")
         new = torch.tensor(np.array(log_prior), dtype=torch.float32)
         checks.shape("log_prior", new, (self.num_items,))
         if not torch.isfinite(new).all():
@@ -178,8 +184,8 @@ class Decoder(WithLaws):
         """
         checks.knob("popularity_weight", popularity_weight)
         checks.knob("personal_weight", personal_weight)
-        column_V = self.log_prior_V if self.item_bias is None else self.item_bias.detach()
-        items = torch.cat([self.scale.detach() * self.item_embedding.detach(), column_V[:, None]], 1)
-        knob = popularity_weight - (self.prior == "none")
+        column_V = self.popularity_term().detach()
+        items = torch.cat([self.scale.detach() * self.item_vectors().detach(), column_V[:, None]], 1)
+        knob = popularity_weight - self.prior.offset
         last = torch.full((query_BD.shape[0], 1), knob, dtype=query_BD.dtype, device=query_BD.device)
         return items, torch.cat([personal_weight * query_BD, last], 1)

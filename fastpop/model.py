@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastpop import checks
-from fastpop.data import columns
-from fastpop.data.batches import Batch, SequenceBatches, last_items
+from fastpop import checks, registry
+from fastpop.data.batches import Batch, last_items
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
+from fastpop.data.rows import Rows
 from fastpop.decoder import Decoder
 from fastpop.encoders import Encoder
 
@@ -21,25 +21,32 @@ class Recommender(nn.Module):
     """query = encoder(user, history); scores = decoder(query).
 
     Args:
-        encoder, decoder: they share D. max_length: the longest history that is read.
+        encoder, decoder: they share D. max_length: the longest history that is read. rows: what the
+            encoder trains on; None: the rows named as what it reads.
     """
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, *, max_length: int = 50):
+    def __init__(self, encoder: Encoder, decoder: Decoder, *, max_length: int = 50,
+                 rows: str | Rows | None = None):
         super().__init__()
         self.encoder, self.decoder, self.max_length = encoder, decoder, max_length
+        self.train_rows: Rows = registry.made("rows", encoder.reads if rows is None else rows)
 
     @property
     def device(self) -> torch.device:
         return self.decoder.item_embedding.device
 
-    def rows(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(query [R, D], pos_id [R], weight [R] or None) of a training batch."""
+    def rows(
+        self, batch: Batch, item_VD: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(query [R, D], pos_id [R], weight [R] or None) of a training batch. item_VD: the decoder's
+        item vectors, where they are made already."""
+        item_VD = self.decoder.item_vectors() if item_VD is None else item_VD
         user_B = self._tensor(batch.user)
         target = self._tensor(batch.target)
         weight = None if batch.weight is None else self._tensor(batch.weight).float()
         if batch.history is None:
-            return self.encoder(user_B, None, self.decoder.item_embedding), target, weight
-        query_BLD = self.encoder(user_B, self._tensor(batch.history), self.decoder.item_embedding)
+            return self.encoder(user_B, None, item_VD), target, weight
+        query_BLD = self.encoder(user_B, self._tensor(batch.history), item_VD)
         real = target >= 0
         return query_BLD[real], target[real], None if weight is None else weight[real]
 
@@ -59,7 +66,7 @@ class Recommender(nn.Module):
                     raise checks.wrong("cases", "a known user in each for an encoder that reads "
                                        "the user", f"=none in case {anonymous[0]}")
                 return self.encoder.last(self._tensor(cases.user), self._tensor(cases.user),
-                                         self.decoder.item_embedding)
+                                         self.decoder.item_vectors())
             empty = np.flatnonzero(np.diff(cases.history_offsets) == 0)
             if empty.size:
                 raise checks.wrong("cases", "a history in each", f"=none in case {empty[0]}")
@@ -69,11 +76,9 @@ class Recommender(nn.Module):
             self.train(was_training)
 
     def _encode_histories(self, user_C: Tensor, history_CL: Tensor, chunk: int = 512) -> Tensor:
-        parts = [
-            self.encoder.last(user_C[i : i + chunk], history_CL[i : i + chunk],
-                              self.decoder.item_embedding)
-            for i in range(0, len(user_C), chunk)
-        ]
+        item_VD = self.decoder.item_vectors()
+        parts = [self.encoder.last(user_C[i : i + chunk], history_CL[i : i + chunk], item_VD)
+                 for i in range(0, len(user_C), chunk)]
         if not parts:
             return self.decoder.item_embedding.new_empty(0, self.decoder.dim)
         return torch.cat(parts)
@@ -107,19 +112,18 @@ class Recommender(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            if self.encoder.reads == "events":
-                weight_U = columns.bincount(log.user, log.num_users, log.weight)
-                users = np.flatnonzero(weight_U > 0)
-                for first in range(0, len(users), chunk):
-                    user = users[first : first + chunk]
-                    query = self.encoder.last(self._tensor(user), self._tensor(user),
-                                              self.decoder.item_embedding)
-                    yield query.double().cpu().numpy(), weight_U[user].astype(np.float64), None
-                return
-            for batch in SequenceBatches(log, self.max_length, chunk, 0).in_order():
-                query, pos_id, weight = self.rows(batch)
-                weights = np.ones(len(query)) if weight is None else weight.double().cpu().numpy()
-                yield query.double().cpu().numpy(), weights, pos_id.cpu().numpy()
+            item_VD = self.decoder.item_vectors()
+            for batch in self.train_rows.contexts(log, max_length=self.max_length, chunk=chunk):
+                if batch.history is None:
+                    user_B = self._tensor(batch.user)
+                    query, pos_id = self.encoder.last(user_B, user_B, item_VD), None
+                    weight = batch.weight
+                else:
+                    query, pos_id_R, weight_R = self.rows(batch, item_VD)
+                    pos_id = pos_id_R.cpu().numpy()
+                    weight = None if weight_R is None else weight_R.double().cpu().numpy()
+                weight = np.ones(len(query)) if weight is None else weight
+                yield query.double().cpu().numpy(), weight, pos_id
         finally:
             self.train(was_training)
 

@@ -31,16 +31,16 @@ class Kind:
 
 
 KINDS = {
-    "rows": Kind("rows", "fastpop.data.rows", "Rows"),
-    "split": Kind("splits", "fastpop.data.splits", "SplitRule"),
+    "rows": Kind("rows", "fastpop.data", "Rows"),
+    "split": Kind("splits", "fastpop.data", "SplitRule"),
     "preset": Kind("presets", "fastpop.data.presets", "Preset"),
     "encoder": Kind("encoders", "fastpop.encoders", "EncoderOptions"),
     "item_tower": Kind("item_towers", "fastpop.item_towers", "ItemTowerOptions"),
     "loss": Kind("losses", "fastpop.objectives", "Objective"),
     "regularizer": Kind("regularizers", "fastpop.regularizers", "RegularizerOptions"),
     "proposal": Kind("proposals", "fastpop.popularity", "ProposalOptions"),
-    "prior": Kind("priors", "fastpop.decoder", "Prior"),
-    "table_optimizer": Kind("table_optimizers", "fastpop.optim", "TableOptimizer"),
+    "prior": Kind("priors", "fastpop.priors", "Prior"),
+    "table_optimizer": Kind("table_optimizers", "fastpop.table_optimizers", "TableOptimizer"),
     "logger": Kind("loggers", "fastpop.training.loggers", "Logger"),
     "metric": Kind("metrics", "fastpop.evaluation", "Metric"),
     "null": Kind("nulls", "fastpop.diagnostics", "Null"),
@@ -53,7 +53,7 @@ _looked: set[str] = set()  # kinds whose entry points were looked at
 
 
 class Missing(ValueError):
-    """A part that a saved run was made with is not registered here."""
+    """A part that something saved was made with is not registered here."""
 
 
 def register(kind: str, part: Any, *, name: str | None = None) -> Any:
@@ -88,7 +88,7 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
         raise checks.wrong("name", f"{own!r}, as the object is called", name)
     before = _parts[kind].get(name)
     if before is not None and not _same(before, part):
-        raise checks.wrong("name", f"a {kind} name that is free", f"={name!r}, which is {_origin(before)}")
+        raise checks.wrong("name", f"one that no other {kind} has", f"={name!r}, which is {_origin(before)}")
     if is_class and part.name != name:
         part.name = name
     elif own == "" and isinstance(part, Component):
@@ -152,14 +152,18 @@ def find(kind: str, name: Any, argument: str = "") -> Any:
     raise checks.wrong(argument or kind, "one of " + ", ".join(map(repr, known)) + hint, name)
 
 
-def made(kind: str, given: Any, argument: str = "") -> Any:
-    """A part from its name (then with its defaults) or from itself. Raises ValueError, TypeError."""
+def made(kind: str, given: Any, argument: str = "", options: dict[str, Any] | None = None) -> Any:
+    """A part from its name, with those of the options that it has and its defaults, or from itself. Raises
+    ValueError, TypeError."""
     base = getattr(importlib.import_module(KINDS[kind].room), KINDS[kind].base)
     if isinstance(given, base):
         return given
     if isinstance(given, str):
         part = find(kind, given, argument)
-        return part() if isinstance(part, type) else part
+        if not isinstance(part, type):
+            return part
+        known = {field.name for field in dataclasses.fields(part)}
+        return part(**{name: value for name, value in (options or {}).items() if name in known})
     noun = f"a name or a {base.__name__}"
     if isinstance(given, type) and issubclass(given, base):
         raise checks.wrong_type(argument or kind, noun, f"=the class {given.__name__}; make one: "
@@ -169,35 +173,70 @@ def made(kind: str, given: Any, argument: str = "") -> Any:
 
 def record(part: Component) -> dict[str, Any]:
     """What a run keeps of a part: its name, version and options, and where its class is, for words."""
-    return {"name": str(part), "version": part.version, "class": _origin(part),
-            "options": {name: record(value) | {"kind": value.kind} if isinstance(value, Component) else value
-                        for name, value in part.options().items()}}
+    return {"kind": part.kind, "name": str(part), "version": part.version,
+            "class": f"{type(part).__module__}:{type(part).__qualname__}",
+            "options": {name: _kept(value) for name, value in part.options().items()}}
 
 
-def restored(kind: str, kept: dict[str, Any]) -> Any:
+def is_plain(part: Component) -> bool:
+    """Whether the name of the part stands for its class, so that name and options are all there is to it."""
+    return _parts[part.kind].get(str(part)) is type(part)
+
+
+def defaults(part: Component) -> dict[str, Any]:
+    """Default of every option; one that must be given has none that anything equals."""
+    return {field.name: field.default for field in dataclasses.fields(part)}
+
+
+def is_record(value: Any) -> bool:
+    """Whether this is what `record` gives."""
+    return isinstance(value, dict) and {"kind", "name", "version", "class", "options"} == set(value)
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, Component):
+        return record(value)
+    return [_kept(inner) for inner in value] if isinstance(value, (tuple, list)) else value
+
+
+def restored(kept: dict[str, Any]) -> Any:
     """The part that `record` was of. Nothing is imported for it but rooms of this package.
 
     Raises Missing where no part of that name and version is registered: it says what to import.
     """
+    kind = kept["kind"]
+    checks.one_of("kind", kind, KINDS)
     importlib.import_module(KINDS[kind].room)
     part = _parts[kind].get(kept["name"])
     if part is None:
-        raise Missing(f"{kind}: expected {kept['name']!r} to be registered, which this run was made with; got "
-                      f"none: first import {kept['class'].rpartition('.')[0]}, where its class "
-                      f"{kept['class'].rpartition('.')[2]} was")
+        raise Missing(f"{kind}: expected {kept['name']!r} to be registered, as where this was made; got "
+                      f"none: first import what registers it (--plugin MODULE); its class was "
+                      f"{kept['class'].replace(':', '.')}")
     if part.version != kept["version"]:
-        raise Missing(f"{kind}: expected version {kept['version']} of {kept['name']!r}, which this run was "
-                      f"made with; got {part.version} ({_origin(part)})")
+        raise Missing(f"{kind}: expected version {kept['version']} of {kept['name']!r}, as where this was "
+                      f"made; got {part.version}, of {_origin(part)}")
     if not isinstance(part, type):
         return part
-    options = {name: restored(value["kind"], value) if isinstance(value, dict) and "kind" in value else value
-               for name, value in kept["options"].items()}
-    return part(**options)
+    return part(**{name: _back(value) for name, value in kept["options"].items()})
+
+
+def _back(value: Any) -> Any:
+    if is_record(value):
+        return restored(value)
+    return tuple(_back(inner) for inner in value) if isinstance(value, list) else value
 
 
 def _origin(part: Any) -> str:
     kind = part if isinstance(part, type) else type(part)
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def look_everywhere() -> None:
+    """Register what installed packages offer, of every kind; imports nothing where they offer none."""
+    groups = importlib.metadata.entry_points().groups
+    for kind, about in KINDS.items():
+        if f"fastpop.{about.plural}" in groups:
+            all_of(kind)
 
 
 def _look_around(kind: str) -> None:

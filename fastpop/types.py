@@ -10,7 +10,6 @@ Array names end in their shape: `query_BD` is [B, D]. Public arguments are plain
 from typing import Literal
 
 Impl = Literal["auto", "reference", "cpu", "triton", "cuda"]
-PriorArm = Literal["none", "frozen", "permuted", "learned"]
 LogQ = Literal["standard", "corrected", "none"]
 Hits = Literal["keep", "drop"]
 Reduction = Literal["none", "mean", "sum"]

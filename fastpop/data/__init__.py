@@ -8,11 +8,14 @@ from fastpop.data.own_test import split_with_test
 from fastpop.data.prepare import prepare
 from fastpop.data.prepared import PreparedWriter
 from fastpop.data.presets import PRESETS, Columns, Preset
+from fastpop.data.rows import Batches, Events, Rows, Sequences
 from fastpop.data.split import Split, event_halves, split
+from fastpop.data.splits import GlobalTime, LeaveLastN, LeaveLastOut, NoSplit, RandomByUser, SplitRule
 from fastpop.data.tokens import read_cases
 
 __all__ = [
-    "PRESETS", "Cases", "Columns", "Interactions", "PreparedWriter", "Preset", "Rejected", "Split",
-    "bundled_log", "bundled_path", "event_halves", "prepare", "read_cases", "read_log", "split",
-    "split_with_test",
+    "PRESETS", "Batches", "Cases", "Columns", "Events", "GlobalTime", "Interactions", "LeaveLastN",
+    "LeaveLastOut", "NoSplit", "PreparedWriter", "Preset", "RandomByUser", "Rejected", "Rows", "Sequences",
+    "Split", "SplitRule", "bundled_log", "bundled_path", "event_halves", "prepare", "read_cases", "read_log",
+    "split", "split_with_test",
 ]

@@ -120,7 +120,7 @@ def _split(
         number("seed", seed, least=0, integer=True)
         facts |= {"seed": int(seed)} | ({"n": int(n)} if n else {"fraction": float(fraction)})
         part = random_by_user(log, fraction, n, seed)
-    return _assemble(log, part, facts, new_users)
+    return assembled(log, part, facts, new_users)
 
 
 def event_halves(log: Interactions, seed: int = 0) -> tuple[Interactions, Interactions]:
@@ -219,7 +219,8 @@ def random_by_user(log: Interactions, fraction: float, n: int | None, seed: int)
     return part
 
 
-def _assemble(log: Interactions, part: np.ndarray, facts: dict, new_users: str) -> Split:
+def assembled(log: Interactions, part: np.ndarray, facts: dict, new_users: str = "drop") -> Split:
+    """The Split of a log whose events go to these parts, [N] int8; facts are added to."""
     train = log.take(part == TRAIN)
     known = log.take(part != TEST)
     facts |= {

@@ -21,7 +21,7 @@ from fastpop.diagnostics.many import ManyAudits, PairedTest, audit_many
 from fastpop.diagnostics.moments import ScoreMoments
 from fastpop.diagnostics.null import Null
 from fastpop.diagnostics.significance import Form, PermutationTest, p_short, p_words, permutation_test
-from fastpop.kernels.score_energy.reference import ScoreEnergy
+from fastpop.ops.energies import ScoreEnergy
 from fastpop.ops.score_energy import GramStream
 
 __all__ = [

@@ -13,7 +13,7 @@ from fastpop.diagnostics.moments import ScoreMoments
 from fastpop.diagnostics.null import Null
 from fastpop.diagnostics.significance import Form, PermutationTest, permutation_test
 from fastpop.frozen import freeze
-from fastpop.kernels.score_energy.reference import ScoreEnergy, popularity_direction
+from fastpop.ops.energies import ScoreEnergy, popularity_direction
 
 BLOCK = 250  # permutations between two looks at the progress bar
 

@@ -1,16 +1,37 @@
 """Bag of history: the mean of the items so far."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from fastpop.encoders.base import Encoder
+from fastpop.encoders.base import Encoder, EncoderOptions, Sizes, check_dropout
 
 
-class Bag(Encoder):
+@dataclass(frozen=True)
+class Bag(EncoderOptions):
+    """The mean of the history: see `BagEncoder`. dropout: probability, on the mean. base: whether all
+    histories share a vector."""
+
+    name: ClassVar[str] = "bag"
+    dropout: float = 0.2
+    base: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_dropout(self.dropout)
+
+    def build(self, sizes: Sizes) -> "BagEncoder":
+        return BagEncoder(sizes.num_items, sizes.dim, dropout=self.dropout, sparse=sizes.sparse,
+                          base=self.base)
+
+
+class BagEncoder(Encoder):
     """query[l] = base + mean of history_embedding[items 0..l]: FISM (Kabbur et al. 2013), causal.
 
-    `base` is what all histories share, an item bias inside the dot product, as in `Factor`; base=False
+    `base` is what all histories share, an item bias inside the dot product, as in `FactorEncoder`; base=False
     leaves it out. Dropout acts on the mean.
 
     Args:

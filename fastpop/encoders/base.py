@@ -1,16 +1,21 @@
-"""The contract that every encoder keeps."""
+"""The contract that every encoder keeps, and that of its options."""
 
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
+
+from fastpop import checks, registry
+from fastpop.components import Component
+from fastpop.data.rows import Rows
 
 
 class Encoder(nn.Module):
     """Turns users or histories into query vectors.
 
-    `reads` says which batches it trains on: "events" (the user alone) or "sequences" (histories).
-    `causal` queries at position l may depend on items 0..l only, so that every position of a
-    window is a training row.
+    `reads` says what it is asked with: "events" (the user alone) or "sequences" (the history).
+    A query at position l of a training batch may depend on what its rows let it see only: of causal
+    sequences on items 0..l, so that every position of a window is a training row.
     """
 
     reads: ClassVar[Literal["events", "sequences"]]
@@ -18,8 +23,8 @@ class Encoder(nn.Module):
     def forward(self, user_B: Tensor, history_BL: Tensor | None, item_VD: Tensor) -> Tensor:
         """Queries for training: [B, D] from events, [B, L, D] from sequences.
 
-        history_BL holds item ids, oldest first, and -1 after the end; item_VD is the decoder's
-        table, for encoders that read items with it. Positions after the end are arbitrary.
+        history_BL holds item ids, oldest first, and -1 after the end; item_VD are the decoder's
+        item vectors, for encoders that read items with them. Positions after the end are arbitrary.
         """
         raise NotImplementedError
 
@@ -33,3 +38,46 @@ class Encoder(nn.Module):
     def tables(self) -> list[nn.Parameter]:
         """Parameters with one row a user or an item: they may get sparse row gradients."""
         return []
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a run knows before its encoder is made. max_length: of the longest history that is read.
+    sparse: whether tables are to give sparse row gradients."""
+
+    num_users: int
+    num_items: int
+    dim: int
+    max_length: int = 50
+    sparse: bool = False
+
+
+@dataclass(frozen=True)
+class EncoderOptions(Component):
+    """The base of encoders to choose from: options, and how the module is made.
+
+    reads: as of its Encoder. rows: the name of the rows that it trains on, where those are not the ones of
+    the same name as reads.
+    """
+
+    kind: ClassVar[str] = "encoder"
+    reads: ClassVar[Literal["events", "sequences"]] = "sequences"
+    rows: ClassVar[str] = ""
+
+    def rows_part(self) -> Rows:
+        """The rows that it trains on."""
+        return registry.made("rows", self.rows or self.reads)
+
+    def check(self, dim: int) -> None:
+        """Raises ValueError where the options do not go with D, before a log is read."""
+
+    def build(self, sizes: Sizes) -> Encoder:
+        """A freshly initialised module; its numbers come from torch's generator."""
+        raise NotImplementedError
+
+
+def check_dropout(dropout: float) -> None:
+    """Raises ValueError for what is no probability below 1."""
+    checks.number("encoder.dropout", dropout, least=0)
+    if dropout >= 1:
+        raise checks.wrong("encoder.dropout", "a number below 1", dropout)

@@ -1,12 +1,34 @@
 """A vector a user: matrix factorisation, with or without a vector that all users share."""
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from fastpop.encoders.base import Encoder
+from fastpop.encoders.base import Encoder, EncoderOptions, Sizes, check_dropout
 
 
-class Factor(Encoder):
+@dataclass(frozen=True)
+class Factor(EncoderOptions):
+    """A vector a user: see `FactorEncoder`. dropout: probability, on the user's own part. base: whether
+    all users share a vector."""
+
+    name: ClassVar[str] = "factor"
+    reads: ClassVar[Literal["events", "sequences"]] = "events"
+    dropout: float = 0.2
+    base: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_dropout(self.dropout)
+
+    def build(self, sizes: Sizes) -> "FactorEncoder":
+        return FactorEncoder(sizes.num_users, sizes.dim, dropout=self.dropout, sparse=sizes.sparse,
+                             base=self.base)
+
+
+class FactorEncoder(Encoder):
     """query = base + dropout(user_embedding[user]): matrix factorisation (Koren et al. 2009) and a vector
     that all users share.
 

@@ -1,15 +1,51 @@
 """SASRec: causal self-attention over the history."""
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from fastpop import checks
-from fastpop.encoders.base import Encoder
+from fastpop.encoders.base import Encoder, EncoderOptions, Sizes, check_dropout
+
+# What no run needs more of; a larger number is a slip, and would end in the machine's memory.
+MOST_LAYERS, MOST_HEADS = 128, 1024
 
 
-class SASRec(Encoder):
+@dataclass(frozen=True)
+class SASRec(EncoderOptions):
+    """Causal self-attention over the history: see `SASRecEncoder`.
+
+    num_layers: blocks. num_heads: attention heads, a divisor of D. dropout: probability, on inputs,
+    attention and blocks. hidden: width of the feed-forward part; 0: 4 D.
+    """
+
+    name: ClassVar[str] = "sasrec"
+    num_layers: int = 2
+    num_heads: int = 2
+    dropout: float = 0.2
+    hidden: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("encoder.num_layers", self.num_layers, least=1, most=MOST_LAYERS, integer=True)
+        checks.number("encoder.num_heads", self.num_heads, least=1, most=MOST_HEADS, integer=True)
+        checks.number("encoder.hidden", self.hidden, least=0, integer=True)
+        check_dropout(self.dropout)
+
+    def check(self, dim: int) -> None:
+        if dim % self.num_heads:
+            raise checks.wrong("num_heads", f"a divisor of dim = {dim}", self.num_heads)
+
+    def build(self, sizes: Sizes) -> "SASRecEncoder":
+        return SASRecEncoder(sizes.dim, max_length=sizes.max_length, num_layers=self.num_layers,
+                             num_heads=self.num_heads, hidden=self.hidden or None, dropout=self.dropout,
+                             sparse=sizes.sparse)
+
+
+class SASRecEncoder(Encoder):
     """Causal transformer over the item vectors of the decoder's own table (Kang & McAuley 2018).
 
     Pre-norm blocks with GELU, learned positions counted from the start of the window. Padding

@@ -15,6 +15,7 @@ from fastpop.experiments.arms import (
     arm_of,
 )
 from fastpop.experiments.frontier import matched
+from fastpop.experiments.one_arm import best_by_words
 from fastpop.experiments.wording import Words
 
 # What stands for a row in `readings`: of the learned part, and of the score that is served.
@@ -48,7 +49,7 @@ def comparison(
     words = Words(
         rows, pairs, frontier, names, weak, unseen,
         {"permutations": question.permutations, "still_improving": list(late), "shown": shown is not None,
-         "median_events": priors[0]["median_events"]})
+         "median_events": priors[0]["median_events"], "best_by": best_by_words(question.config)})
     said = words.sentences()
     left_out = max(seed["left_out"] for seed in found)
     name = question.name
@@ -57,6 +58,7 @@ def comparison(
         "headline": said[0],
         "sentences": said[1:],
         "readings": readings,
+        "best_by": best_by_words(question.config),
         "permutations": question.permutations,
         "arms": [{"name": arm, "kind": arm_of(arm).kind, "trained_on": arm_of(arm).trained_on,
                   "served_as": arm_of(arm).served_as,
@@ -107,7 +109,7 @@ def _rules(
     question: Any, parts: Any, rows: list[dict[str, Any]], priors: list[dict[str, Any]],
 ) -> dict[str, str]:
     config = question.config
-    sampled = config.loss == "sampled_softmax"
+    sampled = config.loss_part.needs == "negatives"
     extra = f", {config.num_layers} layers, {config.num_heads} heads, dropout {config.dropout:g}" \
         if config.encoder == "sasrec" else ""
     rules = {
@@ -115,18 +117,19 @@ def _rules(
         "decoder": f"dot product, temperature {config.temperature:g}"
                    + (" (learned)" if config.learn_temperature else "")
                    + f", prior weight {config.prior_weight:g}, log p smoothed by {config.smoothing}",
-        "loss": config.loss.replace("_", " ")
-                + (f", logq={config.logq}" if sampled else ""),
+        "loss": str(config.loss).replace("_", " ")
+                + (f", logq={logq}" if (logq := getattr(config.loss_part, "logq", None)) else ""),
         "context_weighting": "one context per training event of half A",
         "popularity_weight": "beta in {" + ", ".join(f"{w:g}" for w in question.betas)
                              + "}; learned part s: scores without the popularity term",
         "split": f"{parts.facts['rule']}; all arms train on a random half A of the training events, log p "
                  "from A (disjoint: from the other half B); halved anew for each seed",
         "readings": f"equal: {config.epochs} epochs for all; " + (
-            f"best: each arm's epoch of lowest validation NLL, at most {question.last_epoch}, stopped after "
-            f"{question.patience} epochs without a better one" if BEST in {row["epochs"] for row in rows}
+            f"best: each arm's epoch of best {best_by_words(config)}, at most {question.last_epoch}, "
+            f"stopped after {question.patience} epochs without a better one"
+            if BEST in {row["epochs"] for row in rows}
             else "no validation part, so no best epoch"),
-        "optimizer": f"{config.resolved_table_optimizer}, learning rate {config.learning_rate:g}, "
+        "optimizer": f"{config.table_optimizer_part}, learning rate {config.learning_rate:g}, "
                      f"batch {config.batch_size}",
         "null": f"log p shuffled over items (label), and random signs (sign); {question.permutations} draws",
         "intervals": f"95 % t over seeds, from {findings.MIN_SEEDS} seeds on; of fewer, their range",
@@ -135,7 +138,7 @@ def _rules(
         how = {0: "shared by the batch", 1: "for each row"}.get(
             config.group_size, f"shared by {config.group_size} rows")
         rules["sampler"] = (f"{config.proposal}, " + (
-            "the other rows' positives" if config.proposal == "in_batch"
+            "the other rows' positives" if config.proposal_part.in_batch
             else f"{config.num_negatives} negatives {how}"))
     if "half_life_days" in priors[0]:
         days = ", ".join(f"{days:.3g}" for days in sorted({prior["half_life_days"] for prior in priors}))

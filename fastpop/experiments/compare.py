@@ -26,7 +26,6 @@ from fastpop.experiments.measure import measure_reading
 from fastpop.experiments.one_arm import Judged, some_cases, train_arm
 from fastpop.experiments.pictures import pictures
 from fastpop.experiments.references import reference_rows
-from fastpop.experiments.served import also_made
 from fastpop.experiments.shown import Shown
 from fastpop.experiments.unfinished import Unfinished, check_folder, finished
 from fastpop.experiments.wording import cautioned
@@ -240,17 +239,16 @@ def _one_seed(
         warnings.warn(cautioned(weak), UserWarning, stacklevel=4)
     judged = Judged(
         halves["A"], parts.known, parts.valid, test, shown,
-        halves["A"].item_counts(), log_priors["A"], question.betas)
+        halves["A"].item_counts(), log_priors["A"], question.betas,
+        tuple(arm for arm in question.others.values() if arm.kind == "afterwards"))
     bounded = build.bounded(config, log, parts.test)
     runs, start = {}, bar.n
-    afterwards = [arm for arm in question.others.values() if arm.kind == "afterwards"]
     for number, arm in enumerate(arms, 1):
         bar.set_description_str(f"compare {config.encoder}: {arm}, seed {seed}")
-        with also_made(afterwards):
-            runs[arm] = train_arm(
-                arm_of(arm), bounded, judged, log_priors, question.last_epoch, question.patience,
-                folder=account.arm_folder(seed, arm) if account else None,
-                each_step=lambda steps: bar.update(1 / (steps * question.last_epoch)))
+        runs[arm] = train_arm(
+            arm_of(arm), bounded, judged, log_priors, question.last_epoch, question.patience,
+            folder=account.arm_folder(seed, arm) if account else None,
+            each_step=lambda steps: bar.update(1 / (steps * question.last_epoch)))
         bar.update(start + number - bar.n)
     rows, pairs = [], []
     drawn: dict[str, Any] = {}
@@ -280,7 +278,7 @@ def _one_seed(
 
 def _prior(half: Interactions, config: TrainConfig) -> PopularityPrior:
     """log p of what the encoder predicts in this half."""
-    prior = build.target_prior(half, config.encoder, config.smoothing)
+    prior = build.target_prior(half, config.encoder_part, config.smoothing)
     if np.ptp(prior.log_prior_V) == 0:
         raise checks.wrong("log", "items of different counts, for log p to have a direction",
                            "=items that all have the same")

@@ -31,7 +31,7 @@ K = 10
 class Judged:
     """What all arms of a seed are judged on. train: half A, whose counts are counts_V. known: what may be
     counted when a test case is asked. valid, test: None where the split has none. shown: the randomised
-    part, or None."""
+    part, or None. afterwards: arms that are made of the standard model, beside ours."""
 
     train: Interactions
     known: Interactions
@@ -41,6 +41,7 @@ class Judged:
     counts_V: np.ndarray
     log_prior_V: np.ndarray
     betas: tuple[float, ...]
+    afterwards: tuple[Arm, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,15 @@ class Run:
     __repr__ = checks.brief
 
 
+def best_by(config: TrainConfig) -> str:
+    """The metric on the validation part of an arm's best epoch: NLL, where scores are logits."""
+    return "nll" if config.loss_part.logits else f"ndcg@{K}"
+
+
+def best_by_words(config: TrainConfig) -> str:
+    return {"nll": "validation NLL"}.get(best_by(config), f"validation NDCG@{K}")
+
+
 def train_arm(
     arm: Arm, config: TrainConfig, judged: Judged, log_priors: Mapping[str, np.ndarray], max_epochs: int,
     patience: int, *, folder: Path | None = None, each_step: Callable[[int], None] | None = None,
@@ -88,22 +98,20 @@ def train_arm(
     equal_epoch = config.epochs
     looks = judged.valid is not None and judged.valid.num_cases > 0
     config = config.replace(
-        prior=arm.prior, bias_start=arm.bias_start, metric="nll", tensorboard=False,
+        prior=arm.prior, bias_start=arm.bias_start, metric=best_by(config), tensorboard=False,
         epochs=max_epochs if looks else equal_epoch, checkpoint_every=max_epochs,
         evaluate_every=int(looks), patience=patience if looks else 0)
-    model = build.build_model(config, judged.train, log_priors[arm.log_prior])
-    model.to(config.torch_device())
+    assembly = build.assemble(config, judged.train, judged.train, log_priors[arm.log_prior])
+    model = assembly.model
     test, left_out = judged.test, 0
     if test is not None:
         test, left_out = readable_cases(model, judged.train, test)
         if test.num_cases == 0:
-            raise checks.wrong("log", f"a test part that the encoder {config.encoder!r} can read (known "
+            raise checks.wrong("log", f"a test part that the encoder {str(config.encoder)!r} can read (known "
                                "users, or histories)", f"={left_out:,} cases, none of them readable")
     valid = _valid_cases(model, judged, config) if looks else None
     shown = None if judged.shown is None else readable_shown(model, judged.train, judged.shown)
-    batches = build.build_batches(config, judged.train, model.encoder.reads)
-    optimizers = build.build_optimizers(config, model)
-    progress = _found(folder, config, model, optimizers) or Progress()
+    progress = _found(folder, assembly) or Progress()
     at_equal: dict[str, Tensor] | None = None
 
     def look() -> dict[str, float]:
@@ -114,9 +122,8 @@ def train_arm(
         return _curve_row(model, valid, judged, config)
 
     progress = fit(
-        model, build.build_loss(config, batches).to(model.device), batches, optimizers, config,
-        look=look if looks else None, out=folder, progress=progress, show=False, each_step=each_step,
-        least_epochs=equal_epoch)
+        assembly, look=look if looks else None, out=folder, progress=progress, show=False,
+        each_step=each_step, least_epochs=equal_epoch)
     if folder is not None:
         checkpoint.write_text(folder / TRAINED, "")
     readings = {}
@@ -141,8 +148,8 @@ def _valid_cases(model: Recommender, judged: Judged, config: TrainConfig) -> Cas
     assert judged.valid is not None
     valid, left_out = readable_cases(model, judged.train, judged.valid)
     if valid.num_cases == 0:
-        raise checks.wrong("log", f"a validation part that the encoder {config.encoder!r} can read (known "
-                           "users, or histories)", f"={left_out:,} cases, none of them readable")
+        raise checks.wrong("log", f"a validation part that the encoder {str(config.encoder)!r} can read "
+                           "(known users, or histories)", f"={left_out:,} cases, none of them readable")
     found = some_cases(valid, config.valid_cases, config.seed)
     assert found is not None
     return found
@@ -152,8 +159,8 @@ def _curve_row(model: Recommender, valid: Cases, judged: Judged, config: TrainCo
     """What an epoch's row gains: fit and accuracy on the validation part as trained, popularity in s."""
     found = evaluate_model(model, valid, judged.counts_V, config, ks=(K,)).metrics
     energy = moments_of(model, judged.train).energy(judged.log_prior_V)
-    return {"nll": found["nll"], f"ndcg@{K}": found[f"ndcg@{K}"], "slope": energy.slope_mean,
-            "energy_off_direction": energy.off_direction}
+    fit = {name: found[name] for name in ("nll", f"ndcg@{K}") if name in found}
+    return {**fit, "slope": energy.slope_mean, "energy_off_direction": energy.off_direction}
 
 
 def _read(
@@ -161,7 +168,7 @@ def _read(
     config: TrainConfig, epoch: int,
 ) -> Reading:
     model.eval()
-    served = families(arm.name, model, judged.train, judged.log_prior_V)
+    served = families(arm.name, model, judged.train, judged.log_prior_V, judged.afterwards)
     evaluations, over_shown = {}, {}
     if test is not None:
         query_CD = model.encode(test)
@@ -169,7 +176,7 @@ def _read(
             for beta in (1.0,) if family.arm == STANDARD else judged.betas:
                 evaluations[family.arm, beta] = evaluation.evaluate(
                     family.scores(query_CD, beta), test, counts=judged.counts_V, ks=(K,),
-                    mask_seen=config.mask_seen)
+                    mask_seen=config.mask_seen, logits=config.loss_part.logits)
     if shown is not None:
         query_CD = model.encode(shown.cases)
         for family in served:
@@ -185,7 +192,7 @@ def _kept(model: Recommender, folder: Path | None) -> dict[str, Tensor]:
     return state
 
 
-def _found(folder: Path | None, config: TrainConfig, model: Recommender, optimizers: list) -> Progress | None:
+def _found(folder: Path | None, assembly: build.Assembly) -> Progress | None:
     """Where training stopped in this folder; None: it begins."""
     if folder is None:
         return None
@@ -193,7 +200,7 @@ def _found(folder: Path | None, config: TrainConfig, model: Recommender, optimiz
         folder.mkdir(parents=True, exist_ok=True)
         files.sweep_inside(folder)
         sound = _sound_checkpoint(folder)
-    return go_on_from(folder, config, model, optimizers) if sound else None
+    return go_on_from(folder, assembly) if sound else None
 
 
 def _sound_checkpoint(folder: Path) -> bool:

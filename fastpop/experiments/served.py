@@ -1,8 +1,6 @@
 """The scores of a trained arm over its knob, and what can be made of the standard one afterwards."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +8,11 @@ import torch
 from torch import Tensor
 
 from fastpop import checks, evaluation
+from fastpop.data.interactions import Interactions
 from fastpop.diagnostics import ScoreMoments
 from fastpop.experiments.arms import AFTERWARDS, STANDARD, Arm
 from fastpop.model import Recommender
 from fastpop.training.result import moments_of
-
-_asked: ContextVar[tuple[Arm, ...]] = ContextVar("arms made afterwards that are not ours", default=())
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,17 +42,9 @@ class Served:
         return evaluation.DotScores(query_CD.float(), items, bias, moments.scale)
 
 
-@contextlib.contextmanager
-def also_made(arms: Sequence[Arm]) -> Iterator[None]:
-    """Within it `families` makes these of the standard model, too."""
-    before = _asked.set(tuple(arms))
-    try:
-        yield
-    finally:
-        _asked.reset(before)
-
-
-def families(arm: str, model: Recommender, train, log_prior_V: np.ndarray) -> list[Served]:
+def families(
+    arm: str, model: Recommender, train: Interactions, log_prior_V: np.ndarray, others: Sequence[Arm] = (),
+) -> list[Served]:
     """The family of an arm; of the standard one also those that need no training.
 
     log_prior_V: of half A: what is subtracted, and the direction that is projected out.
@@ -63,8 +52,7 @@ def families(arm: str, model: Recommender, train, log_prior_V: np.ndarray) -> li
     moments = moments_of(model, train)
     decoder = model.decoder
     if arm != STANDARD:
-        knob = decoder.item_bias if decoder.item_bias is not None else decoder.log_prior_V
-        return [Served(arm, moments, knob.detach().double().cpu().numpy())]
+        return [Served(arm, moments, decoder.popularity_term().detach().double().cpu().numpy())]
     return [Served(STANDARD, moments, None), *(
         Served(later.name, later.made(moments, log_prior_V), log_prior_V)
-        for later in (*AFTERWARDS.values(), *_asked.get()))]
+        for later in (*AFTERWARDS.values(), *others))]

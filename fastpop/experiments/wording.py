@@ -60,6 +60,7 @@ class Words:
         """weak: why log p is no direction (`diagnostics.weak_direction`), None where it is one."""
         self.rows, self.pairs, self.matched, self.arms = rows, pairs, matched, arms
         self.weak, self.unseen, self.facts = weak, unseen, facts
+        self.best_by = facts.get("best_by", "validation NLL")
         readings = {row["epochs"] for row in rows}
         self.readings = [name for name in (BEST, EQUAL) if name in readings]
         self.main = self.readings[0]
@@ -121,7 +122,7 @@ class Words:
     def still_improving(self) -> str:
         late = self.facts.get("still_improving", [])
         return "" if not late else (
-            "CAUTION: training ended before validation NLL had gone its epochs of patience without a better "
+            f"CAUTION: training ended before {self.best_by} had gone its epochs of patience without a better "
             f"one in {', '.join(late)}: more epochs (--max-epochs) could move that best reading.")
 
     # Frozen against standard.
@@ -131,7 +132,7 @@ class Words:
         epochs = {arm: self.mean(arm, None, "epoch", reading) for arm in (STANDARD, "frozen")}
         where = f"At {epochs[STANDARD]:g} epoch{'s' * (epochs[STANDARD] != 1)} for both"
         if reading == BEST:
-            where = (f"Each at its own best epoch (validation NLL; standard {epochs[STANDARD]:.3g}, frozen "
+            where = (f"Each at its own best epoch ({self.best_by}; standard {epochs[STANDARD]:.3g}, frozen "
                      f"{epochs['frozen']:.3g})")
         parts = []
         for metric, label, digits in SEEN:

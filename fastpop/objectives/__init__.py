@@ -1,7 +1,7 @@
-"""Losses as modules over the ops."""
+"""Losses as modules over the ops, and as options to choose from (`Objective`)."""
 
+from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax
 from fastpop.objectives.softmax import FullSoftmaxLoss, SampledSoftmaxLoss
 
-NAMES = ("full_softmax", "sampled_softmax")
-
-__all__ = ["NAMES", "FullSoftmaxLoss", "SampledSoftmaxLoss"]
+__all__ = ["FullSoftmax", "FullSoftmaxLoss", "LossInputs", "Objective", "SampledSoftmax",
+           "SampledSoftmaxLoss"]

@@ -3,29 +3,41 @@
 from fastpop.ops.draw import Draw
 from fastpop.popularity.prior import AlphaSensitivity, PopularityPrior, unit_direction
 from fastpop.popularity.proposal import (
-    PROPOSALS,
     InBatch,
     Proposal,
     log_uniform,
     mixture,
     power,
-    proposal_from_name,
     slot_law,
     uniform,
+)
+from fastpop.popularity.proposals import (
+    InBatchProposal,
+    LogUniformProposal,
+    MixtureProposal,
+    PopularityProposal,
+    ProposalOptions,
+    UniformProposal,
+    proposal_from_name,
 )
 from fastpop.popularity.recency import RecencyCounts, recency_counts
 from fastpop.popularity.smoothing import good_turing, loo_alpha, smooth_counts
 from fastpop.popularity.temporal import TemporalPrior, decayed_counts
 
 __all__ = [
-    "PROPOSALS",
     "AlphaSensitivity",
     "Draw",
     "InBatch",
+    "InBatchProposal",
+    "LogUniformProposal",
+    "MixtureProposal",
     "PopularityPrior",
+    "PopularityProposal",
     "Proposal",
+    "ProposalOptions",
     "RecencyCounts",
     "TemporalPrior",
+    "UniformProposal",
     "decayed_counts",
     "good_turing",
     "log_uniform",

@@ -214,31 +214,6 @@ def slot_law(
         return np.log(law_V / slots)
 
 
-PROPOSALS = ("uniform", "popularity", "log_uniform", "in_batch", "mixture")
-
-
-def proposal_from_name(
-    name: str, counts: Any, *, alpha: float = 1.0, uniform_share: float = 0.5
-) -> Proposal | InBatch:
-    """The proposal that a configuration names, from training counts [V].
-
-    "uniform" | "popularity" (counts**alpha) | "log_uniform" | "in_batch" | "mixture" (uniform with
-    chance `uniform_share`, else counts**alpha: every item can be drawn, the head still often).
-    """
-    checks.one_of("proposal", name, PROPOSALS)
-    if name == "uniform":
-        return uniform(check_counts(counts).shape[0])
-    if name == "popularity":
-        return power(counts, alpha)
-    if name == "log_uniform":
-        return log_uniform(counts)
-    if name == "in_batch":
-        return InBatch.from_counts(counts)
-    checks.number("uniform_share", uniform_share, above=0, most=1)
-    popular = power(counts, alpha)
-    if uniform_share == 1:
-        return mixture([(uniform(popular.num_items), 1.0)])
-    return mixture([(uniform(popular.num_items), uniform_share), (popular, 1 - uniform_share)])
 
 
 def digest(array: np.ndarray) -> str:

@@ -71,7 +71,8 @@ def _story(comparison: Comparison) -> str:
         most="38rem")
     curves = panels(
         _drawn(compare_plots.epochs(comparison)), "epochs", "Training, epoch by epoch",
-        "One line a seed; dots: the arm's best epoch by validation NLL; dotted: the equal epochs.",
+        f"One line a seed; dots: the arm's best epoch by {comparison.get('best_by', 'validation NLL')}; "
+        "dotted: the equal epochs.",
         least="13rem")
     return (f'<div class="story">{_key(comparison) if scatter or frontier or curves else ""}{scatter}'
             f'<div class="two">{frontier}{curves}</div></div>')

@@ -265,7 +265,7 @@ def seeds_of(comparison: Comparison) -> int:
 
 def reading_words(comparison: Comparison, epochs: str) -> str:
     if epochs == "best":
-        return "each at its own best epoch (validation NLL)"
+        return f"each at its own best epoch ({comparison.get('best_by', 'validation NLL')})"
     found = {entry["values"]["epoch"]["mean"] for entry in comparison["summary"]
              if entry["epochs"] == epochs and "epoch" in entry["values"]}
     if len(found) != 1:

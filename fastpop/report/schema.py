@@ -247,6 +247,7 @@ class Comparison(TypedDict):
     headline: str  # one sentence in words
     sentences: list[str]  # what the numbers say, in words, what matters most first
     readings: list[Epochs]  # those that there are, the main one first
+    best_by: NotRequired[str]  # "validation NLL", by which an arm's best epoch is chosen
     permutations: NotRequired[int]  # P of each p-value, whose floor is 1/(P + 1)
     arms: list[Arm]
     rows: list[Row]

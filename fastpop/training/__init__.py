@@ -4,13 +4,14 @@ from fastpop.training.build import target_counts, target_prior
 from fastpop.training.checkpoint import CheckpointError
 from fastpop.training.config import TrainConfig
 from fastpop.training.folder import check_before, state_of
+from fastpop.training.loggers import Logger
 from fastpop.training.loop import TrainingDiverged
 from fastpop.training.result import Recommendations, TrainResult
 from fastpop.training.run import finished_run, load, train
 from fastpop.training.serving import Serving
 
 __all__ = [
-    "CheckpointError", "Recommendations", "Serving", "TrainConfig", "TrainResult", "TrainingDiverged",
-    "check_before", "finished_run", "load", "state_of", "target_counts",
+    "CheckpointError", "Logger", "Recommendations", "Serving", "TrainConfig", "TrainResult",
+    "TrainingDiverged", "check_before", "finished_run", "load", "state_of", "target_counts",
     "target_prior", "train",
 ]

@@ -1,22 +1,64 @@
-"""From a configuration to the parts of a run: model, loss, batches, optimisers."""
+"""From a configuration to the parts of a run, put together: `assemble`."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
-from fastpop import checks, optim
+from fastpop import checks, registry
 from fastpop.data import columns
-from fastpop.data.batches import EventBatches, SequenceBatches, check_order
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
+from fastpop.data.rows import Batches
 from fastpop.decoder import Decoder
-from fastpop.encoders import ENCODERS, make_encoder
+from fastpop.encoders import EncoderOptions, Sizes
+from fastpop.item_towers import ItemSizes
 from fastpop.model import Recommender
-from fastpop.objectives import FullSoftmaxLoss, SampledSoftmaxLoss
-from fastpop.popularity import PopularityPrior, proposal_from_name, uniform
+from fastpop.objectives import LossInputs
+from fastpop.popularity import PopularityPrior
+from fastpop.regularizers import RegularizerInputs
 from fastpop.training.config import TrainConfig
 
 
-def target_counts(log: Interactions, encoder: str) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class Assembly:
+    """Everything that takes a training step, on one device, freshly initialised.
+
+    config: bounded by the log. loss, regularizers: modules without parameters of their own; regularizers
+    with their weights. optimizers: of the tables, and of the rest where there is any.
+    """
+
+    config: TrainConfig
+    model: Recommender
+    batches: Batches
+    loss: nn.Module
+    regularizers: tuple[tuple[float, nn.Module], ...]
+    optimizers: list[torch.optim.Optimizer]
+
+    __repr__ = checks.brief
+
+
+def assemble(
+    config: TrainConfig, log: Interactions, train: Interactions, log_prior_V: np.ndarray,
+) -> Assembly:
+    """The parts of a run. Initial values are a function of config.seed; the prior changes none of them.
+
+    log: whose users and items there are. train: the events to train on. log_prior_V: [V] nats, that the
+    model keeps.
+    """
+    rows = config.encoder_part.rows_part()
+    batches = rows.batches(train, max_length=config.max_length, batch_size=config.batch_size,
+                           seed=config.seed)
+    model = build_model(config, log, log_prior_V, train).to(config.torch_device())
+    loss = build_loss(config, train, batches).to(model.device)
+    given = RegularizerInputs(log.num_items, config.dim, config.seed, config.sparse)
+    regularizers = tuple((part.weight, _bare(part, part.build(given)).to(model.device))
+                         for part in config.regularizer_parts)
+    return Assembly(config, model, batches, loss, regularizers, build_optimizers(config, model))
+
+
+def target_counts(log: Interactions, encoder: str | EncoderOptions) -> np.ndarray:
     """[V] float64: the events of each item that an epoch on this log predicts, by weight.
 
     Encoders of the user alone predict every event; sequence encoders all but each user's first. It is
@@ -24,26 +66,22 @@ def target_counts(log: Interactions, encoder: str) -> np.ndarray:
     weights of its contexts are all of these events.
     Raises: ValueError for a sequence encoder on a log without an order.
     """
-    checks.one_of("encoder", encoder, ENCODERS)
-    if ENCODERS[encoder].reads == "events":
-        return log.item_counts()
-    check_order(log)
-    return log.item_counts(first_events=False)
+    return registry.made("encoder", encoder).rows_part().target_counts(log)
 
 
 def target_prior(
-    log: Interactions, encoder: str, smoothing: str | float = "loo", min_count: float = 0
+    log: Interactions, encoder: str | EncoderOptions, smoothing: str | float = "loo", min_count: float = 0
 ) -> PopularityPrior:
     """log p of `target_counts(log, encoder)`: what a run on this log trains beside and is audited along.
 
     smoothing, min_count: as in PopularityPrior.from_interactions, which leaves weighted events out by
     their weights.
     """
-    checks.one_of("encoder", encoder, ENCODERS)
-    reads = ENCODERS[encoder].reads
-    if reads == "sequences":
-        check_order(log)
-    return PopularityPrior.from_interactions(log, smoothing, min_count, first_events=reads == "events")
+    rows = registry.made("encoder", encoder).rows_part()
+    rows.check(log)
+    if rows.first_events is None:
+        return PopularityPrior.from_counts(rows.target_counts(log), smoothing=smoothing, min_count=min_count)
+    return PopularityPrior.from_interactions(log, smoothing, min_count, first_events=rows.first_events)
 
 
 def bounded(config: TrainConfig, log: Interactions, cases: Cases | None = None) -> TrainConfig:
@@ -55,71 +93,57 @@ def bounded(config: TrainConfig, log: Interactions, cases: Cases | None = None) 
     return config.replace(max_length=min(config.max_length, max(longest)))
 
 
-def build_model(config: TrainConfig, log: Interactions, log_prior_V: np.ndarray) -> Recommender:
+def build_model(
+    config: TrainConfig, log: Interactions, log_prior_V: np.ndarray, train: Interactions,
+) -> Recommender:
     """A freshly initialised model: a function of config.seed, the arm changes no initial value."""
+    encoder = config.encoder_part
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         decoder = Decoder(
-            log_prior_V, config.dim, prior=config.prior,  # type: ignore[arg-type]
-            prior_weight=config.prior_weight,
-            temperature=config.temperature, learn_temperature=config.learn_temperature,
-            bias_start=config.bias_start,
-        )
-        encoder = make_encoder(
-            config.encoder, num_users=log.num_users, num_items=log.num_items, dim=config.dim,
-            max_length=config.max_length, num_layers=config.num_layers, num_heads=config.num_heads,
-            dropout=config.dropout, sparse=config.sparse, base=config.base,
-        )
-    return Recommender(encoder, decoder, max_length=config.max_length)
+            log_prior_V, config.dim, prior=config.prior_part, temperature=config.temperature,
+            learn_temperature=config.learn_temperature)
+        module = encoder.build(Sizes(log.num_users, log.num_items, config.dim, config.max_length,
+                                     config.sparse))
+        decoder.tower = config.item_tower_part.build(ItemSizes(log.num_items, config.dim, train))
+    return Recommender(module, decoder, max_length=config.max_length, rows=encoder.rows_part())
 
 
-def build_loss(config: TrainConfig, batches: EventBatches | SequenceBatches) -> torch.nn.Module:
-    """The loss of the configuration; its draws come from the events trained on and config.seed.
+def build_loss(config: TrainConfig, train: Interactions, batches: Batches) -> nn.Module:
+    """The loss of the configuration; its draws come from the events trained on and config.seed."""
+    part = config.loss_part
 
-    Laws count events, whatever their weights: a batch holds each event once an epoch.
-    """
-    if config.loss == "full_softmax":
-        return FullSoftmaxLoss(label_smoothing=config.label_smoothing, reduction="sum")
-    log = batches.log
-    counts_V = columns.bincount(log.item, log.num_items).astype(np.float64)
-    if config.proposal == "in_batch":
-        counts_V = batches.target_counts()
-    proposal = proposal_from_name(config.proposal, counts_V, alpha=config.proposal_power)
-    extra = uniform(len(counts_V)) if config.extra_negatives else None
-    return SampledSoftmaxLoss(
-        None, proposal, num_negatives=config.extra_negatives or config.num_negatives, extra=extra,
-        logq=config.logq, hits=config.hits or None, group_size=config.group_size or None,
-        seed=config.seed, sparse_grad=config.sparse, reduction="sum",
-    )
+    def event_counts() -> np.ndarray:
+        return columns.bincount(train.item, train.num_items).astype(np.float64)
 
-
-def build_batches(
-    config: TrainConfig, log: Interactions, reads: str
-) -> EventBatches | SequenceBatches:
-    if reads == "events":
-        return EventBatches(log, config.batch_size, config.seed)
-    return SequenceBatches(log, config.max_length, config.batch_size, config.seed)
+    given = LossInputs(train.num_items, config.seed, config.sparse, config.proposal_part, event_counts,
+                       batches.target_counts)
+    return _bare(part, part.build(given))
 
 
 def build_optimizers(config: TrainConfig, model: Recommender) -> list[torch.optim.Optimizer]:
     """[tables, the rest], without the empty ones."""
-    embeddings = [model.decoder.item_embedding, *model.encoder.tables()]
+    embeddings = [*model.decoder.tables(), *model.encoder.tables()]
     bias = [] if model.decoder.item_bias is None else [model.decoder.item_bias]
     is_table = {id(param) for param in (*embeddings, *bias)}
     others = [param for param in model.parameters() if id(param) not in is_table]
-    lr = config.table_learning_rate or config.learning_rate
-    tables: list[dict] = [{"params": embeddings + bias}]
-    if bias and config.bias_learning_rate:
-        tables = [{"params": embeddings}, {"params": bias, "lr": config.bias_learning_rate}]
-    inside = config.update_in_backward
-    kinds = {
-        "adam": lambda: torch.optim.Adam(tables, lr=lr),
-        "row_adam": lambda: optim.RowAdam(tables, lr=lr, update_in_backward=inside),
-        "row_adagrad": lambda: optim.RowAdagrad(tables, lr=lr, update_in_backward=inside),
-        "row_sgd": lambda: optim.RowSGD(tables, lr=lr, update_in_backward=inside),
-    }
-    optimizers = [kinds[config.resolved_table_optimizer]()]
+    lr, bias_lr = config.table_learning_rate or config.learning_rate, config.prior_part.bias_learning_rate
+    groups: list[dict] = [{"params": embeddings + bias}]
+    if bias and bias_lr:
+        groups = [{"params": embeddings}, {"params": bias, "lr": bias_lr}]
+    optimizers = [config.table_optimizer_part.build(groups, lr, update_in_backward=config.update_in_backward)]
     if others:
         optimizers.append(torch.optim.AdamW(others, lr=config.learning_rate,
                                             weight_decay=config.weight_decay))
     return optimizers
+
+
+def _bare(part: object, module: nn.Module) -> nn.Module:
+    """The module of a part that is not kept with the model."""
+    if not isinstance(module, nn.Module):
+        raise checks.wrong_type(f"{part!r}.build", "a torch.nn.Module", module)
+    own = [name for name, _ in module.named_parameters()]
+    if own:
+        raise checks.wrong(f"{part!r}.build", "a module without parameters of its own, which would be "
+                           "neither trained nor saved", f"={', '.join(own)}")
+    return module

@@ -1,38 +1,58 @@
-"""One dataclass that holds every choice of a training run; TOML files have the same names."""
+"""One dataclass that holds every choice of a training run; TOML files have the same names.
+
+Parts (`PARTS`) are given by name or as objects with their options. Options of our own parts are fields
+here, too, under the names in `SHORT`: a part that these can tell is kept as its name and such fields, so
+that one choice is written one way.
+"""
 
 import dataclasses
 import json
 import tomllib
-import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from fastpop import checks, encoders, objectives
+from fastpop import checks, evaluation, registry
+from fastpop.components import Component, check_options
 from fastpop.data.paths import local_path
-from fastpop.data.split import RULES
-from fastpop.decoder import ARMS
-from fastpop.popularity import PROPOSALS
+from fastpop.data.splits import SplitRule
+from fastpop.encoders import EncoderOptions
+from fastpop.item_towers import ItemTowerOptions
+from fastpop.objectives import Objective
+from fastpop.popularity import ProposalOptions
+from fastpop.priors import Prior
+from fastpop.regularizers import RegularizerOptions
+from fastpop.table_optimizers import TableOptimizer
+from fastpop.training.loggers import Logger
 
 # What no run needs more of; a larger number is a slip, and would end in the machine's memory.
 LARGEST = {"dim": 16_384, "num_layers": 128, "num_heads": 1024, "num_negatives": 1 << 20}
+# Fields that hold a part, and those that hold several.
+PARTS = ("encoder", "item_tower", "prior", "loss", "proposal", "table_optimizer", "split")
+LISTS = {"regularizers": "regularizer", "loggers": "logger"}
+# part -> option of it -> field that stands for it.
+SHORT = {
+    "encoder": {name: name for name in ("num_layers", "num_heads", "dropout", "base")},
+    "prior": {"weight": "prior_weight", "start": "bias_start", "learning_rate": "bias_learning_rate"},
+    "loss": {name: name for name in ("label_smoothing", "num_negatives", "group_size", "extra_negatives",
+                                     "logq", "hits")},
+    "proposal": {"power": "proposal_power"},
+    "split": {"n": "split_n", "fraction": "split_fraction"},
+}
+LOOK_K = 10  # length of the lists that validation judges
+AUTO = "auto"  # table_optimizer: row_adam for losses with row gradients, else adam
 SMOOTHINGS = ("loo", "good-turing")
-# What `evaluate` measures at k = 10 while training.
-METRICS = (
-    "nll", "perplexity", "rank", "auc",
-    *(f"{name}@10" for name in ("hr", "recall", "precision", "ndcg", "mrr", "map", "recall_head",
-                                "recall_mid", "recall_tail", "coverage")),
-)
-
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. Every field is an option of `fastpop.train` and of `fastpop train`."""
 
-    encoder: str = "factor"
+    encoder: Any = "factor"
     """factor (a vector a user), bag (mean of the history) or sasrec."""
+    item_tower: Any = "table"
+    """table (a free vector an item) or linear: what item vectors are made of."""
     dim: int = 64
     """Length of query and item vectors."""
     max_length: int = 50
@@ -46,7 +66,7 @@ class TrainConfig:
     base: bool = True
     """A vector that all users (factor) or histories (bag) share: an item bias inside the dot product.
     Without it factor is plain matrix factorisation."""
-    prior: str = "frozen"
+    prior: Any = "frozen"
     """none; frozen: prior_weight * log p(i) beside the dot product; permuted: the same randomly
     relabelled, a control; learned: a free item bias."""
     prior_weight: float = 1.0
@@ -61,14 +81,16 @@ class TrainConfig:
     """Divides the dot product, and nothing else."""
     learn_temperature: bool = False
     """Make the temperature a parameter."""
-    loss: str = "sampled_softmax"
+    loss: Any = "sampled_softmax"
     """full_softmax or sampled_softmax."""
+    regularizers: Any = ()
+    """What is added to the loss: l2."""
     num_negatives: int = 1024
     """Negatives a draw."""
     group_size: int = 0
     """Rows that share a draw; 0: all rows of a batch, 1: a draw a row."""
-    proposal: str = "mixture"
-    """Law of the negatives: uniform, popularity, log_uniform, in_batch, or mixture (half uniform,
+    proposal: Any = "mixture"
+    """Distribution of the negatives: uniform, popularity, log_uniform, in_batch, or mixture (half uniform,
     half popularity)."""
     proposal_power: float = 0.75
     """The exponent of popularity in proposal."""
@@ -90,8 +112,9 @@ class TrainConfig:
     """Step size."""
     table_learning_rate: float = 0.0
     """Step size of embedding tables; 0: learning_rate."""
-    table_optimizer: Literal["auto", "adam", "row_adam", "row_adagrad", "row_sgd"] = "auto"
-    """Optimiser of embedding tables; auto: row_adam for sampled losses, adam for full ones."""
+    table_optimizer: Any = "auto"
+    """Optimiser of embedding tables: adam, row_adam, row_adagrad or row_sgd; auto: row_adam for sampled
+    losses, adam for full ones."""
     update_in_backward: bool = False
     """Step row-wise table optimisers inside backward, so that no table gradient waits."""
     weight_decay: float = 0.0
@@ -104,7 +127,7 @@ class TrainConfig:
     """auto, cpu, cuda or cuda:N."""
     seed: int = 0
     """Of initial values, data order, draws, dropout and random splits."""
-    split: str = "leave-last-out"
+    split: Any = "leave-last-out"
     """leave-last-out, leave-last-n, global-time, random-by-user or none."""
     split_n: int = 1
     """Events a user of leave-last-n."""
@@ -127,6 +150,8 @@ class TrainConfig:
     """Minutes after which one is written within an epoch, too; 0: never."""
     tensorboard: bool = False
     """Write TensorBoard events too."""
+    loggers: Any = ()
+    """What is told of every epoch, beside train.csv: tensorboard."""
 
     def __post_init__(self) -> None:
         if isinstance(self.smoothing, str) and self.smoothing not in SMOOTHINGS:
@@ -138,28 +163,16 @@ class TrainConfig:
                                    self.smoothing) from None
         if not isinstance(self.smoothing, str):
             checks.number("smoothing", self.smoothing, least=0)
-        hints = typing.get_type_hints(TrainConfig)
         checks.number("seed", self.seed, least=0, most=2**63 - 1, integer=True)
-        for field in dataclasses.fields(self):
-            value, hint = getattr(self, field.name), hints[field.name]
-            if hint is int:
-                checks.number(field.name, value, integer=True)
-            elif hint is float:
-                checks.number(field.name, value)
-            elif hint is bool and not isinstance(value, bool):
-                raise checks.wrong_type(field.name, "true or false", value)
-            elif hint is str and not isinstance(value, str):
-                raise checks.wrong_type(field.name, "a string", value)
-            elif typing.get_origin(hint) is Literal:
-                checks.one_of(field.name, value, typing.get_args(hint))
-        checks.one_of("encoder", self.encoder, encoders.NAMES)
-        checks.one_of("loss", self.loss, objectives.NAMES)
-        checks.one_of("prior", self.prior, ARMS)
-        checks.one_of("proposal", self.proposal, PROPOSALS)
-        checks.one_of("split", self.split, RULES)
-        checks.one_of("metric", self.metric, METRICS)
+        check_options(self)
+        self._take_parts()
+        chosen, k = evaluation.find_metric(self.metric)
+        if k not in (0, LOOK_K) or not chosen.direction or not {"counts", "logits"}.issuperset(chosen.needs):
+            raise checks.wrong("metric", f"one that validation has, at {LOOK_K} where it has lists (say "
+                               f"'nll' or 'ndcg@{LOOK_K}'), and of which more or less is better", self.metric)
         checks.number("split_fraction", self.split_fraction, above=0, most=0.5)
-        if self.accumulate > 1 and self.proposal == "in_batch" and self.loss == "sampled_softmax":
+        in_batch = self.proposal_part.in_batch
+        if self.accumulate > 1 and in_batch and self.loss_part.needs == "negatives":
             raise checks.wrong("accumulate", "1 with in-batch negatives, which the whole batch gives",
                                self.accumulate)
         if self.update_in_backward:
@@ -167,9 +180,9 @@ class TrainConfig:
                 if getattr(self, name) != needed:
                     raise checks.wrong(name, f"{needed:g} with update_in_backward, which lets each "
                                        "gradient go at once", getattr(self, name))
-            if self.resolved_table_optimizer == "adam":
-                raise checks.wrong("update_in_backward", "False with table_optimizer adam, which is "
-                                   "torch's own", True)
+            if not self.table_optimizer_part.in_backward:
+                raise checks.wrong("update_in_backward", f"False with table_optimizer "
+                                   f"{self.table_optimizer_part}, which is torch's own", True)
         if self.logq == "corrected" and self.hits == "keep":
             raise checks.wrong("hits", "'drop' (or '') with logq='corrected'", self.hits)
         for name in ("max_length", "epochs", "batch_size", "accumulate", "split_n", "checkpoint_every"):
@@ -191,18 +204,88 @@ class TrainConfig:
         for name in ("dropout", "label_smoothing", "split_fraction"):
             if getattr(self, name) >= 1:
                 raise checks.wrong(name, "a number below 1", getattr(self, name))
-        if self.extra_negatives and self.proposal != "in_batch":
+        if self.extra_negatives and not in_batch:
             raise checks.wrong("extra_negatives", "0 unless proposal='in_batch'",
                                self.extra_negatives)
-        if self.group_size and self.proposal == "in_batch":
+        if self.group_size and in_batch:
             raise checks.wrong("group_size", "0 with proposal='in_batch'", self.group_size)
-        if self.dim % self.num_heads and self.encoder == "sasrec":
-            raise checks.wrong("num_heads", f"a divisor of dim = {self.dim}", self.num_heads)
+        self.encoder_part.check(self.dim)
         if self.patience and not self.evaluate_every:
             raise checks.wrong("evaluate_every", ">= 1 for early stopping (patience > 0)", 0)
-        if self.patience and self.split == "none":
-            raise checks.wrong("patience", "0 without a validation part (split='none')",
+        if self.patience and not self.split_part.keeps_test:
+            raise checks.wrong("patience", f"0 without a validation part (split={str(self.split)!r})",
                                self.patience)
+
+    def _take_parts(self) -> None:
+        """Parts as a name and short fields where these can tell them, otherwise as objects."""
+        for kind in PARTS:
+            value = getattr(self, kind)
+            if kind == "table_optimizer" and value == AUTO:
+                continue
+            part = self._part(kind, value)
+            short, options = SHORT.get(kind, {}), part.options()
+            for name, field in short.items():
+                if name in options:
+                    object.__setattr__(self, field, options[name])
+            told = registry.is_plain(part) and all(name in short or options[name] == default for
+                                                   name, default in registry.defaults(part).items())
+            object.__setattr__(self, kind, str(part) if told else part)
+        for name, kind in LISTS.items():
+            given = getattr(self, name)
+            given = (given,) if isinstance(given, (str, Component)) else given
+            if not isinstance(given, (tuple, list)):
+                raise checks.wrong_type(name, "a list of names or parts", given)
+            parts = tuple(registry.made(kind, one, name) for one in given)
+            object.__setattr__(self, name, parts)
+
+    def _part(self, kind: str, value: Any) -> Any:
+        """A part from its name, with its options where there are fields for them, or as it is."""
+        short = {name: getattr(self, field) for name, field in SHORT.get(kind, {}).items()}
+        return registry.made(kind, value, options=short)
+
+    @property
+    def encoder_part(self) -> EncoderOptions:
+        return self._part("encoder", self.encoder)
+
+    @property
+    def item_tower_part(self) -> ItemTowerOptions:
+        return self._part("item_tower", self.item_tower)
+
+    @property
+    def prior_part(self) -> Prior:
+        return self._part("prior", self.prior)
+
+    @property
+    def loss_part(self) -> Objective:
+        return self._part("loss", self.loss)
+
+    @property
+    def proposal_part(self) -> ProposalOptions:
+        return self._part("proposal", self.proposal)
+
+    @property
+    def split_part(self) -> SplitRule:
+        return self._part("split", self.split)
+
+    @property
+    def table_optimizer_part(self) -> TableOptimizer:
+        """That of the tables; auto decided."""
+        rows = self.loss_part.row_gradients and self.item_tower == "table"
+        name = ("row_adam" if rows else "adam") if self.table_optimizer == AUTO else self.table_optimizer
+        return self._part("table_optimizer", name)
+
+    @property
+    def metric_part(self) -> "evaluation.Metric":
+        return evaluation.find_metric(self.metric)[0]
+
+    @property
+    def regularizer_parts(self) -> tuple[RegularizerOptions, ...]:
+        return self.regularizers
+
+    @property
+    def logger_parts(self) -> tuple[Logger, ...]:
+        """Those asked for, tensorboard=True among them."""
+        return (*self.loggers, *([registry.made("logger", "tensorboard")] if self.tensorboard else []))
 
     def replace(self, **options: Any) -> "TrainConfig":
         """A copy with some options changed; an unknown name raises with the nearest known one."""
@@ -214,13 +297,42 @@ class TrainConfig:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"{name}: expected an option of TrainConfig; got an unknown one{hint}")
+        for kind, short in SHORT.items():
+            given = options.get(kind, getattr(self, kind))
+            if not isinstance(given, Component):
+                continue
+            changed = {name: options[field] for name, field in short.items()
+                       if field in options and given.options().get(name, options[field]) != options[field]}
+            if changed and kind in options:
+                name, value = next(iter(changed.items()))
+                raise checks.wrong(short[name], f"nothing beside {kind}={given!r}, which has its own {name}",
+                                   value)
+            options[kind] = dataclasses.replace(given, **changed)
         return dataclasses.replace(self, **options)
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Plain values: what JSON can hold and `from_dict` takes."""
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for kind in PARTS:
+            if isinstance(found[kind], Component):
+                found[kind] = registry.record(found[kind])
+        for name in LISTS:
+            found[name] = [registry.record(part) for part in found[name]]
+        return found
 
     @classmethod
     def from_dict(cls, options: dict[str, Any]) -> "TrainConfig":
+        """From what `to_dict` gave, or from a TOML file: a part as a name, a table of name and options,
+        or a record. Raises registry.Missing for a part that is not registered here."""
+        options = dict(options)
+        for kind in PARTS:
+            kept = options.get(kind)
+            if isinstance(kept, dict):
+                options[kind] = _part_of(kind, kept, getattr(cls, kind), SHORT.get(kind, {}), options)
+        for name, kind in LISTS.items():
+            if isinstance(options.get(name), (list, tuple)):
+                options[name] = tuple(_part_of(kind, one, "", {}, {}) if isinstance(one, dict) else one
+                                      for one in options[name])
         return cls().replace(**options)
 
     @classmethod
@@ -230,11 +342,12 @@ class TrainConfig:
         A file with the whole of a run (fastpop train --config) keeps these under [train].
         Raises ValueError naming the file for bad TOML, and as `replace` does for unknown names.
         """
-        options = read_toml(path)
-        options = options.get("train", options)
+        found = read_toml(path)
+        options = found.get("train", found)
         if not isinstance(options, dict):
             raise checks.wrong(f"{path}: train", "a table of options", options)
-        return cls.from_dict(options)
+        beside = {name: found[name] for name in (*PARTS, *LISTS) if name in found}
+        return cls.from_dict(beside | options)
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2) + "\n"
@@ -256,13 +369,8 @@ class TrainConfig:
     @property
     def sparse(self) -> bool:
         """Whether tables get sparse row gradients: sampled losses with a row-wise optimiser."""
-        return self.loss == "sampled_softmax" and self.table_optimizer != "adam"
-
-    @property
-    def resolved_table_optimizer(self) -> str:
-        if self.table_optimizer != "auto":
-            return self.table_optimizer
-        return "row_adam" if self.loss == "sampled_softmax" else "adam"
+        return (self.loss_part.row_gradients and self.table_optimizer_part.row_gradients
+                and self.item_tower == "table")
 
     def double_subtraction(self) -> str | None:
         """Why this prior would subtract popularity twice, or None.
@@ -270,17 +378,36 @@ class TrainConfig:
         Without log Q correction a sampled softmax learns log p(i|c) - log q - τ log p: its
         popularity slope is 1 - α - τ for q ∝ p^α, negative when both are taken away.
         """
-        alpha = {"in_batch": 1.0, "popularity": self.proposal_power}.get(self.proposal)
-        if self.loss != "sampled_softmax" or self.logq != "none" or self.prior != "frozen":
+        alpha, prior = self.proposal_part.exponent, self.prior_part
+        if not self.loss_part.uncorrected or not (prior.trained and prior.refreshable):
             return None
-        if alpha is None or 1 - alpha - self.prior_weight >= 0:
+        if alpha is None or 1 - alpha - prior.tau >= 0:
             return None
         return (
-            f"logq='none' with proposal={self.proposal!r} already takes popularity^{alpha:g} out of "
-            f"the scores; prior='frozen' with prior_weight={self.prior_weight:g} takes it out again: "
-            f"the scores will have popularity slope {1 - alpha - self.prior_weight:g}, not "
-            f"{1 - self.prior_weight:g}. Use logq='standard', or prior='none'."
+            f"logq='none' with proposal={str(self.proposal)!r} already takes popularity^{alpha:g} out of "
+            f"the scores; prior={str(prior)!r} with prior_weight={prior.tau:g} takes it out again: "
+            f"the scores will have popularity slope {1 - alpha - prior.tau:g}, not "
+            f"{1 - prior.tau:g}. Use logq='standard', or prior='none'."
         )
+
+
+def _part_of(
+    kind: str, kept: dict[str, Any], name: str, short: dict[str, str], beside: dict[str, Any],
+) -> Any:
+    """A part from its record, or from a table of options, name among them; short options that stand beside
+    it are its own."""
+    if registry.is_record(kept):
+        return registry.restored(kept)
+    found = registry.find(kind, kept.get("name", name))
+    options = {key.replace("-", "_"): tuple(value) if isinstance(value, list) else value
+               for key, value in kept.items() if key != "name"}
+    known = {field.name for field in dataclasses.fields(found)} if isinstance(found, type) else set()
+    for option in options:
+        if option not in known:
+            raise TypeError(f"{kind}.{option}: expected an option of {kept.get('name', name)!r} "
+                            f"({', '.join(sorted(known)) or 'it has none'}); got an unknown one")
+    inherited = {option: beside[own] for option, own in short.items() if own in beside and option in known}
+    return found(**(inherited | options))
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ LOG_PRINT = "log_sha256"  # a key of config.json beside the options
 LOCK = ".lock"
 CHUNK = 1 << 22  # numbers hashed at a time
 # Options that a run may go on with changed.
-FREE = ("epochs", "checkpoint_every", "checkpoint_minutes", "tensorboard")
+FREE = ("epochs", "checkpoint_every", "checkpoint_minutes", "tensorboard", "loggers")
 
 
 def state_of(folder: Path) -> str:

@@ -24,9 +24,8 @@ from fastpop import bars
 from fastpop.data.batches import Batch
 from fastpop.model import Recommender
 from fastpop.training import checkpoint
+from fastpop.training.build import Assembly
 from fastpop.training.config import TrainConfig
-
-METRICS_THAT_FALL = ("nll", "perplexity", "rank")
 
 
 class TrainingDiverged(RuntimeError):
@@ -51,13 +50,12 @@ class Progress:
 
 
 def fit(
-    model: Recommender, loss: torch.nn.Module, batches: Any,
-    optimizers: list[torch.optim.Optimizer], config: TrainConfig, *,
+    parts: Assembly, *,
     look: Callable[[], dict[str, float]] | None = None, out: Path | None = None,
     progress: Progress | None = None, show: bool | None = None, label: str = "train",
     each_step: Callable[[int], None] | None = None, least_epochs: int = 0,
 ) -> Progress:
-    """Train `model` in place up to config.epochs; returns where it ended.
+    """Train the model of an assembly in place up to config.epochs; returns where it ended.
 
     look: called every config.evaluate_every epochs; its numbers join the epoch's row and decide
     early stopping. out: folder for checkpoints, train.csv and failures. progress: where to go on
@@ -66,8 +64,8 @@ def fit(
 
     Raises TrainingDiverged, CheckpointError; KeyboardInterrupt after a checkpoint is written.
     """
+    config, model, batches = parts.config, parts.model, parts.batches
     progress = progress or Progress()
-    writer = _tensorboard(out) if config.tensorboard and out else None
     best_state: dict[str, torch.Tensor] | None = None
 
     saved = time.monotonic()
@@ -75,20 +73,21 @@ def fit(
     def keep() -> None:
         nonlocal saved
         if out is not None:
-            checkpoint.save(out, progress.step, model, optimizers, vars(progress))
+            checkpoint.save(out, progress.step, model, parts.optimizers, vars(progress))
         saved = time.monotonic()
 
     patience = 60 * config.checkpoint_minutes or math.inf
     bar = bars.progress_bar(0, label, initial=progress.step, show=show)
     devices = [model.device] if model.device.type == "cuda" else []
-    with bar, _interrupts() as interrupted, torch.random.fork_rng(devices=devices):
+    with bar, _opened(config, out) as logs, _interrupts() as interrupted, \
+            torch.random.fork_rng(devices=devices):
         while progress.epoch < config.epochs and not progress.stopped:
             started = time.perf_counter()
             model.train()
             steps = batches.num_batches(progress.epoch)
             _expect(bar, progress, config, label, steps)
             for batch in batches.epoch(progress.epoch, progress.batch):
-                mean, weight = train_step(model, loss, optimizers, config, batch, progress.step)
+                mean, weight = train_step(parts, batch, progress.step)
                 if not math.isfinite(mean):
                     _fail(out, config, batch, progress, mean)
                 progress.loss_sum += mean * weight
@@ -119,10 +118,8 @@ def fit(
                 progress.stopped = "patience"
             elif progress.epoch == config.epochs:
                 progress.stopped = "epochs"
-            if writer is not None:
-                for name, value in row.items():
-                    writer.add_scalar(name, value, progress.epoch)
-                writer.flush()
+            for log in logs:
+                log.epoch(dict(row))
             if out is not None:
                 checkpoint.write_text(out / "train.csv", history_csv(progress.history))
                 due = _due(progress.epoch, config.checkpoint_every, config.epochs)
@@ -139,33 +136,43 @@ def fit(
     return progress
 
 
+@contextlib.contextmanager
+def _opened(config: TrainConfig, out: Path | None) -> Iterator[list[Any]]:
+    """The loggers of a run, closed when it ends."""
+    with contextlib.ExitStack() as open_ones:
+        logs = []
+        for part in config.logger_parts:
+            logs.append(part.open(out, config.to_dict()))
+            open_ones.callback(logs[-1].close)
+        yield logs
+
+
 def _expect(bar: Any, progress: Progress, config: TrainConfig, label: str, steps: int) -> None:
     """Tell the bar what is to come, taking all epochs to be as long as this one."""
     bar.total = progress.step - progress.batch + steps * (config.epochs - progress.epoch)
     bar.set_description_str(f"{label} {progress.epoch + 1}/{config.epochs}", refresh=False)
 
 
-def train_step(
-    model: Recommender, loss: torch.nn.Module, optimizers: list[torch.optim.Optimizer],
-    config: TrainConfig, batch: Batch, step: int,
-) -> tuple[float, float]:
+def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float, float]:
     """One optimiser step; returns the mean loss before it and the weight of its rows."""
+    config, model = parts.config, parts.model
+    draws = {"step": step} if config.loss_part.needs == "negatives" else {}
     _seed_dropout(_mixed(config.seed, step), model.device)
-    for optimizer in optimizers:
+    for optimizer in parts.optimizers:
         optimizer.zero_grad(set_to_none=True)
     rows = batch.target >= 0
     weight = float(rows.sum() if batch.weight is None else batch.weight[rows].sum())
-    parts = [batch] if config.accumulate == 1 else batch.split(config.accumulate)
     total = 0.0
-    for part in parts:
+    for piece in [batch] if config.accumulate == 1 else batch.split(config.accumulate):
         with _autocast(config, model.device):
-            query, pos_id, row_weight = model.rows(part)
+            item_VD = model.decoder.item_vectors()
+            query, pos_id, row_weight = model.rows(piece, item_VD)
             terms = model.decoder.training_terms()
-            options = {"row_weight": row_weight, **terms}
-            if config.loss == "sampled_softmax":
-                options["step"] = step
-            part_sum = loss(query, model.decoder.item_embedding, pos_id, **options)
-        mean = part_sum / max(weight, 1e-30)
+            piece_sum = parts.loss(query, item_VD, pos_id, row_weight=row_weight, **terms, **draws)
+            mean = piece_sum / max(weight, 1e-30)
+            for factor, regularizer in parts.regularizers:
+                share = factor * piece.num_rows / max(batch.num_rows, 1)
+                mean = mean + share * regularizer(query, item_VD, pos_id, model.decoder.log_prior_V)
         value = mean.item()
         total += value
         if not math.isfinite(value):
@@ -173,7 +180,7 @@ def train_step(
         mean.backward()
     if config.clip_norm:
         _clip(model, config.clip_norm)
-    for optimizer in optimizers:
+    for optimizer in parts.optimizers:
         optimizer.step()
     return total, weight
 
@@ -233,7 +240,7 @@ def _due(epoch: int, every: int, last: int) -> bool:
 def _is_better(row: dict[str, Any], config: TrainConfig, progress: Progress) -> bool:
     value = row[f"valid_{config.metric}"]
     if progress.best is not None:
-        falls = config.metric in METRICS_THAT_FALL
+        falls = config.metric_part.direction == "smaller"
         if not (value < progress.best if falls else value > progress.best):
             progress.looks_since_best += 1
             return False
@@ -298,13 +305,3 @@ def _interrupts() -> Iterator[threading.Event]:
         yield event
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _tensorboard(out: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        from fastpop.checks import missing_package
-
-        missing_package("tensorboard", "tb", "tensorboard=True")
-    return SummaryWriter(out / "tensorboard")

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastpop import checks, diagnostics, evaluation, ops
+from fastpop import checks, evaluation, ops
 from fastpop.data.cases import Cases, build_cases, gather_csr
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
 from fastpop.data.split import Split
+from fastpop.diagnostics import Audit, ContextSample, ScoreMoments, audit_moments
 from fastpop.frozen import freeze
 from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
@@ -131,27 +132,28 @@ class TrainResult:
         if self.metrics:
             return None
         cases = self.split.test
-        if self.config.split == "none" and cases is None:
-            return "split 'none' keeps no test part"
+        if not self.config.split_part.keeps_test and cases is None:
+            return f"split {str(self.config.split)!r} keeps no test part"
         if cases is None or cases.num_cases == 0:
-            return f"the split {self.config.split!r} leaves no test case in this log"
+            return f"the split {str(self.config.split)!r} leaves no test case in this log"
         return (f"none of the {cases.num_cases:,} test cases can be judged: the encoder "
-                f"{self.config.encoder!r} knows none of their users or histories")
+                f"{str(self.config.encoder)!r} knows none of their users or histories")
 
     def evaluate(
         self, part: str = "test", *, popularity_weight: float | None = None,
-        personal_weight: float | None = None, ks: tuple[int, ...] = (10, 20),
+        personal_weight: float | None = None, ks: tuple[int, ...] = (10, 20), metrics: Any = None,
     ) -> "evaluation.Evaluation":
         """Exact full ranking of a part of the split, served at two knobs.
 
         part: "test" or "valid". popularity_weight: β; personal_weight: λ. None takes what
-        `fit_serving` found, or else serves the scores as trained.
+        `fit_serving` found, or else serves the scores as trained. metrics: further ones, names or objects.
         Raises ValueError when the split has no such part.
         """
         cases = self._cases(part)
         popularity_weight, personal_weight = self.knobs(popularity_weight, personal_weight)
         return evaluate_model(self.model, cases, self.split.train.item_counts(), self.config,
-                              popularity_weight=popularity_weight, personal_weight=personal_weight, ks=ks)
+                              popularity_weight=popularity_weight, personal_weight=personal_weight, ks=ks,
+                              metrics=metrics)
 
     def knobs(
         self, popularity_weight: float | None = None, personal_weight: float | None = None
@@ -195,7 +197,7 @@ class TrainResult:
         given, words = self._cases_to_fit(cases)
         readable, _ = readable_cases(self.model, self.split.train, given)
         if readable.num_cases == 0:
-            raise checks.wrong("cases", f"cases that the encoder {self.config.encoder!r} can read",
+            raise checks.wrong("cases", f"cases that the encoder {str(self.config.encoder)!r} can read",
                                f"={given.num_cases:,} others")
         fitted = fit_weights(base.model, readable, fitted_on=words, most_cases=most_cases,
                              seed=self.config.seed)
@@ -219,7 +221,7 @@ class TrainResult:
 
     def _prior_is_current(self) -> bool:
         """False once `set_log_prior` has changed the model behind this result."""
-        if self.config.prior not in ("none", "frozen"):
+        if not self.config.prior_part.refreshable:
             return True
         held_V = self.model.decoder.log_prior_V.cpu().numpy()
         return bool(np.array_equal(held_V, self.prior.log_prior_V.astype(np.float32)))
@@ -228,20 +230,21 @@ class TrainResult:
         checks.one_of("part", part, ("test", "valid"))
         cases = getattr(self.split, part)
         if cases is None or cases.num_cases == 0:
-            raise checks.wrong("part", f"a {part} part in the split", f"=split={self.config.split!r}")
+            raise checks.wrong("part", f"a {part} part in the split", f"=split={str(self.config.split)!r}")
         return readable_cases(self.model, self.split.train, cases)[0]
 
     def audit(
         self, *, permutations: int = 2000, seed: int = 0, smoothing: str | float | None = None,
         popularity_weight: float | None = None, null: str = "label", strata: Any = None,
-        min_count: float = 0, subset: Any = None, top_k: int = 10,
-    ) -> "diagnostics.Audit":
+        min_count: float = 0, subset: Any = None, top_k: int = 10, diagnostics: Any = (),
+    ) -> Audit:
         """`fastpop.audit` of this model: one context and one count a training event that the encoder
         predicts.
 
         popularity_weight: None audits the learned part s = scale * <query, item>; a number audits
         the scores served at that knob. smoothing: of the direction; None takes the run's own.
-        null, strata, min_count, subset, top_k: as in `fastpop.audit`; ids are places in log.item_ids.
+        null, strata, min_count, subset, top_k, diagnostics: as in `fastpop.audit`; ids are places in
+        log.item_ids.
         """
         checks.number("top_k", top_k, least=0, integer=True)
         checks.number("seed", seed, least=0, most=2**64 - 1, integer=True)
@@ -249,16 +252,16 @@ class TrainResult:
         bias = None
         if popularity_weight is not None:
             bias = decoder.served_bias(popularity_weight).double().cpu().numpy()
-        sample = diagnostics.ContextSample(seed) if top_k else None
+        sample = ContextSample(seed) if top_k else None
         moments = moments_of(self.model, self.split.train, bias, sample)
-        prior = target_prior(self.split.train, self.config.encoder,
+        prior = target_prior(self.split.train, self.config.encoder_part,
                              self.config.smoothing if smoothing is None else smoothing)
-        return diagnostics.audit_moments(
+        return audit_moments(
             moments, prior, permutations=permutations, seed=seed, null=null, strata=strata,
             nll=self.metrics.get("nll") if self._prior_is_current() else None,
             nll_of="of the model as trained, on the test cases",
-            min_count=min_count, subset=subset, logits=True, top_k=top_k, sample=sample,
-        )
+            min_count=min_count, subset=subset, logits=self.config.loss_part.logits, top_k=top_k,
+            sample=sample, diagnostics=diagnostics)
 
     def recommend(
         self, users: Any, k: int = 10, *, popularity_weight: float | None = None,
@@ -286,7 +289,7 @@ class TrainResult:
             known = np.isin(dense, kept.user)
             need = "a training event" if self.model.encoder.reads == "events" else "a history"
             raise checks.wrong("users", f"users with {need}, which the encoder "
-                               f"{self.config.encoder!r} needs", wanted[~known][0])
+                               f"{str(self.config.encoder)!r} needs", wanted[~known][0])
         weight, personal = self.knobs(popularity_weight, personal_weight)
         ids, score = ops.top_items(
             k=k, **served_scores(self.model, self.model.encode(cases), weight, personal).keywords(),
@@ -310,9 +313,9 @@ class TrainResult:
         stay as they are.
         Raises ValueError for a permuted or a learned popularity term, which no counts replace.
         """
-        if self.config.prior not in ("none", "frozen"):
+        if not self.config.prior_part.refreshable:
             raise checks.wrong("counts", "a run with prior 'none' or 'frozen'",
-                               f"=prior={self.config.prior!r}")
+                               f"=prior={str(self.config.prior)!r}")
         if isinstance(counts, PopularityPrior):
             if smoothing is not None:
                 raise checks.wrong("smoothing", "None beside a PopularityPrior, which has its own",
@@ -365,15 +368,15 @@ class TrainResult:
 
 def moments_of(
     model: Recommender, train: Interactions, bias_V: np.ndarray | None = None,
-    sample: "diagnostics.ContextSample | None" = None,
-) -> "diagnostics.ScoreMoments":
+    sample: ContextSample | None = None,
+) -> ScoreMoments:
     """Moments of the learned part (plus bias_V), one context a training event; a sample of these
     contexts in `sample`."""
     decoder = model.decoder
     chunks = ((query, weight) for query, weight, _ in model.training_contexts(train))
-    moments = diagnostics.ScoreMoments.of(
+    moments = ScoreMoments.of(
         chunks if sample is None else sample.watch(chunks),
-        decoder.item_embedding.detach().double().cpu().numpy(), bias=bias_V,
+        decoder.item_vectors().detach().double().cpu().numpy(), bias=bias_V,
         scale=float(decoder.scale.detach()),
     )
     return dataclasses.replace(moments, weighting="one context per training event")
@@ -400,7 +403,7 @@ def served_scores(
     """What the model serves at two knobs, as what is ranked without being written down."""
     decoder = model.decoder
     return evaluation.DotScores(
-        query_CD.detach(), decoder.item_embedding.detach(), decoder.served_bias(popularity_weight),
+        query_CD.detach(), decoder.item_vectors().detach(), decoder.served_bias(popularity_weight),
         float(decoder.served_scale(personal_weight)))
 
 
@@ -413,11 +416,11 @@ def knobs_text(popularity_weight: float, personal_weight: float) -> str:
 def evaluate_model(
     model: Recommender, cases: Cases, counts_V: np.ndarray, config: TrainConfig, *,
     popularity_weight: float | None = None, personal_weight: float = 1.0,
-    ks: tuple[int, ...] = (10, 20),
+    ks: tuple[int, ...] = (10, 20), metrics: Any = None,
 ) -> "evaluation.Evaluation":
     """Evaluation of readable cases at two knobs (None: as trained)."""
     weight = model.decoder.trained_weight if popularity_weight is None else popularity_weight
     return evaluation.evaluate(
         served_scores(model, model.encode(cases), weight, personal_weight), cases, counts=counts_V, ks=ks,
-        mask_seen=config.mask_seen,
+        mask_seen=config.mask_seen, metrics=metrics, logits=config.loss_part.logits,
     )

@@ -14,13 +14,12 @@ from fastpop.data.interactions import Interactions
 from fastpop.data.own_test import split_with_test
 from fastpop.data.paths import local_path
 from fastpop.data.prepare import as_log
-from fastpop.data.split import Split, split
-from fastpop.encoders import ENCODERS
+from fastpop.data.split import Split
 from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
 from fastpop.training import build, checkpoint
 from fastpop.training import folder as run_folder
-from fastpop.training.config import TrainConfig
+from fastpop.training.config import LOOK_K, TrainConfig
 from fastpop.training.loop import Progress, fit
 from fastpop.training.result import (
     TrainResult,
@@ -69,10 +68,12 @@ def train(
     config = resolve_config(config, options)
     if out is not None and not isinstance(out, (str, Path)):
         raise checks.wrong_type("out", "the path of a folder", out)
-    if config.tensorboard:
-        if out is None:
-            raise checks.wrong("tensorboard", "false without out=, where its files would go", True)
-        checks.needed("tensorboard", "tb", "tensorboard=True")
+    if config.tensorboard and out is None:
+        raise checks.wrong("tensorboard", "false without out=, where its files would go", True)
+    for logger in config.logger_parts:
+        if out is None and logger.needs_folder:
+            raise checks.wrong("loggers", "only such as need no folder without out=", f"={logger!r}")
+        logger.check()
     if out is None and resume:
         raise checks.wrong("out", "the folder to resume from", None)
     config.torch_device()
@@ -87,14 +88,10 @@ def train(
         log = parts.known  # the test's users and items have joined the catalogue
     if config.patience and (parts.valid is None or parts.valid.num_cases == 0):
         raise checks.wrong("patience", "0 for a split without validation cases", config.patience)
-    bounded = build.bounded(config, log, parts.test)
-    batches = build.build_batches(bounded, parts.train, ENCODERS[config.encoder].reads)
-    prior = build.target_prior(parts.train, config.encoder, config.smoothing)
-    log_prior_V = prior.permuted(config.seed).log_prior_V if config.prior == "permuted" \
-        else prior.log_prior_V
-    model = build.build_model(bounded, log, log_prior_V).to(config.torch_device())
-    loss = build.build_loss(config, batches).to(model.device)
-    optimizers = build.build_optimizers(config, model)
+    prior = build.target_prior(parts.train, config.encoder_part, config.smoothing)
+    assembly = build.assemble(build.bounded(config, log, parts.test), log, parts.train,
+                              config.prior_part.log_prior(prior, config.seed))
+    model = assembly.model
     with contextlib.ExitStack() as held:
         state = None
         own_test = parts.test if test is not None else None
@@ -102,21 +99,21 @@ def train(
             held.enter_context(run_folder.held(place))
             print_of_log = run_folder.fingerprint(log, own_test)
             if run_folder.begin(place, config, log, own_test, print_of_log, resume=resume):
-                state = go_on_from(place, config, model, optimizers)
+                state = go_on_from(place, assembly)
         valid = _valid_cases(model, parts, config)
         counts_V = parts.train.item_counts()  # what is shown is judged by all training events
 
         def look() -> dict[str, float]:
             assert valid is not None
-            return evaluate_model(model, valid, counts_V, config, ks=(10,)).metrics
+            return evaluate_model(model, valid, counts_V, config, ks=(LOOK_K,),
+                                  metrics=(config.metric_part,)).metrics
 
         progress_state = fit(
-            model, loss, batches, optimizers, config, look=look if valid is not None else None,
-            out=place, progress=state, show=progress, label=f"{config.encoder} {config.prior}",
-        )
+            assembly, look=look if valid is not None else None, out=place, progress=state, show=progress,
+            label=f"{config.encoder} {config.prior}")
         facts: dict[str, Any] = {
             "split": parts.facts,
-            "training_rows": batches.num_rows,
+            "training_rows": assembly.batches.num_rows,
             "stopped": progress_state.stopped,
             "best_epoch": progress_state.best_epoch if config.patience else progress_state.epoch,
         }
@@ -126,7 +123,7 @@ def train(
             facts["test_cases"], facts["test_cases_left_out"] = cases.num_cases, left_out
             if cases.num_cases == 0:
                 warnings.warn(f"none of the {left_out:,} test cases can be judged: the encoder "
-                              f"{config.encoder!r} knows none of their users or histories",
+                              f"{str(config.encoder)!r} knows none of their users or histories",
                               UserWarning, stacklevel=2)
             else:
                 metrics = evaluate_model(model, cases, counts_V, config).metrics
@@ -147,18 +144,17 @@ def _valid_cases(model: Recommender, parts: Split, config: TrainConfig) -> Cases
     return valid
 
 
-def go_on_from(
-    place: Path, config: TrainConfig, model: Recommender, optimizers: list,
-) -> Progress | None:
+def go_on_from(place: Path, assembly: build.Assembly) -> Progress | None:
     """The newest sound checkpoint, loaded into the parts; None: the run died before its first."""
     found = checkpoint.read_newest(place)
     if found is None:
         return None
     newest, tensors, state = found
+    config, model = assembly.config, assembly.model
     with checkpoint.fitting(newest):
         log_prior_V = model.decoder.log_prior_V.clone()
         model.load_state_dict(tensors["model"])
-        checkpoint.restore_optimizers(optimizers, tensors["optimizer"])
+        checkpoint.restore_optimizers(assembly.optimizers, tensors["optimizer"])
         progress = Progress(**state)
     # another machine's logarithms may differ in their last bits, another marginal by much more
     if not torch.allclose(log_prior_V, model.decoder.log_prior_V, rtol=0, atol=1e-4):
@@ -213,7 +209,7 @@ def load(folder: str | Path) -> TrainResult:
     parts = make_split(log, own_test, config)
     tensors, saved = checkpoint.read_folder(place / "model", ("model",))
     prior = _load_prior(place, parts, config, saved)
-    model = build.build_model(build.bounded(config, log, parts.test), log, prior.log_prior_V)
+    model = build.build_model(build.bounded(config, log, parts.test), log, prior.log_prior_V, parts.train)
     with checkpoint.fitting(place / "model"):
         model.load_state_dict(tensors["model"])
         kept = {name: saved[name] for name in ("metrics", "history", "facts")}
@@ -240,8 +236,7 @@ def make_split(log: Interactions, test: Any, config: TrainConfig) -> Split:
     """The split that a configuration asks for."""
     if test is not None:
         return split_with_test(log, test)
-    n = config.split_n if config.split == "leave-last-n" else None
-    return split(log, config.split, fraction=config.split_fraction, n=n, seed=config.seed)
+    return config.split_part.cut(log, config.seed)
 
 
 def resolve_config(config: TrainConfig | str | Path | None, options: dict[str, Any]) -> TrainConfig:

@@ -85,7 +85,7 @@ def fit_weights(
     inverse = torch.linalg.inv(found.hessian)
     covariance = inverse @ found.spread @ inverse * (cases.num_cases / (cases.num_cases - 2))
     error = covariance.diagonal().sqrt()
-    beta = float(best[1]) + (decoder.prior == "none")
+    beta = float(best[1]) + decoder.prior.offset
     return Serving(
         popularity_weight=beta, personal_weight=float(best[0]), popularity_error=float(error[1]),
         personal_error=float(error[0]), correlation=float(covariance[0, 1] / (error[0] * error[1])),
@@ -95,7 +95,7 @@ def fit_weights(
 
 def _column_weight(decoder: Decoder, popularity_weight: float) -> float:
     """What multiplies f at this knob."""
-    return popularity_weight - (decoder.prior == "none")
+    return popularity_weight - decoder.prior.offset
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,12 @@ class _Problem:
     @classmethod
     def of(cls, model: Recommender, cases: Cases) -> "_Problem":
         decoder = model.decoder
-        f_V = decoder.log_prior_V if decoder.item_bias is None else decoder.item_bias.detach()
+        f_V = decoder.popularity_term().detach()
         scale = decoder.scale.detach().double()
         case = np.repeat(np.arange(cases.num_cases), np.diff(cases.target_offsets))
         device = model.device
         f_V = f_V.double()
-        return cls(model.encode(cases).detach().double() * scale, decoder.item_embedding.detach().double(),
+        return cls(model.encode(cases).detach().double() * scale, decoder.item_vectors().detach().double(),
                    f_V - f_V.mean(), torch.as_tensor(cases.target_item.astype(np.int64), device=device),
                    torch.as_tensor(case, device=device))
 

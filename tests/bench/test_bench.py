@@ -184,12 +184,12 @@ def test_a_step_trains_as_train_does(monkeypatch):
     """The timed step is the loop's: sparse gradients of both tables, and they move."""
     seen = []
 
-    def watch(model, loss, optimizers, config, batch, step):
-        before = model.decoder.item_embedding.detach().clone()
-        real(model, loss, optimizers, config, batch, step)
-        seen.append((model.decoder.item_embedding.grad.is_sparse,
-                     not torch.equal(before, model.decoder.item_embedding),
-                     type(optimizers[0]).__name__, type(loss).__name__, len(batch.target)))
+    def watch(parts, batch, step):
+        table = parts.model.decoder.item_embedding
+        before = table.detach().clone()
+        real(parts, batch, step)
+        seen.append((table.grad.is_sparse, not torch.equal(before, table),
+                     type(parts.optimizers[0]).__name__, type(parts.loss).__name__, len(batch.target)))
 
     real = benchmark.train_step
     monkeypatch.setattr(benchmark, "train_step", watch)

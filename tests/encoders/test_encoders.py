@@ -6,18 +6,20 @@ import torch
 from helpers_logs import small_log
 
 import fastpop
+from fastpop import registry
 from fastpop.data.batches import PAD, SequenceBatches, last_items
-from fastpop.encoders import NAMES, SASRec, make_encoder
+from fastpop.encoders import SASRecEncoder, Sizes
 from fastpop.model import Recommender
 from fastpop.nn import Decoder
 
+NAMES = fastpop.available("encoders")
 SEQUENCE = [name for name in NAMES if name != "factor"]
 
 
 def build(name, dim=8, sparse=False, dropout=0.0, users=60, items=40, base=True):
     torch.manual_seed(0)
-    encoder = make_encoder(name, num_users=users, num_items=items, dim=dim, max_length=10,
-                           num_layers=2, num_heads=2, dropout=dropout, sparse=sparse, base=base)
+    part = registry.made("encoder", name, options={"dropout": dropout, "base": base})
+    encoder = part.build(Sizes(users, items, dim, max_length=10, sparse=sparse))
     return encoder, torch.randn(items, dim)
 
 
@@ -137,7 +139,7 @@ def test_cases_that_cannot_be_encoded_are_named():
 
 def test_sasrec_refuses_heads_that_do_not_divide_dim_and_long_histories():
     with pytest.raises(ValueError, match="num_heads: expected a divisor of dim = 8; got 3"):
-        SASRec(8, num_heads=3)
+        SASRecEncoder(8, num_heads=3)
     encoder, table = build("sasrec")
     with pytest.raises(ValueError, match="history: expected at most 10 items"):
         encoder(torch.zeros(1, dtype=torch.int64), torch.zeros(1, 11, dtype=torch.int64), table)

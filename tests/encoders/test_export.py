@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from fastpop import ops
+import fastpop
+from fastpop import ops, registry
 from fastpop.data.batches import PAD
-from fastpop.encoders import NAMES, make_encoder
+from fastpop.encoders import Sizes
 from fastpop.nn import Decoder, FullSoftmaxLoss, SampledSoftmaxLoss
 from fastpop.popularity import uniform
 
+NAMES = fastpop.available("encoders")
 SIZES = ((1, 1), (7, 10), (3, 2))
 
 
@@ -19,8 +21,7 @@ class Serve(torch.nn.Module):
     def __init__(self, name):
         super().__init__()
         torch.manual_seed(0)
-        self.encoder = make_encoder(name, num_users=60, num_items=40, dim=8, max_length=10, num_layers=2,
-                                    num_heads=2, dropout=0.1, sparse=False)
+        self.encoder = registry.made("encoder", name).build(Sizes(60, 40, 8, max_length=10))
         self.decoder = Decoder(np.linspace(-9, -1, 40), 8)
 
     def forward(self, user, history):

@@ -134,7 +134,7 @@ def test_names_and_kinds_that_no_comparison_can_have_are_refused():
         fastpop.compare(small_log(), arms=["idle"], **QUICK)
     with pytest.raises(ValueError, match="name: expected 'halved', as the object is called; got 'other'"):
         fastpop.register("arm", HALVED, name="other")
-    with pytest.raises(ValueError, match="arm name that is free; got 'frozen'"):
+    with pytest.raises(ValueError, match="one that no other arm has; got 'frozen'"):
         fastpop.register("arm", replace(HALVED, name="frozen"))
     assert set(ARMS) < set(fastpop.available("arms"))
 

@@ -150,7 +150,7 @@ def test_arms_of_a_seed_start_alike_and_see_the_same_batches_and_draws():
     started = {}
     for arm in ARMS.values():
         config = TrainConfig(prior=arm.prior, bias_start=arm.bias_start, dim=8)
-        state = build.build_model(config, log, prior.log_prior_V).state_dict()
+        state = build.build_model(config, log, prior.log_prior_V, log).state_dict()
         started[arm.name] = {name: value for name, value in state.items()
                              if "embedding" in name}
     for state in started.values():
@@ -160,11 +160,9 @@ def test_arms_of_a_seed_start_alike_and_see_the_same_batches_and_draws():
     trained = []
     for options in ({"prior": "none"}, {"prior": "frozen", "prior_weight": 0.0}):
         config = TrainConfig(dim=8, epochs=2, num_negatives=16, batch_size=64, **options)
-        model = build.build_model(config, log, prior.log_prior_V)
-        fit(model, build.build_loss(config, build.build_batches(config, log, "events")),
-            build.build_batches(config, log, "events"), build.build_optimizers(config, model),
-            config, show=False)
-        trained.append(model.decoder.item_embedding.detach())
+        parts = build.assemble(config, log, log, prior.log_prior_V)
+        fit(parts, show=False)
+        trained.append(parts.model.decoder.item_embedding.detach())
     assert torch.equal(*trained)
 
 

@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from fastpop import ops
+from fastpop import ops, registry
 from fastpop.popularity import (
     Draw,
     InBatch,
+    InBatchProposal,
+    MixtureProposal,
     Proposal,
+    UniformProposal,
     log_uniform,
     mixture,
     power,
@@ -180,22 +183,23 @@ def test_slot_law_is_the_law_of_a_random_slot():
 
 @pytest.mark.parametrize("name", ["uniform", "popularity", "log_uniform", "in_batch", "mixture"])
 def test_every_name_makes_a_proposal_with_a_json_spec(name):
-    proposal = proposal_from_name(name, COUNTS, alpha=0.75)
+    part = registry.made("proposal", name, options={"power": 0.75})
+    proposal = part.build(COUNTS)
     assert proposal.name == name
     spec = json.loads(json.dumps(proposal.spec()))
     assert spec["name"] == name
     assert spec["num_items"] == 12
-    again = proposal_from_name(name, COUNTS, alpha=0.75)
+    again = part.build(COUNTS)
     np.testing.assert_array_equal(again.log_proposal_V, proposal.log_proposal_V)
     assert again.spec() == spec
     changed = COUNTS + np.eye(12)[3]
-    assert (proposal_from_name(name, changed, alpha=0.75).spec() == spec) == (name == "uniform")
+    assert (part.build(changed).spec() == spec) == (name == "uniform")
 
 
 def test_named_mixture_can_be_all_uniform():
-    ours = proposal_from_name("mixture", COUNTS, uniform_share=1)
+    ours = MixtureProposal(power=1.0, uniform_share=1).build(COUNTS)
     np.testing.assert_allclose(law(ours), 1 / 12, rtol=1e-8)
-    quarter = proposal_from_name("mixture", COUNTS, uniform_share=0.25)
+    quarter = MixtureProposal(power=1.0, uniform_share=0.25).build(COUNTS)
     np.testing.assert_allclose(law(quarter), 0.25 / 12 + 0.75 * COUNTS / COUNTS.sum(), rtol=1e-7)
 
 
@@ -229,6 +233,9 @@ BAD = [
     (lambda: mixture([(uniform(2), 1), (uniform(3), 1)]), ValueError, "expected 2 items; got 3"),
     (lambda: mixture([(InBatch.from_counts([1]), 1)]), TypeError, "slot_law"),
     (lambda: proposal_from_name("zipf", COUNTS), ValueError, "proposal: expected one of 'uniform'"),
+    (lambda: MixtureProposal(parts=(UniformProposal(),)), ValueError, "proposal.weights: expected 1 numbers"),
+    (lambda: MixtureProposal(parts=(InBatchProposal(),), weights=(1,)), TypeError,
+     r"proposal.parts\[0\]: expected a proposal that draws; got in_batch"),
     (lambda: uniform(2).sample(-1, 0, 1), ValueError, "seed: expected an integer >= 0"),
     (lambda: uniform(2).sample(2**64, 0, 1), ValueError, "seed: expected an integer"),
     (lambda: uniform(2).sample(0, -1, 1), ValueError, "step: expected an integer >= 0"),

@@ -13,6 +13,7 @@ import torch
 from helpers_logs import small_log
 
 import fastpop
+from fastpop.data.batches import EventBatches
 from fastpop.training import CheckpointError, TrainConfig, build, checkpoint, folder, loop, sealed
 from fastpop.training.result import moments_of
 
@@ -441,7 +442,7 @@ def test_a_result_is_a_few_lines(tmp_path):
     top = result.recommend(result.log.user_ids[:30], k=5)
     judged = result.evaluate()
     moments = moments_of(result.model, result.split.train)
-    batch = next(iter(build.build_batches(result.config, result.log, "events").epoch(0)))
+    batch = next(iter(EventBatches(result.log, 64, 0).epoch(0)))
     for one in (audit, audit.geometry, top, judged, result.split, result.log, result.prior,
                 result.split.test, moments, batch):
         assert len(repr(one)) < 1500, type(one)

@@ -119,12 +119,11 @@ def test_in_batch_law_is_what_batches_hold(encoder):
     """Whatever the weights, and without first events where those are no targets."""
     log = small_log(weighted=True)
     config = TrainConfig(encoder=encoder, proposal="in_batch")
-    model = build.build_model(config, log, np.zeros(log.num_items))
-    batches = build.build_batches(config, log, model.encoder.reads)
+    parts = build.assemble(config, log, log, np.zeros(log.num_items))
     held = np.zeros(log.num_items)
-    for batch in batches.epoch(0):
+    for batch in parts.batches.epoch(0):
         np.add.at(held, batch.target[batch.target >= 0], 1)
-    law = np.exp(build.build_loss(config, batches).proposal.log_proposal_V)
+    law = np.exp(parts.loss.proposal.log_proposal_V)
     np.testing.assert_allclose(law, held / held.sum())
 
 

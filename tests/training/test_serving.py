@@ -7,7 +7,7 @@ from helpers_logs import small_log
 
 import fastpop
 from fastpop.data import Cases
-from fastpop.encoders import Factor
+from fastpop.encoders import FactorEncoder
 from fastpop.model import Recommender
 from fastpop.nn import Decoder
 from fastpop.popularity import PopularityPrior, recency_counts
@@ -23,7 +23,7 @@ def a_model(prior="frozen", seed=0, **options):
     """Vectors that mean something, and log p of a Zipf law."""
     torch.manual_seed(seed)
     log_p = np.log((w := 1 / np.arange(1.0, V + 1)) / w.sum())
-    model = Recommender(Factor(U, D), Decoder(log_p, D, prior=prior, **options)).eval()
+    model = Recommender(FactorEncoder(U, D), Decoder(log_p, D, prior=prior, **options)).eval()
     with torch.no_grad():
         model.decoder.item_embedding.normal_()
         model.encoder.user_embedding.normal_()

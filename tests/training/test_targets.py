@@ -10,7 +10,7 @@ from helpers_logs import small_log
 import fastpop
 from fastpop import diagnostics
 from fastpop.popularity import PopularityPrior, recency_counts
-from fastpop.training import CheckpointError, build, checkpoint, target_counts
+from fastpop.training import CheckpointError, checkpoint, target_counts
 from fastpop.training.result import moments_of
 
 QUICK = {"epochs": 2, "dim": 8, "batch_size": 64, "num_negatives": 16, "max_length": 10,
@@ -26,7 +26,9 @@ def test_the_prior_counts_what_an_epoch_predicts(encoder, weighted):
     result = fastpop.train(log, encoder=encoder, **QUICK | {"max_length": 4})
     train = result.split.train
     assert train.user_counts().max() > 8
-    batches = build.build_batches(result.config, train, result.model.encoder.reads)
+    config = result.config
+    batches = config.encoder_part.rows_part().batches(
+        train, max_length=config.max_length, batch_size=config.batch_size, seed=0)
     held_V = np.zeros(log.num_items)
     for batch in batches.epoch(1):
         real = batch.target >= 0

@@ -1,0 +1,106 @@
+"""Rows: which (context, target) pairs an epoch trains on. One contract, `Rows`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from fastpop import checks, registry
+from fastpop.components import Component
+from fastpop.data import columns
+from fastpop.data.batches import PAD, Batch, EventBatches, SequenceBatches, check_order
+from fastpop.data.interactions import Interactions
+
+
+class Batches(Protocol):
+    """The epochs of a run. num_rows: about how many targets one has."""
+
+    num_rows: int
+
+    def num_batches(self, epoch: int) -> int: ...
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number `skip` on: a function of (seed, epoch)."""
+        ...
+
+    def target_counts(self) -> np.ndarray:
+        """[V] how often an epoch predicts each item: the distribution of in-batch negatives."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rows(Component):
+    """The base of rows. needs_order: a log without times or order is refused.
+
+    first_events: what an epoch predicts, for log p that leaves events out one by one: True every event,
+    False all but each user's first, None something else, which target_counts says.
+    """
+
+    kind: ClassVar[str] = "rows"
+    needs_order: ClassVar[bool] = False
+    first_events: ClassVar[bool | None] = None
+
+    def batches(self, log: Interactions, *, max_length: int, batch_size: int, seed: int) -> Batches:
+        """Training batches of about batch_size targets, histories no longer than max_length."""
+        raise NotImplementedError
+
+    def target_counts(self, log: Interactions) -> np.ndarray:
+        """[V] float64: how often an epoch predicts each item, by weight."""
+        self.check(log)
+        if self.first_events is None:
+            raise NotImplementedError
+        return log.item_counts(first_events=self.first_events)
+
+    def contexts(self, log: Interactions, *, max_length: int, chunk: int) -> Iterator[Batch]:
+        """What a model is audited on: contexts in a fixed order, weighted by how often they are asked.
+
+        Batches without a history stand for their users; their targets are not read.
+        """
+        raise NotImplementedError
+
+    def check(self, log: Interactions) -> None:
+        """Raises ValueError for a log that these rows cannot be made of."""
+        if self.needs_order:
+            check_order(log)
+
+
+@dataclass(frozen=True)
+class Events(Rows):
+    """Each event once an epoch, its user as context."""
+
+    name: ClassVar[str] = "events"
+    first_events: ClassVar[bool | None] = True
+
+    def batches(self, log: Interactions, *, max_length: int, batch_size: int, seed: int) -> EventBatches:
+        return EventBatches(log, batch_size, seed)
+
+    def contexts(self, log: Interactions, *, max_length: int, chunk: int) -> Iterator[Batch]:
+        weight_U = columns.bincount(log.user, log.num_users, log.weight)
+        users = np.flatnonzero(weight_U > 0)
+        for first in range(0, len(users), chunk):
+            user = users[first : first + chunk]
+            yield Batch(user, np.full(len(user), PAD), weight=weight_U[user].astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Sequences(Rows):
+    """Each event but a user's first once an epoch, the user's events before it as context."""
+
+    name: ClassVar[str] = "sequences"
+    needs_order: ClassVar[bool] = True
+    first_events: ClassVar[bool | None] = False
+
+    def batches(self, log: Interactions, *, max_length: int, batch_size: int, seed: int) -> SequenceBatches:
+        return SequenceBatches(log, max_length, batch_size, seed)
+
+    def contexts(self, log: Interactions, *, max_length: int, chunk: int) -> Iterator[Batch]:
+        return SequenceBatches(log, max_length, chunk, 0).in_order()
+
+    def check(self, log: Interactions) -> None:
+        super().check(log)
+        if np.diff(log.offsets).max(initial=0) < 2:
+            raise checks.wrong("log", "at least one user with two training events", "=none")
+
+
+registry.ours("rows", Events, Sequences)

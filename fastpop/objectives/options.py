@@ -1,0 +1,121 @@
+"""Losses to choose from. One contract, `Objective`; what is computed is a module."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from torch import nn
+
+from fastpop import checks, registry
+from fastpop.components import Component
+from fastpop.objectives.softmax import FullSoftmaxLoss, SampledSoftmaxLoss
+from fastpop.popularity import InBatch, Proposal, ProposalOptions, uniform
+
+MOST_NEGATIVES = 1 << 20  # what no run needs more of
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """What a run knows before its loss is made.
+
+    num_items: V. seed: of draws. sparse: whether tables are to get sparse row gradients. proposal: how
+    negatives are drawn. event_counts, target_counts: [V] when called: how often each item is trained
+    on, and how often an epoch predicts it.
+    """
+
+    num_items: int
+    seed: int
+    sparse: bool
+    proposal: ProposalOptions
+    event_counts: Callable[[], np.ndarray]
+    target_counts: Callable[[], np.ndarray]
+
+    def distribution(self) -> Proposal | InBatch:
+        """The distribution of negatives, of the events trained on: whatever their weights, since a batch
+        holds each event once an epoch."""
+        counts = self.target_counts if self.proposal.in_batch else self.event_counts
+        return self.proposal.build(counts())
+
+
+@dataclass(frozen=True)
+class Objective(Component):
+    """The base of losses to choose from.
+
+    needs: "catalogue", all items; "negatives", draws of the proposal (the module is then called with step=,
+    which numbers them). logits: whether what it trains are logits of a softmax over the catalogue, so that
+    an NLL means something. row_gradients: whether tables can get sparse row gradients.
+
+    `build` gives a module: forward(query [R, D], items [V, D], pos_id [R], *, row_weight [R] or None,
+    log_prior [V] or None, prior_weight, scale[, step]) -> the sum of the rows' losses, weighted. It adds
+    prior_weight * log_prior to its scores, scale * <query, item>.
+    """
+
+    kind: ClassVar[str] = "loss"
+    needs: ClassVar[Literal["catalogue", "negatives"]] = "catalogue"
+    logits: ClassVar[bool] = True
+    row_gradients: ClassVar[bool] = False
+
+    @property
+    def uncorrected(self) -> bool:
+        """Whether negatives are drawn and not corrected for how: scores then lose what the draws hold."""
+        return False
+
+    def build(self, given: LossInputs) -> nn.Module:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class FullSoftmax(Objective):
+    """Cross-entropy over the whole catalogue. label_smoothing: share of the target spread over it."""
+
+    name: ClassVar[str] = "full_softmax"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("loss.label_smoothing", self.label_smoothing, least=0)
+        if self.label_smoothing >= 1:
+            raise checks.wrong("loss.label_smoothing", "a number below 1", self.label_smoothing)
+
+    def build(self, given: LossInputs) -> FullSoftmaxLoss:
+        return FullSoftmaxLoss(label_smoothing=self.label_smoothing, reduction="sum")
+
+
+@dataclass(frozen=True)
+class SampledSoftmax(Objective):
+    """Cross-entropy over the positive and drawn negatives.
+
+    num_negatives: a draw. group_size: rows that share a draw; 0: all rows of a batch, 1: a draw a row.
+    extra_negatives: uniform draws beside in-batch negatives. logq: correction for the proposal. hits:
+    negatives equal to the positive; empty lets logq decide.
+    """
+
+    name: ClassVar[str] = "sampled_softmax"
+    needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
+    row_gradients: ClassVar[bool] = True
+    num_negatives: int = 1024
+    group_size: int = 0
+    extra_negatives: int = 0
+    logq: Literal["standard", "corrected", "none"] = "standard"
+    hits: Literal["", "keep", "drop"] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("loss.num_negatives", self.num_negatives, least=1, most=MOST_NEGATIVES, integer=True)
+        for name in ("group_size", "extra_negatives"):
+            checks.number(f"loss.{name}", getattr(self, name), least=0, integer=True)
+
+    @property
+    def uncorrected(self) -> bool:
+        return self.logq == "none"
+
+    def build(self, given: LossInputs) -> SampledSoftmaxLoss:
+        extra = uniform(given.num_items) if self.extra_negatives else None
+        return SampledSoftmaxLoss(
+            None, given.distribution(), num_negatives=self.extra_negatives or self.num_negatives, extra=extra,
+            logq=self.logq, hits=self.hits or None, group_size=self.group_size or None,
+            seed=given.seed, sparse_grad=given.sparse, reduction="sum")
+
+
+registry.ours("loss", FullSoftmax, SampledSoftmax)

@@ -1,0 +1,121 @@
+"""How popularity stands beside the learned part s, in training and at serving. One contract, `Prior`."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from torch import Tensor
+
+from fastpop import checks, registry
+from fastpop.components import Component
+from fastpop.popularity import PopularityPrior
+
+
+@dataclass(frozen=True)
+class Prior(Component):
+    """The base of popularity terms: trained on s + τ f, served as s + (β - offset) f.
+
+    f is a vector over items: log p, or what is learned in its place.
+    offset: 1 where s itself holds popularity, since nothing was added in training.
+    trained: whether f was added in training. refreshable: whether f is log p of counts, which today's may
+    replace. bias_learning_rate: the step size of a learned f; 0: that of the tables.
+    """
+
+    kind: ClassVar[str] = "prior"
+    offset: ClassVar[float] = 0.0
+    trained: ClassVar[bool] = True
+    refreshable: ClassVar[bool] = False
+
+    @property
+    def tau(self) -> float:
+        """τ, the weight of f in training."""
+        return 1.0
+
+    @property
+    def bias_learning_rate(self) -> float:
+        return 0.0
+
+    @property
+    def served_as_trained(self) -> float:
+        """The β at which what is served is what was trained."""
+        return self.tau if self.trained else 1.0
+
+    def log_prior(self, prior: PopularityPrior, seed: int) -> np.ndarray:
+        """[V] nats: the log p that the model keeps."""
+        return prior.log_prior_V
+
+    def bias(self, log_prior_V: Tensor) -> Tensor | None:
+        """[V] where a learned f begins; None: nothing is learned, f is log p."""
+        return None
+
+    def term(self, log_prior_V: Tensor, bias_V: Tensor | None) -> Tensor:
+        """[V] f."""
+        return log_prior_V if bias_V is None else bias_V
+
+
+@dataclass(frozen=True)
+class NoPrior(Prior):
+    """Trained on s, served as s + (β - 1) log p: β = 1 as trained, β = 0 post-hoc subtraction."""
+
+    name: ClassVar[str] = "none"
+    offset: ClassVar[float] = 1.0
+    trained: ClassVar[bool] = False
+    refreshable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class _Weighted(Prior):
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.knob("prior.weight", self.weight)
+
+    @property
+    def tau(self) -> float:
+        return float(self.weight)
+
+
+@dataclass(frozen=True)
+class Frozen(_Weighted):
+    """Trained on s + τ log p, served as s + β log p. weight: τ."""
+
+    name: ClassVar[str] = "frozen"
+    refreshable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Permuted(_Weighted):
+    """As frozen, with log p of randomly relabelled items: a control. weight: τ."""
+
+    name: ClassVar[str] = "permuted"
+
+    def log_prior(self, prior: PopularityPrior, seed: int) -> np.ndarray:
+        return prior.permuted(seed).log_prior_V
+
+
+@dataclass(frozen=True)
+class Learned(Prior):
+    """Trained on s + a, served as s + β a, a free item bias.
+
+    start: where a begins. learning_rate: its step size; 0: that of the tables.
+    """
+
+    name: ClassVar[str] = "learned"
+    start: Literal["zero", "log-prior"] = "zero"
+    learning_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("prior.learning_rate", self.learning_rate, least=0)
+        checks.float32("prior.learning_rate", self.learning_rate)
+
+    @property
+    def bias_learning_rate(self) -> float:
+        return self.learning_rate
+
+    def bias(self, log_prior_V: Tensor) -> Tensor:
+        return log_prior_V.new_zeros(len(log_prior_V)) if self.start == "zero" else log_prior_V.clone()
+
+
+registry.ours("prior", NoPrior, Frozen, Permuted, Learned)

@@ -1,0 +1,76 @@
+"""Optimisers of embedding tables to choose from. One contract, `TableOptimizer`."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from fastpop import checks, optim, registry
+from fastpop.components import Component
+
+
+@dataclass(frozen=True)
+class TableOptimizer(Component):
+    """The base of optimisers of tables.
+
+    row_gradients: whether it takes sparse row gradients. in_backward: whether it can step within backward.
+    """
+
+    kind: ClassVar[str] = "table_optimizer"
+    row_gradients: ClassVar[bool] = True
+    in_backward: ClassVar[bool] = False
+
+    def build(self, groups: list[dict[str, Any]], lr: float, *, update_in_backward: bool = False) -> Any:
+        """A torch.optim.Optimizer of parameter groups, [V, D] tables and [V] biases. lr: where a group has
+        none of its own."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Adam(TableOptimizer):
+    """torch's own, over all rows at every step."""
+
+    name: ClassVar[str] = "adam"
+    row_gradients: ClassVar[bool] = False
+
+    def build(self, groups: list[dict[str, Any]], lr: float, *, update_in_backward: bool = False) -> Any:
+        if update_in_backward:
+            raise checks.wrong("update_in_backward", "False with table_optimizer adam, which is torch's own",
+                               True)
+        return torch.optim.Adam(groups, lr=lr)
+
+
+@dataclass(frozen=True)
+class _ByRows(TableOptimizer):
+    in_backward: ClassVar[bool] = True
+    made: ClassVar[Any]
+
+    def build(self, groups: list[dict[str, Any]], lr: float, *, update_in_backward: bool = False) -> Any:
+        return self.made(groups, lr=lr, update_in_backward=update_in_backward)
+
+
+@dataclass(frozen=True)
+class RowAdam(_ByRows):
+    """`fastpop.optim.RowAdam`: one second moment a row, untouched rows left alone."""
+
+    name: ClassVar[str] = "row_adam"
+    made: ClassVar[Any] = optim.RowAdam
+
+
+@dataclass(frozen=True)
+class RowAdagrad(_ByRows):
+    """`fastpop.optim.RowAdagrad`."""
+
+    name: ClassVar[str] = "row_adagrad"
+    made: ClassVar[Any] = optim.RowAdagrad
+
+
+@dataclass(frozen=True)
+class RowSGD(_ByRows):
+    """`fastpop.optim.RowSGD`."""
+
+    name: ClassVar[str] = "row_sgd"
+    made: ClassVar[Any] = optim.RowSGD
+
+
+registry.ours("table_optimizer", Adam, RowAdam, RowAdagrad, RowSGD)
