@@ -6,14 +6,14 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from fastpop import checks
+from fastpop import checks, registry
 from fastpop.cli.options import array, readable, smoothing_of, writable
 
 ARRAYS = ("query", "items", "counts")
 
 
 @readable({"run_folder": "[RUN]", "query": "FILE", "items": "FILE", "counts": "FILE", "bias": "FILE",
-           "smoothing": "NAME|X", "null": "label|sign", "min_count": "N", "subset": "FILE",
+           "smoothing": "NAME|X", "null": "NAME", "min_count": "N", "subset": "FILE",
            "out": "PATH"})
 @dataclass(frozen=True)
 class Audit:
@@ -70,7 +70,7 @@ class Audit:
         checks.number("seed", self.seed, least=0, integer=True)
         checks.number("min_count", self.min_count, least=0)
         checks.number("top_k", self.top_k, least=0, integer=True)
-        checks.one_of("null", self.null, ("label", "sign"))
+        registry.find("null", self.null)
         if self.popularity_weight is not None:
             checks.knob("popularity_weight", self.popularity_weight)
         if self.out is not None:

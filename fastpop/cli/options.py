@@ -229,19 +229,30 @@ class LogOptions:
 
 
 @readable({"dim": "D", "seed": "N", "split": "RULE", "device": "NAME", "metric": "NAME",
-           "encoder": "NAME", "prior": "NAME", "loss": "NAME", "proposal": "NAME",
+           "encoder": "NAME", "prior": "NAME", "loss": "NAME", "proposal": "NAME", "item_tower": "NAME",
+           "table_optimizer": "NAME", "regularizers": "NAME ...", "loggers": "NAME ...",
            "smoothing": "NAME|X"})
 class TrainOptions(TrainConfig):
     """How to train."""
+
+    encoder: str
+    item_tower: str
+    prior: str
+    loss: str
+    regularizers: tuple[str, ...]
+    proposal: str
+    table_optimizer: str
+    split: str
+    loggers: tuple[str, ...]
 
     def __post_init__(self) -> None:
         """Checked by `checked`, so that a bad value is this program's error, not the parser's."""
 
     def checked(self) -> TrainConfig:
-        config = TrainConfig.from_dict(self.to_dict())
+        config = TrainConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
         config.torch_device()
-        if config.tensorboard:
-            checks.needed("tensorboard", "tb", "--tensorboard")
+        for logger in config.logger_parts:
+            logger.check()
         return config
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from fastpop.cli import toml
+from fastpop.cli import parts, toml
 from fastpop.cli.audit import Audit
 from fastpop.cli.options import expanded
 from fastpop.cli.prepare import Prepare
@@ -28,7 +28,7 @@ DASH = "\0"  # stands for the first dash of a value, which no word of a command 
 
 def parse(argv: Sequence[str]) -> Any:
     """The verb's object. Raises ValueError for an unknown verb; SystemExit as tyro does."""
-    words = list(argv) or ["--help"]
+    words = parts.with_plugins(argv) or ["--help"]
     if words == ["--version"]:
         return Version()
     if words[0] in ("-h", "--help"):
@@ -38,16 +38,30 @@ def parse(argv: Sequence[str]) -> Any:
         near = difflib.get_close_matches(words[0].lower(), VERBS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"verb: expected one of {', '.join(VERBS)}; got {words[0]!r}{hint}")
-    config = toml.named_in(words) if words[0] in ("train", "compare") else None
+    trains = words[0] in ("train", "compare")
+    config = toml.named_in(words) if trains else None
+    given: parts.Given = {}
     union: Any = None
     for verb, kind in VERBS.items():
         made: Any = tyro.conf.subcommand(verb)
         if verb == words[0] and config is not None:
-            made = tyro.conf.subcommand(verb, default=toml.defaults(kind, config, tyro.MISSING))
+            default, given = toml.defaults(kind, config, tyro.MISSING)
+            made = tyro.conf.subcommand(verb, default=default)
         union = Annotated[kind, made] if union is None else union | Annotated[kind, made]
-    parsed = tyro.cli(union, args=[_sheltered(word) for word in words], prog="fastpop",
-                      description=ABOUT, registry=_numbers())
-    return expanded(_bared(parsed))
+    more: parts.Given = {}
+    if trains:
+        words, more = parts.of_words(words)
+    try:
+        parsed = tyro.cli(union, args=[_sheltered(word) for word in words], prog="fastpop",
+                          description=ABOUT, registry=_numbers())
+    except SystemExit as stop:
+        if trains and stop.code in (0, None):
+            print(parts.told(words))
+        raise
+    parsed = expanded(_bared(parsed))
+    for key, options in more.items():  # words win over the file
+        given[key] = given.get(key, {}) | options
+    return dataclasses.replace(parsed, training=parts.filled(parsed.training, given)) if given else parsed
 
 
 def overview() -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fastpop import checks
+from fastpop.cli import parts
 from fastpop.cli.options import LogOptions, TrainOptions
 from fastpop.data.paths import local_path
-from fastpop.training.config import read_toml
+from fastpop.training.config import LISTS, PARTS, SHORT, read_toml
 
 TABLES = ("read", "train", "compare", "run")  # a file may sort its options under these
 MISSING: Any = dataclasses.MISSING
@@ -26,15 +27,16 @@ def named_in(argv: list[str]) -> Path | None:
     return None
 
 
-def defaults(kind: Any, path: Path, missing: Any) -> Any:
-    """A `kind` (Train or Compare) with what the file gives; `missing` where it must be given yet.
+def defaults(kind: Any, path: Path, missing: Any) -> tuple[Any, parts.Given]:
+    """(a `kind`, Train or Compare, with what the file gives, `missing` where it must be given yet; options
+    of parts).
 
     Raises ValueError or TypeError, which names the file and the option.
     """
     own = {field.name for field in dataclasses.fields(kind)} - {"reading", "training", "config"}
     reading = {field.name for field in dataclasses.fields(LogOptions)}
     training = {field.name for field in dataclasses.fields(TrainOptions)}
-    given = _flat(path)
+    given, of_parts = _parts_of(_flat(path), path)
     for name in given:
         if name not in own | reading | training:
             if name in _of_any_verb():
@@ -50,7 +52,7 @@ def defaults(kind: Any, path: Path, missing: Any) -> Any:
     train = {name: _value(f"{path}: {name}", value, _hint(TrainOptions, name))
              for name, value in given.items() if name in training}
     return kind(reading=LogOptions(**{"log": missing, **read}), training=TrainOptions(**train),
-                **{"out": missing, **options})
+                **{"out": missing, **options}), of_parts
 
 
 def _of_any_verb() -> set[str]:
@@ -70,6 +72,37 @@ def _flat(path: Path) -> dict[str, Any]:
                 raise checks.wrong(f"{path}: {key}", "an option once", f"={found[key]!r} and {inner!r}")
             found[key] = inner
     return found
+
+
+def _parts_of(given: dict[str, Any], path: Path) -> tuple[dict[str, Any], parts.Given]:
+    """(options with tables of parts as names and short options, options of parts that have none)."""
+    plain: dict[str, Any] = {}
+    found: parts.Given = {}
+
+    def add(name: str, value: Any, of_table: bool = False) -> None:
+        if name in plain or (of_table and name in given):
+            raise checks.wrong(f"{path}: {name}", "an option once", value)
+        plain[name] = value
+
+    for field, value in given.items():
+        if field in PARTS and isinstance(value, dict):
+            name, options = parts.of_table(field, value, str(path))
+            if name is not None:
+                add(field, name)
+            for option, own in SHORT.get(field, {}).items():
+                if option in options:
+                    add(own, options.pop(option), of_table=True)
+            if options:
+                found[field, ""] = options
+        elif field in LISTS and isinstance(value, list):
+            add(field, [one["name"] if isinstance(one, dict) and "name" in one else one for one in value])
+            for one in value:
+                if isinstance(one, dict) and len(one) > 1:
+                    name, options = parts.of_table(field, one, str(path))
+                    found[field, str(name)] = options
+        else:
+            add(field, value)
+    return plain, found
 
 
 def _hint(kind: Any, name: str) -> Any:

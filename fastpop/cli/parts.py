@@ -1,0 +1,165 @@
+"""Options of parts on the command line and in TOML: --encoder.hidden 128, [encoder] hidden = 128.
+
+Those of our own parts that `fastpop.train` takes under a name of their own are rewritten to that; the rest
+is kept until the part's name is known.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from fastpop import checks, registry
+from fastpop.components import Component, hints_of
+from fastpop.training.config import AUTO, LISTS, PARTS, SHORT
+
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+Given = dict[tuple[str, str], dict[str, Any]]  # (part's field, name within a list or "") -> option -> value
+
+
+def with_plugins(words: Sequence[str]) -> list[str]:
+    """The words without --plugin MODULE, whose modules are imported. Raises ValueError."""
+    import importlib
+
+    kept, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        name, sign, value = word.partition("=")
+        if name != "--plugin":
+            kept.append(word)
+            continue
+        if not sign:
+            value = rest.pop(0) if rest else ""
+        try:
+            importlib.import_module(value)
+        except Exception as error:
+            raise checks.wrong("plugin", "a module that can be imported",
+                               f"={value!r}: {type(error).__name__}: {error}") from error
+    registry.look_everywhere()
+    return kept
+
+
+def of_words(words: Sequence[str]) -> tuple[list[str], Given]:
+    """(words without options of parts, those options as text)."""
+    kept: list[str] = []
+    given: Given = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        field = word.removeprefix("--").partition(".")[0].replace("-", "_")
+        if not word.startswith("--") or "." not in word.partition("=")[0] or field not in (*PARTS, *LISTS):
+            kept.append(word)
+            continue
+        path, sign, value = word.removeprefix("--").partition("=")
+        names = path.split(".")[1:]
+        values = [value] if sign else []
+        while not sign and rest and not rest[0].startswith("--"):
+            values.append(rest.pop(0))
+        inner = names.pop(0) if field in LISTS and len(names) > 1 else ""
+        if len(names) != 1 or (field in LISTS) != bool(inner):
+            form = f"--{field}.NAME.OPTION" if field in LISTS else f"--{field}.OPTION"
+            raise checks.wrong(word.partition("=")[0], form, word)
+        given.setdefault((field, inner), {})[names[0].replace("-", "_")] = values
+    return kept, given
+
+
+def of_table(field: str, table: dict[str, Any], where: str) -> tuple[str | None, dict[str, Any]]:
+    """(name or None, options) of the table of a part in a TOML file."""
+    name = table.get("name")
+    if name is not None and not isinstance(name, str):
+        raise checks.wrong_type(f"{where}: {field}.name", "a string", name)
+    return name, {key.replace("-", "_"): value for key, value in table.items() if key != "name"}
+
+
+def filled(training: Any, given: Given) -> Any:
+    """The options of training with the parts that were given options for. Raises ValueError, TypeError."""
+    changed: dict[str, Any] = {}
+    for (field, inner), options in given.items():
+        if field in LISTS:
+            names = [str(part) for part in getattr(training, field)]
+            if inner not in names:
+                asked = ", ".join(names) or "none"
+                raise checks.wrong(f"{field}.{inner}", f"one of those asked for ({asked})", inner)
+            parts = list(changed.get(field, getattr(training, field)))
+            at = names.index(inner)
+            parts[at] = _part(LISTS[field], parts[at], options, f"{field}.{inner}", {})
+            changed[field] = tuple(parts)
+            continue
+        name = getattr(training, field)
+        if field == "table_optimizer" and name == AUTO:
+            raise checks.wrong(field, "a name beside its options", name)
+        short = {option: getattr(training, own) for option, own in SHORT.get(field, {}).items()}
+        changed[field] = _part(field, name, options, field, short)
+    return dataclasses.replace(training, **changed) if changed else training
+
+
+def _part(kind: str, name: Any, options: dict[str, Any], where: str, short: dict[str, Any]) -> Component:
+    found = registry.find(kind, name) if isinstance(name, str) else type(name)
+    hints = {field.name: hints_of(found)[field.name] for field in dataclasses.fields(found)} \
+        if isinstance(found, type) else {}
+    for option in options:
+        if option not in hints:
+            known = ", ".join(hints) or "it has none"
+            raise TypeError(f"{where}.{option}: expected an option of {str(name)!r} ({known}); got an "
+                            "unknown one")
+    made = {option: _value(f"{where}.{option}", value, hints[option]) for option, value in options.items()}
+    return found(**({option: value for option, value in short.items() if option in hints} | made))
+
+
+def _value(argument: str, given: Any, hint: Any) -> Any:
+    """Words (a list of text) or a TOML value, as the option has it."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        several = given if isinstance(given, list) else [given]
+        return tuple(_value(argument, [one] if isinstance(one, str) else one, inner[0]) for one in several)
+    if isinstance(hint, type) and issubclass(hint, Component):
+        one = given[0] if isinstance(given, list) and len(given) == 1 else given
+        if isinstance(one, dict):
+            name, options = of_table(argument, one, argument)
+            return _part(hint.kind, name, options, argument, {})
+        return registry.made(hint.kind, one, argument)
+    if not isinstance(given, list):
+        whole = isinstance(given, int) and not isinstance(given, bool)
+        return float(given) if hint is float and whole else given
+    if hint is bool:
+        text = given[0].lower() if given else "true"
+        if len(given) > 1 or text not in (*TRUE, *FALSE):
+            raise checks.wrong(argument, "true or false", "=" + " ".join(given))
+        return text in TRUE
+    if len(given) != 1:
+        raise checks.wrong(argument, "one value", "=" + (" ".join(given) or "none"))
+    if hint in (int, float):
+        try:
+            return hint(given[0])
+        except ValueError:
+            noun = "an integer" if hint is int else "a number"
+            raise checks.wrong(argument, noun, given[0]) from None
+    return given[0]
+
+
+def told(words: Sequence[str]) -> str:
+    """What --help says of parts: the names there are, and options of those that the words choose."""
+    lines = ["parts (a name; options as --PART.OPTION; --plugin MODULE imports more)"]
+    for field in (*PARTS, *LISTS):
+        kind = LISTS.get(field, field)
+        names = ([AUTO] if field == "table_optimizer" else []) + list(registry.all_of(kind))
+        lines += _wrapped(f"  --{field.replace('_', '-')}: {', '.join(names)}")
+        for name, found in registry.all_of(kind).items():
+            if name in words and isinstance(found, type):
+                lines += _of(found, field, f".{name}" if field in LISTS else "")
+    return "\n".join(lines)
+
+
+def _of(part: type, field: str, inner: str) -> list[str]:
+    lines = []
+    for option in dataclasses.fields(part):
+        if option.name not in SHORT.get(field, {}):
+            flag = f"--{field}{inner}.{option.name}".replace("_", "-")
+            lines += _wrapped(f"    {flag}  (default: {option.default!r})")
+    return lines
+
+
+def _wrapped(line: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(line, 80, subsequent_indent="      ")
