@@ -1,4 +1,4 @@
-"""Contract suites for parts of your own: the same that fastpop's parts pass.
+"""Contract suites for parts of your own: the same that ours pass.
 
     from fastpop.testing import check_metric
     def test_my_metric(): check_metric(MyMetric(limit=3))
@@ -15,5 +15,25 @@ from fastpop.testing.judging import (
     check_null,
     check_preset,
 )
+from fastpop.testing.training import (
+    check_encoder,
+    check_item_tower,
+    check_logger,
+    check_loss,
+    check_options,
+    check_prior,
+    check_proposal,
+    check_regularizer,
+    check_rows,
+    check_run,
+    check_split,
+    check_table_optimizer,
+    small_log,
+)
 
-__all__ = ["check_arm", "check_diagnostic", "check_metric", "check_null", "check_preset", "registered"]
+__all__ = [
+    "check_arm", "check_diagnostic", "check_encoder", "check_item_tower", "check_logger", "check_loss",
+    "check_metric", "check_null", "check_options", "check_preset", "check_prior", "check_proposal",
+    "check_regularizer", "check_rows", "check_run", "check_split", "check_table_optimizer", "registered",
+    "small_log",
+]
