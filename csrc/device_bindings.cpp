@@ -75,7 +75,7 @@ TableStep row_update_of(const py::kwargs& kwargs) {
   a.mean_stride = given.get<int64_t>("mean_stride");
   a.square_V = given.at<float>("square");
   a.step_V = given.at<int64_t>("step");
-  a.rule = given.choice<StepRule>("rule", {"sgd", "adagrad", "adam"});
+  a.rule = given.choice<RowRule>("rule", {"sgd", "adagrad", "adam"});
   a.lr = given.get<float>("lr"), a.eps = given.get<float>("eps");
   const auto beta_mean = given.get<double>("beta1"), beta_square = given.get<double>("beta2");
   a.rest_mean = static_cast<float>(1 - beta_mean);

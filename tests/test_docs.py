@@ -1,14 +1,18 @@
 """Every python block of README and docs runs, in order, file by file; shell blocks name real verbs."""
 
+import dataclasses
 import importlib.util
 import re
 import shlex
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
+import fastpop
 from fastpop import registry
+from fastpop.encoders import EncoderOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,9 +49,14 @@ def test_tables_of_runs_show_the_runs_that_are_kept():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_shell_blocks_use_verbs_and_options_that_exist(page):
+def test_shell_blocks_use_verbs_and_options_that_exist(page, monkeypatch):
     import fastpop.cli as cli
 
+    monkeypatch.setitem(registry._parts, "encoder", dict(registry._parts["encoder"]))
+    if "--plugin my_parts" in page.read_text():  # the module of the page's own blocks
+        monkeypatch.setitem(sys.modules, "my_parts", types.ModuleType("my_parts"))
+        fastpop.register("encoder", dataclasses.make_dataclass(
+            "Recurrent", [("width", int, 64)], bases=(EncoderOptions,), frozen=True), name="gru")
     for block in blocks(page, "bash"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
