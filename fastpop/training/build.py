@@ -26,13 +26,15 @@ class Assembly:
     """Everything that takes a training step, on one device, freshly initialised.
 
     config: bounded by the log. loss, regularizers: modules without parameters of their own; regularizers
-    with their weights. optimizers: of the tables, and of the rest where there is any.
+    with their weights. draws: whether the loss is told the number of the step, for its draws.
+    optimizers: of the tables, and of the rest where there is any.
     """
 
     config: TrainConfig
     model: Recommender
     batches: Batches
     loss: nn.Module
+    draws: bool
     regularizers: tuple[tuple[float, nn.Module], ...]
     optimizers: list[torch.optim.Optimizer]
 
@@ -55,7 +57,8 @@ def assemble(
     given = RegularizerInputs(log.num_items, config.dim, config.seed, config.sparse)
     regularizers = tuple((part.weight, _bare(part, part.build(given)).to(model.device))
                          for part in config.regularizer_parts)
-    return Assembly(config, model, batches, loss, regularizers, build_optimizers(config, model))
+    return Assembly(config, model, batches, loss, config.loss_part.needs == "negatives", regularizers,
+                    build_optimizers(config, model))
 
 
 def target_counts(log: Interactions, encoder: str | EncoderOptions) -> np.ndarray:

@@ -156,7 +156,7 @@ def _expect(bar: Any, progress: Progress, config: TrainConfig, label: str, steps
 def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float, float]:
     """One optimiser step; returns the mean loss before it and the weight of its rows."""
     config, model = parts.config, parts.model
-    draws = {"step": step} if config.loss_part.needs == "negatives" else {}
+    draws = {"step": step} if parts.draws else {}
     _seed_dropout(_mixed(config.seed, step), model.device)
     for optimizer in parts.optimizers:
         optimizer.zero_grad(set_to_none=True)
