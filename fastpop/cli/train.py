@@ -7,7 +7,7 @@ from typing import Any
 
 from tyro.conf import OmitArgPrefixes
 
-from fastpop import checks
+from fastpop import checks, registry
 from fastpop.cli.options import LogOptions, TrainOptions, readable, writable
 
 AUDIT = "audit.json"  # the last that a run writes
@@ -136,6 +136,8 @@ class Compare:
             self.training
         config = looked.checked()
         writable("out", self.out, folder=True)
+        for arm in self.arms:
+            registry.find("arm", arm, "arms")
         log = self.reading.read()
         print(log, flush=True)
         shown, rated = self.reading.read_shown(self.test) if self.test_is_randomised else (None, None)

@@ -69,6 +69,8 @@ class Evaluation:
     def table(self) -> str:
         """Fixed width, at most 80 columns: one row a metric, one column a k."""
         stems = dict.fromkeys(n.split("@")[0] for n in self.metrics if "@" in n)
+        if (self.events["nll"] == 1).all():
+            stems.pop("recall", None)  # of one target that is the hit rate
         lines = [f"{'':24}" + "".join(f"{f'@{k}':>11}" for k in self.ks)]
         for stem in stems:
             cells = (self.metrics.get(f"{stem}@{k}") for k in self.ks)

@@ -34,8 +34,9 @@ from fastpop.training import TrainConfig, build
 from fastpop.training import folder as run_folder
 from fastpop.training.run import make_split, resolve_config
 
-NOT_ASKED = ("prior", "checkpoint_every", "checkpoint_minutes", "tensorboard", "patience",
+NOT_ASKED = ("prior", "checkpoint_every", "checkpoint_minutes", "tensorboard", "loggers", "patience",
              "evaluate_every", "bias_start", "metric")
+FORMAT = 2  # of what a stopped comparison keeps; one more where the parts of an older one would not fit
 # Dense where accuracy bends, and on beyond 1: a frontier is read where two arms show equally popular items.
 BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
 PATIENCE = 3
@@ -311,7 +312,7 @@ def _asked(question: Question, log: Interactions, own: Split | None) -> dict[str
     extra = {name: None if part is None else run_folder.fingerprint(part, None)
              for name, part in question.extra.items()}
     return {
-        "version": fastpop.__version__, "arms": question.arms, "seeds": question.seeds,
+        "version": fastpop.__version__, "format": FORMAT, "arms": question.arms, "seeds": question.seeds,
         "permutations": question.permutations, "popularity_weights": list(question.betas),
         "max_epochs": question.max_epochs, "patience": question.patience, "max_cases": question.max_cases,
         "others": {name: {key: value for key, value in vars(arm).items() if key != "make"}

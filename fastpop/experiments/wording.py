@@ -320,8 +320,14 @@ def cautioned(weak: str) -> str:
     return f"CAUTION: {weak}. Energies along it are noise, and no test of them is worded."
 
 
+MOST_DIGITS = 6
+
+
 def told(pair: dict[str, Any], digits: int) -> str:
     """A difference with its interval, or with what keeps one from being given; and whether it has a side."""
+    if pair["low"] is not None and (pair["low"] > 0 or pair["high"] < 0):
+        while digits < MOST_DIGITS and not round(abs(pair["mean"]), digits):
+            digits += 1  # "+0.000 [+0.000, +0.000]" tells nobody what is told apart
     text = f"{pair['mean']:+.{digits}f}"
     if pair["low"] is None:
         seeds = f"{pair['n']} seed{'s' * (pair['n'] != 1)}"

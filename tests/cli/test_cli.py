@@ -229,6 +229,12 @@ def test_compare_writes_a_report(log, tmp_path):
     assert (tmp_path / "r" / "report.html").exists()
 
 
+def test_compare_refuses_an_unknown_arm_before_it_reads_the_log(tmp_path):
+    done = run("compare", tmp_path / "nowhere.csv", "--arms", "frozn", "--out", tmp_path / "r", code=2)
+    assert done.stderr.startswith("fastpop: arms: expected one of 'standard', 'frozen', 'learned'")
+    assert "did you mean 'frozen'?" in done.stderr
+
+
 def test_options_come_from_toml_and_the_command_line_wins(log, tmp_path):
     (tmp_path / "c.toml").write_text('[train]\nencoder = "bag"\ndim = 4\nepochs = 1\n')
     run("train", log, "--user", "who", "--item", "what", "--time", "when", "--out",

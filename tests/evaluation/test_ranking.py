@@ -286,6 +286,10 @@ def test_table_and_dict_are_plain_and_narrow():
     assert "popularity_correlation" in table
     assert "seen items not masked" in table.replace("\n", " ")
     assert json.loads(json.dumps(got.to_dict()))["num_cases"] == 9
+    assert "\nrecall  " in table
+    single = evaluate(lambda rows: score[rows], make_cases(histories, [one[:1] for one in targets], 12))
+    assert "\nrecall  " not in single.table()  # it is the hit rate, which stands above
+    assert single.metrics["recall@10"] == single.metrics["hr@10"]
 
 
 @pytest.mark.parametrize(("change", "error", "message"), [

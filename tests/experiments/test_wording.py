@@ -10,7 +10,7 @@ from fastpop.experiments.frontier import matched
 from fastpop.experiments.measure import measure_reading
 from fastpop.experiments.one_arm import Reading
 from fastpop.experiments.served import Served
-from fastpop.experiments.wording import RULES, Words
+from fastpop.experiments.wording import RULES, Words, told
 
 DOCS = Path(__file__).parents[2] / "docs"
 PLAIN = {
@@ -234,3 +234,10 @@ def test_a_difference_along_a_direction_that_is_hardly_log_p_is_not_called_popul
     assert f"{correlation**2:.2f} [" in text
     assert "No test here shows that it is only popularity" in text
     assert "specific" not in text
+
+
+def test_a_small_difference_that_is_told_apart_shows_what_it_is():
+    pair = {"mean": 3.2e-4, "low": 2e-4, "high": 4.4e-4, "n": 5}
+    assert told(pair, 3) == "+0.0003 [+0.0002, +0.0004]"
+    assert told(pair | {"low": -2e-4}, 3) == "+0.000 [-0.000, +0.000], not told apart"
+    assert told({"mean": -0.0126, "low": -0.02, "high": -0.01, "n": 5}, 3) == "-0.013 [-0.020, -0.010]"
