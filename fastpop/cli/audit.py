@@ -13,7 +13,7 @@ ARRAYS = ("query", "items", "counts")
 
 
 @readable({"run_folder": "[RUN]", "query": "FILE", "items": "FILE", "counts": "FILE", "bias": "FILE",
-           "smoothing": "NAME|X", "null": "NAME", "min_count": "N", "subset": "FILE",
+           "smoothing": "NAME|X", "null": "NAME", "strata": "FILE", "min_count": "N", "subset": "FILE",
            "out": "PATH"})
 @dataclass(frozen=True)
 class Audit:
@@ -40,7 +40,9 @@ class Audit:
     seed: int = 0
     """Of the permutations."""
     null: str = "label"
-    """label: log p shuffled over items; sign: random signs."""
+    """label: log p shuffled over items; stratified: within strata of them; sign: random signs."""
+    strata: Path | None = None
+    """[V] whole numbers, items of one may be shuffled, .npy; for stratified, and only there."""
     min_count: float = 0
     """Audit the items with at least so many training events."""
     subset: Path | None = None
@@ -71,6 +73,8 @@ class Audit:
         checks.number("min_count", self.min_count, least=0)
         checks.number("top_k", self.top_k, least=0, integer=True)
         registry.find("null", self.null)
+        if (self.strata is not None) != (self.null == "stratified"):
+            raise checks.wrong("strata", "a file with --null stratified, and only there", self.strata)
         if self.popularity_weight is not None:
             checks.knob("popularity_weight", self.popularity_weight)
         if self.out is not None:
@@ -96,6 +100,7 @@ class Audit:
         smoothing = None if self.smoothing is None else smoothing_of(self.smoothing)
         drawn: dict[str, Any] = {
             "permutations": self.permutations, "seed": self.seed, "null": self.null,
+            "strata": None if self.strata is None else array("strata", self.strata),
             "min_count": self.min_count, "top_k": self.top_k,
             "subset": None if self.subset is None else array("subset", self.subset)}
         if self.run_folder is not None:

@@ -177,6 +177,15 @@ def test_evaluate_at_several_knobs(trained):
     assert "popularity weight 1\n" in text
 
 
+def test_audit_within_strata(trained, tmp_path):
+    items = fastpop.load(trained[0]).log.num_items
+    np.save(tmp_path / "strata.npy", np.arange(items) % 2)
+    text = run("audit", trained[0], "--null", "stratified", "--strata", tmp_path / "strata.npy",
+               "--permutations", 50, "--out", tmp_path / "a").stdout
+    assert "strata" in text
+    assert json.loads((tmp_path / "a" / "audit.json").read_text())["null"] == "stratified"
+
+
 def test_audit_of_a_run_and_of_arrays(trained, tmp_path):
     text = run("audit", trained[0], "--permutations", 20, "--out", tmp_path / "a").stdout
     assert "Popularity audit" in text
@@ -293,7 +302,12 @@ def test_version():
     (["audit", "{run}", "--subset", "{log}"], "subset: expected a .npy file"),
     (["audit", "{run}", "--top-k", "-1"], "top_k: expected an integer >= 0; got -1"),
     (["audit", "{run}", "--permutations", "-1"], "permutations: expected an integer >= 0; got -1"),
-    (["audit", "{run}", "--null", "stratified"], "null: expected one of 'label', 'sign'"),
+    (["audit", "{run}", "--null", "labels"],
+     "null: expected one of 'label', 'stratified', 'sign' (did you mean"),
+    (["audit", "{run}", "--null", "stratified"],
+     "strata: expected a file with --null stratified, and only there; got None"),
+    (["audit", "{run}", "--strata", "x.npy"],
+     "strata: expected a file with --null stratified, and only there"),
     (["audit", "--popularity-weight", "1", "--query", "a", "--items", "b", "--counts", "c"],
      "popularity_weight: expected none with arrays"),
     (["audit", "{run}", "--out", "{log}"], "out: expected a folder"),
