@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SERVER = """
-import json, os, sys
+import json, os, signal, sys
 import torch, numba, duckdb
 import fastpop, fastpop.cli, fastpop.cli.parse, fastpop.experiments, fastpop.evaluation
 import fastpop.training.run, fastpop.report, fastpop.kernels.native
@@ -36,6 +36,10 @@ def child(ask):
         os.close(handle)
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
+    # as a shell's foreground: tests may run below nohup, or in the background of a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     code = 0
     try:
         sys.argv = ["fastpop", *ask["words"]]

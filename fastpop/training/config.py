@@ -165,12 +165,12 @@ class TrainConfig:
             checks.number("smoothing", self.smoothing, least=0)
         checks.number("seed", self.seed, least=0, most=2**63 - 1, integer=True)
         check_options(self)
+        self._check_numbers()
         self._take_parts()
         chosen, k = evaluation.find_metric(self.metric)
         if k not in (0, LOOK_K) or not chosen.direction or not {"counts", "logits"}.issuperset(chosen.needs):
             raise checks.wrong("metric", f"one that validation has, at {LOOK_K} where it has lists (say "
                                f"'nll' or 'ndcg@{LOOK_K}'), and of which more or less is better", self.metric)
-        checks.number("split_fraction", self.split_fraction, above=0, most=0.5)
         in_batch = self.proposal_part.in_batch
         if self.accumulate > 1 and in_batch and self.loss_part.needs == "negatives":
             raise checks.wrong("accumulate", "1 with in-batch negatives, which the whole batch gives",
@@ -185,6 +185,21 @@ class TrainConfig:
                                    f"{self.table_optimizer_part}, which is torch's own", True)
         if self.logq == "corrected" and self.hits == "keep":
             raise checks.wrong("hits", "'drop' (or '') with logq='corrected'", self.hits)
+        if self.extra_negatives and not in_batch:
+            raise checks.wrong("extra_negatives", "0 unless proposal='in_batch'",
+                               self.extra_negatives)
+        if self.group_size and in_batch:
+            raise checks.wrong("group_size", "0 with proposal='in_batch'", self.group_size)
+        self.encoder_part.check(self.dim)
+        if self.patience and not self.evaluate_every:
+            raise checks.wrong("evaluate_every", ">= 1 for early stopping (patience > 0)", 0)
+        if self.patience and not self.split_part.keeps_test:
+            raise checks.wrong("patience", f"0 without a validation part (split={str(self.split)!r})",
+                               self.patience)
+
+    def _check_numbers(self) -> None:
+        """Fields one by one, before parts are made of them, whose errors have other names."""
+        checks.number("split_fraction", self.split_fraction, above=0, most=0.5)
         for name in ("max_length", "epochs", "batch_size", "accumulate", "split_n", "checkpoint_every"):
             checks.number(name, getattr(self, name), least=1, integer=True)
         for name, most in LARGEST.items():
@@ -204,17 +219,6 @@ class TrainConfig:
         for name in ("dropout", "label_smoothing", "split_fraction"):
             if getattr(self, name) >= 1:
                 raise checks.wrong(name, "a number below 1", getattr(self, name))
-        if self.extra_negatives and not in_batch:
-            raise checks.wrong("extra_negatives", "0 unless proposal='in_batch'",
-                               self.extra_negatives)
-        if self.group_size and in_batch:
-            raise checks.wrong("group_size", "0 with proposal='in_batch'", self.group_size)
-        self.encoder_part.check(self.dim)
-        if self.patience and not self.evaluate_every:
-            raise checks.wrong("evaluate_every", ">= 1 for early stopping (patience > 0)", 0)
-        if self.patience and not self.split_part.keeps_test:
-            raise checks.wrong("patience", f"0 without a validation part (split={str(self.split)!r})",
-                               self.patience)
 
     def _take_parts(self) -> None:
         """Parts as a name and short fields where these can tell them, otherwise as objects."""

@@ -336,8 +336,12 @@ def test_a_signal_before_the_words_are_read_says_that_nothing_was_begun(
     from fastpop import cli
 
     monkeypatch.setattr(cli, "_parse", lambda argv: signal.raise_signal(number))
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["train"])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # below nohup it is ignored
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["train"])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stopped.value.code == code
     assert capsys.readouterr().err == said
 

@@ -44,7 +44,7 @@ def test_one_from_outside_is_read_listed_and_named(tmp_path):
 
 def test_a_name_that_is_taken_is_refused():
     """Another object of the same class is another preset; the very same one may come again."""
-    with pytest.raises(ValueError, match="name: expected a preset name that is free; got 'coat'"):
+    with pytest.raises(ValueError, match="name: expected one that no other preset has; got 'coat'"):
         fastpop.register("preset", PIPES, name="coat")
     with registered("preset", PIPES, name="pipes"):
         fastpop.register("preset", PIPES, name="pipes")
