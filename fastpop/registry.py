@@ -10,45 +10,48 @@ import difflib
 import importlib
 import importlib.metadata
 import re
+import typing
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fastpop import checks
-from fastpop.components import Component
+from fastpop.components import Component, checked, hints_of, is_option
 
 
 @dataclass(frozen=True)
 class Kind:
     """plural: as `available` takes it, and `fastpop.<plural>` the group of entry points. room: the module
-    that registers ours. base: the class there that a part is of. argument: under which it is asked for."""
+    that registers ours. base: the class there that a part is of. methods: a part has one of its own."""
 
     plural: str
     room: str
     base: str
-    argument: str = ""
+    methods: tuple[str, ...] = ()
 
 
 KINDS = {
-    "rows": Kind("rows", "fastpop.data", "Rows"),
-    "split": Kind("splits", "fastpop.data", "SplitRule"),
+    "rows": Kind("rows", "fastpop.data", "Rows", ("batches",)),
+    "split": Kind("splits", "fastpop.data", "SplitRule", ("part", "cut")),
     "preset": Kind("presets", "fastpop.data.presets", "Preset"),
-    "encoder": Kind("encoders", "fastpop.encoders", "EncoderOptions"),
-    "item_tower": Kind("item_towers", "fastpop.item_towers", "ItemTowerOptions"),
-    "loss": Kind("losses", "fastpop.objectives", "Objective"),
-    "regularizer": Kind("regularizers", "fastpop.regularizers", "RegularizerOptions"),
-    "proposal": Kind("proposals", "fastpop.popularity", "ProposalOptions"),
+    "encoder": Kind("encoders", "fastpop.encoders", "EncoderOptions", ("build",)),
+    "item_tower": Kind("item_towers", "fastpop.item_towers", "ItemTowerOptions", ("build",)),
+    "loss": Kind("losses", "fastpop.objectives", "Objective", ("build",)),
+    "regularizer": Kind("regularizers", "fastpop.regularizers", "RegularizerOptions", ("build",)),
+    "proposal": Kind("proposals", "fastpop.popularity", "ProposalOptions", ("build",)),
     "prior": Kind("priors", "fastpop.priors", "Prior"),
-    "table_optimizer": Kind("table_optimizers", "fastpop.table_optimizers", "TableOptimizer"),
-    "logger": Kind("loggers", "fastpop.training.loggers", "Logger"),
-    "metric": Kind("metrics", "fastpop.evaluation", "Metric"),
-    "null": Kind("nulls", "fastpop.diagnostics", "Null"),
-    "diagnostic": Kind("diagnostics", "fastpop.diagnostics", "Diagnostic"),
+    "table_optimizer": Kind("table_optimizers", "fastpop.table_optimizers", "TableOptimizer", ("build",)),
+    "logger": Kind("loggers", "fastpop.training.loggers", "Logger", ("open",)),
+    "metric": Kind("metrics", "fastpop.evaluation", "Metric", ("value",)),
+    "null": Kind("nulls", "fastpop.diagnostics", "Null", ("draw",)),
+    "diagnostic": Kind("diagnostics", "fastpop.diagnostics", "Diagnostic", ("measure",)),
     "arm": Kind("arms", "fastpop.experiments", "Arm"),
 }
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _parts: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+_ours: set[tuple[str, str]] = set()  # kinds and names of what comes with this package
+_sound: set[tuple[str, type]] = set()  # kinds and classes that `check_class` found right
 _looked: set[str] = set()  # kinds whose entry points were looked at
 
 
@@ -69,8 +72,9 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
     Returns:
         part, so that `register` can stand above a class, too: `functools.partial(register, "encoder")`.
     Raises:
-        ValueError: an unknown kind, a name that is no name, or one that another part has. TypeError: a part
-        of another kind.
+        ValueError: an unknown kind, a name that is no name, one that another part has, or a second one for a
+        class. TypeError: a part of another kind, a class without what its base leaves to it, or with an
+        option of a type that no file can hold.
     """
     checks.one_of("kind", kind, KINDS)
     base = getattr(importlib.import_module(KINDS[kind].room), KINDS[kind].base)
@@ -82,10 +86,12 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
     name = own if name is None else name
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise checks.wrong("name", "letters, digits, - and _, a letter first", name)
-    if is_class and not dataclasses.is_dataclass(part):
-        raise checks.wrong_type("part", "a frozen dataclass", f"={part.__name__}")
+    check_class(kind, part if is_class else type(part))
     if not is_class and own not in ("", name):
         raise checks.wrong("name", f"{own!r}, as the object is called", name)
+    known_as = [other for other, one in _parts[kind].items() if is_class and one is part and other != name]
+    if known_as:
+        raise checks.wrong("name", f"{known_as[0]!r}, as this {kind} is registered already", name)
     before = _parts[kind].get(name)
     if before is not None and not _same(before, part):
         raise checks.wrong("name", f"one that no other {kind} has", f"={name!r}, which is {_origin(before)}")
@@ -95,6 +101,31 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
         object.__setattr__(part, "name", name)
     _parts[kind][name] = part
     return part
+
+
+def check_class(kind: str, part: type) -> None:
+    """Raises TypeError or ValueError for a class whose options no file can hold, that lacks what its base
+    leaves to it, or whose class variables are not of the base's types."""
+    if not issubclass(part, Component) or (kind, part) in _sound:
+        return
+    base = getattr(importlib.import_module(KINDS[kind].room), KINDS[kind].base)
+    name, fields = part.__name__, {field.name for field in dataclasses.fields(part)}
+    for option, hint in hints_of(part).items():
+        if option in fields and not is_option(hint):
+            raise checks.wrong_type(f"{name}.{option}", "an int, float, bool, str, Literal, a part or a "
+                                    "tuple of these", f"={hint}")
+        if option not in fields and typing.get_origin(hint) is not ClassVar and hint is not ClassVar:
+            raise checks.wrong_type("part", "a frozen dataclass", f"={name}, whose {option} is no field: put "
+                                    "@dataclass(frozen=True) above it")
+    for variable, hint in hints_of(base).items():
+        value, inner = getattr(part, variable), typing.get_args(hint)[:1]
+        if typing.get_origin(hint) is ClassVar and not isinstance(value, property) \
+                and float not in typing.get_args(inner[0]):  # bounds may be infinite
+            checked(f"{name}.{variable}", value, inner[0])
+    own = KINDS[kind].methods
+    if own and part is not base and all(getattr(part, one) is getattr(base, one) for one in own):
+        raise checks.wrong_type(f"{name}.{' or '.join(own)}", "a method of its own", "=none")
+    _sound.add((kind, part))
 
 
 @contextlib.contextmanager
@@ -116,7 +147,14 @@ def _same(before: Any, part: Any) -> bool:
 def ours(kind: str, *parts: Any, names: tuple[str, ...] = ()) -> None:
     """How a room registers its own parts while it is imported."""
     for number, part in enumerate(parts):
-        _parts[kind][names[number] if names else part.name] = part
+        name = names[number] if names else part.name
+        _parts[kind][name] = part
+        _ours.add((kind, name))
+
+
+def is_ours(kind: str, name: str) -> bool:
+    """Whether the part of that name comes with this package."""
+    return (kind, name) in _ours
 
 
 def available(kind: str) -> tuple[str, ...]:
@@ -157,18 +195,64 @@ def made(kind: str, given: Any, argument: str = "", options: dict[str, Any] | No
     ValueError, TypeError."""
     base = getattr(importlib.import_module(KINDS[kind].room), KINDS[kind].base)
     if isinstance(given, base):
+        check_class(kind, type(given))
         return given
     if isinstance(given, str):
         part = find(kind, given, argument)
         if not isinstance(part, type):
             return part
         known = {field.name for field in dataclasses.fields(part)}
-        return part(**{name: value for name, value in (options or {}).items() if name in known})
+        return with_options(part, {name: value for name, value in (options or {}).items() if name in known},
+                            argument or kind)
     noun = f"a name or a {base.__name__}"
     if isinstance(given, type) and issubclass(given, base):
         raise checks.wrong_type(argument or kind, noun, f"=the class {given.__name__}; make one: "
                                 f"{given.__name__}()")
     raise checks.wrong_type(argument or kind, noun, given)
+
+
+def with_options(part: Any, options: dict[str, Any], argument: str) -> Any:
+    """A part of this class with these options. Raises TypeError, ValueError that names the argument."""
+    known = defaults(part) if isinstance(part, type) else {}
+    name = str(part.name)
+    for option in options:
+        if option not in known:
+            raise TypeError(f"{argument}.{option}: expected an option of {name!r} "
+                            f"({', '.join(known) or 'it has none'}); got an unknown one")
+    for option, value in known.items():
+        if value is dataclasses.MISSING and option not in options:
+            raise TypeError(f"{argument}.{option}: expected a value, since {name!r} has no default; got none")
+    if not isinstance(part, type):
+        return part
+    hints = hints_of(part)
+    return part(**{option: _from_plain(value, hints[option], f"{argument}.{option}")
+                   for option, value in options.items()})
+
+
+def _from_plain(value: Any, hint: Any, argument: str) -> Any:
+    """A value of JSON or TOML as an option of this type: parts by name, or as tables with their options."""
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        each = inner[:1] * len(value) if inner[-1] is ... else inner
+        if len(each) == len(value):
+            return tuple(_from_plain(one, kind, f"{argument}[{at}]")
+                         for at, (one, kind) in enumerate(zip(value, each)))
+    if not (isinstance(hint, type) and issubclass(hint, Component)):
+        return value
+    if not isinstance(value, dict):
+        return made(hint.kind, value, argument)
+    found = find(hint.kind, value.get("name"), argument)
+    return with_options(found, {key: one for key, one in value.items() if key != "name"}, argument)
+
+
+def defaults(part: Any) -> dict[str, Any]:
+    """Default of every option of a part or its class; MISSING where it must be given."""
+    return {field.name: _default(field) for field in dataclasses.fields(part)}
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    made: Any = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
 
 
 def record(part: Component) -> dict[str, Any]:
@@ -183,9 +267,15 @@ def is_plain(part: Component) -> bool:
     return _parts[part.kind].get(str(part)) is type(part)
 
 
-def defaults(part: Component) -> dict[str, Any]:
-    """Default of every option; one that must be given has none that anything equals."""
-    return {field.name: field.default for field in dataclasses.fields(part)}
+def is_one_of_ours(part: Component) -> bool:
+    """Whether the part is of a class that comes with this package, and can be asked for by its name."""
+    return is_ours(part.kind, str(part)) and is_plain(part)
+
+
+def is_known(part: Component) -> bool:
+    """Whether a name finds this part, so that what is saved with it can be loaded."""
+    found = _parts[part.kind].get(str(part))
+    return found is type(part) or (not isinstance(found, type) and found == part)
 
 
 def is_record(value: Any) -> bool:
@@ -200,13 +290,16 @@ def _kept(value: Any) -> Any:
 
 
 def restored(kept: dict[str, Any]) -> Any:
-    """The part that `record` was of. Nothing is imported for it but rooms of this package.
+    """The part that `record` was of. Nothing is imported for it but rooms of this package and entry points of
+    installed ones.
 
     Raises Missing where no part of that name and version is registered: it says what to import.
     """
     kind = kept["kind"]
     checks.one_of("kind", kind, KINDS)
     importlib.import_module(KINDS[kind].room)
+    if kept["name"] not in _parts[kind]:
+        _look_around(kind)
     part = _parts[kind].get(kept["name"])
     if part is None:
         raise Missing(f"{kind}: expected {kept['name']!r} to be registered, as where this was made; got "
@@ -215,9 +308,8 @@ def restored(kept: dict[str, Any]) -> Any:
     if part.version != kept["version"]:
         raise Missing(f"{kind}: expected version {kept['version']} of {kept['name']!r}, as where this was "
                       f"made; got {part.version}, of {_origin(part)}")
-    if not isinstance(part, type):
-        return part
-    return part(**{name: _back(value) for name, value in kept["options"].items()})
+    return with_options(part, {name: _back(value) for name, value in kept["options"].items()}, kind) \
+        if isinstance(part, type) else part
 
 
 def _back(value: Any) -> Any:

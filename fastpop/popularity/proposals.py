@@ -105,15 +105,9 @@ class MixtureProposal(ProposalOptions):
         super().__post_init__()
         checks.float32("proposal.power", self.power)
         checks.number("proposal.uniform_share", self.uniform_share, above=0, most=1)
-        for name in ("parts", "weights"):
-            value = getattr(self, name)
-            if not isinstance(value, (tuple, list)):
-                raise checks.wrong_type(f"proposal.{name}", "a tuple", value)
-            object.__setattr__(self, name, tuple(value))
         for at, part in enumerate(self.parts):
-            if not isinstance(part, ProposalOptions) or part.in_batch:
-                raise checks.wrong_type(f"proposal.parts[{at}]", "a proposal that draws",
-                                        f"={part}" if isinstance(part, Component) else part)
+            if part.in_batch:
+                raise checks.wrong_type(f"proposal.parts[{at}]", "a proposal that draws", f"={part}")
         if len(self.weights) != len(self.parts):
             raise checks.wrong("proposal.weights", f"{len(self.parts)} numbers, one for each of parts",
                                self.weights)
