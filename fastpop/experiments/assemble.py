@@ -135,11 +135,11 @@ def _rules(
         "intervals": f"95 % t over seeds, from {findings.MIN_SEEDS} seeds on; of fewer, their range",
     }
     if sampled:
-        how = {0: "shared by the batch", 1: "for each row"}.get(
-            config.group_size, f"shared by {config.group_size} rows")
-        rules["sampler"] = (f"{config.proposal}, " + (
-            "the other rows' positives" if config.proposal_part.in_batch
-            else f"{config.num_negatives} negatives {how}"))
+        group, number = (getattr(config.loss_part, name, None) for name in ("group_size", "num_negatives"))
+        how = {None: "", 0: " shared by the batch", 1: " for each row"}.get(group, f" shared by {group} rows")
+        rules["sampler"] = f"{config.proposal}" + (
+            ", the other rows' positives" if config.proposal_part.in_batch
+            else f", {number} negatives{how}" if number else "")
     if "half_life_days" in priors[0]:
         days = ", ".join(f"{days:.3g}" for days in sorted({prior["half_life_days"] for prior in priors}))
         rules["recency"] = f"half-life {days} days, tuned on half A"

@@ -2,7 +2,8 @@
 
 Parts (`PARTS`) are given by name or as objects with their options. Options of our own parts are fields
 here, too, under the names in `SHORT`: a part that these can tell is kept as its name and such fields, so
-that one choice is written one way.
+that one choice is written one way. A part of somebody else has defaults of its own: it takes such a field
+where that was given, and is then kept as an object, the field at its default.
 """
 
 import dataclasses
@@ -224,15 +225,19 @@ class TrainConfig:
         """Parts as a name and short fields where these can tell them, otherwise as objects."""
         for kind in PARTS:
             value = getattr(self, kind)
-            if kind == "table_optimizer" and value == AUTO:
+            if kind == "table_optimizer" and isinstance(value, str) and value == AUTO:
                 continue
             part = self._part(kind, value)
-            short, options = SHORT.get(kind, {}), part.options()
+            short, options, ours = SHORT.get(kind, {}), part.options(), registry.is_one_of_ours(part)
             for name, field in short.items():
+                given, default = getattr(self, field), getattr(TrainConfig, field)
                 if name in options:
-                    object.__setattr__(self, field, options[name])
-            told = registry.is_plain(part) and all(name in short or options[name] == default for
-                                                   name, default in registry.defaults(part).items())
+                    if isinstance(value, Component) and given not in (default, options[name]):
+                        raise _beside(kind, value, name, given)
+                    object.__setattr__(self, field, options[name] if ours else default)
+            told = registry.is_plain(part) and all(
+                (name in short and ours) or options[name] == default
+                for name, default in registry.defaults(part).items())
             object.__setattr__(self, kind, str(part) if told else part)
         for name, kind in LISTS.items():
             given = getattr(self, name)
@@ -243,8 +248,11 @@ class TrainConfig:
             object.__setattr__(self, name, parts)
 
     def _part(self, kind: str, value: Any) -> Any:
-        """A part from its name, with its options where there are fields for them, or as it is."""
-        short = {name: getattr(self, field) for name, field in SHORT.get(kind, {}).items()}
+        """A part from its name, with its options where there are fields for them, or as it is. One that is
+        not ours has defaults of its own, and takes such fields as are not at theirs."""
+        ours = isinstance(value, str) and registry.is_ours(kind, value)
+        short = {name: getattr(self, field) for name, field in SHORT.get(kind, {}).items()
+                 if ours or getattr(self, field) != getattr(TrainConfig, field)}
         return registry.made(kind, value, options=short)
 
     @property
@@ -289,7 +297,8 @@ class TrainConfig:
     @property
     def logger_parts(self) -> tuple[Logger, ...]:
         """Those asked for, tensorboard=True among them."""
-        return (*self.loggers, *([registry.made("logger", "tensorboard")] if self.tensorboard else []))
+        more = (registry.made("logger", "tensorboard"),) if self.tensorboard else ()
+        return (*self.loggers, *(one for one in more if one not in self.loggers))
 
     def replace(self, **options: Any) -> "TrainConfig":
         """A copy with some options changed; an unknown name raises with the nearest known one."""
@@ -303,23 +312,30 @@ class TrainConfig:
                 raise TypeError(f"{name}: expected an option of TrainConfig; got an unknown one{hint}")
         for kind, short in SHORT.items():
             given = options.get(kind, getattr(self, kind))
+            told = {name: options[field] for name, field in short.items() if field in options}
+            if told and isinstance(given, str) and not registry.is_ours(kind, given):
+                before = {name: getattr(self, field) for name, field in short.items()
+                          if getattr(self, field) != getattr(TrainConfig, field)}
+                given = registry.made(kind, given, options=before | told)
             if not isinstance(given, Component):
                 continue
-            changed = {name: options[field] for name, field in short.items()
-                       if field in options and given.options().get(name, options[field]) != options[field]}
+            own = given.options()
+            changed = {name: value for name, value in told.items() if own.get(name, value) != value}
             if changed and kind in options:
-                name, value = next(iter(changed.items()))
-                raise checks.wrong(short[name], f"nothing beside {kind}={given!r}, which has its own {name}",
-                                   value)
-            options[kind] = dataclasses.replace(given, **changed)
+                raise _beside(kind, given, *next(iter(changed.items())))
+            options[kind] = given = dataclasses.replace(given, **changed)
+            for name in set(short) & set(own):
+                ours = registry.is_one_of_ours(given)
+                options[short[name]] = given.options()[name] if ours else getattr(TrainConfig, short[name])
         return dataclasses.replace(self, **options)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what JSON can hold and `from_dict` takes."""
         found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for kind in PARTS:
-            if isinstance(found[kind], Component):
-                found[kind] = registry.record(found[kind])
+            name = found[kind]
+            if isinstance(name, Component) or (name != AUTO and not registry.is_ours(kind, name)):
+                found[kind] = registry.record(self._part(kind, name))
         for name in LISTS:
             found[name] = [registry.record(part) for part in found[name]]
         return found
@@ -332,7 +348,11 @@ class TrainConfig:
         for kind in PARTS:
             kept = options.get(kind)
             if isinstance(kept, dict):
-                options[kind] = _part_of(kind, kept, getattr(cls, kind), SHORT.get(kind, {}), options)
+                short = SHORT.get(kind, {})
+                options[kind] = part = _part_of(kind, kept, getattr(cls, kind), short, options)
+                if registry.is_record(kept):  # which has what such fields say, and more
+                    for name in set(short) & set(part.options()):
+                        options.pop(short[name], None)
         for name, kind in LISTS.items():
             if isinstance(options.get(name), (list, tuple)):
                 options[name] = tuple(_part_of(kind, one, "", {}, {}) if isinstance(one, dict) else one
@@ -406,12 +426,13 @@ def _part_of(
     options = {key.replace("-", "_"): tuple(value) if isinstance(value, list) else value
                for key, value in kept.items() if key != "name"}
     known = {field.name for field in dataclasses.fields(found)} if isinstance(found, type) else set()
-    for option in options:
-        if option not in known:
-            raise TypeError(f"{kind}.{option}: expected an option of {kept.get('name', name)!r} "
-                            f"({', '.join(sorted(known)) or 'it has none'}); got an unknown one")
     inherited = {option: beside[own] for option, own in short.items() if own in beside and option in known}
-    return found(**(inherited | options))
+    return registry.with_options(found, inherited | options, kind)
+
+
+def _beside(kind: str, part: Component, option: str, given: Any) -> ValueError:
+    return checks.wrong(SHORT[kind][option], f"nothing beside {kind}={part!r}, which has its own {option}",
+                        given)
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
