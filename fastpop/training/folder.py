@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from fastpop import checks, files
+from fastpop import checks, files, registry
+from fastpop.components import Component
 from fastpop.data import columns
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.training import checkpoint, sealed
-from fastpop.training.config import TrainConfig
+from fastpop.training.config import LISTS, PARTS, TrainConfig
 
 CONFIG = "config.json"
 LOG_PRINT = "log_sha256"  # a key of config.json beside the options
@@ -42,6 +43,7 @@ def state_of(folder: Path) -> str:
 def check_before(folder: Path, config: TrainConfig, *, resume: bool) -> None:
     """Whether a run of this configuration may be written to the folder, as far as is known before
     the log is read. Makes nothing; raises ValueError, or CheckpointError for a damaged config.json."""
+    check_parts(config)
     state = state_of(folder)
     if state == "nothing":
         if resume:
@@ -56,7 +58,35 @@ def check_before(folder: Path, config: TrainConfig, *, resume: bool) -> None:
         before = {**TrainConfig().to_dict(), **read_options(folder)}
         for name, value in config.to_dict().items():
             if name not in FREE and before[name] != value:
-                raise checks.wrong(name, f"{before[name]!r}, as in the run in {folder}", value)
+                raise checks.wrong(name, f"{_shown(before[name])}, as in the run in {folder}",
+                                   f"={_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """A value of config.json, parts by what may differ."""
+    if not registry.is_record(value):
+        return repr(value)
+    return f"{value['name']!r}, version {value['version']}, with {value['options']}"
+
+
+def check_parts(config: TrainConfig) -> None:
+    """Raises ValueError for a part that no name finds: a folder with it could not be loaded."""
+    for field in (*PARTS, *LISTS):
+        value = getattr(config, field)
+        for part in _components(value if isinstance(value, tuple) else (value,)):
+            if not registry.is_known(part):
+                raise checks.wrong(field, f"a part that is registered (fastpop.register({part.kind!r}, ...)) "
+                                   "where a run is saved, which finds it by its name", part)
+
+
+def _components(values: tuple[Any, ...]) -> Iterator[Component]:
+    """The parts among these, and those among their options."""
+    for value in values:
+        if isinstance(value, Component):
+            yield value
+            yield from _components(tuple(value.options().values()))
+        elif isinstance(value, tuple):
+            yield from _components(value)
 
 
 def others_in(folder: Path) -> list[Path]:

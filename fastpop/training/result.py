@@ -337,6 +337,7 @@ class TrainResult:
         """
         place = local_path(out, "out")
         own_test = self.split.test if self.split.facts.get("rule") == "own-test" else None
+        folder.check_parts(self.config)
         print_of_log = folder.fingerprint(self.log, own_test)
         if folder.state_of(place) != "nothing":
             if folder.read_config(place)[folder.LOG_PRINT] != print_of_log:
