@@ -109,7 +109,13 @@ class Decoder(WithLaws):
     def item_vectors(self) -> Tensor:
         """[V, D]: what queries are multiplied with. Without a tower the table itself, whose gradient may
         be sparse."""
-        return self.item_embedding if self.tower is None else self.tower(self.item_embedding)
+        if self.tower is None:
+            return self.item_embedding
+        item_VD = self.tower(self.item_embedding)
+        if not isinstance(item_VD, Tensor):
+            raise checks.wrong_type(type(self.tower).__name__, "a torch tensor", item_VD)
+        checks.shape(type(self.tower).__name__, item_VD, tuple(self.item_embedding.shape))
+        return item_VD
 
     def tables(self) -> list[nn.Parameter]:
         """Parameters with one row an item, but for the bias."""

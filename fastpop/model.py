@@ -44,9 +44,14 @@ class Recommender(nn.Module):
         user_B = self._tensor(batch.user)
         target = self._tensor(batch.target)
         weight = None if batch.weight is None else self._tensor(batch.weight).float()
+        if (batch.history is None) != (self.encoder.reads == "events"):
+            given = "none" if batch.history is None else "some"
+            raise checks.wrong(f"rows {self.train_rows}", "batches with histories where the encoder reads "
+                               f"sequences, and only there ({self.encoder.reads})", "=" + given)
         if batch.history is None:
-            return self.encoder(user_B, None, item_VD), target, weight
-        query_BLD = self.encoder(user_B, self._tensor(batch.history), item_VD)
+            return self._query("forward", self.encoder(user_B, None, item_VD), target.shape), target, weight
+        query_BLD = self._query("forward", self.encoder(user_B, self._tensor(batch.history), item_VD),
+                                target.shape)
         real = target >= 0
         return query_BLD[real], target[real], None if weight is None else weight[real]
 
@@ -65,8 +70,8 @@ class Recommender(nn.Module):
                 if anonymous.size:
                     raise checks.wrong("cases", "a known user in each for an encoder that reads "
                                        "the user", f"=none in case {anonymous[0]}")
-                return self.encoder.last(self._tensor(cases.user), self._tensor(cases.user),
-                                         self.decoder.item_vectors())
+                return self._last(self._tensor(cases.user), self._tensor(cases.user),
+                                  self.decoder.item_vectors())
             empty = np.flatnonzero(np.diff(cases.history_offsets) == 0)
             if empty.size:
                 raise checks.wrong("cases", "a history in each", f"=none in case {empty[0]}")
@@ -77,11 +82,22 @@ class Recommender(nn.Module):
 
     def _encode_histories(self, user_C: Tensor, history_CL: Tensor, chunk: int = 512) -> Tensor:
         item_VD = self.decoder.item_vectors()
-        parts = [self.encoder.last(user_C[i : i + chunk], history_CL[i : i + chunk], item_VD)
+        parts = [self._last(user_C[i : i + chunk], history_CL[i : i + chunk], item_VD)
                  for i in range(0, len(user_C), chunk)]
         if not parts:
             return self.decoder.item_embedding.new_empty(0, self.decoder.dim)
         return torch.cat(parts)
+
+    def _last(self, user_C: Tensor, history_C: Tensor, item_VD: Tensor) -> Tensor:
+        return self._query("last", self.encoder.last(user_C, history_C, item_VD), user_C.shape)
+
+    def _query(self, method: str, query: Any, rows: Any) -> Tensor:
+        """What the encoder gave for [*rows] contexts, which somebody else may have written."""
+        name = f"{type(self.encoder).__name__}.{method}"
+        if not isinstance(query, Tensor):
+            raise checks.wrong_type(name, "a torch tensor", query)
+        checks.shape(name, query, (*rows, self.decoder.dim))
+        return query
 
     def with_prior(self, log_prior: np.ndarray | Tensor) -> "Recommender":
         """A model with another log p(i) beside this one, which stays as it is.
@@ -116,7 +132,7 @@ class Recommender(nn.Module):
             for batch in self.train_rows.contexts(log, max_length=self.max_length, chunk=chunk):
                 if batch.history is None:
                     user_B = self._tensor(batch.user)
-                    query, pos_id = self.encoder.last(user_B, user_B, item_VD), None
+                    query, pos_id = self._last(user_B, user_B, item_VD), None
                     weight = batch.weight
                 else:
                     query, pos_id_R, weight_R = self.rows(batch, item_VD)

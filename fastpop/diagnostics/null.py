@@ -41,6 +41,8 @@ class Null(Component):
         Replace it where a kernel does without the directions. Raises ValueError for a direction that is none.
         """
         proj_PR = np.empty((num_draws, item_VR.shape[1]))
+        label_V = label_V.view()
+        label_V.flags.writeable = False  # what is drawn next is drawn of the same
         for number in range(num_draws):
             rng = np.random.Generator(np.random.Philox(key=np.array([seed, first + number], np.uint64)))
             drawn_V = np.asarray(self.draw(label_V, rng, stratum_V), float)

@@ -168,7 +168,7 @@ def measure(
         per_case[key] = _of_cases(key, value, known.num_cases)
         size = metric.size(known)
         if size is not None:
-            sizes[key] = size
+            sizes[key] = _of_cases(key, size, known.num_cases, "size")
     means = {key: weighted_mean(value, known.case_weight_C * sizes.get(key, 1))
              for key, value in per_case.items()}
     return means | whole, per_case, sizes
@@ -217,11 +217,13 @@ def _asked(metrics: Sequence[Metric], ks: Sequence[int]) -> Iterator[tuple[Metri
         yield from ((metric, 0) for metric in section if not metric.at_k)
 
 
-def _of_cases(key: str, value: Any, num_cases: int) -> np.ndarray:
-    value_C = np.asarray(value, float)
-    if value_C.shape != (num_cases,):
-        raise checks.wrong(f"value of the metric {key!r}", f"[{num_cases}] numbers, a case each", value)
-    return value_C
+def _of_cases(key: str, value: Any, num_cases: int, what: str = "value") -> np.ndarray:
+    value_C = np.asarray(value)
+    if value_C.shape != (num_cases,) or value_C.dtype.kind not in "fiub":
+        raise checks.wrong(f"{what} of the metric {key!r}", f"[{num_cases}] numbers, a case each", value)
+    if what == "size" and not (value_C >= 0).all():
+        raise checks.wrong(f"{what} of the metric {key!r}", "numbers >= 0", f"={value_C.min():g}")
+    return value_C.astype(float)
 
 
 def _number(key: str, value: Any) -> float:

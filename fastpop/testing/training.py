@@ -257,11 +257,12 @@ def check_rows(rows: Any, reads: str = "sequences") -> None:
     target_counts says. reads: what the encoder of these rows reads."""
     part = registry.made("rows", rows)
     log = small_log()
-    made = part.batches(log, max_length=LENGTH, batch_size=64, seed=0)
+    made = part.batches(log, max_length=LENGTH, batch_size=8, seed=0)
     first, again = list(made.epoch(0)), list(made.epoch(0))
     assert len(first) == made.num_batches(0), "num_batches is not how many an epoch has"
     for one, two in zip(first, again):
         assert np.array_equal(one.target, two.target), "an epoch is no function of (seed, epoch)"
+    assert len(first) > 1, f"{log.num_events} events make one batch of 8 targets"
     skipped = list(made.epoch(0, 1))
     assert len(skipped) == len(first) - 1, "epoch(e, skip) has not the batches from number skip on"
     assert np.array_equal(skipped[0].target, first[1].target), "epoch(e, skip) begins with another batch"

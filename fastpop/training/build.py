@@ -1,6 +1,7 @@
 """From a configuration to the parts of a run, put together: `assemble`."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.rows import Batches
 from fastpop.decoder import Decoder
-from fastpop.encoders import EncoderOptions, Sizes
-from fastpop.item_towers import ItemSizes
+from fastpop.encoders import Encoder, EncoderOptions, Sizes
+from fastpop.item_towers import ItemSizes, ItemTower
 from fastpop.model import Recommender
 from fastpop.objectives import LossInputs
 from fastpop.popularity import PopularityPrior
@@ -101,14 +102,18 @@ def build_model(
 ) -> Recommender:
     """A freshly initialised model: a function of config.seed, the arm changes no initial value."""
     encoder = config.encoder_part
+    _check_log_prior(config, log_prior_V, log.num_items)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         decoder = Decoder(
             log_prior_V, config.dim, prior=config.prior_part, temperature=config.temperature,
             learn_temperature=config.learn_temperature)
-        module = encoder.build(Sizes(log.num_users, log.num_items, config.dim, config.max_length,
-                                     config.sparse))
+        module = _read_as_said(encoder, encoder.build(
+            Sizes(log.num_users, log.num_items, config.dim, config.max_length, config.sparse)))
         decoder.tower = config.item_tower_part.build(ItemSizes(log.num_items, config.dim, train))
+    if not isinstance(decoder.tower, ItemTower | None):
+        raise checks.wrong_type(f"{config.item_tower_part!r}.build",
+                                "a fastpop.item_towers.ItemTower or None", decoder.tower)
     return Recommender(module, decoder, max_length=config.max_length, rows=encoder.rows_part())
 
 
@@ -134,11 +139,30 @@ def build_optimizers(config: TrainConfig, model: Recommender) -> list[torch.opti
     groups: list[dict] = [{"params": embeddings + bias}]
     if bias and bias_lr:
         groups = [{"params": embeddings}, {"params": bias, "lr": bias_lr}]
-    optimizers = [config.table_optimizer_part.build(groups, lr, update_in_backward=config.update_in_backward)]
+    part = config.table_optimizer_part
+    optimizers = [part.build(groups, lr, update_in_backward=config.update_in_backward)]
+    if not isinstance(optimizers[0], torch.optim.Optimizer):
+        raise checks.wrong_type(f"{part!r}.build", "a torch.optim.Optimizer", optimizers[0])
     if others:
         optimizers.append(torch.optim.AdamW(others, lr=config.learning_rate,
                                             weight_decay=config.weight_decay))
     return optimizers
+
+
+def _check_log_prior(config: TrainConfig, log_prior_V: Any, num_items: int) -> None:
+    name = f"{config.prior_part!r}.log_prior"
+    checks.shape(name, checks.float_array(name, log_prior_V, 1), (num_items,))
+
+
+def _read_as_said(part: EncoderOptions, module: Any) -> Encoder:
+    """The module of an encoder, which reads what its options say."""
+    if not isinstance(module, Encoder):
+        raise checks.wrong_type(f"{part!r}.build", "a fastpop.encoders.Encoder", module)
+    reads = getattr(module, "reads", None)
+    if reads != part.reads:
+        raise checks.wrong(f"{part!r}.build", f"a module with reads = {part.reads!r}, as its options have",
+                           reads)
+    return module
 
 
 def _bare(part: object, module: nn.Module) -> nn.Module:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastpop import bars
+from fastpop import bars, checks
 from fastpop.data.batches import Batch
 from fastpop.model import Recommender
 from fastpop.training import checkpoint
@@ -143,6 +143,8 @@ def _opened(config: TrainConfig, out: Path | None) -> Iterator[list[Any]]:
         logs = []
         for part in config.logger_parts:
             logs.append(part.open(out, config.to_dict()))
+            if not (hasattr(logs[-1], "epoch") and hasattr(logs[-1], "close")):
+                raise checks.wrong_type(f"{part!r}.open", "what has epoch(row) and close()", logs[-1])
             open_ones.callback(logs[-1].close)
         yield logs
 
@@ -168,11 +170,13 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float, float]:
             item_VD = model.decoder.item_vectors()
             query, pos_id, row_weight = model.rows(piece, item_VD)
             terms = model.decoder.training_terms()
-            piece_sum = parts.loss(query, item_VD, pos_id, row_weight=row_weight, **terms, **draws)
+            piece_sum = _scalar(parts.loss, parts.loss(query, item_VD, pos_id, row_weight=row_weight, **terms,
+                                                       **draws))
             mean = piece_sum / max(weight, 1e-30)
             for factor, regularizer in parts.regularizers:
                 share = factor * piece.num_rows / max(batch.num_rows, 1)
-                mean = mean + share * regularizer(query, item_VD, pos_id, model.decoder.log_prior_V)
+                added = regularizer(query, item_VD, pos_id, model.decoder.log_prior_V)
+                mean = mean + share * _scalar(regularizer, added)
         value = mean.item()
         total += value
         if not math.isfinite(value):
@@ -183,6 +187,17 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float, float]:
     for optimizer in parts.optimizers:
         optimizer.step()
     return total, weight
+
+
+def _scalar(module: torch.nn.Module, value: Any) -> torch.Tensor:
+    """What a loss or a regulariser gave, which somebody else may have written."""
+    name = f"{type(module).__name__}.forward"
+    if not isinstance(value, torch.Tensor):
+        raise checks.wrong_type(name, "a scalar tensor, the sum over rows", value)
+    if value.ndim or not value.requires_grad:
+        got = value if value.ndim else "=one without a gradient"
+        raise checks.wrong(name, "a scalar tensor with a gradient, the sum over rows", got)
+    return value
 
 
 def _seed_dropout(seed: int, device: torch.device) -> None:
