@@ -3,6 +3,7 @@ rows that no model needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,10 @@ class Arm:
     def kind(self) -> str:
         """"trained", "afterwards" or "reference"."""
         return "trained" if self.prior else "afterwards" if self.make is not None else "reference"
+
+    def options(self) -> dict[str, Any]:
+        """Of TrainConfig, of one that trains."""
+        return {"prior": self.prior} | ({"bias_start": self.bias_start} if self.bias_start != "zero" else {})
 
     def made(self, moments: ScoreMoments, log_prior_V: np.ndarray) -> ScoreMoments:
         """`make`, looked at. Raises TypeError, ValueError for no score of the same queries and items."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import fastpop
-from fastpop import bars, checks, diagnostics
+from fastpop import bars, checks, diagnostics, registry
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
@@ -132,6 +132,8 @@ def compare(
     for argument, value in (("max_epochs", max_epochs), ("max_cases", max_cases)):
         checks.number(argument, value, least=0, integer=True)
     config = _config(config, options if encoder is None else {"encoder": encoder, **options})
+    for arm in others.values():
+        _check_arm(arm, config)
     if 0 < max_epochs < config.epochs:
         raise checks.wrong("max_epochs", f"0, or at least epochs = {config.epochs}", max_epochs)
     if log.num_items < 4:
@@ -169,7 +171,8 @@ def _config(config: Any, options: dict[str, Any]) -> TrainConfig:
                       ("bias_start", "no bias_start: every arm has its own"),
                       ("prior_weight", "1: arms are read at popularity weight 1, as trained"),
                       ("metric", "no metric: the best epoch is that of lowest validation NLL"),
-                      ("tensorboard", "False: curves over epochs are in the report")):
+                      ("tensorboard", "False: curves over epochs are in the report"),
+                      ("loggers", "none: curves over epochs are in the report")):
         if getattr(config, mine) != getattr(TrainConfig, mine):
             raise checks.wrong(mine, why, getattr(config, mine))
     if config.evaluate_every > 1:
@@ -344,6 +347,17 @@ def _others(arms: Sequence[str]) -> dict[str, Arm]:
             raise checks.wrong("arms", "arms that train or are made of standard afterwards, with names of "
                                "their own", name)
     return {name: arm for name, arm in found.items() if name not in ARMS and name not in AFTERWARDS}
+
+
+def _check_arm(arm: Arm, config: TrainConfig) -> None:
+    """Raises ValueError for an arm of a prior that there is not, or that has no start."""
+    if arm.kind != "trained":
+        return
+    registry.find("prior", arm.prior, f"prior of the arm {arm.name!r}")
+    part = config.replace(**arm.options()).prior_part
+    if "bias_start" in arm.options() and "start" not in part.options():
+        raise checks.wrong(f"bias_start of the arm {arm.name!r}", f"'zero' with the prior {arm.prior!r}, "
+                           "which has none", arm.bias_start)
 
 
 def _listed(name: str, given: Any, expected: str) -> list:

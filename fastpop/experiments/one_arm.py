@@ -98,7 +98,7 @@ def train_arm(
     equal_epoch = config.epochs
     looks = judged.valid is not None and judged.valid.num_cases > 0
     config = config.replace(
-        prior=arm.prior, bias_start=arm.bias_start, metric=best_by(config), tensorboard=False,
+        **arm.options(), metric=best_by(config), tensorboard=False,
         epochs=max_epochs if looks else equal_epoch, checkpoint_every=max_epochs,
         evaluate_every=int(looks), patience=patience if looks else 0)
     assembly = build.assemble(config, judged.train, judged.train, log_priors[arm.log_prior])
