@@ -41,11 +41,14 @@ def parse(argv: Sequence[str]) -> Any:
     trains = words[0] in ("train", "compare")
     config = toml.named_in(words) if trains else None
     given: parts.Given = {}
+    asked = parts.named(words)
     union: Any = None
     for verb, kind in VERBS.items():
         made: Any = tyro.conf.subcommand(verb)
         if verb == words[0] and config is not None:
-            default, given = toml.defaults(kind, config, tyro.MISSING)
+            default, in_file, named = toml.defaults(kind, config, tyro.MISSING)
+            given = parts.without(in_file, asked)
+            asked = asked | named
             made = tyro.conf.subcommand(verb, default=default)
         union = Annotated[kind, made] if union is None else union | Annotated[kind, made]
     more: parts.Given = {}
@@ -61,7 +64,9 @@ def parse(argv: Sequence[str]) -> Any:
     parsed = expanded(_bared(parsed))
     for key, options in more.items():  # words win over the file
         given[key] = given.get(key, {}) | options
-    return dataclasses.replace(parsed, training=parts.filled(parsed.training, given)) if given else parsed
+    if not trains:
+        return parsed
+    return dataclasses.replace(parsed, training=parts.filled(parsed.training, given, asked))
 
 
 def overview() -> str:

@@ -1,7 +1,6 @@
 """Options of parts on the command line and in TOML: --encoder.hidden 128, [encoder] hidden = 128.
 
-Those of our own parts that `fastpop.train` takes under a name of their own are rewritten to that; the rest
-is kept until the part's name is known.
+They are kept as they were given until the part's name is known.
 """
 
 import dataclasses
@@ -11,15 +10,18 @@ from typing import Any
 
 from fastpop import checks, registry
 from fastpop.components import Component, hints_of
-from fastpop.training.config import AUTO, LISTS, PARTS, SHORT
+from fastpop.training.config import AUTO, LISTS, PARTS, SHORT, TrainConfig
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 Given = dict[tuple[str, str], dict[str, Any]]  # (part's field, name within a list or "") -> option -> value
 
 
 def with_plugins(words: Sequence[str]) -> list[str]:
-    """The words without --plugin MODULE, whose modules are imported. Raises ValueError."""
+    """The words without --plugin MODULE, whose modules are imported, as Python's -m does from the folder
+    that the command is given in, too. Raises ValueError."""
     import importlib
+    import os
+    import sys
 
     kept, rest = [], list(words)
     while rest:
@@ -30,6 +32,8 @@ def with_plugins(words: Sequence[str]) -> list[str]:
             continue
         if not sign:
             value = rest.pop(0) if rest else ""
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # the program's own folder stands there, where Python has this one
         try:
             importlib.import_module(value)
         except Exception as error:
@@ -59,8 +63,31 @@ def of_words(words: Sequence[str]) -> tuple[list[str], Given]:
         if len(names) != 1 or (field in LISTS) != bool(inner):
             form = f"--{field}.NAME.OPTION" if field in LISTS else f"--{field}.OPTION"
             raise checks.wrong(word.partition("=")[0], form, word)
-        given.setdefault((field, inner), {})[names[0].replace("-", "_")] = values
+        options, option = given.setdefault((field, inner), {}), names[0].replace("-", "_")
+        if option in options:
+            raise checks.wrong(word.partition("=")[0], "an option once", word)
+        options[option] = values
+    for (field, _), options in given.items():
+        for option in options:
+            own = SHORT.get(field, {}).get(option)
+            if own in named(kept):
+                same = own.replace("_", "-")
+                raise checks.wrong(f"{field}.{option}", f"nothing beside --{same}, which is the same",
+                                   "=" + " ".join(options[option]))
     return kept, given
+
+
+def named(words: Sequence[str]) -> set[str]:
+    """The options that stand in the words."""
+    flags = {word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")}
+    return {flag.removeprefix(no).replace("-", "_") for flag in flags for no in ("", "no-")}
+
+
+def without(given: Given, asked: set[str]) -> Given:
+    """Options of parts in a file but for those that stand in the words under a name of their own."""
+    return {(field, inner): {option: value for option, value in options.items()
+                             if SHORT.get(field, {}).get(option) not in asked}
+            for (field, inner), options in given.items()}
 
 
 def of_table(field: str, table: dict[str, Any], where: str) -> tuple[str | None, dict[str, Any]]:
@@ -71,15 +98,21 @@ def of_table(field: str, table: dict[str, Any], where: str) -> tuple[str | None,
     return name, {key.replace("-", "_"): value for key, value in table.items() if key != "name"}
 
 
-def filled(training: Any, given: Given) -> Any:
-    """The options of training with the parts that were given options for. Raises ValueError, TypeError."""
+def filled(training: Any, given: Given, asked: set[str]) -> Any:
+    """The options of training with the parts that were given options for. asked: options that were given,
+    which a part that is not ours takes where it has them, too. Raises ValueError, TypeError."""
     changed: dict[str, Any] = {}
+    for field, short in SHORT.items():
+        name = getattr(training, field)
+        if asked.intersection(short.values()) and name in registry.all_of(field) \
+                and not registry.is_ours(field, name):
+            given.setdefault((field, ""), {})
     for (field, inner), options in given.items():
         if field in LISTS:
             names = [str(part) for part in getattr(training, field)]
-            if inner not in names:
-                asked = ", ".join(names) or "none"
-                raise checks.wrong(f"{field}.{inner}", f"one of those asked for ({asked})", inner)
+            if names.count(inner) != 1:
+                known = ", ".join(names) or "none"
+                raise checks.wrong(f"{field}.{inner}", f"one of those asked for, once ({known})", inner)
             parts = list(changed.get(field, getattr(training, field)))
             at = names.index(inner)
             parts[at] = _part(LISTS[field], parts[at], options, f"{field}.{inner}", {})
@@ -88,22 +121,24 @@ def filled(training: Any, given: Given) -> Any:
         name = getattr(training, field)
         if field == "table_optimizer" and name == AUTO:
             raise checks.wrong(field, "a name beside its options", name)
-        short = {option: getattr(training, own) for option, own in SHORT.get(field, {}).items()}
-        changed[field] = _part(field, name, options, field, short)
+        ours = registry.is_ours(field, name)
+        short = {option: getattr(training, own) for option, own in SHORT.get(field, {}).items()
+                 if ours or own in asked}
+        changed[field] = part = _part(field, name, options, field, short)
+        for option, own in SHORT.get(field, {}).items():
+            if option in part.options():  # says it from here on
+                changed[own] = part.options()[option] if ours else getattr(TrainConfig, own)
     return dataclasses.replace(training, **changed) if changed else training
 
 
 def _part(kind: str, name: Any, options: dict[str, Any], where: str, short: dict[str, Any]) -> Component:
-    found = registry.find(kind, name) if isinstance(name, str) else type(name)
+    found = type(name) if isinstance(name, Component) else registry.find(kind, name, where)
     hints = {field.name: hints_of(found)[field.name] for field in dataclasses.fields(found)} \
         if isinstance(found, type) else {}
-    for option in options:
-        if option not in hints:
-            known = ", ".join(hints) or "it has none"
-            raise TypeError(f"{where}.{option}: expected an option of {str(name)!r} ({known}); got an "
-                            "unknown one")
-    made = {option: _value(f"{where}.{option}", value, hints[option]) for option, value in options.items()}
-    return found(**({option: value for option, value in short.items() if option in hints} | made))
+    made = {option: _value(f"{where}.{option}", value, hints[option]) if option in hints else value
+            for option, value in options.items()}
+    return registry.with_options(
+        found, {option: value for option, value in short.items() if option in hints} | made, where)
 
 
 def _value(argument: str, given: Any, hint: Any) -> Any:
@@ -155,7 +190,9 @@ def _of(part: type, field: str, inner: str) -> list[str]:
     for option in dataclasses.fields(part):
         if option.name not in SHORT.get(field, {}):
             flag = f"--{field}{inner}.{option.name}".replace("_", "-")
-            lines += _wrapped(f"    {flag}  (default: {option.default!r})")
+            default = registry.defaults(part)[option.name]
+            told = "must be given" if default is dataclasses.MISSING else f"default: {default!r}"
+            lines += _wrapped(f"    {flag}  ({told})")
     return lines
 
 

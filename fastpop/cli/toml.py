@@ -27,9 +27,9 @@ def named_in(argv: list[str]) -> Path | None:
     return None
 
 
-def defaults(kind: Any, path: Path, missing: Any) -> tuple[Any, parts.Given]:
+def defaults(kind: Any, path: Path, missing: Any) -> tuple[Any, parts.Given, set[str]]:
     """(a `kind`, Train or Compare, with what the file gives, `missing` where it must be given yet; options
-    of parts).
+    of parts; names of the options given).
 
     Raises ValueError or TypeError, which names the file and the option.
     """
@@ -52,7 +52,7 @@ def defaults(kind: Any, path: Path, missing: Any) -> tuple[Any, parts.Given]:
     train = {name: _value(f"{path}: {name}", value, _hint(TrainOptions, name))
              for name, value in given.items() if name in training}
     return kind(reading=LogOptions(**{"log": missing, **read}), training=TrainOptions(**train),
-                **{"out": missing, **options}), of_parts
+                **{"out": missing, **options}), of_parts, set(given)
 
 
 def _of_any_verb() -> set[str]:
@@ -75,33 +75,28 @@ def _flat(path: Path) -> dict[str, Any]:
 
 
 def _parts_of(given: dict[str, Any], path: Path) -> tuple[dict[str, Any], parts.Given]:
-    """(options with tables of parts as names and short options, options of parts that have none)."""
+    """(options with parts as names, options of parts)."""
     plain: dict[str, Any] = {}
     found: parts.Given = {}
-
-    def add(name: str, value: Any, of_table: bool = False) -> None:
-        if name in plain or (of_table and name in given):
-            raise checks.wrong(f"{path}: {name}", "an option once", value)
-        plain[name] = value
 
     for field, value in given.items():
         if field in PARTS and isinstance(value, dict):
             name, options = parts.of_table(field, value, str(path))
             if name is not None:
-                add(field, name)
+                plain[field] = name
             for option, own in SHORT.get(field, {}).items():
-                if option in options:
-                    add(own, options.pop(option), of_table=True)
+                if option in options and own in given:
+                    raise checks.wrong(f"{path}: {own}", "an option once", options[option])
             if options:
                 found[field, ""] = options
         elif field in LISTS and isinstance(value, list):
-            add(field, [one["name"] if isinstance(one, dict) and "name" in one else one for one in value])
+            plain[field] = [one["name"] if isinstance(one, dict) and "name" in one else one for one in value]
             for one in value:
                 if isinstance(one, dict) and len(one) > 1:
                     name, options = parts.of_table(field, one, str(path))
                     found[field, str(name)] = options
         else:
-            add(field, value)
+            plain[field] = value
     return plain, found
 
 

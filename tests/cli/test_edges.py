@@ -194,7 +194,7 @@ def test_every_option_can_stand_in_a_file(tmp_path):
                     names[field.name] = "x" if missing else default
         names |= {"out": "x", "min_rating": 1.5}
         toml_of(names, tmp_path / "all.toml")
-        made, _ = toml.defaults(kind, tmp_path / "all.toml", tyro.MISSING)
+        made, *_ = toml.defaults(kind, tmp_path / "all.toml", tyro.MISSING)
         assert made.reading == LogOptions(**{
             field.name: tuple(names[field.name]) if isinstance(names[field.name], tuple) else
             names[field.name] for field in dataclasses.fields(LogOptions)})
@@ -208,7 +208,7 @@ def test_the_file_that_the_docs_show(tmp_path):
 
     page = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
     (tmp_path / "run.toml").write_text(page.split("```toml\n")[1].split("```")[0])
-    made, _ = toml.defaults(Train, tmp_path / "run.toml", tyro.MISSING)
+    made, *_ = toml.defaults(Train, tmp_path / "run.toml", tyro.MISSING)
     assert (made.reading.log, made.reading.time, made.training.encoder) == ("clicks.csv", "t", "sasrec")
     assert made.out == Path.home() / "runs" / "one"
     assert fastpop.TrainConfig.from_toml(tmp_path / "run.toml").epochs == 10
