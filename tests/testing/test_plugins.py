@@ -66,7 +66,7 @@ def test_a_name_and_an_object_are_one_choice():
     assert (repr(wide.encoder), str(wide.encoder)) == ("SASRec(hidden=12)", "sasrec")
     assert wide.replace(num_layers=5).encoder == SASRec(num_layers=5, hidden=12)
     mine = fastpop.TrainConfig(encoder="toy-gru")
-    assert mine.encoder_part == toy_parts.Recurrent(dropout=0.2)  # a field of that name says so
+    assert mine.encoder_part == toy_parts.Recurrent()
     with pytest.raises(ValueError, match=r"num_layers: expected nothing beside encoder=SASRec\(num_layers"):
         fastpop.TrainConfig().replace(encoder=SASRec(num_layers=3), num_layers=2)
     with pytest.raises(TypeError, match=r"encoder: expected a name or a EncoderOptions; got the class SAS"):
