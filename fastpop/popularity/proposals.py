@@ -105,6 +105,10 @@ class MixtureProposal(ProposalOptions):
         super().__post_init__()
         checks.float32("proposal.power", self.power)
         checks.number("proposal.uniform_share", self.uniform_share, above=0, most=1)
+        for name in ("power", "uniform_share"):
+            if self.parts and getattr(self, name) != getattr(type(self), name):
+                raise checks.wrong(f"proposal.{name}", "none beside parts, which have their own",
+                                   getattr(self, name))
         for at, part in enumerate(self.parts):
             if part.in_batch:
                 raise checks.wrong_type(f"proposal.parts[{at}]", "a proposal that draws", f"={part}")

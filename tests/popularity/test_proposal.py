@@ -236,6 +236,8 @@ BAD = [
     (lambda: MixtureProposal(parts=(UniformProposal(),)), ValueError, "proposal.weights: expected 1 numbers"),
     (lambda: MixtureProposal(parts=(InBatchProposal(),), weights=(1,)), TypeError,
      r"proposal.parts\[0\]: expected a proposal that draws; got in_batch"),
+    (lambda: MixtureProposal(parts=(UniformProposal(),), weights=(1,), uniform_share=0.1), ValueError,
+     r"proposal.uniform_share: expected none beside parts, which have their own; got 0.1"),
     (lambda: uniform(2).sample(-1, 0, 1), ValueError, "seed: expected an integer >= 0"),
     (lambda: uniform(2).sample(2**64, 0, 1), ValueError, "seed: expected an integer"),
     (lambda: uniform(2).sample(0, -1, 1), ValueError, "step: expected an integer >= 0"),
