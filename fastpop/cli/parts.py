@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastpop import checks, registry
-from fastpop.components import Component, hints_of
+from fastpop.components import Component, checked, hints_of, is_union
 from fastpop.training.config import AUTO, LISTS, PARTS, SHORT, TrainConfig
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -146,7 +146,13 @@ def _value(argument: str, given: Any, hint: Any) -> Any:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         several = given if isinstance(given, list) else [given]
-        return tuple(_value(argument, [one] if isinstance(one, str) else one, inner[0]) for one in several)
+        each = inner[:1] * len(several) if inner[-1] is ... else inner
+        if len(each) != len(several):
+            raise checks.wrong(argument, f"{len(each)} values", "=" + " ".join(map(str, several)))
+        return tuple(_value(argument, [one] if isinstance(one, str) else one, kind)
+                     for one, kind in zip(several, each))
+    if is_union(hint):
+        return _of_several(argument, given, inner)
     if isinstance(hint, type) and issubclass(hint, Component):
         one = given[0] if isinstance(given, list) and len(given) == 1 else given
         if isinstance(one, dict):
@@ -169,7 +175,21 @@ def _value(argument: str, given: Any, hint: Any) -> Any:
         except ValueError:
             noun = "an integer" if hint is int else "a number"
             raise checks.wrong(argument, noun, given[0]) from None
+    if origin is typing.Literal:
+        return next((one for one in inner if str(one) == given[0]), given[0])
     return given[0]
+
+
+def _of_several(argument: str, given: Any, hints: tuple[Any, ...]) -> Any:
+    """As the first of the types that it can be; the word none is None, where that is one of them."""
+    if type(None) in hints and given == ["none"]:
+        return None
+    for hint in (one for one in hints if one is not type(None)):
+        try:
+            return checked(argument, _value(argument, given, hint), hint)
+        except (TypeError, ValueError) as error:
+            last = error
+    raise last
 
 
 def told(words: Sequence[str]) -> str:

@@ -217,6 +217,27 @@ def test_options_have_the_types_that_they_are_declared_with(options, error, mess
         Shaped(**options)
 
 
+@pytest.mark.parametrize(("words", "part"), [
+    (["--encoder.sizes", "3", "5", "7", "--encoder.most", "4"], Shaped(sizes=(3, 5, 7), most=4)),
+    (["--encoder.pair", "b", "0.5", "--encoder.sizes"], Shaped(pair=("b", 0.5), sizes=())),
+    (["--encoder.most=none"], Shaped(most=None)),
+    (["--encoder.most=-1"], Shaped(most=-1)),
+    (["--encoder.most", "x"], "encoder.most: expected an integer; got 'x'"),
+    (["--encoder.pair", "b"], "encoder.pair: expected 2 values; got b"),
+])
+def test_words_become_what_the_option_is_declared_as(words, part):
+    from fastpop.cli.parse import parse
+
+    with registry.registered("encoder", Shaped):
+        asked = ["train", "bundled", "--out", "x", "--encoder", "out-shaped", *words]
+        if isinstance(part, str):
+            with pytest.raises(ValueError) as told:
+                parse(asked)
+            assert str(told.value) == part
+        else:
+            assert parse(asked).training.checked().encoder_part == part
+
+
 def test_options_are_kept_as_a_file_holds_them():
     part = Shaped(sizes=[np.int64(3), 5], pair=("b", np.float32(0.25)), most=np.int32(7))
     assert repr(part) == "Shaped(sizes=(3, 5), pair=('b', 0.25), most=7)"
