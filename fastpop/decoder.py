@@ -78,8 +78,12 @@ class Decoder(WithLaws):
         checks.one_of("bias_start", bias_start, ("zero", "log-prior"))
         checks.number("temperature", temperature, above=0)
         checks.number("dim", dim, least=1, integer=True)
-        self.prior: Prior = registry.made("prior", prior, options={"weight": float(prior_weight),
-                                                                   "start": bias_start})
+        for name, value, default in (("prior_weight", prior_weight, 1.0), ("bias_start", bias_start, "zero")):
+            if isinstance(prior, Prior) and value != default:
+                raise checks.wrong(name, f"none beside prior={prior!r}, which has its own", value)
+        self.prior: Prior = registry.made(
+            "prior", prior, options={"weight": float(prior_weight), "start": bias_start},
+            defaults={"weight": 1.0, "start": "zero"})
         log_prior_V = torch.tensor(np.array(log_prior), dtype=torch.float32)
         checks.shape("log_prior", log_prior_V, ("V",))
         num_items = log_prior_V.shape[0]

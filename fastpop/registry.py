@@ -190,9 +190,17 @@ def find(kind: str, name: Any, argument: str = "") -> Any:
     raise checks.wrong(argument or kind, "one of " + ", ".join(map(repr, known)) + hint, name)
 
 
-def made(kind: str, given: Any, argument: str = "", options: dict[str, Any] | None = None) -> Any:
-    """A part from its name, with those of the options that it has and its defaults, or from itself. Raises
-    ValueError, TypeError."""
+def made(
+    kind: str, given: Any, argument: str = "", options: dict[str, Any] | None = None,
+    defaults: dict[str, Any] | None = None,
+) -> Any:
+    """A part from its name, with those of the options that it has, or from itself.
+
+    defaults: of the options, at which they say nothing to a part that is not ours and has its own.
+    Raises ValueError, TypeError.
+    """
+    if isinstance(given, str) and defaults and not is_ours(kind, given):
+        options = {name: value for name, value in (options or {}).items() if value != defaults[name]}
     base = getattr(importlib.import_module(KINDS[kind].room), KINDS[kind].base)
     if isinstance(given, base):
         check_class(kind, type(given))

@@ -137,6 +137,8 @@ def proposal_from_name(
 ) -> Proposal | InBatch:
     """The proposal that a configuration names, from training counts [V]: "uniform", "popularity"
     (counts**alpha), "log_uniform", "in_batch", "mixture" (uniform with chance `uniform_share`, else
-    counts**alpha), or one that was registered, which takes of these options those that it has."""
-    part = registry.made("proposal", name, options={"power": alpha, "uniform_share": uniform_share})
+    counts**alpha), or one that was registered, which takes of these options those that it has, where they are
+    not at the defaults here."""
+    part = registry.made("proposal", name, options={"power": alpha, "uniform_share": uniform_share},
+                         defaults={"power": 1.0, "uniform_share": 0.5})
     return part.build(check_counts(counts))

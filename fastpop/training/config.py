@@ -250,10 +250,10 @@ class TrainConfig:
     def _part(self, kind: str, value: Any) -> Any:
         """A part from its name, with its options where there are fields for them, or as it is. One that is
         not ours has defaults of its own, and takes such fields as are not at theirs."""
-        ours = isinstance(value, str) and registry.is_ours(kind, value)
-        short = {name: getattr(self, field) for name, field in SHORT.get(kind, {}).items()
-                 if ours or getattr(self, field) != getattr(TrainConfig, field)}
-        return registry.made(kind, value, options=short)
+        short = SHORT.get(kind, {})
+        given, defaults = ({name: getattr(of, field) for name, field in short.items()}
+                           for of in (self, TrainConfig))
+        return registry.made(kind, value, options=given, defaults=defaults)
 
     @property
     def encoder_part(self) -> EncoderOptions:

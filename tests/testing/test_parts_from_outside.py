@@ -53,6 +53,15 @@ def test_the_name_of_somebody_elses_part_stands_for_its_own_defaults():
         TrainConfig(encoder=SASRec(num_layers=3), num_layers=5)
 
 
+def test_a_decoder_asks_a_name_for_its_own_defaults_too():
+    log_p_V = np.zeros(3)
+    assert fastpop.nn.Decoder(log_p_V, 2, prior="out-partly").prior == Partly(weight=0.5)
+    assert fastpop.nn.Decoder(log_p_V, 2, prior="out-partly", prior_weight=0.75).prior == Partly(weight=0.75)
+    assert fastpop.nn.Decoder(log_p_V, 2, prior="frozen", prior_weight=0.75).trained_weight == 0.75
+    with pytest.raises(ValueError, match=r"^prior_weight: expected none beside prior=Partly\(\), "):
+        fastpop.nn.Decoder(log_p_V, 2, prior=Partly(), prior_weight=0.75)
+
+
 def test_an_arm_trains_beside_its_own_prior(monkeypatch):
     from fastpop.training import build
 
