@@ -103,12 +103,15 @@ def is_union(hint: Any) -> bool:
 
 
 def _one_of(name: str, value: Any, hints: tuple[Any, ...]) -> Any:
+    of_that_type = None
     for hint in hints:
         try:
             return checked(name, value, hint)
+        except ValueError as error:
+            of_that_type = error
         except TypeError:
             continue
-    raise checks.wrong_type(name, " or ".join(map(_noun, hints)), value)
+    raise of_that_type or checks.wrong_type(name, " or ".join(map(_noun, hints)), value)
 
 
 def _several(name: str, value: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:

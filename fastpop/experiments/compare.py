@@ -69,7 +69,7 @@ def compare(
     test: Any = None,
     shown: Interactions | None = None,
     rated: Interactions | None = None,
-    encoder: str | None = None,
+    encoder: Any = None,
     seeds: int | Sequence[int] = 5,
     arms: Sequence[str] = tuple(ARMS),
     popularity_weights: Sequence[float] = BETAS,
@@ -96,7 +96,7 @@ def compare(
         shown: of a randomised test part, all events that were shown, `test` being those that were liked:
             arms are then also judged over the shown items alone (pooled AUC, NDCG@5).
         rated: the training part with ratings for weights: adds the row "item-mean" beside `shown`.
-        encoder: "factor", "bag" or "sasrec"; None takes the configuration's.
+        encoder: a name or a part, as in `fastpop.train`; None takes the configuration's.
         seeds: how many (0, 1, ...), or which. A seed is also that of its halves. Intervals need three.
         arms: of standard (always run), frozen, learned, learned-from-log-p, permuted, disjoint, and others
             that were registered (`fastpop.available("arms")`).

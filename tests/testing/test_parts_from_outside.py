@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import sys
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_an_arm_trains_beside_its_own_prior(monkeypatch):
      r"^bias_start of the arm 'out-a': expected 'zero' with the prior 'out-partly', which has none; got 'lo"),
 ])
 def test_an_arm_that_cannot_train_is_refused_before_any_does(arm, message, monkeypatch):
-    monkeypatch.setattr("fastpop.experiments.compare.train_arm", None)
+    monkeypatch.setattr(sys.modules["fastpop.experiments.compare"], "train_arm", None)
     with registry.registered("arm", arm), pytest.raises(ValueError, match=message):
         fastpop.compare(testing.small_log(), arms=["out-a"], seeds=1)
 
@@ -207,6 +208,7 @@ class Shaped(EncoderOptions):
     sizes: tuple[int, ...] = (4, 4)
     pair: tuple[str, float] = ("a", 1.0)
     most: int | None = None
+    rate: Literal["auto"] | float = "auto"
 
     def build(self, sizes):
         return None
@@ -219,6 +221,8 @@ class Shaped(EncoderOptions):
     ({"pair": ("a",)}, ValueError, r"encoder\.pair: expected 2 values; got \('a',\)"),
     ({"pair": ("a", float("nan"))}, ValueError, r"encoder\.pair\[1\]: expected a finite number; got nan"),
     ({"most": "x"}, TypeError, r"encoder\.most: expected an integer or None; got str"),
+    ({"rate": "often"}, ValueError, r"encoder\.rate: expected one of 'auto'; got 'often'"),
+    ({"rate": float("inf")}, ValueError, r"encoder\.rate: expected a finite number; got inf"),
     ({"most": True}, TypeError, r"encoder\.most: expected an integer or None; got bool"),
 ])
 def test_options_have_the_types_that_they_are_declared_with(options, error, message):
@@ -231,6 +235,8 @@ def test_options_have_the_types_that_they_are_declared_with(options, error, mess
     (["--encoder.pair", "b", "0.5", "--encoder.sizes"], Shaped(pair=("b", 0.5), sizes=())),
     (["--encoder.most=none"], Shaped(most=None)),
     (["--encoder.most=-1"], Shaped(most=-1)),
+    (["--encoder.rate", "auto"], Shaped()),
+    (["--encoder.rate", "0.5"], Shaped(rate=0.5)),
     (["--encoder.most", "x"], "encoder.most: expected an integer; got 'x'"),
     (["--encoder.pair", "b"], "encoder.pair: expected 2 values; got b"),
 ])
