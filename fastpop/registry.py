@@ -89,12 +89,12 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
     check_class(kind, part if is_class else type(part))
     if not is_class and own not in ("", name):
         raise checks.wrong("name", f"{own!r}, as the object is called", name)
-    known_as = [other for other, one in _parts[kind].items() if is_class and one is part and other != name]
-    if known_as:
-        raise checks.wrong("name", f"{known_as[0]!r}, as this {kind} is registered already", name)
     before = _parts[kind].get(name)
     if before is not None and not _same(before, part):
         raise checks.wrong("name", f"one that no other {kind} has", f"={name!r}, which is {_origin(before)}")
+    known_as = [other for other, one in _parts[kind].items() if is_class and one is part and other != name]
+    if known_as:
+        raise checks.wrong("name", f"{known_as[0]!r}, as this {kind} is registered already", name)
     if is_class and part.name != name:
         part.name = name
     elif own == "" and isinstance(part, Component):

@@ -66,7 +66,7 @@ class MaskedBatches:
 def hidden(log, users, max_length, choose):
     history, target = (np.full((len(users), max_length), PAD) for _ in range(2))
     for row, user in enumerate(users):
-        own = np.asarray(log.item[log.offsets[user] : log.offsets[user + 1]])[-max_length:]
+        own = log.item[log.offsets[user] : log.offsets[user + 1]][-max_length:].astype(np.int64)
         chosen = choose(len(own))
         history[row, : len(own)] = np.where(chosen, log.num_items, own)
         target[row, : len(own)] = np.where(chosen, own, PAD)

@@ -35,6 +35,8 @@ class Rows(Component):
 
     first_events: what an epoch predicts, for log p that leaves events out one by one: True every event,
     False all but each user's first, None something else, which target_counts says.
+    Ids of a log that was opened from a folder are of the narrowest type, uint8 say, in which -1 is 255: take
+    `.astype(np.int64)` before anything is made of them.
     """
 
     kind: ClassVar[str] = "rows"

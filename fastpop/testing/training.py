@@ -275,6 +275,16 @@ def check_rows(rows: Any, reads: str = "sequences") -> None:
         assert np.array_equal(part.target_counts(log), held_V), "target_counts is not what an epoch predicts"
     contexts = list(part.contexts(log, max_length=LENGTH, chunk=64))
     assert contexts, "no context to audit"
+    with tempfile.TemporaryDirectory() as folder:
+        log.save(Path(folder) / "log")
+        opened = Interactions.open(Path(folder) / "log")
+        others = [*part.batches(opened, max_length=LENGTH, batch_size=8, seed=0).epoch(0),
+                  *part.contexts(opened, max_length=LENGTH, chunk=64)]
+        for one, two in zip([*first, *contexts], others):
+            assert np.array_equal(one.target, two.target), \
+                "targets of a log opened from a folder, whose ids are narrower than int64, are others"
+            assert one.history is None or np.array_equal(one.history, two.history), \
+                "histories of a log opened from a folder, whose ids are narrower than int64, are others"
 
 
 def check_table_optimizer(optimizer: Any, *, in_a_run: bool = True) -> None:

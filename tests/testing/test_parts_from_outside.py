@@ -3,12 +3,12 @@
 import contextlib
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
-from masked_parts import PARTS, Bert, Must, Partly
+from masked_parts import PARTS, Bert, Masked, Must, Partly
 
 import fastpop
 from fastpop import TrainConfig, registry, testing
@@ -261,3 +261,14 @@ def test_options_are_kept_as_a_file_holds_them():
         assert TrainConfig.from_dict(json.loads(config.to_json())) == config
     assert type(config.epochs) is int
     assert type(config.learning_rate) is float
+
+
+def test_the_suite_of_rows_sees_ids_that_wrap_in_their_own_type():
+    @dataclass(frozen=True)
+    class Wrapping(Masked):
+        def contexts(self, log, *, max_length, chunk):
+            for batch in super().contexts(log, max_length=max_length, chunk=chunk):
+                yield replace(batch, target=batch.target.astype(log.item.dtype).astype(np.int64))
+
+    with pytest.raises(AssertionError, match="targets of a log opened from a folder, whose ids are narrower"):
+        testing.check_rows(Wrapping())

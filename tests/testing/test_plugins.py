@@ -170,7 +170,7 @@ def test_the_command_line_reaches_parts_from_outside(tmp_path):
     (["train", "bundled", "--out", "x", "--encoder", "factr"],
      "encoder: expected one of 'factor', 'bag', 'sasrec' (did you mean 'factor'?); got 'factr'"),
     (["train", "bundled", "--out", "x", "--regularizers.l2.weight", "1"],
-     "regularizers.l2: expected one of those asked for (none); got 'l2'"),
+     "regularizers.l2: expected one of those asked for, once (none); got 'l2'"),
     (["train", "bundled", "--out", "x", "--regularizers.weight", "1"],
      "--regularizers.weight: expected --regularizers.NAME.OPTION; got '--regularizers.weight'"),
     (["train", "bundled", "--out", "x", "--table-optimizer.lr", "1"],
