@@ -513,7 +513,8 @@ def test_standard_input_and_process_substitution(how, tmp_path):
 
 STOP = """
 import sys, fastpop
-try:
+fastpop.read_log(sys.argv[1], user='u', item='i', temp_folder=sys.argv[2], progress=False)
+try:  # with everything imported: an import that ctrl-C ends makes Python die of it at exit, caught or not
     print('reading', flush=True)
     while True:
         fastpop.read_log(sys.argv[1], user='u', item='i', temp_folder=sys.argv[2], progress=False)
