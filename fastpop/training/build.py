@@ -57,7 +57,7 @@ def assemble(
     loss = build_loss(config, train, batches).to(model.device)
     given = RegularizerInputs(log.num_items, config.dim, config.seed, config.sparse)
     regularizers = tuple((part.weight, _bare(part, part.build(given)).to(model.device))
-                         for part in config.regularizer_parts)
+                         for part in config.regularizers)
     return Assembly(config, model, batches, loss, config.loss_part.needs == "negatives", regularizers,
                     build_optimizers(config, model))
 

@@ -24,7 +24,6 @@ from fastpop.item_towers import ItemTowerOptions
 from fastpop.objectives import Objective
 from fastpop.popularity import ProposalOptions
 from fastpop.priors import Prior
-from fastpop.regularizers import RegularizerOptions
 from fastpop.table_optimizers import TableOptimizer
 from fastpop.training.loggers import Logger
 
@@ -45,6 +44,7 @@ SHORT = {
 LOOK_K = 10  # length of the lists that validation judges
 AUTO = "auto"  # table_optimizer: row_adam for losses with row gradients, else adam
 SMOOTHINGS = ("loo", "good-turing")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -289,10 +289,6 @@ class TrainConfig:
     @property
     def metric_part(self) -> "evaluation.Metric":
         return evaluation.find_metric(self.metric)[0]
-
-    @property
-    def regularizer_parts(self) -> tuple[RegularizerOptions, ...]:
-        return self.regularizers
 
     @property
     def logger_parts(self) -> tuple[Logger, ...]:
