@@ -8,6 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 BENCH := --import-mode=importlib --override-ini=addopts= --override-ini=pythonpath=bench \
 	-o python_files='bench_*.py' --benchmark-only --benchmark-quiet -v -rs
 
+CPP := $(shell find csrc bench -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/dev/null)
 
 # The oldest triton that is allowed, beside a numpy that its interpreter has to be mended for, and without
@@ -15,7 +16,7 @@ SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/
 TRITON36 := .venv-triton36
 TRITON36_PYTEST := OMP_NUM_THREADS=1 $(TRITON36)/bin/python -P -m pytest --import-mode=importlib
 
-.PHONY: demo test check bench test-slow test-triton36 triton36-sampled triton36-others test-gpu bench-gpu \
+.PHONY: demo test check format bench test-slow test-triton36 triton36-sampled triton36-others test-gpu bench-gpu \
 	install-gpu gpu-day install clean
 
 demo: $(VENV)/.demo
@@ -31,8 +32,16 @@ test-slow: $(VENV)/.test
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet --diff .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	$(BIN)/codespell
 	$(BIN)/mypy fastpop
 	$(BIN)/mypy kernels
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
 
 bench: $(VENV)/.bench
 	$(BIN)/pytest $(BENCH) --benchmark-json=bench/records/latest.json bench

@@ -135,8 +135,11 @@ class BuildExt(build_ext):
         folder.mkdir(parents=True, exist_ok=True)
 
         def compiled(source: Path) -> str:
-            print(f"fastpop: nvcc compiles {source.relative_to(ROOT)} (FASTPOP_CUDA=0 leaves CUDA out)",
-                  file=sys.stderr, flush=True)
+            print(
+                f"fastpop: nvcc compiles {source.relative_to(ROOT)} (FASTPOP_CUDA=0 leaves CUDA out)",
+                file=sys.stderr,
+                flush=True,
+            )
             target = folder / f"{source.parent.name}_cuda.o"
             command = [nvcc, "-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", *flags]
             command += ["--threads=0", f"-I{ROOT / 'csrc'}", "-c", str(source), "-o", str(target)]
@@ -148,15 +151,21 @@ class BuildExt(build_ext):
         with ThreadPoolExecutor() as pool:
             objects = list(pool.map(compiled, sorted(ROOT.glob("csrc/*/cuda.cu"))))
         library = next(
-            (p for p in (toolkit / "lib64", *toolkit.glob("targets/*/lib"), toolkit / "lib")
-             if (p / "libcudart_static.a").exists()),
+            (
+                p
+                for p in (toolkit / "lib64", *toolkit.glob("targets/*/lib"), toolkit / "lib")
+                if (p / "libcudart_static.a").exists()
+            ),
             None,
         )
         if library is None:
             raise RuntimeError(f"libcudart_static.a is not under {toolkit}")
         ext.extra_objects = [*ext.extra_objects, *objects]
-        ext.define_macros = [*ext.define_macros, ("FASTPOP_WITH_CUDA", "1"),
-                             ("FASTPOP_CUDA_ARCHES", f'"{arches}"')]
+        ext.define_macros = [
+            *ext.define_macros,
+            ("FASTPOP_WITH_CUDA", "1"),
+            ("FASTPOP_CUDA_ARCHES", f'"{arches}"'),
+        ]
         cudart = str(library / "libcudart_static.a")
         ext.extra_link_args = [*ext.extra_link_args, cudart, "-ldl", "-lrt", "-lpthread"]
 

@@ -35,7 +35,8 @@ def theirs(name, law_V, draws):
     return {
         "torch.multinomial": lambda: torch.multinomial(weight, draws, replacement=True),
         "torch.searchsorted of the sums": lambda: torch.searchsorted(
-            cumulative, torch.rand(draws, dtype=torch.float64)),
+            cumulative, torch.rand(draws, dtype=torch.float64)
+        ),
         "numpy Generator.choice": lambda: rng.choice(len(law_V), draws, p=law_V),
     }[name]
 
@@ -43,15 +44,19 @@ def theirs(name, law_V, draws):
 PEERS = ("torch.multinomial", "torch.searchsorted of the sums", "numpy Generator.choice")
 
 
-@pytest.mark.parametrize("contender", [f"fastpop {impl}" for impl in IMPLEMENTATIONS["alias_draw"]]
-                         + list(PEERS))
+@pytest.mark.parametrize(
+    "contender", [f"fastpop {impl}" for impl in IMPLEMENTATIONS["alias_draw"]] + list(PEERS)
+)
 @pytest.mark.parametrize("shape", DRAWS, ids=str)
 def test_alias_draw(shape, contender, measure):
     proposal = proposal_of(shape)
     law_V = np.exp(proposal.log_proposal_V)
     law_V /= law_V.sum()
-    run = (theirs(contender, law_V, shape.draws) if contender in PEERS
-           else ours(contender.removeprefix("fastpop "), proposal, shape.draws))
+    run = (
+        theirs(contender, law_V, shape.draws)
+        if contender in PEERS
+        else ours(contender.removeprefix("fastpop "), proposal, shape.draws)
+    )
     # The hundred likeliest items, each within six standard errors of its share.
     head = np.argsort(-law_V)[:100]
     found = np.bincount(torch.as_tensor(run()).cpu().numpy().ravel(), minlength=shape.items)[head]

@@ -37,8 +37,9 @@ def case_of(shape: Softmax) -> Case:
     log_prior = torch.randn(shape.items, generator=generator).log_softmax(0).to(DEVICE)
     wide, table = query.double().requires_grad_(), items.double().requires_grad_()
     loss = by_rows(wide, table, pos_id, log_prior.double(), rows=256)
-    return Case(query, items, pos_id, log_prior, loss, wide.grad,
-                torch.arange(shape.items, device=DEVICE), table.grad)
+    return Case(
+        query, items, pos_id, log_prior, loss, wide.grad, torch.arange(shape.items, device=DEVICE), table.grad
+    )
 
 
 def plain(query, items, pos_id, log_prior):
@@ -73,8 +74,9 @@ def linear_cross_entropy(case, query, items, *, chunks=None):
     if not hasattr(functional, "linear_cross_entropy"):
         pytest.skip("F.linear_cross_entropy: not in this torch")
     options = {"options": torch.nn.LinearCrossEntropyOptions(acc_policy=chunks)} if chunks else {}
-    loss = functional.linear_cross_entropy(query, items, case.pos_id, reduction="none",
-                                           linear_bias=case.log_prior.to(query.dtype), **options)
+    loss = functional.linear_cross_entropy(
+        query, items, case.pos_id, reduction="none", linear_bias=case.log_prior.to(query.dtype), **options
+    )
     loss.sum().backward()
     return loss
 
@@ -84,7 +86,8 @@ def liger(case, query, items):
         pytest.skip("Liger: its cross-entropy is a Triton kernel, and Triton has no CPU driver")
     kernels = peer("Liger", "liger_kernel.transformers.functional")
     loss = kernels.liger_fused_linear_cross_entropy(
-        query, items, case.pos_id, bias=case.log_prior.to(query.dtype), reduction="sum")
+        query, items, case.pos_id, bias=case.log_prior.to(query.dtype), reduction="sum"
+    )
     loss.backward()
     return loss
 
@@ -115,11 +118,14 @@ CONTENDERS = {
     **{f"fastpop {impl}": partial(ours, impl=impl) for impl in IMPLEMENTATIONS["full_softmax"]},
     "torch eager": eager,
     "torch eager, 256 rows at a time": lambda case, query, items: by_rows(
-        query, items, case.pos_id, case.log_prior, rows=256),
+        query, items, case.pos_id, case.log_prior, rows=256
+    ),
     "torch.compile": "compile",
     "F.linear_cross_entropy": linear_cross_entropy,
-    **{f"F.linear_cross_entropy, {chunks}": partial(linear_cross_entropy, chunks=chunks)
-       for chunks in ("auto", "accurate")},
+    **{
+        f"F.linear_cross_entropy, {chunks}": partial(linear_cross_entropy, chunks=chunks)
+        for chunks in ("auto", "accurate")
+    },
     "Liger fused linear CE": liger,
     "RePlay CE": replay,
     "cut-cross-entropy, torch.compile": cut,
@@ -145,5 +151,13 @@ def test_full_softmax(shape, contender, measure, request):
 
     with judged(contender):
         error = check(step(), query, items, case)
-    measure(contender, shape, step, forget=forget, error=error, dtype=shape.dtype,
-            work=6 * shape.rows * shape.items * shape.dim, ceiling=f"gemm_{shape.dtype}")
+    measure(
+        contender,
+        shape,
+        step,
+        forget=forget,
+        error=error,
+        dtype=shape.dtype,
+        work=6 * shape.rows * shape.items * shape.dim,
+        ceiling=f"gemm_{shape.dtype}",
+    )

@@ -16,8 +16,7 @@ from fastpop.popularity import PopularityPrior
 def arrays_of(shape: Permutation) -> tuple[np.ndarray, np.ndarray]:
     """Centred log p [V] of Zipf counts, and an item table [V, D]."""
     log_prior_V = PopularityPrior.from_counts(zipf_counts(shape.items)).log_prior_V
-    return (log_prior_V - log_prior_V.mean(),
-            np.random.default_rng(0).normal(size=(shape.items, shape.dim)))
+    return (log_prior_V - log_prior_V.mean(), np.random.default_rng(0).normal(size=(shape.items, shape.dim)))
 
 
 def ours(label_V, item_VD, permutations, *, impl):
@@ -32,9 +31,15 @@ def numpy_way(label_V, item_VD, permutations):
 def scipy_way(label_V, item_VD, permutations):
     from scipy.stats import permutation_test
 
-    return permutation_test((label_V,), lambda x: np.square(x @ item_VD).sum(), vectorized=False,
-                            permutation_type="pairings", n_resamples=permutations,
-                            alternative="greater", random_state=0).null_distribution
+    return permutation_test(
+        (label_V,),
+        lambda x: np.square(x @ item_VD).sum(),
+        vectorized=False,
+        permutation_type="pairings",
+        n_resamples=permutations,
+        alternative="greater",
+        random_state=0,
+    ).null_distribution
 
 
 CONTENDERS = {
@@ -60,5 +65,10 @@ def test_permutation(shape, contender, measure):
         truth = ours(label_V, item_VD, 2, impl="reference")
         facts["error"] = float(np.abs(found[:2] / truth - 1).max())
         assert facts["error"] < 1e-9
-    measure(contender, shape, lambda: function(label_V, item_VD, shape.permutations),
-            light=lambda: function(label_V, item_VD, 50), **facts)
+    measure(
+        contender,
+        shape,
+        lambda: function(label_V, item_VD, shape.permutations),
+        light=lambda: function(label_V, item_VD, 50),
+        **facts,
+    )

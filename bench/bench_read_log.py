@@ -24,8 +24,12 @@ MOST_IN_MEMORY = 30_000_000  # rows that polars and pyarrow, which hold the whol
 
 def run(contender: str, path: Path) -> dict:
     environment = {**os.environ, "POLARS_MAX_THREADS": "2", "OMP_NUM_THREADS": "2"}
-    done = subprocess.run([sys.executable, str(Path(__file__).with_name("reading.py")), contender, str(path)],
-                          capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("reading.py")), contender, str(path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     if done.returncode:
         raise RuntimeError(f"{contender}: {done.stderr.strip().splitlines()[-1:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -43,8 +47,13 @@ def test_read_log(contender, log, tmp_path, benchmark):
     events = benchmark.pedantic(lambda: CONTENDERS[contender](str(log), str(tmp_path)), rounds=ROUNDS)
     assert events == found["events"] == ROWS
     benchmark.extra_info |= {
-        "contender": contender, "ours": contender.startswith("fastpop"), "device": "cpu", "threads": 2,
-        "peak_bytes": found["peak_bytes"], "left_bytes": 0}
+        "contender": contender,
+        "ours": contender.startswith("fastpop"),
+        "device": "cpu",
+        "threads": 2,
+        "peak_bytes": found["peak_bytes"],
+        "left_bytes": 0,
+    }
 
 
 def compare(rows: int, record: Path | None) -> None:
@@ -63,19 +72,33 @@ def compare(rows: int, record: Path | None) -> None:
                 continue
             assert one["events"] == rows
             found[name].append(one | {"load": os.getloadavg()[0]})
-            print(f"{name:22}{one['seconds']:8.1f} s{one['cpu_seconds']:8.1f} s of cores"
-                  f"{one['peak_bytes'] / 2**30:8.2f} GiB", flush=True)
-    seconds = {name: statistics.median(one["seconds"] for one in runs)
-               for name, runs in found.items() if runs}
+            print(
+                f"{name:22}{one['seconds']:8.1f} s{one['cpu_seconds']:8.1f} s of cores"
+                f"{one['peak_bytes'] / 2**30:8.2f} GiB",
+                flush=True,
+            )
+    seconds = {
+        name: statistics.median(one["seconds"] for one in runs) for name, runs in found.items() if runs
+    }
     base = seconds["duckdb, plain query"]
     print(f"\n{rows:,} rows, {path.stat().st_size / 1e9:.2f} GB; medians of {ROUNDS}")
     for name, median in seconds.items():
         peak = max(one["peak_bytes"] for one in found[name]) / 2**30
         print(f"{name:22}{median:8.1f} s{peak:8.2f} GiB  {median / base:.2f} of the plain query")
     if record is not None:
-        record.write_text(json.dumps({
-            "rows": rows, "bytes": path.stat().st_size, "machine": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(), "runs": found}, indent=1) + "\n")
+        record.write_text(
+            json.dumps(
+                {
+                    "rows": rows,
+                    "bytes": path.stat().st_size,
+                    "machine": platform.processor() or platform.machine(),
+                    "cores": os.cpu_count(),
+                    "runs": found,
+                },
+                indent=1,
+            )
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

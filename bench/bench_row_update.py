@@ -48,8 +48,9 @@ def our_adam(table, ids, rows, *, impl):
 def theirs(table, ids, rows, *, optimizer, dense=False):
     param = torch.nn.Parameter(table)
     distinct = bool((ids[1:] > ids[:-1]).all())
-    param.grad = torch.sparse_coo_tensor(ids[None], rows, table.shape, is_coalesced=distinct,
-                                         check_invariants=False)
+    param.grad = torch.sparse_coo_tensor(
+        ids[None], rows, table.shape, is_coalesced=distinct, check_invariants=False
+    )
     if dense:
         param.grad = param.grad.to_dense()
     return optimizer([param], lr=LR).step
@@ -66,25 +67,37 @@ def by_row(grad, eps):
 
 CONTENDERS = {
     "adagrad": {
-        **{f"fastpop {impl}": (partial(our_adagrad, impl=impl), partial(by_row, eps=1e-10))
-           for impl in IMPLEMENTATIONS["row_update"]},
-        "torch Adagrad, sparse": (partial(theirs, optimizer=torch.optim.Adagrad),
-                                  partial(by_element, eps=1e-10)),
+        **{
+            f"fastpop {impl}": (partial(our_adagrad, impl=impl), partial(by_row, eps=1e-10))
+            for impl in IMPLEMENTATIONS["row_update"]
+        },
+        "torch Adagrad, sparse": (
+            partial(theirs, optimizer=torch.optim.Adagrad),
+            partial(by_element, eps=1e-10),
+        ),
     },
     "adam": {
-        **{f"fastpop {impl}": (partial(our_adam, impl=impl), partial(by_row, eps=1e-8))
-           for impl in IMPLEMENTATIONS["row_update"]},
+        **{
+            f"fastpop {impl}": (partial(our_adam, impl=impl), partial(by_row, eps=1e-8))
+            for impl in IMPLEMENTATIONS["row_update"]
+        },
         # It adds eps before the second moment is corrected.
-        "torch SparseAdam": (partial(theirs, optimizer=torch.optim.SparseAdam),
-                             partial(by_element, eps=1e-8 / 0.001**0.5)),
-        "torch Adam, dense": (partial(theirs, optimizer=torch.optim.Adam, dense=True),
-                              partial(by_element, eps=1e-8)),
+        "torch SparseAdam": (
+            partial(theirs, optimizer=torch.optim.SparseAdam),
+            partial(by_element, eps=1e-8 / 0.001**0.5),
+        ),
+        "torch Adam, dense": (
+            partial(theirs, optimizer=torch.optim.Adam, dense=True),
+            partial(by_element, eps=1e-8),
+        ),
     },
 }
 
 
-@pytest.mark.parametrize(("rule", "contender"), [
-    (rule, contender) for rule, contenders in CONTENDERS.items() for contender in contenders])
+@pytest.mark.parametrize(
+    ("rule", "contender"),
+    [(rule, contender) for rule, contenders in CONTENDERS.items() for contender in contenders],
+)
 @pytest.mark.parametrize("shape", ROW_UPDATE, ids=str)
 def test_row_update(shape, rule, contender, measure):
     make, first_step = CONTENDERS[rule][contender]

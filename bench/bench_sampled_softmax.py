@@ -51,12 +51,29 @@ def case_of(shape: Softmax) -> Case:
     for first in range(0, shape.rows, block):
         rows = slice(first, first + block)
         neg_id = neg_id_GK[first // shape.group if shape.group else 0]
-        part = eager(wide[rows], table, torch.searchsorted(touched, pos_id[rows]),
-                     torch.searchsorted(touched, neg_id), law, sparse=False)
+        part = eager(
+            wide[rows],
+            table,
+            torch.searchsorted(touched, pos_id[rows]),
+            torch.searchsorted(touched, neg_id),
+            law,
+            sparse=False,
+        )
         part.sum().backward()
         loss.append(part.detach())
-    return Case(query, items, pos_id, draw, neg_id_GK if shape.group else neg_id_GK[0], log_proposal,
-                shape.group, torch.cat(loss), wide.grad, touched, table.grad)
+    return Case(
+        query,
+        items,
+        pos_id,
+        draw,
+        neg_id_GK if shape.group else neg_id_GK[0],
+        log_proposal,
+        shape.group,
+        torch.cat(loss),
+        wide.grad,
+        touched,
+        table.grad,
+    )
 
 
 def eager(query, items, pos_id, neg_id, log_proposal, *, sparse):
@@ -84,8 +101,17 @@ def torch_way(case, query, items, *, shared, grouped):
 
 def ours(case, query, items, *, impl, drawn, reduction="sum"):
     words = {"neg_id": case.draw} if drawn else {"neg_id": case.neg_id, "group_size": case.group}
-    return ops.sampled_softmax(query, items, case.pos_id, **words, log_proposal=case.log_proposal,
-                               hits="drop", sparse_grad=True, reduction=reduction, impl=impl)
+    return ops.sampled_softmax(
+        query,
+        items,
+        case.pos_id,
+        **words,
+        log_proposal=case.log_proposal,
+        hits="drop",
+        sparse_grad=True,
+        reduction=reduction,
+        impl=impl,
+    )
 
 
 def replay(case, query, items, *, sparse):
@@ -98,22 +124,31 @@ def replay(case, query, items, *, sparse):
     head = heads.EmbeddingTyingHead()
     loss = losses.GroupedCESampled(case.group) if case.group else losses.CESampled(reduction="none")
     loss.logits_callback = lambda rows_RD, ids: (
-        head(rows_RD, embedding(ids, items, sparse=sparse)) - case.log_proposal[ids])
+        head(rows_RD, embedding(ids, items, sparse=sparse)) - case.log_proposal[ids]
+    )
     pos_id = case.pos_id[:, None, None]
     value = loss(query[:, None], None, pos_id, case.neg_id, None, torch.ones_like(pos_id, dtype=torch.bool))
     return value * len(query) if case.group else value
 
 
 CONTENDERS = {
-    **{f"fastpop {impl}{', ids drawn inside' if drawn else ''}": partial(ours, impl=impl, drawn=drawn)
-       for impl in IMPLEMENTATIONS["sampled_softmax"] for drawn in (False, True)},
+    **{
+        f"fastpop {impl}{', ids drawn inside' if drawn else ''}": partial(ours, impl=impl, drawn=drawn)
+        for impl in IMPLEMENTATIONS["sampled_softmax"]
+        for drawn in (False, True)
+    },
     "fastpop cpu, [B] losses": partial(ours, impl="cpu", drawn=False, reduction="none"),
-    **{f"torch eager, {'sparse' if sparse else 'dense'} gradient": partial(
-        torch_way, shared=partial(eager, sparse=sparse), grouped=partial(eager_groups, sparse=sparse))
-       for sparse in (True, False)},
+    **{
+        f"torch eager, {'sparse' if sparse else 'dense'} gradient": partial(
+            torch_way, shared=partial(eager, sparse=sparse), grouped=partial(eager_groups, sparse=sparse)
+        )
+        for sparse in (True, False)
+    },
     "torch.compile, dense gradient": "compile",
-    **{f"RePlay CESampled, {'sparse' if sparse else 'dense'} gradient": partial(replay, sparse=sparse)
-       for sparse in (True, False)},
+    **{
+        f"RePlay CESampled, {'sparse' if sparse else 'dense'} gradient": partial(replay, sparse=sparse)
+        for sparse in (True, False)
+    },
 }
 
 
@@ -123,8 +158,11 @@ def test_sampled_softmax(shape, contender, measure, request):
     function = CONTENDERS[contender]
     if function == "compile":
         compiled = request.getfixturevalue("compiled")
-        function = partial(torch_way, shared=compiled(partial(eager, sparse=False)),
-                           grouped=compiled(partial(eager_groups, sparse=False)))
+        function = partial(
+            torch_way,
+            shared=compiled(partial(eager, sparse=False)),
+            grouped=compiled(partial(eager_groups, sparse=False)),
+        )
     case = case_of(shape)
     query, items = case.query.detach().requires_grad_(), case.items.detach().requires_grad_()
 
@@ -139,5 +177,13 @@ def test_sampled_softmax(shape, contender, measure, request):
 
     with judged(contender):
         error = check(step(), query, items, case)
-    measure(contender, shape, step, forget=forget, error=error, dtype=shape.dtype,
-            work=6 * shape.rows * shape.negatives * shape.dim, ceiling=f"gemm_{shape.dtype}")
+    measure(
+        contender,
+        shape,
+        step,
+        forget=forget,
+        error=error,
+        dtype=shape.dtype,
+        work=6 * shape.rows * shape.negatives * shape.dim,
+        ceiling=f"gemm_{shape.dtype}",
+    )

@@ -19,8 +19,9 @@ CONTEXTS = 200  # of the check against float64
 def arrays_of(shape: Energy):
     """query [C, D] and items [V, D] float32, log p [V] float64."""
     generator = torch.Generator().manual_seed(0)
-    query, items = (torch.randn(rows, shape.dim, generator=generator).to(DEVICE)
-                    for rows in (shape.contexts, shape.items))
+    query, items = (
+        torch.randn(rows, shape.dim, generator=generator).to(DEVICE) for rows in (shape.contexts, shape.items)
+    )
     return query, items, PopularityPrior.from_counts(zipf_counts(shape.items)).log_prior_V
 
 
@@ -57,16 +58,21 @@ def ours(query, items, log_prior, *, form, impl, soft_cap=None):
 
 
 def tiles(query, items, log_prior):
-    found = ops.streamed_score_energy(lambda context, item: query[context] @ items[item].T, len(query),
-                                      log_prior)
+    found = ops.streamed_score_energy(
+        lambda context, item: query[context] @ items[item].T, len(query), log_prior
+    )
     return found.total, found.direction
 
 
 CONTENDERS = {
-    **{f"fastpop {impl}, Gram form": partial(ours, form="gram", impl=impl)
-       for impl in IMPLEMENTATIONS["score_energy"]},
-    **{f"fastpop {impl}, every score": partial(ours, form="streamed", impl=impl)
-       for impl in ("cpu", "triton")},
+    **{
+        f"fastpop {impl}, Gram form": partial(ours, form="gram", impl=impl)
+        for impl in IMPLEMENTATIONS["score_energy"]
+    },
+    **{
+        f"fastpop {impl}, every score": partial(ours, form="streamed", impl=impl)
+        for impl in ("cpu", "triton")
+    },
     "fastpop, tiles of a callback": tiles,
     **{f"torch eager, {rows} rows at a time": partial(chunked, rows=rows) for rows in (64, 256, 1024)},
     "numpy float64, by the definition": definition,
@@ -82,7 +88,16 @@ def test_score_energy(shape, contender, measure):
     with judged(contender):
         error = float(np.abs(np.divide(function(*few), definition(*few)) - 1).max())
         assert error < 1e-4, error
-    facts = {} if "Gram" in contender else {
-        "work": 2 * shape.contexts * shape.items * shape.dim, "ceiling": "gemm_float32"}
-    measure(contender, shape, lambda: function(query, items, log_prior), error=error,
-            light=lambda: function(query[:2048], items, log_prior), **facts)
+    facts = (
+        {}
+        if "Gram" in contender
+        else {"work": 2 * shape.contexts * shape.items * shape.dim, "ceiling": "gemm_float32"}
+    )
+    measure(
+        contender,
+        shape,
+        lambda: function(query, items, log_prior),
+        error=error,
+        light=lambda: function(query[:2048], items, log_prior),
+        **facts,
+    )

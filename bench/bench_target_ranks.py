@@ -17,8 +17,9 @@ ROWS = 64  # of the check against float64
 def arrays_of(shape: TargetRanks):
     """query [B, D], items [V, D], target [B], offsets [B + 1] and ids [M] of seen items."""
     generator = torch.Generator().manual_seed(0)
-    query, items = (torch.randn(rows, shape.dim, generator=generator).to(DEVICE)
-                    for rows in (shape.rows, shape.items))
+    query, items = (
+        torch.randn(rows, shape.dim, generator=generator).to(DEVICE) for rows in (shape.rows, shape.items)
+    )
     target = torch.randint(shape.items, (shape.rows,), generator=generator).to(DEVICE)
     seen = torch.randint(shape.items, (shape.rows * shape.seen,), generator=generator).to(DEVICE)
     offsets = torch.arange(0, shape.rows * shape.seen + 1, shape.seen, device=DEVICE)
@@ -50,8 +51,9 @@ def dense(query, items, target, offsets, seen, *, rows, counted=counted, log_sum
 
 def ours(query, items, target, offsets, seen, *, impl):
     places = torch.arange(len(query) + 1, device=query.device)
-    found = ops.target_ranks(query, items, places, target, exclude_offsets=offsets, exclude_item=seen,
-                             impl=impl)
+    found = ops.target_ranks(
+        query, items, places, target, exclude_offsets=offsets, exclude_item=seen, impl=impl
+    )
     return found.greater + found.equal / 2, found.lse
 
 
@@ -87,5 +89,11 @@ def test_target_ranks(shape, contender, measure, request):
     few = query[:ROWS], items, target[:ROWS], offsets[: ROWS + 1], seen[: ROWS * shape.seen]
     with judged(contender):
         error = check(function(*few), *few)
-    measure(contender, shape, lambda: function(*inputs), error=error,
-            work=2 * shape.rows * shape.items * shape.dim, ceiling="gemm_float32")
+    measure(
+        contender,
+        shape,
+        lambda: function(*inputs),
+        error=error,
+        work=2 * shape.rows * shape.items * shape.dim,
+        ceiling="gemm_float32",
+    )

@@ -17,8 +17,9 @@ ROWS = 64  # of the check against float64
 def arrays_of(shape: TopItems):
     """query [B, D], items [V, D], offsets [B + 1] and ids [M] of seen items."""
     generator = torch.Generator().manual_seed(0)
-    query, items = (torch.randn(rows, shape.dim, generator=generator).to(DEVICE)
-                    for rows in (shape.rows, shape.items))
+    query, items = (
+        torch.randn(rows, shape.dim, generator=generator).to(DEVICE) for rows in (shape.rows, shape.items)
+    )
     seen = torch.randint(shape.items, (shape.rows * shape.seen,), generator=generator).to(DEVICE)
     offsets = torch.arange(0, shape.rows * shape.seen + 1, shape.seen, device=DEVICE)
     return query, items, offsets, seen
@@ -65,5 +66,11 @@ def test_top_items(shape, contender, measure):
     few = query[:ROWS], items, offsets[: ROWS + 1], seen[: ROWS * shape.seen]
     with judged(contender):
         error = check(function(*few[:2], shape.k, *few[2:]), *few)
-    measure(contender, shape, lambda: function(query, items, shape.k, offsets, seen), error=error,
-            work=2 * shape.rows * shape.items * shape.dim, ceiling="gemm_float32")
+    measure(
+        contender,
+        shape,
+        lambda: function(query, items, shape.k, offsets, seen),
+        error=error,
+        work=2 * shape.rows * shape.items * shape.dim,
+        ceiling="gemm_float32",
+    )

@@ -24,8 +24,11 @@ def log_of(shape: Softmax) -> Interactions:
     item = (rng.zipf(1.3, num_events) - 1) % shape.items
     num_users = max(num_events // 20, 1)
     return Interactions.from_arrays(
-        rng.integers(0, num_users, num_events), item, user_ids=np.arange(num_users),
-        item_ids=np.arange(shape.items))
+        rng.integers(0, num_users, num_events),
+        item,
+        user_ids=np.arange(num_users),
+        item_ids=np.arange(shape.items),
+    )
 
 
 class Ours:
@@ -33,8 +36,13 @@ class Ours:
 
     def __init__(self, shape: Softmax):
         log = log_of(shape)
-        self.config = TrainConfig(encoder="factor", dim=shape.dim, num_negatives=shape.negatives,
-                                  batch_size=shape.rows, device=str(DEVICE))
+        self.config = TrainConfig(
+            encoder="factor",
+            dim=shape.dim,
+            num_negatives=shape.negatives,
+            batch_size=shape.rows,
+            device=str(DEVICE),
+        )
         counts = log.item_counts()
         log_prior_V = np.log((counts + 1) / (counts.sum() + shape.items))
         self.parts = build.assemble(self.config, log, log, log_prior_V)
@@ -59,7 +67,8 @@ class Plain:
         log = log_of(shape)
         self.users, self.items = (
             (0.05 * torch.randn(n, shape.dim, generator=generator)).to(DEVICE).requires_grad_()
-            for n in (log.num_users, shape.items))
+            for n in (log.num_users, shape.items)
+        )
         self.base = torch.zeros(shape.dim, device=DEVICE, requires_grad=True)
         law = self.ours.loss.proposal
         counts = log.item_counts()
@@ -68,8 +77,10 @@ class Plain:
         self.sampler = law
         self.dropout = config.dropout
         self.num_negatives = shape.negatives
-        self.optimizers = [torch.optim.SparseAdam([self.users, self.items], lr=config.learning_rate),
-                           torch.optim.AdamW([self.base], lr=config.learning_rate)]
+        self.optimizers = [
+            torch.optim.SparseAdam([self.users, self.items], lr=config.learning_rate),
+            torch.optim.AdamW([self.base], lr=config.learning_rate),
+        ]
 
     def step(self) -> float:
         batch = self.ours.batches[self.ours.step_number % len(self.ours.batches)]
@@ -101,5 +112,11 @@ def test_train_step(shape, contender, measure):
         # Scores start near zero: the loss is near that of the prior, log Q being the candidates' law.
         first = run.step()
         assert 0 < first < 20, first
-    measure(contender, shape, run.step, examples_per_step=shape.rows,
-            work=6 * shape.rows * shape.negatives * shape.dim, ceiling="gemm_float32")
+    measure(
+        contender,
+        shape,
+        run.step,
+        examples_per_step=shape.rows,
+        work=6 * shape.rows * shape.negatives * shape.dim,
+        ceiling="gemm_float32",
+    )

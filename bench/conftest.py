@@ -38,9 +38,15 @@ def measure(benchmark):
     with `ceiling` the name of the one that bounds it.
     """
 
-    def run(contender: str, shape: object, function: Callable[[], object], *,
-            forget: Callable[[], None] | None = None, light: Callable[[], object] | None = None,
-            **facts) -> None:
+    def run(
+        contender: str,
+        shape: object,
+        function: Callable[[], object],
+        *,
+        forget: Callable[[], None] | None = None,
+        light: Callable[[], object] | None = None,
+        **facts,
+    ) -> None:
         def waited() -> None:
             function()
             wait()
@@ -56,8 +62,12 @@ def measure(benchmark):
         if memory is not None:
             facts |= {"peak_bytes": memory[0], "left_bytes": memory[1]}
         benchmark.extra_info |= {
-            "contender": contender, "ours": contender.startswith("fastpop"), "device": str(DEVICE),
-            "threads": torch.get_num_threads(), **facts}
+            "contender": contender,
+            "ours": contender.startswith("fastpop"),
+            "device": str(DEVICE),
+            "threads": torch.get_num_threads(),
+            **facts,
+        }
 
     return run
 
@@ -73,8 +83,10 @@ def compiled():
 
 def pytest_benchmark_update_machine_info(config, machine_info):
     machine_info |= {
-        "ceilings": config.stash[FOUND], "torch": torch.__version__,
-        "torch_threads": torch.get_num_threads(), "load": os.getloadavg(),
+        "ceilings": config.stash[FOUND],
+        "torch": torch.__version__,
+        "torch_threads": torch.get_num_threads(),
+        "load": os.getloadavg(),
         "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else platform.machine(),
     }
 
@@ -84,8 +96,11 @@ def pytest_terminal_summary(terminalreporter, config):
     if session is None or not session.benchmarks:
         return
     found = config.stash[FOUND]
-    records = [{"group": one.group, "extra_info": one.extra_info, "stats": {"median": one.stats.median}}
-               for one in session.benchmarks if not one.has_error]
+    records = [
+        {"group": one.group, "extra_info": one.extra_info, "stats": {"median": one.stats.median}}
+        for one in session.benchmarks
+        if not one.has_error
+    ]
     terminalreporter.section("speed: best peer's median / own; all in one run")
     for line in (render_ceilings(found) + "\n" + render(records, best_ceilings(found))).splitlines():
         terminalreporter.write_line(line)

@@ -40,8 +40,11 @@ class Steps:
 
     def done(self, what: str) -> None:
         now, used = time.perf_counter(), memory()
-        print(f"{what:34}{now - self.start:8.1f} s  private {(used['RssAnon'] - self.private) / 1e3:+8.0f} MB"
-              f"  resident {used['VmRSS'] / 1e3:7.0f} MB  peak {used['VmHWM'] / 1e3:7.0f} MB", flush=True)
+        print(
+            f"{what:34}{now - self.start:8.1f} s  private {(used['RssAnon'] - self.private) / 1e3:+8.0f} MB"
+            f"  resident {used['VmRSS'] / 1e3:7.0f} MB  peak {used['VmHWM'] / 1e3:7.0f} MB",
+            flush=True,
+        )
         self.start, self.private = time.perf_counter(), memory()["RssAnon"]
 
 

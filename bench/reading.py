@@ -1,6 +1,6 @@
 """Ways to read a log: parse, dense ids, sort by user and time. Each runs in a process of its own.
 
-    python bench/reading.py CONTENDER FILE     # prints {"seconds", "cpu_seconds", "peak_bytes", …}
+python bench/reading.py CONTENDER FILE     # prints {"seconds", "cpu_seconds", "peak_bytes", …}
 """
 
 import importlib
@@ -35,23 +35,35 @@ def write_log(path: Path, rows: int, users: int = 1_000_000, items: int = 200_00
 def fastpop(path: str, folder: str) -> int:
     from fastpop import read_log
 
-    return read_log(path, user="user", item="item", time="time", memory_limit=MEMORY, threads=THREADS,
-                    temp_folder=folder, progress=False).num_events
+    return read_log(
+        path,
+        user="user",
+        item="item",
+        time="time",
+        memory_limit=MEMORY,
+        threads=THREADS,
+        temp_folder=folder,
+        progress=False,
+    ).num_events
 
 
 def duckdb_query(path: str, folder: str) -> int:
     import duckdb
 
     connection = duckdb.connect()
-    for name, value in {"memory_limit": MEMORY, "temp_directory": f"{folder}/spill",
-                        "threads": THREADS}.items():
+    for name, value in {
+        "memory_limit": MEMORY,
+        "temp_directory": f"{folder}/spill",
+        "threads": THREADS,
+    }.items():
         connection.execute(f"SET {name} = '{value}'")
     connection.execute(f"CREATE TABLE log AS SELECT * FROM read_csv('{path}')").fetchall()
     for column in ("user", "item"):
         connection.execute(
             f'CREATE TABLE {column}s AS SELECT "{column}" AS name, '
             f'row_number() OVER (ORDER BY "{column}") - 1 AS id '
-            f'FROM (SELECT DISTINCT "{column}" FROM log)').fetchall()
+            f'FROM (SELECT DISTINCT "{column}" FROM log)'
+        ).fetchall()
     return connection.execute(f"""
         COPY (SELECT u.id AS "user", i.id AS item, log."time" FROM log
               JOIN users u ON log."user" = u.name JOIN items i ON log.item = i.name
@@ -87,12 +99,16 @@ def pyarrow_table(path: str, folder: str) -> int:
 
 
 CONTENDERS: dict[str, Callable[[str, str], int]] = {
-    "fastpop read_log": fastpop, "duckdb, plain query": duckdb_query,
-    "polars, streaming": polars_streaming, "pyarrow": pyarrow_table,
+    "fastpop read_log": fastpop,
+    "duckdb, plain query": duckdb_query,
+    "polars, streaming": polars_streaming,
+    "pyarrow": pyarrow_table,
 }
 IMPORTS = {  # before the clock starts
-    "fastpop read_log": ("fastpop.data",), "duckdb, plain query": ("duckdb",),
-    "polars, streaming": ("polars",), "pyarrow": ("pyarrow.compute", "pyarrow.csv", "pyarrow.parquet"),
+    "fastpop read_log": ("fastpop.data",),
+    "duckdb, plain query": ("duckdb",),
+    "polars, streaming": ("polars",),
+    "pyarrow": ("pyarrow.compute", "pyarrow.csv", "pyarrow.parquet"),
 }
 
 

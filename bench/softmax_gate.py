@@ -21,13 +21,17 @@ def check(loss: Tensor, query: Tensor, items: Tensor, case) -> float:
         error = (loss.double() - case.loss_B).abs().max().item()
     if not error <= most_loss:
         raise AssertionError(f"loss: expected float64's within {most_loss}; got {error:.3g} off")
-    found = {"query": (query.grad, case.query_grad),
-             "items": (rows_of(items.grad, case.touched), case.items_grad)}
+    found = {
+        "query": (query.grad, case.query_grad),
+        "items": (rows_of(items.grad, case.touched), case.items_grad),
+    }
     for name, (grad, truth) in found.items():
         off = ((grad.double() - truth).abs().max() / truth.abs().max()).item()
         if not off <= most_grad:
-            raise AssertionError(f"gradient of {name}: expected float64's within {most_grad} of its "
-                                 f"largest entry; got {off:.3g} off")
+            raise AssertionError(
+                f"gradient of {name}: expected float64's within {most_grad} of its "
+                f"largest entry; got {off:.3g} off"
+            )
     return error
 
 

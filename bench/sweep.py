@@ -50,8 +50,9 @@ class Point:
             self.contenders["torch eager, dense gradient"] = partial(self.theirs, sparse=False)
 
     def ours(self):
-        return ops.sampled_softmax(self.query, self.items, self.pos_id, self.draw, hits="drop",
-                                   sparse_grad=True, reduction="mean")
+        return ops.sampled_softmax(
+            self.query, self.items, self.pos_id, self.draw, hits="drop", sparse_grad=True, reduction="mean"
+        )
 
     def theirs(self, sparse):
         function = partial(eager, sparse=sparse)
@@ -77,14 +78,25 @@ def measured(point: Point) -> list[dict]:
     for name, values in seconds.items():
         point.forget()
         memory = memory_of(partial(point.step, name))
-        found.append({"contender": name, "seconds": sorted(values)[len(values) // 2],
-                      "peak_bytes": None if memory is None else memory[0]})
+        found.append(
+            {
+                "contender": name,
+                "seconds": sorted(values)[len(values) // 2],
+                "peak_bytes": None if memory is None else memory[0],
+            }
+        )
     return found
 
 
 def main(path: str) -> None:
-    record = {"machine": platform.machine(), "torch": torch.__version__,
-              "threads": torch.get_num_threads(), "base": BASE, "ceilings": [ceilings()], "axes": {}}
+    record = {
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "base": BASE,
+        "ceilings": [ceilings()],
+        "axes": {},
+    }
     sizes = [(axis, size) for axis, values in AXES.items() for size in values]
     for axis, size in tqdm(sizes, desc="sizes"):
         rows = measured(Point(**BASE | {axis: size}))

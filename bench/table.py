@@ -41,8 +41,9 @@ def _line(one: dict[str, Any], ceilings: dict[str, float], speed: str) -> str:
     peak = facts.get("peak_bytes")
     memory = "" if peak is None else f"{peak / 2**20:,.1f} MiB"
     error = f"{facts['error']:.0e}" if "error" in facts else ""
-    return (f"  {facts['contender']:36}{_median(one) * 1e3:9,.2f} ms{part:>12}{memory:>12}{error:>10}"
-            f"{speed:>9}").rstrip()
+    return (
+        f"  {facts['contender']:36}{_median(one) * 1e3:9,.2f} ms{part:>12}{memory:>12}{error:>10}{speed:>9}"
+    ).rstrip()
 
 
 def render_ceilings(found: list[dict[str, float]]) -> str:

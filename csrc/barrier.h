@@ -1,7 +1,8 @@
 // A barrier for kernels that meet hundreds of times a call.
 //
 // OpenMP's own spins for about a millisecond before it lets go of the core. Where other programs share
-// the cores, the thread that all wait for is then kept out by those that wait. This one spins for a few microseconds, then yields.
+// the cores, the thread that all wait for is then kept out by those that wait. This one spins for a few
+// microseconds, then yields.
 #pragma once
 
 #include <atomic>

@@ -71,8 +71,7 @@ void bind_alias_draw(py::module_& m) {
         int64_t* ids = ids_GK.mutable_data();
         {
           py::gil_scoped_release release;
-          fastpop::alias_draw_cpu(table, table_V2.shape(0), seed, step, group, num_groups,
-                                  num_draws, ids);
+          fastpop::alias_draw_cpu(table, table_V2.shape(0), seed, step, group, num_groups, num_draws, ids);
         }
         return ids_GK;
       },
@@ -81,18 +80,18 @@ void bind_alias_draw(py::module_& m) {
 #ifdef FASTPOP_WITH_CUDA
   m.def(
       "alias_draw_cuda",
-      [](uintptr_t table, int64_t num_items, uint64_t seed, uint64_t step, uint32_t group,
-         int64_t num_groups, int64_t num_draws, uintptr_t ids, uintptr_t stream) {
+      [](uintptr_t table, int64_t num_items, uint64_t seed, uint64_t step, uint32_t group, int64_t num_groups,
+         int64_t num_draws, uintptr_t ids, uintptr_t stream) {
         const char* error = nullptr;
         {
           py::gil_scoped_release release;
-          error = fastpop::alias_draw_cuda(table, num_items, seed, step, group, num_groups,
-                                           num_draws, ids, stream);
+          error = fastpop::alias_draw_cuda(table, num_items, seed, step, group, num_groups, num_draws, ids,
+                                           stream);
         }
         if (error != nullptr) throw std::runtime_error(std::string("alias_draw on CUDA: ") + error);
       },
-      "table"_a, "num_items"_a, "seed"_a, "step"_a, "group"_a, "num_groups"_a, "num_draws"_a,
-      "ids"_a, "stream"_a, "The same on device pointers, asynchronously on a stream.");
+      "table"_a, "num_items"_a, "seed"_a, "step"_a, "group"_a, "num_groups"_a, "num_draws"_a, "ids"_a,
+      "stream"_a, "The same on device pointers, asynchronously on a stream.");
 #endif
 }
 
@@ -108,8 +107,9 @@ const fastpop::Tile& tile_of(const std::string& path) {
 }
 
 void bind_tile(py::module_& m) {
-  m.def("has_path", [](const char* path) { return fastpop::find_tile(path) != nullptr; }, "path"_a,
-        "Whether this machine runs the path baseline, avx2 or avx512.");
+  m.def(
+      "has_path", [](const char* path) { return fastpop::find_tile(path) != nullptr; }, "path"_a,
+      "Whether this machine runs the path baseline, avx2 or avx512.");
   m.def("best_path", [] { return fastpop::best_tile()->name; }, "The path that \"auto\" takes.");
   m.def(
       "exp",
@@ -156,23 +156,22 @@ void bind_tile(py::module_& m) {
           "ids"_a, "num"_a, "threads"_a)
       .def(
           "add_draws",
-          [](fastpop::RowIndex& index, uintptr_t table, int64_t num_items, uint64_t seed,
-             uint64_t step, int64_t num_groups, int64_t num_draws, int threads) {
+          [](fastpop::RowIndex& index, uintptr_t table, int64_t num_items, uint64_t seed, uint64_t step,
+             int64_t num_groups, int64_t num_draws, int threads) {
             py::gil_scoped_release release;
-            index.add_draws(at<fastpop::AliasRow>(table), num_items, seed, step, num_groups,
-                            num_draws, threads);
+            index.add_draws(at<fastpop::AliasRow>(table), num_items, seed, step, num_groups, num_draws,
+                            threads);
           },
           "table"_a, "num_items"_a, "seed"_a, "step"_a, "num_groups"_a, "num_draws"_a, "threads"_a)
       .def("finish", &fastpop::RowIndex::finish, py::call_guard<py::gil_scoped_release>())
       .def("__len__", &fastpop::RowIndex::size)
-      .def("write_ids", [](const fastpop::RowIndex& index, uintptr_t ids) {
-        index.write_ids(at<int64_t>(ids));
-      });
+      .def("write_ids",
+           [](const fastpop::RowIndex& index, uintptr_t ids) { index.write_ids(at<int64_t>(ids)); });
 }
 
 void bind_sampled_softmax(py::module_& m) {
-  m.def("sampled_softmax_can_fuse", &fastpop::sampled_softmax_can_fuse, "num_rows"_a,
-        "group_size"_a, "K"_a, "D"_a);
+  m.def("sampled_softmax_can_fuse", &fastpop::sampled_softmax_can_fuse, "num_rows"_a, "group_size"_a, "K"_a,
+        "D"_a);
   m.def(
       "sampled_softmax",
       [](const py::kwargs& kwargs) {

@@ -102,25 +102,32 @@ void run_on(const char* name, Launch launch) {
 void bind_device_kernels(py::module_& m) {
   m.attr("max_dim") = kMaxDim;
   m.attr("max_group_size") = kMaxGroupSize;
-  m.def("sampled_rows_host", [](bool backward, const py::kwargs& given) {
-    sampled_rows_host(sampled_rows_of(given), backward);
-  });
+  m.def("sampled_rows_host",
+        [](bool backward, const py::kwargs& given) { sampled_rows_host(sampled_rows_of(given), backward); });
   m.def("row_sum_host", [](const py::kwargs& given) { row_sum_host(row_sum_of(given)); });
-  m.def("row_update_host",
-        [](const py::kwargs& given) { row_update_host(row_update_of(given)); });
+  m.def("row_update_host", [](const py::kwargs& given) { row_update_host(row_update_of(given)); });
 #ifdef FASTPOP_WITH_CUDA
-  m.def("sampled_rows_cuda", [](bool backward, uintptr_t stream, const py::kwargs& given) {
-    const SampledRows a = sampled_rows_of(given);
-    run_on("sampled_softmax", [&] { return sampled_rows_cuda(a, backward, stream); });
-  }, py::arg("backward"), py::arg("stream"));
-  m.def("row_sum_cuda", [](uintptr_t stream, const py::kwargs& given) {
-    const RowSum a = row_sum_of(given);
-    run_on("row_sum", [&] { return row_sum_cuda(a, stream); });
-  }, py::arg("stream"));
-  m.def("row_update_cuda", [](uintptr_t stream, const py::kwargs& given) {
-    const TableStep a = row_update_of(given);
-    run_on("row_update", [&] { return row_update_cuda(a, stream); });
-  }, py::arg("stream"));
+  m.def(
+      "sampled_rows_cuda",
+      [](bool backward, uintptr_t stream, const py::kwargs& given) {
+        const SampledRows a = sampled_rows_of(given);
+        run_on("sampled_softmax", [&] { return sampled_rows_cuda(a, backward, stream); });
+      },
+      py::arg("backward"), py::arg("stream"));
+  m.def(
+      "row_sum_cuda",
+      [](uintptr_t stream, const py::kwargs& given) {
+        const RowSum a = row_sum_of(given);
+        run_on("row_sum", [&] { return row_sum_cuda(a, stream); });
+      },
+      py::arg("stream"));
+  m.def(
+      "row_update_cuda",
+      [](uintptr_t stream, const py::kwargs& given) {
+        const TableStep a = row_update_of(given);
+        run_on("row_update", [&] { return row_update_cuda(a, stream); });
+      },
+      py::arg("stream"));
 #endif
 }
 

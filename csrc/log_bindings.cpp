@@ -45,26 +45,23 @@ py::dict block_dict(Block&& b) {
   for (const Fault& f : b.faults)
     for (const int64_t value : {f.kind, f.row, f.first_line, f.last_line, f.count})
       *fault++ = static_cast<int32_t>(value);
-  return py::dict(
-      "rows"_a = b.rows, "lines"_a = b.lines, "inside"_a = b.inside, "blanks"_a = b.blanks,
-      "records"_a = b.records, "many_lined"_a = b.many_lined, "bad_weights"_a = b.bad_weights,
-      "bad_ratings"_a = b.bad_ratings, "not_utf8"_a = b.not_utf8, "stray_return"_a = b.stray_return,
-      "first_lf"_a = b.first_lf, "first_crlf"_a = b.first_crlf,
-      "swallow"_a = py::make_tuple(b.swallow_first, b.swallow_last), "tick_kinds"_a = b.tick_kinds,
-      "tick_sizes"_a = b.tick_sizes, "faults"_a = faults, "user"_a = as_array(std::move(b.user)),
-      "item"_a = as_array(std::move(b.item)), "behavior"_a = as_array(std::move(b.behavior)),
-      "line"_a = as_array(std::move(b.line)), "tick"_a = as_array(std::move(b.tick)),
-      "tick_kind"_a = as_array(std::move(b.tick_kind)), "weight"_a = as_array(std::move(b.weight)),
-      "rating"_a = as_array(std::move(b.rating)));
+  return py::dict("rows"_a = b.rows, "lines"_a = b.lines, "inside"_a = b.inside, "blanks"_a = b.blanks,
+                  "records"_a = b.records, "many_lined"_a = b.many_lined, "bad_weights"_a = b.bad_weights,
+                  "bad_ratings"_a = b.bad_ratings, "not_utf8"_a = b.not_utf8,
+                  "stray_return"_a = b.stray_return, "first_lf"_a = b.first_lf, "first_crlf"_a = b.first_crlf,
+                  "swallow"_a = py::make_tuple(b.swallow_first, b.swallow_last),
+                  "tick_kinds"_a = b.tick_kinds, "tick_sizes"_a = b.tick_sizes, "faults"_a = faults,
+                  "user"_a = as_array(std::move(b.user)), "item"_a = as_array(std::move(b.item)),
+                  "behavior"_a = as_array(std::move(b.behavior)), "line"_a = as_array(std::move(b.line)),
+                  "tick"_a = as_array(std::move(b.tick)), "tick_kind"_a = as_array(std::move(b.tick_kind)),
+                  "weight"_a = as_array(std::move(b.weight)), "rating"_a = as_array(std::move(b.rating)));
 }
 
 RowLayout row_layout(const std::string& shape, const std::string& separator, const std::string& quote,
                      bool quote_all, bool code_times, int64_t num_fields,
                      const std::array<int64_t, kRoles>& position) {
   RowLayout layout;
-  layout.shape = shape == "table" ? Shape::kTable
-                 : shape == "sequence" ? Shape::kSequence
-                                       : Shape::kSessions;
+  layout.shape = shape == "table" ? Shape::kTable : shape == "sequence" ? Shape::kSequence : Shape::kSessions;
   layout.separator = separator;
   layout.quote = quote.empty() ? -1 : static_cast<unsigned char>(quote[0]);
   layout.quote_all = quote_all;
@@ -124,8 +121,8 @@ void bind_log_kernels(py::module_& m) {
       .def(py::init<std::vector<std::string>>(), "null_values"_a)
       .def(
           "read",
-          [](RowReader& reader, const RowLayout& layout, const Array<uint8_t>& data, int64_t start, int64_t size,
-             int64_t number) {
+          [](RowReader& reader, const RowLayout& layout, const Array<uint8_t>& data, int64_t start,
+             int64_t size, int64_t number) {
             const char* const bytes = bytes_of(data, start + size);
             Block block;
             {
@@ -178,8 +175,8 @@ void bind_log_kernels(py::module_& m) {
         const std::string_view view(data);
         int64_t end = 0;
         py::list fields;
-        for (const std::string& field : record_fields(layout, view.data() + start,
-                                                      static_cast<int64_t>(view.size()) - start, &end))
+        for (const std::string& field :
+             record_fields(layout, view.data() + start, static_cast<int64_t>(view.size()) - start, &end))
           fields.append(py::bytes(field));
         return py::make_tuple(fields, start + end);
       },
@@ -272,8 +269,8 @@ void bind_log_kernels(py::module_& m) {
             py::gil_scoped_release release;
             range.finish(first, last, per_second, real, unit, out);
           },
-          py::kw_only(), "first"_a, "last"_a, "per_second"_a, "real"_a, "unit"_a, "user"_a.noconvert(), "item"_a.noconvert(),
-          "time"_a, "weight"_a, "row"_a.noconvert());
+          py::kw_only(), "first"_a, "last"_a, "per_second"_a, "real"_a, "unit"_a, "user"_a.noconvert(),
+          "item"_a.noconvert(), "time"_a, "weight"_a, "row"_a.noconvert());
 }
 
 }  // namespace fastpop

@@ -32,9 +32,7 @@ struct OnlineLse {
   }
 
   // e^(largest - next): what terms so far shrink by when `next` becomes the largest.
-  FASTPOP_HD float scale_to(float next) const {
-    return largest == next ? 1.0f : std::exp(largest - next);
-  }
+  FASTPOP_HD float scale_to(float next) const { return largest == next ? 1.0f : std::exp(largest - next); }
 
   // log of the sum; -inf when empty, +inf when a term was.
   FASTPOP_HD double log() const {

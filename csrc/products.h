@@ -108,8 +108,7 @@ class Fp32Sums {
   }
   // As Tile::add_columns, of kept exponentials.
   void add_columns(const float* kept, int64_t num_rows, int64_t first, int64_t last, const float* q,
-                   int64_t padded, int64_t dim, const int32_t* row_of, float* out,
-                   int64_t stride_out) const {
+                   int64_t padded, int64_t dim, const int32_t* row_of, float* out, int64_t stride_out) const {
     tile_.add_columns(kept, kChunkStride, num_rows, first, last, q, padded, dim, row_of, out, stride_out);
   }
 
@@ -128,8 +127,8 @@ class TableSums : public Fp32Sums {
   }
   void add_rows_of(const float* e, int64_t num, const Matrix& item_VD, const int64_t* id, int64_t padded,
                    const float* keep, float* out) const {
-    tile_.add_table_rows(e, kChunkStride, num, static_cast<const float*>(item_VD.data),
-                         item_VD.row_stride, id, padded, keep, out);
+    tile_.add_table_rows(e, kChunkStride, num, static_cast<const float*>(item_VD.data), item_VD.row_stride,
+                         id, padded, keep, out);
   }
 
  private:
@@ -164,8 +163,7 @@ class Bf16Sums {
     half_.scale_rows(q, padded, f, num_rows, out);
   }
   void add_columns(const uint32_t* kept, int64_t num_rows, int64_t first, int64_t last, const uint32_t* q,
-                   int64_t padded, int64_t dim, const int32_t* row_of, float* out,
-                   int64_t stride_out) const {
+                   int64_t padded, int64_t dim, const int32_t* row_of, float* out, int64_t stride_out) const {
     half_.add_columns(kept, kChunkStride, num_rows, first, last, q, padded, dim, row_of, out, stride_out);
   }
 

@@ -8,8 +8,7 @@ void RowIndex::mark(int64_t id) {
   uint64_t* word = &bits_[id >> 6];
   const uint64_t bit = uint64_t{1} << (id & 63);
   // Most repeats find their bit set: a plain read first keeps popular words shared.
-  if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit))
-    __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
+  if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit)) __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
 }
 
 void RowIndex::add(const int64_t* ids, int64_t num, int threads) {

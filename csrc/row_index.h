@@ -11,13 +11,12 @@ namespace fastpop {
 // One bit an item and a running count for each 64: 3/16 of a byte an item, no sort.
 class RowIndex {
  public:
-  explicit RowIndex(int64_t num_items)
-      : bits_((num_items + 63) / 64, 0), before_(bits_.size()), size_(0) {}
+  explicit RowIndex(int64_t num_items) : bits_((num_items + 63) / 64, 0), before_(bits_.size()), size_(0) {}
 
   void add(const int64_t* ids, int64_t num, int threads);
   // The ids of groups 0..num_groups-1 of a draw.
-  void add_draws(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step,
-                 int64_t num_groups, int64_t num_draws, int threads);
+  void add_draws(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step, int64_t num_groups,
+                 int64_t num_draws, int threads);
   // After the last add.
   void finish();
 

@@ -33,9 +33,9 @@ template <bool AGAIN>
 FASTPOP_HD Bits128 load128(const void* at, bool wanted) {
   Bits128 bits{{0, 0, 0, 0}};
 #ifdef __CUDA_ARCH__
-#define FASTPOP_LOAD128(KIND)                                                              \
+#define FASTPOP_LOAD128(KIND)                                                                  \
   asm("{.reg .pred p; setp.ne.b32 p, %5, 0; @p ld.global" KIND ".v4.u32 {%0,%1,%2,%3}, [%4];}" \
-      : "+r"(bits.w[0]), "+r"(bits.w[1]), "+r"(bits.w[2]), "+r"(bits.w[3])                 \
+      : "+r"(bits.w[0]), "+r"(bits.w[1]), "+r"(bits.w[2]), "+r"(bits.w[3])                     \
       : "l"(at), "r"(static_cast<int>(wanted)))
   if constexpr (AGAIN) {
     FASTPOP_LOAD128("");
@@ -187,8 +187,8 @@ struct Layout {
         if constexpr (kVec == 1) {
           row[at(r, n)] = *x;
         } else {
-          store128(row + at(r, n) + i, Bits128{{bits_of_float(x[0]), bits_of_float(x[1]),
-                                                bits_of_float(x[2]), bits_of_float(x[3])}});
+          store128(row + at(r, n) + i, Bits128{{bits_of_float(x[0]), bits_of_float(x[1]), bits_of_float(x[2]),
+                                                bits_of_float(x[3])}});
         }
       }
     }
@@ -197,27 +197,23 @@ struct Layout {
   static FASTPOP_HD float dot(const Row& row, const Numbers<E>& q) {
     float sum = 0;
     FASTPOP_UNROLL
-    for (int n = 0; n < kVectors; ++n)
-      FASTPOP_UNROLL
-      for (int i = 0; i < kVec; ++i) sum += S::number(row.v[n], i) * q.x[n * kVec + i];
+    for (int n = 0; n < kVectors; ++n) FASTPOP_UNROLL
+    for (int i = 0; i < kVec; ++i) sum += S::number(row.v[n], i) * q.x[n * kVec + i];
     return sum;
   }
 
   // y += f * row.
   static FASTPOP_HD void axpy(float f, const Row& row, Numbers<E>& y) {
     FASTPOP_UNROLL
-    for (int n = 0; n < kVectors; ++n)
-      FASTPOP_UNROLL
-      for (int i = 0; i < kVec; ++i) y.x[n * kVec + i] += f * S::number(row.v[n], i);
+    for (int n = 0; n < kVectors; ++n) FASTPOP_UNROLL
+    for (int i = 0; i < kVec; ++i) y.x[n * kVec + i] += f * S::number(row.v[n], i);
   }
 
   // row -= f * x, rounded to the row's dtype.
   static FASTPOP_HD void subtract(float f, const Numbers<E>& x, Row& row) {
     FASTPOP_UNROLL
-    for (int n = 0; n < kVectors; ++n)
-      FASTPOP_UNROLL
-      for (int i = 0; i < kVec; ++i)
-        S::set(row.v[n], i, S::number(row.v[n], i) - f * x.x[n * kVec + i]);
+    for (int n = 0; n < kVectors; ++n) FASTPOP_UNROLL
+    for (int i = 0; i < kVec; ++i) S::set(row.v[n], i, S::number(row.v[n], i) - f * x.x[n * kVec + i]);
   }
 };
 

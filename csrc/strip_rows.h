@@ -13,9 +13,8 @@ inline int64_t strip_room(int64_t padded) { return kTileRows * (kChunkStride + p
 
 // out[num, padded] = keep[num] * out + e[num, depth] . items[depth, padded]; rows of e are kChunkStride
 // apart. Tile::add_rows takes kTileRows rows; the last of a strip of 16 go through `room` beside zeros.
-inline void add_strip_rows(const Tile& tile, int64_t num, const float* e, int64_t depth,
-                           const float* items, int64_t padded, const float* keep, float* room,
-                           float* out) {
+inline void add_strip_rows(const Tile& tile, int64_t num, const float* e, int64_t depth, const float* items,
+                           int64_t padded, const float* keep, float* room, float* out) {
   const int64_t whole = num / kTileRows * kTileRows;
   for (int64_t i = 0; i < whole; i += kTileRows)
     tile.add_rows(e + i * kChunkStride, kChunkStride, depth, items, padded, keep + i, out + i * padded);

@@ -43,9 +43,8 @@ const Tile* find_tile(const char* name) {
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (is("avx2") && avx2) return tile_avx2();
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512vl");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (is("avx512") && avx512) return tile_avx512();
   const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
   if (is("avx512_bf16") && bf16) return tile_avx512_bf16();

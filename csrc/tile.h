@@ -50,19 +50,18 @@ struct HalfTile {
   // Rows [num, stride] -> pairs of rows [num / 2, padded].
   void (*pair_rows)(const uint16_t* rows, int64_t stride, int64_t num, int64_t padded, uint32_t* out);
   // As in Tile, from packed pairs.
-  void (*logits)(const uint16_t* q, int64_t stride_q, int64_t dim, const uint32_t* panels,
-                 int64_t num_panels, float scale, const float* bias, float* out, int64_t stride_out,
-                 float* max_of_row);
+  void (*logits)(const uint16_t* q, int64_t stride_q, int64_t dim, const uint32_t* panels, int64_t num_panels,
+                 float scale, const float* bias, float* out, int64_t stride_out, float* max_of_row);
   // A strip of e rounded: as rows, and as pairs of rows. Either may be null.
   void (*round_strip)(const float* e, int64_t stride_e, int64_t n, uint16_t* rows, uint32_t* pairs);
   // f[r] * q[r, padded] rounded, in pairs of rows, as add_columns takes them.
   void (*scale_rows)(const float* q, int64_t padded, const float* f, int64_t num_rows, uint32_t* out);
   // As in Tile; items in pairs of rows, e as rows and in pairs of rows.
-  void (*add_rows)(const uint16_t* e, int64_t stride_e, int64_t depth, const uint32_t* items,
-                   int64_t padded, const float* keep, float* out);
-  void (*add_columns)(const uint32_t* e, int64_t stride_e, int64_t num_rows, int64_t first,
-                      int64_t last, const uint32_t* q, int64_t padded, int64_t dim,
-                      const int32_t* row_of, float* out, int64_t stride_out);
+  void (*add_rows)(const uint16_t* e, int64_t stride_e, int64_t depth, const uint32_t* items, int64_t padded,
+                   const float* keep, float* out);
+  void (*add_columns)(const uint32_t* e, int64_t stride_e, int64_t num_rows, int64_t first, int64_t last,
+                      const uint32_t* q, int64_t padded, int64_t dim, const int32_t* row_of, float* out,
+                      int64_t stride_out);
 };
 
 struct Tile {
@@ -77,9 +76,8 @@ struct Tile {
   void (*pack)(const float* rows, int64_t stride, int64_t dim, float* out);
 
   // out[6, panels * panel] = scale * q[6, dim] . panels + bias; the largest of each row into max_6.
-  void (*logits)(const float* q, int64_t stride_q, int64_t dim, const float* panels,
-                 int64_t num_panels, float scale, const float* bias, float* out, int64_t stride_out,
-                 float* max_6);
+  void (*logits)(const float* q, int64_t stride_q, int64_t dim, const float* panels, int64_t num_panels,
+                 float scale, const float* bias, float* out, int64_t stride_out, float* max_6);
 
   // row[n] = e^(row - reference), 0 below 2^-126 and at -inf; returns the sum. n: whole vectors.
   float (*exp_row)(float* row, int64_t n, float reference);
@@ -88,8 +86,8 @@ struct Tile {
   void (*count_row)(const float* row, int64_t n, float bound, int64_t* counts_2);
 
   // out[6, padded] = keep[6] * out + e[6, depth] . items[depth, padded].
-  void (*add_rows)(const float* e, int64_t stride_e, int64_t depth, const float* items,
-                   int64_t padded, const float* keep_6, float* out);
+  void (*add_rows)(const float* e, int64_t stride_e, int64_t depth, const float* items, int64_t padded,
+                   const float* keep_6, float* out);
 
   // The same, row t of the items being table[id[t]]; all rows are whole vectors, `padded` numbers.
   void (*add_table_rows)(const float* e, int64_t stride_e, int64_t depth, const float* table,
@@ -98,18 +96,17 @@ struct Tile {
 
   // out[row_of[k], :dim] += sum_r e[r, k] * q[r, :dim] for first <= k < last. e and row_of start at
   // column 0; equal rows stand side by side.
-  void (*add_columns)(const float* e, int64_t stride_e, int64_t num_rows, int64_t first,
-                      int64_t last, const float* q, int64_t padded, int64_t dim,
-                      const int32_t* row_of, float* out, int64_t stride_out);
+  void (*add_columns)(const float* e, int64_t stride_e, int64_t num_rows, int64_t first, int64_t last,
+                      const float* q, int64_t padded, int64_t dim, const int32_t* row_of, float* out,
+                      int64_t stride_out);
 
   // out[row_of[k]] += sum_r e[r, k] * f[r] for first <= k < last.
-  void (*add_column_sums)(const float* e, int64_t stride_e, int64_t num_rows, int64_t first,
-                          int64_t last, const float* f, const int32_t* row_of, double* out);
+  void (*add_column_sums)(const float* e, int64_t stride_e, int64_t num_rows, int64_t first, int64_t last,
+                          const float* f, const int32_t* row_of, double* out);
 
   // s = z - shift for n logits, z capped first to cap * tanh(z / cap) unless cap is 0:
   // sums_3 = sum s, sum s^2, sum s * b.
-  void (*row_moments)(const float* z, const float* b, int64_t n, float shift, float cap,
-                      float* sums_3);
+  void (*row_moments)(const float* z, const float* b, int64_t n, float shift, float cap, float* sums_3);
 
   // out[n] = row - shift.
   void (*widen)(const float* row, const double* shift, int64_t n, double* out);
@@ -141,6 +138,7 @@ struct Tile {
 
 // The functions of each table by name, from which tables are filled: an entry has no place to be in but
 // its own, and one that is declared above and not named here does not compile.
+// clang-format off
 #define FASTPOP_HALF_TILE_FUNCTIONS(F)                                                          \
   F(enter) F(leave) F(fetch) F(pack) F(pair_rows) F(logits) F(round_strip) F(scale_rows)        \
   F(add_rows) F(add_columns)
@@ -148,6 +146,7 @@ struct Tile {
   F(fetch) F(pack) F(logits) F(exp_row) F(count_row) F(add_rows) F(add_table_rows)              \
   F(add_columns) F(add_column_sums) F(row_moments) F(widen) F(add_gram) F(dot) F(axpy)          \
   F(gather_dots) F(gather_sum) F(ascends) F(update_rows) F(scan)
+// clang-format on
 
 #define FASTPOP_SIZE_OF(function) +sizeof(void (*)())
 static_assert(sizeof(HalfTile) == offsetof(HalfTile, enter) FASTPOP_HALF_TILE_FUNCTIONS(FASTPOP_SIZE_OF),
@@ -166,7 +165,7 @@ const Tile* tile_baseline();
 const Tile* tile_avx2();
 const Tile* tile_avx512();
 const Tile* tile_avx512_bf16();
-const Tile* tile_avx512_amx();       // once the system has given the tile registers to this process
+const Tile* tile_avx512_amx();            // once the system has given the tile registers to this process
 const Tile* tile_avx512_amx_emulation();  // the same bits without them
 #endif
 

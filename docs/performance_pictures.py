@@ -23,15 +23,17 @@ def draw(axes: dict, value: str, label: str, factor: float, path: Path) -> None:
     figure, panels = plt.subplots(1, len(axes), figsize=(11, 3.2), sharey=True, layout="constrained")
     for panel, (axis, points) in zip(panels, axes.items()):
         for name, (color, marker, line) in STYLE.items():
-            shown = [(point["size"], one[value] * factor) for point in points
-                     for one in point["contenders"] if one["contender"] == name and one[value]]
+            shown = [
+                (point["size"], one[value] * factor)
+                for point in points
+                for one in point["contenders"]
+                if one["contender"] == name and one[value]
+            ]
             if shown:
-                panel.plot(*zip(*shown), color=color, marker=marker, linestyle=line, label=name,
-                           markersize=5)
+                panel.plot(*zip(*shown), color=color, marker=marker, linestyle=line, label=name, markersize=5)
         panel.set(xscale="log", yscale="log", xlabel=NAMES[axis])
         if axis != "items":
-            panel.set_xticks([point["size"] for point in points],
-                             [f"{point['size']:,}" for point in points])
+            panel.set_xticks([point["size"] for point in points], [f"{point['size']:,}" for point in points])
             panel.minorticks_off()
         panel.grid(alpha=0.3, which="major")
         panel.spines[["top", "right"]].set_visible(False)

@@ -36,32 +36,53 @@ class Run:
 
 REPORTS = [
     Run("demo", "MovieTweetings 100K, a small SASRec", "fastpop demo --out demo"),
-    Run("movietweetings-sasrec", "MovieTweetings 100K, SASRec",
+    Run(
+        "movietweetings-sasrec",
+        "MovieTweetings 100K, SASRec",
         "fastpop compare bundled --encoder sasrec --epochs 8 --max-epochs 20 --valid-cases 2000 --seeds 5 "
-        "--out reports/movietweetings-sasrec"),
-    Run("movietweetings-factor", "MovieTweetings 100K, matrix factorisation with a shared vector",
+        "--out reports/movietweetings-sasrec",
+    ),
+    Run(
+        "movietweetings-factor",
+        "MovieTweetings 100K, matrix factorisation with a shared vector",
         "fastpop compare bundled --encoder factor --learning-rate 0.003 --epochs 8 --max-epochs 20 "
-        "--valid-cases 2000 --seeds 5 --out reports/movietweetings-factor"),
-    Run("movietweetings-factor-plain", "MovieTweetings 100K, plain matrix factorisation",
+        "--valid-cases 2000 --seeds 5 --out reports/movietweetings-factor",
+    ),
+    Run(
+        "movietweetings-factor-plain",
+        "MovieTweetings 100K, plain matrix factorisation",
         "fastpop compare bundled --encoder factor --no-base --learning-rate 0.003 --epochs 12 "
         "--max-epochs 30 --valid-cases 2000 --seeds 5 --arms standard frozen learned-from-log-p "
-        "--out reports/movietweetings-factor-plain"),
-    Run("ciao", "Ciao (105,114 items), matrix factorisation with a shared vector",
+        "--out reports/movietweetings-factor-plain",
+    ),
+    Run(
+        "ciao",
+        "Ciao (105,114 items), matrix factorisation with a shared vector",
         "fastpop compare LOGS/ciao.ratings.csv.gz --preset ciao --encoder factor --learning-rate 0.003 "
         "--epochs 6 --max-epochs 12 --valid-cases 1000 --max-cases 2000 --seeds 5 --name Ciao "
-        "--out reports/ciao"),
-    Run("lastfm", "LastFM, SASRec",
+        "--out reports/ciao",
+    ),
+    Run(
+        "lastfm",
+        "LastFM, SASRec",
         "fastpop compare LOGS/lastfm-s3rec.seq.txt.gz --preset sequence --encoder sasrec --epochs 20 "
-        "--max-epochs 60 --seeds 5 --name LastFM --out reports/lastfm"),
-    Run("coat", "Coat, matrix factorisation, with a randomised test part",
+        "--max-epochs 60 --seeds 5 --name LastFM --out reports/lastfm",
+    ),
+    Run(
+        "coat",
+        "Coat, matrix factorisation, with a randomised test part",
         "fastpop compare LOGS/coat.biased.csv.gz --preset coat --min-rating 4 "
         "--test LOGS/coat.random.csv.gz --test-is-randomised --encoder factor --dim 16 "
         "--learning-rate 0.005 --batch-size 256 "
-        "--num-negatives 64 --epochs 10 --max-epochs 40 --seeds 8 --name Coat --out reports/coat"),
-    Run("beauty", "Amazon Beauty, SASRec",
+        "--num-negatives 64 --epochs 10 --max-epochs 40 --seeds 8 --name Coat --out reports/coat",
+    ),
+    Run(
+        "beauty",
+        "Amazon Beauty, SASRec",
         "fastpop compare LOGS/amazon-beauty-5core.seq.txt.gz --preset sequence --encoder sasrec "
         "--dropout 0.4 --max-length 20 --epochs 15 --max-epochs 40 --valid-cases 2000 --max-cases 5000 "
-        "--arms standard frozen --seeds 3 --name 'Amazon Beauty' --out reports/beauty"),
+        "--arms standard frozen --seeds 3 --name 'Amazon Beauty' --out reports/beauty",
+    ),
 ]
 
 INTRODUCTION = """# What we measured
@@ -92,7 +113,8 @@ def keep(name: str, folder: Path) -> None:
     comparison["rows"] = [_points(row) for row in comparison["rows"] if "arp@10" in row["values"]]
     comparison["summary"] = [
         entry if entry["popularity_weight"] in SHOWN_BETAS else _points(entry)
-        for entry in comparison["summary"]]
+        for entry in comparison["summary"]
+    ]
     RUNS.mkdir(exist_ok=True)
     text = json.dumps(_rounded(comparison), separators=(",", ":"), ensure_ascii=False)
     (RUNS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
@@ -100,8 +122,11 @@ def keep(name: str, folder: Path) -> None:
 
 def _points(entry: dict[str, Any]) -> dict[str, Any]:
     """What the frontier needs of a row."""
-    return entry | {"values": {metric: entry["values"][metric] for metric in ("ndcg@10", "arp@10")
-                               if metric in entry["values"]}}
+    return entry | {
+        "values": {
+            metric: entry["values"][metric] for metric in ("ndcg@10", "arp@10") if metric in entry["values"]
+        }
+    }
 
 
 def _rounded(value: Any) -> Any:
@@ -137,12 +162,16 @@ def readme_table() -> str:
             continue
         found = _read(run)
         at = {arm["name"]: arm["readings"][0]["epoch"] for arm in found["arms"] if arm.get("readings")}
-        differences = {d["metric"]: d for d in found["differences"]
-                       if d["arm"] == "frozen" and d["epochs"] == "best" and d["popularity_weight"] == 1}
+        differences = {
+            d["metric"]: d
+            for d in found["differences"]
+            if d["arm"] == "frozen" and d["epochs"] == "best" and d["popularity_weight"] == 1
+        }
         lines.append(
             f"| {run.title} | {len(found['made_by']['seeds'])} | {at['standard']:.3g}, {at['frozen']:.3g} | "
             f"{_sooner(found)} | {_difference(differences['nll'], 3)} | "
-            f"{_difference(differences['ndcg@10'], 4)} |")
+            f"{_difference(differences['ndcg@10'], 4)} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -153,8 +182,9 @@ def _sooner(found: dict[str, Any]) -> str:
     for seed in found["made_by"]["seeds"]:
         goal = min(curves["standard", seed]["nll"])
         frozen = curves["frozen", seed]
-        epochs.append(next(
-            (epoch for epoch, nll in zip(frozen["epoch"], frozen["nll"]) if nll <= goal), None))
+        epochs.append(
+            next((epoch for epoch, nll in zip(frozen["epoch"], frozen["nll"]) if nll <= goal), None)
+        )
     there = [epoch for epoch in epochs if epoch is not None]
     if not there:
         return "never"
@@ -175,15 +205,28 @@ def _together() -> str:
             continue
         found = _read(run)
         main = found["readings"][0]
-        flat = {arm["name"]: reading for arm in found["arms"] for reading in arm["readings"]
-                if reading["epochs"] == main}
-        differences = {d["metric"]: d for d in found["differences"]
-                       if d["arm"] == "frozen" and d["epochs"] == main and d["popularity_weight"] == 1}
-        matched = [m for m in found["matched"] if m["arm"] == "frozen" and m["metric"] == "ndcg@10"
-                   and m["epochs"] == main]
+        flat = {
+            arm["name"]: reading
+            for arm in found["arms"]
+            for reading in arm["readings"]
+            if reading["epochs"] == main
+        }
+        differences = {
+            d["metric"]: d
+            for d in found["differences"]
+            if d["arm"] == "frozen" and d["epochs"] == main and d["popularity_weight"] == 1
+        }
+        matched = [
+            m
+            for m in found["matched"]
+            if m["arm"] == "frozen" and m["metric"] == "ndcg@10" and m["epochs"] == main
+        ]
         middle = _difference(matched[1], 4) if len(matched) == 3 else "-"
-        trained = {arm["name"] for arm in found["arms"] if arm["name"] in (
-            "standard", "frozen", "learned", "learned-from-log-p", "disjoint")}
+        trained = {
+            arm["name"]
+            for arm in found["arms"]
+            if arm["name"] in ("standard", "frozen", "learned", "learned-from-log-p", "disjoint")
+        }
         rows = {name for name in ("popularity", "recency", "markov") if name in flat}
         best, rival = (max(names, key=lambda name: flat[name]["ndcg@10"]) for names in (trained, rows))
         lines.append(
@@ -191,7 +234,8 @@ def _together() -> str:
             f"{flat['frozen']['epoch']:.3g} | {_sooner(found)} | {_difference(differences.get('nll'), 3)} | "
             f"{_difference(differences.get('ndcg@10'), 4)} | {middle} | "
             f"{flat['frozen']['cos2_change']:.2f} | {best} "
-            f"{flat[best]['ndcg@10']:.4f}, {rival} {flat[rival]['ndcg@10']:.4f} |")
+            f"{flat[best]['ndcg@10']:.4f}, {rival} {flat[rival]['ndcg@10']:.4f} |"
+        )
     return "\n".join(lines) + "\n\nDifferences are means over seeds with 95 % t intervals.\n"
 
 
@@ -212,8 +256,11 @@ def _anchor(title: str) -> str:
 def _section(run: Run) -> str:
     found = _read(run)
     minutes = found["made_by"]["seconds"] / 60
-    lines = [f"## {run.title}\n", f"```bash\n{run.command}\n```\n",
-             f"{found['made_by'].get('processor', 'two cores')}; {minutes:.0f} minutes.\n"]
+    lines = [
+        f"## {run.title}\n",
+        f"```bash\n{run.command}\n```\n",
+        f"{found['made_by'].get('processor', 'two cores')}; {minutes:.0f} minutes.\n",
+    ]
     for name, figure in sheets(found).items():  # type: ignore[arg-type]
         path = PICTURES / f"{run.name}-{name}.png"
         save_figure(figure, path)

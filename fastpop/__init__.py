@@ -23,9 +23,24 @@ _FUNCTIONS = {
     "register": "fastpop.registry",
 }
 _MODULES = (
-    "data", "diagnostics", "encoders", "evaluation", "experiments", "item_towers", "nn", "objectives", "ops",
-    "optim", "popularity", "priors", "regularizers", "report", "synthetic", "table_optimizers",
-    "testing", "training",
+    "data",
+    "diagnostics",
+    "encoders",
+    "evaluation",
+    "experiments",
+    "item_towers",
+    "nn",
+    "objectives",
+    "ops",
+    "optim",
+    "popularity",
+    "priors",
+    "regularizers",
+    "report",
+    "synthetic",
+    "table_optimizers",
+    "testing",
+    "training",
 )
 
 __all__ = [*_FUNCTIONS, *_MODULES]

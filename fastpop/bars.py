@@ -16,7 +16,12 @@ spoken = False  # the command line sets it: what a bar would show is then said w
 
 
 def progress_bar(
-    total: float | None, label: str, *, initial: float = 0, show: bool | None = None, delay: float = 1.0,
+    total: float | None,
+    label: str,
+    *,
+    initial: float = 0,
+    show: bool | None = None,
+    delay: float = 1.0,
     unit: str | None = None,
 ) -> Any:
     """A tqdm bar on standard error that goes when it ends.
@@ -28,9 +33,18 @@ def progress_bar(
     from tqdm.auto import tqdm
 
     shown = FORMAT if unit is None else FLOWING if total is None else AMOUNTS
-    return tqdm(total=total, initial=initial, desc=label, leave=False, dynamic_ncols=True, bar_format=shown,
-                unit=unit or "it", unit_scale=unit is not None, delay=0 if show else delay,
-                disable=_hidden(show))
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=label,
+        leave=False,
+        dynamic_ncols=True,
+        bar_format=shown,
+        unit=unit or "it",
+        unit_scale=unit is not None,
+        delay=0 if show else delay,
+        disable=_hidden(show),
+    )
 
 
 @contextlib.contextmanager

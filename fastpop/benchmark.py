@@ -13,7 +13,7 @@ from fastpop.training.loop import train_step
 
 
 def time_steps(
-    items: Sequence[int], dim: int, negatives: int, batch: int, *, rounds: int = 15, seed: int = 0,
+    items: Sequence[int], dim: int, negatives: int, batch: int, *, rounds: int = 15, seed: int = 0
 ) -> list[dict[str, Any]]:
     """One row a catalogue size: the median time of a training step, as `fastpop.train` makes it.
 
@@ -39,8 +39,9 @@ def _row(num_items: int, dim: int, negatives: int, batch: int, rounds: int, seed
     num_events = batch * (rounds + 3)
     item = (rng.zipf(1.3, num_events) - 1) % num_items
     user = rng.integers(0, max(num_events // 20, 1), num_events)
-    log = Interactions.from_arrays(user, item, user_ids=np.arange(max(num_events // 20, 1)),
-                                   item_ids=np.arange(num_items))
+    log = Interactions.from_arrays(
+        user, item, user_ids=np.arange(max(num_events // 20, 1)), item_ids=np.arange(num_items)
+    )
     config = TrainConfig(encoder="factor", dim=dim, num_negatives=negatives, batch_size=batch, seed=seed)
     log_prior_V = np.log((log.item_counts() + 1) / (num_events + num_items))
     parts = build.assemble(config, log, log, log_prior_V)
@@ -50,13 +51,21 @@ def _row(num_items: int, dim: int, negatives: int, batch: int, rounds: int, seed
         train_step(parts, rows, step)
         seconds.append(time.perf_counter() - start)
     median = float(np.median(seconds[3:]))
-    return {"items": num_items, "dim": dim, "negatives": negatives, "batch": batch,
-            "seconds_per_step": median, "examples_per_second": batch / median}
+    return {
+        "items": num_items,
+        "dim": dim,
+        "negatives": negatives,
+        "batch": batch,
+        "seconds_per_step": median,
+        "examples_per_second": batch / median,
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as text."""
     lines = [f"{'items':>12}{'ms a step':>12}{'examples/s':>14}"]
-    lines += [f"{row['items']:12,}{row['seconds_per_step'] * 1e3:12.2f}"
-              f"{row['examples_per_second']:14,.0f}" for row in rows]
+    lines += [
+        f"{row['items']:12,}{row['seconds_per_step'] * 1e3:12.2f}{row['examples_per_second']:14,.0f}"
+        for row in rows
+    ]
     return "\n".join(lines)

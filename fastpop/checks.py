@@ -62,8 +62,13 @@ def one_of(argument: str, value: Any, choices: Iterable[Any]) -> None:
 
 
 def number(
-    argument: str, value: Any, *, above: float | None = None, least: float | None = None,
-    most: float | None = None, integer: bool = False,
+    argument: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    integer: bool = False,
 ) -> None:
     """A finite real number (a bool is none), optionally within bounds."""
     kinds = (int, np.integer) if integer else (int, float, np.integer, np.floating)
@@ -170,9 +175,7 @@ def _holds_numbers(tensor: Any) -> bool:
         return False
 
 
-def array_like(
-    argument: str, value: Any, *, by_item: bool = False, objects: bool = False,
-) -> Any:
+def array_like(argument: str, value: Any, *, by_item: bool = False, objects: bool = False) -> Any:
     """The torch tensor that `value` is, or a numpy array of it: what every door that takes an array
     takes. Nothing is copied that need not be, and no number is looked at.
 
@@ -198,8 +201,12 @@ def array_like(
         got = f"={type(value).__name__} {list(value.shape)} (.toarray() makes one)"
         raise wrong_type(argument, "a dense array", got)
     if by_item and hasattr(value, "iloc") and not value.index.is_monotonic_increasing:
-        raise wrong(argument, "a series in the order of the items", "=one whose index does not rise "
-                    "(sort it by its index, or give .to_numpy() to take it as it stands)")
+        raise wrong(
+            argument,
+            "a series in the order of the items",
+            "=one whose index does not rise "
+            "(sort it by its index, or give .to_numpy() to take it as it stands)",
+        )
     try:
         array = _as_numpy(value)
     except ValueError as error:
@@ -229,7 +236,7 @@ def _as_numpy(value: Any) -> np.ndarray | None:
 
 
 def float_array(
-    argument: str, value: Any, ndim: int, dtype: Any = np.float64, *, by_item: bool = False,
+    argument: str, value: Any, ndim: int, dtype: Any = np.float64, *, by_item: bool = False
 ) -> np.ndarray:
     """A finite real array on the host as `dtype`; takes all that `array_like` does."""
     value = array_like(argument, value, by_item=by_item)
@@ -270,8 +277,9 @@ def _numbers(argument: str, array: np.ndarray) -> np.ndarray:
             raise wrong(argument, "numbers, none missing", f"={one!r} at {list(at)}")
         if not isinstance(one, (bool, int, float, np.integer, np.floating, np.bool_)):
             raise wrong_type(argument, "real numbers", f"={type(one).__name__} at {list(at)}")
-        kinds.add("b" if isinstance(one, (bool, np.bool_)) else
-                  "i" if isinstance(one, (int, np.integer)) else "f")
+        kinds.add(
+            "b" if isinstance(one, (bool, np.bool_)) else "i" if isinstance(one, (int, np.integer)) else "f"
+        )
     try:
         return array.astype({"b": np.bool_, "i": np.int64}.get("".join(kinds), np.float64))
     except OverflowError:
@@ -294,7 +302,7 @@ def needed(package: str, extra: str, purpose: str) -> None:
 def missing_package(package: str, extra: str, purpose: str) -> NoReturn:
     """One error for an optional package that is not installed."""
     raise ImportError(
-        f"{purpose} needs the package {package!r}, which is not installed: "
-        f"pip install 'fastpop[{extra}]'" if extra else
-        f"{purpose} needs the package {package!r}, which is not installed: pip install {package}"
+        f"{purpose} needs the package {package!r}, which is not installed: pip install 'fastpop[{extra}]'"
+        if extra
+        else f"{purpose} needs the package {package!r}, which is not installed: pip install {package}"
     )

@@ -31,8 +31,11 @@ class Component:
         check_options(self, f"{self.kind or type(self).__name__}.")
 
     def __repr__(self) -> str:
-        given = [f"{field.name}={getattr(self, field.name)!r}" for field in dataclasses.fields(self)
-                 if getattr(self, field.name) != field.default]
+        given = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        ]
         return f"{type(self).__name__}({', '.join(given)})"
 
     def __str__(self) -> str:
@@ -90,8 +93,7 @@ def is_option(hint: Any) -> bool:
         return all(map(is_option, inner))
     if typing.get_origin(hint) is tuple:
         return all(one is ... or is_option(one) for one in inner)
-    return (hint in (int, float, bool, str, type(None)) or typing.get_origin(hint) is Literal
-            or _is_kind(hint))
+    return hint in (int, float, bool, str, type(None)) or typing.get_origin(hint) is Literal or _is_kind(hint)
 
 
 def _is_kind(hint: Any) -> bool:
@@ -124,8 +126,13 @@ def _several(name: str, value: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _noun(hint: Any) -> str:
-    nouns = {int: "an integer", float: "a finite number", bool: "true or false", str: "a string",
-             type(None): "None"}
+    nouns = {
+        int: "an integer",
+        float: "a finite number",
+        bool: "true or false",
+        str: "a string",
+        type(None): "None",
+    }
     if hint in nouns:
         return nouns[hint]
     if _is_kind(hint):

@@ -69,9 +69,16 @@ class Decoder(WithLaws):
     log_scale: Tensor
 
     def __init__(
-        self, log_prior: np.ndarray | Tensor, dim: int, *, prior: str | Prior = "none",
-        prior_weight: float = 1.0, temperature: float = 1.0, learn_temperature: bool = False,
-        bias_start: str = "zero", tower: ItemTower | None = None,
+        self,
+        log_prior: np.ndarray | Tensor,
+        dim: int,
+        *,
+        prior: str | Prior = "none",
+        prior_weight: float = 1.0,
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        bias_start: str = "zero",
+        tower: ItemTower | None = None,
     ):
         super().__init__()
         checks.knob("prior_weight", prior_weight)
@@ -82,8 +89,11 @@ class Decoder(WithLaws):
             if isinstance(prior, Prior) and value != default:
                 raise checks.wrong(name, f"none beside prior={prior!r}, which has its own", value)
         self.prior: Prior = registry.made(
-            "prior", prior, options={"weight": float(prior_weight), "start": bias_start},
-            defaults={"weight": 1.0, "start": "zero"})
+            "prior",
+            prior,
+            options={"weight": float(prior_weight), "start": bias_start},
+            defaults={"weight": 1.0, "start": "zero"},
+        )
         log_prior_V = torch.tensor(np.array(log_prior), dtype=torch.float32)
         checks.shape("log_prior", log_prior_V, ("V",))
         num_items = log_prior_V.shape[0]
@@ -151,9 +161,7 @@ class Decoder(WithLaws):
         checks.knob("personal_weight", personal_weight)
         return self.scale.detach() * personal_weight
 
-    def score(
-        self, query_BD: Tensor, popularity_weight: float, personal_weight: float = 1.0
-    ) -> Tensor:
+    def score(self, query_BD: Tensor, popularity_weight: float, personal_weight: float = 1.0) -> Tensor:
         """[B, V] served scores: λ s + the popularity term at these knobs, float32."""
         query_BD = query_BD.to(self.item_embedding.dtype)
         score_BV = (query_BD @ self.item_vectors().detach().T).float()

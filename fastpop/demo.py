@@ -9,7 +9,12 @@ from fastpop.experiments import compare
 # A transformer small enough for minutes, which beats counting on this log; five arms' worth is in
 # docs/results.md.
 OPTIONS: dict[str, Any] = {
-    "encoder": "sasrec", "dim": 32, "max_length": 20, "epochs": 4, "max_epochs": 10, "valid_cases": 2000,
+    "encoder": "sasrec",
+    "dim": 32,
+    "max_length": 20,
+    "epochs": 4,
+    "max_epochs": 10,
+    "valid_cases": 2000,
     "arms": ("standard", "frozen", "learned-from-log-p"),
 }
 

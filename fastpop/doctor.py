@@ -18,16 +18,14 @@ NAMED = ("presets", "metrics", "nulls", "diagnostics", "arms")  # as fastpop.ava
 def report() -> str:
     """The state of this installation as text, at most 80 columns."""
     lines = [
-        f"fastpop {fastpop.__version__}, Python {platform.python_version()}, "
-        f"torch {torch.__version__}",
+        f"fastpop {fastpop.__version__}, Python {platform.python_version()}, torch {torch.__version__}",
         f"processor: {platform.machine()}, {os.cpu_count()} cores, torch uses "
         f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
         f"CUDA device: {_cuda()}",
         f"compiled module: {_extension()}",
         f"permutation test: {_kept()}",
         f"nvcc: {'found' if shutil.which('nvcc') else 'not on PATH'}",
-        "packages: " + ", ".join(f"{name} {'yes' if _has(name) else 'no'}" for name in PACKAGES[:4])
-        + ",",
+        "packages: " + ", ".join(f"{name} {'yes' if _has(name) else 'no'}" for name in PACKAGES[:4]) + ",",
         "          " + ", ".join(f"{name} {'yes' if _has(name) else 'no'}" for name in PACKAGES[4:]),
         "",
         f"{'op':18}{'cpu':14}{'cuda':14}implementations",
@@ -59,16 +57,21 @@ def _cuda() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return "none (torch sees no CUDA device" + (
-        ")" if torch.version.cuda else "; this torch is built without CUDA)")
+        ")" if torch.version.cuda else "; this torch is built without CUDA)"
+    )
 
 
 def _extension() -> str:
     return availability.why_not("cpu") or (
-        f"fastpop._C loads, CPU kernels take the path {availability.cpu_path()}")
+        f"fastpop._C loads, CPU kernels take the path {availability.cpu_path()}"
+    )
 
 
 def _kept() -> str:
     """Where its compiled form is kept."""
     place = availability.permutation_cache()
-    return "compiled anew in each process: no writable place for a cache" if place is None else \
-        f"compiled once, kept in {place}"
+    return (
+        "compiled anew in each process: no writable place for a cache"
+        if place is None
+        else f"compiled once, kept in {place}"
+    )

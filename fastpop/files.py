@@ -45,7 +45,7 @@ class Refused(FileExistsError):
 
 @contextlib.contextmanager
 def named(
-    path: Path, expected: str = "a writable place with room", only: set[int] | None = None,
+    path: Path, expected: str = "a writable place with room", only: set[int] | None = None
 ) -> Iterator[None]:
     """Gives an OSError of the block the path and what was expected; its errno stays.
 
@@ -131,7 +131,7 @@ def write_bytes(path: str | Path, data: Any) -> Path:
 
 @contextlib.contextmanager
 def atomic_folder(
-    folder: str | Path, replaces: Callable[[Path], bool] = lambda folder: True,
+    folder: str | Path, replaces: Callable[[Path], bool] = lambda folder: True
 ) -> Iterator[Path]:
     """An empty draft folder that takes the place of `folder` when the block ends well.
 
@@ -286,8 +286,9 @@ def locked(lock: Path, what: str) -> Iterator[None]:
             if not _lock(handle):
                 owner = os.read(handle, 32).decode("ascii", "replace").strip()
                 other = f"process {owner}" if owner else "another process"
-                raise Busy(f"expected a place that nobody else is writing; got {what}, which "
-                           f"{other} is writing now")
+                raise Busy(
+                    f"expected a place that nobody else is writing; got {what}, which {other} is writing now"
+                )
             # the last holder removes the file: what was locked must still be what stands there
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), os.stat(lock)):
@@ -314,8 +315,12 @@ def _lock(handle: int) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in NO_LOCKS:
-            warnings.warn("this file system has no locks: two processes that write one folder "
-                          "would not notice each other", RuntimeWarning, stacklevel=4)
+            warnings.warn(
+                "this file system has no locks: two processes that write one folder "
+                "would not notice each other",
+                RuntimeWarning,
+                stacklevel=4,
+            )
             return True
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN):
             return False

@@ -25,8 +25,9 @@ class Recommender(nn.Module):
             encoder trains on; None: the rows named as what it reads.
     """
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, *, max_length: int = 50,
-                 rows: str | Rows | None = None):
+    def __init__(
+        self, encoder: Encoder, decoder: Decoder, *, max_length: int = 50, rows: str | Rows | None = None
+    ):
         super().__init__()
         self.encoder, self.decoder, self.max_length = encoder, decoder, max_length
         self.train_rows: Rows = registry.made("rows", encoder.reads if rows is None else rows)
@@ -35,9 +36,7 @@ class Recommender(nn.Module):
     def device(self) -> torch.device:
         return self.decoder.item_embedding.device
 
-    def rows(
-        self, batch: Batch, item_VD: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def rows(self, batch: Batch, item_VD: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
         """(query [R, D], pos_id [R], weight [R] or None) of a training batch. item_VD: the decoder's
         item vectors, where they are made already."""
         item_VD = self.decoder.item_vectors() if item_VD is None else item_VD
@@ -46,12 +45,17 @@ class Recommender(nn.Module):
         weight = None if batch.weight is None else self._tensor(batch.weight).float()
         if (batch.history is None) != (self.encoder.reads == "events"):
             given = "none" if batch.history is None else "some"
-            raise checks.wrong(f"rows {self.train_rows}", "batches with histories where the encoder reads "
-                               f"sequences, and only there ({self.encoder.reads})", "=" + given)
+            raise checks.wrong(
+                f"rows {self.train_rows}",
+                "batches with histories where the encoder reads "
+                f"sequences, and only there ({self.encoder.reads})",
+                "=" + given,
+            )
         if batch.history is None:
             return self._query("forward", self.encoder(user_B, None, item_VD), target.shape), target, weight
-        query_BLD = self._query("forward", self.encoder(user_B, self._tensor(batch.history), item_VD),
-                                target.shape)
+        query_BLD = self._query(
+            "forward", self.encoder(user_B, self._tensor(batch.history), item_VD), target.shape
+        )
         real = target >= 0
         return query_BLD[real], target[real], None if weight is None else weight[real]
 
@@ -68,10 +72,14 @@ class Recommender(nn.Module):
             if self.encoder.reads == "events":
                 anonymous = np.flatnonzero(cases.user < 0)
                 if anonymous.size:
-                    raise checks.wrong("cases", "a known user in each for an encoder that reads "
-                                       "the user", f"=none in case {anonymous[0]}")
-                return self._last(self._tensor(cases.user), self._tensor(cases.user),
-                                  self.decoder.item_vectors())
+                    raise checks.wrong(
+                        "cases",
+                        "a known user in each for an encoder that reads the user",
+                        f"=none in case {anonymous[0]}",
+                    )
+                return self._last(
+                    self._tensor(cases.user), self._tensor(cases.user), self.decoder.item_vectors()
+                )
             empty = np.flatnonzero(np.diff(cases.history_offsets) == 0)
             if empty.size:
                 raise checks.wrong("cases", "a history in each", f"=none in case {empty[0]}")
@@ -82,8 +90,10 @@ class Recommender(nn.Module):
 
     def _encode_histories(self, user_C: Tensor, history_CL: Tensor, chunk: int = 512) -> Tensor:
         item_VD = self.decoder.item_vectors()
-        parts = [self._last(user_C[i : i + chunk], history_CL[i : i + chunk], item_VD)
-                 for i in range(0, len(user_C), chunk)]
+        parts = [
+            self._last(user_C[i : i + chunk], history_CL[i : i + chunk], item_VD)
+            for i in range(0, len(user_C), chunk)
+        ]
         if not parts:
             return self.decoder.item_embedding.new_empty(0, self.decoder.dim)
         return torch.cat(parts)
@@ -108,17 +118,15 @@ class Recommender(nn.Module):
         fork._modules = {**self._modules, "decoder": self.decoder.with_prior(log_prior)}
         return fork
 
-    def score(
-        self, query_BD: Tensor, popularity_weight: float = 1.0, personal_weight: float = 1.0
-    ) -> Tensor:
+    def score(self, query_BD: Tensor, popularity_weight: float = 1.0, personal_weight: float = 1.0) -> Tensor:
         """[B, V] served scores at both knobs; see `Decoder` for what each arm serves."""
         with torch.no_grad():
             return self.decoder.score(query_BD, popularity_weight, personal_weight)
 
     @torch.no_grad()
-    def training_contexts(self, log: Interactions, chunk: int = 8192) -> Iterator[
-        tuple[np.ndarray, np.ndarray, np.ndarray | None]
-    ]:
+    def training_contexts(
+        self, log: Interactions, chunk: int = 8192
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """(query [b, D] float64, weight [b], pos_id [b] or None) over the contexts of a log.
 
         One context a training event: its weights sum over the log to the number (or the weight)

@@ -33,8 +33,11 @@ class _RowOptimizer(torch.optim.Optimizer):
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any], update_in_backward: bool):
         _check_numbers(defaults)
         if update_in_backward and _num_processes() > 1:
-            raise checks.wrong("update_in_backward", "False with several processes, whose gradients "
-                               "must be summed before a step", True)
+            raise checks.wrong(
+                "update_in_backward",
+                "False with several processes, whose gradients must be summed before a step",
+                True,
+            )
         self.update_in_backward = update_in_backward
         self._updated: set[Tensor] = set()
         super().__init__(params, defaults)
@@ -83,8 +86,11 @@ class _RowOptimizer(torch.optim.Optimizer):
                 if _is_dtensor(param) != _is_dtensor(value):
                     kinds = ("a plain tensor", "a DTensor, as its table is")
                     raise checks.wrong_type(
-                        f"state_dict[{name!r}]", kinds[_is_dtensor(param)] + " (torch.distributed.checkpoint."
-                        "state_dict.set_optimizer_state_dict makes one of the other)", value)
+                        f"state_dict[{name!r}]",
+                        kinds[_is_dtensor(param)] + " (torch.distributed.checkpoint."
+                        "state_dict.set_optimizer_state_dict makes one of the other)",
+                        value,
+                    )
         super().load_state_dict(state_dict)
         for number, param in pairs:
             for name, value in state_dict["state"].get(number, {}).items():
@@ -96,7 +102,8 @@ class _RowOptimizer(torch.optim.Optimizer):
             param.grad = None
             raise RuntimeError(
                 "update_in_backward: expected one backward() for each step(); got a second gradient of "
-                "a table that was already updated. Gradient accumulation needs update_in_backward=False")
+                "a table that was already updated. Gradient accumulation needs update_in_backward=False"
+            )
         self._updated.add(param)
         group = next(group for group in self.param_groups if any(param is one for one in group["params"]))
         self._update_table(group, param)
@@ -111,8 +118,13 @@ class _RowOptimizer(torch.optim.Optimizer):
         if state:
             self.state[param] = state
         table = table if table.ndim == 2 else table[:, None]
-        self._update(table, ids, rows.reshape(len(ids), table.shape[1]),
-                     {name: _local(value) for name, value in state.items()}, group)
+        self._update(
+            table,
+            ids,
+            rows.reshape(len(ids), table.shape[1]),
+            {name: _local(value) for name, value in state.items()},
+            group,
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -158,8 +170,9 @@ def _check_numbers(group: dict[str, Any]) -> None:
 
 def _num_processes() -> int:
     distributed = torch.distributed
-    return distributed.get_world_size() if (
-        distributed.is_available() and distributed.is_initialized()) else 1
+    return (
+        distributed.get_world_size() if (distributed.is_available() and distributed.is_initialized()) else 1
+    )
 
 
 def _touched(grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,12 +191,19 @@ def _is_dtensor(value: Any) -> bool:
 
 def _check_sharded(param: Any, update_in_backward: bool) -> None:
     if update_in_backward:
-        raise checks.wrong("update_in_backward", "False with DTensor tables, whose gradients are summed "
-                           "over processes after backward", True)
+        raise checks.wrong(
+            "update_in_backward",
+            "False with DTensor tables, whose gradients are summed over processes after backward",
+            True,
+        )
     for placement in param.placements:
         if not placement.is_replicate() and getattr(placement, "dim", None) != 0:
-            raise checks.wrong("params", "DTensor tables that are sharded by rows, Shard(0), or replicated: "
-                               "a step looks at whole rows", f"={placement}")
+            raise checks.wrong(
+                "params",
+                "DTensor tables that are sharded by rows, Shard(0), or replicated: "
+                "a step looks at whole rows",
+                f"={placement}",
+            )
 
 
 def _local(value: Any) -> Tensor:
@@ -203,6 +223,7 @@ def _local_gradient(param: Any) -> Tensor:
 
 def _zeros(param: Any, dtype: torch.dtype, *, a_row: bool = False) -> Tensor:
     """State of a table: a number an entry, or one a row."""
+
     def shape_of(table: Tensor) -> tuple[int, ...]:
         return (table.shape[0],) if a_row else (table.shape[0], *(table.shape[1:] or (1,)))
 
@@ -212,8 +233,13 @@ def _zeros(param: Any, dtype: torch.dtype, *, a_row: bool = False) -> Tensor:
         return zeros
     shape = torch.Size(shape_of(param))
     return sys.modules["torch.distributed.tensor"].DTensor.from_local(
-        zeros, param.device_mesh, param.placements, run_check=False, shape=shape,
-        stride=torch.empty(shape, device="meta").stride())
+        zeros,
+        param.device_mesh,
+        param.placements,
+        run_check=False,
+        shape=shape,
+        stride=torch.empty(shape, device="meta").stride(),
+    )
 
 
 def _state_dtype(param: Tensor) -> torch.dtype:
@@ -233,8 +259,9 @@ class RowSGD(_RowOptimizer):
 class RowAdagrad(_RowOptimizer):
     """Row-wise Adagrad: state is one number a row (`fastpop.ops.row_adagrad_`)."""
 
-    def __init__(self, params: Iterable[Any], lr: float = 0.1, eps: float = 1e-10, *,
-                 update_in_backward: bool = False):
+    def __init__(
+        self, params: Iterable[Any], lr: float = 0.1, eps: float = 1e-10, *, update_in_backward: bool = False
+    ):
         super().__init__(params, {"lr": lr, "eps": eps}, update_in_backward)
 
     def _new_state(self, param):
@@ -247,24 +274,45 @@ class RowAdagrad(_RowOptimizer):
 class RowAdam(_RowOptimizer):
     """Row-wise Adam: full first moment, one second moment and step a row (`fastpop.ops.row_adam_`)."""
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3,
-                 betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, *,
-                 update_in_backward: bool = False):
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        *,
+        update_in_backward: bool = False,
+    ):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, update_in_backward)
 
     def _new_state(self, param):
         dtype = _state_dtype(param)
-        return {"mean": _zeros(param, dtype), "square": _zeros(param, dtype, a_row=True),
-                "step": _zeros(param, torch.int64, a_row=True)}
+        return {
+            "mean": _zeros(param, dtype),
+            "square": _zeros(param, dtype, a_row=True),
+            "step": _zeros(param, torch.int64, a_row=True),
+        }
 
     def _update(self, table, ids, rows, state, group):
-        ops.row_adam_(table, ids, rows, state["mean"], state["square"], state["step"],
-                      lr=group["lr"], betas=tuple(group["betas"]), eps=group["eps"])
+        ops.row_adam_(
+            table,
+            ids,
+            rows,
+            state["mean"],
+            state["square"],
+            state["step"],
+            lr=group["lr"],
+            betas=tuple(group["betas"]),
+            eps=group["eps"],
+        )
 
 
 @torch.no_grad()
 def clip_grad_norm_(
-    parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, *,
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    *,
     error_if_nonfinite: bool = False,
 ) -> Tensor:
     """torch.nn.utils.clip_grad_norm_ for sparse, dense and sharded gradients together.
@@ -293,8 +341,9 @@ def clip_grad_norm_(
         if not isinstance(param, Tensor):
             raise checks.wrong_type("parameters", "tensors", param)
         if _steps_in_backward(param):
-            raise checks.wrong("parameters", "tables whose gradients stay until step()",
-                               "=one with update_in_backward")
+            raise checks.wrong(
+                "parameters", "tables whose gradients stay until step()", "=one with update_in_backward"
+            )
         if param.grad is not None:
             param.grad = _summed(param.grad)
             grads.append(param.grad)
@@ -314,8 +363,9 @@ def clip_grad_norm_(
 
 def _steps_in_backward(param: Tensor) -> bool:
     hooks = getattr(param, "_post_accumulate_grad_hooks", None) or {}
-    return any(getattr(hook, "func", None) is _on_gradient and hook.args[0]() is not None
-               for hook in hooks.values())
+    return any(
+        getattr(hook, "func", None) is _on_gradient and hook.args[0]() is not None for hook in hooks.values()
+    )
 
 
 def _summed(grad: Tensor) -> Tensor:
@@ -327,7 +377,8 @@ def _summed(grad: Tensor) -> Tensor:
         raise checks.wrong_type("parameters", "dense or COO gradients", f"={grad.layout} {list(grad.shape)}")
     ids = grad._indices()
     if grad.is_coalesced() or (
-            ids.device.type == "cpu" and len(ids) == 1 and bool((ids[0, 1:] > ids[0, :-1]).all())):
+        ids.device.type == "cpu" and len(ids) == 1 and bool((ids[0, 1:] > ids[0, :-1]).all())
+    ):
         return grad
     return grad.coalesce()
 

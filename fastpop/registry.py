@@ -80,8 +80,11 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
     base = getattr(importlib.import_module(KINDS[kind].room), KINDS[kind].base)
     is_class = isinstance(part, type)
     if not (issubclass(part, base) if is_class else isinstance(part, base)):
-        raise checks.wrong_type("part", f"a {KINDS[kind].room}.{base.__name__}, its class or an object",
-                                f"={getattr(part, '__name__', type(part).__name__)}")
+        raise checks.wrong_type(
+            "part",
+            f"a {KINDS[kind].room}.{base.__name__}, its class or an object",
+            f"={getattr(part, '__name__', type(part).__name__)}",
+        )
     own = getattr(part, "name", "")
     name = own if name is None else name
     if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -112,15 +115,24 @@ def check_class(kind: str, part: type) -> None:
     name, fields = part.__name__, {field.name for field in dataclasses.fields(part)}
     for option, hint in hints_of(part).items():
         if option in fields and not is_option(hint):
-            raise checks.wrong_type(f"{name}.{option}", "an int, float, bool, str, Literal, a part or a "
-                                    "tuple of these", f"={hint}")
+            raise checks.wrong_type(
+                f"{name}.{option}",
+                "an int, float, bool, str, Literal, a part or a tuple of these",
+                f"={hint}",
+            )
         if option not in fields and typing.get_origin(hint) is not ClassVar and hint is not ClassVar:
-            raise checks.wrong_type("part", "a frozen dataclass", f"={name}, whose {option} is no field: put "
-                                    "@dataclass(frozen=True) above it")
+            raise checks.wrong_type(
+                "part",
+                "a frozen dataclass",
+                f"={name}, whose {option} is no field: put @dataclass(frozen=True) above it",
+            )
     for variable, hint in hints_of(base).items():
         value, inner = getattr(part, variable), typing.get_args(hint)[:1]
-        if typing.get_origin(hint) is ClassVar and not isinstance(value, property) \
-                and float not in typing.get_args(inner[0]):  # bounds may be infinite
+        if (
+            typing.get_origin(hint) is ClassVar
+            and not isinstance(value, property)
+            and float not in typing.get_args(inner[0])
+        ):  # bounds may be infinite
             checked(f"{name}.{variable}", value, inner[0])
     own = KINDS[kind].methods
     if own and part is not base and all(getattr(part, one) is getattr(base, one) for one in own):
@@ -191,7 +203,10 @@ def find(kind: str, name: Any, argument: str = "") -> Any:
 
 
 def made(
-    kind: str, given: Any, argument: str = "", options: dict[str, Any] | None = None,
+    kind: str,
+    given: Any,
+    argument: str = "",
+    options: dict[str, Any] | None = None,
     defaults: dict[str, Any] | None = None,
 ) -> Any:
     """A part from its name, with those of the options that it has, or from itself.
@@ -210,12 +225,14 @@ def made(
         if not isinstance(part, type):
             return part
         known = {field.name for field in dataclasses.fields(part)}
-        return with_options(part, {name: value for name, value in (options or {}).items() if name in known},
-                            argument or kind)
+        return with_options(
+            part, {name: value for name, value in (options or {}).items() if name in known}, argument or kind
+        )
     noun = f"a name or a {base.__name__}"
     if isinstance(given, type) and issubclass(given, base):
-        raise checks.wrong_type(argument or kind, noun, f"=the class {given.__name__}; make one: "
-                                f"{given.__name__}()")
+        raise checks.wrong_type(
+            argument or kind, noun, f"=the class {given.__name__}; make one: {given.__name__}()"
+        )
     raise checks.wrong_type(argument or kind, noun, given)
 
 
@@ -225,16 +242,22 @@ def with_options(part: Any, options: dict[str, Any], argument: str) -> Any:
     name = str(part.name)
     for option in options:
         if option not in known:
-            raise TypeError(f"{argument}.{option}: expected an option of {name!r} "
-                            f"({', '.join(known) or 'it has none'}); got an unknown one")
+            raise TypeError(
+                f"{argument}.{option}: expected an option of {name!r} "
+                f"({', '.join(known) or 'it has none'}); got an unknown one"
+            )
     for option, value in known.items():
         if value is dataclasses.MISSING and option not in options:
             raise TypeError(f"{argument}.{option}: expected a value, since {name!r} has no default; got none")
     if not isinstance(part, type):
         return part
     hints = hints_of(part)
-    return part(**{option: _from_plain(value, hints[option], f"{argument}.{option}")
-                   for option, value in options.items()})
+    return part(
+        **{
+            option: _from_plain(value, hints[option], f"{argument}.{option}")
+            for option, value in options.items()
+        }
+    )
 
 
 def _from_plain(value: Any, hint: Any, argument: str) -> Any:
@@ -243,8 +266,9 @@ def _from_plain(value: Any, hint: Any, argument: str) -> Any:
     if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
         each = inner[:1] * len(value) if inner[-1] is ... else inner
         if len(each) == len(value):
-            return tuple(_from_plain(one, kind, f"{argument}[{at}]")
-                         for at, (one, kind) in enumerate(zip(value, each)))
+            return tuple(
+                _from_plain(one, kind, f"{argument}[{at}]") for at, (one, kind) in enumerate(zip(value, each))
+            )
     if not (isinstance(hint, type) and issubclass(hint, Component)):
         return value
     if not isinstance(value, dict):
@@ -265,9 +289,13 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
 
 def record(part: Component) -> dict[str, Any]:
     """What a run keeps of a part: its name, version and options, and where its class is, for words."""
-    return {"kind": part.kind, "name": str(part), "version": part.version,
-            "class": f"{type(part).__module__}:{type(part).__qualname__}",
-            "options": {name: _kept(value) for name, value in part.options().items()}}
+    return {
+        "kind": part.kind,
+        "name": str(part),
+        "version": part.version,
+        "class": f"{type(part).__module__}:{type(part).__qualname__}",
+        "options": {name: _kept(value) for name, value in part.options().items()},
+    }
 
 
 def is_plain(part: Component) -> bool:
@@ -310,14 +338,21 @@ def restored(kept: dict[str, Any]) -> Any:
         _look_around(kind)
     part = _parts[kind].get(kept["name"])
     if part is None:
-        raise Missing(f"{kind}: expected {kept['name']!r} to be registered, as where this was made; got "
-                      f"none: first import what registers it (--plugin MODULE); its class was "
-                      f"{kept['class'].replace(':', '.')}")
+        raise Missing(
+            f"{kind}: expected {kept['name']!r} to be registered, as where this was made; got "
+            f"none: first import what registers it (--plugin MODULE); its class was "
+            f"{kept['class'].replace(':', '.')}"
+        )
     if part.version != kept["version"]:
-        raise Missing(f"{kind}: expected version {kept['version']} of {kept['name']!r}, as where this was "
-                      f"made; got {part.version}, of {_origin(part)}")
-    return with_options(part, {name: _back(value) for name, value in kept["options"].items()}, kind) \
-        if isinstance(part, type) else part
+        raise Missing(
+            f"{kind}: expected version {kept['version']} of {kept['name']!r}, as where this was "
+            f"made; got {part.version}, of {_origin(part)}"
+        )
+    return (
+        with_options(part, {name: _back(value) for name, value in kept["options"].items()}, kind)
+        if isinstance(part, type)
+        else part
+    )
 
 
 def _back(value: Any) -> Any:
@@ -348,5 +383,8 @@ def _look_around(kind: str) -> None:
         try:
             register(kind, point.load(), name=point.name)
         except Exception as error:
-            warnings.warn(f"{kind} {point.name!r} of the installed {point.value} cannot be used: {error}",
-                          RuntimeWarning, stacklevel=3)
+            warnings.warn(
+                f"{kind} {point.name!r} of the installed {point.value} cannot be used: {error}",
+                RuntimeWarning,
+                stacklevel=3,
+            )

@@ -35,8 +35,9 @@ class Adam(TableOptimizer):
 
     def build(self, groups: list[dict[str, Any]], lr: float, *, update_in_backward: bool = False) -> Any:
         if update_in_backward:
-            raise checks.wrong("update_in_backward", "False with table_optimizer adam, which is torch's own",
-                               True)
+            raise checks.wrong(
+                "update_in_backward", "False with table_optimizer adam, which is torch's own", True
+            )
         return torch.optim.Adam(groups, lr=lr)
 
 

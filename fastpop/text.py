@@ -8,4 +8,5 @@ def printable(text: str, keep_lines: bool = False) -> str:
         return text
     return "".join(
         c if c.isprintable() or (keep_lines and c == "\n") else c.encode("unicode_escape").decode("ascii")
-        for c in text)
+        for c in text
+    )

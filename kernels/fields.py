@@ -28,7 +28,9 @@ def kinds(structure: Any) -> tuple[tuple[str, bool], ...]:
 
 
 def named(
-    inputs: Any, matrix: Callable[[Tensor], Any], vector: Callable[[Tensor], Any],
+    inputs: Any,
+    matrix: Callable[[Tensor], Any],
+    vector: Callable[[Tensor], Any],
     number: Callable[[Tensor], Any],
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """(name -> what a binding takes, tensors to hold until the kernel has them).

@@ -15,4 +15,6 @@ def settle_after_fork() -> None:
         warnings.warn(
             "this process was forked from one with threads, which a fork leaves behind: torch and fastpop "
             "use one thread here. Start processes with multiprocessing's 'spawn' for more.",
-            RuntimeWarning, stacklevel=2)
+            RuntimeWarning,
+            stacklevel=2,
+        )

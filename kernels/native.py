@@ -51,8 +51,10 @@ def without_code(capability: int, arches: str) -> str | None:
             return None
         if number < capability and not name.endswith("a") and (ptx or generation == capability // 10):
             return None
-    return (f"the device is sm_{capability}, this build of fastpop._C has code for {arches} "
-            f"(build it with FASTPOP_CUDA_ARCHES={capability})")
+    return (
+        f"the device is sm_{capability}, this build of fastpop._C has code for {arches} "
+        f"(build it with FASTPOP_CUDA_ARCHES={capability})"
+    )
 
 
 def path_taken() -> str:

@@ -12,16 +12,25 @@ from fastpop.kernels.triton_tiles import load_rows, load_rows_there
 
 
 def row_gradients(
-    lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor, *, positive_apart: bool,
+    lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor, *, positive_apart: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(safe_lse, weight, own) [B] of each row, as the backward kernels read them: see the kernel."""
     safe_lse_B, weight_B, own_B = (torch.empty_like(lse_B) for _ in range(3))
     num_rows = lse_B.shape[0]
     triton_tiles.launch(
-        row_gradients_kernel, (triton.cdiv(num_rows, 256),), lse_ptr=lse_B, pos_logit_ptr=pos_logit_B,
-        d_lse_ptr=d_lse_B.float().contiguous(), d_pos_ptr=d_pos_B.float().contiguous(),
-        safe_lse_ptr=safe_lse_B, weight_ptr=weight_B, own_ptr=own_B, num_rows=num_rows,
-        POSITIVE_APART=positive_apart, BLOCK_B=256)
+        row_gradients_kernel,
+        (triton.cdiv(num_rows, 256),),
+        lse_ptr=lse_B,
+        pos_logit_ptr=pos_logit_B,
+        d_lse_ptr=d_lse_B.float().contiguous(),
+        d_pos_ptr=d_pos_B.float().contiguous(),
+        safe_lse_ptr=safe_lse_B,
+        weight_ptr=weight_B,
+        own_ptr=own_B,
+        num_rows=num_rows,
+        POSITIVE_APART=positive_apart,
+        BLOCK_B=256,
+    )
     return safe_lse_B, weight_B, own_B
 
 
@@ -62,8 +71,16 @@ def over_splits(one: Tensor | None) -> Tensor | None:
 
 @triton_tiles.kernel
 def row_gradients_kernel(
-    lse_ptr, pos_logit_ptr, d_lse_ptr, d_pos_ptr, safe_lse_ptr, weight_ptr, own_ptr, num_rows,
-    POSITIVE_APART: tl.constexpr, BLOCK_B: tl.constexpr,
+    lse_ptr,
+    pos_logit_ptr,
+    d_lse_ptr,
+    d_pos_ptr,
+    safe_lse_ptr,
+    weight_ptr,
+    own_ptr,
+    num_rows,
+    POSITIVE_APART: tl.constexpr,
+    BLOCK_B: tl.constexpr,
 ):
     """One program owns BLOCK_B rows: what backward multiplies their candidates by.
 
@@ -91,8 +108,18 @@ def row_gradients_kernel(
 
 
 @triton.jit
-def row_dots(query_ptr, query_row_b, stride_qb, stride_qd, item_ptr, item_row_b, stride_ev, stride_ed,
-             dim, CHUNK_D: tl.constexpr):
+def row_dots(
+    query_ptr,
+    query_row_b,
+    stride_qb,
+    stride_qd,
+    item_ptr,
+    item_row_b,
+    stride_ev,
+    stride_ed,
+    dim,
+    CHUNK_D: tl.constexpr,
+):
     """[B] float32 <query row, item row>, CHUNK_D dimensions at a time: whole tiles would not fit in
     registers beside what their callers hold."""
     dot_b = tl.zeros(query_row_b.shape, tl.float32)
@@ -116,8 +143,18 @@ def prior_term(id_n, log_prior_ptr, prior_weight):
 
 
 @triton.jit
-def candidate_rows(item_ptr, id_n, bias_n, log_prior_ptr, stride_ev, stride_ed, dim, DOT: tl.constexpr,
-                   EVEN_D: tl.constexpr, BLOCK_D: tl.constexpr):
+def candidate_rows(
+    item_ptr,
+    id_n,
+    bias_n,
+    log_prior_ptr,
+    stride_ev,
+    stride_ed,
+    dim,
+    DOT: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """[N, BLOCK_D] item rows, zeros for what the prior removes."""
     if log_prior_ptr is not None:
         there_n = bias_n != float("-inf")
@@ -155,9 +192,27 @@ def log_sum(run_max_b, run_sum_b):
 
 @triton.jit
 def store_query_gradients(
-    d_query_bd, d_scale_b, offs_b, inside_b, row_b, pos_id_b, query_ptr, item_ptr, weight_ptr, own_ptr,
-    d_query_ptr, d_scale_ptr, scale, num_rows, dim, stride_qb, stride_qd, stride_ev, stride_ed,
-    RANGE: tl.constexpr, BLOCK_D: tl.constexpr,
+    d_query_bd,
+    d_scale_b,
+    offs_b,
+    inside_b,
+    row_b,
+    pos_id_b,
+    query_ptr,
+    item_ptr,
+    weight_ptr,
+    own_ptr,
+    d_query_ptr,
+    d_scale_ptr,
+    scale,
+    num_rows,
+    dim,
+    stride_qb,
+    stride_qd,
+    stride_ev,
+    stride_ed,
+    RANGE: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
     """To d_query [split, B, D] and d_scale [split, B], each where its pointer is given: the sums of
     probabilities times the row's weight; split 0 adds own * the positive's item."""
@@ -166,28 +221,47 @@ def store_query_gradients(
     own_b = tl.where(is_first, tl.load(own_ptr + row_b), 0.0)
     split_row_b = tl.program_id(1).to(tl.int64) * num_rows + offs_b
     if d_query_ptr is not None:
-        item_bd = load_rows_there(item_ptr, pos_id_b, own_b != 0.0, stride_ev, stride_ed, dim, tl.float32,
-                                  BLOCK_D)
+        item_bd = load_rows_there(
+            item_ptr, pos_id_b, own_b != 0.0, stride_ev, stride_ed, dim, tl.float32, BLOCK_D
+        )
         d_query_bd = d_query_bd * (weight_b / RANGE)[:, None] + own_b[:, None] * item_bd
         offs_d = tl.arange(0, BLOCK_D)
-        tl.store(d_query_ptr + split_row_b[:, None] * dim + offs_d[None, :], scale * d_query_bd,
-                 mask=inside_b[:, None] & (offs_d[None, :] < dim))
+        tl.store(
+            d_query_ptr + split_row_b[:, None] * dim + offs_d[None, :],
+            scale * d_query_bd,
+            mask=inside_b[:, None] & (offs_d[None, :] < dim),
+        )
     if d_scale_ptr is not None:
         d_scale_b *= weight_b
         if is_first:
-            pos_dot_b = row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, pos_id_b,
-                                 stride_ev, stride_ed, dim, 16)
+            pos_dot_b = row_dots(
+                query_ptr, row_b, stride_qb, stride_qd, item_ptr, pos_id_b, stride_ev, stride_ed, dim, 16
+            )
             d_scale_b += tl.where(own_b == 0.0, 0.0, own_b * pos_dot_b)
         tl.store(d_scale_ptr + split_row_b, d_scale_b, mask=inside_b)
 
 
 @triton.jit
-def store_item_gradients(d_item_nd, d_bias_n, out_n, inside_n, d_item_ptr, d_bias_ptr, scale, peak, dim,
-                         RANGE: tl.constexpr, BLOCK_D: tl.constexpr):
+def store_item_gradients(
+    d_item_nd,
+    d_bias_n,
+    out_n,
+    inside_n,
+    d_item_ptr,
+    d_bias_ptr,
+    scale,
+    peak,
+    dim,
+    RANGE: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """To rows out_n of d_item [., D] and d_bias [.], each where its pointer is given."""
     if d_item_ptr is not None:
         offs_d = tl.arange(0, BLOCK_D)
-        tl.store(d_item_ptr + out_n[:, None] * dim + offs_d[None, :], d_item_nd * (scale * peak / RANGE),
-                 mask=inside_n[:, None] & (offs_d[None, :] < dim))
+        tl.store(
+            d_item_ptr + out_n[:, None] * dim + offs_d[None, :],
+            d_item_nd * (scale * peak / RANGE),
+            mask=inside_n[:, None] & (offs_d[None, :] < dim),
+        )
     if d_bias_ptr is not None:
         tl.store(d_bias_ptr + out_n, d_bias_n * peak, mask=inside_n)

@@ -91,8 +91,11 @@ def unsupported(query_BD: Tensor, item_VD: Tensor) -> str | None:
 def cannot_run_on(device: torch.device) -> str | None:
     """Why Triton's kernels do not run on a device."""
     if device.type == "cpu":
-        return None if INTERPRETED else (
-            "the tensors are on cpu (where these kernels run under TRITON_INTERPRET=1 only)")
+        return (
+            None
+            if INTERPRETED
+            else ("the tensors are on cpu (where these kernels run under TRITON_INTERPRET=1 only)")
+        )
     if device.type != "cuda":
         return f"the tensors are on {device}"
     if capability(device) < 80:
@@ -128,17 +131,25 @@ def dot_constants(dtype: torch.dtype, dim: int) -> dict[str, Any]:
     core. RANGE multiplies probabilities that become float16: 1e-4, as one of 10,000 candidates has,
     would sit at the edge of its subnormals.
     """
-    return {"DOT": TL_DTYPES[dtype], "PRECISION": "tf32x3" if block_of(dim) <= 128 else "ieee",
-            "RANGE": 4096.0 if dtype == torch.float16 else 1.0}
+    return {
+        "DOT": TL_DTYPES[dtype],
+        "PRECISION": "tf32x3" if block_of(dim) <= 128 else "ieee",
+        "RANGE": 4096.0 if dtype == torch.float16 else 1.0,
+    }
 
 
 def constants(query_BD: Tensor, item_VD: Tensor, tile: Tile) -> dict[str, Any]:
     """What every kernel on tiles is compiled for, but for its block of candidates."""
     dim = query_BD.shape[1]
     block_d = block_of(dim)
-    return {"EVEN_D": dim == block_d, "BLOCK_D": block_d, "BLOCK_B": tile.rows,
-            "num_warps": tile.num_warps, "num_stages": tile.num_stages,
-            **dot_constants(dot_dtype(query_BD, item_VD), dim)}
+    return {
+        "EVEN_D": dim == block_d,
+        "BLOCK_D": block_d,
+        "BLOCK_B": tile.rows,
+        "num_warps": tile.num_warps,
+        "num_stages": tile.num_stages,
+        **dot_constants(dot_dtype(query_BD, item_VD), dim),
+    }
 
 
 def choose(table: Tiles, device: torch.device, dim: int, dtype: torch.dtype) -> Tile:
@@ -177,8 +188,20 @@ def on_device(tensor: Tensor) -> contextlib.AbstractContextManager:
 # not: of the sizes that change from batch to batch that would buy nothing (rows are read at clamped
 # indices), and a ragged last batch would wait for compilers. Strides and the dimension, which say how
 # wide a load may be, keep it.
-SIZES = ("num_rows", "num_items", "num_negatives", "num_groups", "first_group", "group_size",
-         "blocks_per_group", "split_size", "num_tiles", "split_tiles", "num_sources", "num_draws")
+SIZES = (
+    "num_rows",
+    "num_items",
+    "num_negatives",
+    "num_groups",
+    "first_group",
+    "group_size",
+    "blocks_per_group",
+    "split_size",
+    "num_tiles",
+    "split_tiles",
+    "num_sources",
+    "num_draws",
+)
 kernel = partial(triton.jit, do_not_specialize=SIZES)
 # A product and a sum become one instruction by request: what Triton does unasked differs from version to
 # version, and with it the speed and the last bit.
@@ -193,9 +216,11 @@ def launch(jitted: Any, grid: tuple[int, ...], **arguments: Any) -> None:
 def tensors(inputs: Any) -> dict[str, Tensor | None]:
     """An op's tensors by the names that its kernels give them: query_ptr is query_BD."""
     structure: Any = type(inputs)
-    return {f"{name}_ptr": one if one is None or is_rows else one.contiguous()
-            for (name, is_rows), one in zip(fields.kinds(structure), inputs)
-            if one is None or isinstance(one, Tensor)}
+    return {
+        f"{name}_ptr": one if one is None or is_rows else one.contiguous()
+        for (name, is_rows), one in zip(fields.kinds(structure), inputs)
+        if one is None or isinstance(one, Tensor)
+    }
 
 
 def taken(jitted: Any, shared: dict[str, Any]) -> dict[str, Any]:
@@ -208,8 +233,12 @@ def taken(jitted: Any, shared: dict[str, Any]) -> dict[str, Any]:
 
 
 def strides(query_BD: Tensor, item_VD: Tensor) -> dict[str, int]:
-    return {"stride_qb": query_BD.stride(0), "stride_qd": query_BD.stride(1),
-            "stride_ev": item_VD.stride(0), "stride_ed": item_VD.stride(1)}
+    return {
+        "stride_qb": query_BD.stride(0),
+        "stride_qd": query_BD.stride(1),
+        "stride_ev": item_VD.stride(0),
+        "stride_ed": item_VD.stride(1),
+    }
 
 
 @triton.jit
@@ -221,8 +250,16 @@ def known_ids(id_n, num_items):
 
 
 @triton.jit
-def load_rows(base_ptr, row_n, stride_row, stride_dim, dim, DOT: tl.constexpr, EVEN_D: tl.constexpr,
-              BLOCK_D: tl.constexpr):
+def load_rows(
+    base_ptr,
+    row_n,
+    stride_row,
+    stride_dim,
+    dim,
+    DOT: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """[N, BLOCK_D] of the rows row_n (int64: id * stride passes 2^31 at V = 20M, D = 128), as DOT."""
     offs_d = tl.arange(0, BLOCK_D)
     ptr_nd = base_ptr + row_n[:, None] * stride_row + offs_d[None, :].to(tl.int64) * stride_dim
@@ -231,8 +268,9 @@ def load_rows(base_ptr, row_n, stride_row, stride_dim, dim, DOT: tl.constexpr, E
 
 
 @triton.jit
-def load_rows_there(base_ptr, row_n, there_n, stride_row, stride_dim, dim, DOT: tl.constexpr,
-                    BLOCK_D: tl.constexpr):
+def load_rows_there(
+    base_ptr, row_n, there_n, stride_row, stride_dim, dim, DOT: tl.constexpr, BLOCK_D: tl.constexpr
+):
     """The same, zeros for the rows that are not there: what they hold may be NaN, and 0 * NaN is."""
     offs_d = tl.arange(0, BLOCK_D)
     ptr_nd = base_ptr + row_n[:, None] * stride_row + offs_d[None, :].to(tl.int64) * stride_dim

@@ -126,7 +126,8 @@ class Budget(NamedTuple):
         assert (error <= allowed).all(), (
             f"gradient of {name}: error {error.flatten()[worst]:.3g}, allowed "
             f"{allowed.flatten()[worst]:.3g} at entry {worst}, whose running bound is "
-            f"{bound.flatten()[worst]:.3g}")
+            f"{bound.flatten()[worst]:.3g}"
+        )
 
 
 ROWS = ("query", "items")
@@ -156,8 +157,9 @@ class Trial(NamedTuple):
     def notices(self, grads: dict[str, Tensor]) -> bool:
         dtype = self.inputs["query"].dtype
         try:
-            self.budget.check({name: grad.to(dtype) for name, grad in grads.items()},
-                              dict.fromkeys(grads, dtype))
+            self.budget.check(
+                {name: grad.to(dtype) for name, grad in grads.items()}, dict.fromkeys(grads, dtype)
+            )
         except AssertionError as said:
             if "running bound" not in str(said):  # another assertion
                 raise
@@ -194,8 +196,10 @@ def noticed_by(cases: dict, dtype: torch.dtype, losses: Callable, candidates: Ca
         assert not trial.notices(trial.budget.truth)
         for name, mutation in MUTATIONS.items():
             wrong = mutation(trial)
-            changes = any(not torch.allclose(wrong[one], trial.budget.truth[one], rtol=1e-3, atol=1e-12)
-                          for one in wrong)
+            changes = any(
+                not torch.allclose(wrong[one], trial.budget.truth[one], rtol=1e-3, atol=1e-12)
+                for one in wrong
+            )
             assert trial.notices(wrong) == changes, (case, name)
             noticed[name] += changes
     return noticed

@@ -112,8 +112,13 @@ class Commands:
     def __init__(self, folder: Path):
         self.folder, self.number = folder, 0
         environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
-        self.process = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
 
     def ask(self, question: dict) -> dict:
         assert self.process.stdin is not None
@@ -128,10 +133,16 @@ class Commands:
         place.mkdir()
         (place / "stdout").touch()
         (place / "stderr").touch()
-        pid = self.ask({
-            "words": [str(word) for word in words], "cwd": str(cwd or place), "env": environment,
-            "without": list(without), "stdout": str(stdout or place / "stdout"),
-            "stderr": str(place / "stderr")})["pid"]
+        pid = self.ask(
+            {
+                "words": [str(word) for word in words],
+                "cwd": str(cwd or place),
+                "env": environment,
+                "without": list(without),
+                "stdout": str(stdout or place / "stdout"),
+                "stderr": str(place / "stderr"),
+            }
+        )["pid"]
         return Running(self, pid, place)
 
     def run(self, *words, code=0, seconds=240, **options) -> Done:

@@ -29,7 +29,7 @@ def want_gpu() -> None:
 
 
 def gpu() -> str:
-    """"cuda", for a test marked gpu."""
+    """ "cuda", for a test marked gpu."""
     assert torch.cuda.is_available(), "a test that needs a GPU has to be marked gpu"
     return "cuda"
 
@@ -53,8 +53,14 @@ def runs_of(op: str) -> list:
     if "cuda" in implementations:
         runs += [("cuda", dtype, "host twin") for dtype in HALF_AND_SINGLE]
     on_gpu = [*(impl for impl in implementations if impl != "cpu"), "auto"]
-    return [*runs, *(pytest.param(impl, dtype, "gpu", marks=pytest.mark.gpu)
-                     for impl in on_gpu for dtype in HALF_AND_SINGLE)]
+    return [
+        *runs,
+        *(
+            pytest.param(impl, dtype, "gpu", marks=pytest.mark.gpu)
+            for impl in on_gpu
+            for dtype in HALF_AND_SINGLE
+        ),
+    ]
 
 
 @contextlib.contextmanager

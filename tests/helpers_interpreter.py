@@ -26,6 +26,7 @@ def mend_index() -> bool:
     try:
         found["__index__"](SimpleNamespace(handle=SimpleNamespace(data=np.ones(1, np.int32))))
     except TypeError:
+
         def mended(tensor, scope):
             patch_lang_tensor(tensor, scope)
             scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.squeeze()))

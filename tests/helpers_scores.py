@@ -3,8 +3,7 @@
 import numpy as np
 
 
-def dense_energies(query, items, log_prior, *, bias=None, scale=1.0, weight=None, offset=None,
-                   centring=None):
+def dense_energies(query, items, log_prior, *, bias=None, scale=1.0, weight=None, offset=None, centring=None):
     """total, direction, shared, heterogeneous, off_direction, slope_mean, slope_std from the C x V
     scores."""
     big = np.longdouble
@@ -25,8 +24,13 @@ def dense_energies(query, items, log_prior, *, bias=None, scale=1.0, weight=None
     mean = w @ t
     het = w @ (t - mean) ** 2
     return {
-        "total": w @ (score**2).sum(axis=1), "direction": w @ t**2, "shared": mean**2,
+        "total": w @ (score**2).sum(axis=1),
+        "direction": w @ t**2,
+        "shared": mean**2,
         "off_direction": w @ ((score - np.outer(t, f / norm)) ** 2).sum(axis=1),
-        "heterogeneous": het, "slope_mean": mean / norm, "slope_std": np.sqrt(het) / norm,
-        "score": score, "weight": w,
+        "heterogeneous": het,
+        "slope_mean": mean / norm,
+        "slope_std": np.sqrt(het) / norm,
+        "score": score,
+        "weight": w,
     }

@@ -100,27 +100,42 @@ def check_other_layouts(mesh) -> None:
             table.grad = distribute_tensor(torch.ones(5, 4), mesh, [grad_layout])
             optim.RowSGD([table], lr=1.0).step()
             assert torch.equal(table.full_tensor(), before - 1)
-    refused(ValueError, "params: expected DTensor tables that are sharded by rows",
-            lambda: optim.RowSGD([torch.nn.Parameter(distribute_tensor(whole, mesh, [Shard(1)]))]))
+    refused(
+        ValueError,
+        "params: expected DTensor tables that are sharded by rows",
+        lambda: optim.RowSGD([torch.nn.Parameter(distribute_tensor(whole, mesh, [Shard(1)]))]),
+    )
 
 
 def check_refusals(mesh) -> None:
     table = torch.nn.Parameter(distribute_tensor(torch.ones(5, 4), mesh, [Shard(0)]))
-    refused(ValueError, "update_in_backward: expected False", lambda: optim.RowSGD(
-        [table], update_in_backward=True))
+    refused(
+        ValueError,
+        "update_in_backward: expected False",
+        lambda: optim.RowSGD([table], update_in_backward=True),
+    )
     optimizer = optim.RowAdagrad([table])
     plain = optim.RowAdagrad([torch.nn.Parameter(torch.ones(5, 4))])
     plain.param_groups[0]["params"][0].grad = torch.ones(5, 4)
     plain.step()
     before = table.to_local().clone()
-    refused(TypeError, "state_dict['square']: expected a DTensor", lambda: optimizer.load_state_dict(
-        plain.state_dict()))
+    refused(
+        TypeError,
+        "state_dict['square']: expected a DTensor",
+        lambda: optimizer.load_state_dict(plain.state_dict()),
+    )
     ids, rows = torch.tensor([1]), torch.ones(1, 4)
     square = distribute_tensor(torch.zeros(5), mesh, [Shard(0)])
-    refused(TypeError, "table: expected a plain torch tensor; got DTensor: to_local()",
-            lambda: ops.row_sgd_(table, ids, rows, lr=0.1))
-    refused(TypeError, "square: expected a plain", lambda: ops.row_adagrad_(
-        torch.ones(5, 4), ids, rows, square, lr=0.1))
+    refused(
+        TypeError,
+        "table: expected a plain torch tensor; got DTensor: to_local()",
+        lambda: ops.row_sgd_(table, ids, rows, lr=0.1),
+    )
+    refused(
+        TypeError,
+        "square: expected a plain",
+        lambda: ops.row_adagrad_(torch.ones(5, 4), ids, rows, square, lr=0.1),
+    )
     query, items = torch.ones(3, 4), table
     pos_id = torch.tensor([0, 1, 2])
     for name, call in {
@@ -133,10 +148,16 @@ def check_refusals(mesh) -> None:
         "log_prior": lambda: ops.full_softmax(query, torch.ones(5, 4), pos_id, log_prior=square),
     }.items():
         refused(TypeError, f"{name.strip()}: expected a plain torch tensor; got DTensor", call)
-    refused(TypeError, "items: expected an array that holds its numbers itself; got DTensor",
-            lambda: ops.score_energy(query, items, torch.arange(5.0)))
-    refused(TypeError, "labels: expected an array that holds its numbers itself; got DTensor",
-            lambda: ops.permutation(square, torch.ones(5, 2), 3))
+    refused(
+        TypeError,
+        "items: expected an array that holds its numbers itself; got DTensor",
+        lambda: ops.score_energy(query, items, torch.arange(5.0)),
+    )
+    refused(
+        TypeError,
+        "labels: expected an array that holds its numbers itself; got DTensor",
+        lambda: ops.permutation(square, torch.ones(5, 2), 3),
+    )
     assert torch.equal(table.to_local(), before)
 
 

@@ -19,8 +19,7 @@ def implementations_here(op: str) -> list[str]:
 
 def on(device, inputs: dict) -> dict:
     """The inputs with every tensor on a device."""
-    return {name: value.to(device) if isinstance(value, Tensor) else value
-            for name, value in inputs.items()}
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
 
 
 def on_device(device, function):
@@ -29,9 +28,21 @@ def on_device(device, function):
 
 
 def dense_sampled_logits(
-    query, items, pos_id, neg_id, *, log_prior=None, prior_weight=1.0, log_proposal=None,
-    scale=1.0, logq="standard", hits=None, group_size=None, exclude_own_slot=False,
-    ignore_index=-100, **_,
+    query,
+    items,
+    pos_id,
+    neg_id,
+    *,
+    log_prior=None,
+    prior_weight=1.0,
+    log_proposal=None,
+    scale=1.0,
+    logq="standard",
+    hits=None,
+    group_size=None,
+    exclude_own_slot=False,
+    ignore_index=-100,
+    **_,
 ) -> tuple[Tensor, Tensor]:
     """[B, 1 + K] corrected logits, -inf where a negative is dropped, and their ids; the positive comes
     first. pos_id is [B]."""
@@ -143,8 +154,9 @@ def loss_and_gradients(function, inputs: dict, wanted: tuple[str, ...]) -> tuple
     return loss.detach(), grads
 
 
-def assert_as_exact_as_reference(got: Tensor, at_dtype: Tensor, truth: Tensor, out_dtype, name: str,
-                                 largest: float = 0.0) -> None:
+def assert_as_exact_as_reference(
+    got: Tensor, at_dtype: Tensor, truth: Tensor, out_dtype, name: str, largest: float = 0.0
+) -> None:
     """err <= 2 (error of plain torch at this dtype + eps max(|truth|, largest)).
 
     fp64 has no truth above it here: there two orders of summation may differ by rounding, 1e-13

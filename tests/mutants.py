@@ -66,14 +66,28 @@ def build(number: int, copy: Path) -> None:
         built.unlink()
     environment = os.environ | {"FASTPOP_MUTANT": str(number), "FASTPOP_CUDA": "0"}
     done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(copy), "--build-temp",
-         str(copy / "objects")], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+        [
+            sys.executable,
+            "setup.py",
+            "-q",
+            "build_ext",
+            "--build-lib",
+            str(copy),
+            "--build-temp",
+            str(copy / "objects"),
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     if done.returncode:
         raise RuntimeError(f"mutant {number} of csrc was not built\n{done.stdout}{done.stderr}")
 
 
 def verdict(mutant: Mutant) -> str:
-    """"caught", or what happened instead to the named test on a copy with this one change."""
+    """ "caught", or what happened instead to the named test on a copy with this one change."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         ignore = shutil.ignore_patterns("__pycache__")
@@ -83,17 +97,32 @@ def verdict(mutant: Mutant) -> str:
         shutil.copy(ROOT / "pyproject.toml", copy)
         change(mutant, copy)
         environment = os.environ | {
-            "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
-            "FASTPOP_TEST_DATA": os.environ.get("FASTPOP_TEST_DATA",
-                                                str(ROOT.parent / "shared" / "data")),
+            "PYTHONPATH": str(copy),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OMP_NUM_THREADS": "1",
+            "FASTPOP_TEST_DATA": os.environ.get("FASTPOP_TEST_DATA", str(ROOT.parent / "shared" / "data")),
         }
         environment.pop("CI", None)
         if isinstance(mutant, PythonMutant) and mutant.interpreted:
             environment["TRITON_INTERPRET"] = "1"
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml", "result.xml",
-             mutant.test],
-            cwd=copy, env=environment, capture_output=True, text=True, timeout=600)
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "--junitxml",
+                "result.xml",
+                mutant.test,
+            ],
+            cwd=copy,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
         if done.returncode not in (0, 1):
             raise RuntimeError(f"{mutant.what}: pytest did not run\n{done.stdout}{done.stderr}")
         tests = list(ElementTree.parse(copy / "result.xml").iter("testcase"))

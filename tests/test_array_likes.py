@@ -65,8 +65,9 @@ def test_counts_in_every_form(kind):
         law = proposal_from_name(name, given)
         assert law.log_proposal_V.tobytes() == proposal_from_name(name, COUNTS).log_proposal_V.tobytes()
     found = evaluate(lambda rows: QUERY[rows] @ ITEMS.T, cases(), counts=given, ks=(3,))
-    assert found.metrics == evaluate(lambda rows: QUERY[rows] @ ITEMS.T, cases(), counts=COUNTS,
-                                     ks=(3,)).metrics
+    assert (
+        found.metrics == evaluate(lambda rows: QUERY[rows] @ ITEMS.T, cases(), counts=COUNTS, ks=(3,)).metrics
+    )
     weights = VECTORS[kind](np.arange(40) % 3 + 1.0)
     found = evaluate(lambda rows: QUERY[rows] @ ITEMS.T, cases(), weight=weights, ks=(3,))
     assert found.case_weight.tolist() == (np.arange(40) % 3 + 1.0).tolist()
@@ -87,8 +88,9 @@ def test_tables_in_every_form(kind):
     want = evaluate(lambda rows: score[rows], cases(), counts=COUNTS, ks=(3,))
     assert evaluate(TABLES[kind](score), cases(), counts=COUNTS, ks=(3,)).metrics == want.metrics
     dots = evaluate(DotScores(query, items, np.zeros(9)), cases(), ks=(3,))
-    tensors = evaluate(DotScores(torch.tensor(QUERY), torch.tensor(ITEMS), torch.zeros(9).double()),
-                       cases(), ks=(3,))
+    tensors = evaluate(
+        DotScores(torch.tensor(QUERY), torch.tensor(ITEMS), torch.zeros(9).double()), cases(), ks=(3,)
+    )
     assert dots.metrics == tensors.metrics
 
 
@@ -100,8 +102,11 @@ def test_frames_of_float32_keep_their_numbers():
 
 
 REFUSED = {
-    "sparse": (scipy.sparse.csr_matrix(QUERY), TypeError,
-               r"expected a dense array; got csr_matrix \[40, 3\] \(\.toarray\(\) makes one\)"),
+    "sparse": (
+        scipy.sparse.csr_matrix(QUERY),
+        TypeError,
+        r"expected a dense array; got csr_matrix \[40, 3\] \(\.toarray\(\) makes one\)",
+    ),
     "sparse array": (scipy.sparse.coo_array(QUERY), TypeError, "expected a dense array; got coo_array"),
     "torch sparse": (torch.tensor(QUERY).to_sparse(), TypeError, "expected a dense array"),
     "meta": (torch.empty(40, 3, device="meta"), ValueError, "expected an array that holds numbers"),
@@ -122,8 +127,10 @@ def test_what_is_no_array_is_refused_by_name(kind):
 
 def test_counts_in_another_order_than_the_items_are_refused():
     bought = pd.Series([3, 1, 1, 2, 2, 2])
-    with pytest.raises(ValueError, match="counts: expected a series in the order of the items; got one "
-                                         "whose index does not rise"):
+    with pytest.raises(
+        ValueError,
+        match="counts: expected a series in the order of the items; got one whose index does not rise",
+    ):
         PopularityPrior.from_counts(bought.value_counts())
     assert PopularityPrior.from_counts(bought.value_counts().sort_index()).counts_V.tolist() == [2, 3, 1]
     assert PopularityPrior.from_counts(bought.groupby(bought).size()).counts_V.tolist() == [2, 3, 1]
@@ -131,24 +138,32 @@ def test_counts_in_another_order_than_the_items_are_refused():
 
 @pytest.mark.parametrize(
     ("value", "error", "says"),
-    [(pd.Series([1, None], dtype="Int64"), ValueError,
-      r"counts: expected (numbers, none missing|finite numbers); got (<NA>|nan) at"),
-     (pl.Series([1.0, None]), ValueError, "counts: expected finite numbers; got nan"),
-     ([[1, 2], [3]], ValueError, "counts: expected a rectangular array; got lists of several lengths"),
-     (pd.DataFrame(COUNTS), ValueError, r"counts: expected a 1-d array; got int64 \[9, 1\]"),
-     (np.asmatrix(COUNTS), ValueError, r"counts: expected a 1-d array; got int64 \[1, 9\]"),
-     (scipy.sparse.csr_matrix(COUNTS), TypeError, "counts: expected a dense array; got csr_matrix"),
-     ("popularity", TypeError, "counts: expected an array, a frame or a list of numbers; got str"),
-     (None, TypeError, "counts: expected an array, a frame or a list of numbers; got NoneType"),
-     (iter([1, 2]), TypeError, "counts: expected an array"),
-     (["1", "2"], TypeError, "counts: expected a 1-d array of real numbers"),
-     (pd.Series(["1", 2], dtype=object), TypeError, "counts: expected real numbers; got str at"),
-     ([decimal.Decimal(1)], TypeError, "counts: expected real numbers; got Decimal"),
-     (pd.Series(["a"], dtype="category"), TypeError, "counts: expected")],
+    [
+        (
+            pd.Series([1, None], dtype="Int64"),
+            ValueError,
+            r"counts: expected (numbers, none missing|finite numbers); got (<NA>|nan) at",
+        ),
+        (pl.Series([1.0, None]), ValueError, "counts: expected finite numbers; got nan"),
+        ([[1, 2], [3]], ValueError, "counts: expected a rectangular array; got lists of several lengths"),
+        (pd.DataFrame(COUNTS), ValueError, r"counts: expected a 1-d array; got int64 \[9, 1\]"),
+        (np.asmatrix(COUNTS), ValueError, r"counts: expected a 1-d array; got int64 \[1, 9\]"),
+        (scipy.sparse.csr_matrix(COUNTS), TypeError, "counts: expected a dense array; got csr_matrix"),
+        ("popularity", TypeError, "counts: expected an array, a frame or a list of numbers; got str"),
+        (None, TypeError, "counts: expected an array, a frame or a list of numbers; got NoneType"),
+        (iter([1, 2]), TypeError, "counts: expected an array"),
+        (["1", "2"], TypeError, "counts: expected a 1-d array of real numbers"),
+        (pd.Series(["1", 2], dtype=object), TypeError, "counts: expected real numbers; got str at"),
+        ([decimal.Decimal(1)], TypeError, "counts: expected real numbers; got Decimal"),
+        (pd.Series(["a"], dtype="category"), TypeError, "counts: expected"),
+    ],
 )
 def test_bad_counts_say_what_they_are(value, error, says):
-    for door in (PopularityPrior.from_counts, lambda x: fastpop.audit(QUERY, ITEMS, x),
-                 lambda x: proposal_from_name("popularity", x)):
+    for door in (
+        PopularityPrior.from_counts,
+        lambda x: fastpop.audit(QUERY, ITEMS, x),
+        lambda x: proposal_from_name("popularity", x),
+    ):
         with pytest.raises(error, match=says):
             door(value)
 
@@ -164,8 +179,20 @@ def test_evaluate_says_what_it_wanted():
         evaluate("ndcg", cases())
 
 
-@pytest.mark.parametrize("kind", ["pandas series", "pandas Int64", "polars series", "arrow array",
-                                  "arrow chunks", "list", "torch", "pandas object", "pandas index"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "pandas series",
+        "pandas Int64",
+        "polars series",
+        "arrow array",
+        "arrow chunks",
+        "list",
+        "torch",
+        "pandas object",
+        "pandas index",
+    ],
+)
 def test_logs_from_columns_of_every_form(kind):
     user, item = np.array([3, 1, 3, 2, 1]), np.array([70, 80, 90, 70, 70])
     time = np.array([5, 4, 3, 2, 1])
@@ -179,9 +206,19 @@ def test_logs_from_columns_of_every_form(kind):
     assert got.decode_items(VECTORS[kind](np.array([0, 2, 1]))).tolist() == [70, 90, 80]
 
 
-@pytest.mark.parametrize("form", [list, pd.Series, lambda x: pd.Series(x, dtype="category"),
-                                  lambda x: pd.Series(x, dtype="string"), pl.Series, pa.array,
-                                  np.array, lambda x: np.array(x, dtype=object)])
+@pytest.mark.parametrize(
+    "form",
+    [
+        list,
+        pd.Series,
+        lambda x: pd.Series(x, dtype="category"),
+        lambda x: pd.Series(x, dtype="string"),
+        pl.Series,
+        pa.array,
+        np.array,
+        lambda x: np.array(x, dtype=object),
+    ],
+)
 def test_text_ids_of_every_form(form):
     log = Interactions.from_arrays(form(["b", "a", "b"]), form(["x", "ß", "007"]))
     assert log.user_ids.tolist() == ["a", "b"]
@@ -189,8 +226,13 @@ def test_text_ids_of_every_form(form):
 
 
 def test_missing_ids_and_times_are_named():
-    for user in (pd.Series([1, None], dtype="Int64"), [1, None], pd.Series(["a", None]),
-                 pd.Series(["a", pd.NA], dtype="string"), pl.Series(["a", None])):
+    for user in (
+        pd.Series([1, None], dtype="Int64"),
+        [1, None],
+        pd.Series(["a", None]),
+        pd.Series(["a", pd.NA], dtype="string"),
+        pl.Series(["a", None]),
+    ):
         with pytest.raises(ValueError, match=r"user: .*none missing; got .* at position 1"):
             Interactions.from_arrays(user, [1, 2])
     with pytest.raises(ValueError, match="time: expected no missing times"):
@@ -202,15 +244,24 @@ def test_times_as_people_hold_them():
     stamps = pd.to_datetime(pd.Series(want), unit="s")
     zoned = stamps.dt.tz_localize("UTC").dt.tz_convert("Asia/Tokyo")
     told = [datetime(2024, 1, 1), datetime(2024, 1, 1, 1, 0, 1, tzinfo=timezone(timedelta(hours=1)))]
-    for time in (stamps, zoned, told, pl.Series([datetime(2024, 1, 1, tzinfo=UTC), told[1]]),
-                 pa.array(stamps), np.array(want, dtype="datetime64[s]")):
+    for time in (
+        stamps,
+        zoned,
+        told,
+        pl.Series([datetime(2024, 1, 1, tzinfo=UTC), told[1]]),
+        pa.array(stamps),
+        np.array(want, dtype="datetime64[s]"),
+    ):
         assert Interactions.from_arrays([1, 1], [1, 2], time).time.tolist() == want
 
 
 def test_times_that_cannot_hold_what_they_claim_are_refused():
     seconds = np.array([1704067200, 1704067210], dtype=np.float32)
-    with pytest.raises(ValueError, match=r"time: expected whole or float64 seconds \(float32 has steps "
-                                         r"of 128 s there\); got float32"):
+    with pytest.raises(
+        ValueError,
+        match=r"time: expected whole or float64 seconds \(float32 has steps "
+        r"of 128 s there\); got float32",
+    ):
         Interactions.from_arrays([1, 1], [1, 2], seconds)
     with pytest.raises(ValueError, match="float16 has steps of 2 s there"):
         Interactions.from_arrays([1, 1], [1, 2], np.array([2049, 3000], dtype=np.float16))

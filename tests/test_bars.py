@@ -18,8 +18,9 @@ def at_eighty_columns(bar):
     return bar.format_meter(**bar.format_dict | {"ncols": 80, "elapsed": 36000, "rate": 9.9})
 
 
-@pytest.mark.parametrize("label", ["factor frozen 3/20", "sasrec permuted 100000/100000",
-                                   "compare sasrec: permuted, seed 10"])
+@pytest.mark.parametrize(
+    "label", ["factor frozen 3/20", "sasrec permuted 100000/100000", "compare sasrec: permuted, seed 10"]
+)
 def test_a_bar_is_whole_at_eighty_columns(label, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     with bars.progress_bar(123_456, label, initial=98_765, show=True) as bar:

@@ -76,8 +76,15 @@ def test_clipped_sparse_training_is_clipped_dense_training():
         for step in range(4):
             user, pos_id = (torch.randint(n, (8,), generator=generator) for n in (10, 30))
             optimizer.zero_grad()
-            loss = ops.sampled_softmax(users(user), items, pos_id, torch.arange(step, step + 9), logq="none",
-                                       sparse_grad=sparse, reduction="mean")
+            loss = ops.sampled_softmax(
+                users(user),
+                items,
+                pos_id,
+                torch.arange(step, step + 9),
+                logq="none",
+                sparse_grad=sparse,
+                reduction="mean",
+            )
             loss.backward()
             assert clip([items, users.weight], 0.05) > 0.05
             optimizer.step()
@@ -107,15 +114,18 @@ def test_a_gradient_that_was_used_up_in_backward_is_missed():
     assert optim.clip_grad_norm_([items], 1.0) == 0
 
 
-@pytest.mark.parametrize(("change", "kind", "message"), [
-    ({"max_norm": -1.0}, ValueError, "max_norm: expected a finite number >= 0; got -1.0"),
-    ({"max_norm": -math.inf}, ValueError, "max_norm: expected a finite number >= 0; got -inf"),
-    ({"max_norm": math.nan}, ValueError, "max_norm: expected a finite number >= 0; got nan"),
-    ({"max_norm": "1"}, TypeError, "max_norm: expected a finite number; got str"),
-    ({"norm_type": 0.0}, ValueError, "norm_type: expected a finite number > 0; got 0.0"),
-    ({"norm_type": -math.inf}, ValueError, "norm_type: expected a finite number > 0; got -inf"),
-    ({"parameters": [3]}, TypeError, "parameters: expected tensors; got int"),
-])
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"max_norm": -1.0}, ValueError, "max_norm: expected a finite number >= 0; got -1.0"),
+        ({"max_norm": -math.inf}, ValueError, "max_norm: expected a finite number >= 0; got -inf"),
+        ({"max_norm": math.nan}, ValueError, "max_norm: expected a finite number >= 0; got nan"),
+        ({"max_norm": "1"}, TypeError, "max_norm: expected a finite number; got str"),
+        ({"norm_type": 0.0}, ValueError, "norm_type: expected a finite number > 0; got 0.0"),
+        ({"norm_type": -math.inf}, ValueError, "norm_type: expected a finite number > 0; got -inf"),
+        ({"parameters": [3]}, TypeError, "parameters: expected tensors; got int"),
+    ],
+)
 def test_bad_arguments_are_named(change, kind, message):
     with pytest.raises(kind) as caught:
         optim.clip_grad_norm_(**{"parameters": tables(), "max_norm": 1.0} | change)

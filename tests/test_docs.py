@@ -41,8 +41,10 @@ def test_tables_of_runs_show_the_runs_that_are_kept():
     assert readme.count(results.MARKS[0]) == 1
     assert results.with_table(readme) == readme
     assert results._together() in (ROOT / "docs" / "results.md").read_text()
-    curves = [{"arm": arm, "seed": 0, "epoch": [1, 2, 3], "nll": nll}
-              for arm, nll in (("standard", [9, 8, 8.5]), ("frozen", [8.5, 7.9, 7.8]))]
+    curves = [
+        {"arm": arm, "seed": 0, "epoch": [1, 2, 3], "nll": nll}
+        for arm, nll in (("standard", [9, 8, 8.5]), ("frozen", [8.5, 7.9, 7.8]))
+    ]
     assert results._sooner({"curves": curves, "made_by": {"seeds": [0]}}) == "2"
     curves[1]["nll"] = [9, 9, 8.1]
     assert results._sooner({"curves": curves, "made_by": {"seeds": [0]}}) == "never"
@@ -55,9 +57,17 @@ def test_shell_blocks_use_verbs_and_options_that_exist(page, monkeypatch):
     monkeypatch.setitem(registry._parts, "encoder", dict(registry._parts["encoder"]))
     if "--plugin my_parts" in page.read_text():  # the module of the page's own blocks
         monkeypatch.setitem(sys.modules, "my_parts", types.ModuleType("my_parts"))
-        fastpop.register("encoder", dataclasses.make_dataclass(
-            "Recurrent", [("width", int, 64)], bases=(EncoderOptions,), frozen=True,
-            namespace={"build": lambda self, sizes: None}), name="gru")
+        fastpop.register(
+            "encoder",
+            dataclasses.make_dataclass(
+                "Recurrent",
+                [("width", int, 64)],
+                bases=(EncoderOptions,),
+                frozen=True,
+                namespace={"build": lambda self, sizes: None},
+            ),
+            name="gru",
+        )
     for block in blocks(page, "bash"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)

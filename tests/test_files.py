@@ -80,8 +80,11 @@ def test_a_full_disk_is_one_error_that_names_the_path(tmp_path):
     assert told.value.errno is not None
     assert path.read_text() == "before"
     folder = tmp_path / "f"
-    with largest_file(1000), pytest.raises(OSError, match=f"got {folder}: File too large"), \
-            files.atomic_folder(folder) as draft:
+    with (
+        largest_file(1000),
+        pytest.raises(OSError, match=f"got {folder}: File too large"),
+        files.atomic_folder(folder) as draft,
+    ):
         (draft / "x").write_bytes(b"x" * 5000)
     assert names(tmp_path) == ["a.bin"]
 
@@ -155,8 +158,10 @@ def test_a_folder_is_replaced_whole_and_only_where_it_may_be(tmp_path):
     with files.atomic_folder(folder) as draft:
         (draft / "b").write_text("2")
     assert names(folder) == ["b"]
-    with pytest.raises(FileExistsError, match="holds something else"), \
-            files.atomic_folder(folder, replaces=lambda _: False):
+    with (
+        pytest.raises(FileExistsError, match="holds something else"),
+        files.atomic_folder(folder, replaces=lambda _: False),
+    ):
         pytest.fail("the block must not run")
     (tmp_path / "file").write_text("x")
     with pytest.raises(FileExistsError, match="which is a file"), files.atomic_folder(tmp_path / "file"):
@@ -175,7 +180,8 @@ def test_long_and_odd_names(tmp_path):
 def test_what_a_killed_writer_left_goes_with_the_next(tmp_path):
     target, folder, marker = tmp_path / "a.txt", tmp_path / "f", tmp_path / "marker"
     target.write_text("before")
-    killed(f"""
+    killed(
+        f"""
         import time
         from pathlib import Path
         from fastpop import files
@@ -184,7 +190,9 @@ def test_what_a_killed_writer_left_goes_with_the_next(tmp_path):
             (draft / "half").write_text("half")
             Path({str(marker)!r}).touch()
             time.sleep(60)
-    """, marker)
+    """,
+        marker,
+    )
     assert target.read_text() == "before"
     assert len(names(tmp_path)) == 4  # two drafts and the lock of the folder
     files.write_text(target, "after")
@@ -196,7 +204,8 @@ def test_what_a_killed_writer_left_goes_with_the_next(tmp_path):
 def test_what_killed_writers_left_in_a_held_folder_goes_and_the_living_stay(tmp_path):
     """A run that goes on need not write the same names again: step 106 may be step 104 now."""
     marker = tmp_path / "marker"
-    killed(f"""
+    killed(
+        f"""
         import time
         from pathlib import Path
         from fastpop import files
@@ -204,7 +213,9 @@ def test_what_killed_writers_left_in_a_held_folder_goes_and_the_living_stay(tmp_
             (draft / "half").write_text("half")
             Path({str(marker)!r}).touch()
             time.sleep(60)
-    """, marker)
+    """,
+        marker,
+    )
     assert any(name.endswith(files.LOCK) for name in names(tmp_path))
     with files.locked(tmp_path / ".living.fastpop-lock", "x"):
         files.sweep_inside(tmp_path)
@@ -234,8 +245,10 @@ def test_two_writers_of_one_folder(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
     while not marker.exists():
         time.sleep(0.01)
-    with pytest.raises(files.Busy, match=f"got {folder}, which process {process.pid} is writing now"), \
-            files.atomic_folder(folder):
+    with (
+        pytest.raises(files.Busy, match=f"got {folder}, which process {process.pid} is writing now"),
+        files.atomic_folder(folder),
+    ):
         pytest.fail("the block must not run")
     process.kill()
     process.wait()
@@ -289,8 +302,10 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
         raise OSError(files.errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(files.fcntl, "flock", without)
-    with pytest.warns(RuntimeWarning, match="this file system has no locks"), \
-            files.atomic_folder(tmp_path / "f") as draft:
+    with (
+        pytest.warns(RuntimeWarning, match="this file system has no locks"),
+        files.atomic_folder(tmp_path / "f") as draft,
+    ):
         (draft / "a").write_text("x")
     monkeypatch.setattr(files, "fcntl", None)
     with warnings.catch_warnings():
@@ -302,15 +317,18 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
 def test_scratch_folders_of_dead_processes_go_and_others_stay(tmp_path):
     (tmp_path / "fastpop-results").mkdir()  # somebody's own
     (tmp_path / "fastpop-results" / "thesis").write_text("x")
-    killed(f"""
+    killed(
+        f"""
         import time
         from pathlib import Path
         from fastpop import files
         folder = files.scratch_folder({str(tmp_path)!r})
         (folder / "spill").write_text("gigabytes")
-        Path({str(tmp_path / 'marker')!r}).touch()
+        Path({str(tmp_path / "marker")!r}).touch()
         time.sleep(60)
-    """, tmp_path / "marker")
+    """,
+        tmp_path / "marker",
+    )
     assert len(names(tmp_path)) == 2
     first = files.scratch_folder(tmp_path)
     second = files.scratch_folder(tmp_path)
@@ -324,8 +342,15 @@ def test_scratch_folders_of_dead_processes_go_and_others_stay(tmp_path):
 
 def test_nothing_of_anybody_elses_is_swept(tmp_path):
     """Names that look like leftovers to others: downloads, editors, backups."""
-    for name in (".f.12345678.part", ".f.part", ".f.old", ".f.lock", "f.part", ".f.x.fastpop",
-                 ".g.a.fastpop-part"):
+    for name in (
+        ".f.12345678.part",
+        ".f.part",
+        ".f.old",
+        ".f.lock",
+        "f.part",
+        ".f.x.fastpop",
+        ".g.a.fastpop-part",
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "thesis").touch()
     before = names(tmp_path)

@@ -15,10 +15,40 @@ import fastpop
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
-    "types", "checks", "text", "components", "registry", "frozen", "files", "bars", "kernels", "ops", "data",
-    "popularity", "optim", "table_optimizers", "encoders", "item_towers", "priors", "decoder",
-    "objectives", "regularizers", "nn", "model", "evaluation", "diagnostics", "training",
-    "synthetic", "report", "experiments", "adapters", "testing", "benchmark", "doctor", "demo", "cli",
+    "types",
+    "checks",
+    "text",
+    "components",
+    "registry",
+    "frozen",
+    "files",
+    "bars",
+    "kernels",
+    "ops",
+    "data",
+    "popularity",
+    "optim",
+    "table_optimizers",
+    "encoders",
+    "item_towers",
+    "priors",
+    "decoder",
+    "objectives",
+    "regularizers",
+    "nn",
+    "model",
+    "evaluation",
+    "diagnostics",
+    "training",
+    "synthetic",
+    "report",
+    "experiments",
+    "adapters",
+    "testing",
+    "benchmark",
+    "doctor",
+    "demo",
+    "cli",
     "__main__",
 )
 FILES = sorted([*ROOT.glob("fastpop/**/*.py"), *ROOT.glob("kernels/**/*.py")])
@@ -69,8 +99,11 @@ def room_named(name: str) -> str:
     return name.split(".")[1] if "." in name else ""
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if f != ROOT / "fastpop" / "__init__.py"],
-                         ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path",
+    [f for f in FILES if f != ROOT / "fastpop" / "__init__.py"],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
 def test_imports_go_one_way(path):
     own = ROOMS.index(room_of(path))
     for name, _ in imports_of(path):
@@ -83,11 +116,15 @@ def test_imports_go_one_way(path):
             assert room_of(path) in ("kernels", "ops"), f"{path} imports {name}, which is for ops alone"
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if room_of(f) not in ("kernels", "ops")],
-                         ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", [f for f in FILES if room_of(f) not in ("kernels", "ops")], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_kernels_are_not_imported_by_their_names_in_text(path):
-    texts = [node.value for node in ast.walk(tree_of(path))
-             if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    texts = [
+        node.value
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
     assert not [text for text in texts if text.startswith("fastpop.kernels")]
 
 
@@ -103,8 +140,11 @@ def test_what_is_private_stays_in_its_room(path):
         aliases[bound] = name
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
-            is_private = node.attr.startswith("_") and not node.attr.startswith("__") and (
-                node.attr not in ("_fields", "_make", "_replace"))  # of a NamedTuple
+            is_private = (
+                node.attr.startswith("_")
+                and not node.attr.startswith("__")
+                and (node.attr not in ("_fields", "_make", "_replace"))
+            )  # of a NamedTuple
             assert not is_private, f"{path} reaches for {aliases[node.value.id]}.{node.attr}"
 
 
@@ -113,14 +153,16 @@ def test_no_room_imports_itself_in_a_circle(room):
     graph = {}
     for path in FILES:
         if room_of(path) == room:
-            found = {name if name in MODULES else name.rpartition(".")[0]
-                     for name, _ in imports_of(path, typing_too=False)}
+            found = {
+                name if name in MODULES else name.rpartition(".")[0]
+                for name, _ in imports_of(path, typing_too=False)
+            }
             graph[module_of(path)] = {one for one in found if room_named(one) == room}
     assert graph
     done: set[str] = set()
 
     def walk(module: str, way: tuple[str, ...]) -> None:
-        assert module not in way, " -> ".join((*way[way.index(module):], module))
+        assert module not in way, " -> ".join((*way[way.index(module) :], module))
         if module not in done:
             for other in sorted(graph.get(module, ())):
                 walk(other, (*way, module))
@@ -141,8 +183,9 @@ def test_every_module_says_what_it_is_for(path):
     assert docstring or path.read_text() == "", f"{path} has no docstring"
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if f.name != "files.py"],
-                         ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", [f for f in FILES if f.name != "files.py"], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_files_are_written_in_one_place(path):
     """Drafts, flushes and renames are made in files.py; only prepared.py renames inside its draft."""
     names = {node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
@@ -158,12 +201,16 @@ def python(code: str) -> str:
 
 
 def test_import_is_light():
-    code = ("import torch, sys, time; start = time.perf_counter(); import fastpop; "
-            "print(time.perf_counter() - start); "
-            "heavy = {'duckdb','numba','triton','matplotlib','pandas','polars','pyarrow','scipy'}; "
-            "print(sorted(heavy & (set(sys.modules))))")
-    light = "import torch, sys; print(sorted({'duckdb','numba','triton','matplotlib','pandas'," \
-            "'polars','pyarrow','scipy'} & set(sys.modules)))"
+    code = (
+        "import torch, sys, time; start = time.perf_counter(); import fastpop; "
+        "print(time.perf_counter() - start); "
+        "heavy = {'duckdb','numba','triton','matplotlib','pandas','polars','pyarrow','scipy'}; "
+        "print(sorted(heavy & (set(sys.modules))))"
+    )
+    light = (
+        "import torch, sys; print(sorted({'duckdb','numba','triton','matplotlib','pandas',"
+        "'polars','pyarrow','scipy'} & set(sys.modules)))"
+    )
     already = ast.literal_eval(python(light))
     seconds = []
     for _ in range(3):
@@ -202,14 +249,21 @@ except SystemExit as stop:
     assert lines[3] == "1"
 
 
-@pytest.mark.parametrize("code", ["import torch, fastpop.ops", "import fastpop.ops; fastpop.ops.full_softmax",
-                                  "from fastpop.popularity import uniform; uniform(3).table_on('cpu'); "
-                                  "import fastpop.nn"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import torch, fastpop.ops",
+        "import fastpop.ops; fastpop.ops.full_softmax",
+        "from fastpop.popularity import uniform; uniform(3).table_on('cpu'); import fastpop.nn",
+    ],
+)
 def test_operators_are_there_for_exported_programs(code):
     """At once beside torch, otherwise with the first op that needs it."""
     names = ("alias_draw", "checked", "full_softmax_forward", "row_adam", "sampled_softmax_loss")
-    assert python(f"{code}; import torch\n"
-                  f"print(all(hasattr(torch.ops.fastpop, name) for name in {names}))") == "True"
+    assert (
+        python(f"{code}; import torch\nprint(all(hasattr(torch.ops.fastpop, name) for name in {names}))")
+        == "True"
+    )
 
 
 def test_public_names_exist():
@@ -229,8 +283,7 @@ def test_available_names_and_unknown_kinds():
 
 
 def test_the_top_level_kernels_folder_explains_itself():
-    done = subprocess.run([sys.executable, "-c", "import kernels"], cwd=ROOT, capture_output=True,
-                          text=True)
+    done = subprocess.run([sys.executable, "-c", "import kernels"], cwd=ROOT, capture_output=True, text=True)
     assert "this folder is installed as fastpop.kernels, not kernels" in done.stderr
 
 
@@ -242,19 +295,36 @@ def test_the_version_stands_in_one_place_and_types_are_told():
 
 def test_constraints_pin_what_pyproject_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pinned = {line.split("==")[0].lower().replace("_", "-")
-              for line in (ROOT / "constraints.txt").read_text().splitlines()
-              if line and not line.startswith("#")}
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    }
     asked = list(project["dependencies"])
     for extra in project["optional-dependencies"].values():
         asked += extra
-    asked += [line for line in (ROOT / "bench" / "peers.txt").read_text().splitlines()
-              if line and not line.startswith("#")]
+    asked += [
+        line
+        for line in (ROOT / "bench" / "peers.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     names = {re.split(r"[\[<>=; ]", one)[0].lower() for one in asked} - {"fastpop"}
     assert names <= pinned, names - pinned
 
 
 def test_no_test_room_is_empty():
-    for room in ("data", "popularity", "ops", "encoders", "evaluation", "diagnostics", "training",
-                 "synthetic", "report", "experiments", "kernels", "cli"):
+    for room in (
+        "data",
+        "popularity",
+        "ops",
+        "encoders",
+        "evaluation",
+        "diagnostics",
+        "training",
+        "synthetic",
+        "report",
+        "experiments",
+        "kernels",
+        "cli",
+    ):
         assert list((ROOT / "tests" / room).glob("test_*.py")), f"tests/{room} has no test"

@@ -51,10 +51,14 @@ def test_days_in_a_row_go_through_every_quick_mutant():
 
 
 def test_every_mark_in_csrc_is_listed_once():
-    marks = [int(number) for file in sorted((mutants.ROOT / "csrc").rglob("*.*"))
-             for number in mutants.re.findall(r"\bMUTANT\((\d+),", file.read_text())]
-    assert sorted(marks) == sorted(mutant.number for mutant in EVERY.values()
-                                   if isinstance(mutant, CsrcMutant))
+    marks = [
+        int(number)
+        for file in sorted((mutants.ROOT / "csrc").rglob("*.*"))
+        for number in mutants.re.findall(r"\bMUTANT\((\d+),", file.read_text())
+    ]
+    assert sorted(marks) == sorted(
+        mutant.number for mutant in EVERY.values() if isinstance(mutant, CsrcMutant)
+    )
 
 
 @pytest.mark.parametrize("label", [one for one in EVERY if one[0] != "c"], ids=named)

@@ -28,8 +28,7 @@ def losses(items, users, step):
     user = torch.randint(20, (16,), generator=generator)
     pos_id, neg_id = (torch.randint(50, (n,), generator=generator) for n in (16, 12))
     query = torch.nn.functional.embedding(user, users, sparse=True)
-    return ops.sampled_softmax(query, items, pos_id, neg_id, logq="none", sparse_grad=True,
-                               reduction="mean")
+    return ops.sampled_softmax(query, items, pos_id, neg_id, logq="none", sparse_grad=True, reduction="mean")
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -66,8 +65,15 @@ def test_a_table_used_twice_in_one_graph_gets_one_step_on_the_sum(kind):
         items, _ = model()
         optimizer = MAKERS[kind]([items], update_in_backward=in_backward)
         query = torch.nn.functional.embedding(torch.arange(10), items, sparse=True)
-        ops.sampled_softmax(query, items, torch.arange(10, 20), torch.arange(30), logq="none",
-                            sparse_grad=True, reduction="mean").backward()
+        ops.sampled_softmax(
+            query,
+            items,
+            torch.arange(10, 20),
+            torch.arange(30),
+            logq="none",
+            sparse_grad=True,
+            reduction="mean",
+        ).backward()
         optimizer.step()
         found.append(items.detach())
     torch.testing.assert_close(*found)
@@ -189,10 +195,14 @@ def test_a_gradient_of_no_rows_changes_nothing(kind):
     assert torch.equal(embedding.weight, before)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"betas": (2, 0.9)}, "betas: expected numbers in"), ({"betas": (0.9,)}, "betas: expected two numbers"),
-    ({"eps": -1}, "eps: expected"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"betas": (2, 0.9)}, "betas: expected numbers in"),
+        ({"betas": (0.9,)}, "betas: expected two numbers"),
+        ({"eps": -1}, "eps: expected"),
+    ],
+)
 def test_numbers_of_an_optimizer_are_looked_at_when_it_is_made(options, message):
     with pytest.raises(ValueError, match=message):
         one_table(optim.RowAdam, **options)
@@ -200,8 +210,10 @@ def test_numbers_of_an_optimizer_are_looked_at_when_it_is_made(options, message)
 
 def test_a_refused_group_is_not_added():
     _, optimizer = one_table(optim.RowSGD)
-    for group in ({"params": [torch.nn.Parameter(torch.zeros(2, 3, 4))]},
-                  {"params": [torch.nn.Parameter(torch.zeros(2, 3))], "lr": -3}):
+    for group in (
+        {"params": [torch.nn.Parameter(torch.zeros(2, 3, 4))]},
+        {"params": [torch.nn.Parameter(torch.zeros(2, 3))], "lr": -3},
+    ):
         with pytest.raises(ValueError, match="expected"):
             optimizer.add_param_group(group)
     assert len(optimizer.param_groups) == 1

@@ -11,8 +11,12 @@ import pytest
 def test_processes_with_parts_of_a_table(world, tmp_path):
     worker = Path(__file__).with_name("helpers_sharded.py")
     started = [
-        subprocess.Popen([sys.executable, str(worker), str(rank), str(world), str(tmp_path / "store")],
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            [sys.executable, str(worker), str(rank), str(world), str(tmp_path / "store")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for rank in range(world)
     ]
     try:

@@ -210,7 +210,14 @@ class Remember(Logger):
 
 
 PARTS = {
-    "encoder": [Recurrent, RecurrentBackwards], "item_tower": [Gated], "loss": [BPR],
-    "regularizer": [MeanScore], "proposal": [SquareRoot], "prior": [Halved], "rows": [Backwards],
-    "table_optimizer": [Momentum], "split": [EveryTenth], "logger": [Remember],
+    "encoder": [Recurrent, RecurrentBackwards],
+    "item_tower": [Gated],
+    "loss": [BPR],
+    "regularizer": [MeanScore],
+    "proposal": [SquareRoot],
+    "prior": [Halved],
+    "rows": [Backwards],
+    "table_optimizer": [Momentum],
+    "split": [EveryTenth],
+    "logger": [Remember],
 }

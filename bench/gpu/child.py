@@ -17,8 +17,14 @@ from gpu.record import begun
 from gpu.runner import LOST
 
 # What torch says once a kernel has failed: every later call in this process fails too.
-LOST_WORDS = ("CUDA error", "illegal memory access", "device-side assert", "unspecified launch failure",
-              "misaligned address", "cudaErrorLaunch")
+LOST_WORDS = (
+    "CUDA error",
+    "illegal memory access",
+    "device-side assert",
+    "unspecified launch failure",
+    "misaligned address",
+    "cudaErrorLaunch",
+)
 
 
 def main(name: str, item_seconds: float) -> int:

@@ -36,8 +36,11 @@ def main(name: str, sections: tuple[Section, ...], words: str, arguments: list[s
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     if not given.cpu and not has_card():
-        print(f"{name.replace('-', '_')}.py: expected a CUDA device; this machine has none "
-              "(--cpu runs the same code, small, on a processor)", file=sys.stderr)
+        print(
+            f"{name.replace('-', '_')}.py: expected a CUDA device; this machine has none "
+            "(--cpu runs the same code, small, on a processor)",
+            file=sys.stderr,
+        )
         return 2
     out = Path(os.environ.get("OUT") or BENCH / "records")
     run = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -48,13 +51,21 @@ def main(name: str, sections: tuple[Section, ...], words: str, arguments: list[s
     scratch = Path(tempfile.mkdtemp(prefix="fastpop-gpu-"))
     print(judging.HEAD, flush=True)
     try:
-        runner.run(chosen, record, sections_environment(name, out, scratch, run, cuda=not given.cpu),
-                   out / f"{name}.log")
+        runner.run(
+            chosen,
+            record,
+            sections_environment(name, out, scratch, run, cuda=not given.cpu),
+            out / f"{name}.log",
+        )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         lines = record.lines()
-        print("\n".join(["", *judging.summary(lines, judging.ceilings_of(lines)),
-                         f"the record: {record.path}"]), flush=True)
+        print(
+            "\n".join(
+                ["", *judging.summary(lines, judging.ceilings_of(lines)), f"the record: {record.path}"]
+            ),
+            flush=True,
+        )
     return 0
 
 
@@ -66,20 +77,29 @@ def has_card() -> bool:
     return subprocess.run([sys.executable, "-P", "-c", code], stderr=subprocess.DEVNULL).returncode == 0
 
 
-def parsed(name: str, sections: tuple[Section, ...], words: str,
-           arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(f"{name.replace('-', '_')}.py", description=words,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+def parsed(
+    name: str, sections: tuple[Section, ...], words: str, arguments: list[str] | None
+) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        f"{name.replace('-', '_')}.py",
+        description=words,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--plan", action="store_true", help="print the sections and their budgets")
     parser.add_argument("--cpu", action="store_true", help="the same code at small shapes, without a card")
-    parser.add_argument("--only", nargs="+", metavar="SECTION", choices=[one.name for one in sections],
-                        help="these sections alone")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="SECTION",
+        choices=[one.name for one in sections],
+        help="these sections alone",
+    )
     parser.add_argument("--read", type=Path, metavar="FILE", help="print a record as a table")
     if name == "gpu-day":
-        parser.add_argument("--prepare", action="store_true",
-                            help="fill .gpu/ with what to take to the card")
-        parser.add_argument("--count", action="store_true",
-                            help="count instructions again and write the predictions")
+        parser.add_argument("--prepare", action="store_true", help="fill .gpu/ with what to take to the card")
+        parser.add_argument(
+            "--count", action="store_true", help="count instructions again and write the predictions"
+        )
     else:
         parser.set_defaults(prepare=False, count=False)
     return parser.parse_args(arguments)
@@ -91,9 +111,14 @@ def sections_environment(name: str, out: Path, scratch: Path, run: str, *, cuda:
     if os.environ.get("PYTHONPATH"):
         path.append(os.environ["PYTHONPATH"])
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1",
-        "FASTPOP_BENCH_DEVICE": "cuda" if cuda else "cpu", "FASTPOP_BENCH": "full" if cuda else "small",
-        "GPU_DAY_RECORD": str(out / f"{name}.jsonl"), "GPU_DAY_RUN": run, "GPU_DAY_SITE": str(site),
+        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",
+        "FASTPOP_BENCH_DEVICE": "cuda" if cuda else "cpu",
+        "FASTPOP_BENCH": "full" if cuda else "small",
+        "GPU_DAY_RECORD": str(out / f"{name}.jsonl"),
+        "GPU_DAY_RUN": run,
+        "GPU_DAY_SITE": str(site),
         "GPU_DAY_CARRIED": str(CARRIED),
     }
     if cuda:

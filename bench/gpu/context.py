@@ -54,8 +54,11 @@ class Context:
         figure = figures().get(name)
         if figure is not None:
             expected = figure.cost.seconds()
-            facts |= {"predicted": expected, "bound": figure.cost.bound(),
-                      "ratio": round(found.seconds / expected, 3)}
+            facts |= {
+                "predicted": expected,
+                "bound": figure.cost.bound(),
+                "ratio": round(found.seconds / expected, 3),
+            }
             if figure.bar is not None and self.cuda:
                 facts["bar"] = figure.bar._asdict()
         self.add("time", name, **found._asdict(), **facts)

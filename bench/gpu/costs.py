@@ -14,8 +14,14 @@ from typing import Any
 # Of an H100 (SXM, 80 GB): the first three were measured on such a card, the others are counts times a
 # clock of 1.9 GHz: 132 multiprocessors with 16 exponentials and 4 x 32 lanes of instructions a cycle.
 H100 = {
-    "gemm bfloat16": 798e12, "gemm tf32": 400e12, "gemm float32": 50e12, "copy": 3.0e12, "gather": 2.6e12,
-    "exp": 132 * 16 * 1.9e9, "issue": 132 * 4 * 32 * 1.9e9, "l2": 5.5e12,
+    "gemm bfloat16": 798e12,
+    "gemm tf32": 400e12,
+    "gemm float32": 50e12,
+    "copy": 3.0e12,
+    "gather": 2.6e12,
+    "exp": 132 * 16 * 1.9e9,
+    "issue": 132 * 4 * 32 * 1.9e9,
+    "l2": 5.5e12,
 }
 OLD_PRODUCTS = 0.62  # of the rate of Hopper's own matrix instructions that the older ones (HMMA) reach
 LAUNCH = 3e-6  # from one small kernel to the next in a full stream
@@ -63,13 +69,24 @@ class Cost:
 
 def counts_of(name: str, dim: int, dtype: str) -> dict[str, float]:
     """Of the nearest dimension that was counted."""
-    found = {int(key.split()[-2]): value for key, value in COUNTS["kernels"].items()
-             if key.startswith(f"{name} ") and key.endswith(f" {dtype}")}
+    found = {
+        int(key.split()[-2]): value
+        for key, value in COUNTS["kernels"].items()
+        if key.startswith(f"{name} ") and key.endswith(f" {dtype}")
+    }
     return found[min(found, key=lambda one: abs(one - dim))]
 
 
-def tiles(name: str, dim: int, logits: float, products: float, *, dtype: str = "bfloat16",
-          exps: bool = True, bytes_: float = 0.0) -> Kernel:
+def tiles(
+    name: str,
+    dim: int,
+    logits: float,
+    products: float,
+    *,
+    dtype: str = "bfloat16",
+    exps: bool = True,
+    bytes_: float = 0.0,
+) -> Kernel:
     """A Triton kernel on tiles of logits. products: 1, or 2 for one that multiplies twice.
 
     Instructions for a logit are counted in its machine code (instructions.py), which is where most of the
@@ -79,8 +96,7 @@ def tiles(name: str, dim: int, logits: float, products: float, *, dtype: str = "
     unit, times = ("gemm bfloat16", 1.0) if dtype != "float32" else ("gemm tf32", 3.0)
     if not counted["wgmma"]:
         times /= OLD_PRODUCTS
-    work = {unit: 2 * logits * dim * products * times, "issue": logits * counted["per_logit"],
-            "copy": bytes_}
+    work = {unit: 2 * logits * dim * products * times, "issue": logits * counted["per_logit"], "copy": bytes_}
     if exps:
         work["exp"] = logits
     return Kernel(work, alone=counted["blocks"] == 1)
@@ -89,8 +105,9 @@ def tiles(name: str, dim: int, logits: float, products: float, *, dtype: str = "
 def shared_forward(rows: int, negatives: int, dim: int, dtype: str = "bfloat16") -> Cost:
     size = 2 if dtype != "float32" else 4
     once = rows * dim * size + negatives * dim * size
-    return Cost((tiles("sampled forward", dim, rows * negatives, 1, dtype=dtype, bytes_=once),),
-                launches=6, host=25)
+    return Cost(
+        (tiles("sampled forward", dim, rows * negatives, 1, dtype=dtype, bytes_=once),), launches=6, host=25
+    )
 
 
 def shared_both(rows: int, negatives: int, dim: int, dtype: str = "bfloat16") -> Cost:
@@ -99,8 +116,9 @@ def shared_both(rows: int, negatives: int, dim: int, dtype: str = "bfloat16") ->
     logits, entries = rows * negatives, rows + negatives
     forward = shared_forward(rows, negatives, dim, dtype)
     query = tiles("sampled d_query", dim, logits, 2, dtype=dtype, bytes_=2 * rows * dim * size)
-    item = tiles("sampled d_item", dim, logits, 2, dtype=dtype,
-                 bytes_=rows * dim * size + 4 * negatives * dim)
+    item = tiles(
+        "sampled d_item", dim, logits, 2, dtype=dtype, bytes_=rows * dim * size + 4 * negatives * dim
+    )
     by_id = Kernel({"copy": entries * dim * (2 * size + 4) + 8 * entries * 16})
     return Cost((*forward.kernels, query, item, by_id), launches=45, host=110)
 
@@ -149,8 +167,11 @@ def top_items(rows: int, items: int, dim: int, k: int, dtype: str) -> Cost:
 def target_ranks(rows: int, items: int, dim: int) -> Cost:
     """The reference in torch: chunks of scores in 16 MiB, each read and written about ten times."""
     chunks = -(-rows * items * 4 // 2**24)
-    return Cost((Kernel({"gemm float32": 2.0 * rows * items * dim}), Kernel({"l2": rows * items * 4 * 10.0})),
-                launches=30 * chunks, host=30 * chunks)
+    return Cost(
+        (Kernel({"gemm float32": 2.0 * rows * items * dim}), Kernel({"l2": rows * items * 4 * 10.0})),
+        launches=30 * chunks,
+        host=30 * chunks,
+    )
 
 
 def train_step(rows: int, negatives: int, dim: int) -> Cost:
@@ -162,12 +183,22 @@ def train_step(rows: int, negatives: int, dim: int) -> Cost:
 def full_both(rows: int, items: int, dim: int) -> Cost:
     """Full softmax in bfloat16, on tiles."""
     logits = float(rows) * items
-    return Cost((tiles("full forward", dim, logits, 1), tiles("full d_query", dim, logits, 2),
-                 tiles("full d_item", dim, logits, 2)), launches=20, host=60)
+    return Cost(
+        (
+            tiles("full forward", dim, logits, 1),
+            tiles("full d_query", dim, logits, 2),
+            tiles("full d_item", dim, logits, 2),
+        ),
+        launches=20,
+        host=60,
+    )
 
 
 def through_memory(rows: int, negatives: int, dim: int, bytes_a_logit: float) -> Cost:
     """A pass over every logit for every operator: bytes_a_logit in all, and 6 B K D of products."""
     logits = float(rows) * negatives
-    return Cost((Kernel({"gemm bfloat16": 6 * logits * dim}), Kernel({"copy": logits * bytes_a_logit})),
-                launches=40, host=60)
+    return Cost(
+        (Kernel({"gemm bfloat16": 6 * logits * dim}), Kernel({"copy": logits * bytes_a_logit})),
+        launches=40,
+        host=60,
+    )

@@ -118,8 +118,10 @@ def add_shared(found: dict[str, Figure], shape: shapes.Softmax, *, graph: bool) 
     logits = float(shape.rows) * shape.negatives
     forward = Bar("exp", logits, 0.6) if shape.dim == 64 else Bar(GEMM, 2 * logits * shape.dim, 0.6)
     both = Bar(GEMM, 8 * logits * shape.dim, 0.5)
-    for what, cost, bar in (("forward", costs.shared_forward(*sizes), forward),
-                            ("both", costs.shared_both(*sizes), both)):
+    for what, cost, bar in (
+        ("forward", costs.shared_forward(*sizes), forward),
+        ("both", costs.shared_both(*sizes), both),
+    ):
         found[shared(shape, what)] = Figure(cost, None if graph else bar)
         if graph:
             found[shared(shape, f"{what}, graph")] = Figure(replace(cost, host=0), bar)
@@ -160,12 +162,17 @@ def tables() -> dict[str, str]:
     columns = [(64, "bfloat16"), (128, "bfloat16"), (256, "bfloat16"), (64, "float32"), (128, "float32")]
     counted = costs.COUNTS["kernels"]
     kernels = list(dict.fromkeys(key.rsplit(" ", 2)[0] for key in counted))
-    rows = ["| kernel | " + " | ".join(f"D={dim} {dtype}" for dim, dtype in columns) + " |",
-            "|---" * (len(columns) + 1) + "|"]
+    rows = [
+        "| kernel | " + " | ".join(f"D={dim} {dtype}" for dim, dtype in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
     for kernel in kernels:
         cells = [counted.get(f"{kernel} {dim} {dtype}") for dim, dtype in columns]
-        rows.append(f"| {kernel} | " + " | ".join(
-            f"{one['per_logit']:.1f} ({one['blocks']})" if one else "" for one in cells) + " |")
+        rows.append(
+            f"| {kernel} | "
+            + " | ".join(f"{one['per_logit']:.1f} ({one['blocks']})" if one else "" for one in cells)
+            + " |"
+        )
     figure_rows = ["| figure | predicted | bound by | of its bar |", "|---|---|---|---|"]
     for name, one in predictions().items():
         bar = f"{one['reaches']:.0%} of {one['of']}, wanted {one['bar']:.0%}" if "bar" in one else ""

@@ -25,28 +25,54 @@ def made(shape: Softmax, device: Any) -> Inputs:
     """Drawn on the device itself."""
     generator = torch.Generator(device=device).manual_seed(0)
     dtype = getattr(torch, shape.dtype)
-    query, items = (torch.empty(rows, shape.dim, device=device, dtype=dtype)
-                    .normal_(0, 0.3, generator=generator) for rows in (shape.rows, shape.items))
+    query, items = (
+        torch.empty(rows, shape.dim, device=device, dtype=dtype).normal_(0, 0.3, generator=generator)
+        for rows in (shape.rows, shape.items)
+    )
     pos_id = torch.randint(shape.items, (shape.rows,), generator=generator, device=device)
     draw = Draw(popularity.uniform(shape.items), 0, 0, shape.negatives, shape.group)
     neg_id = draw.tensor(shape.rows, device)
     law = draw.proposal.log_proposal_on(device, torch.float32)
-    return Inputs(query, items, pos_id, neg_id if shape.group else neg_id[0], law,
-                  torch.ones((), device=device), shape.group)
+    return Inputs(
+        query,
+        items,
+        pos_id,
+        neg_id if shape.group else neg_id[0],
+        law,
+        torch.ones((), device=device),
+        shape.group,
+    )
 
 
 def of_case(case: Any) -> Inputs:
     """Of a case of bench_sampled_softmax.py, which holds the truth too."""
-    return Inputs(case.query, case.items, case.pos_id, case.neg_id, case.log_proposal,
-                  torch.ones((), device=case.query.device), case.group)
+    return Inputs(
+        case.query,
+        case.items,
+        case.pos_id,
+        case.neg_id,
+        case.log_proposal,
+        torch.ones((), device=case.query.device),
+        case.group,
+    )
 
 
 def loss(inputs: Inputs, impl: str = "auto") -> Tensor:
     """The sum. Numbers that are tensors already: nothing is copied to the device in a step."""
     return ops.sampled_softmax(
-        inputs.query, inputs.items, inputs.pos_id, inputs.neg_id, group_size=inputs.group,
-        log_proposal=inputs.log_proposal, hits="drop", scale=inputs.one, prior_weight=inputs.one,
-        sparse_grad=True, reduction="sum", impl=impl)
+        inputs.query,
+        inputs.items,
+        inputs.pos_id,
+        inputs.neg_id,
+        group_size=inputs.group,
+        log_proposal=inputs.log_proposal,
+        hits="drop",
+        scale=inputs.one,
+        prior_weight=inputs.one,
+        sparse_grad=True,
+        reduction="sum",
+        impl=impl,
+    )
 
 
 def forward(inputs: Inputs, impl: str = "auto") -> Tensor:
@@ -58,8 +84,9 @@ class Both:
     """Forward and backward, with gradients of query and items; new ones each time."""
 
     def __init__(self, inputs: Inputs, impl: str = "auto"):
-        self.inputs = inputs._replace(query=inputs.query.detach().requires_grad_(),
-                                      items=inputs.items.detach().requires_grad_())
+        self.inputs = inputs._replace(
+            query=inputs.query.detach().requires_grad_(), items=inputs.items.detach().requires_grad_()
+        )
         self.impl = impl
 
     def __call__(self) -> Tensor:

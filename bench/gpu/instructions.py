@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 NAMES = {
-    "sampled_softmax forward_kernel": "sampled forward", "sampled_softmax query_kernel": "sampled d_query",
-    "sampled_softmax item_kernel": "sampled d_item", "full_softmax forward_kernel": "full forward",
-    "full_softmax query_kernel": "full d_query", "full_softmax item_kernel": "full d_item",
-    "score_energy sums_kernel": "score sums", "top_items best_kernel": "top maxima",
+    "sampled_softmax forward_kernel": "sampled forward",
+    "sampled_softmax query_kernel": "sampled d_query",
+    "sampled_softmax item_kernel": "sampled d_item",
+    "full_softmax forward_kernel": "full forward",
+    "full_softmax query_kernel": "full d_query",
+    "full_softmax item_kernel": "full d_item",
+    "score_energy sums_kernel": "score sums",
+    "top_items best_kernel": "top maxima",
 }
 REGISTERS, SHARED, THREADS = 65_536, 227 * 1024, 2048  # of a multiprocessor of sm_90
 TOOLS = Path("backends") / "nvidia" / "bin"
@@ -33,7 +37,7 @@ def main_loop(sass: str) -> list[str]:
             code.append(one[1])
             target = re.search(r"BRA.*`\((\.L_x_\d+)\)", one[1])
             if target and target[1] in labels:
-                body = code[labels[target[1]]:]
+                body = code[labels[target[1]] :]
                 if any("GMMA" in word or "MMA." in word for word in body) and len(body) > len(found):
                     found = body
     return found
@@ -49,17 +53,26 @@ def counted(compiled: Any) -> dict[str, float]:
         cubin.write_bytes(compiled.asm["cubin"])
         sass, usage = (
             subprocess.run([tools / tool, option, cubin], capture_output=True, text=True, check=True).stdout
-            for tool, option in (("nvdisasm", "-c"), ("cuobjdump", "--dump-resource-usage")))
+            for tool, option in (("nvdisasm", "-c"), ("cuobjdump", "--dump-resource-usage"))
+        )
     names = compiled.src.fn.arg_names
     constants = {names[at[0]]: value for at, value in compiled.src.constants.items()}
     threads = 32 * compiled.metadata.num_warps
     logits = constants["BLOCK_B"] * constants.get("BLOCK_K", constants.get("BLOCK_V"))
     registers = int(re.search(r"REG:(\d+)", usage)[1])  # type: ignore[index]
-    blocks = min(REGISTERS // (-(-registers // 8) * 8 * threads),
-                 SHARED // (compiled.metadata.shared + 1024), THREADS // threads)
+    blocks = min(
+        REGISTERS // (-(-registers // 8) * 8 * threads),
+        SHARED // (compiled.metadata.shared + 1024),
+        THREADS // threads,
+    )
     loop = main_loop(sass)
-    return {"per_logit": round(len(loop) * threads / logits, 2), "blocks": blocks, "registers": registers,
-            "shared": compiled.metadata.shared, "wgmma": any("GMMA" in word for word in loop)}
+    return {
+        "per_logit": round(len(loop) * threads / logits, 2),
+        "blocks": blocks,
+        "registers": registers,
+        "shared": compiled.metadata.shared,
+        "wgmma": any("GMMA" in word for word in loop),
+    }
 
 
 def count(small: bool = False) -> dict[str, Any]:
@@ -77,8 +90,10 @@ def count(small: bool = False) -> dict[str, Any]:
         names = [f"energy {shapes.GPU_ENERGY[0]} {torch.bfloat16}"]
     else:
         wide = [shapes.Softmax(4096, 8192, dim, 100_000, "float32") for dim in (64, 128)]
-        cases |= {f"sampled {shape}": (lambda shape=shape: inputs.Both(inputs.made(shape, "cpu"))())
-                  for shape in wide}
+        cases |= {
+            f"sampled {shape}": (lambda shape=shape: inputs.Both(inputs.made(shape, "cpu"))())
+            for shape in wide
+        }
         names += [f"sampled {shape}" for shape in wide]
     found: dict[str, dict[str, float]] = {}
     with pretend.card() as launched:
@@ -86,8 +101,9 @@ def count(small: bool = False) -> dict[str, Any]:
             cases[name]()
     for kernel, compiled in launched:
         if kernel in NAMES:
-            constants = {compiled.src.fn.arg_names[at[0]]: value
-                         for at, value in compiled.src.constants.items()}
+            constants = {
+                compiled.src.fn.arg_names[at[0]]: value for at, value in compiled.src.constants.items()
+            }
             dtype = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}[str(constants["DOT"])]
             key = f"{NAMES[kernel]} {constants['BLOCK_D']} {dtype}"
             if key not in found:

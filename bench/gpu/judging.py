@@ -52,8 +52,10 @@ def row(line: dict[str, Any], ceilings: dict[str, float]) -> str:
         facts = _facts(line, ("ok",))
         return _cut(f"{name:50}{'ok' if line['ok'] else 'WRONG':>12}  {facts}")
     if kind in ("skipped", "error"):
-        return _cut(f"{name:50}{kind.upper() if kind == 'error' else kind:>12}  "
-                    f"{line.get('reason') or line.get('error')}")
+        return _cut(
+            f"{name:50}{kind.upper() if kind == 'error' else kind:>12}  "
+            f"{line.get('reason') or line.get('error')}"
+        )
     return _cut(f"{name:50}  {_facts(line)}")
 
 
@@ -90,26 +92,40 @@ def table(lines: list[dict[str, Any]]) -> str:
         if line["section"] != section:
             section = line["section"]
             shown_rows.append(f"{section}{_took(lines, section)}")
-        shown_rows.append(_cut("  " + row(line, ceilings)[:98]) if line["kind"] == "fact"
-                          else row(line | {"name": "  " + line["name"]}, ceilings))
+        shown_rows.append(
+            _cut("  " + row(line, ceilings)[:98])
+            if line["kind"] == "fact"
+            else row(line | {"name": "  " + line["name"]}, ceilings)
+        )
     return "\n".join([*shown_rows, "", *summary(lines, ceilings)])
 
 
 def _took(lines: list[dict[str, Any]], section: str) -> str:
-    ends = [line for line in lines if line["section"] == section and line["name"] == "end"
-            and line["kind"] == "section"]
+    ends = [
+        line
+        for line in lines
+        if line["section"] == section and line["name"] == "end" and line["kind"] == "section"
+    ]
     return f"  ({ends[0]['seconds']:.0f} s)" if ends else f"  ({CUT_OFF}: the run ended in it)"
 
 
 def summary(lines: list[dict[str, Any]], ceilings: dict[str, float]) -> list[str]:
     kinds = Counter(line["kind"] for line in lines)
-    bars = [part >= line["bar"]["least"] for line in lines if line["kind"] == "time"
-            and (part := reached(line, ceilings)) is not None]
+    bars = [
+        part >= line["bar"]["least"]
+        for line in lines
+        if line["kind"] == "time" and (part := reached(line, ceilings)) is not None
+    ]
     checks = [line["ok"] for line in lines if line["kind"] == "check" and not line.get("test")]
-    tests = Counter("skipped" if line["kind"] == "skipped" else "passed" if line["ok"] else "failed"
-                    for line in lines if line.get("test"))
-    found = [f"{kinds['time']} times, {sum(bars)} of {len(bars)} bars met, {sum(checks)} of {len(checks)} "
-             f"checks right, {kinds['error']} errors, {kinds['skipped'] - tests['skipped']} skipped"]
+    tests = Counter(
+        "skipped" if line["kind"] == "skipped" else "passed" if line["ok"] else "failed"
+        for line in lines
+        if line.get("test")
+    )
+    found = [
+        f"{kinds['time']} times, {sum(bars)} of {len(bars)} bars met, {sum(checks)} of {len(checks)} "
+        f"checks right, {kinds['error']} errors, {kinds['skipped'] - tests['skipped']} skipped"
+    ]
     if tests:
         found.append(f"tests: {tests['passed']} passed, {tests['failed']} failed, {tests['skipped']} skipped")
     started = [line["section"] for line in lines if line["kind"] == "section" and line["name"] == "start"]
@@ -117,8 +133,11 @@ def summary(lines: list[dict[str, Any]], ceilings: dict[str, float]) -> list[str
     if missing := [name for name in planned if name not in started]:
         found.append("not begun: " + ", ".join(missing))
     first = [line["rate"] for line in lines if line["kind"] == "ceiling" and line["section"] == "ceilings"]
-    last = {line["name"]: line["rate"] for line in lines if line["kind"] == "ceiling"
-            and line["section"] == "again"}
+    last = {
+        line["name"]: line["rate"]
+        for line in lines
+        if line["kind"] == "ceiling" and line["section"] == "again"
+    }
     on_a_card = not any(line.get("cpu") for line in lines if line["kind"] == "run")
     if not on_a_card:
         found.append("small shapes on a processor; predictions are of an H100")

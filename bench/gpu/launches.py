@@ -30,14 +30,16 @@ def energy(shape: shapes.Energy, dtype: torch.dtype) -> None:
 
 def top_items(shape: shapes.TopItems, dtype: torch.dtype) -> None:
     query, items, offsets, seen = top_arrays(shape)
-    ops.top_items(query.to(dtype), items.to(dtype), shape.k, exclude_offsets=offsets, exclude_item=seen,
-                  impl="triton")
+    ops.top_items(
+        query.to(dtype), items.to(dtype), shape.k, exclude_offsets=offsets, exclude_item=seen, impl="triton"
+    )
 
 
 def full_softmax(shape: shapes.Softmax) -> None:
     dtype = getattr(torch, shape.dtype)
-    query, items = (torch.zeros(rows, shape.dim, dtype=dtype, requires_grad=True)
-                    for rows in (shape.rows, shape.items))
+    query, items = (
+        torch.zeros(rows, shape.dim, dtype=dtype, requires_grad=True) for rows in (shape.rows, shape.items)
+    )
     ids = torch.zeros(shape.rows, dtype=torch.int64)
     ops.full_softmax(query, items, ids, log_prior=torch.zeros(shape.items), impl="triton").sum().backward()
 
@@ -50,8 +52,12 @@ def training(encoder: str, precision: str) -> None:
     """An epoch of what sections/training.py runs, and its evaluation."""
     from gpu.sections.training import OPTIONS, log
 
-    train(log(), progress=False, **OPTIONS | {
-        "encoder": encoder, "precision": precision, "epochs": 1, "device": "cpu", "evaluate_every": 0})
+    train(
+        log(),
+        progress=False,
+        **OPTIONS
+        | {"encoder": encoder, "precision": precision, "epochs": 1, "device": "cpu", "evaluate_every": 0},
+    )
 
 
 def exponentials() -> None:

@@ -35,8 +35,12 @@ def loads(site: Path | None, *, cuda: bool) -> str:
     path = [str(site)] if site is not None else []
     if os.environ.get("PYTHONPATH"):
         path.append(os.environ["PYTHONPATH"])
-    done = subprocess.run([sys.executable, "-P", "-c", TRY], capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": os.pathsep.join(path)})
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", TRY],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
+    )
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
     if cuda and done.stdout.split()[1] != "True":
@@ -63,8 +67,20 @@ def build(folder: Path, arches: str, log: Path, *, cuda: str = "1") -> Path:
     environment = os.environ | {"FASTPOP_CUDA": cuda, "FASTPOP_CUDA_ARCHES": arches}
     with open(log, "ab") as out:
         done = subprocess.run(
-            [sys.executable, "setup.py", "build_ext", "--build-lib", str(folder), "--build-temp",
-             str(folder / "objects")], cwd=ROOT, env=environment, stdout=out, stderr=out)
+            [
+                sys.executable,
+                "setup.py",
+                "build_ext",
+                "--build-lib",
+                str(folder),
+                "--build-temp",
+                str(folder / "objects"),
+            ],
+            cwd=ROOT,
+            env=environment,
+            stdout=out,
+            stderr=out,
+        )
     module = folder / "fastpop" / MODULE
     if done.returncode or not module.exists():
         raise RuntimeError(f"setup.py build_ext ended with status {done.returncode}; its words are in {log}")

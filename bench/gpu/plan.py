@@ -19,18 +19,37 @@ class Section:
 
 
 DAY = (
-    Section("install", "a compiled module that loads and launches: carried, installed, or built here "
-            "for this card alone; what the machine is", 75, 70),
+    Section(
+        "install",
+        "a compiled module that loads and launches: carried, installed, or built here "
+        "for this card alone; what the machine is",
+        75,
+        70,
+    ),
     Section("compile", "every Triton kernel of the day into the cache, on all cores", 30, 28),
     Section("ceilings", "GEMM in bf16, tf32 and fp32, copy, gather of 256-byte rows, exponentials", 15),
-    Section("softmax", "shared negatives B=65,536 K=8,192 D=64, 128, 256, forward and with backward; "
-            "graph replay at B=4,096", 70, 25),
-    Section("rows", "a set of negatives for each row, B=65,536 K=1,024 D=128; row updates of 20,000 "
-            "and 1,000,000 rows", 45, 20),
+    Section(
+        "softmax",
+        "shared negatives B=65,536 K=8,192 D=64, 128, 256, forward and with backward; "
+        "graph replay at B=4,096",
+        70,
+        25,
+    ),
+    Section(
+        "rows",
+        "a set of negatives for each row, B=65,536 K=1,024 D=128; row updates of 20,000 and 1,000,000 rows",
+        45,
+        20,
+    ),
     Section("catalogue", "score energies, top items, ranks of targets", 40, 20),
     Section("tests", "the tests marked gpu, a line each", 75, 74),
-    Section("training", "fastpop.train on the bundled log: factor and SASRec, fp32 and bf16, against "
-            "the processor's losses; evaluate, resume", 50, 30),
+    Section(
+        "training",
+        "fastpop.train on the bundled log: factor and SASRec, fp32 and bf16, against "
+        "the processor's losses; evaluate, resume",
+        50,
+        30,
+    ),
     Section("step", "one training step, V=1,000,000: wall time, launches, trace", 25, 20),
     Section("peers", "torch eager, torch.compile, Liger and cut-cross-entropy on the same shapes", 50, 35),
     Section("sanitizer", "compute-sanitizer memcheck and racecheck, on tests for 20 seconds each", 50, 27),

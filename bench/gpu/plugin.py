@@ -15,8 +15,11 @@ STARTED = time.monotonic()
 
 def pytest_configure(config):
     # With xdist every worker loads this, and only the first process hears of all tests.
-    config.gpu_record = None if hasattr(config, "workerinput") else Record(
-        Path(os.environ["GPU_DAY_RECORD"]), os.environ["GPU_DAY_RUN"])
+    config.gpu_record = (
+        None
+        if hasattr(config, "workerinput")
+        else Record(Path(os.environ["GPU_DAY_RECORD"]), os.environ["GPU_DAY_RUN"])
+    )
     if config.gpu_record is not None:
         config.pluginmanager.register(Lines(config.gpu_record), "gpu-lines")
 

@@ -36,7 +36,7 @@ def build() -> str:
 
 
 def built_anew(target: Path) -> str:
-    """"", or why not."""
+    """ "", or why not."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         try:
@@ -77,8 +77,23 @@ def wheels() -> str:
     folder = CARRIED / "wheels"
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-c",
-         str(layout.ROOT / "constraints.txt"), "-d", str(folder), *PEERS], capture_output=True, text=True)
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "-c",
+            str(layout.ROOT / "constraints.txt"),
+            "-d",
+            str(folder),
+            *PEERS,
+        ],
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         return f"no wheels of peers: {done.stderr.strip()[-300:]}"
     number = len(list(folder.glob("*.whl")))

@@ -61,13 +61,18 @@ def card(capability: int = 90, processors: int = 132) -> Iterator[list[tuple[str
     before = driver._active
     driver.set_active(Driver(capability))
     try:
-        with mock.patch.object(JITFunction, "run", compile_only), \
-                mock.patch.object(triton_tiles, "unsupported", return_value=None), \
-                mock.patch.object(triton_tiles, "capability", return_value=capability), \
-                mock.patch.object(triton_tiles, "split", split_as_there), \
-                mock.patch.dict(_dispatch.AUTO_ORDER, order), \
-                mock.patch.object(torch.cuda, "get_device_properties",
-                                  return_value=SimpleNamespace(multi_processor_count=processors)):
+        with (
+            mock.patch.object(JITFunction, "run", compile_only),
+            mock.patch.object(triton_tiles, "unsupported", return_value=None),
+            mock.patch.object(triton_tiles, "capability", return_value=capability),
+            mock.patch.object(triton_tiles, "split", split_as_there),
+            mock.patch.dict(_dispatch.AUTO_ORDER, order),
+            mock.patch.object(
+                torch.cuda,
+                "get_device_properties",
+                return_value=SimpleNamespace(multi_processor_count=processors),
+            ),
+        ):
             yield launched
     finally:
         driver._active = before
@@ -89,5 +94,10 @@ def cache_key() -> dict[str, str]:
         from triton.runtime.cache import triton_key as key
     backend = CUDABackend(GPUTarget("cuda", 90, 32))
     words = str(sorted(get_cache_invalidating_env_vars().items()))
-    return {"triton": triton.__version__, "files": short(key()), "ptxas": str(backend.hash()),
-            "options": short(str(backend.parse_options({}).hash())), "environment": words}
+    return {
+        "triton": triton.__version__,
+        "files": short(key()),
+        "ptxas": str(backend.hash()),
+        "options": short(str(backend.parse_options({}).hash())),
+        "environment": words,
+    }

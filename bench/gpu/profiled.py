@@ -15,8 +15,11 @@ from gpu import inputs
 
 # What is profiled: the name, and a pattern of the kernel's.
 KERNELS = {
-    "sampled forward": "forward_kernel", "sampled d_query": "query_kernel", "sampled d_item": "item_kernel",
-    "per-row forward": "sampled_rows_forward_kernel", "row update": "row_update_kernel",
+    "sampled forward": "forward_kernel",
+    "sampled d_query": "query_kernel",
+    "sampled d_item": "item_kernel",
+    "per-row forward": "sampled_rows_forward_kernel",
+    "row update": "row_update_kernel",
     "score energy": "sums_kernel",
 }
 
@@ -37,8 +40,9 @@ def call_of(name: str) -> Callable[[], object]:
         return our_adagrad(table, ids, rows, impl="cuda" if cuda else "cpu")
     query, items, log_prior = energy_arrays(GPU_ENERGY[-1])
     half = torch.bfloat16
-    return lambda: ops.score_energy(query.to(half), items.to(half), log_prior, form="streamed",
-                                    impl="triton" if cuda else "cpu")
+    return lambda: ops.score_energy(
+        query.to(half), items.to(half), log_prior, form="streamed", impl="triton" if cuda else "cpu"
+    )
 
 
 def main(name: str) -> None:

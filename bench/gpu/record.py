@@ -23,8 +23,14 @@ class Record:
                 torn.write(b"\n")
 
     def add(self, section: str, kind: str, name: str = "", **facts: Any) -> dict[str, Any]:
-        line = {"run": self.run, "at": round(time.time(), 3), "section": section, "kind": kind,
-                "name": name, **{key: plain(value) for key, value in facts.items()}}
+        line = {
+            "run": self.run,
+            "at": round(time.time(), 3),
+            "section": section,
+            "kind": kind,
+            "name": name,
+            **{key: plain(value) for key, value in facts.items()},
+        }
         data = (json.dumps(line) + "\n").encode()  # one write, so that lines of two processes do not mix
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:

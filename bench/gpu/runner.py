@@ -22,8 +22,14 @@ GRACE = 1.0  # seconds from SIGTERM to SIGKILL, within the budget
 LEAST = 2.0  # seconds worth starting a process for
 
 
-def run(sections: tuple[Section, ...], record: Record, environment: dict[str, str], log: Path,
-        *, command: Callable[[Section, float], list[str]] | None = None) -> None:
+def run(
+    sections: tuple[Section, ...],
+    record: Record,
+    environment: dict[str, str],
+    log: Path,
+    *,
+    command: Callable[[Section, float], list[str]] | None = None,
+) -> None:
     """command: what runs a section, and an item's limit; for tests."""
     started, until = time.monotonic(), 0.0
     for section in sections:
@@ -38,15 +44,22 @@ def child(section: Section, item_seconds: float) -> list[str]:
     return [sys.executable, "-P", "-m", "gpu.child", section.name, str(item_seconds)]
 
 
-def _run_section(section: Section, deadline: float, record: Record, environment: dict[str, str],
-                 log: Path, command: Callable[[Section, float], list[str]]) -> None:
+def _run_section(
+    section: Section,
+    deadline: float,
+    record: Record,
+    environment: dict[str, str],
+    log: Path,
+    command: Callable[[Section, float], list[str]],
+) -> None:
     while True:
         known = len(begun(record.lines(), section.name))
         left = deadline - time.monotonic() - GRACE
         # Time that earlier sections left is for the items, too.
         item_seconds = round(section.item_limit * max(1.0, left / section.seconds), 1)
-        ended = _process(command(section, item_seconds), left,
-                         environment | {"GPU_DAY_LEFT": f"{left:.1f}"}, log)
+        ended = _process(
+            command(section, item_seconds), left, environment | {"GPU_DAY_LEFT": f"{left:.1f}"}, log
+        )
         if ended == "":
             return
         items = begun(record.lines(), section.name)
@@ -64,13 +77,14 @@ def _run_section(section: Section, deadline: float, record: Record, environment:
 
 
 def _process(words: list[str], left: float, environment: dict[str, str], log: Path) -> str:
-    """"" when it ended well, "time" after `left` seconds, "lost" when it asked for a new process, or how it
+    """ "" when it ended well, "time" after `left` seconds, "lost" when it asked for a new process, or how it
     died."""
     if left < LEAST / 2:
         return "time"
     with open(log, "ab") as errors:
-        process = subprocess.Popen(words, env=environment, stderr=errors, stdin=subprocess.DEVNULL,
-                                   start_new_session=True)
+        process = subprocess.Popen(
+            words, env=environment, stderr=errors, stdin=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             code = process.wait(left)
         except subprocess.TimeoutExpired:

@@ -15,14 +15,29 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def files_for_a_gpu() -> list[str]:
     """Test files that have tests marked gpu: others may need packages that a card's machine lacks."""
-    return [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/**/test_*.py"))
-            if "helpers_device" in (text := path.read_text()) or "mark.gpu" in text]
+    return [
+        str(path.relative_to(ROOT))
+        for path in sorted(ROOT.glob("tests/**/test_*.py"))
+        if "helpers_device" in (text := path.read_text()) or "mark.gpu" in text
+    ]
 
 
 def pytest_words(files: list[str], *, keyword: str = "", marker: str = "gpu", workers: int = 0) -> list[str]:
     """-P: under plain python -m, the root would shadow the package."""
-    words = [sys.executable, "-P", "-m", "pytest", "--import-mode=importlib", "-p", "no:cacheprovider",
-             "--override-ini=addopts=", "--continue-on-collection-errors", "-q", "-p", "gpu.plugin"]
+    words = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pytest",
+        "--import-mode=importlib",
+        "-p",
+        "no:cacheprovider",
+        "--override-ini=addopts=",
+        "--continue-on-collection-errors",
+        "-q",
+        "-p",
+        "gpu.plugin",
+    ]
     if marker:
         words += ["-m", marker]
     if keyword:
@@ -32,8 +47,9 @@ def pytest_words(files: list[str], *, keyword: str = "", marker: str = "gpu", wo
     return [*words, *files]
 
 
-def run(context: Context, words: list[str], seconds: float, *, required: bool = True,
-        **environment: str) -> tuple[int, str]:
+def run(
+    context: Context, words: list[str], seconds: float, *, required: bool = True, **environment: str
+) -> tuple[int, str]:
     """(status, the end of what it printed). Stops itself after `seconds`, and is stopped soon after."""
     own = {"GPU_DAY_SECTION": context.section, "GPU_DAY_SECONDS": str(seconds)}
     if required and context.cuda:
@@ -42,8 +58,9 @@ def run(context: Context, words: list[str], seconds: float, *, required: bool = 
     with open(log, "ab") as out:
         out.write(f"\n{' '.join(words)}\n".encode())
         out.flush()
-        process = subprocess.Popen(words, cwd=ROOT, env=os.environ | own | environment, stdout=out,
-                                   stderr=out)
+        process = subprocess.Popen(
+            words, cwd=ROOT, env=os.environ | own | environment, stdout=out, stderr=out
+        )
         try:
             status = process.wait(seconds + 6)
         except subprocess.TimeoutExpired:

@@ -28,18 +28,17 @@ FASTPOP_HD uint32_t alias_pick(const AliasRow* table, uint32_t num_items, uint32
 void alias_build(const uint64_t* mass, int64_t num_items, AliasRow* table);
 
 // Host: ids [num_groups, num_draws] of groups group..group+num_groups-1, on all OpenMP threads.
-void alias_draw_cpu(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step,
-                    uint32_t group, int64_t num_groups, int64_t num_draws, int64_t* ids);
+void alias_draw_cpu(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step, uint32_t group,
+                    int64_t num_groups, int64_t num_draws, int64_t* ids);
 
 // Host: ids [num_draws] of one group, on the calling thread.
-void alias_draw_group(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step,
-                      uint32_t group, int64_t num_draws, int64_t* ids);
+void alias_draw_group(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step, uint32_t group,
+                      int64_t num_draws, int64_t* ids);
 
 #ifdef FASTPOP_WITH_CUDA
 // Device pointers; runs on `stream` without a synchronisation. Null, or what went wrong.
-const char* alias_draw_cuda(uintptr_t table, int64_t num_items, uint64_t seed, uint64_t step,
-                            uint32_t group, int64_t num_groups, int64_t num_draws, uintptr_t ids,
-                            uintptr_t stream);
+const char* alias_draw_cuda(uintptr_t table, int64_t num_items, uint64_t seed, uint64_t step, uint32_t group,
+                            int64_t num_groups, int64_t num_draws, uintptr_t ids, uintptr_t stream);
 #endif
 
 }  // namespace fastpop

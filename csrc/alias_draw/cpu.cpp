@@ -31,8 +31,8 @@ void draw_piece(const AliasRow* table, uint32_t V, uint64_t seed, uint64_t step,
 
 }  // namespace
 
-void alias_draw_group(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step,
-                      uint32_t group, int64_t num_draws, int64_t* ids) {
+void alias_draw_group(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step, uint32_t group,
+                      int64_t num_draws, int64_t* ids) {
   draw_piece(table, static_cast<uint32_t>(num_items), seed, step, group, 0, num_draws, ids);
 }
 
@@ -91,8 +91,7 @@ void alias_build(const uint64_t* mass, int64_t num_items, AliasRow* table) {
         const uint64_t given = std::min(need, left[source]);
         carry += static_cast<int64_t>(left[short_one]) - n * static_cast<int64_t>(threshold) -
                  static_cast<int64_t>(need - given);
-        table[short_one] =
-            AliasRow{static_cast<uint32_t>(threshold), static_cast<uint32_t>(source)};
+        table[short_one] = AliasRow{static_cast<uint32_t>(threshold), static_cast<uint32_t>(source)};
         left[source] -= given;
         if (is_long(source)) {
           waiting.push_back(source);
@@ -104,8 +103,8 @@ void alias_build(const uint64_t* mass, int64_t num_items, AliasRow* table) {
   }
 }
 
-void alias_draw_cpu(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step,
-                    uint32_t group, int64_t num_groups, int64_t num_draws, int64_t* ids) {
+void alias_draw_cpu(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step, uint32_t group,
+                    int64_t num_groups, int64_t num_draws, int64_t* ids) {
   const uint32_t V = static_cast<uint32_t>(num_items);
   const int64_t pieces_per_group = (num_draws + kPiece - 1) / kPiece;
   const int64_t pieces = num_groups * pieces_per_group;
@@ -115,8 +114,7 @@ void alias_draw_cpu(const AliasRow* table, int64_t num_items, uint64_t seed, uin
     const int64_t g = piece / pieces_per_group;
     const int64_t start = (piece % pieces_per_group) * kPiece;
     const int64_t stop = std::min(start + kPiece, num_draws);
-    draw_piece(table, V, seed, step, group + static_cast<uint32_t>(g), start, stop,
-               ids + g * num_draws);
+    draw_piece(table, V, seed, step, group + static_cast<uint32_t>(g), start, stop, ids + g * num_draws);
   }
 }
 

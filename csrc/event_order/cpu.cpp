@@ -35,8 +35,12 @@ void count_events(const EventRows& rows, int64_t* count_U) {
 }
 
 EventRange::EventRange(const int64_t* offset_U, int64_t first, int64_t last, bool weighted)
-    : offset_U_(offset_U), first_(first), last_(last), cursor_(static_cast<size_t>(last - first)),
-      size_(offset_U[last] - offset_U[first]), events_(new Event[static_cast<size_t>(size_)]) {
+    : offset_U_(offset_U),
+      first_(first),
+      last_(last),
+      cursor_(static_cast<size_t>(last - first)),
+      size_(offset_U[last] - offset_U[first]),
+      events_(new Event[static_cast<size_t>(size_)]) {
   for (int64_t u = first; u < last; ++u) cursor_[u - first] = offset_U[u] - offset_U[first];
   if (weighted) weight_.resize(static_cast<size_t>(size_));
 }
@@ -111,7 +115,7 @@ void EventRange::finish(int64_t first, int64_t last, int64_t per_second, bool re
   }
   for (int64_t n = 0; out.time != nullptr && n < total; ++n) {
     const int64_t tick = events[n].tick;
-    out.time[n] = real ? static_cast<int64_t>(std::floor(real_of(tick) * unit))
+    out.time[n] = real              ? static_cast<int64_t>(std::floor(real_of(tick) * unit))
                   : per_second == 1 ? tick
                                     : floor_divide(tick, per_second);
   }

@@ -47,24 +47,30 @@ class FullPass {
   // What one thread works on. Pairs hold two numbers: of a column's dimensions in panels, of two rows in
   // items and kept exponentials.
   struct Own {
-    Row* rows;             // [kChunk, padded]
-    Panel* panels;         // [kChunk / panel][depth][panel]
-    Item* items;           // [kChunk, padded]; rows themselves where both are fp32
-    float* bias;           // [kChunk]
-    float* strip;          // [strip, kChunkStride] where exponentials are not kept as they are made
-    Exp* exps;             // [block_rows, kChunkStride]
-    float* pos_item;       // [padded]
-    float* d_items;        // [kChunk, padded]
-    float* d_query;        // [rows, padded]
-    OnlineLse* lse;        // [rows]
+    Row* rows;        // [kChunk, padded]
+    Panel* panels;    // [kChunk / panel][depth][panel]
+    Item* items;      // [kChunk, padded]; rows themselves where both are fp32
+    float* bias;      // [kChunk]
+    float* strip;     // [strip, kChunkStride] where exponentials are not kept as they are made
+    Exp* exps;        // [block_rows, kChunkStride]
+    float* pos_item;  // [padded]
+    float* d_items;   // [kChunk, padded]
+    float* d_query;   // [rows, padded]
+    OnlineLse* lse;   // [rows]
     typename Sums::Room* room;
   };
 
  public:
   FullPass(const FullSoftmax& a, const Tile& tile, const Logits& logits, const Sums& sums, bool backward)
-      : a_(a), tile_(tile), logits_(logits), sums_(sums), padded_(round_up(a.D, tile.lanes)),
-        block_rows_(Sums::kRounds ? kRoundedBlockRows : kBlockRows), backward_(backward),
-        strip_(logits.strip()), row_unit_(sums.row_unit()) {
+      : a_(a),
+        tile_(tile),
+        logits_(logits),
+        sums_(sums),
+        padded_(round_up(a.D, tile.lanes)),
+        block_rows_(Sums::kRounds ? kRoundedBlockRows : kBlockRows),
+        backward_(backward),
+        strip_(logits.strip()),
+        row_unit_(sums.row_unit()) {
     padded_ = round_up(padded_, logits.depth_unit());
     depth_ = round_up(a.D, logits.depth_unit());
 
@@ -162,8 +168,8 @@ class FullPass {
     }
     if (backward_)
       for (int64_t r = mine.first; r < mine.last; r += block_rows_)
-        sums_.scale_rows(query_ + r * padded_, padded_, factor_ + r,
-                         std::min(mine.last - r, block_rows_), scaled_ + Sums::packed(r * padded_));
+        sums_.scale_rows(query_ + r * padded_, padded_, factor_ + r, std::min(mine.last - r, block_rows_),
+                         scaled_ + Sums::packed(r * padded_));
     if (!backward_) {
       std::fill(own_[me].lse, own_[me].lse + num, OnlineLse{});
     } else {
@@ -240,8 +246,7 @@ class FullPass {
         Exp* kept = own.exps + Sums::packed(r - first) * kChunkStride;
         float* e = sums_.place(kept, own.strip);
         logits(own, r, columns, e, largest);
-        for (int64_t i = 0; i < strip_; ++i)
-          tile_.exp_row(e + i * kChunkStride, columns, reference_[r + i]);
+        for (int64_t i = 0; i < strip_; ++i) tile_.exp_row(e + i * kChunkStride, columns, reference_[r + i]);
         sums_.add_rows(e, columns, kept, own.items, padded_, keep, own.room,
                        wants_query ? own.d_query + r * padded_ : nullptr);
       }
@@ -296,8 +301,7 @@ class FullPass {
       for (int64_t j = 0; j < padded_; ++j) d[j] = factor_[r] * d[j] + d_pos_[r] * pos_item[j];
       scale_sum += tile_.dot(query_ + r * padded_, d, padded_);
       if (a_.d_query_BD == nullptr) continue;
-      for (int64_t j = 0; j < a_.D; ++j)
-        a_.d_query_BD[b * a_.D + j] = static_cast<float>(a_.scale) * d[j];
+      for (int64_t j = 0; j < a_.D; ++j) a_.d_query_BD[b * a_.D + j] = static_cast<float>(a_.scale) * d[j];
     }
     own_scale_sum(scale_sum, me, team);
   }
@@ -321,15 +325,15 @@ class FullPass {
   Workspace memory_;
   Barrier meet_;
   std::vector<Own> own_;
-  float* query_ = nullptr;      // [rows, padded]
+  float* query_ = nullptr;       // [rows, padded]
   Row* packed_query_ = nullptr;  // [rows, padded]; query_ itself where logits are of fp32
-  Item* scaled_ = nullptr;      // [rows, padded] factor * query, a block's as scale_rows leaves them
-  float* reference_ = nullptr;  // [rows] what e is measured from
-  float* factor_ = nullptr;     // [rows] from e to the gradient of a logit
-  float* d_pos_ = nullptr;      // [rows]
-  int32_t* identity_ = nullptr; // [kChunk]
-  int64_t strip_, row_unit_;    // rows of a strip; of what sums over rows take, whole strips
-  int64_t depth_;               // D in whole units of the logits
+  Item* scaled_ = nullptr;       // [rows, padded] factor * query, a block's as scale_rows leaves them
+  float* reference_ = nullptr;   // [rows] what e is measured from
+  float* factor_ = nullptr;      // [rows] from e to the gradient of a logit
+  float* d_pos_ = nullptr;       // [rows]
+  int32_t* identity_ = nullptr;  // [kChunk]
+  int64_t strip_, row_unit_;     // rows of a strip; of what sums over rows take, whole strips
+  int64_t depth_;                // D in whole units of the logits
 };
 
 void run(const FullSoftmax& args, const Tile& tile, bool backward) {

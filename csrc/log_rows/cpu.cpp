@@ -297,9 +297,8 @@ void RowReader::flush() {
       block_.tick_kind.push_back(tick.kind);
     }
   }
-  for (const auto& [role, numbers, bad] :
-       {std::tuple{kWeight, &block_.weight, &block_.bad_weights},
-        std::tuple{kRating, &block_.rating, &block_.bad_ratings}}) {
+  for (const auto& [role, numbers, bad] : {std::tuple{kWeight, &block_.weight, &block_.bad_weights},
+                                           std::tuple{kRating, &block_.rating, &block_.bad_ratings}}) {
     if (layout_.position[role] < 0) continue;
     for (int n = 0; n < batched_; ++n) {
       double number;

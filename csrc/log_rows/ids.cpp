@@ -114,8 +114,7 @@ DenseIds dense_ids(const std::vector<const Intern*>& readers, const std::vector<
   int32_t next = -1;
   for (size_t n = 0; n < entries.size(); ++n) {
     const Entry& entry = entries[n];
-    const bool same = n > 0 && entries[n - 1].first == entry.first &&
-                      entries[n - 1].second == entry.second &&
+    const bool same = n > 0 && entries[n - 1].first == entry.first && entries[n - 1].second == entry.second &&
                       (whole || text_of(entries[n - 1]) == text_of(entry));
     if (!same) {
       ++next;

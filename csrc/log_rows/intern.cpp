@@ -54,8 +54,8 @@ bool is_utf8(std::string_view text) {
     const int more = *p >= 0xf0 ? 3 : *p >= 0xe0 ? 2 : 1;
     if (*p < 0xc2 || *p > 0xf4 || end - p <= more) return false;
     // overlong forms, surrogates and what lies beyond U+10FFFF
-    if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) ||
-        (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))
+    if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) || (*p == 0xf0 && p[1] < 0x90) ||
+        (*p == 0xf4 && p[1] > 0x8f))
       return false;
     for (int k = 1; k <= more; ++k)
       if ((p[k] & 0xc0) != 0x80) return false;

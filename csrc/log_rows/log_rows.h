@@ -14,15 +14,21 @@ namespace fastpop {
 enum Role { kUser, kItem, kTime, kWeight, kBehavior, kRating, kRoles };
 enum class Shape { kTable, kSequence, kSessions };
 enum FaultKind : int64_t {
-  kRagged = 1, kAfterQuote, kOpenQuote, kUnquoted, kEmptyLine, kNoItems, kNullToken
+  kRagged = 1,
+  kAfterQuote,
+  kOpenQuote,
+  kUnquoted,
+  kEmptyLine,
+  kNoItems,
+  kNullToken
 };
 
 struct RowLayout {
   Shape shape = Shape::kTable;
-  std::string separator;           // 1 to 4 bytes
-  int quote = -1;                  // a byte, or -1: quotes are data
-  bool quote_all = false;          // every field must stand in quotes
-  bool code_times = false;         // times are numbered texts, for a format of the caller's
+  std::string separator;    // 1 to 4 bytes
+  int quote = -1;           // a byte, or -1: quotes are data
+  bool quote_all = false;   // every field must stand in quotes
+  bool code_times = false;  // times are numbered texts, for a format of the caller's
   int64_t num_fields = 0;
   std::array<int64_t, kRoles> position{-1, -1, -1, -1, -1, -1};
 };
@@ -32,7 +38,7 @@ struct Fault {
   int64_t row;         // rows of the block before it
   int64_t first_line;  // of the block, from 0
   int64_t last_line;
-  int64_t count;       // fields that were there
+  int64_t count;  // fields that were there
 };
 
 struct Block {
@@ -42,16 +48,16 @@ struct Block {
   std::vector<double> weight, rating;  // NaN: bad
   std::vector<Fault> faults;
   int64_t rows = 0;
-  int64_t lines = 0;       // line ends, those inside of quotes included
-  int64_t inside = 0;      // line ends inside of quotes
+  int64_t lines = 0;   // line ends, those inside of quotes included
+  int64_t inside = 0;  // line ends inside of quotes
   int64_t blanks = 0;
   int64_t records = 0;     // rows, or lines of a sequence file, faults included
   int64_t many_lined = 0;  // records that span lines
   int64_t bad_weights = 0, bad_ratings = 0;
-  int64_t not_utf8 = -1;   // line of the first field of a role that is no UTF-8
+  int64_t not_utf8 = -1;  // line of the first field of a role that is no UTF-8
   int64_t stray_return = -1, first_lf = -1, first_crlf = -1;
   int64_t swallow_first = -1, swallow_last = -1;  // a field that looks like it swallowed rows
-  bool lines_differ = false;  // row n is not line n: `line` says where rows stand
+  bool lines_differ = false;                      // row n is not line n: `line` says where rows stand
   std::array<int64_t, kTickKinds> tick_kinds{};
   std::array<int64_t, 4> tick_sizes{};  // |whole or real time| below 1e11, 1e14, 1e17, beyond
 };
@@ -101,7 +107,6 @@ class RowReader {
 int64_t last_record_end(const RowLayout& layout, const char* data, int64_t size);
 
 // Fields of the record that begins at `data`, all of them; `*end` is where the next begins.
-std::vector<std::string> record_fields(const RowLayout& layout, const char* data, int64_t size,
-                                       int64_t* end);
+std::vector<std::string> record_fields(const RowLayout& layout, const char* data, int64_t size, int64_t* end);
 
 }  // namespace fastpop

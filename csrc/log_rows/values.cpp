@@ -39,8 +39,7 @@ bool zone(const char* p, const char* end, int64_t* seconds) {
   *seconds = 0;
   if (p < end && *p == ' ') ++p;
   const auto left = static_cast<size_t>(end - p);
-  if (left == 0 || (left == 1 && (*p == 'Z' || *p == 'z')) ||
-      (left == 3 && std::memcmp(p, "UTC", 3) == 0))
+  if (left == 0 || (left == 1 && (*p == 'Z' || *p == 'z')) || (left == 3 && std::memcmp(p, "UTC", 3) == 0))
     return true;
   if (*p != '+' && *p != '-') return false;
   const int64_t sign = *p++ == '-' ? -1 : 1;
@@ -129,8 +128,7 @@ Tick tick_of(Text text) {
   double real;
   if (real_number(text, &real)) {
     constexpr double kExact = 9007199254740992.0;
-    if (real == std::floor(real) && std::fabs(real) < kExact)
-      return {kWholeTick, static_cast<int64_t>(real)};
+    if (real == std::floor(real) && std::fabs(real) < kExact) return {kWholeTick, static_cast<int64_t>(real)};
     tick.kind = kRealTick;
     std::memcpy(&tick.bits, &real, 8);
     return tick;

@@ -14,7 +14,7 @@ struct Tick {
   int64_t bits;  // whole number; the bits of a double; nanoseconds since 1970
 };
 
-Text trimmed(Text text);                   // without spaces and tabs around it
+Text trimmed(Text text);                       // without spaces and tabs around it
 bool whole_number(Text text, int64_t* value);  // [+-]digits that fit
 bool real_number(Text text, double* value);    // any finite decimal number
 bool iso_date(Text text, int64_t* nanoseconds);

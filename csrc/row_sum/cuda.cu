@@ -35,9 +35,7 @@ const char* row_sum_cuda(const RowSum& a, uintptr_t stream) {
   with_layout(a.rows.dtype, takes_vectors(a.rows, a.D), a.D, [&](auto layout) {
     using Layout = decltype(layout);
     const auto on = reinterpret_cast<cudaStream_t>(stream);
-    const auto grid_of = [](int64_t teams) {
-      return (teams * Layout::kLanes + kThreads - 1) / kThreads;
-    };
+    const auto grid_of = [](int64_t teams) { return (teams * Layout::kLanes + kThreads - 1) / kThreads; };
     const int64_t chunks = num_chunks(a), teams = chunks > a.num_rows ? chunks : a.num_rows;
     if (grid_of(teams) > 0x7fffffff) {
       said = "more rows than a grid has blocks";

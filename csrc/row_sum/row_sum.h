@@ -27,9 +27,9 @@ struct RowSum {
   int64_t num_entries;  // N
   int64_t num_rows;     // n: at least the number of different ids
   int64_t D;
-  int64_t chunk;        // entries a team owns
-  const int32_t* key_N;      // sorted
-  const int64_t* place_N;    // where each stood before the sort
+  int64_t chunk;           // entries a team owns
+  const int32_t* key_N;    // sorted
+  const int64_t* place_N;  // where each stood before the sort
   const int32_t* segment_N;
 
   Matrix rows;  // [num_heads or B, D], fewer than 2^31
@@ -41,10 +41,10 @@ struct RowSum {
   // Rows of ids that come once are neither read nor written, and nothing is padded.
   bool only_repeats;
 
-  int64_t* id_n;      // past the different ids, the last one again; or null
-  float* sum_nD;      // and zeros there. Contiguous, or null: not wanted
-  double* weight_n;   // sums of coefficients alone, or null
-  float* carry_cD;    // of each chunk; workspace
+  int64_t* id_n;     // past the different ids, the last one again; or null
+  float* sum_nD;     // and zeros there. Contiguous, or null: not wanted
+  double* weight_n;  // sums of coefficients alone, or null
+  float* carry_cD;   // of each chunk; workspace
   double* carry_c;
 };
 
@@ -83,8 +83,7 @@ FASTPOP_HD Term term_of(const RowSum& a, int64_t entry, int64_t s) {
 
 // Whether the id of sorted entry i comes again.
 FASTPOP_HD bool repeats(const int32_t* key_N, int64_t num_entries, int64_t i) {
-  return (i > 0 && key_N[i - 1] == key_N[i]) ||
-         (i + 1 < num_entries && key_N[i + 1] == key_N[i]);
+  return (i > 0 && key_N[i - 1] == key_N[i]) || (i + 1 < num_entries && key_N[i + 1] == key_N[i]);
 }
 
 template <class Layout>
@@ -200,8 +199,7 @@ struct RowSumPass {
         const int64_t from = smaller(at + u, last);
         weights[u] = a.weight_n == nullptr ? 0 : a.carry_c[from];
         if (a.sum_nD == nullptr) continue;
-        team.each(
-            [&](int lane) { Layout::load_floats(a.carry_cD + from * a.D, a.D, lane, part[u][lane]); });
+        team.each([&](int lane) { Layout::load_floats(a.carry_cD + from * a.D, a.D, lane, part[u][lane]); });
       }
       FASTPOP_UNROLL
       for (int u = 0; u < kCarries; ++u) {

@@ -66,8 +66,7 @@ int64_t row_update_cpu(RowUpdate a, const Tile& tile) {
     const int64_t bad = first_out_of_range(a.id_n, a.n, a.V);
     if (bad >= 0) return bad;
     auto* items = memory.make<SortItem>(2 * a.n);
-    for (int64_t k = 0; k < a.n; ++k)
-      items[k] = {static_cast<uint64_t>(a.id_n[k]), static_cast<uint32_t>(k)};
+    for (int64_t k = 0; k < a.n; ++k) items[k] = {static_cast<uint64_t>(a.id_n[k]), static_cast<uint32_t>(k)};
     a.order_n = radix_sort(items, items + a.n, a.n, a.V);
   }
   Powers beta1_power, beta2_power;

@@ -28,8 +28,8 @@ const char* row_update_cuda(const TableStep& a, uintptr_t stream) {
       said = "more rows than a grid has blocks";
       return;
     }
-    row_update_kernel<Layout><<<static_cast<unsigned>(blocks), kThreads, 0,
-                                reinterpret_cast<cudaStream_t>(stream)>>>(a);
+    row_update_kernel<Layout>
+        <<<static_cast<unsigned>(blocks), kThreads, 0, reinterpret_cast<cudaStream_t>(stream)>>>(a);
   });
   if (said != nullptr) return said;
   const cudaError_t error = cudaGetLastError();

@@ -7,9 +7,9 @@
 //
 // Who owns what: the team of an id's first sorted entry owns the table's row and its state; nobody else
 // reads or writes them. In registers: the gradient's row, the table's, the first moment, E numbers a lane
-// each. Bytes a row, ids that come once: D (r + 2 s) for SGD, r the size of the gradient's numbers, s of the table's; 8 more
-// for Adagrad, 8 D + 24 for Adam; 2 to 10 FLOPs a number: memory binds. n = 1M rows, D = 128, fp32:
-// 1.5 GB SGD and Adagrad, 2.6 GB Adam, predicted .5 and .9 ms at 3.0 TB/s.
+// each. Bytes a row, ids that come once: D (r + 2 s) for SGD, r the size of the gradient's numbers, s of the
+// table's; 8 more for Adagrad, 8 D + 24 for Adam; 2 to 10 FLOPs a number: memory binds. n = 1M rows, D = 128,
+// fp32: 1.5 GB SGD and Adagrad, 2.6 GB Adam, predicted .5 and .9 ms at 3.0 TB/s.
 #pragma once
 
 #include <cmath>
@@ -31,8 +31,8 @@ struct TableStep {
   const float* sum_nD;       // of ids that come again: row segment_n. Contiguous
   float* mean_VD;            // columns side by side; Adam
   int64_t mean_stride;
-  float* square_V;           // Adagrad and Adam
-  int64_t* step_V;           // Adam
+  float* square_V;  // Adagrad and Adam
+  int64_t* step_V;  // Adam
   RowRule rule;
   float lr, eps;
   float rest_mean, rest_square;  // 1 - beta
@@ -42,8 +42,7 @@ struct TableStep {
 // Whether 16-byte loads fit everything that lies in rows.
 inline bool takes_vectors(const TableStep& a) {
   const bool wide = a.rows_nD.dtype == Dtype::f32;
-  return takes_vectors(a.table_VD, a.D) && takes_vectors(a.rows_nD, a.D) &&
-         a.mean_stride % 4 == 0 &&
+  return takes_vectors(a.table_VD, a.D) && takes_vectors(a.rows_nD, a.D) && a.mean_stride % 4 == 0 &&
          (wide || a.rows_nD.dtype == a.table_VD.dtype) &&
          (reinterpret_cast<uintptr_t>(a.mean_VD) | reinterpret_cast<uintptr_t>(a.sum_nD)) % 16 == 0;
 }
@@ -59,8 +58,7 @@ struct TableStepPass {
   using Team = Lanes<T>;
 
   // The gradient of the id of sorted entry i.
-  static FASTPOP_HD void load_gradient(const TableStep& a, int64_t i, bool again, int lane,
-                                       Numbers<E>& g) {
+  static FASTPOP_HD void load_gradient(const TableStep& a, int64_t i, bool again, int lane, Numbers<E>& g) {
     if (again) {
       Layout::load_floats(a.sum_nD + a.segment_n[i] * a.D, a.D, lane, g);
     } else if (a.rows_nD.dtype == Dtype::f32 && a.table_VD.dtype != Dtype::f32) {
@@ -123,8 +121,7 @@ struct TableStepPass {
       Numbers<E>& step = g[lane];
       if (a.rule == RowRule::adam) {
         FASTPOP_UNROLL
-        for (int n = 0; n < E; ++n)
-          step.x[n] = mean[lane].x[n] + mean_factor * (step.x[n] - mean[lane].x[n]);
+        for (int n = 0; n < E; ++n) step.x[n] = mean[lane].x[n] + mean_factor * (step.x[n] - mean[lane].x[n]);
         Layout::store_floats(a.mean_VD + id * a.mean_stride, a.D, lane, step);
       }
       Layout::subtract(factor, step, row[lane]);

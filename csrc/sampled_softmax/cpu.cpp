@@ -16,9 +16,7 @@ constexpr int64_t kFewRows = 8;
 // Bytes of packed items, and of six rows of exponentials, up to which one pass gives the gradients too.
 constexpr int64_t kFusedBytes = int64_t{32} << 20;
 
-bool few_rows(int64_t num_rows, int64_t group_size) {
-  return std::min(num_rows, group_size) < kFewRows;
-}
+bool few_rows(int64_t num_rows, int64_t group_size) { return std::min(num_rows, group_size) < kFewRows; }
 
 void gather(const SampledSoftmax& args, const Tile& tile) {
   GatherPass pass(args, tile, args.threads);

@@ -14,15 +14,14 @@ constexpr int kForwardBlocks = 4, kBackwardBlocks = 3;
 
 // A warp a row; four rows a block, in order, so that small groups meet in L1.
 template <class Layout>
-__global__ __launch_bounds__(kThreads, kForwardBlocks) void sampled_rows_forward_kernel(
-    const SampledRows a) {
+__global__ __launch_bounds__(kThreads, kForwardBlocks) void sampled_rows_forward_kernel(const SampledRows a) {
   const int64_t b = blockIdx.x * static_cast<int64_t>(kWarps) + threadIdx.x / 32;
   if (b < a.B) RowPass<Layout>::forward(a, b);
 }
 
 template <class Layout>
-__global__ __launch_bounds__(kThreads, kBackwardBlocks) void sampled_rows_backward_kernel(
-    const SampledRows a) {
+__global__ __launch_bounds__(kThreads,
+                             kBackwardBlocks) void sampled_rows_backward_kernel(const SampledRows a) {
   const int64_t b = blockIdx.x * static_cast<int64_t>(kWarps) + threadIdx.x / 32;
   if (b < a.B) RowPass<Layout>::backward(a, b);
 }

@@ -46,8 +46,7 @@ class GatherPass : RowTerms {
     for (int64_t first = 0; first < a_.B; first += block_rows_) {
       const int64_t num = std::min(block_rows_, a_.B - first);
       const Range mine = part(num, 1, me, team);
-      for (int64_t r = mine.first; r < mine.last; ++r)
-        one_row(first, r, wants_columns_ ? r : me, me);
+      for (int64_t r = mine.first; r < mine.last; ++r) one_row(first, r, wants_columns_ ? r : me, me);
       if (!wants_columns_) continue;
       meet_.wait(team);
       for (int64_t r = 0; r < num; ++r) add_row_to_items(first, r, me, team);
@@ -119,11 +118,9 @@ class GatherPass : RowTerms {
     std::fill(d, d + padded_, 0.0f);
     tile_.gather_sum(a_.item_VD, ids, a_.K, z, a_.D, scratch, d);
     if (up.d_pos != 0) tile_.axpy(up.d_pos, pos_item, a_.D, d);
-    if (d_scale_ != nullptr)
-      d_scale_[b] = up.live ? double(tile_.dot(q, d, padded_)) : 0.0;
+    if (d_scale_ != nullptr) d_scale_[b] = up.live ? double(tile_.dot(q, d, padded_)) : 0.0;
     if (a_.d_query_BD == nullptr) return;
-    for (int64_t j = 0; j < a_.D; ++j)
-      a_.d_query_BD[b * a_.D + j] = static_cast<float>(a_.scale) * d[j];
+    for (int64_t j = 0; j < a_.D; ++j) a_.d_query_BD[b * a_.D + j] = static_cast<float>(a_.scale) * d[j];
   }
 
   // The thread that owns row n of the gradient: popular ids, often neighbours, are spread.
@@ -138,8 +135,7 @@ class GatherPass : RowTerms {
     const auto add = [&](int32_t n, float d) {
       if (d == 0 || owner(n, team) != me) return;
       if (a_.d_bias_n != nullptr) a_.d_bias_n[n] += d;
-      if (wants_items_)
-        tile_.axpy(static_cast<float>(a_.scale) * d, q, a_.D, a_.d_item_nD + n * a_.D);
+      if (wants_items_) tile_.axpy(static_cast<float>(a_.scale) * d, q, a_.D, a_.d_item_nD + n * a_.D);
     };
     const float* p = prob_ + r * a_.K;
     const int32_t* place = place_ + r * a_.K;
@@ -151,11 +147,11 @@ class GatherPass : RowTerms {
   Barrier meet_;
   int64_t block_rows_, kept_rows_;
   bool wants_items_, wants_columns_, gradients_;
-  float* prob_ = nullptr;     // [kept row, K] logits, then d_lse * probability
-  int32_t* place_ = nullptr;  // [block row, K]
-  float* query_ = nullptr;    // [block row, padded]
-  float* d_pos_ = nullptr;    // [block row]
-  double* d_scale_ = nullptr; // [B]
+  float* prob_ = nullptr;      // [kept row, K] logits, then d_lse * probability
+  int32_t* place_ = nullptr;   // [block row, K]
+  float* query_ = nullptr;     // [block row, padded]
+  float* d_pos_ = nullptr;     // [block row]
+  double* d_scale_ = nullptr;  // [B]
   std::vector<float*> scratch_;
   std::vector<int64_t*> ids_;  // [K] drawn
 };

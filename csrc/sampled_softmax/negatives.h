@@ -15,13 +15,13 @@ namespace fastpop {
 // One group's negatives: sorted, each id once, without those that the prior removes (whose rows are
 // then not read at all, and may hold anything).
 struct Group {
-  int64_t num;        // unique ids
-  int64_t* id;        // [K padded]
-  float* bias;        // [K padded], nats, -inf where no column is
-  int32_t* row_of;    // [K padded], place in the index, or null
-  int32_t* count;     // [K]
-  int32_t* column_of; // [K] column of each slot, -1 for a removed item, or null
-  SortItem* by_key;   // [K] (key, column) in order of key, or null
+  int64_t num;         // unique ids
+  int64_t* id;         // [K padded]
+  float* bias;         // [K padded], nats, -inf where no column is
+  int32_t* row_of;     // [K padded], place in the index, or null
+  int32_t* count;      // [K]
+  int32_t* column_of;  // [K] column of each slot, -1 for a removed item, or null
+  SortItem* by_key;    // [K] (key, column) in order of key, or null
 };
 
 class SharedNegatives : protected RowTerms {
@@ -48,8 +48,7 @@ class SharedNegatives : protected RowTerms {
   // The group's ids sorted and counted, their biases and places.
   void prepare(Group& group, SortItem* items, int64_t g) const {
     const int64_t* ids = negatives_of(g, group.id);
-    for (int64_t k = 0; k < a_.K; ++k)
-      items[k] = {static_cast<uint64_t>(ids[k]), static_cast<uint32_t>(k)};
+    for (int64_t k = 0; k < a_.K; ++k) items[k] = {static_cast<uint64_t>(ids[k]), static_cast<uint32_t>(k)};
     const SortItem* sorted = radix_sort(items, items + a_.K, a_.K, a_.V);
     int64_t num = 0;
     bool is_there = false;

@@ -51,8 +51,8 @@ struct SampledRows {
   // Backward: upstream gradients, and what is wanted, or null.
   const float* d_lse_B;
   const float* d_pos_B;
-  float* d_query_BD;   // contiguous
-  double* d_scale_B;   // each row's share
+  float* d_query_BD;  // contiguous
+  double* d_scale_B;  // each row's share
   // Entries of the table's gradient, B positives first, then G x K negatives: the item of each, and
   // each row's coefficient for it (times the row's query and scale: the gradient of the item's row).
   int32_t* entry_id;
@@ -74,8 +74,12 @@ struct OneRow {
   uint64_t seed, step;
 
   FASTPOP_HD OneRow(const SampledRows& a, int64_t row)
-      : b(row), group(row / a.group_size), pos_id(a.pos_id_B[row]),
-        pos_key(key_of(a, pos_id)), prior_weight(*a.prior_weight), scale(*a.scale),
+      : b(row),
+        group(row / a.group_size),
+        pos_id(a.pos_id_B[row]),
+        pos_key(key_of(a, pos_id)),
+        prior_weight(*a.prior_weight),
+        scale(*a.scale),
         seed(a.counter_2 == nullptr ? 0 : a.counter_2[0]),
         step(a.counter_2 == nullptr ? 0 : a.counter_2[1]) {}
 };
@@ -88,8 +92,8 @@ struct Candidate {
 FASTPOP_HD int64_t negative_id(const SampledRows& a, const OneRow& row, int64_t k) {
   if (a.neg_id_GK != nullptr) return a.neg_id_GK[row.group * a.K + k];
   // Both lanes of a pair make the block that holds the words of both: no exchange, 1/100 of the work.
-  const Words4 w = draw_words(row.seed, row.step, static_cast<uint32_t>(row.group),
-                              static_cast<uint32_t>(k / 2));
+  const Words4 w =
+      draw_words(row.seed, row.step, static_cast<uint32_t>(row.group), static_cast<uint32_t>(k / 2));
   const auto V = static_cast<uint32_t>(a.V);
   return k % 2 == 0 ? alias_pick(a.table, V, w.w0, w.w1) : alias_pick(a.table, V, w.w2, w.w3);
 }
@@ -103,8 +107,7 @@ FASTPOP_HD Candidate negative(const SampledRows& a, const OneRow& row, int64_t k
   const int64_t id = negative_id(a, row, k);
   if (!in_range(id, a.V)) return {0, NAN};
   double bias = prior_at(a, row, id);
-  if (a.log_proposal_V != nullptr)
-    bias += negative_correction(a.log_proposal_V[id], a.log_count);
+  if (a.log_proposal_V != nullptr) bias += negative_correction(a.log_proposal_V[id], a.log_count);
   const bool hit = a.drop_hits && key_of(a, id) == row.pos_key;
   const bool own = a.exclude_own_slot && k == row.b;
   return {static_cast<int32_t>(id), hit || own ? -HUGE_VALF : static_cast<float>(bias)};
@@ -113,8 +116,7 @@ FASTPOP_HD Candidate negative(const SampledRows& a, const OneRow& row, int64_t k
 FASTPOP_HD Candidate positive(const SampledRows& a, const OneRow& row) {
   if (!in_range(row.pos_id, a.V)) return {0, NAN};
   double bias = prior_at(a, row, row.pos_id);
-  if (a.log_proposal_V != nullptr)
-    bias += positive_correction(a.log_proposal_V[row.pos_id], a.logq);
+  if (a.log_proposal_V != nullptr) bias += positive_correction(a.log_proposal_V[row.pos_id], a.logq);
   return {static_cast<int32_t>(row.pos_id), static_cast<float>(bias)};
 }
 
@@ -138,8 +140,8 @@ struct RowPass {
   }
 
   // <query, item> in every lane, and the item as the lanes of each team hold it.
-  static FASTPOP_HD Per<float> dot_with(const Warp& warp, const SampledRows& a, int64_t id,
-                                        const Query& q, Item& item) {
+  static FASTPOP_HD Per<float> dot_with(const Warp& warp, const SampledRows& a, int64_t id, const Query& q,
+                                        Item& item) {
     Per<float> dot;
     warp.each([&](int lane) {
       Layout::load(a.item_VD, id, a.D, lane % T, item[lane]);
@@ -161,8 +163,8 @@ struct RowPass {
   // use(s, item, dot): the team of lanes t T .. t T + T - 1 has the item of lane t T + s and its dot
   // product, for s = 0 .. T - 1 (fewer where fewer negatives are left).
   template <class Use>
-  static FASTPOP_HD void walk(const Warp& warp, const SampledRows& a, const Per<int32_t>& id,
-                              int64_t left, const Query& q, Use use) {
+  static FASTPOP_HD void walk(const Warp& warp, const SampledRows& a, const Per<int32_t>& id, int64_t left,
+                              const Query& q, Use use) {
     const int steps = left < T ? static_cast<int>(left) : T;
     FASTPOP_NO_UNROLL
     for (int first = 0; first < steps; first += kRows) {
@@ -174,9 +176,7 @@ struct RowPass {
       // Every load leaves before the first is waited for.
       FASTPOP_UNROLL
       for (int u = 0; u < kRows; ++u)
-        warp.each([&](int lane) {
-          Layout::load(a.item_VD, of[u][lane], a.D, lane % T, item[u][lane]);
-        });
+        warp.each([&](int lane) { Layout::load(a.item_VD, of[u][lane], a.D, lane % T, item[u][lane]); });
       FASTPOP_UNROLL
       for (int u = 0; u < kRows; ++u) {
         Per<float> dot;
@@ -219,8 +219,7 @@ struct RowPass {
       });
       warp.each([&](int lane) { lse[lane].add(logit(row.scale, dot_of_lane[lane], bias[lane])); });
     }
-    warp.template reduce<1, 32>(
-        lse, [](OnlineLse& mine, const OnlineLse& other) { mine.merge(other); });
+    warp.template reduce<1, 32>(lse, [](OnlineLse& mine, const OnlineLse& other) { mine.merge(other); });
 
     warp.each([&](int lane) {
       if (lane != 0) return;
@@ -280,8 +279,7 @@ struct RowPass {
       warp.each([&](int lane) {
         if (k + lane >= a.K) return;
         if (a.coef_BK != nullptr) a.coef_BK[b * a.K + k + lane] = g_of_lane[lane];
-        if (a.entry_id != nullptr && first_of_group)
-          a.entry_id[a.B + row.group * a.K + k + lane] = id[lane];
+        if (a.entry_id != nullptr && first_of_group) a.entry_id[a.B + row.group * a.K + k + lane] = id[lane];
       });
     }
     warp.each([&](int lane) {
@@ -300,8 +298,8 @@ struct RowPass {
     });
     warp.each([&](int lane) {
       if (lane == 0 && a.d_scale_B != nullptr)
-        a.d_scale_B[b] = g_pos == 0 ? d_scale[lane]
-                                    : d_scale[lane] + static_cast<double>(g_pos) * pos_dot[lane];
+        a.d_scale_B[b] =
+            g_pos == 0 ? d_scale[lane] : d_scale[lane] + static_cast<double>(g_pos) * pos_dot[lane];
       if (lane >= T || !wants_query) return;
       if (g_pos != 0) Layout::axpy(g_pos, pos_item[lane], d_query[lane]);
       FASTPOP_UNROLL

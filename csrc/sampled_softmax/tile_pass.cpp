@@ -48,7 +48,10 @@ class TilePass : SharedNegatives {
 
  public:
   TilePass(const SampledSoftmax& a, const Tile& tile, const Logits& logits, const Sums& sums)
-      : SharedNegatives(a, tile), logits_(logits), sums_(sums), strip_(logits.strip()),
+      : SharedNegatives(a, tile),
+        logits_(logits),
+        sums_(sums),
+        strip_(logits.strip()),
         row_unit_(sums.row_unit()) {
     const int threads = a.threads;
     gradients_ = a.mode != SampledSoftmax::Mode::forward;
@@ -58,8 +61,8 @@ class TilePass : SharedNegatives {
     wants_columns_ = wants_items_ || a.d_bias_n != nullptr;
     wants_query_ = a.d_query_BD != nullptr || a.d_scale != nullptr;
     const int64_t column_bytes = (gradients_ && !kInPlace ? 2 : 1) * padded_ * 4;
-    const BlockSizes sizes = block_sizes(a, round_up(a.K, tile.panel), column_bytes, Sums::kExpBytes, strip_,
-                                         row_unit_);
+    const BlockSizes sizes =
+        block_sizes(a, round_up(a.K, tile.panel), column_bytes, Sums::kExpBytes, strip_, row_unit_);
     window_ = sizes.window;
     chunks_ = sizes.chunks;
     block_rows_ = sizes.rows;
@@ -67,8 +70,8 @@ class TilePass : SharedNegatives {
     together_ = std::min<int64_t>(threads, a.G);
     for (int i = 0; i < together_; ++i) groups_.push_back(make_group(memory_, wants_columns_));
     for (int i = 0; i < threads; ++i) {
-      scratch_.push_back(memory_.make<float>(
-          std::max<int64_t>({block_rows_, padded_, strip_ * int64_t{kChunkStride}})));
+      scratch_.push_back(
+          memory_.make<float>(std::max<int64_t>({block_rows_, padded_, strip_ * int64_t{kChunkStride}})));
       rows_.push_back(memory_.make<Row>(tile.panel * padded_));
       room_.push_back(gradients_ ? memory_.make<typename Sums::Room>(sums.room(padded_)) : nullptr);
       scaled_.push_back(gradients_ ? memory_.make<Item>(Sums::packed(block_rows_ * padded_)) : nullptr);
@@ -131,12 +134,10 @@ class TilePass : SharedNegatives {
   void clear(int me, int team) {
     if (a_.index == nullptr) return;
     const Range r = part(a_.index->size(), 1, me, team);
-    if (a_.d_item_nD != nullptr)
-      std::fill(a_.d_item_nD + r.first * a_.D, a_.d_item_nD + r.last * a_.D, 0.0f);
+    if (a_.d_item_nD != nullptr) std::fill(a_.d_item_nD + r.first * a_.D, a_.d_item_nD + r.last * a_.D, 0.0f);
     if (a_.d_bias_n != nullptr) std::fill(a_.d_bias_n + r.first, a_.d_bias_n + r.last, 0.0);
     const Range rows = part(a_.B, 1, me, team);
-    for (int64_t b = rows.first; b < rows.last; ++b)
-      pos_place_[b] = a_.index->place(a_.pos_id_B[b]);
+    for (int64_t b = rows.first; b < rows.last; ++b) pos_place_[b] = a_.index->place(a_.pos_id_B[b]);
   }
 
   void run_group(const Group& group, int64_t start, int64_t stop, int me, int team) {
@@ -197,8 +198,7 @@ class TilePass : SharedNegatives {
   }
 
   // Steps 1 and 2 for this thread's rows of the block [first, last).
-  void sweep_rows(const Group& group, const Window& w, int64_t first, int64_t last, int me,
-                  int team) {
+  void sweep_rows(const Group& group, const Window& w, int64_t first, int64_t last, int me, int team) {
     const Range mine = part(last - first, strip_, me, team);
     if (mine.first == mine.last) return;
     // Whoever has the last row leaves whole units to the sums over rows.
@@ -224,8 +224,8 @@ class TilePass : SharedNegatives {
   }
 
   // A strip of rows r.. of the block against one chunk of columns.
-  void one_strip(const Group& group, const Window& w, int64_t first, int64_t last, int64_t r,
-                 int64_t left, int64_t columns, int me) {
+  void one_strip(const Group& group, const Window& w, int64_t first, int64_t last, int64_t r, int64_t left,
+                 int64_t columns, int me) {
     const int64_t at = left - w.first, chunk = at / kChunk;
     Exp* kept = gradients_ ? exps_at(chunk, r) : nullptr;
     float* e = sums_.place(kept, scratch_[me]);
@@ -406,18 +406,18 @@ class TilePass : SharedNegatives {
   std::vector<typename Sums::Room*> room_;
   std::vector<Item*> scaled_;
   // Pairs hold two numbers: of a column's dimensions in panels, of two rows in items and exponentials.
-  Panel* panels_ = nullptr;   // [window / panel][depth][panel]
-  Item* items_ = nullptr;     // [window, padded]
-  Exp* exps_ = nullptr;       // [chunk][block row][kChunkStride]
+  Panel* panels_ = nullptr;  // [window / panel][depth][panel]
+  Item* items_ = nullptr;    // [window, padded]
+  Exp* exps_ = nullptr;      // [chunk][block row][kChunkStride]
   // [chunk][block row]: what e is measured from; once lse is known, the factor from e to p.
   float* reference_ = nullptr;
   Row* packed_query_ = nullptr;  // [block row, padded]; query_ itself where logits are of fp32
-  float* query_ = nullptr;    // [block row, padded]
-  float* d_query_ = nullptr;  // [block row, padded]
-  Upstream* up_ = nullptr;    // [block row]
-  OnlineLse* lse_ = nullptr;  // [B]
-  float* d_pos_ = nullptr;    // [B]
-  double* d_scale_ = nullptr; // [B]
+  float* query_ = nullptr;       // [block row, padded]
+  float* d_query_ = nullptr;     // [block row, padded]
+  Upstream* up_ = nullptr;       // [block row]
+  OnlineLse* lse_ = nullptr;     // [B]
+  float* d_pos_ = nullptr;       // [B]
+  double* d_scale_ = nullptr;    // [B]
   int32_t* pos_place_ = nullptr;
 };
 

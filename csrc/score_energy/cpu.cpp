@@ -88,8 +88,7 @@ class Moments {
       tile_.fetch(a_.rows_ND, n, a_.D, a_.D, row);
       tile_.widen(row, shift, a_.D, out);
     }
-    for (int64_t m = 0; m < a_.M; ++m)
-      out[a_.D + m] = a_.extra_NM[n * a_.M + m] - shift[a_.D + m];
+    for (int64_t m = 0; m < a_.M; ++m) out[a_.D + m] = a_.extra_NM[n * a_.M + m] - shift[a_.D + m];
     const int64_t R = a_.D + a_.M;
     out[R] = 1;
     for (int64_t d = R + 1; d < width_; ++d) out[d] = 0;
@@ -98,11 +97,11 @@ class Moments {
   double weight_of(int64_t n) const { return a_.weight_N == nullptr ? 1.0 : a_.weight_N[n]; }
 
   void add_block(Part& part, int64_t first, int64_t last, double* room, float* row) {
-    double* x = room;                        // [kStep, width]
-    double* wx = x + kStep * width_;         // [kStep, width]
-    double* mean = wx + kStep * width_;      // [width]
-    double* shift = mean + width_;           // [width]
-    double* scatter = shift + width_;        // [width, width]
+    double* x = room;                    // [kStep, width]
+    double* wx = x + kStep * width_;     // [kStep, width]
+    double* mean = wx + kStep * width_;  // [width]
+    double* shift = mean + width_;       // [width]
+    double* scatter = shift + width_;    // [width, width]
     const int64_t R = a_.D + a_.M;
     std::fill(mean, mean + width_, 0.0);
     std::fill(shift, shift + width_, 0.0);
@@ -230,9 +229,9 @@ class Sums {
   int64_t padded_;
   Workspace memory_;
   std::vector<float*> room_;
-  float* query_;   // [C, padded]
-  double* mean_;   // [C] of the scores so far, minus shift
-  float* shift_;   // [C] the mean of the first chunk
+  float* query_;  // [C, padded]
+  double* mean_;  // [C] of the scores so far, minus shift
+  float* shift_;  // [C] the mean of the first chunk
 };
 
 }  // namespace

@@ -36,12 +36,12 @@ constexpr int64_t kMostTargets = int64_t{1} << 17;
 
 // What one thread works on.
 struct Own {
-  float* items;      // [kChunk, padded]
-  float* panels;     // [kChunk / panel][D][panel]
-  float* bias;       // [kChunk]
-  float* score;      // [6, kChunkStride]
-  OnlineLse* lse;    // [rows]
-  int64_t* counts;   // [block's targets, 2] greater, equal
+  float* items;     // [kChunk, padded]
+  float* panels;    // [kChunk / panel][D][panel]
+  float* bias;      // [kChunk]
+  float* score;     // [6, kChunkStride]
+  OnlineLse* lse;   // [rows]
+  int64_t* counts;  // [block's targets, 2] greater, equal
   std::vector<int64_t> excluded;
   std::vector<float> excluded_score;
 };
@@ -108,8 +108,8 @@ class RankPass {
 
   // Scores of the packed columns for the rows at q, `stride` apart, into own.score.
   void scores(Own& own, const float* q, int64_t stride, int64_t columns, float* largest) const {
-    tile_.logits(q, stride, a_.D, own.panels, columns / tile_.panel, 1.0f, own.bias, own.score,
-                 kChunkStride, largest);
+    tile_.logits(q, stride, a_.D, own.panels, columns / tile_.panel, 1.0f, own.bias, own.score, kChunkStride,
+                 largest);
   }
 
   // out[n] = score of ids[n] for block row r.

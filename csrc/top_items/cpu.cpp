@@ -44,8 +44,8 @@ constexpr int64_t kFilterWords = 8;
 
 struct Sizes {
   Sizes(const TopItems& a, const Tile& tile) {
-    item_rows = std::clamp<int64_t>(kItemBytes / (4 * std::max<int64_t>(a.D, 1)), 2 * kTileRows,
-                                    kMostItems) / kTileRows * kTileRows;
+    item_rows = std::clamp<int64_t>(kItemBytes / (4 * std::max<int64_t>(a.D, 1)), 2 * kTileRows, kMostItems) /
+                kTileRows * kTileRows;
     num_blocks = (a.V + item_rows - 1) / item_rows;
     const int64_t k = std::min(a.k, a.V);
     room = k + std::clamp<int64_t>(k * 3 / 2, 32, 1 << 14);
@@ -101,7 +101,10 @@ class Best {
     const int64_t first = j * sizes_.step % sizes_.num_blocks * sizes_.item_rows;
     const int64_t num = std::min(sizes_.item_rows, a_.V - first);
     ItemBlock block{static_cast<const float*>(a_.item_VD.data) + first * a_.item_VD.row_stride,
-                    a_.item_VD.row_stride, num, a_.D, first,
+                    a_.item_VD.row_stride,
+                    num,
+                    a_.D,
+                    first,
                     a_.bias_V == nullptr ? nullptr : a_.bias_V + first};
     if (item_ != nullptr) {
       for (int64_t i = 0; i < num; ++i) {
@@ -119,8 +122,14 @@ class Best {
       const QueryPanel panel{query_ + q * a_.D,
                              static_cast<int>((lanes + tile_.lanes - 1) / tile_.lanes),
                              lanes == 64 ? ~uint64_t{0} : (uint64_t{1} << lanes) - 1,
-                             least_ + q, least_key_ + q, count_ + q, key_ + q * room_, room_,
-                             prune_one, this, q};
+                             least_ + q,
+                             least_key_ + q,
+                             count_ + q,
+                             key_ + q * room_,
+                             room_,
+                             prune_one,
+                             this,
+                             q};
       tile_.scan(block, panel);
     }
   }
@@ -204,8 +213,7 @@ void write(const TopItems& a, int64_t b, std::vector<uint64_t>& found) {
 }
 
 // Part `me` of the queries, in whole vectors, against all items.
-void split_queries(const TopItems& a, const Tile& tile, const Sizes& sizes, int me, int team,
-                   Best& best) {
+void split_queries(const TopItems& a, const Tile& tile, const Sizes& sizes, int me, int team, Best& best) {
   const int64_t units = (a.B + tile.lanes - 1) / tile.lanes;
   const int64_t start = std::min(a.B, units * me / team * tile.lanes);
   const int64_t stop = std::min(a.B, units * (me + 1) / team * tile.lanes);

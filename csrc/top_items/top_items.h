@@ -39,13 +39,13 @@ struct ItemBlock {
 // One panel of queries and the items that each still has to consider. A scan appends to them what is
 // not worse than `least`, and calls `prune` when a query has no room left.
 struct QueryPanel {
-  const float* query;  // [D, panel], scale within
-  int num_vectors;     // that hold queries
-  uint64_t lanes;      // a bit for each lane that holds a query
-  float* least;        // [panel] scores below are out; -FLT_MAX lets all but -inf pass
-  uint64_t* least_key; // [panel]
-  int32_t* count;      // [panel]
-  uint64_t* key;       // [panel, room]
+  const float* query;   // [D, panel], scale within
+  int num_vectors;      // that hold queries
+  uint64_t lanes;       // a bit for each lane that holds a query
+  float* least;         // [panel] scores below are out; -FLT_MAX lets all but -inf pass
+  uint64_t* least_key;  // [panel]
+  int32_t* count;       // [panel]
+  uint64_t* key;        // [panel, room]
   int64_t room;
   void (*prune)(void* owner, int64_t query);
   void* owner;

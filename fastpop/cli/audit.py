@@ -12,9 +12,21 @@ from fastpop.cli.options import array, readable, smoothing_of, writable
 ARRAYS = ("query", "items", "counts")
 
 
-@readable({"run_folder": "[RUN]", "query": "FILE", "items": "FILE", "counts": "FILE", "bias": "FILE",
-           "smoothing": "NAME|X", "null": "NAME", "strata": "FILE", "min_count": "N", "subset": "FILE",
-           "out": "PATH"})
+@readable(
+    {
+        "run_folder": "[RUN]",
+        "query": "FILE",
+        "items": "FILE",
+        "counts": "FILE",
+        "bias": "FILE",
+        "smoothing": "NAME|X",
+        "null": "NAME",
+        "strata": "FILE",
+        "min_count": "N",
+        "subset": "FILE",
+        "out": "PATH",
+    }
+)
 @dataclass(frozen=True)
 class Audit:
     """How much of a score is popularity: of a run, or of two arrays and counts."""
@@ -88,26 +100,37 @@ class Audit:
             return
         missing = [f"--{name}" for name in ARRAYS if getattr(self, name) is None]
         if missing:
-            raise checks.wrong("RUN", "a run folder, or --query, --items and --counts",
-                               "=no " + ", ".join(missing))
+            raise checks.wrong(
+                "RUN", "a run folder, or --query, --items and --counts", "=no " + ", ".join(missing)
+            )
         if self.popularity_weight is not None:
-            raise checks.wrong("popularity_weight", "none with arrays (add the term to --bias)",
-                               self.popularity_weight)
+            raise checks.wrong(
+                "popularity_weight", "none with arrays (add the term to --bias)", self.popularity_weight
+            )
 
     def _audit(self) -> Any:
         import fastpop
 
         smoothing = None if self.smoothing is None else smoothing_of(self.smoothing)
         drawn: dict[str, Any] = {
-            "permutations": self.permutations, "seed": self.seed, "null": self.null,
+            "permutations": self.permutations,
+            "seed": self.seed,
+            "null": self.null,
             "strata": None if self.strata is None else array("strata", self.strata),
-            "min_count": self.min_count, "top_k": self.top_k,
-            "subset": None if self.subset is None else array("subset", self.subset)}
+            "min_count": self.min_count,
+            "top_k": self.top_k,
+            "subset": None if self.subset is None else array("subset", self.subset),
+        }
         if self.run_folder is not None:
             return fastpop.load(self.run_folder).audit(
-                popularity_weight=self.popularity_weight, smoothing=smoothing, **drawn)
+                popularity_weight=self.popularity_weight, smoothing=smoothing, **drawn
+            )
         read = {name: array(name, getattr(self, name)) for name in ARRAYS}
         return fastpop.audit(
-            **read, bias=None if self.bias is None else array("bias", self.bias),
-            scale=1.0 if self.scale is None else self.scale, logits=self.logits,
-            smoothing="loo" if smoothing is None else smoothing, **drawn)
+            **read,
+            bias=None if self.bias is None else array("bias", self.bias),
+            scale=1.0 if self.scale is None else self.scale,
+            logits=self.logits,
+            smoothing="loo" if smoothing is None else smoothing,
+            **drawn,
+        )

@@ -26,6 +26,7 @@ WORDS = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
 def readable(words: Mapping[str, str] | None = None) -> Any:
     """A decorator for the dataclasses of options: their help says what to give (COLUMN, N, PATH; by
     type, or as in `words`), and a default where there is one."""
+
     def of(cls: Any) -> Any:
         hints = typing.get_type_hints(cls, include_extras=True)
         bare = typing.get_type_hints(cls)
@@ -67,18 +68,34 @@ def _said(cls: Any) -> dict[str, str]:
     for kind in reversed(cls.__mro__[:-1]):
         body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
         for field, text in itertools.pairwise(body):
-            if (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-                    and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
                 found[field.target.id] = " ".join(str(text.value.value).split())
     return found
 
 
-@readable(dict.fromkeys(("user", "item", "time", "weight", "behavior", "rating"), "COLUMN")
-          | {"log": "LOG", "preset": "NAME", "separator": "CHARS", "encoding": "NAME",
-             "quote": "CHAR", "quoting": "auto|all|none",
-             "header": "auto|yes|no", "null_values": "TEXT ...", "id_type": "auto|text|whole",
-             "ordered": "auto|yes|no", "keep_behavior": "NAME ...",
-             "on_bad_row": "raise|skip", "memory_limit": "SIZE"})
+@readable(
+    dict.fromkeys(("user", "item", "time", "weight", "behavior", "rating"), "COLUMN")
+    | {
+        "log": "LOG",
+        "preset": "NAME",
+        "separator": "CHARS",
+        "encoding": "NAME",
+        "quote": "CHAR",
+        "quoting": "auto|all|none",
+        "header": "auto|yes|no",
+        "null_values": "TEXT ...",
+        "id_type": "auto|text|whole",
+        "ordered": "auto|yes|no",
+        "keep_behavior": "NAME ...",
+        "on_bad_row": "raise|skip",
+        "memory_limit": "SIZE",
+    }
+)
 @dataclass(frozen=True)
 class LogOptions:
     """Where the events are and how to read them."""
@@ -152,19 +169,30 @@ class LogOptions:
             return fastpop.data.bundled_log()
         path = local_path(self.log, "log")
         if path.is_dir() and not is_saved_log(path):
-            raise checks.wrong("log", "a file, a quoted glob, or a folder that `fastpop prepare` wrote",
-                               f"={path}, a folder of something else")
+            raise checks.wrong(
+                "log",
+                "a file, a quoted glob, or a folder that `fastpop prepare` wrote",
+                f"={path}, a folder of something else",
+            )
         return self._opened(path) if is_saved_log(path) else None
 
     def _given(self) -> dict[str, Any]:
         """The options of `read_log`."""
-        columns: dict[str, Any] = {role: _column(getattr(self, role)) for role in
-                   ("user", "item", "time", "weight", "behavior", "rating")}
+        columns: dict[str, Any] = {
+            role: _column(getattr(self, role))
+            for role in ("user", "item", "time", "weight", "behavior", "rating")
+        }
         return {
-            "preset": self.preset, **columns, "separator": self.separator,
-            "keep_behavior": self.keep_behavior or None, "min_rating": self.min_rating,
-            "min_user_events": self.min_user_events, "min_item_events": self.min_item_events,
-            "on_bad_row": self.on_bad_row, "memory_limit": self.memory_limit, **self._layout(),
+            "preset": self.preset,
+            **columns,
+            "separator": self.separator,
+            "keep_behavior": self.keep_behavior or None,
+            "min_rating": self.min_rating,
+            "min_user_events": self.min_user_events,
+            "min_item_events": self.min_item_events,
+            "on_bad_row": self.on_bad_row,
+            "memory_limit": self.memory_limit,
+            **self._layout(),
         }
 
     def _told(self, log: Any) -> Any:
@@ -178,11 +206,16 @@ class LogOptions:
         yes = {"yes": True, "no": False}
         for name in ("header", "ordered"):
             checks.one_of(name, getattr(self, name), ("auto", *yes))
-        given = {name: getattr(self, name) for name in (
-            "encoding", "quote", "quoting", "header", "null_values", "id_type", "ordered")}
+        given = {
+            name: getattr(self, name)
+            for name in ("encoding", "quote", "quoting", "header", "null_values", "id_type", "ordered")
+        }
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        return {name: yes.get(value, value) if name in ("header", "ordered") else value
-                for name, value in given.items() if value != defaults[name]}
+        return {
+            name: yes.get(value, value) if name in ("header", "ordered") else value
+            for name, value in given.items()
+            if value != defaults[name]
+        }
 
     def _opened(self, folder: Path) -> Any:
         """A prepared folder: it was read by the reading options that it was prepared with."""
@@ -192,8 +225,11 @@ class LogOptions:
         for option in dataclasses.fields(self):
             value = getattr(self, option.name)
             if option.name not in free and value != option.default:
-                raise checks.wrong(option.name, "no reading option beside a prepared folder (give it "
-                                   "to fastpop prepare)", value)
+                raise checks.wrong(
+                    option.name,
+                    "no reading option beside a prepared folder (give it to fastpop prepare)",
+                    value,
+                )
         log = fastpop.Interactions.open(folder)
         if self.min_user_events > 1 or self.min_item_events > 1:
             log = log.k_core(self.min_user_events, self.min_item_events)
@@ -208,8 +244,11 @@ class LogOptions:
     def read_shown(self, path: str | None) -> tuple[Any, Any]:
         """(all that was shown in a randomised test part, the training part with ratings for weights)."""
         if path is None or self.min_rating is None:
-            raise checks.wrong("test_is_randomised", "false without --test and --min-rating, which tells "
-                               "what was liked of what was shown", True)
+            raise checks.wrong(
+                "test_is_randomised",
+                "false without --test and --min-rating, which tells what was liked of what was shown",
+                True,
+            )
         whole = dataclasses.replace(self, min_rating=None)
         shown = dataclasses.replace(whole, log=path).read()
         rating = self._rating()
@@ -228,10 +267,24 @@ class LogOptions:
         return str(column)
 
 
-@readable({"dim": "D", "seed": "N", "split": "RULE", "device": "NAME", "metric": "NAME",
-           "encoder": "NAME", "prior": "NAME", "loss": "NAME", "proposal": "NAME", "item_tower": "NAME",
-           "table_optimizer": "NAME", "regularizers": "NAME ...", "loggers": "NAME ...",
-           "smoothing": "NAME|X"})
+@readable(
+    {
+        "dim": "D",
+        "seed": "N",
+        "split": "RULE",
+        "device": "NAME",
+        "metric": "NAME",
+        "encoder": "NAME",
+        "prior": "NAME",
+        "loss": "NAME",
+        "proposal": "NAME",
+        "item_tower": "NAME",
+        "table_optimizer": "NAME",
+        "regularizers": "NAME ...",
+        "loggers": "NAME ...",
+        "smoothing": "NAME|X",
+    }
+)
 class TrainOptions(TrainConfig):
     """How to train."""
 
@@ -278,8 +331,9 @@ def writable(argument: str, path: Path, *, folder: bool = False) -> None:
 
     if path.exists():
         if path.is_dir() != folder:
-            raise checks.wrong(argument, "a folder" if folder else "a file",
-                               f"={path}, a {'file' if folder else 'folder'}")
+            raise checks.wrong(
+                argument, "a folder" if folder else "a file", f"={path}, a {'file' if folder else 'folder'}"
+            )
         if not os.access(path, os.W_OK):
             raise PermissionError(f"{argument}: expected a writable place; got {path}")
         return

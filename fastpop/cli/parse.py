@@ -19,8 +19,16 @@ from fastpop.cli.tools import Bench, Doctor, Version
 from fastpop.cli.train import Compare, Demo, Train
 
 VERBS: dict[str, Any] = {
-    "prepare": Prepare, "train": Train, "compare": Compare, "audit": Audit, "recommend": Recommend,
-    "evaluate": Evaluate, "fit-serving": FitServing, "doctor": Doctor, "demo": Demo, "bench": Bench,
+    "prepare": Prepare,
+    "train": Train,
+    "compare": Compare,
+    "audit": Audit,
+    "recommend": Recommend,
+    "evaluate": Evaluate,
+    "fit-serving": FitServing,
+    "doctor": Doctor,
+    "demo": Demo,
+    "bench": Bench,
 }
 ABOUT = "Recommenders with popularity outside the dot product, and its audit."
 DASH = "\0"  # stands for the first dash of a value, which no word of a command line can hold
@@ -55,8 +63,13 @@ def parse(argv: Sequence[str]) -> Any:
     if trains:
         words, more = parts.of_words(words)
     try:
-        parsed = tyro.cli(union, args=[_sheltered(word) for word in words], prog="fastpop",
-                          description=ABOUT, registry=_numbers())
+        parsed = tyro.cli(
+            union,
+            args=[_sheltered(word) for word in words],
+            prog="fastpop",
+            description=ABOUT,
+            registry=_numbers(),
+        )
     except SystemExit as stop:
         if trains and stop.code in (0, None):
             print(parts.told(words))
@@ -74,8 +87,7 @@ def overview() -> str:
     lines = ["usage: fastpop VERB ...   (fastpop VERB --help says more)", "", ABOUT, ""]
     for verb, kind in VERBS.items():
         said = (kind.__doc__ or "").split("\n\n")[0].split()
-        lines += textwrap.wrap(" ".join(said), 80, initial_indent=f"  {verb:12}",
-                               subsequent_indent=" " * 14)
+        lines += textwrap.wrap(" ".join(said), 80, initial_indent=f"  {verb:12}", subsequent_indent=" " * 14)
     lines += textwrap.wrap("The version.", 80, initial_indent=f"  {'--version':12}")
     return "\n".join(lines)
 
@@ -105,8 +117,9 @@ def _bared(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_bared, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(value, **{
-            field.name: _bared(getattr(value, field.name)) for field in dataclasses.fields(value)})
+        return dataclasses.replace(
+            value, **{field.name: _bared(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        )
     return value
 
 
@@ -130,10 +143,11 @@ def _numbers() -> ConstructorRegistry:
                 raise ValueError(f"expected {nouns[kind]}; got {shown!r}") from None
 
         return PrimitiveConstructorSpec(
-            nargs=1, metavar="N" if kind is int else "X", instance_from_str=read,
+            nargs=1,
+            metavar="N" if kind is int else "X",
+            instance_from_str=read,
             is_instance=lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
-            str_from_instance=lambda value: [f"{value:g}" if kind is float else str(value)])
+            str_from_instance=lambda value: [f"{value:g}" if kind is float else str(value)],
+        )
 
     return registry
-
-

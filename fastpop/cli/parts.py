@@ -37,8 +37,9 @@ def with_plugins(words: Sequence[str]) -> list[str]:
         try:
             importlib.import_module(value)
         except Exception as error:
-            raise checks.wrong("plugin", "a module that can be imported",
-                               f"={value!r}: {type(error).__name__}: {error}") from error
+            raise checks.wrong(
+                "plugin", "a module that can be imported", f"={value!r}: {type(error).__name__}: {error}"
+            ) from error
     registry.look_everywhere()
     return kept
 
@@ -72,8 +73,11 @@ def of_words(words: Sequence[str]) -> tuple[list[str], Given]:
             own = SHORT.get(field, {}).get(option)
             if own in named(kept):
                 same = own.replace("_", "-")
-                raise checks.wrong(f"{field}.{option}", f"nothing beside --{same}, which is the same",
-                                   "=" + " ".join(options[option]))
+                raise checks.wrong(
+                    f"{field}.{option}",
+                    f"nothing beside --{same}, which is the same",
+                    "=" + " ".join(options[option]),
+                )
     return kept, given
 
 
@@ -85,9 +89,14 @@ def named(words: Sequence[str]) -> set[str]:
 
 def without(given: Given, asked: set[str]) -> Given:
     """Options of parts in a file but for those that stand in the words under a name of their own."""
-    return {(field, inner): {option: value for option, value in options.items()
-                             if SHORT.get(field, {}).get(option) not in asked}
-            for (field, inner), options in given.items()}
+    return {
+        (field, inner): {
+            option: value
+            for option, value in options.items()
+            if SHORT.get(field, {}).get(option) not in asked
+        }
+        for (field, inner), options in given.items()
+    }
 
 
 def of_table(field: str, table: dict[str, Any], where: str) -> tuple[str | None, dict[str, Any]]:
@@ -104,8 +113,11 @@ def filled(training: Any, given: Given, asked: set[str]) -> Any:
     changed: dict[str, Any] = {}
     for field, short in SHORT.items():
         name = getattr(training, field)
-        if asked.intersection(short.values()) and name in registry.all_of(field) \
-                and not registry.is_ours(field, name):
+        if (
+            asked.intersection(short.values())
+            and name in registry.all_of(field)
+            and not registry.is_ours(field, name)
+        ):
             given.setdefault((field, ""), {})
     for (field, inner), options in given.items():
         if field in LISTS:
@@ -122,8 +134,11 @@ def filled(training: Any, given: Given, asked: set[str]) -> Any:
         if field == "table_optimizer" and name == AUTO:
             raise checks.wrong(field, "a name beside its options", name)
         ours = registry.is_ours(field, name)
-        short = {option: getattr(training, own) for option, own in SHORT.get(field, {}).items()
-                 if ours or own in asked}
+        short = {
+            option: getattr(training, own)
+            for option, own in SHORT.get(field, {}).items()
+            if ours or own in asked
+        }
         changed[field] = part = _part(field, name, options, field, short)
         for option, own in SHORT.get(field, {}).items():
             if option in part.options():  # says it from here on
@@ -133,12 +148,18 @@ def filled(training: Any, given: Given, asked: set[str]) -> Any:
 
 def _part(kind: str, name: Any, options: dict[str, Any], where: str, short: dict[str, Any]) -> Component:
     found = type(name) if isinstance(name, Component) else registry.find(kind, name, where)
-    hints = {field.name: hints_of(found)[field.name] for field in dataclasses.fields(found)} \
-        if isinstance(found, type) else {}
-    made = {option: _value(f"{where}.{option}", value, hints[option]) if option in hints else value
-            for option, value in options.items()}
+    hints = (
+        {field.name: hints_of(found)[field.name] for field in dataclasses.fields(found)}
+        if isinstance(found, type)
+        else {}
+    )
+    made = {
+        option: _value(f"{where}.{option}", value, hints[option]) if option in hints else value
+        for option, value in options.items()
+    }
     return registry.with_options(
-        found, {option: value for option, value in short.items() if option in hints} | made, where)
+        found, {option: value for option, value in short.items() if option in hints} | made, where
+    )
 
 
 def _value(argument: str, given: Any, hint: Any) -> Any:
@@ -149,8 +170,9 @@ def _value(argument: str, given: Any, hint: Any) -> Any:
         each = inner[:1] * len(several) if inner[-1] is ... else inner
         if len(each) != len(several):
             raise checks.wrong(argument, f"{len(each)} values", "=" + " ".join(map(str, several)))
-        return tuple(_value(argument, [one] if isinstance(one, str) else one, kind)
-                     for one, kind in zip(several, each))
+        return tuple(
+            _value(argument, [one] if isinstance(one, str) else one, kind) for one, kind in zip(several, each)
+        )
     if is_union(hint):
         return _of_several(argument, given, inner)
     if isinstance(hint, type) and issubclass(hint, Component):

@@ -24,8 +24,10 @@ class Prepare:
         writable("out", self.out, folder=True)
         log = self.reading.prepare(self.out)
         size = sum(path.stat().st_size for path in self.out.iterdir())
-        print(f"{log}\n{size / 1e6:,.1f} MB in {self.out}: `fastpop train` and `fastpop compare` take "
-              "the folder as LOG")
+        print(
+            f"{log}\n{size / 1e6:,.1f} MB in {self.out}: `fastpop train` and `fastpop compare` take "
+            "the folder as LOG"
+        )
 
     def left(self) -> str:
         return f"; {self.out} is as it was before"

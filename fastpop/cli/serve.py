@@ -10,8 +10,9 @@ from fastpop import checks
 from fastpop.cli.options import array, readable, smoothing_of, writable
 
 
-@readable({"run_folder": "RUN", "users": "ID ...", "counts": "FILE", "out": "FILE", "k": "N",
-           "smoothing": "NAME|X"})
+@readable(
+    {"run_folder": "RUN", "users": "ID ...", "counts": "FILE", "out": "FILE", "k": "N", "smoothing": "NAME|X"}
+)
 @dataclass(frozen=True)
 class Recommend:
     """Print the best items of users of a trained run, at any popularity knob."""
@@ -56,8 +57,13 @@ class Recommend:
         if counts is not None:
             result = result.refresh_prior(counts, smoothing=smoothing)
         users = [_like(result.log.user_ids, user) for user in self.users]
-        found = result.recommend(users, self.k, popularity_weight=self.popularity_weight,
-                                 personal_weight=self.personal_weight, exclude_seen=not self.include_seen)
+        found = result.recommend(
+            users,
+            self.k,
+            popularity_weight=self.popularity_weight,
+            personal_weight=self.personal_weight,
+            exclude_seen=not self.include_seen,
+        )
         print(found.table(limit=len(users)))
         if self.out is not None:
             fastpop.report.write_text(self.out, found.csv())
@@ -113,19 +119,23 @@ class Evaluate:
         written = []
         knobs: tuple[float | None, ...] = self.popularity_weight or (None,)
         for weight in knobs:
-            found = result.evaluate(self.part, popularity_weight=weight,
-                                    personal_weight=self.personal_weight, ks=self.k)
+            found = result.evaluate(
+                self.part, popularity_weight=weight, personal_weight=self.personal_weight, ks=self.k
+            )
             shown, personal = result.knobs(weight, self.personal_weight)
             print(f"{knobs_text(shown, personal)}\n{found.table()}\n", flush=True)
             written.append({"popularity_weight": shown, "personal_weight": personal, **found.to_dict()})
             if other is not None:
-                second = other.evaluate(self.part, popularity_weight=weight,
-                                        personal_weight=self.personal_weight, ks=self.k)
+                second = other.evaluate(
+                    self.part, popularity_weight=weight, personal_weight=self.personal_weight, ks=self.k
+                )
                 print(f"{self.run_folder} - {self.against}, paired over cases")
                 for metric in ("nll", *(f"{name}@{k}" for name in ("hr", "ndcg") for k in self.k)):
                     pair = evaluation.compare_paired(found, second, metric)
-                    print(f"  {metric:10}{pair.mean_a:9.4f} -{pair.mean_b:9.4f} = "
-                          f"{pair.difference:+.4f}  95% [{pair.low:+.4f}, {pair.high:+.4f}]")
+                    print(
+                        f"  {metric:10}{pair.mean_a:9.4f} -{pair.mean_b:9.4f} = "
+                        f"{pair.difference:+.4f}  95% [{pair.low:+.4f}, {pair.high:+.4f}]"
+                    )
                 print()
         if self.out is not None:
             report.write_json(self.out, written)

@@ -120,8 +120,9 @@ def flush() -> None:
         sys.stdout.flush()
 
 
-def _as_a_line(message: Any, category: Any, filename: str, lineno: int, file: Any = None,
-               line: str | None = None) -> None:
+def _as_a_line(
+    message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: str | None = None
+) -> None:
     tell(str(message))
 
 

@@ -43,16 +43,34 @@ def defaults(kind: Any, path: Path, missing: Any) -> tuple[Any, parts.Given, set
                 continue
             near = difflib.get_close_matches(name, sorted(own | reading | training), 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"{path}: {name}: expected an option of `fastpop {kind.__name__.lower()}`; "
-                            f"got an unknown one{hint}")
-    options = {name: _value(f"{path}: {name}", value, _hint(kind, name))
-               for name, value in given.items() if name in own}
-    read = {name: _value(f"{path}: {name}", value, _hint(LogOptions, name))
-            for name, value in given.items() if name in reading}
-    train = {name: _value(f"{path}: {name}", value, _hint(TrainOptions, name))
-             for name, value in given.items() if name in training}
-    return kind(reading=LogOptions(**{"log": missing, **read}), training=TrainOptions(**train),
-                **{"out": missing, **options}), of_parts, set(given)
+            raise TypeError(
+                f"{path}: {name}: expected an option of `fastpop {kind.__name__.lower()}`; "
+                f"got an unknown one{hint}"
+            )
+    options = {
+        name: _value(f"{path}: {name}", value, _hint(kind, name))
+        for name, value in given.items()
+        if name in own
+    }
+    read = {
+        name: _value(f"{path}: {name}", value, _hint(LogOptions, name))
+        for name, value in given.items()
+        if name in reading
+    }
+    train = {
+        name: _value(f"{path}: {name}", value, _hint(TrainOptions, name))
+        for name, value in given.items()
+        if name in training
+    }
+    return (
+        kind(
+            reading=LogOptions(**{"log": missing, **read}),
+            training=TrainOptions(**train),
+            **{"out": missing, **options},
+        ),
+        of_parts,
+        set(given),
+    )
 
 
 def _of_any_verb() -> set[str]:
@@ -60,7 +78,10 @@ def _of_any_verb() -> set[str]:
     from fastpop.cli.train import Compare, Train
 
     return {field.name for kind in (Train, Compare) for field in dataclasses.fields(kind)} - {
-        "reading", "training", "config"}
+        "reading",
+        "training",
+        "config",
+    }
 
 
 def _flat(path: Path) -> dict[str, Any]:

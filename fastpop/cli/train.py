@@ -76,10 +76,9 @@ class Train:
         if state == "finished" and not (self.out / AUDIT).exists():
             return f"; the model in {self.out} is finished: the same command goes on with its audit"
         if state == "finished":
-            return (f"; the run in {self.out} is finished: `fastpop audit` and `fastpop evaluate` "
-                    "look at it")
+            return f"; the run in {self.out} is finished: `fastpop audit` and `fastpop evaluate` look at it"
         if state == "begun":
-            return (f"; no checkpoint was written yet: the same command starts anew in {self.out}")
+            return f"; no checkpoint was written yet: the same command starts anew in {self.out}"
         return f"; {state} is in {self.out}: the same command goes on from it"
 
 
@@ -89,8 +88,10 @@ def _metrics(result: Any) -> str:
         text = f"\n{result.evaluate().table()}\n"
         left_out = result.facts.get("test_cases_left_out", 0)
         if left_out:
-            text += (f"{left_out:,} test cases left out: the encoder {result.config.encoder} cannot "
-                     "read their users or histories\n")
+            text += (
+                f"{left_out:,} test cases left out: the encoder {result.config.encoder} cannot "
+                "read their users or histories\n"
+            )
         return text
     return f"no metrics: {result.why_no_metrics()}"
 
@@ -132,8 +133,9 @@ class Compare:
         from fastpop.experiments import compare
 
         checks.needed("matplotlib", "report", "the report")
-        looked = dataclasses.replace(self.training, evaluate_every=1) if self.training.patience else \
-            self.training
+        looked = (
+            dataclasses.replace(self.training, evaluate_every=1) if self.training.patience else self.training
+        )
         config = looked.checked()
         writable("out", self.out, folder=True)
         for arm in self.arms:
@@ -142,9 +144,17 @@ class Compare:
         print(log, flush=True)
         shown, rated = self.reading.read_shown(self.test) if self.test_is_randomised else (None, None)
         result = compare(
-            log, test=self.reading.read_test(self.test), shown=shown, rated=rated, seeds=self.seeds,
-            arms=self.arms, max_epochs=self.max_epochs, max_cases=self.max_cases,
-            permutations=self.permutations, config=config, out=self.out,
+            log,
+            test=self.reading.read_test(self.test),
+            shown=shown,
+            rated=rated,
+            seeds=self.seeds,
+            arms=self.arms,
+            max_epochs=self.max_epochs,
+            max_cases=self.max_cases,
+            permutations=self.permutations,
+            config=config,
+            out=self.out,
             name=self.name or _name_of(self.reading.log),
         )
         if log.rejected is not None and len(log.rejected):

@@ -32,7 +32,7 @@ def raise_first(reading: Reading, faults: Faults, times: Times, layout: Preset) 
     for piece, bad in _found(reading, faults):
         one = piece.input
         line, code, kind, fields = bad[0].tolist()
-        (_, data, start), = records_at(one, [(piece, [line])])
+        ((_, data, start),) = records_at(one, [(piece, [line])])
         reason, text = _reason(one, layout, times, (code, kind, fields), data, start)
         place = one.where(int(piece.record(line)))
         if code:
@@ -76,9 +76,9 @@ def _found(reading: Reading, faults: Faults) -> Iterator[tuple[Piece, np.ndarray
         rows = np.empty(0, np.int64) if codes is None else np.flatnonzero(codes)
         bad = np.zeros((rows.size + len(piece.faults), 4), dtype=np.int64)
         if codes is not None:
-            bad[:rows.size, LINE], bad[:rows.size, CODE] = piece.line(rows), codes[rows]
-        bad[rows.size:, LINE] = piece.first_line + piece.faults[:, 2]
-        bad[rows.size:, KIND], bad[rows.size:, FIELDS] = piece.faults[:, 0], piece.faults[:, 4]
+            bad[: rows.size, LINE], bad[: rows.size, CODE] = piece.line(rows), codes[rows]
+        bad[rows.size :, LINE] = piece.first_line + piece.faults[:, 2]
+        bad[rows.size :, KIND], bad[rows.size :, FIELDS] = piece.faults[:, 0], piece.faults[:, 4]
         bad = bad[np.lexsort((bad[:, CODE], bad[:, LINE]))]
         if piece.input.shape != "table" or piece.input.starts is not None:
             records, first = np.unique(piece.record(bad[:, LINE]), return_index=True)
@@ -92,12 +92,12 @@ def _found(reading: Reading, faults: Faults) -> Iterator[tuple[Piece, np.ndarray
 
 
 def _reason(
-    one: Input, layout: Preset, times: Times, bad: tuple[int, ...], data: bytes, start: int,
+    one: Input, layout: Preset, times: Times, bad: tuple[int, ...], data: bytes, start: int
 ) -> tuple[str, str]:
     """(what was expected and what was there, the record's text)."""
     code, kind, count = bad
     if one.shape != "table" and not one.trusted:
-        text = data[start:data.index(b"\n", start)].decode("utf-8", "replace").rstrip("\r")
+        text = data[start : data.index(b"\n", start)].decode("utf-8", "replace").rstrip("\r")
         return _line_reason(one, kind, text), text
     fields, end = log_rows.record_fields(one.layout, data, start)
     text = data[start:end].decode("utf-8", "replace").rstrip("\r\n")
@@ -108,8 +108,13 @@ def _reason(
         return _fault(one, kind, count), text
     role, expected = _expected(code, times, layout)
     value = values[one.position[role]].strip(" \t")
-    got = value if role in one.numeric and value else repr(short(value)) if value else (
-        "nothing or NaN" if one.trusted else "nothing")
+    got = (
+        value
+        if role in one.numeric and value
+        else repr(short(value))
+        if value
+        else ("nothing or NaN" if one.trusted else "nothing")
+    )
     return f"column {one.names[role]!r}: expected {expected}; got {got}", text
 
 
@@ -147,8 +152,9 @@ def _expected(code: int, times: Times, layout: Preset) -> tuple[str, str]:
         if times.kind == "number":
             after = "" if times.earliest is None else "after 1973 and "
             return "time", f"unix time in {UNIT_NAMES[times.unit]}, {after}before the year 5138"
-        return "time", ("an ISO date of the years 1678 to 2261 (2014-12-06, 2014-12-06T02:03:04Z) or "
-                        "YYYY-MM-DD HH")
+        return "time", (
+            "an ISO date of the years 1678 to 2261 (2014-12-06, 2014-12-06T02:03:04Z) or YYYY-MM-DD HH"
+        )
     if code == BAD_WEIGHT:
         return "weight", "a finite number >= 0"
     if code == BAD_BEHAVIOR:

@@ -58,8 +58,10 @@ def check_order(log: Interactions) -> None:
     """Raises ValueError for a log without what an encoder of histories needs."""
     if not log.has_order:
         raise checks.wrong(
-            "log", "events with an order (a time column or sequences) for an encoder that "
-            "reads histories", "=a log without one")
+            "log",
+            "events with an order (a time column or sequences) for an encoder that reads histories",
+            "=a log without one",
+        )
 
 
 class EventBatches:

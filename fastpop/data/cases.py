@@ -65,8 +65,11 @@ class Cases:
             if offsets.shape != (self.user.size + 1,):
                 raise wrong(f"{side}_offsets", f"shape [{self.user.size + 1}]", offsets)
             if offsets[0] != 0 or offsets[-1] != item.size or (np.diff(offsets) < 0).any():
-                raise wrong(f"{side}_offsets", f"offsets that rise from 0 to {item.size}",
-                            f"={offsets[0]} … {offsets[-1]}")
+                raise wrong(
+                    f"{side}_offsets",
+                    f"offsets that rise from 0 to {item.size}",
+                    f"={offsets[0]} … {offsets[-1]}",
+                )
             ids_in_range(f"{side}_item", item, self.num_items)
 
     @property
@@ -77,17 +80,16 @@ class Cases:
         return self.num_cases
 
     def __repr__(self) -> str:
-        return (f"Cases({self.num_cases:,} cases, {self.target_item.size:,} targets, "
-                f"{self.num_items:,} items)")
+        return f"Cases({self.num_cases:,} cases, {self.target_item.size:,} targets, {self.num_items:,} items)"
 
     def history(self, case: int) -> np.ndarray:
         """`history_item[history_offsets[case]:history_offsets[case + 1]]`: int64 [n], in order."""
-        mine = self.history_item[self.history_offsets[case]:self.history_offsets[case + 1]]
+        mine = self.history_item[self.history_offsets[case] : self.history_offsets[case + 1]]
         return frozen_array(mine.astype(np.int64, copy=False))
 
     def targets(self, case: int) -> np.ndarray:
         """`target_item[target_offsets[case]:target_offsets[case + 1]]`: int64 [n]."""
-        mine = self.target_item[self.target_offsets[case]:self.target_offsets[case + 1]]
+        mine = self.target_item[self.target_offsets[case] : self.target_offsets[case + 1]]
         return frozen_array(mine.astype(np.int64, copy=False))
 
     def take(self, index: Any) -> "Cases":
@@ -138,8 +140,7 @@ class Cases:
             with np.load(folder / "cases.npz") as arrays:
                 read = {name: arrays[name] for name in (*_ARRAYS, *({"time"} & set(arrays)))}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise wrong("folder", "a folder that Cases.save wrote",
-                        f"={folder}: {error}") from None
+            raise wrong("folder", "a folder that Cases.save wrote", f"={folder}: {error}") from None
         return cls(**read, num_items=described["num_items"], facts=described["facts"])
 
 
@@ -153,7 +154,7 @@ def gather_csr(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def gather_rows(
-    offsets: np.ndarray, item: np.ndarray, rows: np.ndarray, storage: columns.Memory,
+    offsets: np.ndarray, item: np.ndarray, rows: np.ndarray, storage: columns.Memory
 ) -> tuple[np.ndarray, np.ndarray]:
     """(offsets [R+1], items) of the chosen CSR rows, laid end to end; a piece at a time."""
     length = offsets[rows + 1] - offsets[rows]
@@ -165,7 +166,7 @@ def gather_rows(
         place = np.arange(at.stop - at.start) + np.repeat(begin - (new[some] - at.start), size)
         out[at] = item[place]
         if place.size:
-            columns.let_go(item[place[0]:place[-1] + 1], out[at])
+            columns.let_go(item[place[0] : place[-1] + 1], out[at])
     return new, out
 
 
@@ -177,7 +178,7 @@ def distinct_in_rows(offsets: np.ndarray, item: np.ndarray) -> np.ndarray:
     """bool mask of the first occurrence of each item within its CSR row."""
     first = np.ones(item.size, dtype=bool)
     for some, at in columns.user_pieces(offsets):
-        row = np.repeat(np.arange(some.stop - some.start), np.diff(offsets[some.start:some.stop + 1]))
+        row = np.repeat(np.arange(some.stop - some.start), np.diff(offsets[some.start : some.stop + 1]))
         part = item[at]
         order = np.lexsort((part, row))  # stable: equal items stay in the order they came
         same = (row[order][1:] == row[order][:-1]) & (part[order][1:] == part[order][:-1])
@@ -186,8 +187,12 @@ def distinct_in_rows(offsets: np.ndarray, item: np.ndarray) -> np.ndarray:
 
 
 def build_cases(
-    users: np.ndarray, before: Interactions, target_offsets_U: np.ndarray, target_item: np.ndarray,
-    keep_new: bool, target_time: np.ndarray | None = None,
+    users: np.ndarray,
+    before: Interactions,
+    target_offsets_U: np.ndarray,
+    target_item: np.ndarray,
+    keep_new: bool,
+    target_time: np.ndarray | None = None,
 ) -> tuple[Cases, int]:
     """(cases of `users`, repeated targets merged). `target_offsets_U` [U+1] lays out
     `target_item` (and `target_time`) by user; a user without history has a case only with

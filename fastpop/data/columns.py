@@ -82,7 +82,7 @@ def csr_offsets(index: np.ndarray, size: int) -> np.ndarray:
     for at in pieces(index.size):
         part = index[at].astype(np.int64)
         first, last = int(part[0]), int(part[-1])
-        offsets[first + 1:last + 2] += np.bincount(part - first, minlength=last - first + 1)
+        offsets[first + 1 : last + 2] += np.bincount(part - first, minlength=last - first + 1)
         let_go(index[at])
     return np.cumsum(offsets, out=offsets)
 
@@ -178,8 +178,10 @@ class Disk(Memory):
             return np.empty(size, dtype=wanted)
         place = tempfile.gettempdir()
         num_bytes = size * wanted.itemsize
-        with files.named(Path(place), f"room for {num_bytes:,} bytes of temporary files"), \
-                tempfile.TemporaryFile(dir=place, prefix="fastpop-") as file:
+        with (
+            files.named(Path(place), f"room for {num_bytes:,} bytes of temporary files"),
+            tempfile.TemporaryFile(dir=place, prefix="fastpop-") as file,
+        ):
             try:  # a full disk is an error now, not a signal later
                 os.posix_fallocate(file.fileno(), 0, num_bytes)
             except (AttributeError, OSError) as error:

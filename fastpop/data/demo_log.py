@@ -23,10 +23,14 @@ def bundled_log() -> Interactions:
     """
     with gzip.open(bundled_path(), "rb") as file:
         text = file.read().decode("ascii")
-    user, item, _, time = np.fromstring(
-        text.replace("::", " "), dtype=np.int64, sep=" "
-    ).reshape(-1, 4).T
-    facts = {"source": [NAME], "preset": "movietweetings", "rows_read": int(user.size),
-             "rows_rejected": 0, "duplicates": "kept", "ties_in_time": "broken by source row",
-             "licence": "MIT, (c) 2013 Simon Dooms"}
+    user, item, _, time = np.fromstring(text.replace("::", " "), dtype=np.int64, sep=" ").reshape(-1, 4).T
+    facts = {
+        "source": [NAME],
+        "preset": "movietweetings",
+        "rows_read": int(user.size),
+        "rows_rejected": 0,
+        "duplicates": "kept",
+        "ties_in_time": "broken by source row",
+        "licence": "MIT, (c) 2013 Simon Dooms",
+    }
     return Interactions.from_arrays(user, item, time, facts=facts)

@@ -23,9 +23,9 @@ from fastpop.ops import event_order, log_rows
 from fastpop.ops.event_order import DROPPED, KEPT, REJECTED
 
 SHARE_OF_RANGES = 0.25  # of the memory budget, for the ranges of users being sorted
-RANGE = 1 << 26         # bytes of a range where memory is no question: more would miss the caches
-SLICE = 1 << 20         # events handed out at a time
-SHARE_OF_ARRAYS = 0.5   # of the memory budget, before arrays lie in a file
+RANGE = 1 << 26  # bytes of a range where memory is no question: more would miss the caches
+SLICE = 1 << 20  # events handed out at a time
+SHARE_OF_ARRAYS = 0.5  # of the memory budget, before arrays lie in a file
 MOST_ROWS = 2**32
 
 
@@ -46,8 +46,12 @@ def mark_behaviors(reading: Reading, layout: Preset, faults: Faults) -> tuple[li
 
 
 def settle_fates(
-    reading: Reading, faults: Faults, layout: Preset, kept: tuple[str, ...] | None,
-    min_rating: float | None, facts: dict,
+    reading: Reading,
+    faults: Faults,
+    layout: Preset,
+    kept: tuple[str, ...] | None,
+    min_rating: float | None,
+    facts: dict,
 ) -> bool:
     """Give every piece its rows' fates; returns whether all rows are kept."""
     by_name = layout.columns is not None and layout.columns.behavior is not None
@@ -80,8 +84,11 @@ def settle_fates(
     if min_rating is not None:
         facts |= {"min_rating": float(min_rating), "dropped_by_rating": unrated}
     if not events:
-        raise wrong("keep_behavior, min_rating", "filters that leave an event",
-                    f"=({kept}, {min_rating}), which drop all {good}")
+        raise wrong(
+            "keep_behavior, min_rating",
+            "filters that leave an event",
+            f"=({kept}, {min_rating}), which drop all {good}",
+        )
     return all(piece.fate is None for piece in reading.pieces)
 
 
@@ -118,7 +125,12 @@ class Events:
 
     @classmethod
     def of(
-        cls, reading: Reading, times: Times, weighted: bool, whole: dict[str, bool], all_kept: bool,
+        cls,
+        reading: Reading,
+        times: Times,
+        weighted: bool,
+        whole: dict[str, bool],
+        all_kept: bool,
         by_session: bool,
     ) -> "Events":
         """Dense ids over what is kept."""
@@ -129,8 +141,12 @@ class Events:
         maps: dict[str, list[np.ndarray]] = {}
         with ThreadPoolExecutor(2) as pool:
             roles = [role for role in ("user", "item") if not (role == "user" and by_session)]
-            jobs = {role: pool.submit(log_rows.dense_ids, reading.readers, role,
-                                      used_codes(reading, role, keep), whole[role]) for role in roles}
+            jobs = {
+                role: pool.submit(
+                    log_rows.dense_ids, reading.readers, role, used_codes(reading, role, keep), whole[role]
+                )
+                for role in roles
+            }
             for role, job in jobs.items():
                 found, maps[role] = job.result()
                 ids[role] = found if whole[role] else _objects(found)
@@ -180,11 +196,16 @@ class Events:
             if self.storage(bench) is columns_on_disk.DISK:
                 return self._mapped(bench, bar)
             arrays: dict[str, np.ndarray] = {
-                name: np.empty(self.num_events, dtype=kind) for name, kind in self.columns.items()}
+                name: np.empty(self.num_events, dtype=kind) for name, kind in self.columns.items()
+            }
 
             def fill(first: int, last: int) -> int:
-                self._finish(self._range(first, last), first, last, {
-                    name: array[self.offsets[first]:self.offsets[last]] for name, array in arrays.items()})
+                self._finish(
+                    self._range(first, last),
+                    first,
+                    last,
+                    {name: array[self.offsets[first] : self.offsets[last]] for name, array in arrays.items()},
+                )
                 return int(self.offsets[last] - self.offsets[first])
 
             self._in_turn(bench, RANGE, fill, bar.update)
@@ -197,7 +218,8 @@ class Events:
             for a, b in self._cut(first, last, SLICE):
                 size = int(self.offsets[b] - self.offsets[a])
                 columns: dict[str, np.ndarray] = {
-                    name: np.empty(size, dtype=kind) for name, kind in self.columns.items()}
+                    name: np.empty(size, dtype=kind) for name, kind in self.columns.items()
+                }
                 self._finish(part, a, b, columns)
                 yield columns
             del part  # before the next one takes its room
@@ -219,14 +241,18 @@ class Events:
                 done += columns["user"].size
                 bar.update(columns["user"].size)
             file.flush()
-            return {name: columns_on_disk.mapped(file, kind, self.num_events, starts[name])
-                    for name, kind in self.columns.items()}
+            return {
+                name: columns_on_disk.mapped(file, kind, self.num_events, starts[name])
+                for name, kind in self.columns.items()
+            }
 
     def _in_turn(self, bench: Workbench, size: int, work: Any, advance: Any) -> None:
         pool = ThreadPoolExecutor(bench.threads)
         try:
-            jobs = [pool.submit(work, first, last)
-                    for first, last in self._ranges(bench, min(size, SHARE_OF_RANGES * bench.budget))]
+            jobs = [
+                pool.submit(work, first, last)
+                for first, last in self._ranges(bench, min(size, SHARE_OF_RANGES * bench.budget))
+            ]
             for job in jobs:
                 advance(job.result())
         finally:
@@ -255,18 +281,33 @@ class Events:
 
     def _finish(self, part: Any, first: int, last: int, columns: dict[str, np.ndarray]) -> None:
         part.finish(
-            first=first, last=last, per_second=self.times.per_second, real=self.times.real,
-            unit=UNITS[self.times.unit], user=columns["user"], item=columns["item"],
-            time=columns.get("time"), weight=columns.get("weight"), row=columns["row"])
+            first=first,
+            last=last,
+            per_second=self.times.per_second,
+            real=self.times.real,
+            unit=UNITS[self.times.unit],
+            user=columns["user"],
+            item=columns["item"],
+            time=columns.get("time"),
+            weight=columns.get("weight"),
+            row=columns["row"],
+        )
 
 
 def _rows(
-    reading: Reading, piece: Piece, first_row: int, whole: bool, timed: bool = False, weighted: bool = False,
+    reading: Reading, piece: Piece, first_row: int, whole: bool, timed: bool = False, weighted: bool = False
 ) -> tuple:
     """A piece as the sort takes it; without `whole`, its users alone."""
     get = reading.columns.get
-    return (piece.rows, first_row, get(piece, "user"), get(piece, "item") if whole else None,
-            get(piece, "tick") if timed else None, get(piece, "weight") if weighted else None, piece.fate)
+    return (
+        piece.rows,
+        first_row,
+        get(piece, "user"),
+        get(piece, "item") if whole else None,
+        get(piece, "tick") if timed else None,
+        get(piece, "weight") if weighted else None,
+        piece.fate,
+    )
 
 
 def _number_sessions(reading: Reading) -> np.ndarray:
@@ -297,5 +338,3 @@ def _objects(texts: list[str]) -> np.ndarray:
     array = np.empty(len(texts), dtype=object)
     array[:] = texts
     return array
-
-

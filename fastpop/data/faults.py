@@ -18,21 +18,24 @@ from fastpop.ops import event_order, log_rows
 EARLY = 1e8  # seconds: March 1973
 FAR = 1e11  # seconds: the year 5138. Times beyond are in another unit, or wrong
 COMPACT: dict[str, tuple[int, ...]] = {  # a way to write a date as one number → the most of each part
-    "%Y%m%d": (), "%Y%m%d%H": (23,), "%Y%m%d%H%M": (23, 59), "%Y%m%d%H%M%S": (23, 59, 59)}
+    "%Y%m%d": (),
+    "%Y%m%d%H": (23,),
+    "%Y%m%d%H%M": (23, 59),
+    "%Y%m%d%H%M%S": (23, 59, 59),
+}
 FEW = 100  # ids that are no whole numbers are odd where so many times more are
-(MISSING_USER, MISSING_ITEM, BAD_USER, BAD_ITEM, BAD_TIME, BAD_WEIGHT, BAD_BEHAVIOR,
- BAD_RATING) = range(1, 9)
+(MISSING_USER, MISSING_ITEM, BAD_USER, BAD_ITEM, BAD_TIME, BAD_WEIGHT, BAD_BEHAVIOR, BAD_RATING) = range(1, 9)
 
 
 @dataclass
 class Times:
     """How the column of times is read."""
 
-    kind: str = "none"             # none, number, date, format
+    kind: str = "none"  # none, number, date, format
     unit: str = "s"
     earliest: float | None = None  # seconds; None: any time will do
     format: str | None = None
-    real: bool = False             # some have fractions, so all are doubles
+    real: bool = False  # some have fractions, so all are doubles
 
     @property
     def per_second(self) -> int:
@@ -131,9 +134,12 @@ def _refuse_compact_dates(reading: Reading) -> None:
     if seen is not None:
         one = seen[0].input
         place = f"{one.label}, column {one.names['time']!r}"
-        raise wrong(place, "unix time, ISO dates or the format of others",
-                    f"={seen[1]} and the like (dates? columns=Columns(…, time_format={min(written)!r}); unix "
-                    "time? time_unit='s' or the like)")
+        raise wrong(
+            place,
+            "unix time, ISO dates or the format of others",
+            f"={seen[1]} and the like (dates? columns=Columns(…, time_format={min(written)!r}); unix "
+            "time? time_unit='s' or the like)",
+        )
 
 
 def _are_dates(tick: np.ndarray, way: str) -> bool:
@@ -248,7 +254,7 @@ def used_codes(reading: Reading, role: str, keep: dict[int, np.ndarray | None] |
 
 
 def settle_ids(
-    reading: Reading, role: str, rule: str, layout: Preset, faults: Faults, notes: list[str],
+    reading: Reading, role: str, rule: str, layout: Preset, faults: Faults, notes: list[str]
 ) -> bool:
     """Whether a column of ids is whole numbers; rows that do not fit are marked.
 
@@ -269,8 +275,9 @@ def settle_ids(
     odd = count["padded"] + count["word"] + count["text"]
     if count["word"] and not whole and odd == count["word"] and not count["fraction"]:
         one = reading.pieces[0].input
-        raise wrong_type(f"{one.label}, column {one.names[role]!r}", f"ids of {role}s",
-                         f"=truth values ({text['word']})")
+        raise wrong_type(
+            f"{one.label}, column {one.names[role]!r}", f"ids of {role}s", f"=truth values ({text['word']})"
+        )
     if not odd:
         _mark_kinds(reading, role, kinds, ("fraction",), faults, code)
         return True
@@ -282,16 +289,18 @@ def settle_ids(
         _refuse_a_header(reading, role, piece, shown, layout)
     if whole >= FEW * (odd + count["fraction"]):
         at = int(piece.record(piece.line(np.array([row])))[0])
-        note = (f"{piece.input.where(at)}, column {piece.input.names[role]!r}: {shown!r} is no whole number, "
-                f"as {whole:,} other ids are; all are read as text (null_values={shown!r} would leave it "
-                "out, id_type='whole' refuse it, id_type='text' take it without a word)")
+        note = (
+            f"{piece.input.where(at)}, column {piece.input.names[role]!r}: {shown!r} is no whole number, "
+            f"as {whole:,} other ids are; all are read as text (null_values={shown!r} would leave it "
+            "out, id_type='whole' refuse it, id_type='text' take it without a word)"
+        )
         notes.append(note)
         warnings.warn(note, UserWarning, stacklevel=5)
     return False
 
 
 def _mark_kinds(
-    reading: Reading, role: str, kinds: list[np.ndarray], bad: tuple[str, ...], faults: Faults, code: int,
+    reading: Reading, role: str, kinds: list[np.ndarray], bad: tuple[str, ...], faults: Faults, code: int
 ) -> None:
     numbers = [log_rows.ID_KINDS.index(name) for name in bad]
     wrong_code = [np.isin(kind, numbers) for kind in kinds]
@@ -313,6 +322,8 @@ def _refuse_a_header(reading: Reading, role: str, piece: Piece, shown: str, layo
         return
     codes = reading.columns.get(piece, role)
     if codes is not None and int((codes == codes[0]).sum()) == 1:
-        raise wrong(one.where(piece.first_line), "whole numbers, as in every other line, for columns "
-                    "given by position", f"={shown!r} (a header? then give the columns by name, or say "
-                    "header=True)")
+        raise wrong(
+            one.where(piece.first_line),
+            "whole numbers, as in every other line, for columns given by position",
+            f"={shown!r} (a header? then give the columns by name, or say header=True)",
+        )

@@ -23,8 +23,19 @@ from fastpop.data.scan import File
 from fastpop.data.workbench import Workbench, quoted_name
 from fastpop.ops import log_rows
 
-WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER",
-         "UBIGINT", "HUGEINT", "UHUGEINT", "BIGNUM")
+WHOLE = (
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+    "HUGEINT",
+    "UHUGEINT",
+    "BIGNUM",
+)
 EXACT = {"FLOAT": 2**24, "DOUBLE": 2**53}  # whole numbers below are all different
 LABELS = {"pandas": "pandas table", "polars": "polars table", "pyarrow": "arrow table"}
 
@@ -34,7 +45,8 @@ def is_frame(source: Any) -> bool:
     if isinstance(source, dict) or type(source).__module__.split(".")[0] in LABELS:
         return True
     return bool(getattr(getattr(source, "dtype", None), "names", None)) or hasattr(
-        source, "__arrow_c_stream__")
+        source, "__arrow_c_stream__"
+    )
 
 
 def frame_input(bench: Workbench, source: Any, columns: Columns | ListColumns, shape: str) -> Input:
@@ -92,8 +104,13 @@ def _top_level(schema: list[tuple[str, int | None]]) -> list[str]:
 
 
 def _written(
-    bench: Workbench, relation: str, label: str, columns: Columns | ListColumns, shape: str,
-    have: list[str], starts: np.ndarray | None = None,
+    bench: Workbench,
+    relation: str,
+    label: str,
+    columns: Columns | ListColumns,
+    shape: str,
+    have: list[str],
+    starts: np.ndarray | None = None,
 ) -> Input:
     """have: the columns' own names, in order, since DuckDB gives others to those that differ by case
     alone; none where it alone knows them."""
@@ -107,8 +124,10 @@ def _written(
     own = {role: described[have.index(name)][0] for role, name in names.items()}
     if shape != "table":
         relation, starts = _unnested(bench, relation, label, names, own, types, shape)
-    picked = [f'{_expression(label, role, name, own[role], types[role])} AS "{role}"'
-              for role, name in names.items()]
+    picked = [
+        f'{_expression(label, role, name, own[role], types[role])} AS "{role}"'
+        for role, name in names.items()
+    ]
     texts = ", ".join(f'"{role}"' for role in names if not _is_number(types[role]))
     quoted = f"FORCE_QUOTE ({texts}), " if texts else ""
     for role, name in names.items():
@@ -117,16 +136,30 @@ def _written(
     bench.run(
         f"COPY (SELECT {', '.join(picked)} FROM {relation}) TO {engine_path(path)} (FORMAT csv, "
         f"HEADER false, DELIMITER ',', QUOTE '\"', ESCAPE '\"', {quoted}NULLSTR '')",
-        label=f"take over {label}")
+        label=f"take over {label}",
+    )
     rows = bench.value(f"SELECT count(*) FROM {relation}")
     position = {role: at for at, role in enumerate(names)}
     return Input(
-        File(path, label, "text"), label,
-        log_rows.layout(separator=",", quote='"', num_fields=len(names), position=position,
-                        code_times=columns.time_format is not None),
-        width=len(names), names=dict(names), position=position, noun="row", trusted=True, records=rows,
-        shape=shape, starts=starts,
-        numeric=frozenset(role for role, kind in types.items() if _is_number(kind)))
+        File(path, label, "text"),
+        label,
+        log_rows.layout(
+            separator=",",
+            quote='"',
+            num_fields=len(names),
+            position=position,
+            code_times=columns.time_format is not None,
+        ),
+        width=len(names),
+        names=dict(names),
+        position=position,
+        noun="row",
+        trusted=True,
+        records=rows,
+        shape=shape,
+        starts=starts,
+        numeric=frozenset(role for role, kind in types.items() if _is_number(kind)),
+    )
 
 
 def _resolved(label: str, columns: Columns | ListColumns, have: list[str]) -> dict[str, str]:
@@ -136,11 +169,17 @@ def _resolved(label: str, columns: Columns | ListColumns, have: list[str]) -> di
         if isinstance(name, int) and str(name) not in have and name < len(have):
             name = have[name]
         if str(name) not in have:
-            raise wrong(f"{label}, column {name!r}", "a column of that name",
-                        f"=only {short(', '.join(map(repr, have)))}")
+            raise wrong(
+                f"{label}, column {name!r}",
+                "a column of that name",
+                f"=only {short(', '.join(map(repr, have)))}",
+            )
         if have.count(str(name)) > 1:
-            raise wrong(f"{label}, column {name!r}", "each name once",
-                        f"={have.count(str(name))} columns of that name")
+            raise wrong(
+                f"{label}, column {name!r}",
+                "each name once",
+                f"={have.count(str(name))} columns of that name",
+            )
         names[role] = str(name)
     return names
 
@@ -150,14 +189,15 @@ def _is_number(kind: str) -> bool:
 
 
 def _unnested(
-    bench: Workbench, relation: str, label: str, names: dict, own: dict, types: dict, shape: str,
+    bench: Workbench, relation: str, label: str, names: dict, own: dict, types: dict, shape: str
 ) -> tuple[str, np.ndarray]:
     """(lists of items as rows, in order; where the rows of each begin). A list without items is a row
     without one: nothing goes in silence."""
     kind = types["item"]
     if not kind.endswith("]"):
-        raise wrong_type(f"{label}, column {names['item']!r}", f"lists of items, with the preset {shape!r}",
-                         f"={kind}")
+        raise wrong_type(
+            f"{label}, column {names['item']!r}", f"lists of items, with the preset {shape!r}", f"={kind}"
+        )
     types["item"] = kind.rsplit("[", 1)[0]
     item = quoted_name(own["item"])
     lists = f"{item}::{types['item']}[]"  # arrays of a fixed size, too
@@ -167,8 +207,10 @@ def _unnested(
         return f"(SELECT {quoted_name(own['user'])}, {rows} FROM {relation})", starts
     names["user"] = own["user"] = " session"
     types["user"] = "BIGINT"
-    return (f'(SELECT " session", {rows} FROM '
-            f'(SELECT row_number() OVER () - 1 AS " session", {item} FROM {relation}))'), starts
+    return (
+        f'(SELECT " session", {rows} FROM '
+        f'(SELECT row_number() OVER () - 1 AS " session", {item} FROM {relation}))'
+    ), starts
 
 
 def _starts(sizes: Any) -> np.ndarray:
@@ -194,22 +236,33 @@ def _expression(label: str, role: str, name: str, own: str, kind: str) -> str:
     if kind == "BOOLEAN" and role in ("user", "item", "time"):
         raise wrong_type(place, "ids: whole numbers or text" if role != "time" else "times", f"={kind}")
     if kind in EXACT and role in ("user", "item", "behavior"):
-        return (f"CASE WHEN isnan({column}) THEN NULL WHEN {column} = floor({column}) AND "
-                f"abs({column}) < {EXACT[kind]} THEN {column}::BIGINT::VARCHAR ELSE {column}::VARCHAR END")
+        return (
+            f"CASE WHEN isnan({column}) THEN NULL WHEN {column} = floor({column}) AND "
+            f"abs({column}) < {EXACT[kind]} THEN {column}::BIGINT::VARCHAR ELSE {column}::VARCHAR END"
+        )
     if role == "time":
         if kind == "FLOAT":
-            raise wrong_type(place, "times as whole numbers, float64 or dates",
-                             "=FLOAT, which knows seconds to 128 s only")
+            raise wrong_type(
+                place, "times as whole numbers, float64 or dates", "=FLOAT, which knows seconds to 128 s only"
+            )
         if kind.startswith(("TIME WITH", "INTERVAL")) or kind in ("TIME", "TIME_NS", "UUID"):
             raise wrong_type(place, "times as numbers or dates", f"={kind}")
         if kind == "TIMESTAMP WITH TIME ZONE":
-            return (f"CASE WHEN isfinite({column}) THEN make_timestamp(epoch_us({column}))::VARCHAR "
-                    f"ELSE {column}::VARCHAR END")
+            return (
+                f"CASE WHEN isfinite({column}) THEN make_timestamp(epoch_us({column}))::VARCHAR "
+                f"ELSE {column}::VARCHAR END"
+            )
     return f"{column}::VARCHAR"
 
 
 def _refuse_what_cannot_hold(
-    bench: Workbench, relation: str, label: str, role: str, name: str, own: str, kind: str,
+    bench: Workbench,
+    relation: str,
+    label: str,
+    role: str,
+    name: str,
+    own: str,
+    kind: str,
     starts: np.ndarray | None,
 ) -> None:
     """Ids in floats beyond their whole numbers, and bytes that are no UTF-8: by row."""
@@ -226,16 +279,18 @@ def _refuse_what_cannot_hold(
         return
     row, value = bench.rows(
         f"SELECT row_number, value FROM (SELECT row_number() OVER () AS row_number, {column} AS value, "
-        f"({bad}) AS bad FROM {relation}) WHERE bad ORDER BY row_number LIMIT 1")[0]
+        f"({bad}) AS bad FROM {relation}) WHERE bad ORDER BY row_number LIMIT 1"
+    )[0]
     raise wrong(f"{label}, row {_row(row - 1, starts) + 1}, column {name!r}", expected, f"={value!r}")
 
 
 def _flattened(
-    source: Any, columns: Columns | ListColumns, label: str,
+    source: Any, columns: Columns | ListColumns, label: str
 ) -> tuple[dict, ListColumns, np.ndarray]:
     """Python lists of items as rows, in order, and where the rows of each begin; as `_unnested`."""
-    names = _resolved(label, columns, [str(name) for name in (
-        source if isinstance(source, dict) else source.columns)])
+    names = _resolved(
+        label, columns, [str(name) for name in (source if isinstance(source, dict) else source.columns)]
+    )
     lists = list(source[names["item"]])
     users = list(source[names["user"]]) if "user" in names else range(len(lists))
     if len(users) != len(lists):
@@ -257,7 +312,7 @@ def _flattened(
 
 
 def _picked(
-    source: Any, columns: Columns | ListColumns, starts: np.ndarray | None,
+    source: Any, columns: Columns | ListColumns, starts: np.ndarray | None
 ) -> tuple[str, list[str], Any]:
     """(what messages call the table, names of its used columns, these in a form that DuckDB reads)."""
     if getattr(getattr(source, "dtype", None), "names", None):
@@ -314,7 +369,7 @@ def _pandas(source: Any, columns: Columns | ListColumns, label: str) -> Any:
 
 
 def _arrays(
-    source: dict, columns: Columns | ListColumns, label: str, starts: np.ndarray | None = None,
+    source: dict, columns: Columns | ListColumns, label: str, starts: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     for name in source:
         if not isinstance(name, (str, int)):
@@ -385,7 +440,7 @@ def _dates(array: np.ndarray, label: str, name: str) -> np.ndarray:
 
 
 def _objects(
-    array: np.ndarray, label: str, name: str, role: str, starts: np.ndarray | None = None,
+    array: np.ndarray, label: str, name: str, role: str, starts: np.ndarray | None = None
 ) -> np.ndarray:
     """Python objects as text, each by its own type; None where there is no value."""
     texts = np.empty(array.size, dtype=object)
@@ -394,9 +449,7 @@ def _objects(
     return texts
 
 
-def _text(
-    value: Any, label: str, name: str, role: str, row: int, starts: np.ndarray | None,
-) -> str | None:
+def _text(value: Any, label: str, name: str, role: str, row: int, starts: np.ndarray | None) -> str | None:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return None
     if isinstance(value, (float, np.floating)) and math.isnan(value):
@@ -420,7 +473,8 @@ def _text(
     if isinstance(value, decimal.Decimal):
         return None if value.is_nan() else format(value, "f") if value.is_finite() else str(value)
     if isinstance(value, (np.float32, np.float16)) and (
-            role == "time" or (role in ("user", "item") and not abs(float(value)) < EXACT["FLOAT"])):
+        role == "time" or (role in ("user", "item") and not abs(float(value)) < EXACT["FLOAT"])
+    ):
         raise wrong_type(place, f"a {role} that float32 can hold", value)
     if isinstance(value, (float, np.floating)):
         exact = abs(float(value)) < EXACT["DOUBLE"] and float(value).is_integer()
@@ -431,8 +485,9 @@ def _text(
         return value.isoformat(" ") if isinstance(value, datetime.datetime) else value.isoformat()
     if isinstance(value, (np.datetime64, uuid.UUID)):
         return str(value)
-    hint = " (a list of items a row: preset='sequence')" if role == "item" and isinstance(
-        value, (list, tuple, np.ndarray)) else ""
+    hint = (
+        " (a list of items a row: preset='sequence')"
+        if role == "item" and isinstance(value, (list, tuple, np.ndarray))
+        else ""
+    )
     raise wrong_type(place, f"one value a row as {role}", f"={type(value).__name__}{hint}")
-
-

@@ -58,13 +58,15 @@ def _object_ids(argument: str, array: np.ndarray) -> np.ndarray:
         if isinstance(one, (bool, np.bool_)) or not isinstance(one, (int, np.integer)):
             raise wrong_type(argument, f"ids that are {ID_KINDS}", one)
     if strings.any():
-        raise wrong_type(argument, "ids of one kind, all whole numbers or all strings",
-                         array[int((~strings).argmax())])
+        raise wrong_type(
+            argument, "ids of one kind, all whole numbers or all strings", array[int((~strings).argmax())]
+        )
     try:
         return array.astype(np.int64)
     except OverflowError:
-        raise wrong(argument, "ids below 2**63 (pass larger ones as strings)",
-                    f"={max(array, key=abs)}") from None
+        raise wrong(
+            argument, "ids below 2**63 (pass larger ones as strings)", f"={max(array, key=abs)}"
+        ) from None
 
 
 def _plain(one: Any) -> str:
@@ -78,8 +80,11 @@ def catalogue(argument: str, value: Any) -> np.ndarray:
         rising = ids[1:] > ids[:-1]
         if not np.all(rising):
             at = int(np.argmin(rising.astype(bool))) + 1
-            raise wrong(argument, "ids in rising order without repeats",
-                        f"={_plain(ids[at])} after {_plain(ids[at - 1])} at position {at}")
+            raise wrong(
+                argument,
+                "ids in rising order without repeats",
+                f"={_plain(ids[at])} after {_plain(ids[at - 1])} at position {at}",
+            )
     return ids
 
 
@@ -107,6 +112,9 @@ def encode(argument: str, ids: np.ndarray, value: Any) -> np.ndarray:
     if dense.size and dense.min() < 0:
         at = int((dense < 0).argmax())
         kind = "strings" if ids.dtype.kind == "O" else "whole numbers"
-        raise wrong(argument, f"ids of this log ({ids.size} of them, {kind})",
-                    f"={_plain(wanted[at])} at position {at}, which the log does not have")
+        raise wrong(
+            argument,
+            f"ids of this log ({ids.size} of them, {kind})",
+            f"={_plain(wanted[at])} at position {at}, which the log does not have",
+        )
     return dense

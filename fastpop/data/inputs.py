@@ -18,8 +18,12 @@ LONGEST_ROW = 1 << 26  # bytes: what a row may take before something must be wro
 NULL_VALUES = ("NULL", "null", "\\N", "NaN", "nan", "None", "NA", "<NA>")
 SNIFFED = 1000  # lines that a separator is looked for in
 QUOTED = re.compile('"[^"]*"')
-QUOTING = {"minimal": csv.QUOTE_MINIMAL, "all": csv.QUOTE_ALL, "nonnumeric": csv.QUOTE_NONNUMERIC,
-           "none": csv.QUOTE_NONE}
+QUOTING = {
+    "minimal": csv.QUOTE_MINIMAL,
+    "all": csv.QUOTE_ALL,
+    "nonnumeric": csv.QUOTE_NONNUMERIC,
+    "none": csv.QUOTE_NONE,
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class TextOptions:
 
     @classmethod
     def of(
-        cls, separator: Any, encoding: Any, quote: Any, quoting: Any, header: Any, null_values: Any,
+        cls, separator: Any, encoding: Any, quote: Any, quoting: Any, header: Any, null_values: Any
     ) -> "TextOptions":
         if separator is not None:
             if not isinstance(separator, str) or not 1 <= len(separator.encode()) <= 4:
@@ -114,17 +118,27 @@ def lines_input(file: File, shape: str, options: TextOptions) -> Input:
     other = [s for s in (",", ";", "|", "::") if s in first]
     if len(first.split()) < 2 and other:
         form = "`user item item …`" if shape == "sequence" else "`item item …`"
-        raise wrong(f"{file.label}, line 1", f"{form} separated by spaces",
-                    f"={short(first)!r} (separated by {other[0]!r}?)")
-    return Input(file, file.label, log_rows.layout(shape=shape), encoding=options.encoding, shape=shape,
-                 names={"user": "user", "item": "item"}, position={"user": 0, "item": 1})
+        raise wrong(
+            f"{file.label}, line 1",
+            f"{form} separated by spaces",
+            f"={short(first)!r} (separated by {other[0]!r}?)",
+        )
+    return Input(
+        file,
+        file.label,
+        log_rows.layout(shape=shape),
+        encoding=options.encoding,
+        shape=shape,
+        names={"user": "user", "item": "item"},
+        position={"user": 0, "item": 1},
+    )
 
 
 def table_input(file: File, layout: Preset, columns: Columns, options: TextOptions) -> Input:
     """A csv, tsv or .dat file."""
     blanks, head = _first_lines(file, options.encoding)
-    skipped = head[:blanks[1]]
-    head = head[blanks[1]:]
+    skipped = head[: blanks[1]]
+    head = head[blanks[1] :]
     line = head.split(b"\n", 1)[0].rstrip(b"\r")
     used = columns.used()
     named = not columns.by_position()
@@ -134,9 +148,17 @@ def table_input(file: File, layout: Preset, columns: Columns, options: TextOptio
     if header is False and named and layout.names is None:
         raise wrong("header", "a header for columns given by name (without one, give positions)", False)
     wanted = [str(name) for name in used.values()] if named and layout.names is None else []
-    separator = options.separator or layout.separator or _sniff(
-        file, line.decode("utf-8", "replace"), wanted,
-        head[:head.rindex(b"\n")] if b"\n" in head else head, list(used.values()))
+    separator = (
+        options.separator
+        or layout.separator
+        or _sniff(
+            file,
+            line.decode("utf-8", "replace"),
+            wanted,
+            head[: head.rindex(b"\n")] if b"\n" in head else head,
+            list(used.values()),
+        )
+    )
     quote = options.quote
     if options.quoting == "none" or (options.quoting is None and len(separator.encode()) > 1):
         quote = ""
@@ -156,21 +178,42 @@ def table_input(file: File, layout: Preset, columns: Columns, options: TextOptio
         names = first
     else:
         names = list(range(len(first)))
-    _check_first_line(place, first, names, list(used.values()), separator, bool(header) and named,
-                      known=layout.names is not None)
+    _check_first_line(
+        place,
+        first,
+        names,
+        list(used.values()),
+        separator,
+        bool(header) and named,
+        known=layout.names is not None,
+    )
     position = {role: list(names).index(name) for role, name in used.items()}
     skipped_end = None
     if blanks[0] or (header and head[:end].endswith(b"\n")):
         skipped_end = ("CRLF" if (skipped or head[:end]).endswith(b"\r\n") else "LF", 0)
     return Input(
-        file, file.label,
+        file,
+        file.label,
         log_rows.layout(
-            separator=separator, quote=quote, quote_all=options.quoting == "all",
-            code_times=columns.time_format is not None, num_fields=len(names), position=position),
-        encoding=options.encoding, separator=separator, quoting=options.quoting, width=len(names),
+            separator=separator,
+            quote=quote,
+            quote_all=options.quoting == "all",
+            code_times=columns.time_format is not None,
+            num_fields=len(names),
+            position=position,
+        ),
+        encoding=options.encoding,
+        separator=separator,
+        quoting=options.quoting,
+        width=len(names),
         skip_lines=blanks[0] + (head[:end].count(b"\n") if header else 0),
-        skip_bytes=len(skipped) + (end if header else 0), blanks=blanks[0], header=bool(header),
-        first_end=skipped_end, names=dict(used), position=position)
+        skip_bytes=len(skipped) + (end if header else 0),
+        blanks=blanks[0],
+        header=bool(header),
+        first_end=skipped_end,
+        names=dict(used),
+        position=position,
+    )
 
 
 def _first_lines(file: File, encoding: str) -> tuple[tuple[int, int], bytes]:
@@ -182,9 +225,10 @@ def _first_lines(file: File, encoding: str) -> tuple[tuple[int, int], bytes]:
         while len(buffer) <= LONGEST_ROW and (size := stream.read_into(memoryview(part))):
             buffer += part[:size]
             if b"\0" in part[:size]:
-                line = buffer[:buffer.index(b"\0")].count(b"\n") + 1
-                raise wrong(f"{file.label}, line {line}", "UTF-8 text", "=a NUL byte (UTF-16, or a damaged "
-                            "file?)")
+                line = buffer[: buffer.index(b"\0")].count(b"\n") + 1
+                raise wrong(
+                    f"{file.label}, line {line}", "UTF-8 text", "=a NUL byte (UTF-16, or a damaged file?)"
+                )
             text = buffer.lstrip(b" \r\n")
             # a header that spans lines ends within the quotes that it opens
             if b"\n" in text and (len(text) > 1 << 16 or text.count(b'"') % 2 == 0):
@@ -225,13 +269,16 @@ def _sniff(file: File, line: str, wanted: list[str], head: bytes, used: list[str
     least = max((at for at in used if isinstance(at, int)), default=0)
     even = [s for s in found if lines[0].count(s) >= least and len({one.count(s) for one in lines}) == 1]
     if len(even) > 1 and not wanted:
-        raise wrong(f"{file.label}, line 1", "one separator", f"=lines that {even[0]!r} and {even[1]!r} part "
-                    f"alike (give separator={even[0]!r} or another)")
+        raise wrong(
+            f"{file.label}, line 1",
+            "one separator",
+            f"=lines that {even[0]!r} and {even[1]!r} part alike (give separator={even[0]!r} or another)",
+        )
     return (even or found)[0]
 
 
 def _check_first_line(
-    place: str, first: list[str], names: Sequence, used: list, separator: str, header: bool, known: bool,
+    place: str, first: list[str], names: Sequence, used: list, separator: str, header: bool, known: bool
 ) -> None:
     expected = f"columns separated by {separator!r}"
     if len(first) == 1 and (known or len(used) > 1):
@@ -243,13 +290,19 @@ def _check_first_line(
     if header:
         repeats = sorted({n for n in first if n in used and first.count(n) > 1})
         if repeats:
-            raise wrong(f"{place}, column {repeats[0]!r}", "each name once in the header",
-                        f"={first.count(repeats[0])} columns of that name")
+            raise wrong(
+                f"{place}, column {repeats[0]!r}",
+                "each name once in the header",
+                f"={first.count(repeats[0])} columns of that name",
+            )
     for name in used:
         if name not in names:
             have = short(", ".join(map(repr, first))) if header else f"{len(first)} columns"
-            raise wrong(f"{place}, column {name!r}", "a column of that name"
-                        if header else "a column at that position", f"=only {have}")
+            raise wrong(
+                f"{place}, column {name!r}",
+                "a column of that name" if header else "a column at that position",
+                f"=only {have}",
+            )
 
 
 def short(text: str) -> str:

@@ -82,15 +82,19 @@ class Interactions:
         return self.num_events
 
     def __repr__(self) -> str:
-        return (
-            f"Interactions({self.num_events:,} events, {self.num_users:,} users, "
-            f"{self.num_items:,} items)"
-        )
+        return f"Interactions({self.num_events:,} events, {self.num_users:,} users, {self.num_items:,} items)"
 
     @classmethod
     def from_arrays(
-        cls, user: Any, item: Any, time: Any = None, weight: Any = None, *,
-        user_ids: Any = None, item_ids: Any = None, ordered: bool = True,
+        cls,
+        user: Any,
+        item: Any,
+        time: Any = None,
+        weight: Any = None,
+        *,
+        user_ids: Any = None,
+        item_ids: Any = None,
+        ordered: bool = True,
         facts: dict | None = None,
     ) -> "Interactions":
         """`order = np.lexsort((time, user))`, dense ids by `np.unique`, offsets by `np.bincount`.
@@ -122,8 +126,13 @@ class Interactions:
         order = np.lexsort((user_N,) if tick_N is None else (tick_N, user_N))
         time_N = None if tick_N is None else np.floor(tick_N[order]).astype(np.int64)
         return cls._sorted(
-            user_N[order], item_N[order], time_N, None if weight_N is None else weight_N[order],
-            order.astype(np.int64, copy=False), user_ids, item_ids,
+            user_N[order],
+            item_N[order],
+            time_N,
+            None if weight_N is None else weight_N[order],
+            order.astype(np.int64, copy=False),
+            user_ids,
+            item_ids,
             has_order=bool(ordered) or time_N is not None,
             facts={"source": "arrays"} if facts is None else facts,
         )
@@ -160,7 +169,7 @@ class Interactions:
     def history(self, user: int) -> np.ndarray:
         """`item[offsets[user]:offsets[user + 1]]`: int64 [n], in order; `user` is a dense index."""
         number("user", user, least=0, most=self.num_users - 1, integer=True)
-        mine = self.item[self.offsets[user]:self.offsets[user + 1]]
+        mine = self.item[self.offsets[user] : self.offsets[user + 1]]
         return frozen_array(mine.astype(np.int64, copy=False))
 
     def with_facts(self, **facts: Any) -> "Interactions":
@@ -193,8 +202,16 @@ class Interactions:
             for column in (self.user, self.item, self.time, self.weight, self.row)
         )
         return self._sorted(
-            user, item, time, weight, row, self.user_ids, self.item_ids,
-            has_order=self.has_order, facts=self.facts, rejected=self.rejected,
+            user,
+            item,
+            time,
+            weight,
+            row,
+            self.user_ids,
+            self.item_ids,
+            has_order=self.has_order,
+            facts=self.facts,
+            rejected=self.rejected,
             storage=self.storage,
         )
 
@@ -204,8 +221,8 @@ class Interactions:
         filled = 0
         for at in columns.pieces(chosen.size):
             part = column[at][chosen[at]] if chosen.dtype == bool else column[chosen[at]]
-            out[filled:filled + part.size] = part
-            columns.let_go(column[at], out[filled:filled + part.size])
+            out[filled : filled + part.size] = part
+            columns.let_go(column[at], out[filled : filled + part.size])
             filled += part.size
         return out
 
@@ -234,29 +251,43 @@ class Interactions:
                 break
             left = still
         if not left:
-            raise wrong("min_user, min_item", "a core with events left in it",
-                        f"=({min_user}, {min_item}), which drops all {self.num_events} events")
+            raise wrong(
+                "min_user, min_item",
+                "a core with events left in it",
+                f"=({min_user}, {min_item}), which drops all {self.num_events} events",
+            )
         taken = self.take(keep)
         old_user, old_item = np.flatnonzero(user_U), np.flatnonzero(item_V)
         renamed = {}
-        for name, old, size in (("user", old_user, self.num_users),
-                                ("item", old_item, self.num_items)):
+        for name, old, size in (("user", old_user, self.num_users), ("item", old_item, self.num_items)):
             column = getattr(taken, name)
             new = np.zeros(size, dtype=column.dtype)
             new[old] = np.arange(old.size)
-            renamed[name] = columns.mapped_through(
-                new, column, self.storage.empty(column.size, column.dtype))
-        facts = {**self.facts, "k_core": {
-            "min_user_events": int(min_user), "min_item_events": int(min_item), "rounds": rounds,
-            "dropped_events": int(self.num_events - left),
-            "dropped_users": int(self.num_users - old_user.size),
-            "dropped_items": int(self.num_items - old_item.size),
-            "saw_test_events": True,
-        }}
+            renamed[name] = columns.mapped_through(new, column, self.storage.empty(column.size, column.dtype))
+        facts = {
+            **self.facts,
+            "k_core": {
+                "min_user_events": int(min_user),
+                "min_item_events": int(min_item),
+                "rounds": rounds,
+                "dropped_events": int(self.num_events - left),
+                "dropped_users": int(self.num_users - old_user.size),
+                "dropped_items": int(self.num_items - old_item.size),
+                "saw_test_events": True,
+            },
+        }
         return self._sorted(
-            renamed["user"], renamed["item"], taken.time, taken.weight, taken.row,
-            self.user_ids[old_user], self.item_ids[old_item], has_order=self.has_order,
-            facts=facts, rejected=self.rejected, storage=self.storage,
+            renamed["user"],
+            renamed["item"],
+            taken.time,
+            taken.weight,
+            taken.row,
+            self.user_ids[old_user],
+            self.item_ids[old_item],
+            has_order=self.has_order,
+            facts=facts,
+            rejected=self.rejected,
+            storage=self.storage,
         )
 
     def _kept_counts(self, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -355,8 +386,12 @@ def _ticks(time: Any, size: int) -> np.ndarray:
         return array.astype(np.int64)
     narrow = array.dtype.kind == "f" and array.dtype.itemsize < 8
     if narrow and size and np.abs(array).max() > 1 << (24 if array.dtype.itemsize == 4 else 11):
-        raise wrong("time", f"whole or float64 seconds ({array.dtype} has steps of "
-                    f"{np.spacing(np.abs(array).max()):g} s there)", f"={array.dtype}")
+        raise wrong(
+            "time",
+            f"whole or float64 seconds ({array.dtype} has steps of "
+            f"{np.spacing(np.abs(array).max()):g} s there)",
+            f"={array.dtype}",
+        )
     array = float_array("time", array, 1)
     if size and np.abs(array).max() >= FAR:
         raise wrong("time", "seconds before the year 5138", f"={array[np.abs(array).argmax()]:g}")

@@ -22,16 +22,33 @@ from fastpop.data.workbench import Workbench
 
 
 def read_log(
-    source: Any, *, preset: str | None = None, columns: Columns | None = None,
-    user: str | int | None = None, item: str | int | None = None, time: str | int | None = None,
-    weight: str | int | None = None, behavior: str | int | None = None,
-    rating: str | int | None = None, separator: str | None = None, encoding: str = "utf-8",
-    quote: str | None = '"', quoting: str | int | None = None, header: bool | None = None,
-    null_values: str | Iterable[str] | None = None, id_type: str = "auto",
-    keep_behavior: str | Iterable[str] | None = None, min_rating: float | None = None,
-    min_user_events: int = 1, min_item_events: int = 1, ordered: bool | None = None,
-    on_bad_row: str = "raise", memory_limit: str = "2GB", threads: int | None = None,
-    temp_folder: str | Path | None = None, progress: bool | None = None,
+    source: Any,
+    *,
+    preset: str | None = None,
+    columns: Columns | None = None,
+    user: str | int | None = None,
+    item: str | int | None = None,
+    time: str | int | None = None,
+    weight: str | int | None = None,
+    behavior: str | int | None = None,
+    rating: str | int | None = None,
+    separator: str | None = None,
+    encoding: str = "utf-8",
+    quote: str | None = '"',
+    quoting: str | int | None = None,
+    header: bool | None = None,
+    null_values: str | Iterable[str] | None = None,
+    id_type: str = "auto",
+    keep_behavior: str | Iterable[str] | None = None,
+    min_rating: float | None = None,
+    min_user_events: int = 1,
+    min_item_events: int = 1,
+    ordered: bool | None = None,
+    on_bad_row: str = "raise",
+    memory_limit: str = "2GB",
+    threads: int | None = None,
+    temp_folder: str | Path | None = None,
+    progress: bool | None = None,
 ) -> Interactions:
     """`SELECT user, item, time FROM source ORDER BY user, time, row`, with dense ids.
 
@@ -82,14 +99,26 @@ def read_log(
     Cost: one pass over the text, 16 bytes an event while it is read, 32 for the arrays.
     """
     request = Request.of_options({name: value for name, value in locals().items() if name != "source"})
-    with Workbench(memory_limit, threads, temp_folder, progress) as bench, \
-            sorted_events(bench, source, request) as found:
+    with (
+        Workbench(memory_limit, threads, temp_folder, progress) as bench,
+        sorted_events(bench, source, request) as found,
+    ):
         events = found.events
         arrays = events.arrays(bench)
         log = Interactions(
-            arrays["user"], arrays["item"], arrays.get("time"), arrays.get("weight"), arrays["row"],
-            events.user_ids, events.item_ids, events.offsets, has_order=found.has_order,
-            facts=found.facts, rejected=found.rejected, storage=events.storage(bench))
+            arrays["user"],
+            arrays["item"],
+            arrays.get("time"),
+            arrays.get("weight"),
+            arrays["row"],
+            events.user_ids,
+            events.item_ids,
+            events.offsets,
+            has_order=found.has_order,
+            facts=found.facts,
+            rejected=found.rejected,
+            storage=events.storage(bench),
+        )
     if min_user_events > 1 or min_item_events > 1:
         log = log.k_core(min_user_events, min_item_events)
     return log
@@ -113,18 +142,34 @@ class Request:
         """From the arguments of `read_log` by name, all of them."""
         for name in ("min_user_events", "min_item_events"):
             number(name, given[name], least=1, integer=True)
-        text = TextOptions.of(*(given[name] for name in (
-            "separator", "encoding", "quote", "quoting", "header", "null_values")))
+        text = TextOptions.of(
+            *(given[name] for name in ("separator", "encoding", "quote", "quoting", "header", "null_values"))
+        )
         roles = ("user", "item", "time", "weight", "behavior", "rating")
         return cls.of(
-            given["preset"], given["columns"], {role: given[role] for role in roles}, text,
-            given["id_type"], given["keep_behavior"], given["min_rating"], given["ordered"],
-            given["on_bad_row"])
+            given["preset"],
+            given["columns"],
+            {role: given[role] for role in roles},
+            text,
+            given["id_type"],
+            given["keep_behavior"],
+            given["min_rating"],
+            given["ordered"],
+            given["on_bad_row"],
+        )
 
     @classmethod
     def of(
-        cls, preset: str | None, columns: Columns | None, given: dict, text: TextOptions, id_type: str,
-        keep_behavior: Any, min_rating: float | None, ordered: bool | None, on_bad_row: str,
+        cls,
+        preset: str | None,
+        columns: Columns | None,
+        given: dict,
+        text: TextOptions,
+        id_type: str,
+        keep_behavior: Any,
+        min_rating: float | None,
+        ordered: bool | None,
+        on_bad_row: str,
     ) -> "Request":
         one_of("on_bad_row", on_bad_row, ("raise", "skip"))
         one_of("id_type", id_type, ("auto", "text", "whole"))
@@ -178,12 +223,19 @@ def sorted_events(bench: Workbench, source: Any, request: Request) -> Iterator[F
     facts = _facts(inputs, reading, request, times)
     all_kept = settle_fates(reading, faults, layout, request.kept, request.min_rating, facts)
     rejected, num_rejected = bad_rows.collect(reading, faults, times, layout)
-    facts |= {"records": reading.records, "rows_read": reading.records - num_rejected,
-              "rows_rejected": num_rejected, "blank_lines": reading.blanks,
-              "duplicates": "kept", "on_bad_row": "skip" if request.skip else "raise"}
+    facts |= {
+        "records": reading.records,
+        "rows_read": reading.records - num_rejected,
+        "rows_rejected": num_rejected,
+        "blank_lines": reading.blanks,
+        "duplicates": "kept",
+        "on_bad_row": "skip" if request.skip else "raise",
+    }
     if rejected is not None and len(rejected) < num_rejected:
-        notes.append(f"of {num_rejected:,} rejected rows, the first {len(rejected):,} are kept in "
-                     f"`rejected`: more have no room (memory_limit={bench.memory_limit!r})")
+        notes.append(
+            f"of {num_rejected:,} rejected rows, the first {len(rejected):,} are kept in "
+            f"`rejected`: more have no room (memory_limit={bench.memory_limit!r})"
+        )
         warnings.warn(notes[-1], UserWarning, stacklevel=4)
     if notes:
         facts["notes"] = notes
@@ -206,8 +258,11 @@ def _inputs(bench: Workbench, source: Any, request: Request) -> list[Input]:
             inputs.append(parquet_input(bench, file, presets.table_columns(layout), layout.kind))
         elif layout.kind != "table":
             if layout.columns is not None or layout.lists is not None:
-                raise wrong("columns", f"none with the preset {request.preset!r}, whose lines have none",
-                            layout.columns or layout.lists)
+                raise wrong(
+                    "columns",
+                    f"none with the preset {request.preset!r}, whose lines have none",
+                    layout.columns or layout.lists,
+                )
             inputs.append(lines_input(file, layout.kind, text))
         else:
             assert layout.columns is not None

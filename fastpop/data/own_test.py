@@ -11,22 +11,19 @@ from fastpop.data import ids as edge
 from fastpop.data.cases import Cases, build_cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
-from fastpop.data.split import (
-    TEST,
-    TRAIN,
-    VALID,
-    Split,
-    held_out_cases,
-    last_n,
-    random_by_user,
-)
+from fastpop.data.split import TEST, TRAIN, VALID, Split, held_out_cases, last_n, random_by_user
 from fastpop.data.store import is_saved_log, open_log
 from fastpop.data.tokens import read_cases
 
 
 def split_with_test(
-    log: Interactions, test: Any, *, valid: str | None = "auto", fraction: float = 0.1,
-    seed: int = 0, new_users: str = "drop",
+    log: Interactions,
+    test: Any,
+    *,
+    valid: str | None = "auto",
+    fraction: float = 0.1,
+    seed: int = 0,
+    new_users: str = "drop",
 ) -> Split:
     """Train and validate on `log`, test on `test`.
 
@@ -64,12 +61,10 @@ def split_with_test(
     if valid == "auto":
         valid = "leave-last-out" if log.has_order else "random-by-user"
     if valid == "leave-last-out" and not log.has_order:
-        raise wrong("valid", "'random-by-user' or None for a log with neither times nor order",
-                    valid)
+        raise wrong("valid", "'random-by-user' or None for a log with neither times nor order", valid)
     part = np.zeros(log.num_events, dtype=np.int8)
     if valid is not None:
-        held = last_n(log, 1) if valid == "leave-last-out" else random_by_user(
-            log, fraction, None, seed)
+        held = last_n(log, 1) if valid == "leave-last-out" else random_by_user(log, fraction, None, seed)
         part[held == TEST] = VALID
     facts |= {"valid_rule": valid, "fraction": float(fraction), "seed": int(seed)}
     train = log.take(part == TRAIN)
@@ -78,13 +73,12 @@ def split_with_test(
     valid_cases = held_out_cases(log, part, VALID, train, train, keep, facts, "valid")
     test_cases = _test_cases(log, test, keep, facts)
     told = {"rule": "own-test"}
-    return Split(train.with_facts(split=told), valid_cases, test_cases, log.with_facts(split=told),
-                 part, facts)
+    return Split(
+        train.with_facts(split=told), valid_cases, test_cases, log.with_facts(split=told), part, facts
+    )
 
 
-def one_catalogue(
-    log: Interactions, test: Interactions, facts: dict,
-) -> tuple[Interactions, Interactions]:
+def one_catalogue(log: Interactions, test: Interactions, facts: dict) -> tuple[Interactions, Interactions]:
     """Both logs over the union of their ids; dense order is kept, so the sort stands."""
     both = {}
     for side in ("user", "item"):
@@ -104,10 +98,19 @@ def one_catalogue(
                 continue
             kind = np.promote_types(column.dtype, columns.narrowest(ids.size))
             moved[side] = columns.mapped_through(
-                np.searchsorted(ids, old), column, part.storage.empty(column.size, kind))
+                np.searchsorted(ids, old), column, part.storage.empty(column.size, kind)
+            )
         return Interactions._sorted(
-            moved["user"], moved["item"], part.time, part.weight, part.row, both["user"],
-            both["item"], has_order=part.has_order, facts=part.facts, rejected=part.rejected,
+            moved["user"],
+            moved["item"],
+            part.time,
+            part.weight,
+            part.row,
+            both["user"],
+            both["item"],
+            has_order=part.has_order,
+            facts=part.facts,
+            rejected=part.rejected,
             storage=part.storage,
         )
 
@@ -127,15 +130,18 @@ def _test_cases(log: Interactions, test: Interactions | Cases, keep: bool, facts
         users = np.flatnonzero(np.diff(test.offsets))
         cases, repeats = build_cases(users, log, test.offsets, test.item, keep, test.time)
         facts |= {
-            "test_events": test.num_events, "test_repeated_targets_merged": repeats,
+            "test_events": test.num_events,
+            "test_repeated_targets_merged": repeats,
             "test_users_without_history": int((np.diff(log.offsets)[users] == 0).sum()),
             "test_pairs_also_in_log": _pairs_also_in(log, test),
         }
     else:
         cases = test
         facts |= {"test_file": dict(test.facts)} if test.facts else {}
-    facts |= {"test_cases": cases.num_cases,
-              "test_targets_not_in_train": int((~seen_V[cases.target_item]).sum())}
+    facts |= {
+        "test_cases": cases.num_cases,
+        "test_targets_not_in_train": int((~seen_V[cases.target_item]).sum()),
+    }
     return cases
 
 

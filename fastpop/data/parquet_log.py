@@ -17,8 +17,18 @@ from fastpop.data.workbench import duckdb_module
 if TYPE_CHECKING:
     from fastpop.data.interactions import Interactions
 
-KEYS = {"num_events", "num_users", "num_items", "has_order", "has_time", "has_weight", "user_ids",
-        "item_ids", "sha256", "facts"}
+KEYS = {
+    "num_events",
+    "num_users",
+    "num_items",
+    "has_order",
+    "has_time",
+    "has_weight",
+    "user_ids",
+    "item_ids",
+    "sha256",
+    "facts",
+}
 
 
 def load_parquet_log(kind: type["Interactions"], folder: Path, card: dict) -> "Interactions":
@@ -29,22 +39,30 @@ def load_parquet_log(kind: type["Interactions"], folder: Path, card: dict) -> "I
         if not (folder / name).is_file():
             raise wrong(str(folder), f"the file {name}", "=a folder without it")
         if files.sha256(folder / name) != sha:
-            raise wrong(str(folder / name), "the file that was saved",
-                        f"=another (its checksum differs from {CARD})")
+            raise wrong(
+                str(folder / name), "the file that was saved", f"=another (its checksum differs from {CARD})"
+            )
     duckdb = duckdb_module("loading a log that was saved as parquet")
     with duckdb.connect() as connection:
         events = _table(duckdb, connection, folder / "events.parquet")
-        ids = {side: _table(duckdb, connection, folder / f"{side}_ids.parquet")["id"]
-               for side in ("user", "item")}
+        ids = {
+            side: _table(duckdb, connection, folder / f"{side}_ids.parquet")["id"]
+            for side in ("user", "item")
+        }
     for side, array in ids.items():
         ids[side] = array.astype(np.int64 if card[f"{side}_ids"] == "int64" else object)
         edge.catalogue(f"{folder}/{side}_ids.parquet", ids[side])
     log = kind(
-        events["user"], events["item"],
+        events["user"],
+        events["item"],
         events["time"] if card["has_time"] else None,
         events["weight"] if card["has_weight"] else None,
-        events["row"], ids["user"], ids["item"],
-        csr_offsets(events["user"], ids["user"].size), bool(card["has_order"]), card["facts"],
+        events["row"],
+        ids["user"],
+        ids["item"],
+        csr_offsets(events["user"], ids["user"].size),
+        bool(card["has_order"]),
+        card["facts"],
         read_rejected(folder / REJECTED),
     )
     sizes = (log.num_events, log.num_users, log.num_items)

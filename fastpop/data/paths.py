@@ -107,8 +107,11 @@ def _links() -> Path:
             _owner.append((os.getpid(), folder))
             return folder
         files.remove_scratch(folder)
-    raise wrong("TMPDIR", "a writable folder whose path has none of *?[]{}\\= in it",
-                "=" + ", ".join(str(place) for place in places[1:]) + " and the system's own")
+    raise wrong(
+        "TMPDIR",
+        "a writable folder whose path has none of *?[]{}\\= in it",
+        "=" + ", ".join(str(place) for place in places[1:]) + " and the system's own",
+    )
 
 
 def _forget(process: int, folder: Path) -> None:

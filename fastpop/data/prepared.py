@@ -1,13 +1,13 @@
 """The prepared folder: a log as .npy columns that are mapped, and one card with every checksum.
 
-    log.json            sizes, kinds, facts; bytes and SHA-256 of every file, and of itself
-    user.npy item.npy   [N] dense ids, the narrowest of uint8, uint16, uint32, int64
-    row.npy             [N] row in the source, likewise
-    time.npy weight.npy [N] int64 seconds, float64; where the log has them
-    offsets.npy         [U+1] int64
-    user_ids.npy        [U] int64, or user_ids.utf8.npy [bytes] and user_ids.offsets.npy [U+1]
-    item_ids…           likewise
-    rejected.csv        where rows were skipped
+log.json            sizes, kinds, facts; bytes and SHA-256 of every file, and of itself
+user.npy item.npy   [N] dense ids, the narrowest of uint8, uint16, uint32, int64
+row.npy             [N] row in the source, likewise
+time.npy weight.npy [N] int64 seconds, float64; where the log has them
+offsets.npy         [U+1] int64
+user_ids.npy        [U] int64, or user_ids.utf8.npy [bytes] and user_ids.offsets.npy [U+1]
+item_ids…           likewise
+rejected.csv        where rows were skipped
 """
 
 import hashlib
@@ -25,8 +25,19 @@ from fastpop.data.text_ids import TextIds, encoded
 
 FORMAT, VERSION, CARD, REJECTED = "fastpop interactions", 2, "log.json", "rejected.csv"
 SIDES = ("user", "item")
-KEYS = {"num_events", "num_users", "num_items", "has_order", "has_time", "has_weight", "user_ids",
-        "item_ids", "files", "facts", "sha256"}
+KEYS = {
+    "num_events",
+    "num_users",
+    "num_items",
+    "has_order",
+    "has_time",
+    "has_weight",
+    "user_ids",
+    "item_ids",
+    "files",
+    "facts",
+    "sha256",
+}
 
 
 class PreparedWriter:
@@ -52,9 +63,7 @@ class PreparedWriter:
             says it.
     """
 
-    def __init__(
-        self, folder: Path, *, time: bool, weight: bool, row_stop: int | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, *, time: bool, weight: bool, row_stop: int | None = None) -> None:
         self.folder, self.has_time, self.has_weight = folder, time, weight
         self.row_stop = row_stop
         self.ids: dict[str, _Ids] = {side: _Ids(folder, side) for side in SIDES}
@@ -69,8 +78,13 @@ class PreparedWriter:
         self.ids[side].add(np.asarray(ids))
 
     def add(
-        self, user: np.ndarray, item: np.ndarray, row: np.ndarray, *,
-        time: np.ndarray | None = None, weight: np.ndarray | None = None,
+        self,
+        user: np.ndarray,
+        item: np.ndarray,
+        row: np.ndarray,
+        *,
+        time: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
     ) -> None:
         """The next events: [n] dense users and items, rows, times where the log has them."""
         if not self.columns:
@@ -94,8 +108,7 @@ class PreparedWriter:
         kinds |= {"time": np.int64} if self.has_time else {}
         kinds |= {"weight": np.float64} if self.has_weight else {}
         self.size = size
-        self.columns = {name: _Column(self.folder / f"{name}.npy", kind)
-                        for name, kind in kinds.items()}
+        self.columns = {name: _Column(self.folder / f"{name}.npy", kind) for name, kind in kinds.items()}
         self.offsets = columns.DISK.empty(size["user"] + 1, np.int64)
         self.offsets[:] = 0
 
@@ -107,32 +120,33 @@ class PreparedWriter:
         for side in SIDES:
             array = given[side]
             if array.min() < 0 or array.max() >= self.size[side]:
-                raise wrong(side, f"ids in [0, {self.size[side]})",
-                            f"={int(array.min())} to {int(array.max())}")
+                raise wrong(
+                    side, f"ids in [0, {self.size[side]})", f"={int(array.min())} to {int(array.max())}"
+                )
         time = given.get("time")
         if (user[1:] < user[:-1]).any() or (self.last and int(user[0]) < self.last[0]):
             raise wrong("user", "users in order", "=others")
         if time is not None:
             back = (time[1:] < time[:-1]) & (user[1:] == user[:-1])
-            joint = self.last == (int(user[0]), self.last[1]) and int(time[0]) < self.last[1] \
-                if self.last else False
+            joint = (
+                self.last == (int(user[0]), self.last[1]) and int(time[0]) < self.last[1]
+                if self.last
+                else False
+            )
             if back.any() or joint:
                 raise wrong("time", "each user's events in order of time", "=others")
         row = given["row"]
         if row.min() < 0 or (self.row_stop is not None and row.max() >= self.row_stop):
-            raise wrong("row", f"rows in [0, {self.row_stop})", f"={int(row.min())} to "
-                        f"{int(row.max())}")
+            raise wrong("row", f"rows in [0, {self.row_stop})", f"={int(row.min())} to {int(row.max())}")
         if "weight" in given and not (np.isfinite(given["weight"]) & (given["weight"] >= 0)).all():
             raise wrong("weight", "finite numbers >= 0", "=others")
         self.last = int(user[-1]), 0 if time is None else int(time[-1])
 
     def _count(self, user: np.ndarray) -> None:
         first, last = int(user[0]), int(user[-1])
-        self.offsets[first + 1:last + 2] += np.bincount(user - first, minlength=last - first + 1)
+        self.offsets[first + 1 : last + 2] += np.bincount(user - first, minlength=last - first + 1)
 
-    def finish(
-        self, *, has_order: bool = True, facts: dict | None = None, rejected: Any = None,
-    ) -> None:
+    def finish(self, *, has_order: bool = True, facts: dict | None = None, rejected: Any = None) -> None:
         """Write what is left and the card. facts: JSON-able; rejected: `Rejected` or None."""
         if not self.columns:
             self._start()
@@ -147,12 +161,20 @@ class PreparedWriter:
         if rejected is not None:
             rejected.save(self.folder / REJECTED)
         card = {
-            "format": FORMAT, "version": VERSION, "num_events": self.num_events,
-            "num_users": self.size["user"], "num_items": self.size["item"],
-            "has_order": bool(has_order), "has_time": self.has_time, "has_weight": self.has_weight,
-            "user_ids": self.ids["user"].kind, "item_ids": self.ids["item"].kind,
-            "files": {path.name: {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
-                      for path in sorted(self.folder.iterdir())},
+            "format": FORMAT,
+            "version": VERSION,
+            "num_events": self.num_events,
+            "num_users": self.size["user"],
+            "num_items": self.size["item"],
+            "has_order": bool(has_order),
+            "has_time": self.has_time,
+            "has_weight": self.has_weight,
+            "user_ids": self.ids["user"].kind,
+            "item_ids": self.ids["item"].kind,
+            "files": {
+                path.name: {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+                for path in sorted(self.folder.iterdir())
+            },
             "facts": facts or {},
         }
         (self.folder / CARD).write_text(card_text(card), encoding="ascii")
@@ -209,9 +231,14 @@ class _Ids:
         if not self.kind:
             self.kind = kind
             name = f"{self.side}_ids"
-            self.parts = [_Column(self.folder / f"{name}.npy", np.int64)] if kind == "int64" else [
-                _Column(self.folder / f"{name}.utf8.npy", np.uint8),
-                _Column(self.folder / f"{name}.offsets.npy", np.int64)]
+            self.parts = (
+                [_Column(self.folder / f"{name}.npy", np.int64)]
+                if kind == "int64"
+                else [
+                    _Column(self.folder / f"{name}.utf8.npy", np.uint8),
+                    _Column(self.folder / f"{name}.offsets.npy", np.int64),
+                ]
+            )
             if kind == "str":
                 self.parts[1].write([0])
         if kind != self.kind:
@@ -235,8 +262,9 @@ class _Ids:
             self.kind = "int64"
             self.parts = [_Column(self.folder / f"{self.side}_ids.npy", np.int64)]
         for part in self.parts:
-            part.finish(columns.narrowest(part.largest + 1)
-                        if part.path.name.endswith("offsets.npy") else None)
+            part.finish(
+                columns.narrowest(part.largest + 1) if part.path.name.endswith("offsets.npy") else None
+            )
         return self.size
 
 
@@ -304,8 +332,11 @@ def map_columns(folder: Path, card: dict) -> dict[str, Any]:
         if not re.fullmatch(r"[\w.]+", name) or not path.is_file():
             raise wrong(str(folder), f"the file {name}", "=a folder without it")
         if path.stat().st_size != about["bytes"]:
-            raise wrong(str(path), f"the file that was saved ({about['bytes']:,} bytes)",
-                        f"=another ({path.stat().st_size:,} bytes)")
+            raise wrong(
+                str(path),
+                f"the file that was saved ({about['bytes']:,} bytes)",
+                f"=another ({path.stat().st_size:,} bytes)",
+            )
     events = card["num_events"]
     found: dict[str, Any] = {"time": None, "weight": None}
     kinds = {"user": "u1 u2 u4 i8", "item": "u1 u2 u4 i8", "row": "u1 u2 u4 i8"}

@@ -115,45 +115,63 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "alibaba-mobile": Preset(
         columns=Columns("user_id", "item_id", time="time", behavior="behavior_type"),
-        separator=",", behaviors={"1": "view", "2": "fav", "3": "cart", "4": "buy"},
-        whole_ids=True, about="Tianchi mobile recommendation, hours, behaviours 1-4",
+        separator=",",
+        behaviors={"1": "view", "2": "fav", "3": "cart", "4": "buy"},
+        whole_ids=True,
+        about="Tianchi mobile recommendation, hours, behaviours 1-4",
     ),
     "taobao-userbehavior": Preset(
         columns=Columns("user", "item", time="time", behavior="behavior", time_unit="s"),
-        separator=",", names=("user", "item", "category", "behavior", "time"),
+        separator=",",
+        names=("user", "item", "category", "behavior", "time"),
         behaviors={"pv": "view", "fav": "fav", "cart": "cart", "buy": "buy"},
-        whole_ids=True, about="Tianchi UserBehavior.csv, seconds, pv/fav/cart/buy",
+        whole_ids=True,
+        about="Tianchi UserBehavior.csv, seconds, pv/fav/cart/buy",
     ),
     "movielens-100k": Preset(
         columns=Columns("user", "item", time="time", rating="rating", time_unit="s"),
-        separator="\t", names=("user", "item", "rating", "time"), whole_ids=True,
+        separator="\t",
+        names=("user", "item", "rating", "time"),
+        whole_ids=True,
         about="MovieLens 100K u.data",
     ),
     "movielens-csv": Preset(
         columns=Columns("userId", "movieId", time="timestamp", rating="rating", time_unit="s"),
-        separator=",", whole_ids=True, about="MovieLens ratings.csv (latest, 20M, 25M, 32M)",
+        separator=",",
+        whole_ids=True,
+        about="MovieLens ratings.csv (latest, 20M, 25M, 32M)",
     ),
     "movielens-dat": Preset(
         columns=Columns("user", "item", time="time", rating="rating", time_unit="s"),
-        separator="::", names=("user", "item", "rating", "time"), whole_ids=True,
+        separator="::",
+        names=("user", "item", "rating", "time"),
+        whole_ids=True,
         about="MovieLens 1M and 10M ratings.dat",
     ),
     "movietweetings": Preset(
         columns=Columns("user", "item", time="time", rating="rating", time_unit="s"),
-        separator="::", names=("user", "item", "rating", "time"), whole_ids=True,
+        separator="::",
+        names=("user", "item", "rating", "time"),
+        whole_ids=True,
         about="MovieTweetings ratings.dat, IMDb ids with or without leading zeros",
     ),
     "ciao": Preset(
         columns=Columns("user_id", "item_id", time="timestamp", rating="rating", time_unit="s"),
-        separator=",", whole_ids=True, about="Ciao ratings, day stamps",
+        separator=",",
+        whole_ids=True,
+        about="Ciao ratings, day stamps",
     ),
     "coat": Preset(
         columns=Columns("user", "item", rating="rating"),
-        separator=",", names=("user", "item", "rating"), whole_ids=True,
+        separator=",",
+        names=("user", "item", "rating"),
+        whole_ids=True,
         about="Coat shopping, user,item,rating without times",
     ),
     "steam": Preset(
-        columns=Columns("User_ID", "Game_ID"), separator="\t", whole_ids=True,
+        columns=Columns("User_ID", "Game_ID"),
+        separator="\t",
+        whole_ids=True,
         about="Steam 200k purchases, without times",
     ),
     "sequence": Preset(kind="sequence", about="a line a user: user item item …, in time order"),
@@ -182,13 +200,20 @@ def resolve(preset: str | None, columns: Columns | None, given: dict) -> Preset:
         given = (columns.used() if columns is not None else {}) | given
         needed = {"user", "item"} if layout.kind == "sequence" else {"item"}
         if not needed <= given.keys() <= {"user", "item"}:
-            raise wrong("columns", f"none with the preset {preset!r}, whose lines have no columns, or those "
-                        "of a table of lists: user=… and item=…", columns or given)
+            raise wrong(
+                "columns",
+                f"none with the preset {preset!r}, whose lines have no columns, or those "
+                "of a table of lists: user=… and item=…",
+                columns or given,
+            )
         return replace(layout, lists=ListColumns(given.get("user"), given["item"]))
     columns = columns or layout.columns
     if columns is None and not {"user", "item"} <= given.keys():
-        raise wrong("read_log", "a preset (" + ", ".join(names()) + "), columns=Columns(user=…, "
-                    "item=…), or user=… and item=…", f"={given or 'none of them'}")
+        raise wrong(
+            "read_log",
+            "a preset (" + ", ".join(names()) + "), columns=Columns(user=…, item=…), or user=… and item=…",
+            f"={given or 'none of them'}",
+        )
     columns = replace(columns, **given) if columns is not None else Columns(**given)
     columns.by_position()
     return replace(layout, columns=columns)

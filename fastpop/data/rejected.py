@@ -15,9 +15,9 @@ class Rejected:
     """Rows that could not be read and were skipped on request, in the order of the source."""
 
     file: tuple[str, ...]
-    line: tuple[int, ...]      # 1-based line of the file (row of a frame)
+    line: tuple[int, ...]  # 1-based line of the file (row of a frame)
     reason: tuple[str, ...]
-    text: tuple[str, ...]      # the row as it stood
+    text: tuple[str, ...]  # the row as it stood
 
     __repr__ = brief
 
@@ -40,5 +40,9 @@ def read_rejected(path: Path) -> Rejected | None:
         return None
     text = path.read_bytes().decode("utf-8", "surrogateescape")
     rows = list(csv.reader(text.splitlines(keepends=True)))[1:]
-    return Rejected(tuple(r[0] for r in rows), tuple(int(r[1]) for r in rows),
-                    tuple(r[2] for r in rows), tuple(r[3] for r in rows))
+    return Rejected(
+        tuple(r[0] for r in rows),
+        tuple(int(r[1]) for r in rows),
+        tuple(r[2] for r in rows),
+        tuple(r[3] for r in rows),
+    )

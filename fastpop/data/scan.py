@@ -34,8 +34,12 @@ FOREIGN = {  # first bytes → what such a file is; a header may begin with BZh 
     rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": "a bzip2 file",
     rb"\x28\xb5\x2f\xfd": "a zstd file",
 }
-MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
-         codecs.BOM_UTF16_BE: "utf-16"}
+MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,12 @@ def expand(source: Any, folder: Path, bar: Bar | None = None) -> list[File]:
     files: list[File] = []
     for one in many:
         if not isinstance(one, (str, bytes, os.PathLike)):
-            raise wrong_type("source", "a path, a glob, '-' (standard input), a list of them, a dict of "
-                             "arrays, or a pandas, polars or arrow table", one)
+            raise wrong_type(
+                "source",
+                "a path, a glob, '-' (standard input), a list of them, a dict of "
+                "arrays, or a pandas, polars or arrow table",
+                one,
+            )
         if one == "-":
             files.append(_spooled(_standard_input(), b"", STANDARD_INPUT, folder, len(files), bar))
             continue
@@ -71,8 +79,9 @@ def expand(source: Any, folder: Path, bar: Bar | None = None) -> list[File]:
             found = sorted(glob.glob(str(path).replace("[", "[[]").replace("?", "[?]"), recursive=True))
             paths = [Path(name) for name in found if os.path.isfile(name)]
             if not paths:
-                raise FileNotFoundError(f"source: expected a glob that matches files; got {one!r}, "
-                                        "which matches none")
+                raise FileNotFoundError(
+                    f"source: expected a glob that matches files; got {one!r}, which matches none"
+                )
             files += [_regular(p) for p in paths]
         else:
             files.append(_named(path, folder, len(files), bar))
@@ -86,13 +95,16 @@ def _named(path: Path, folder: Path, number: int, bar: Bar | None) -> File:
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"source: expected a file; got {shown!r}, which does not exist") from None
     if stat.S_ISDIR(mode):
-        raise wrong("source", f"a file or a glob such as '{shown}/*.csv'", f"=the folder {shown}"
-                    " (a saved log is opened by Interactions.load)")
+        raise wrong(
+            "source",
+            f"a file or a glob such as '{shown}/*.csv'",
+            f"=the folder {shown} (a saved log is opened by Interactions.load)",
+        )
     if stat.S_ISREG(mode):
         return _regular(path)
     if stat.S_ISFIFO(mode):
         return _spooled(*_pipe(path), shown, folder, number, bar)
-    kind = ("a socket" if stat.S_ISSOCK(mode) else "a terminal" if _is_terminal(path) else "a device")
+    kind = "a socket" if stat.S_ISSOCK(mode) else "a terminal" if _is_terminal(path) else "a device"
     raise wrong("source", "a file, a pipe or '-' (standard input)", f"={shown}, {kind}")
 
 
@@ -135,21 +147,26 @@ def _pipe(path: Path) -> tuple[int, bytes]:
                 os.set_blocking(handle, True)
                 return handle, first
             if time.monotonic() > end:
-                raise wrong("source", "a pipe that something writes", f"={shown_path(path)}, a named pipe "
-                            "without a writer, or with nothing in it")
+                raise wrong(
+                    "source",
+                    "a pipe that something writes",
+                    f"={shown_path(path)}, a named pipe without a writer, or with nothing in it",
+                )
             time.sleep(0.02)
     except BaseException:
         os.close(handle)
         raise
 
 
-def _spooled(
-    handle: int, first: bytes, label: str, folder: Path, number: int, bar: Bar | None,
-) -> File:
+def _spooled(handle: int, first: bytes, label: str, folder: Path, number: int, bar: Bar | None) -> File:
     """A stream's bytes as a file: it can be read only once, and a bad row must be shown."""
     path = folder / f"stream-{number}"
-    with files.temporary(folder), open(handle, "rb", buffering=0) as stream, path.open("wb") as file, \
-            contextlib.nullcontext() if bar is None else bar("copy", None, "B") as shown:
+    with (
+        files.temporary(folder),
+        open(handle, "rb", buffering=0) as stream,
+        path.open("wb") as file,
+        contextlib.nullcontext() if bar is None else bar("copy", None, "B") as shown,
+    ):
         file.write(first)
         while chunk := stream.read(CHUNK):
             file.write(chunk)
@@ -169,7 +186,7 @@ def shown_path(path: Path) -> str:
 
 
 def kind_of(path: Path, label: str) -> str:
-    """"text", "gzip" or "parquet", by the first bytes; an empty or foreign file raises."""
+    """ "text", "gzip" or "parquet", by the first bytes; an empty or foreign file raises."""
     with path.open("rb") as file:
         start = file.read(10)
         file.seek(-min(4, len(start)), os.SEEK_END)
@@ -219,10 +236,11 @@ class Stream:
         for mark, name in MARKS.items():
             if start.startswith(mark) and encoding == "utf-8":
                 self.__exit__()
-                raise wrong(f"{file.label}, line 1", "UTF-8 text", f"={name.upper()} (give "
-                            f"encoding={name!r})")
+                raise wrong(
+                    f"{file.label}, line 1", "UTF-8 text", f"={name.upper()} (give encoding={name!r})"
+                )
         self.base = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
-        self._ready = start[self.base:]
+        self._ready = start[self.base :]
         self.seekable = file.kind == "text" and self._decoder is None
 
     def _start(self) -> bytes:
@@ -272,11 +290,17 @@ class Stream:
         try:
             return read()
         except EOFError:
-            raise wrong(f"{label}, near line {_last_sound_line(self.file)}", "a whole gzip file",
-                        "=one that ends too early (truncated?)") from None
+            raise wrong(
+                f"{label}, near line {_last_sound_line(self.file)}",
+                "a whole gzip file",
+                "=one that ends too early (truncated?)",
+            ) from None
         except (zlib.error, gzip.BadGzipFile) as error:
-            raise wrong(f"{label}, near line {_last_sound_line(self.file)}", "a sound gzip file",
-                        f"=a corrupt one ({error})") from None
+            raise wrong(
+                f"{label}, near line {_last_sound_line(self.file)}",
+                "a sound gzip file",
+                f"=a corrupt one ({error})",
+            ) from None
 
     def _next(self, size: int) -> bytes:
         """The next bytes as UTF-8; nothing at the end."""
@@ -289,8 +313,9 @@ class Stream:
                 if text or not raw:
                     return text.removeprefix("\ufeff").encode() if self.at == 0 else text.encode()
             except UnicodeError as error:
-                raise wrong(f"{self.file.label}, near byte {self._raw.tell()}", f"{self.encoding} text",
-                            f"={error}") from None
+                raise wrong(
+                    f"{self.file.label}, near byte {self._raw.tell()}", f"{self.encoding} text", f"={error}"
+                ) from None
 
 
 def _last_sound_line(file: File) -> int:

@@ -52,8 +52,14 @@ class Split:
 
 
 def split(
-    log: Interactions, rule: str = "leave-last-out", *, fraction: float = 0.1, n: int | None = None,
-    cut: Any = None, seed: int = 0, new_users: str = "drop",
+    log: Interactions,
+    rule: str = "leave-last-out",
+    *,
+    fraction: float = 0.1,
+    n: int | None = None,
+    cut: Any = None,
+    seed: int = 0,
+    new_users: str = "drop",
 ) -> Split:
     """Cut a log into train, validation and test by one rule.
 
@@ -96,14 +102,13 @@ def split(
     if n is not None:
         number("n", n, least=1, integer=True)
     if rule.startswith("leave-last") and not log.has_order:
-        raise wrong("rule", "'random-by-user' or 'none' for a log with neither times nor order",
-                    rule)
+        raise wrong("rule", "'random-by-user' or 'none' for a log with neither times nor order", rule)
     with columns.told(log.num_events, "splitting the log"):
         return _split(log, rule, fraction, n, cut, seed, new_users)
 
 
 def _split(
-    log: Interactions, rule: str, fraction: float, n: int | None, cut: Any, seed: int, new_users: str,
+    log: Interactions, rule: str, fraction: float, n: int | None, cut: Any, seed: int, new_users: str
 ) -> Split:
     """`split` once its arguments are checked."""
     facts: dict[str, Any] = {"rule": rule}
@@ -134,7 +139,7 @@ def event_halves(log: Interactions, seed: int = 0) -> tuple[Interactions, Intera
     number("seed", seed, least=0, integer=True)
     order = columns.permutation(np.random.default_rng(seed), log.num_events)
     in_first = np.zeros(log.num_events, dtype=bool)
-    in_first[order[:log.num_events // 2]] = True
+    in_first[order[: log.num_events // 2]] = True
     del order
     first, second = (
         log.take(mask).with_facts(event_half={"half": name, "seed": int(seed)})
@@ -177,8 +182,11 @@ def _global_time(log: Interactions, fraction: float, cut: Any, facts: dict) -> n
         facts["fraction"] = float(fraction)
     for code, name in ((TRAIN, "before the cut"), (TEST, "at or after the cut")):
         if not (part == code).any():
-            raise wrong("cut", f"events {name}", f"={(valid_cut, test_cut)} in a log from "
-                        f"{int(log.time.min())} to {int(log.time.max())}")
+            raise wrong(
+                "cut",
+                f"events {name}",
+                f"={(valid_cut, test_cut)} in a log from {int(log.time.min())} to {int(log.time.max())}",
+            )
     return part
 
 
@@ -201,15 +209,15 @@ def random_by_user(log: Interactions, fraction: float, n: int | None, seed: int)
     generator = np.random.default_rng(seed)
     part = np.zeros(log.num_events, dtype=np.int8)
     for some, at in columns.user_pieces(log.offsets):
-        count_U = np.diff(log.offsets[some.start:some.stop + 1])
+        count_U = np.diff(log.offsets[some.start : some.stop + 1])
         user_N = np.repeat(np.arange(count_U.size), count_U)
         # one stream for the whole log: pieces change no draw
         order = np.lexsort((generator.random(user_N.size), user_N))
         rank_N = np.empty(user_N.size, dtype=np.int64)
         rank_N[order] = np.arange(user_N.size)
         rank_N -= (log.offsets[some] - at.start)[user_N]
-        held_U = np.full_like(count_U, n) if n else np.maximum(
-            np.rint(fraction * count_U).astype(np.int64), 1
+        held_U = (
+            np.full_like(count_U, n) if n else np.maximum(np.rint(fraction * count_U).astype(np.int64), 1)
         )
         held_N, count_N = held_U[user_N], count_U[user_N]
         mine = part[at]

@@ -30,8 +30,9 @@ class SplitRule(Component):
         part = np.asarray(self.part(log, seed))
         checks.shape(f"split {self}: part", part, (log.num_events,))
         if part.dtype.kind not in "iu" or not np.isin(part, (0, 1, 2)).all():
-            raise checks.wrong(f"split {self}: part", "0 (train), 1 (validation) or 2 (test) for each event",
-                               part)
+            raise checks.wrong(
+                f"split {self}: part", "0 (train), 1 (validation) or 2 (test) for each event", part
+            )
         if not (part == 0).any():
             raise checks.wrong(f"split {self}: part", "some events that train (0)", "=none")
         return assembled(log, part.astype(np.int8), {"rule": str(self), **self.options(), "seed": int(seed)})

@@ -177,7 +177,7 @@ class Reading:
         self.records += tally.records if one.starts is None else one.starts.size - 1
 
     def _blocks(
-        self, stream: Stream, one: Input, tally: "Tally", advance: Callable[[int], None],
+        self, stream: Stream, one: Input, tally: "Tally", advance: Callable[[int], None]
     ) -> Iterator[tuple[np.ndarray, int, int, int, int]]:
         """(bytes, start in them, offset, size, number) of blocks of whole records."""
         skip = one.skip_bytes
@@ -186,19 +186,19 @@ class Reading:
         room = BLOCK
         while True:
             buffer = self._buffer(len(carry) + room + 2 + log_rows.PADDING)
-            buffer[:len(carry)] = np.frombuffer(carry, dtype=np.uint8)
-            view = buffer.data[:len(carry) + room]
+            buffer[: len(carry)] = np.frombuffer(carry, dtype=np.uint8)
+            view = buffer.data[: len(carry) + room]
             size = len(carry)
             while size < len(view) and (got := stream.read_into(view[size:])):
                 if log_rows.count_byte(buffer, size, got, 0):
-                    raise _nul(one, buffer[size:size + got], stream.lines)
+                    raise _nul(one, buffer[size : size + got], stream.lines)
                 stream.lines += log_rows.count_byte(buffer, size, got, 10)
                 size += got
                 advance(stream.packed - packed)
                 packed = stream.packed
             last = size < len(view)
             if last and size and buffer[size - 1] != 10:
-                if one.encoding == "utf-8" and _cut_off(buffer[max(0, size - 3):size].tobytes()):
+                if one.encoding == "utf-8" and _cut_off(buffer[max(0, size - 3) : size].tobytes()):
                     raise wrong(one.where(stream.lines), "UTF-8 text", "=a character cut off at the end")
                 size += _end_line(one, buffer, size)
                 stream.lines += 1
@@ -210,14 +210,20 @@ class Reading:
             if last:
                 return
             offset += start + cut
-            carry = buffer[start + cut:size].tobytes()
+            carry = buffer[start + cut : size].tobytes()
             if len(carry) > LONGEST_ROW:
                 first = stream.lines - carry.count(b"\n")
                 raise _too_long(one, carry, first)
             room = BLOCK if len(carry) > LONGEST_ROW // 2 else max(BLOCK, len(carry))
 
     def _piece(
-        self, free: queue.SimpleQueue, one: Input, data: np.ndarray, start: int, offset: int, size: int,
+        self,
+        free: queue.SimpleQueue,
+        one: Input,
+        data: np.ndarray,
+        start: int,
+        offset: int,
+        size: int,
         number: int,
     ) -> Piece:
         reader = free.get()
@@ -236,8 +242,11 @@ class Reading:
     def _take(self, piece: Piece, tally: "Tally") -> None:
         piece.first_line, piece.first_record = tally.lines, tally.records
         tally.add(piece)
-        arrays = {name: array for name, array in piece.columns.items()
-                  if isinstance(array, np.ndarray) and array.size}
+        arrays = {
+            name: array
+            for name, array in piece.columns.items()
+            if isinstance(array, np.ndarray) and array.size
+        }
         piece.columns = {}
         self.columns.put(piece, arrays)
         self.pieces.append(piece)
@@ -245,8 +254,10 @@ class Reading:
         if held > SHARE_OF_TEXTS * self.bench.budget:
             self.active = 1  # each reader numbers the texts anew: one alone goes on
         if held > self.bench.budget:
-            raise MemoryError(f"memory_limit: expected room for the distinct ids, {held // 10**6}MB so "
-                              f"far; got {self.bench.memory_limit!r}")
+            raise MemoryError(
+                f"memory_limit: expected room for the distinct ids, {held // 10**6}MB so "
+                f"far; got {self.bench.memory_limit!r}"
+            )
         if self.raise_first and _has_fault(piece):
             self.stopped = True
 
@@ -267,15 +278,24 @@ class Tally:
         """Count a piece, and raise for a fault of the whole file: line ends, encoding, quotes."""
         one, found = self.input, piece.found
         if found["stray_return"] >= 0:
-            raise wrong(one.where(self.lines + found["stray_return"]), "lines that end in LF or CRLF",
-                        "=a carriage return on its own")
-        ends = sorted((found[name], shown) for name, shown in (("first_lf", "LF"), ("first_crlf", "CRLF"))
-                      if found[name] >= 0)
+            raise wrong(
+                one.where(self.lines + found["stray_return"]),
+                "lines that end in LF or CRLF",
+                "=a carriage return on its own",
+            )
+        ends = sorted(
+            (found[name], shown)
+            for name, shown in (("first_lf", "LF"), ("first_crlf", "CRLF"))
+            if found[name] >= 0
+        )
         for line, end in ends:
             self.first_end = self.first_end or (end, self.lines + line)
             if end != self.first_end[0]:
-                raise wrong(one.where(self.lines + line), f"the line end of line {self.first_end[1] + 1} "
-                            f"({self.first_end[0]}) throughout", f"={end} (mixed line ends)")
+                raise wrong(
+                    one.where(self.lines + line),
+                    f"the line end of line {self.first_end[1] + 1} ({self.first_end[0]}) throughout",
+                    f"={end} (mixed line ends)",
+                )
         if found["not_utf8"] >= 0:
             raise _not_utf8(piece, self.lines + found["not_utf8"])
         self._quotes(piece)
@@ -292,8 +312,12 @@ class Tally:
         spans = piece.faults[piece.faults[:, 3] > piece.faults[:, 2]]
         if len(spans):
             kind, _, start, stop, _ = spans[0].tolist()
-            raise _swallows(one, self.lines + start, self.lines + stop,
-                            " and is never closed" if kind == log_rows.OPEN_QUOTE else "")
+            raise _swallows(
+                one,
+                self.lines + start,
+                self.lines + stop,
+                " and is never closed" if kind == log_rows.OPEN_QUOTE else "",
+            )
         self.many_lined += found["many_lined"]
         first, last = found["swallow"]
         if first >= 0 and self.swallowed is None:
@@ -308,8 +332,11 @@ class Tally:
             raise _swallows(one, *self.swallowed, "")
         counted = self.records + self.blanks + one.header + self.inside
         if counted != lines or self.lines != lines:
-            raise wrong(one.label, f"{lines} lines, as counted by themselves", f"={counted} in records, "
-                        f"blank lines and quotes, {self.lines} seen: the reader lost some")
+            raise wrong(
+                one.label,
+                f"{lines} lines, as counted by themselves",
+                f"={counted} in records, blank lines and quotes, {self.lines} seen: the reader lost some",
+            )
         if one.records is not None and one.records != self.records:
             raise wrong(one.label, f"{one.records} rows", f"={self.records}: the reader lost some")
         if not self.records:
@@ -322,8 +349,11 @@ def _drop_trailing(one: Input, pieces: list[Piece], tally: Tally) -> None:
         return
     end = tally.lines - 1
     for piece in reversed(pieces):
-        while len(piece.faults) and piece.faults[-1, 0] == log_rows.EMPTY_LINE and (
-                piece.first_line + piece.faults[-1, 2] == end):
+        while (
+            len(piece.faults)
+            and piece.faults[-1, 0] == log_rows.EMPTY_LINE
+            and (piece.first_line + piece.faults[-1, 2] == end)
+        ):
             piece.found["faults"] = piece.faults[:-1]
             piece.found["trailing"] = piece.found.get("trailing", 0) + 1
             end -= 1
@@ -344,8 +374,10 @@ def _has_fault(piece: Piece) -> bool:
     kinds = found["tick_kinds"]
     if kinds[0] or kinds[log_rows.BAD_TICK]:
         return True
-    return any(isinstance(array, np.ndarray) and array.size and int(array.min()) < 0
-               for array in (piece.columns.get(name) for name in ("user", "item", "behavior")))
+    return any(
+        isinstance(array, np.ndarray) and array.size and int(array.min()) < 0
+        for array in (piece.columns.get(name) for name in ("user", "item", "behavior"))
+    )
 
 
 def _end_line(one: Input, buffer: np.ndarray, size: int) -> int:
@@ -356,7 +388,7 @@ def _end_line(one: Input, buffer: np.ndarray, size: int) -> int:
     else:
         returns = one.first_end is not None and one.first_end[0] == "CRLF"
     end = b"\r\n" if returns and buffer[size - 1] != 13 else b"\n"
-    buffer[size:size + len(end)] = np.frombuffer(end, dtype=np.uint8)
+    buffer[size : size + len(end)] = np.frombuffer(end, dtype=np.uint8)
     return len(end)
 
 
@@ -373,7 +405,7 @@ def _cut_off(tail: bytes) -> bool:
 def _nul(one: Input, part: np.ndarray, lines: int) -> ValueError:
     if one.trusted:
         return wrong(_place_of_nul(one), "text without NUL characters", "=one with")
-    line = lines + int(np.count_nonzero(part[:int((part == 0).argmax())] == 10))
+    line = lines + int(np.count_nonzero(part[: int((part == 0).argmax())] == 10))
     return wrong(one.where(line), "UTF-8 text", "=a NUL byte (UTF-16, or a damaged file?)")
 
 
@@ -397,15 +429,21 @@ def _place_of_nul(one: Input) -> str:
 
 
 def _too_long(one: Input, carry: bytes, line: int) -> ValueError:
-    quote = "" if one.quoting == "none" or b'"' not in carry[:LONGEST_ROW] else (
-        " (a quote that is never closed? quoting='none' takes quotes as data)")
+    quote = (
+        ""
+        if one.quoting == "none" or b'"' not in carry[:LONGEST_ROW]
+        else (" (a quote that is never closed? quoting='none' takes quotes as data)")
+    )
     return wrong(one.where(line), f"rows of up to {LONGEST_ROW >> 20} MB", f"=a longer one{quote}")
 
 
 def _swallows(one: Input, first: int, last: int, how: str) -> ValueError:
-    return wrong(one.where(first), "a quote that closes in its own field",
-                 f"=one that opens here{how} and would swallow the rows to line {last + 1} "
-                 "(quoting='none' takes quotes as data)")
+    return wrong(
+        one.where(first),
+        "a quote that closes in its own field",
+        f"=one that opens here{how} and would swallow the rows to line {last + 1} "
+        "(quoting='none' takes quotes as data)",
+    )
 
 
 def _not_utf8(piece: Piece, line: int) -> ValueError:
@@ -413,22 +451,27 @@ def _not_utf8(piece: Piece, line: int) -> ValueError:
     for at, data, start in records_at(one, [(piece, [line])]):
         if one.shape == "table":
             fields = log_rows.record_fields(one.layout, data, start)[0]
-            used = [(f" in column {one.names[role]!r}", fields[n]) for role, n in one.position.items()
-                    if n < len(fields)]
+            used = [
+                (f" in column {one.names[role]!r}", fields[n])
+                for role, n in one.position.items()
+                if n < len(fields)
+            ]
         else:
             used = [("", data[start:].split(b"\n", 1)[0])]
         for column, value in used:
             try:
                 value.decode("utf-8")
             except UnicodeDecodeError as error:
-                return wrong(one.where(at), "UTF-8 text", f"=byte 0x{value[error.start]:02x}{column} "
-                             "(another encoding? encoding='latin-1' or the like)")
+                return wrong(
+                    one.where(at),
+                    "UTF-8 text",
+                    f"=byte 0x{value[error.start]:02x}{column} "
+                    "(another encoding? encoding='latin-1' or the like)",
+                )
     return wrong(one.where(line), "UTF-8 text", "=other bytes")
 
 
-def records_at(
-    one: Input, wanted: Iterable[tuple[Piece, list[int]]],
-) -> Iterator[tuple[int, bytes, int]]:
+def records_at(one: Input, wanted: Iterable[tuple[Piece, list[int]]]) -> Iterator[tuple[int, bytes, int]]:
     """(line, bytes, where in them it starts) of lines of an input; read once more, piece by piece.
 
     wanted: pieces in the order of the input, and lines of each.
@@ -449,9 +492,9 @@ def _reread(stream: Stream, offset: int, size: int) -> bytes:
         stream.seek(offset)
     buffer = bytearray(BLOCK)
     while stream.at < offset:
-        if not stream.read_into(memoryview(buffer)[:min(BLOCK, offset - stream.at)]):
+        if not stream.read_into(memoryview(buffer)[: min(BLOCK, offset - stream.at)]):
             break
     data = bytearray()
-    while len(data) < size and (got := stream.read_into(memoryview(buffer)[:min(BLOCK, size - len(data))])):
+    while len(data) < size and (got := stream.read_into(memoryview(buffer)[: min(BLOCK, size - len(data))])):
         data += buffer[:got]
     return bytes(data)

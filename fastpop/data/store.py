@@ -31,15 +31,13 @@ def save_log(log: "Interactions", folder: Path) -> Path:
 def write_log(log: "Interactions", draft: Path) -> None:
     """The log in an empty folder, a piece at a time."""
     row_stop = int(log.row.max()) + 1 if log.num_events else 0
-    out = PreparedWriter(draft, time=log.time is not None, weight=log.weight is not None,
-                         row_stop=row_stop)
+    out = PreparedWriter(draft, time=log.time is not None, weight=log.weight is not None, row_stop=row_stop)
     for side, ids in (("user", log.user_ids), ("item", log.item_ids)):
         for at in columns.pieces(ids.shape[0], IDS_AT_ONCE):
             out.add_ids(side, ids[at])
     with columns.bar(log.num_events, "writing the log") as bar:
         for at in columns.pieces(log.num_events):
-            part = {name: None if getattr(log, name) is None else getattr(log, name)[at]
-                    for name in COLUMNS}
+            part = {name: None if getattr(log, name) is None else getattr(log, name)[at] for name in COLUMNS}
             out.add(**part)  # type: ignore[arg-type]
             bar.update(at.stop - at.start)
     out.finish(has_order=log.has_order, facts=log.facts, rejected=log.rejected)
@@ -78,15 +76,21 @@ def _opened(kind: type["Interactions"], found: Path, verify: bool) -> "Interacti
         _check_order(log, found)
         return log
     log = kind(
-        **map_columns(found, card), has_order=card["has_order"], facts=card["facts"],
-        rejected=read_rejected(found / REJECTED), storage=columns.DISK,
+        **map_columns(found, card),
+        has_order=card["has_order"],
+        facts=card["facts"],
+        rejected=read_rejected(found / REJECTED),
+        storage=columns.DISK,
     )
     if verify:
         with columns.told(log.num_events, "verifying the log"):
             for name, about in card["files"].items():
                 if files.sha256(found / name) != about["sha256"]:
-                    raise wrong(str(found / name), "the file that was saved",
-                                f"=another (its checksum differs from {CARD})")
+                    raise wrong(
+                        str(found / name),
+                        "the file that was saved",
+                        f"=another (its checksum differs from {CARD})",
+                    )
             _check_order(log, found)
     return log
 
@@ -96,14 +100,21 @@ def load_log(kind: type["Interactions"], folder: Path) -> "Interactions":
     log = open_log(kind, folder, verify=True)
     if log.storage is columns.MEMORY:
         return log
-    user_ids, item_ids = (np.asarray(ids) if isinstance(ids, TextIds) else np.array(ids)
-                          for ids in (log.user_ids, log.item_ids))
+    user_ids, item_ids = (
+        np.asarray(ids) if isinstance(ids, TextIds) else np.array(ids) for ids in (log.user_ids, log.item_ids)
+    )
     return kind(
-        log.user.astype(np.int64), log.item.astype(np.int64),
+        log.user.astype(np.int64),
+        log.item.astype(np.int64),
         None if log.time is None else np.array(log.time),
         None if log.weight is None else np.array(log.weight),
-        log.row.astype(np.int64), user_ids, item_ids, np.array(log.offsets), log.has_order,
-        log.facts, log.rejected,
+        log.row.astype(np.int64),
+        user_ids,
+        item_ids,
+        np.array(log.offsets),
+        log.has_order,
+        log.facts,
+        log.rejected,
     )
 
 
@@ -134,8 +145,11 @@ def _check_order(log: "Interactions", folder: Path) -> None:
     last: tuple[int, int] | None = None
     for at in columns.pieces(log.num_events):
         user, item = log.user[at], log.item[at]
-        if (user[1:] < user[:-1]).any() or (last and int(user[0]) < last[0]) or (
-                int(user[0]) < 0 or int(user[-1]) >= log.num_users):
+        if (
+            (user[1:] < user[:-1]).any()
+            or (last and int(user[0]) < last[0])
+            or (int(user[0]) < 0 or int(user[-1]) >= log.num_users)
+        ):
             raise wrong(str(folder), "users in order and in the catalogue", "=others")
         if item.min() < 0 or item.max() >= log.num_items:
             raise wrong(str(folder), "items of the catalogue", "=others")

@@ -42,13 +42,13 @@ class TextIds:
         return f"TextIds([{', '.join(shown)}], size={self.size})"
 
     def _bytes(self, at: int) -> bytes:
-        return self.data[int(self.offsets[at]):int(self.offsets[at + 1])].tobytes()
+        return self.data[int(self.offsets[at]) : int(self.offsets[at + 1])].tobytes()
 
     def _slice(self, start: int, stop: int) -> list[str]:
         if stop <= start:
             return []
-        ends = self.offsets[start:stop + 1].astype(np.int64)
-        whole = self.data[int(ends[0]):int(ends[-1])].tobytes()
+        ends = self.offsets[start : stop + 1].astype(np.int64)
+        whole = self.data[int(ends[0]) : int(ends[-1])].tobytes()
         cuts = (ends - ends[0]).tolist()
         return [whole[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(cuts)]
 
@@ -99,8 +99,7 @@ class TextIds:
         wanted_n = np.asarray(wanted, dtype=object)
         if side != "left" or sorter is not None or wanted_n.size > 1000 + self.size // 64:
             return np.searchsorted(np.asarray(self), wanted_n, side, sorter)  # type: ignore[call-overload]
-        found = [bisect_left(range(self.size), encoded(one), key=self._bytes)
-                 for one in wanted_n.reshape(-1)]
+        found = [bisect_left(range(self.size), encoded(one), key=self._bytes) for one in wanted_n.reshape(-1)]
         return np.array(found, dtype=np.int64).reshape(wanted_n.shape)[()]
 
     def rises(self) -> bool:

@@ -13,9 +13,7 @@ from fastpop.data.interactions import Interactions
 from fastpop.data.scan import expand, text_encoding, text_lines
 
 
-def read_cases(
-    source: Any, log: Interactions, *, unknown: str = "drop", encoding: str = "utf-8",
-) -> Cases:
+def read_cases(source: Any, log: Interactions, *, unknown: str = "drop", encoding: str = "utf-8") -> Cases:
     """Cases from a file of lines `prefix<TAB>target`, in the catalogue of `log`.
 
     Args:
@@ -70,8 +68,7 @@ def read_cases(
     case_of_history = np.repeat(np.arange(len(sizes)), size[:, 0])
     case_of_target = np.repeat(np.arange(len(sizes)), size[:, 1])
     if unknown == "raise":
-        _raise_unknown(places, ((prefix, history, case_of_history),
-                                (target, wanted, case_of_target)))
+        _raise_unknown(places, ((prefix, history, case_of_history), (target, wanted, case_of_target)))
     facts = {
         "cases_read": len(sizes),
         "prefix_items_unknown": int((history < 0).sum()),
@@ -82,8 +79,13 @@ def read_cases(
     kept = (history_size > 0) & (target_size > 0)
     facts["cases_dropped"] = int((~kept).sum())
     every = Cases(
-        np.full(len(sizes), -1), _offsets(history_size), history[history >= 0],
-        _offsets(target_size), wanted[wanted >= 0], log.num_items, facts,
+        np.full(len(sizes), -1),
+        _offsets(history_size),
+        history[history >= 0],
+        _offsets(target_size),
+        wanted[wanted >= 0],
+        log.num_items,
+        facts,
     )
     return every.take(kept)
 
@@ -94,8 +96,11 @@ def _decoded(raw: bytes, label: str, number: int) -> str:
     try:
         return raw.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise wrong(f"{label}, line {number}", "UTF-8 text", f"=byte 0x{raw[error.start]:02x} (another "
-                    "encoding? encoding='latin-1' or the like)") from None
+        raise wrong(
+            f"{label}, line {number}",
+            "UTF-8 text",
+            f"=byte 0x{raw[error.start]:02x} (another encoding? encoding='latin-1' or the like)",
+        ) from None
 
 
 def _known(log: Interactions, tokens: list[str]) -> np.ndarray:

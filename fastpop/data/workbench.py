@@ -66,8 +66,11 @@ class Workbench:
     """
 
     def __init__(
-        self, memory_limit: str = "2GB", threads: int | None = None,
-        temp_folder: str | Path | None = None, progress: bool | None = None,
+        self,
+        memory_limit: str = "2GB",
+        threads: int | None = None,
+        temp_folder: str | Path | None = None,
+        progress: bool | None = None,
     ) -> None:
         if not isinstance(memory_limit, str) or not SIZE.fullmatch(memory_limit.strip()):
             raise wrong("memory_limit", "a size such as '2GB' or '512MB'", memory_limit)
@@ -84,8 +87,10 @@ class Workbench:
         if self.temp_folder is not None and not self.temp_folder.is_dir():
             raise wrong("temp_folder", "an existing folder", str(self.temp_folder))
         if self.budget < LEAST:
-            raise MemoryError(f"memory_limit: expected enough for reading, {LEAST // 10**6}MB at "
-                              f"least; got {self.memory_limit!r}")
+            raise MemoryError(
+                f"memory_limit: expected enough for reading, {LEAST // 10**6}MB at "
+                f"least; got {self.memory_limit!r}"
+            )
         self.started = time.monotonic()
         with Uninterrupted():
             self.folder = files.scratch_folder(self.temp_folder)
@@ -110,7 +115,7 @@ class Workbench:
             self.duckdb = duckdb_module("reading frames and parquet")
             self._connection = self.duckdb.connect(
                 # nothing is fetched over the network, whatever a file is called
-                config={"autoinstall_known_extensions": "false"},
+                config={"autoinstall_known_extensions": "false"}
             )
             settings = {
                 "memory_limit": f"'{self.memory_limit}'",

@@ -9,13 +9,7 @@ from fastpop.diagnostics.change import change_along
 from fastpop.diagnostics.diagnostic import Diagnostic, Measured
 from fastpop.diagnostics.direction import weak_direction
 from fastpop.diagnostics.energy import audit, audit_moments
-from fastpop.diagnostics.geometry import (
-    Geometry,
-    alignment,
-    geometry,
-    score_pc1_correlation,
-    uniformity,
-)
+from fastpop.diagnostics.geometry import Geometry, alignment, geometry, score_pc1_correlation, uniformity
 from fastpop.diagnostics.lists import ContextSample, TopLists
 from fastpop.diagnostics.many import ManyAudits, PairedTest, audit_many
 from fastpop.diagnostics.moments import ScoreMoments

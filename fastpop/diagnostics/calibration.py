@@ -13,8 +13,7 @@ CELLS = 1 << 23  # scores in memory at once (64 MB of float64)
 
 
 def score_nll(
-    query: Any, items: Any, pos_id: Any, *, bias: Any = None, scale: float = 1.0,
-    context_weight: Any = None,
+    query: Any, items: Any, pos_id: Any, *, bias: Any = None, scale: float = 1.0, context_weight: Any = None
 ) -> float:
     """numpy: S = scale * query @ items.T + bias; w @ (logsumexp(S, 1) - S[arange(C), pos_id])
 

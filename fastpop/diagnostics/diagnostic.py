@@ -54,8 +54,12 @@ class Measured:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; undefined numbers are None."""
-        return {"name": self.name, "label": self.label, "definition": self.definition, "values": {
-            key: value if math.isfinite(value) else None for key, value in self.values.items()}}
+        return {
+            "name": self.name,
+            "label": self.label,
+            "definition": self.definition,
+            "values": {key: value if math.isfinite(value) else None for key, value in self.values.items()},
+        }
 
 
 class ScorePc1(Diagnostic):
@@ -88,7 +92,8 @@ def measured(diagnostic: Diagnostic, moments: ScoreMoments, log_prior_V: np.ndar
     values = dict(value) if isinstance(value, Mapping) else {"": value}
     for key, number in values.items():
         if np.ndim(number) != 0 or np.asarray(number).dtype.kind not in "fiu":
-            raise checks.wrong_type(f"value of the diagnostic {str(diagnostic)!r}",
-                                    "a number, or numbers by name", number)
+            raise checks.wrong_type(
+                f"value of the diagnostic {str(diagnostic)!r}", "a number, or numbers by name", number
+            )
         values[key] = float(number)
     return Measured(str(diagnostic), diagnostic.label or str(diagnostic), diagnostic.definition, values)

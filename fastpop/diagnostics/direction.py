@@ -19,16 +19,22 @@ def weak_direction(prior: PopularityPrior, items: np.ndarray | None = None) -> s
     counts_V = prior.counts_V if items is None else prior.counts_V[items]
     log_p_V = prior.log_prior_V if items is None else prior.log_prior_V[items]
     if prior.at_bound == "upper":
-        return ("log p has no direction here: its alpha ran to the largest that is tried, since the "
-                "counts differ by no more than chance would make them")
+        return (
+            "log p has no direction here: its alpha ran to the largest that is tried, since the "
+            "counts differ by no more than chance would make them"
+        )
     unseen = int((counts_V < max(prior.min_count, 1)).sum())
     if prior.at_bound == "lower" and unseen:
-        return (f"log p has no direction of its own here: its alpha ran to the least that is tried, as "
-                f"no item was seen just once, and where the {unseen:,} unseen items stand hangs on it")
+        return (
+            f"log p has no direction of its own here: its alpha ran to the least that is tried, as "
+            f"no item was seen just once, and where the {unseen:,} unseen items stand hangs on it"
+        )
     spread = float(log_p_V.std())
     if spread < LEAST_SPREAD:
-        return (f"log p has no direction here: it differs between items by {spread:.2g} nats (root mean "
-                f"square), less than {LEAST_SPREAD}")
+        return (
+            f"log p has no direction here: it differs between items by {spread:.2g} nats (root mean "
+            f"square), less than {LEAST_SPREAD}"
+        )
     return None
 
 

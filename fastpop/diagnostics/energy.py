@@ -31,11 +31,25 @@ STREAMED = "a GramStream keeps no contexts to make lists of"
 
 
 def audit(
-    query: Any, items: Any, counts: Any, *, bias: Any = None, scale: float = 1.0,
-    context_weight: Any = None, smoothing: str | float = "loo", permutations: int = 2000,
-    seed: int = 0, pos_id: Any = None, null: str | Null = "label", strata: Any = None,
-    threads: int | None = None, min_count: float = 0, subset: Any = None,
-    logits: bool | None = None, top_k: int = 10, diagnostics: Iterable[str | Diagnostic] = (),
+    query: Any,
+    items: Any,
+    counts: Any,
+    *,
+    bias: Any = None,
+    scale: float = 1.0,
+    context_weight: Any = None,
+    smoothing: str | float = "loo",
+    permutations: int = 2000,
+    seed: int = 0,
+    pos_id: Any = None,
+    null: str | Null = "label",
+    strata: Any = None,
+    threads: int | None = None,
+    min_count: float = 0,
+    subset: Any = None,
+    logits: bool | None = None,
+    top_k: int = 10,
+    diagnostics: Iterable[str | Diagnostic] = (),
 ) -> Audit:
     """numpy: S = scale * query @ items.T + bias; how much of it lies along log p, and is that
     more than for log p shuffled over the items?
@@ -93,29 +107,49 @@ def audit(
         query = checks.array_like("query", query)
     elif sample is not None and hasattr(query, "__iter__") and not isinstance(query, (str, bytes, dict)):
         query = sample.watch(query)
-    moments = ScoreMoments.of(
-        query, items, bias=bias, scale=scale, context_weight=context_weight
-    )
+    moments = ScoreMoments.of(query, items, bias=bias, scale=scale, context_weight=context_weight)
     if whole and sample is not None:
         sample.add(query, context_weight)
     if prior.num_items != moments.num_items:
-        raise checks.wrong("counts", f"shape [{moments.num_items}], one count an item",
-                           prior.counts_V)
+        raise checks.wrong("counts", f"shape [{moments.num_items}], one count an item", prior.counts_V)
     nll = None
     if pos_id is not None:
-        nll = score_nll(query, items, pos_id, bias=bias, scale=scale,
-                        context_weight=context_weight)
-    return audit_moments(moments, prior, permutations=permutations, seed=seed, null=null,
-                         strata=strata, threads=threads, nll=nll, min_count=min_count, subset=subset,
-                         logits=logits, top_k=top_k, sample=sample, diagnostics=diagnostics)
+        nll = score_nll(query, items, pos_id, bias=bias, scale=scale, context_weight=context_weight)
+    return audit_moments(
+        moments,
+        prior,
+        permutations=permutations,
+        seed=seed,
+        null=null,
+        strata=strata,
+        threads=threads,
+        nll=nll,
+        min_count=min_count,
+        subset=subset,
+        logits=logits,
+        top_k=top_k,
+        sample=sample,
+        diagnostics=diagnostics,
+    )
 
 
 def audit_moments(
-    moments: ScoreMoments, prior: PopularityPrior, *, permutations: int = 2000, seed: int = 0,
-    null: str | Null = "label", strata: Any = None, threads: int | None = None,
-    nll: float | None = None, nll_of: str = "mean over the contexts given",
-    min_count: float = 0, subset: Any = None, logits: bool = False, top_k: int = 10,
-    sample: ContextSample | None = None, diagnostics: Iterable[str | Diagnostic] = (),
+    moments: ScoreMoments,
+    prior: PopularityPrior,
+    *,
+    permutations: int = 2000,
+    seed: int = 0,
+    null: str | Null = "label",
+    strata: Any = None,
+    threads: int | None = None,
+    nll: float | None = None,
+    nll_of: str = "mean over the contexts given",
+    min_count: float = 0,
+    subset: Any = None,
+    logits: bool = False,
+    top_k: int = 10,
+    sample: ContextSample | None = None,
+    diagnostics: Iterable[str | Diagnostic] = (),
 ) -> Audit:
     """`audit` for a model already reduced to its moments, and a prior already smoothed.
 
@@ -134,13 +168,19 @@ def audit_moments(
             strata = stratum_V[kept]
         moments, prior = moments.of_items(kept), prior_of(prior, kept)
     sensitivity = prior.sensitivity()
-    tests = audit_many({"scores": moments}, prior.log_prior_V, permutations=permutations,
-                       seed=seed, null=null, strata=strata, threads=threads)
+    tests = audit_many(
+        {"scores": moments},
+        prior.log_prior_V,
+        permutations=permutations,
+        seed=seed,
+        null=null,
+        strata=strata,
+        threads=threads,
+    )
     energy = tests.energy["scores"]
     shares = shares_by_count(moments, prior, energy, min_count)
     unseen = np.flatnonzero(prior.counts_V == 0)
-    unseen_energy = (energy_of_items(moments, unseen) / energy.total if energy.total > 0
-                     else float("nan"))
+    unseen_energy = energy_of_items(moments, unseen) / energy.total if energy.total > 0 else float("nan")
     lists = top_lists(sample, moments, prior.counts_V, top_k) if sample and top_k else None
     why = None if lists else "none were asked for" if top_k == 0 else STREAMED
     mean_score_V = moments.mean_score()

@@ -14,9 +14,7 @@ from itertools import permutations
 import numpy as np
 
 
-def quadratic_null(
-    label_V: np.ndarray, trace: float, square: float, diagonal: float
-) -> tuple[float, float]:
+def quadratic_null(label_V: np.ndarray, trace: float, square: float, diagonal: float) -> tuple[float, float]:
     """Mean and variance of yᵀAy over all V! permutations of labels y.
 
     A symmetric with A1 = 0, sum y = 0, sum y² = 1; trace = tr A, square = ||A||_F²,
@@ -47,17 +45,16 @@ def strata_of(stratum_V: np.ndarray) -> list[np.ndarray]:
     return np.split(order_V, starts[1:])
 
 
-def linear_null(
-    x_V: np.ndarray, label_V: np.ndarray, stratum_V: np.ndarray
-) -> tuple[float, float]:
+def linear_null(x_V: np.ndarray, label_V: np.ndarray, stratum_V: np.ndarray) -> tuple[float, float]:
     """Mean and variance of xᵀy over all permutations of y within strata. Cost: O(V)."""
     mean = variance = 0.0
     for place in strata_of(stratum_V):
         x_n, y_n = x_V[place], label_V[place]
         mean += len(place) * float(x_n.mean() * y_n.mean())
         if len(place) > 1:
-            variance += float(np.square(x_n - x_n.mean()).sum() * np.square(y_n - y_n.mean()).sum()
-                              / (len(place) - 1))
+            variance += float(
+                np.square(x_n - x_n.mean()).sum() * np.square(y_n - y_n.mean()).sum() / (len(place) - 1)
+            )
     return mean, variance
 
 
@@ -92,9 +89,7 @@ def stratified_null(
     return mean, max(0.0, own + between)
 
 
-def one_stratum(
-    y_n: np.ndarray, z_nR: np.ndarray, h_R: np.ndarray, matrix_RR: np.ndarray
-) -> float:
+def one_stratum(y_n: np.ndarray, z_nR: np.ndarray, h_R: np.ndarray, matrix_RR: np.ndarray) -> float:
     """Variance of 2 hᵀe + eᵀMe, e = Zᵀy_π over all permutations of y; y and Z centred, n >= 2.
 
     With x = Zh and A = Z M Zᵀ: Var(xᵀy_π) = ‖x‖² ‖y‖² / (n - 1); the quadratic part as over the whole
@@ -111,10 +106,15 @@ def one_stratum(
         return 0.0
     diagonal_n = np.einsum("nr,nr->n", moved_nR, z_nR)
     product_RR = matrix_RR @ (z_nR.T @ z_nR)
-    quadratic = quadratic_null(
-        y_n / square_y**0.5, float(np.trace(product_RR)),
-        float(np.sum(product_RR * product_RR.T)), float(diagonal_n @ diagonal_n),
-    )[1] * square_y**2
+    quadratic = (
+        quadratic_null(
+            y_n / square_y**0.5,
+            float(np.trace(product_RR)),
+            float(np.sum(product_RR * product_RR.T)),
+            float(diagonal_n @ diagonal_n),
+        )[1]
+        * square_y**2
+    )
     linear = 4 * float(x_n @ x_n) * square_y / (num - 1)
     shared = float(x_n @ diagonal_n) * float(np.sum(y_n**3)) * num / ((num - 1) * (num - 2))
     return linear + quadratic + 4 * shared

@@ -77,9 +77,7 @@ class ContextSample:
         return None if self._row is None else (self._row, self._weight)
 
 
-def top_lists(
-    sample: ContextSample, moments: ScoreMoments, counts_V: np.ndarray, k: int
-) -> TopLists | None:
+def top_lists(sample: ContextSample, moments: ScoreMoments, counts_V: np.ndarray, k: int) -> TopLists | None:
     """Of the contexts sampled, with the items and the bias of `moments`; None without contexts.
 
     Cost: 2*n*V*D FLOPs, n at most 2,048, in float32.
@@ -97,8 +95,8 @@ def top_lists(
     if moments.bias_V is not None:
         query_nR = np.column_stack([query_nR, np.ones(len(query_nR))])
     item_VR, query_nR = (x / max(float(np.abs(x).max()), 1e-300) for x in (item_VR, query_nR))
-    ids, _ = ops.top_items(torch.from_numpy(query_nR.astype(np.float32)),
-                           torch.from_numpy(item_VR.astype(np.float32)), k)
+    ids, _ = ops.top_items(
+        torch.from_numpy(query_nR.astype(np.float32)), torch.from_numpy(item_VR.astype(np.float32)), k
+    )
     mean_n = counts_V[ids.numpy()].mean(axis=1)
-    return TopLists(k, float(np.average(mean_n, weights=weight_n)), float(counts_V.mean()),
-                    len(mean_n))
+    return TopLists(k, float(np.average(mean_n, weights=weight_n)), float(counts_V.mean()), len(mean_n))

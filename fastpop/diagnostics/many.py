@@ -57,9 +57,15 @@ class ManyAudits:
 
 
 def audit_many(
-    models: Mapping[str, ScoreMoments], log_prior: Any, *,
-    pairs: Sequence[tuple[str, str]] | None = None, permutations: int = 2000, seed: int = 0,
-    null: str | Null = "label", strata: Any = None, threads: int | None = None,
+    models: Mapping[str, ScoreMoments],
+    log_prior: Any,
+    *,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    permutations: int = 2000,
+    seed: int = 0,
+    null: str | Null = "label",
+    strata: Any = None,
+    threads: int | None = None,
 ) -> ManyAudits:
     """Energies, p-values and paired differences of several models over the same permutations.
 
@@ -77,17 +83,16 @@ def audit_many(
     Cost: per model one pass of P permutations (2*m*R FLOPs each); one item table in memory at a
         time (two for a pair's null moments).
     """
-    if not isinstance(models, Mapping) or not all(
-        isinstance(m, ScoreMoments) for m in models.values()
-    ):
+    if not isinstance(models, Mapping) or not all(isinstance(m, ScoreMoments) for m in models.values()):
         raise checks.wrong_type("models", "a dict of name to ScoreMoments", models)
     if not models:
         raise checks.wrong("models", "at least one model", "=none")
     log_prior_V = checks.float_array("log_prior", log_prior, 1)
     for name, moments in models.items():
         if moments.num_items != len(log_prior_V):
-            raise checks.wrong(f"models[{name!r}]", f"{len(log_prior_V)} items, as log_prior",
-                               f"={moments.num_items} items")
+            raise checks.wrong(
+                f"models[{name!r}]", f"{len(log_prior_V)} items, as log_prior", f"={moments.num_items} items"
+            )
     checks.number("permutations", permutations, least=0, integer=True)
     names = list(models)
     pairs = [(names[0], name) for name in names[1:]] if pairs is None else list(pairs)
@@ -111,8 +116,12 @@ def audit_many(
         drawn[name] = tuple(form.at(proj_PR) for form in forms)
         direction[name], shared[name] = (
             permutation_test(
-                f"energy_{kind}", getattr(energy[name], kind), null_P,
-                null_mean=mean, null_variance=variance, kind=str(law),
+                f"energy_{kind}",
+                getattr(energy[name], kind),
+                null_P,
+                null_mean=mean,
+                null_variance=variance,
+                kind=str(law),
             )
             for kind, form, null_P in zip(("direction", "shared"), forms, drawn[name])
             for mean, variance in [law.moments(label_V, form, None, stratum_V) or (None, None)]
@@ -122,32 +131,46 @@ def audit_many(
     for first, second in pairs:
         rows = models[first].rows(), models[second].rows()
         tests = []
-        for n, (kind, form) in enumerate(
-            (("direction", Form.direction), ("shared", Form.shared))
-        ):
+        for n, (kind, form) in enumerate((("direction", Form.direction), ("shared", Form.shared))):
             one, two = form(models[first], rows[0]), form(models[second], rows[1])
             mean, variance = law.moments(label_V, one, two, stratum_V) or (None, None)
             a, b = getattr(energy[first], kind), getattr(energy[second], kind)
             a_P, b_P = drawn[first][n], drawn[second][n]
             size = a + b + float(np.mean(a_P) + np.mean(b_P)) if len(a_P) else None
-            tests.append(permutation_test(
-                f"energy_{kind} {first} - {second}", a - b, a_P - b_P,
-                null_mean=mean, null_variance=variance, scale=size, kind=str(law),
-            ))
+            tests.append(
+                permutation_test(
+                    f"energy_{kind} {first} - {second}",
+                    a - b,
+                    a_P - b_P,
+                    null_mean=mean,
+                    null_variance=variance,
+                    scale=size,
+                    kind=str(law),
+                )
+            )
         paired[first, second] = PairedTest(first, second, *tests)
     return ManyAudits(energy, direction, shared, paired)
 
 
 def _projections(
-    null: Null, label_V: np.ndarray, item_VR: np.ndarray, num_permutations: int, seed: int,
-    stratum_V: np.ndarray | None, threads: int | None,
+    null: Null,
+    label_V: np.ndarray,
+    item_VR: np.ndarray,
+    num_permutations: int,
+    seed: int,
+    stratum_V: np.ndarray | None,
+    threads: int | None,
 ) -> np.ndarray:
     """`Null.project` in blocks of the one stream, with a bar where it takes over 5 seconds."""
     parts = []
     starts = range(0, num_permutations, BLOCK) if num_permutations else [0]
-    for first in tqdm(starts, desc="permutations", unit_scale=BLOCK, delay=5, leave=False,
-                      dynamic_ncols=True, disable=None):
+    for first in tqdm(
+        starts, desc="permutations", unit_scale=BLOCK, delay=5, leave=False, dynamic_ncols=True, disable=None
+    ):
         count = min(BLOCK, num_permutations - first)
-        parts.append(null.project(label_V, item_VR, count, seed=seed, first=first, stratum_V=stratum_V,
-                                  threads=threads))
+        parts.append(
+            null.project(
+                label_V, item_VR, count, seed=seed, first=first, stratum_V=stratum_V, threads=threads
+            )
+        )
     return np.concatenate(parts)

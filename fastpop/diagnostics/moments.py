@@ -11,12 +11,7 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.frozen import freeze
-from fastpop.ops.energies import (
-    ROWS,
-    ScoreEnergy,
-    centre_rows,
-    gram_spectrum,
-)
+from fastpop.ops.energies import ROWS, ScoreEnergy, centre_rows, gram_spectrum
 from fastpop.ops.score_energy import GramStream, energies, weights
 
 
@@ -43,8 +38,7 @@ class ScoreMoments:
 
     @classmethod
     def of(
-        cls, query: Any, items: Any, *, bias: Any = None, scale: float = 1.0,
-        context_weight: Any = None,
+        cls, query: Any, items: Any, *, bias: Any = None, scale: float = 1.0, context_weight: Any = None
     ) -> "ScoreMoments":
         """numpy: (w @ query, np.cov(query.T, aweights=w, bias=True)), with items and bias kept.
 
@@ -69,7 +63,12 @@ class ScoreMoments:
         checks.number("scale", scale)
         stream, weighted = read_queries(query, dim, context_weight)
         return cls(
-            stream.mean_D, stream.covariance, item_VD, bias_V, float(scale), stream.num_contexts,
+            stream.mean_D,
+            stream.covariance,
+            item_VD,
+            bias_V,
+            float(scale),
+            stream.num_contexts,
             "by the weights given" if weighted else cls.weighting,
         )
 
@@ -103,15 +102,18 @@ class ScoreMoments:
     def energy(self, log_prior_V: np.ndarray, centring_V: np.ndarray | None = None) -> ScoreEnergy:
         """Energies along log_prior_V; centring_V is a law over items, None for uniform."""
         return energies(
-            self.query_mean_D, self.query_cov_DD, self.item_VD, self.bias_V, self.scale,
-            log_prior_V, centring_V,
+            self.query_mean_D,
+            self.query_cov_DD,
+            self.item_VD,
+            self.bias_V,
+            self.scale,
+            log_prior_V,
+            centring_V,
         )
 
     def spectrum(self) -> np.ndarray:
         """Singular values of the weighted centred scores, largest first."""
-        return gram_spectrum(
-            self.query_mean_D, self.query_cov_DD, self.item_VD, self.bias_V, self.scale
-        )
+        return gram_spectrum(self.query_mean_D, self.query_cov_DD, self.item_VD, self.bias_V, self.scale)
 
     def rows(self) -> np.ndarray:
         """Z [V, R] with centred scores = [query, 1] Zᵀ; R = D, plus 1 where there is a bias."""
@@ -133,8 +135,7 @@ def read_queries(query: Any, dim: int, context_weight: Any) -> tuple[GramStream,
     """All queries in one stream, and whether any weights were given."""
     if isinstance(query, GramStream):
         if context_weight is not None:
-            raise checks.wrong("context_weight", "None: a GramStream holds its weights",
-                               context_weight)
+            raise checks.wrong("context_weight", "None: a GramStream holds its weights", context_weight)
         if query.dim != dim:
             raise checks.wrong("query", f"a GramStream of dim {dim}, as items", f"={query.dim}")
         stream, weighted = query, query.weight != query.num_contexts
@@ -148,8 +149,9 @@ def read_queries(query: Any, dim: int, context_weight: Any) -> tuple[GramStream,
         require_finite("query", stream, array)
     elif isinstance(query, Iterable) and not isinstance(query, (str, bytes, dict)):
         if context_weight is not None:
-            raise checks.wrong("context_weight", "None: chunks bring theirs as (query, weight)",
-                               context_weight)
+            raise checks.wrong(
+                "context_weight", "None: chunks bring theirs as (query, weight)", context_weight
+            )
         stream, weighted = read_chunks(query, dim)
     else:
         raise checks.wrong_type(
@@ -165,8 +167,7 @@ def read_queries(query: Any, dim: int, context_weight: Any) -> tuple[GramStream,
 def read_chunks(chunks: Iterable[Any], dim: int) -> tuple[GramStream, bool]:
     stream, weighted = GramStream(dim), False
     for n, chunk in enumerate(chunks):
-        rows, weight = chunk if isinstance(chunk, (tuple, list)) and len(chunk) == 2 else (
-            chunk, None)
+        rows, weight = chunk if isinstance(chunk, (tuple, list)) and len(chunk) == 2 else (chunk, None)
         name = f"query chunk {n}"
         if not hasattr(rows, "shape"):
             raise checks.wrong_type(name, f"an array [c, {dim}] or a pair (array, weights)", chunk)

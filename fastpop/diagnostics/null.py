@@ -33,8 +33,15 @@ class Null(Component):
         raise NotImplementedError
 
     def project(
-        self, label_V: np.ndarray, item_VR: np.ndarray, num_draws: int, *, seed: int = 0, first: int = 0,
-        stratum_V: np.ndarray | None = None, threads: int | None = None,
+        self,
+        label_V: np.ndarray,
+        item_VR: np.ndarray,
+        num_draws: int,
+        *,
+        seed: int = 0,
+        first: int = 0,
+        stratum_V: np.ndarray | None = None,
+        threads: int | None = None,
     ) -> np.ndarray:
         """[P, R] float64: yᵀZ for the draws y numbered first .. first + P - 1; statistics are made of it.
 
@@ -47,13 +54,16 @@ class Null(Component):
             rng = np.random.Generator(np.random.Philox(key=np.array([seed, first + number], np.uint64)))
             drawn_V = np.asarray(self.draw(label_V, rng, stratum_V), float)
             if drawn_V.shape != label_V.shape or not abs(float(drawn_V @ drawn_V) - 1) < 1e-6:
-                raise checks.wrong(f"draw of the null {str(self)!r}",
-                                   f"[{len(label_V)}] numbers whose squares sum to 1", drawn_V)
+                raise checks.wrong(
+                    f"draw of the null {str(self)!r}",
+                    f"[{len(label_V)}] numbers whose squares sum to 1",
+                    drawn_V,
+                )
             proj_PR[number] = drawn_V @ item_VR
         return proj_PR
 
     def moments(
-        self, label_V: np.ndarray, plus: Form, minus: Form | None, stratum_V: np.ndarray | None,
+        self, label_V: np.ndarray, plus: Form, minus: Form | None, stratum_V: np.ndarray | None
     ) -> tuple[float, float] | None:
         """Exact mean and variance of plus(y) - minus(y); None where they are not known."""
         return None
@@ -63,15 +73,23 @@ class OursNull(Null):
     """One whose projections the compiled kernels make, and whose moments are known."""
 
     def project(
-        self, label_V: np.ndarray, item_VR: np.ndarray, num_draws: int, *, seed: int = 0, first: int = 0,
-        stratum_V: np.ndarray | None = None, threads: int | None = None,
+        self,
+        label_V: np.ndarray,
+        item_VR: np.ndarray,
+        num_draws: int,
+        *,
+        seed: int = 0,
+        first: int = 0,
+        stratum_V: np.ndarray | None = None,
+        threads: int | None = None,
     ) -> np.ndarray:
         null: Any = self.name
-        return permutation(label_V, item_VR, num_draws, seed=seed, null=null, strata=stratum_V, first=first,
-                           threads=threads)
+        return permutation(
+            label_V, item_VR, num_draws, seed=seed, null=null, strata=stratum_V, first=first, threads=threads
+        )
 
     def moments(
-        self, label_V: np.ndarray, plus: Form, minus: Form | None, stratum_V: np.ndarray | None,
+        self, label_V: np.ndarray, plus: Form, minus: Form | None, stratum_V: np.ndarray | None
     ) -> tuple[float, float] | None:
         return null_moments(label_V, plus, minus, self.name, stratum_V)
 
@@ -79,8 +97,10 @@ class OursNull(Null):
 class Label(OursNull):
     name = "label"
     words = "log p shuffled over all items"
-    note = ("A small p says that the scores are associated with log p beyond relabelling; item norms tied to "
-            "popularity are enough for that (see null=\"sign\").")
+    note = (
+        "A small p says that the scores are associated with log p beyond relabelling; item norms tied to "
+        'popularity are enough for that (see null="sign").'
+    )
 
     def draw(self, label_V: np.ndarray, rng: np.random.Generator, stratum_V: np.ndarray | None) -> np.ndarray:
         return rng.permutation(label_V)

@@ -56,8 +56,11 @@ def chosen_items(counts_V: np.ndarray, min_count: float, subset: Any) -> np.ndar
             checks.ids_in_range("subset", ids, len(counts_V))
             if len(np.unique(ids)) < len(ids):
                 repeated = np.unique(ids, return_counts=True)
-                raise checks.wrong("subset", "different ids, or a mask of bools",
-                                   f"={repeated[0][repeated[1] > 1][0]} more than once")
+                raise checks.wrong(
+                    "subset",
+                    "different ids, or a mask of bools",
+                    f"={repeated[0][repeated[1] > 1][0]} more than once",
+                )
             mask_V = np.zeros(len(counts_V), bool)
             mask_V[ids] = True
             kept_V &= mask_V
@@ -66,8 +69,7 @@ def chosen_items(counts_V: np.ndarray, min_count: float, subset: Any) -> np.ndar
         return None
     if len(kept) < 4:
         name = "min_count" if subset is None else "subset"
-        raise checks.wrong(name, "one that leaves at least 4 items",
-                           f"={len(kept)} of {len(counts_V)} items")
+        raise checks.wrong(name, "one that leaves at least 4 items", f"={len(kept)} of {len(counts_V)} items")
     return kept
 
 
@@ -92,12 +94,13 @@ def prior_of(prior: PopularityPrior, kept: np.ndarray) -> PopularityPrior:
     prior_V = prior.prior_V[kept] / prior.prior_V[kept].sum()
     counts_V = prior.counts_V[kept]
     facts = {"num_events": float(counts_V.sum()), "num_unseen": int((counts_V == 0).sum())}
-    return PopularityPrior(counts_V, prior_V, np.log(prior_V), prior.alpha, prior.smoothing,
-                           prior.min_count, facts)
+    return PopularityPrior(
+        counts_V, prior_V, np.log(prior_V), prior.alpha, prior.smoothing, prior.min_count, facts
+    )
 
 
 def shares_by_count(
-    moments: ScoreMoments, prior: PopularityPrior, whole: ScoreEnergy, above: float = 0,
+    moments: ScoreMoments, prior: PopularityPrior, whole: ScoreEnergy, above: float = 0
 ) -> tuple[PartShare, ...]:
     """The shares over all items and over those with at least 1, 5 and 20 events, without the thresholds
     that leave out nothing more, leave under 4 items, or leave items of one count.
@@ -118,11 +121,15 @@ def shares_by_count(
     return tuple(rows)
 
 
-def _share(
-    least: float, moments: ScoreMoments, log_prior_V: np.ndarray, energy: ScoreEnergy
-) -> PartShare:
-    return PartShare(least, moments.num_items, energy.fraction_direction, energy.fraction_shared,
-                     energy.slope_mean, correlation(moments.mean_score(), log_prior_V))
+def _share(least: float, moments: ScoreMoments, log_prior_V: np.ndarray, energy: ScoreEnergy) -> PartShare:
+    return PartShare(
+        least,
+        moments.num_items,
+        energy.fraction_direction,
+        energy.fraction_shared,
+        energy.slope_mean,
+        correlation(moments.mean_score(), log_prior_V),
+    )
 
 
 def energy_of_items(moments: ScoreMoments, items: np.ndarray) -> float:
@@ -150,10 +157,14 @@ def unseen_items(shares: tuple[PartShare, ...], unseen_energy: float) -> str | N
     low, high = sorted((whole, seen), key=lambda s: s.fraction_direction)
     least = max(LEAST_SHARE, CHANCES / (high.num_items - 1))
     if high.fraction_direction >= least and high.fraction_direction > MOST_FACTOR * low.fraction_direction:
-        return (f"{unseen:,} items without events carry the geometry: {whole.fraction_direction:.3g} of "
-                f"the energy lies along log p over all items, {seen.fraction_direction:.3g} over those with "
-                f"events; {advice}")
+        return (
+            f"{unseen:,} items without events carry the geometry: {whole.fraction_direction:.3g} of "
+            f"the energy lies along log p over all items, {seen.fraction_direction:.3g} over those with "
+            f"events; {advice}"
+        )
     if unseen_energy > MOST_ENERGY:
-        return (f"{unseen:,} items without events carry the geometry: {unseen_energy:.0%} of the energy is "
-                f"in their scores; {advice}")
+        return (
+            f"{unseen:,} items without events carry the geometry: {unseen_energy:.0%} of the energy is "
+            f"in their scores; {advice}"
+        )
     return None

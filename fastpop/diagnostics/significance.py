@@ -61,8 +61,7 @@ class PermutationTest:
             "observed": self.observed,
             "p_value": self.p_value,
             "p_value_at_floor": self.at_floor,
-            "p_value_interval": None if self.p_value_interval is None
-            else list(self.p_value_interval),
+            "p_value_interval": None if self.p_value_interval is None else list(self.p_value_interval),
             "null_mean": self.null_mean,
             "null_variance": self.null_variance,
             "num_permutations": self.num_permutations,
@@ -94,8 +93,7 @@ def p_short(p_value: float | None, num_permutations: int) -> str:
 
 
 def p_words(
-    p_value: float | None, num_permutations: int,
-    interval: tuple[float, float] | list[float] | None = None,
+    p_value: float | None, num_permutations: int, interval: tuple[float, float] | list[float] | None = None
 ) -> str:
     """A p-value in a sentence: "p = 1/2001, at its floor: none of 2,000 draws reaches the data, so p
     lies in [0, 0.0018]". interval: that of the Monte-Carlo error, 95 %."""
@@ -103,15 +101,22 @@ def p_words(
         return "no p-value: no permutations were asked for"
     within = "" if interval is None else f"[{interval[0]:.2g}, {interval[1]:.2g}]"
     if num_permutations and at_floor(p_value, num_permutations):
-        text = (f"p = 1/{num_permutations + 1}, at its floor: none of {num_permutations:,} draws reaches "
-                "the data")
+        text = (
+            f"p = 1/{num_permutations + 1}, at its floor: none of {num_permutations:,} draws reaches the data"
+        )
         return f"{text}, so p lies in {within}" if within else text
     return f"p = {p_value:.3g}" + (f" (Monte-Carlo interval {within})" if within else "")
 
 
 def permutation_test(
-    statistic: str, observed: float, null_P: np.ndarray, *, null_mean: float | None = None,
-    null_variance: float | None = None, scale: float | None = None, kind: str = "label",
+    statistic: str,
+    observed: float,
+    null_P: np.ndarray,
+    *,
+    null_mean: float | None = None,
+    null_variance: float | None = None,
+    scale: float | None = None,
+    kind: str = "label",
 ) -> PermutationTest:
     """p = (1 + (null_P >= observed - tie).sum()) / (len(null_P) + 1), with its interval.
 
@@ -126,9 +131,7 @@ def permutation_test(
         exceed = int((null_P >= observed - TIE * scale).sum())
         p_value = (1 + exceed) / (len(null_P) + 1)
         interval = clopper_pearson(exceed, len(null_P))
-    return PermutationTest(
-        statistic, observed, p_value, interval, null_mean, null_variance, null_P, kind
-    )
+    return PermutationTest(statistic, observed, p_value, interval, null_mean, null_variance, null_P, kind)
 
 
 def clopper_pearson(hits: int, draws: int, level: float = 0.95) -> tuple[float, float]:
@@ -212,7 +215,10 @@ class Form:
 
 
 def null_moments(
-    label_V: np.ndarray, plus: Form, minus: Form | None = None, kind: str = "label",
+    label_V: np.ndarray,
+    plus: Form,
+    minus: Form | None = None,
+    kind: str = "label",
     stratum_V: np.ndarray | None = None,
 ) -> tuple[float, float]:
     """Exact mean and variance of plus(y) - minus(y) under a null.
@@ -230,6 +236,7 @@ def null_moments(
             none_RR = np.zeros((len(matrix_RR), len(minus.matrix)))
             matrix_RR = np.block([[matrix_RR, none_RR], [none_RR.T, -minus.matrix]])
         return stratified_null(label_V, item_VR, matrix_RR, stratum_V)
+
     # The sign null is that of Z weighted by y: y_i e_i z_i = e_i (y_i z_i).
     def rows(form: Form) -> np.ndarray:
         return form.item_VR if kind == "label" else label_V[:, None] * form.item_VR

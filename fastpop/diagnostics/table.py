@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 LOGITS = "1: the scores contain log p once; 0: popularity is outside the scores"
-NO_UNIT = ("the slope has no unit: these scores are not known to be logits (logits=True says so), and "
-           "others have a scale of their own; go by the correlation")
+NO_UNIT = (
+    "the slope has no unit: these scores are not known to be logits (logits=True says so), and "
+    "others have a scale of their own; go by the correlation"
+)
 
 NO_DIRECTION = "neither says anything where log p has no direction"
 
@@ -23,10 +25,14 @@ def audit_table(audit: "Audit") -> str:
     unit = "squared nats" if audit.logits else "squared scores"
     lines = [
         "Popularity audit",
-        *_filled(f"{audit.num_contexts:,} contexts, {audit.num_items:,} items, dim {audit.dim}; contexts "
-                 f"weighted {audit.weighting}."),
-        *_filled(f"Items: {audit.part}. log p: smoothed counts ({alpha}), "
-                 f"{audit.sensitivity.unseen_share:.1%} of items unseen."),
+        *_filled(
+            f"{audit.num_contexts:,} contexts, {audit.num_items:,} items, dim {audit.dim}; contexts "
+            f"weighted {audit.weighting}."
+        ),
+        *_filled(
+            f"Items: {audit.part}. log p: smoothed counts ({alpha}), "
+            f"{audit.sensitivity.unseen_share:.1%} of items unseen."
+        ),
         *_filled(f"Scores are centred over items (uniform centring); energies are {unit}."),
         *(line for text in audit.cautions for line in _filled(f"Caution: {text}.")),
         "",
@@ -58,17 +64,34 @@ def _energy_lines(audit: "Audit") -> list[str]:
     return [
         f"  {'energy':<33}{'absolute':>12}{'share':>10}{'under p':>10}{'p-value':>13}",
         _line("total", e.total, whole, whole),
-        _line("along log p (direction)", e.direction, e.fraction_direction,
-              under_p.fraction_direction, tests[0]),
-        _line("  same for every context (shared)", e.shared, e.fraction_shared,
-              under_p.fraction_shared, tests[1]),
-        _line("  differing between contexts", e.heterogeneous,
-              e.fraction_direction - e.fraction_shared,
-              under_p.fraction_direction - under_p.fraction_shared),
-        _line("off log p", e.off_direction, off,
-              under_p.off_direction / under_p.total if under_p.total > 0 else None),
-        _line("by chance: 1/(items - 1)", e.total * audit.chance_level, audit.chance_level,
-              audit.chance_level_prior_centred),
+        _line(
+            "along log p (direction)", e.direction, e.fraction_direction, under_p.fraction_direction, tests[0]
+        ),
+        _line(
+            "  same for every context (shared)",
+            e.shared,
+            e.fraction_shared,
+            under_p.fraction_shared,
+            tests[1],
+        ),
+        _line(
+            "  differing between contexts",
+            e.heterogeneous,
+            e.fraction_direction - e.fraction_shared,
+            under_p.fraction_direction - under_p.fraction_shared,
+        ),
+        _line(
+            "off log p",
+            e.off_direction,
+            off,
+            under_p.off_direction / under_p.total if under_p.total > 0 else None,
+        ),
+        _line(
+            "by chance: 1/(items - 1)",
+            e.total * audit.chance_level,
+            audit.chance_level,
+            audit.chance_level_prior_centred,
+        ),
         "  (under p: share with scores and log p centred under p, not uniformly)",
     ]
 
@@ -90,12 +113,14 @@ def _list_lines(audit: "Audit") -> list[str]:
     return _filled(
         f"top {lists.k}, nothing masked, {lists.num_contexts:,} contexts: items of {lists.mean_count:.4g} "
         f"events on average, {lists.ratio:.3g} times the mean of the items audited, "
-        f"{lists.catalogue_mean:.4g}")
+        f"{lists.catalogue_mean:.4g}"
+    )
 
 
 def _null_lines(audit: "Audit") -> list[str]:
-    lines = _filled(f"Null: {audit.null_words or audit.null}; {audit.num_permutations:,} draws, seed "
-                    f"{audit.seed}.")
+    lines = _filled(
+        f"Null: {audit.null_words or audit.null}; {audit.num_permutations:,} draws, seed {audit.seed}."
+    )
     for name, test in (("direction", audit.test_direction), ("shared", audit.test_shared)):
         lines.append(f"    {name:<10} {_null_mean(test)}")
         if audit.num_permutations and not audit.no_direction:
@@ -121,21 +146,24 @@ def _null_mean(test: PermutationTest) -> str:
 def _share_lines(audit: "Audit") -> list[str]:
     if len(audit.shares) < 2 or audit.no_direction:
         return []
-    lines = [f"  {'share over items with':<22}{'items':>11}{'along log p':>13}{'by chance':>11}{'shared':>10}"
-             f"{'corr.':>11}"]
+    lines = [
+        f"  {'share over items with':<22}{'items':>11}{'along log p':>13}{'by chance':>11}{'shared':>10}"
+        f"{'corr.':>11}"
+    ]
     for one in audit.shares:
         name = at_least(one.min_count) if one.min_count else "any count"
-        lines.append(f"    {name:<20}{one.num_items:>11,}{_number(one.fraction_direction):>13}"
-                     f"{_number(1 / (one.num_items - 1)):>11}{_number(one.fraction_shared):>10}"
-                     f"{_number(one.correlation):>11}")
+        lines.append(
+            f"    {name:<20}{one.num_items:>11,}{_number(one.fraction_direction):>13}"
+            f"{_number(1 / (one.num_items - 1)):>11}{_number(one.fraction_shared):>10}"
+            f"{_number(one.correlation):>11}"
+        )
     if audit.shares[0].min_count == 0:
         lines.append(f"  energy in scores of items without events: {audit.unseen_energy:.1%}")
     return [*lines, ""]
 
 
 def _line(
-    name: str, value: float, share: float | None, under_p: float | None,
-    test: PermutationTest | None = None,
+    name: str, value: float, share: float | None, under_p: float | None, test: PermutationTest | None = None
 ) -> str:
     p = "" if test is None else p_short(test.p_value, test.num_permutations)
     return f"  {name:<33}{value:>12.5g}{_number(share):>10}{_number(under_p):>10}{p:>13}"
@@ -152,8 +180,12 @@ def _filled(text: str, indent: int = 2) -> list[str]:
 def _geometry_lines(audit: "Audit") -> list[str]:
     g = audit.geometry
     head = f"  {'geometry':<22}{'R1':>9}{'eff. rank':>11}{'part. ratio':>13}{'IsoScore':>10}"
-    rows = [("items, raw", g.items_raw), ("items, centred", g.items_centred),
-            ("queries, centred", g.queries_centred), ("scores, centred", g.scores)]
+    rows = [
+        ("items, raw", g.items_raw),
+        ("items, centred", g.items_centred),
+        ("queries, centred", g.queries_centred),
+        ("scores, centred", g.scores),
+    ]
     lines = [head]
     for name, s in rows:
         lines.append(

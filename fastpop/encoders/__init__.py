@@ -8,5 +8,14 @@ from fastpop.encoders.sasrec import SASRec, SASRecEncoder
 
 registry.ours("encoder", Factor, Bag, SASRec)
 
-__all__ = ["Bag", "BagEncoder", "Encoder", "EncoderOptions", "Factor", "FactorEncoder", "SASRec",
-           "SASRecEncoder", "Sizes"]
+__all__ = [
+    "Bag",
+    "BagEncoder",
+    "Encoder",
+    "EncoderOptions",
+    "Factor",
+    "FactorEncoder",
+    "SASRec",
+    "SASRecEncoder",
+    "Sizes",
+]

@@ -24,8 +24,9 @@ class Bag(EncoderOptions):
         check_dropout(self.dropout)
 
     def build(self, sizes: Sizes) -> "BagEncoder":
-        return BagEncoder(sizes.num_items, sizes.dim, dropout=self.dropout, sparse=sizes.sparse,
-                          base=self.base)
+        return BagEncoder(
+            sizes.num_items, sizes.dim, dropout=self.dropout, sparse=sizes.sparse, base=self.base
+        )
 
 
 class BagEncoder(Encoder):
@@ -41,8 +42,9 @@ class BagEncoder(Encoder):
 
     reads = "sequences"
 
-    def __init__(self, num_items: int, dim: int, *, dropout: float = 0.0, sparse: bool = False,
-                 base: bool = True):
+    def __init__(
+        self, num_items: int, dim: int, *, dropout: float = 0.0, sparse: bool = False, base: bool = True
+    ):
         super().__init__()
         self.base = nn.Parameter(nn.init.normal_(Tensor(dim), std=dim**-0.5)) if base else None
         self.history_embedding = nn.Parameter(nn.init.normal_(Tensor(num_items, dim), std=0.02))

@@ -24,8 +24,9 @@ class Factor(EncoderOptions):
         check_dropout(self.dropout)
 
     def build(self, sizes: Sizes) -> "FactorEncoder":
-        return FactorEncoder(sizes.num_users, sizes.dim, dropout=self.dropout, sparse=sizes.sparse,
-                             base=self.base)
+        return FactorEncoder(
+            sizes.num_users, sizes.dim, dropout=self.dropout, sparse=sizes.sparse, base=self.base
+        )
 
 
 class FactorEncoder(Encoder):
@@ -44,8 +45,9 @@ class FactorEncoder(Encoder):
 
     reads = "events"
 
-    def __init__(self, num_users: int, dim: int, *, dropout: float = 0.0, sparse: bool = False,
-                 base: bool = True):
+    def __init__(
+        self, num_users: int, dim: int, *, dropout: float = 0.0, sparse: bool = False, base: bool = True
+    ):
         super().__init__()
         self.base = nn.Parameter(nn.init.normal_(Tensor(dim), std=dim**-0.5)) if base else None
         self.user_embedding = nn.Parameter(nn.init.normal_(Tensor(num_users, dim), std=0.02))

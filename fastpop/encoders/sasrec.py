@@ -40,9 +40,15 @@ class SASRec(EncoderOptions):
             raise checks.wrong("num_heads", f"a divisor of dim = {dim}", self.num_heads)
 
     def build(self, sizes: Sizes) -> "SASRecEncoder":
-        return SASRecEncoder(sizes.dim, max_length=sizes.max_length, num_layers=self.num_layers,
-                             num_heads=self.num_heads, hidden=self.hidden or None, dropout=self.dropout,
-                             sparse=sizes.sparse)
+        return SASRecEncoder(
+            sizes.dim,
+            max_length=sizes.max_length,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            hidden=self.hidden or None,
+            dropout=self.dropout,
+            sparse=sizes.sparse,
+        )
 
 
 class SASRecEncoder(Encoder):
@@ -60,8 +66,15 @@ class SASRecEncoder(Encoder):
     reads = "sequences"
 
     def __init__(
-        self, dim: int, *, max_length: int = 50, num_layers: int = 2, num_heads: int = 2,
-        hidden: int | None = None, dropout: float = 0.2, sparse: bool = False,
+        self,
+        dim: int,
+        *,
+        max_length: int = 50,
+        num_layers: int = 2,
+        num_heads: int = 2,
+        hidden: int | None = None,
+        dropout: float = 0.2,
+        sparse: bool = False,
     ):
         super().__init__()
         if dim % num_heads:

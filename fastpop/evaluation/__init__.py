@@ -14,20 +14,31 @@ from fastpop.evaluation.baselines import (
 )
 from fastpop.evaluation.dot_scores import DotScores
 from fastpop.evaluation.metric import Known, Metric, Targets, find_metric
-from fastpop.evaluation.paired import (
-    PairedInterval,
-    compare_paired,
-    mean_interval,
-    paired_over_seeds,
-)
+from fastpop.evaluation.paired import PairedInterval, compare_paired, mean_interval, paired_over_seeds
 from fastpop.evaluation.popularity_bias import gini, item_groups, lorenz_curve
 from fastpop.evaluation.ranking import OURS, evaluate
 from fastpop.evaluation.result import Evaluation
 
 __all__ = [
-    "DotScores", "Evaluation", "Known", "Metric", "PairedInterval", "Targets", "compare_paired",
-    "ease_scorer", "evaluate", "find_metric", "gini", "item_groups", "item_mean_scorer", "lorenz_curve",
-    "markov_scorer", "mean_interval", "paired_over_seeds", "popularity_scorer", "recency_scorer",
+    "DotScores",
+    "Evaluation",
+    "Known",
+    "Metric",
+    "PairedInterval",
+    "Targets",
+    "compare_paired",
+    "ease_scorer",
+    "evaluate",
+    "find_metric",
+    "gini",
+    "item_groups",
+    "item_mean_scorer",
+    "lorenz_curve",
+    "markov_scorer",
+    "mean_interval",
+    "paired_over_seeds",
+    "popularity_scorer",
+    "recency_scorer",
 ]
 
 registry.ours("metric", *OURS)

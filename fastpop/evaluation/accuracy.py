@@ -16,7 +16,8 @@ OF_PART = {
     "head": "among the most popular items that hold the first 20 % of training events",
     "mid": "among the items that hold the next 60 % of training events",
     "tail": "among the items with the last 20 % of training events, unseen ones included",
-    "repeat": "that are in the history", "new": "that are not in the history",
+    "repeat": "that are in the history",
+    "new": "that are not in the history",
 }
 
 
@@ -47,9 +48,12 @@ class OfPart(Metric):
             if self.part in OF_HISTORY:
                 label = f"{self.label}, {'repeats' if self.part == 'repeat' else 'new'}"
             for name, value in {
-                "name": f"{self.name}_{self.part}", "label": label, "section": self.part,
+                "name": f"{self.name}_{self.part}",
+                "label": label,
+                "section": self.part,
                 "definition": f"{self.label} counting only targets {OF_PART[self.part]}.",
-                "formula": "", "source": "",
+                "formula": "",
+                "source": "",
                 "needs": (*self.needs, "counts" if self.part in OF_ITEMS else "unmasked"),
             }.items():
                 object.__setattr__(self, name, value)
@@ -83,8 +87,9 @@ class Precision(Metric):
 class Ndcg(OfPart):
     name: ClassVar[str] = "ndcg"
     label: ClassVar[str] = "NDCG"
-    definition: ClassVar[str] = ("Gain 1/log2(1 + position) of the targets among the first k, divided by the "
-                                 "best possible.")
+    definition: ClassVar[str] = (
+        "Gain 1/log2(1 + position) of the targets among the first k, divided by the best possible."
+    )
     formula: ClassVar[str] = r"Σ over hits 1/log2(1 + position) ÷ Σ_{j ≤ min(\|T\|, k)} 1/log2(1 + j)"
     source: ClassVar[str] = "Järvelin & Kekäläinen, ACM TOIS 20(4), 2002; binary gain"
 
@@ -158,9 +163,11 @@ class Nll(OfPart):
     label: ClassVar[str] = "NLL"
     definition: ClassVar[str] = (
         "Mean -log probability of the target events under the softmax over the whole, unmasked catalogue, "
-        "nats. Lower is better.")
-    formula: ClassVar[str] = ("mean over target events of −log softmax(score)[target], nats, **unmasked** "
-                              "catalogue")
+        "nats. Lower is better."
+    )
+    formula: ClassVar[str] = (
+        "mean over target events of −log softmax(score)[target], nats, **unmasked** catalogue"
+    )
     direction: ClassVar[Literal["larger", "smaller", ""]] = "smaller"
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
     at_k: ClassVar[bool] = False
@@ -169,8 +176,9 @@ class Nll(OfPart):
     def value(self, known: Known, k: int) -> Any:
         mine = known.targets[self.part].events
         assert known.event_nll is not None
-        return ratio(np.bincount(known.event_case[mine], known.event_nll[mine], known.num_cases),
-                     self.size(known))
+        return ratio(
+            np.bincount(known.event_case[mine], known.event_nll[mine], known.num_cases), self.size(known)
+        )
 
     def size(self, known: Known) -> np.ndarray:
         return np.bincount(known.event_case[known.targets[self.part].events], minlength=known.num_cases)
@@ -196,8 +204,10 @@ class Perplexity(Metric):
 class PooledAuc(Metric):
     name = "pooled_auc"
     label = "Pooled AUC"
-    definition = ("Chance that a target scores above a candidate that is none, over the pairs of all cases "
-                  "together; ties by halves.")
+    definition = (
+        "Chance that a target scores above a candidate that is none, over the pairs of all cases "
+        "together; ties by halves."
+    )
     formula = "AUC over all (case, item) pairs together"
     at_k = False
     per_case = False
@@ -228,9 +238,11 @@ class TargetShare(Metric):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, value in {
-            "name": f"target_share_{self.part}", "label": f"Targets, {self.part}",
-            "definition": f"Share of the target events whose items are those {OF_PART[self.part]}."
-                          .replace("those among", "among"),
+            "name": f"target_share_{self.part}",
+            "label": f"Targets, {self.part}",
+            "definition": f"Share of the target events whose items are those {OF_PART[self.part]}.".replace(
+                "those among", "among"
+            ),
             "needs": ("counts" if self.part in OF_ITEMS else "unmasked",),
         }.items():
             object.__setattr__(self, name, value)
@@ -241,8 +253,18 @@ class TargetShare(Metric):
 
 
 ACCURACY: tuple[Metric, ...] = (
-    HitRate(), Recall(), Precision(), Ndcg(), ReciprocalRank(), AveragePrecision(), Rank(), Auc(), Nll(),
-    Perplexity(), PooledAuc(), *(metric for part in OF_ITEMS for metric in (Recall(part), Ndcg(part))),
+    HitRate(),
+    Recall(),
+    Precision(),
+    Ndcg(),
+    ReciprocalRank(),
+    AveragePrecision(),
+    Rank(),
+    Auc(),
+    Nll(),
+    Perplexity(),
+    PooledAuc(),
+    *(metric for part in OF_ITEMS for metric in (Recall(part), Ndcg(part))),
     *(metric for part in OF_HISTORY for metric in (Recall(part), Ndcg(part), Nll(part))),
 )
 SHARES: tuple[Metric, ...] = tuple(TargetShare(part) for part in (*OF_ITEMS, *OF_HISTORY))

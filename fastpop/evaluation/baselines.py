@@ -44,7 +44,11 @@ def item_mean_scorer(log: Any, value: Any) -> Score:
 
 
 def recency_scorer(
-    log: Any, cases: Any, *, half_life: float | None = None, window: float | None = None,
+    log: Any,
+    cases: Any,
+    *,
+    half_life: float | None = None,
+    window: float | None = None,
     alpha: float | None = None,
 ) -> Score:
     """What is popular when a case is asked: counts of the events of `log` before cases.time.
@@ -131,14 +135,16 @@ def ease_scorer(log: Any, cases: Any, *, l2: float = 500.0) -> Score:
     """
     checks.number("l2", l2, above=0)
     num_items = log.num_items
-    pair = np.concatenate([
-        np.unique(log.user[at].astype(np.int64) * num_items + log.item[at])
-        for _, at in columns.user_pieces(log.offsets)
-    ] or [np.empty(0, np.int64)])
+    pair = np.concatenate(
+        [
+            np.unique(log.user[at].astype(np.int64) * num_items + log.item[at])
+            for _, at in columns.user_pieces(log.offsets)
+        ]
+        or [np.empty(0, np.int64)]
+    )
     user, item = torch.as_tensor(pair // num_items), torch.as_tensor(pair % num_items)
     transposed_VU = torch.sparse_coo_tensor(
-        torch.stack([item, user]), torch.ones(len(pair)), (num_items, log.num_users),
-        check_invariants=True,
+        torch.stack([item, user]), torch.ones(len(pair)), (num_items, log.num_users), check_invariants=True
     ).coalesce()
     gram_VV = torch.empty(num_items, num_items)
     for first in range(0, num_items, 512):  # 512 dense columns of X at a time

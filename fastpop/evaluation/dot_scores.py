@@ -58,5 +58,9 @@ class DotScores:
 
     def keywords(self, rows: slice = slice(None)) -> dict[str, Any]:
         """Those of some cases, as the ops take them."""
-        return {"query": self.query[rows].detach(), "items": self.items.detach(),
-                "bias": None if self.bias is None else self.bias.detach(), "scale": self.scale}
+        return {
+            "query": self.query[rows].detach(),
+            "items": self.items.detach(),
+            "bias": None if self.bias is None else self.bias.detach(),
+            "scale": self.scale,
+        }

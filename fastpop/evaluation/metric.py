@@ -13,8 +13,12 @@ from fastpop.components import Component
 from fastpop.evaluation.result import weighted_mean
 from fastpop.frozen import freeze
 
-NEEDS = {"counts": "counts=", "logits": "logits=True", "candidates": "candidates=",
-         "unmasked": "mask_seen=False"}
+NEEDS = {
+    "counts": "counts=",
+    "logits": "logits=True",
+    "candidates": "candidates=",
+    "unmasked": "mask_seen=False",
+}
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,20 @@ class Known:
     __repr__ = checks.brief
 
     def __post_init__(self) -> None:
-        freeze(self, "targets", "pair_case", "ahead", "others_C", "top_CK", "exposure", "event_case",
-               "event_nll", "pool", "counts_V", "case_weight_C")
+        freeze(
+            self,
+            "targets",
+            "pair_case",
+            "ahead",
+            "others_C",
+            "top_CK",
+            "exposure",
+            "event_case",
+            "event_nll",
+            "pool",
+            "counts_V",
+            "case_weight_C",
+        )
 
     @property
     def num_cases(self) -> int:
@@ -169,14 +185,13 @@ def measure(
         size = metric.size(known)
         if size is not None:
             sizes[key] = _of_cases(key, size, known.num_cases, "size")
-    means = {key: weighted_mean(value, known.case_weight_C * sizes.get(key, 1))
-             for key, value in per_case.items()}
+    means = {
+        key: weighted_mean(value, known.case_weight_C * sizes.get(key, 1)) for key, value in per_case.items()
+    }
     return means | whole, per_case, sizes
 
 
-def chosen(
-    further: Iterable[str | Metric] | None, given: set[str], ours: Sequence[Metric]
-) -> list[Metric]:
+def chosen(further: Iterable[str | Metric] | None, given: set[str], ours: Sequence[Metric]) -> list[Metric]:
     """Ours that this evaluation has the means for, and the further ones that were asked for.
 
     given: which of NEEDS there are.

@@ -44,8 +44,14 @@ class PairedInterval:
 
 
 def compare_paired(
-    a: Evaluation, b: Evaluation, metric: str, *, confidence: float = 0.95, method: str = "t",
-    resamples: int = 2000, seed: int = 0,
+    a: Evaluation,
+    b: Evaluation,
+    metric: str,
+    *,
+    confidence: float = 0.95,
+    method: str = "t",
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> PairedInterval:
     """Interval of mean(a - b) over the cases that both have a value for.
 
@@ -94,13 +100,21 @@ def compare_paired(
             means[r] = times @ delta / times.sum()
         low, high = map(float, np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2]))
     return PairedInterval(
-        metric, float(share @ value_a), float(share @ value_b), mean, low, high, confidence, n,
-        "cases", method,
+        metric,
+        float(share @ value_a),
+        float(share @ value_b),
+        mean,
+        low,
+        high,
+        confidence,
+        n,
+        "cases",
+        method,
     )
 
 
 def paired_over_seeds(
-    a: Sequence[Any], b: Sequence[Any], metric: str = "value", *, confidence: float = 0.95,
+    a: Sequence[Any], b: Sequence[Any], metric: str = "value", *, confidence: float = 0.95
 ) -> PairedInterval:
     """t interval of mean(a - b) over seeds: scipy.stats.ttest_rel's, without scipy.
 

@@ -85,8 +85,10 @@ def popularity_correlation(exposure: Any, counts: Any) -> float:
 
     NaN when either is the same for every item.
     """
-    a_V, b_V = (mid_rank(checks.float_array(name, value, 1, by_item=name == "counts"))
-                for name, value in (("exposure", exposure), ("counts", counts)))
+    a_V, b_V = (
+        mid_rank(checks.float_array(name, value, 1, by_item=name == "counts"))
+        for name, value in (("exposure", exposure), ("counts", counts))
+    )
     a_V, b_V = a_V - a_V.mean(), b_V - b_V.mean()
     length = np.sqrt((a_V @ a_V) * (b_V @ b_V))
     return float(a_V @ b_V / length) if length > 0 else float("nan")

@@ -52,7 +52,7 @@ class Positions:
 
 
 def dense_positions(
-    score: Callable[[slice], Any], problem: Problem, chunk_size: int | None, memory_limit: int, device: str,
+    score: Callable[[slice], Any], problem: Problem, chunk_size: int | None, memory_limit: int, device: str
 ) -> Positions:
     """From [b, V] scores of a chunk of cases at a time."""
     if chunk_size is None:
@@ -106,8 +106,9 @@ def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | Non
         shape = (stop - start, num_items)
         others[start:stop] = num_items - np.bincount(left_out // num_items, minlength=stop - start)
         some = score.keywords(slice(start, stop))
-        found = ranks_or_nan(**some, **_lists(pair_key, *shape, "target"),
-                             **_lists(left_out, *shape, "exclude"))
+        found = ranks_or_nan(
+            **some, **_lists(pair_key, *shape, "target"), **_lists(left_out, *shape, "exclude")
+        )
         bad = (~(found.lse < torch.inf)).nonzero()
         if bad.shape[0]:
             row = int(bad[0, 0])

@@ -22,10 +22,19 @@ Score = Callable[[slice], Any] | DotScores | Any  # any other: a [C, V] matrix
 
 
 def evaluate(
-    score: Score, cases: Any, *, counts: Any = None, ks: Sequence[int] = (10, 20),
-    mask_seen: bool | None = None, candidates: tuple[Any, Any] | None = None,
-    weight: Any = None, metrics: Iterable[str | Metric] | None = None, logits: bool = True,
-    num_items: int | None = None, chunk_size: int | None = None, memory_limit: int = 256 << 20,
+    score: Score,
+    cases: Any,
+    *,
+    counts: Any = None,
+    ks: Sequence[int] = (10, 20),
+    mask_seen: bool | None = None,
+    candidates: tuple[Any, Any] | None = None,
+    weight: Any = None,
+    metrics: Iterable[str | Metric] | None = None,
+    logits: bool = True,
+    num_items: int | None = None,
+    chunk_size: int | None = None,
+    memory_limit: int = 256 << 20,
     device: str = "cpu",
 ) -> Evaluation:
     """Rank every item for every case and average the usual metrics.
@@ -102,8 +111,12 @@ def evaluate(
     if chunk_size is not None:
         checks.number("chunk_size", chunk_size, least=1, integer=True)
 
-    given = {"counts": counts_V is not None, "logits": logits, "candidates": allowed is not None,
-             "unmasked": not mask_seen}
+    given = {
+        "counts": counts_V is not None,
+        "logits": logits,
+        "candidates": allowed is not None,
+        "unmasked": not mask_seen,
+    }
     asked = chosen(metrics, {need for need, there in given.items() if there}, OURS)
 
     # Distinct (case, item) pairs for ranking; the events themselves, repeats and all, for NLL.
@@ -112,8 +125,15 @@ def evaluate(
     pair_case, pair_item = pair // num_items, pair % num_items
     pair_offsets = np.searchsorted(pair_case, np.arange(num_cases + 1))
     problem = Problem(
-        num_cases, num_items, target, (pair_offsets, pair_item), history if mask_seen else None, allowed,
-        min(ks[-1], num_items), logits)
+        num_cases,
+        num_items,
+        target,
+        (pair_offsets, pair_item),
+        history if mask_seen else None,
+        allowed,
+        min(ks[-1], num_items),
+        logits,
+    )
     if not isinstance(score, DotScores) and not callable(score):
         score = _of_matrix(score, num_cases, num_items)
     if isinstance(score, DotScores):
@@ -132,21 +152,37 @@ def evaluate(
         for number, name in enumerate(GROUPS):
             members[name] = group_V[pair_item] == number, group_V[target[1]] == number
     if not mask_seen:
-        repeat = (_in_history(history, (pair_offsets, pair_item), num_items),
-                  _in_history(history, target, num_items))
+        repeat = (
+            _in_history(history, (pair_offsets, pair_item), num_items),
+            _in_history(history, target, num_items),
+        )
         members["repeat"], members["new"] = repeat, (~repeat[0], ~repeat[1])
     for name, (of_pairs, of_events) in members.items():
         targets[name] = Targets.of(pair_case[of_pairs], found.ahead[of_pairs], num_cases, of_events)
     exposure = {k: popularity_bias.exposure_counts(found.top[:, :k], num_items) for k in ks}
     known = Known(
-        num_items=num_items, targets=targets, pair_case=pair_case, ahead=found.ahead,
-        others_C=found.others, top_CK=found.top, exposure=exposure, event_case=event_case,
-        event_nll=found.nll, counts_V=counts_V, case_weight_C=weight_C,
-        pool=None if found.pool is None else (found.pool[0], np.isin(found.pool[1], pair)))
+        num_items=num_items,
+        targets=targets,
+        pair_case=pair_case,
+        ahead=found.ahead,
+        others_C=found.others,
+        top_CK=found.top,
+        exposure=exposure,
+        event_case=event_case,
+        event_nll=found.nll,
+        counts_V=counts_V,
+        case_weight_C=weight_C,
+        pool=None if found.pool is None else (found.pool[0], np.isin(found.pool[1], pair)),
+    )
     means, per_case, sizes = measure(known, asked, ks)
     return Evaluation(
-        metrics=means, per_case=per_case, ks=ks, events={"nll": np.diff(target[0]), **sizes},
-        case_weight=weight_C, exposure=exposure, cases_key=_key(num_items, target),
+        metrics=means,
+        per_case=per_case,
+        ks=ks,
+        events={"nll": np.diff(target[0]), **sizes},
+        case_weight=weight_C,
+        exposure=exposure,
+        cases_key=_key(num_items, target),
         rule=_rule(num_items, mask_seen, allowed is not None, logits, counts_V is not None),
     )
 
@@ -162,8 +198,10 @@ def _of_matrix(score: Any, num_cases: int, num_items: int) -> Callable[[slice], 
 def _csr(
     argument: str, offsets: Any, item: Any, num_cases: int, num_items: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    offsets, item = (np.asarray(one) if isinstance(one, np.ndarray) else checks.int_array(argument, one)
-                     for one in (offsets, item))
+    offsets, item = (
+        np.asarray(one) if isinstance(one, np.ndarray) else checks.int_array(argument, one)
+        for one in (offsets, item)
+    )
     if offsets.dtype.kind not in "iu" or item.dtype.kind not in "iu":
         raise checks.wrong_type(argument, "integer offsets and items", item)
     checks.shape(f"{argument} offsets", offsets, (num_cases + 1,))
@@ -181,8 +219,8 @@ def _in_history(
     found = np.zeros(len(listed[1]), bool)
     for cases, _ in columns.user_pieces(history[0] + listed[0]):
         seen, asked = (
-            np.repeat(np.arange(cases.stop - cases.start),
-                      np.diff(offsets[cases.start : cases.stop + 1])) * num_items
+            np.repeat(np.arange(cases.stop - cases.start), np.diff(offsets[cases.start : cases.stop + 1]))
+            * num_items
             + item[offsets[cases.start] : offsets[cases.stop]]
             for offsets, item in (history, listed)
         )
@@ -199,7 +237,8 @@ def _key(num_items: int, target: tuple[np.ndarray, np.ndarray]) -> str:
 
 def _rule(num_items: int, mask_seen: bool, listed: bool, logits: bool, grouped: bool) -> str:
     words = [
-        "ranking of the given candidates and the targets" if listed
+        "ranking of the given candidates and the targets"
+        if listed
         else f"full ranking of {num_items:,} items",
         "seen items masked except the targets" if mask_seen else "seen items not masked",
         "position = 1 + greater + ties/2 among non-relevant items, hit when position < k + 1",

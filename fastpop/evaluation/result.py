@@ -36,10 +36,16 @@ class Evaluation:
         freeze(self, "metrics", "per_case", "events", "case_weight", "exposure")
 
     def __repr__(self) -> str:
-        shown = [f"{name} {value:.4g}" for name, value in self.metrics.items()
-                 if name.partition("@")[0] in ("hr", "ndcg", "rank", "nll")]
-        return (f"Evaluation: {self.num_cases:,} cases, {self.num_events:,} target events\n  "
-                + ", ".join(shown[:8]) + "\n  .metrics .per_case .table()")
+        shown = [
+            f"{name} {value:.4g}"
+            for name, value in self.metrics.items()
+            if name.partition("@")[0] in ("hr", "ndcg", "rank", "nll")
+        ]
+        return (
+            f"Evaluation: {self.num_cases:,} cases, {self.num_events:,} target events\n  "
+            + ", ".join(shown[:8])
+            + "\n  .metrics .per_case .table()"
+        )
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(self.table())}</pre>"

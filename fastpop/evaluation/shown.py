@@ -65,8 +65,10 @@ class Coverage(Metric):
 class Gini(Metric):
     name = "gini"
     label = "Gini"
-    definition = ("Inequality of exposure over the catalogue: 0 all items shown equally often, near 1 all "
-                  "slots to few items.")
+    definition = (
+        "Inequality of exposure over the catalogue: 0 all items shown equally often, near 1 all "
+        "slots to few items."
+    )
     formula = "Σ_i (2i − V − 1) x_(i) / (V Σx), exposures x sorted, items never shown included"
     source = "Fleder & Hosanagar, Management Science 55(5), 2009"
     direction = "smaller"
@@ -91,5 +93,4 @@ class PopularityCorrelation(Metric):
         return popularity_bias.popularity_correlation(known.exposure[k], known.counts_V)
 
 
-SHOWN: tuple[Metric, ...] = (
-    Popularity(), LongTail(), Novelty(), Coverage(), Gini(), PopularityCorrelation())
+SHOWN: tuple[Metric, ...] = (Popularity(), LongTail(), Novelty(), Coverage(), Gini(), PopularityCorrelation())

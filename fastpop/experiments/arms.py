@@ -46,7 +46,7 @@ class Arm:
 
     @property
     def kind(self) -> str:
-        """"trained", "afterwards" or "reference"."""
+        """ "trained", "afterwards" or "reference"."""
         return "trained" if self.prior else "afterwards" if self.make is not None else "reference"
 
     def options(self) -> dict[str, Any]:
@@ -60,8 +60,11 @@ class Arm:
         if not isinstance(found, ScoreMoments):
             raise checks.wrong_type(f"make of the arm {self.name!r}", "ScoreMoments", found)
         if found.item_VD.shape != moments.item_VD.shape:
-            raise checks.wrong(f"make of the arm {self.name!r}",
-                               f"an item table [{moments.num_items}, {moments.dim}]", found.item_VD)
+            raise checks.wrong(
+                f"make of the arm {self.name!r}",
+                f"an item table [{moments.num_items}, {moments.dim}]",
+                found.item_VD,
+            )
         if not np.array_equal(found.query_mean_D, moments.query_mean_D):
             raise checks.wrong(f"make of the arm {self.name!r}", "the standard model's queries", "=others")
         return found
@@ -91,20 +94,31 @@ ARMS = _named(
     Arm(STANDARD, "s", "s", "none"),
     Arm("frozen", "s + tau log p", "s + beta log p", "frozen"),
     Arm("learned", "s + a, a learned from 0", "s + beta a", "learned"),
-    Arm("learned-from-log-p", "s + a, a learned from log p", "s + beta a", "learned",
-        bias_start="log-prior"),
-    Arm("permuted", "s + tau log p of shuffled items", "s + beta log p of shuffled items", "permuted",
-        "permuted"),
-    Arm("disjoint", "s + tau log p from the other half", "s + beta log p from the other half", "frozen",
-        "B"),
+    Arm("learned-from-log-p", "s + a, a learned from log p", "s + beta a", "learned", bias_start="log-prior"),
+    Arm(
+        "permuted",
+        "s + tau log p of shuffled items",
+        "s + beta log p of shuffled items",
+        "permuted",
+        "permuted",
+    ),
+    Arm("disjoint", "s + tau log p from the other half", "s + beta log p from the other half", "frozen", "B"),
 )
 # Made of the trained standard model, without training.
 AFTERWARDS = _named(
     Arm(POST_HOC, "not trained: standard minus log p", "s + (beta - 1) log p", make=subtracted),
-    Arm("post-hoc-fitted", "not trained: standard minus its mean slope times log p",
-        "s + (beta - slope) log p", make=subtracted_as_fitted),
-    Arm("projected", "not trained: standard, its item table without the direction of log p",
-        "s without log p + beta log p", make=projected),
+    Arm(
+        "post-hoc-fitted",
+        "not trained: standard minus its mean slope times log p",
+        "s + (beta - slope) log p",
+        make=subtracted_as_fitted,
+    ),
+    Arm(
+        "projected",
+        "not trained: standard, its item table without the direction of log p",
+        "s without log p + beta log p",
+        make=projected,
+    ),
 )
 # What any recommender has to beat.
 REFERENCES = _named(

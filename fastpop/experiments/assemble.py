@@ -4,28 +4,38 @@ from typing import Any
 
 from fastpop import report
 from fastpop.experiments import findings
-from fastpop.experiments.arms import (
-    AFTERWARDS,
-    ARMS,
-    BEST,
-    EQUAL,
-    POST_HOC,
-    REFERENCES,
-    STANDARD,
-    arm_of,
-)
+from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, EQUAL, POST_HOC, REFERENCES, STANDARD, arm_of
 from fastpop.experiments.frontier import matched
 from fastpop.experiments.one_arm import best_by_words
 from fastpop.experiments.wording import Words
 
 # What stands for a row in `readings`: of the learned part, and of the score that is served.
-LEARNED = ("energy_total", "energy_direction", "energy_off_direction", "energy_shared", "slope", "amplitude",
-           "cos2_change", "r1_items", "r1_scores", "effective_rank_items", "effective_rank_scores",
-           "cosine_items", "pc1_items", "pc1_scores", "epoch")
+LEARNED = (
+    "energy_total",
+    "energy_direction",
+    "energy_off_direction",
+    "energy_shared",
+    "slope",
+    "amplitude",
+    "cos2_change",
+    "r1_items",
+    "r1_scores",
+    "effective_rank_items",
+    "effective_rank_scores",
+    "cosine_items",
+    "pc1_items",
+    "pc1_scores",
+    "epoch",
+)
 
 
 def comparison(
-    found: list[dict[str, Any]], question: Any, log: Any, parts: Any, cases: Any, shown: Any,
+    found: list[dict[str, Any]],
+    question: Any,
+    log: Any,
+    parts: Any,
+    cases: Any,
+    shown: Any,
     made_by: dict[str, Any],
 ) -> report.schema.Comparison:
     """found: what each seed gave, in the order of the seeds."""
@@ -40,16 +50,31 @@ def comparison(
     if weak is not None:  # as an audit: no test along a direction that is noise; the rows keep theirs
         pairs, drawn = [], drawn | {"nulls": []}
         for entry in summary:
-            entry["values"] = {name: value for name, value in entry["values"].items()
-                               if not name.startswith("p_value")}
-    frontier = [entry for epochs in readings
-                for entry in matched(rows, POST_HOC, [arm for arm in names if arm != POST_HOC], epochs)]
+            entry["values"] = {
+                name: value for name, value in entry["values"].items() if not name.startswith("p_value")
+            }
+    frontier = [
+        entry
+        for epochs in readings
+        for entry in matched(rows, POST_HOC, [arm for arm in names if arm != POST_HOC], epochs)
+    ]
     late = dict.fromkeys(arm for seed in found for arm in seed["still_improving"])
     unseen = sum(prior["unseen"] for prior in priors) / len(priors)
     words = Words(
-        rows, pairs, frontier, names, weak, unseen,
-        {"permutations": question.permutations, "still_improving": list(late), "shown": shown is not None,
-         "median_events": priors[0]["median_events"], "best_by": best_by_words(question.config)})
+        rows,
+        pairs,
+        frontier,
+        names,
+        weak,
+        unseen,
+        {
+            "permutations": question.permutations,
+            "still_improving": list(late),
+            "shown": shown is not None,
+            "median_events": priors[0]["median_events"],
+            "best_by": best_by_words(question.config),
+        },
+    )
     said = words.sentences()
     left_out = max(seed["left_out"] for seed in found)
     name = question.name
@@ -60,9 +85,16 @@ def comparison(
         "readings": readings,
         "best_by": best_by_words(question.config),
         "permutations": question.permutations,
-        "arms": [{"name": arm, "kind": arm_of(arm).kind, "trained_on": arm_of(arm).trained_on,
-                  "served_as": arm_of(arm).served_as,
-                  "readings": [_reading(summary, arm, epochs) for epochs in readings]} for arm in names],
+        "arms": [
+            {
+                "name": arm,
+                "kind": arm_of(arm).kind,
+                "trained_on": arm_of(arm).trained_on,
+                "served_as": arm_of(arm).served_as,
+                "readings": [_reading(summary, arm, epochs) for epochs in readings],
+            }
+            for arm in names
+        ],
         "rows": rows,
         "summary": summary,
         "differences": findings.paired_differences(rows, names),
@@ -70,12 +102,14 @@ def comparison(
         "pairs": pairs,
         "rules": _rules(question, parts, rows, priors),
         "data": {
-            "name": name or "log", "num_users": log.num_users, "num_items": log.num_items,
+            "name": name or "log",
+            "num_users": log.num_users,
+            "num_items": log.num_items,
             "num_events": log.num_events,
             "num_cases": 0 if cases is None else cases.num_cases - left_out,
             "note": f"The arms train on {priors[0]['num_events']:,} events (half A of the training part, "
-                    f"halved anew for each seed); {left_out:,} test cases left out because the encoder "
-                    "cannot read them",
+            f"halved anew for each seed); {left_out:,} test cases left out because the encoder "
+            "cannot read them",
         },
         "curves": [curve for seed in found for curve in seed["curves"]],
         **drawn,
@@ -86,8 +120,10 @@ def comparison(
 
 def _in_order(question: Any) -> list[str]:
     """Every arm that may have rows: ours of each kind before others."""
-    others = {kind: [name for name, arm in question.others.items() if arm.kind == kind]
-              for kind in ("trained", "afterwards")}
+    others = {
+        kind: [name for name, arm in question.others.items() if arm.kind == kind]
+        for kind in ("trained", "afterwards")
+    }
     return [*ARMS, *others["trained"], *AFTERWARDS, *others["afterwards"], *REFERENCES]
 
 
@@ -96,8 +132,11 @@ def _reading(summary: list[dict[str, Any]], arm: str, epochs: str) -> dict[str, 
     served, at beta 1, or 0 where popularity was taken out afterwards; NLL at beta 1. None: not defined."""
     beta = 0.0 if arm_of(arm).kind == "afterwards" else 1.0
     found: dict[str, Any] = {"epochs": epochs, "popularity_weight": beta}
-    values = {entry["popularity_weight"]: entry["values"] for entry in summary
-              if entry["arm"] == arm and entry["epochs"] == epochs}
+    values = {
+        entry["popularity_weight"]: entry["values"]
+        for entry in summary
+        if entry["arm"] == arm and entry["epochs"] == epochs
+    }
     served, learned = values.get(beta, {}), values.get(None, values.get(beta, {}))
     found |= {name: learned[name]["mean"] if name in learned else None for name in LEARNED}
     found |= {name: entry["mean"] for name, entry in served.items() if "@" in name or name == "auc_shown"}
@@ -106,31 +145,37 @@ def _reading(summary: list[dict[str, Any]], arm: str, epochs: str) -> dict[str, 
 
 
 def _rules(
-    question: Any, parts: Any, rows: list[dict[str, Any]], priors: list[dict[str, Any]],
+    question: Any, parts: Any, rows: list[dict[str, Any]], priors: list[dict[str, Any]]
 ) -> dict[str, str]:
     config = question.config
     sampled = config.loss_part.needs == "negatives"
-    extra = f", {config.num_layers} layers, {config.num_heads} heads, dropout {config.dropout:g}" \
-        if config.encoder == "sasrec" else ""
+    extra = (
+        f", {config.num_layers} layers, {config.num_heads} heads, dropout {config.dropout:g}"
+        if config.encoder == "sasrec"
+        else ""
+    )
     rules = {
         "encoder": f"{config.encoder}, dim {config.dim}{extra}",
         "decoder": f"dot product, temperature {config.temperature:g}"
-                   + (" (learned)" if config.learn_temperature else "")
-                   + f", prior weight {config.prior_weight:g}, log p smoothed by {config.smoothing}",
+        + (" (learned)" if config.learn_temperature else "")
+        + f", prior weight {config.prior_weight:g}, log p smoothed by {config.smoothing}",
         "loss": str(config.loss).replace("_", " ")
-                + (f", logq={logq}" if (logq := getattr(config.loss_part, "logq", None)) else ""),
+        + (f", logq={logq}" if (logq := getattr(config.loss_part, "logq", None)) else ""),
         "context_weighting": "one context per training event of half A",
-        "popularity_weight": "beta in {" + ", ".join(f"{w:g}" for w in question.betas)
-                             + "}; learned part s: scores without the popularity term",
+        "popularity_weight": "beta in {"
+        + ", ".join(f"{w:g}" for w in question.betas)
+        + "}; learned part s: scores without the popularity term",
         "split": f"{parts.facts['rule']}; all arms train on a random half A of the training events, log p "
-                 "from A (disjoint: from the other half B); halved anew for each seed",
-        "readings": f"equal: {config.epochs} epochs for all; " + (
+        "from A (disjoint: from the other half B); halved anew for each seed",
+        "readings": f"equal: {config.epochs} epochs for all; "
+        + (
             f"best: each arm's epoch of best {best_by_words(config)}, at most {question.last_epoch}, "
             f"stopped after {question.patience} epochs without a better one"
             if BEST in {row["epochs"] for row in rows}
-            else "no validation part, so no best epoch"),
+            else "no validation part, so no best epoch"
+        ),
         "optimizer": f"{config.table_optimizer_part}, learning rate {config.learning_rate:g}, "
-                     f"batch {config.batch_size}",
+        f"batch {config.batch_size}",
         "null": f"log p shuffled over items (label), and random signs (sign); {question.permutations} draws",
         "intervals": f"95 % t over seeds, from {findings.MIN_SEEDS} seeds on; of fewer, their range",
     }
@@ -138,8 +183,12 @@ def _rules(
         group, number = (getattr(config.loss_part, name, None) for name in ("group_size", "num_negatives"))
         how = {None: "", 0: " shared by the batch", 1: " for each row"}.get(group, f" shared by {group} rows")
         rules["sampler"] = f"{config.proposal}" + (
-            ", the other rows' positives" if config.proposal_part.in_batch
-            else f", {number} negatives{how}" if number else "")
+            ", the other rows' positives"
+            if config.proposal_part.in_batch
+            else f", {number} negatives{how}"
+            if number
+            else ""
+        )
     if "half_life_days" in priors[0]:
         days = ", ".join(f"{days:.3g}" for days in sorted({prior["half_life_days"] for prior in priors}))
         rules["recency"] = f"half-life {days} days, tuned on half A"

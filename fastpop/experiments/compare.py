@@ -34,8 +34,17 @@ from fastpop.training import TrainConfig, build
 from fastpop.training import folder as run_folder
 from fastpop.training.run import make_split, resolve_config
 
-NOT_ASKED = ("prior", "checkpoint_every", "checkpoint_minutes", "tensorboard", "loggers", "patience",
-             "evaluate_every", "bias_start", "metric")
+NOT_ASKED = (
+    "prior",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "tensorboard",
+    "loggers",
+    "patience",
+    "evaluate_every",
+    "bias_start",
+    "metric",
+)
 FORMAT = 2  # of what a stopped comparison keeps; one more where the parts of an older one would not fit
 # Dense where accuracy bends, and on beyond 1: a frontier is read where two arms show equally popular items.
 BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
@@ -143,11 +152,21 @@ def compare(
     if rated is not None and rated.weight is None:
         raise checks.wrong("rated", "a log with ratings for weights", "=one without weights")
     question = Question(
-        seeds, [*(arm for arm in ARMS if arm in arms or arm == STANDARD),
-                *(arm for arm, other in others.items() if other.kind == "trained")],
-        tuple(sorted({float(weight) for weight in popularity_weights} | {0.0, 0.5, 1.0})), permutations,
-        max_epochs, config.patience or PATIENCE, max_cases, config, name,
-        {"shown": shown, "rated": rated}, others)
+        seeds,
+        [
+            *(arm for arm in ARMS if arm in arms or arm == STANDARD),
+            *(arm for arm, other in others.items() if other.kind == "trained"),
+        ],
+        tuple(sorted({float(weight) for weight in popularity_weights} | {0.0, 0.5, 1.0})),
+        permutations,
+        max_epochs,
+        config.patience or PATIENCE,
+        max_cases,
+        config,
+        name,
+        {"shown": shown, "rated": rated},
+        others,
+    )
     place = None if out is None else local_path(out, "out")
     if place is not None:
         checks.needed("matplotlib", "report", "compare(out=...)")
@@ -167,17 +186,20 @@ def _config(config: Any, options: dict[str, Any]) -> TrainConfig:
     if options.get("patience") and "evaluate_every" not in options:
         options = {**options, "evaluate_every": 1}  # which it is; patience alone would be refused
     config = resolve_config(config, options)
-    for mine, why in (("prior", "no prior: every arm has its own"),
-                      ("bias_start", "no bias_start: every arm has its own"),
-                      ("prior_weight", "1: arms are read at popularity weight 1, as trained"),
-                      ("metric", "no metric: the best epoch is that of lowest validation NLL"),
-                      ("tensorboard", "False: curves over epochs are in the report"),
-                      ("loggers", "none: curves over epochs are in the report")):
+    for mine, why in (
+        ("prior", "no prior: every arm has its own"),
+        ("bias_start", "no bias_start: every arm has its own"),
+        ("prior_weight", "1: arms are read at popularity weight 1, as trained"),
+        ("metric", "no metric: the best epoch is that of lowest validation NLL"),
+        ("tensorboard", "False: curves over epochs are in the report"),
+        ("loggers", "none: curves over epochs are in the report"),
+    ):
         if getattr(config, mine) != getattr(TrainConfig, mine):
             raise checks.wrong(mine, why, getattr(config, mine))
     if config.evaluate_every > 1:
-        raise checks.wrong("evaluate_every", "0 or 1: arms are looked at after every epoch",
-                           config.evaluate_every)
+        raise checks.wrong(
+            "evaluate_every", "0 or 1: arms are looked at after every epoch", config.evaluate_every
+        )
     reason = config.double_subtraction()
     if reason:
         warnings.warn("arm 'frozen': " + reason, UserWarning, stacklevel=3)
@@ -185,7 +207,7 @@ def _config(config: Any, options: dict[str, Any]) -> TrainConfig:
 
 
 def _compare(
-    log: Interactions, test: Any, question: Question, place: Path | None, progress: bool | None,
+    log: Interactions, test: Any, question: Question, place: Path | None, progress: bool | None
 ) -> CompareResult:
     """`compare` once its arguments are checked and the folder is held."""
     started = time.perf_counter()
@@ -198,8 +220,11 @@ def _compare(
     if place is not None:
         before = finished(place, asked)
         if before is not None:
-            warnings.warn(f"the comparison in {place} is finished: it is shown, and nothing is trained",
-                          UserWarning, stacklevel=3)
+            warnings.warn(
+                f"the comparison in {place} is finished: it is shown, and nothing is trained",
+                UserWarning,
+                stacklevel=3,
+            )
             Unfinished(place, asked).close()
             return CompareResult(before)
         account = Unfinished(place, asked)
@@ -217,10 +242,15 @@ def _compare(
             else:
                 bar.update(len(arms))
             found.append(measured)
-    made_by = {"version": fastpop.__version__, "seeds": list(question.seeds),
-               "seconds": round(time.perf_counter() - started, 1),
-               "cpu_count": os.cpu_count(), "processor": _processor(),
-               "config": config.to_dict(), "asked": asked}
+    made_by = {
+        "version": fastpop.__version__,
+        "seeds": list(question.seeds),
+        "seconds": round(time.perf_counter() - started, 1),
+        "cpu_count": os.cpu_count(),
+        "processor": _processor(),
+        "config": config.to_dict(),
+        "asked": asked,
+    }
     result = CompareResult(assemble.comparison(found, question, log, parts, cases, shown, made_by))
     if place is not None and account is not None:
         result.save(place)
@@ -229,8 +259,14 @@ def _compare(
 
 
 def _one_seed(
-    seed: int, question: Question, log: Interactions, parts: Split, test: Cases | None,
-    shown: Shown | None, account: Unfinished | None, bar: Any,
+    seed: int,
+    question: Question,
+    log: Interactions,
+    parts: Split,
+    test: Cases | None,
+    shown: Shown | None,
+    account: Unfinished | None,
+    bar: Any,
 ) -> dict[str, Any]:
     """Halve, train and measure all arms of a seed: what a report needs of them, as plain data."""
     config, arms = question.config.replace(seed=seed), question.arms
@@ -242,17 +278,30 @@ def _one_seed(
     if weak is not None:
         warnings.warn(cautioned(weak), UserWarning, stacklevel=4)
     judged = Judged(
-        halves["A"], parts.known, parts.valid, test, shown,
-        halves["A"].item_counts(), log_priors["A"], question.betas,
-        tuple(arm for arm in question.others.values() if arm.kind == "afterwards"))
+        halves["A"],
+        parts.known,
+        parts.valid,
+        test,
+        shown,
+        halves["A"].item_counts(),
+        log_priors["A"],
+        question.betas,
+        tuple(arm for arm in question.others.values() if arm.kind == "afterwards"),
+    )
     bounded = build.bounded(config, log, parts.test)
     runs, start = {}, bar.n
     for number, arm in enumerate(arms, 1):
         bar.set_description_str(f"compare {config.encoder}: {arm}, seed {seed}")
         runs[arm] = train_arm(
-            arm_of(arm), bounded, judged, log_priors, question.last_epoch, question.patience,
+            arm_of(arm),
+            bounded,
+            judged,
+            log_priors,
+            question.last_epoch,
+            question.patience,
             folder=account.arm_folder(seed, arm) if account else None,
-            each_step=lambda steps: bar.update(1 / (steps * question.last_epoch)))
+            each_step=lambda steps: bar.update(1 / (steps * question.last_epoch)),
+        )
         bar.update(start + number - bar.n)
     rows, pairs = [], []
     drawn: dict[str, Any] = {}
@@ -261,18 +310,29 @@ def _one_seed(
         if not readings:
             continue
         more, tested, tests = measure_reading(
-            readings, log_priors["A"], log_priors["B"], permutations=question.permutations, seed=seed)
+            readings, log_priors["A"], log_priors["B"], permutations=question.permutations, seed=seed
+        )
         rows += [{**row, "seed": seed, "epochs": name} for row in more]
         pairs += [{**pair, "seed": seed, "epochs": name} for pair in tested]
         if not drawn and seed == question.seeds[0]:
             drawn = pictures(readings, log_priors["A"], judged.counts_V, tests)
     counted, facts = reference_rows(
-        judged, runs[STANDARD].test, runs[STANDARD].shown, question.extra["rated"],
-        smoothing=config.smoothing, mask_seen=config.mask_seen)
-    rows += [{"arm": arm, "seed": seed, "popularity_weight": 1.0, "values": values, "epochs": name}
-             for name in dict.fromkeys(row["epochs"] for row in rows) for arm, values in counted.items()]
+        judged,
+        runs[STANDARD].test,
+        runs[STANDARD].shown,
+        question.extra["rated"],
+        smoothing=config.smoothing,
+        mask_seen=config.mask_seen,
+    )
+    rows += [
+        {"arm": arm, "seed": seed, "popularity_weight": 1.0, "values": values, "epochs": name}
+        for name in dict.fromkeys(row["epochs"] for row in rows)
+        for arm, values in counted.items()
+    ]
     return {
-        "rows": rows, "pairs": pairs, "pictures": drawn,
+        "rows": rows,
+        "pairs": pairs,
+        "pictures": drawn,
         "curves": [_curve(run) for run in runs.values()],
         "still_improving": [arm for arm, run in runs.items() if BEST in run.readings and not run.waited],
         "left_out": max(run.cases_left_out for run in runs.values()),
@@ -284,8 +344,9 @@ def _prior(half: Interactions, config: TrainConfig) -> PopularityPrior:
     """log p of what the encoder predicts in this half."""
     prior = build.target_prior(half, config.encoder_part, config.smoothing)
     if np.ptp(prior.log_prior_V) == 0:
-        raise checks.wrong("log", "items of different counts, for log p to have a direction",
-                           "=items that all have the same")
+        raise checks.wrong(
+            "log", "items of different counts, for log p to have a direction", "=items that all have the same"
+        )
     return prior
 
 
@@ -294,16 +355,21 @@ def _told_of(prior: PopularityPrior, half: Interactions) -> dict[str, Any]:
     events_U = np.diff(half.offsets)
     return {
         "weak": diagnostics.weak_direction(prior),
-        "unseen": float((half.item_counts() == 0).mean()), "num_events": half.num_events,
+        "unseen": float((half.item_counts() == 0).mean()),
+        "num_events": half.num_events,
         "median_events": float(np.median(events_U[events_U > 0])),
     }
 
 
 def _curve(run: Any) -> dict[str, Any]:
     """One training run by epoch."""
-    found = {"arm": run.arm.name, "seed": run.seed, "epoch": [row["epoch"] for row in run.curve],
-             "loss": [row["loss"] for row in run.curve],
-             "readings": {name: reading.epoch for name, reading in run.readings.items()}}
+    found = {
+        "arm": run.arm.name,
+        "seed": run.seed,
+        "epoch": [row["epoch"] for row in run.curve],
+        "loss": [row["loss"] for row in run.curve],
+        "readings": {name: reading.epoch for name, reading in run.readings.items()},
+    }
     for name in ("nll", "ndcg@10", "slope", "energy_off_direction"):
         if any(f"valid_{name}" in row for row in run.curve):
             found[name] = [row.get(f"valid_{name}") for row in run.curve]
@@ -312,15 +378,27 @@ def _curve(run: Any) -> dict[str, Any]:
 
 def _asked(question: Question, log: Interactions, own: Split | None) -> dict[str, Any]:
     options = {key: value for key, value in question.config.to_dict().items() if key not in NOT_ASKED}
-    extra = {name: None if part is None else run_folder.fingerprint(part, None)
-             for name, part in question.extra.items()}
+    extra = {
+        name: None if part is None else run_folder.fingerprint(part, None)
+        for name, part in question.extra.items()
+    }
     return {
-        "version": fastpop.__version__, "format": FORMAT, "arms": question.arms, "seeds": question.seeds,
-        "permutations": question.permutations, "popularity_weights": list(question.betas),
-        "max_epochs": question.max_epochs, "patience": question.patience, "max_cases": question.max_cases,
-        "others": {name: {key: value for key, value in vars(arm).items() if key != "make"}
-                   for name, arm in question.others.items()},
-        "config": options, "log_sha256": run_folder.fingerprint(log, own.test if own else None), **extra,
+        "version": fastpop.__version__,
+        "format": FORMAT,
+        "arms": question.arms,
+        "seeds": question.seeds,
+        "permutations": question.permutations,
+        "popularity_weights": list(question.betas),
+        "max_epochs": question.max_epochs,
+        "patience": question.patience,
+        "max_cases": question.max_cases,
+        "others": {
+            name: {key: value for key, value in vars(arm).items() if key != "make"}
+            for name, arm in question.others.items()
+        },
+        "config": options,
+        "log_sha256": run_folder.fingerprint(log, own.test if own else None),
+        **extra,
     }
 
 
@@ -344,8 +422,9 @@ def _others(arms: Sequence[str]) -> dict[str, Arm]:
     found = {arm.name: arm for arm in map(arm_of, arms)}
     for name, arm in found.items():
         if arm.kind == "reference" or name in REFERENCES:
-            raise checks.wrong("arms", "arms that train or are made of standard afterwards, with names of "
-                               "their own", name)
+            raise checks.wrong(
+                "arms", "arms that train or are made of standard afterwards, with names of their own", name
+            )
     return {name: arm for name, arm in found.items() if name not in ARMS and name not in AFTERWARDS}
 
 
@@ -356,8 +435,11 @@ def _check_arm(arm: Arm, config: TrainConfig) -> None:
     registry.find("prior", arm.prior, f"prior of the arm {arm.name!r}")
     part = config.replace(**arm.options()).prior_part
     if "bias_start" in arm.options() and "start" not in part.options():
-        raise checks.wrong(f"bias_start of the arm {arm.name!r}", f"'zero' with the prior {arm.prior!r}, "
-                           "which has none", arm.bias_start)
+        raise checks.wrong(
+            f"bias_start of the arm {arm.name!r}",
+            f"'zero' with the prior {arm.prior!r}, which has none",
+            arm.bias_start,
+        )
 
 
 def _listed(name: str, given: Any, expected: str) -> list:

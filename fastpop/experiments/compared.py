@@ -41,8 +41,9 @@ class CompareResult:
     def summary(self) -> list[report.schema.Summary]:
         return self.comparison["summary"]
 
-    def value(self, arm: str, metric: str, popularity_weight: float | None = None,
-              epochs: str | None = None) -> float:
+    def value(
+        self, arm: str, metric: str, popularity_weight: float | None = None, epochs: str | None = None
+    ) -> float:
         """Mean over seeds of one number.
 
         popularity_weight: None is the learned part s. epochs: "equal" or "best"; None takes the best
@@ -57,8 +58,7 @@ class CompareResult:
                 checks.one_of("metric", metric, values)
                 return values[metric]["mean"]
         known = sorted({(row["arm"], row["popularity_weight"]) for row in self.summary}, key=str)
-        raise checks.wrong("arm, popularity_weight", f"one of {known}",
-                           f"={(arm, popularity_weight)}")
+        raise checks.wrong("arm, popularity_weight", f"one of {known}", f"={(arm, popularity_weight)}")
 
     def table(self) -> str:
         """The comparison in words and numbers, at most 80 columns."""
@@ -84,10 +84,14 @@ class CompareResult:
     def __repr__(self) -> str:
         made_by: Any = self.comparison.get("made_by", {})
         arms = ", ".join(arm["name"] for arm in self.comparison["arms"])
-        return "\n".join([
-            f"CompareResult: {self.comparison['title']}", f"  arms: {arms}; "
-            f"{len(made_by.get('seeds', []))} seeds", f"  {self.headline}",
-            "  .table() .sentences .rows .summary .value(arm, metric) .save(folder)"])
+        return "\n".join(
+            [
+                f"CompareResult: {self.comparison['title']}",
+                f"  arms: {arms}; {len(made_by.get('seeds', []))} seeds",
+                f"  {self.headline}",
+                "  .table() .sentences .rows .summary .value(arm, metric) .save(folder)",
+            ]
+        )
 
     def _repr_html_(self) -> str:
         title, *others = (escape(line) for line in repr(self).splitlines())

@@ -11,8 +11,19 @@ from fastpop.report.glossary import bounds
 
 # An interval from two seeds is t(1) = 12.7 standard errors wide: their range says more.
 MIN_SEEDS = 3
-JUDGED = ("nll", "recall@10", "ndcg@10", "recall_head@10", "recall_mid@10", "recall_tail@10",
-          "coverage@10", "gini@10", "arp@10", "auc_shown", "ndcg_shown@5")
+JUDGED = (
+    "nll",
+    "recall@10",
+    "ndcg@10",
+    "recall_head@10",
+    "recall_mid@10",
+    "recall_tail@10",
+    "coverage@10",
+    "gini@10",
+    "arp@10",
+    "auc_shown",
+    "ndcg_shown@5",
+)
 ENERGIES = ("energy_total", "energy_direction", "energy_off_direction", "energy_shared")
 
 
@@ -26,9 +37,15 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         key = row["arm"], row["epochs"], row["popularity_weight"]
         groups.setdefault(key, []).append(row["values"])
     return [
-        {"arm": arm, "epochs": epochs, "popularity_weight": weight,
-         "values": {name: interval(name, [values[name] for values in group if name in values])
-                    for name in dict.fromkeys(name for values in group for name in values)}}
+        {
+            "arm": arm,
+            "epochs": epochs,
+            "popularity_weight": weight,
+            "values": {
+                name: interval(name, [values[name] for values in group if name in values])
+                for name in dict.fromkeys(name for values in group for name in values)
+            },
+        }
         for (arm, epochs, weight), group in groups.items()
     ]
 
@@ -37,8 +54,7 @@ def interval(name: str, values: list[float]) -> dict[str, Any]:
     """mean, low, high, n of one number; from fewer than three seeds the range of the seeds instead of low
     and high, as least and most. No interval leaves what the number can be."""
     if name.startswith("p_value"):
-        return {"mean": float(np.median(values)), "low": min(values), "high": max(values),
-                "n": len(values)}
+        return {"mean": float(np.median(values)), "low": min(values), "high": max(values), "n": len(values)}
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return {"mean": math.nan, "low": None, "high": None, "n": 0}
@@ -57,8 +73,7 @@ def paired_differences(rows: list[dict[str, Any]], arms: list[str]) -> list[dict
     """arm - standard over the same seeds, at both readings: energies of the learned part, and what users
     see with both served as trained (beta 1)."""
     found = []
-    wanted: list[tuple[str, float | None, str]] = [
-        (arm, None, metric) for arm in arms for metric in ENERGIES]
+    wanted: list[tuple[str, float | None, str]] = [(arm, None, metric) for arm in arms for metric in ENERGIES]
     wanted += [(arm, 1.0, metric) for arm in arms for metric in JUDGED]
     for epochs in dict.fromkeys(row["epochs"] for row in rows):
         for arm, weight, metric in wanted:
@@ -66,13 +81,25 @@ def paired_differences(rows: list[dict[str, Any]], arms: list[str]) -> list[dict
                 continue
             pair = paired(rows, (arm, weight), (STANDARD, weight), metric, epochs)
             if pair is not None:
-                found.append({"arm": arm, "baseline": STANDARD, "epochs": epochs,
-                              "popularity_weight": weight, "metric": metric, "unit": "seeds", **pair})
+                found.append(
+                    {
+                        "arm": arm,
+                        "baseline": STANDARD,
+                        "epochs": epochs,
+                        "popularity_weight": weight,
+                        "metric": metric,
+                        "unit": "seeds",
+                        **pair,
+                    }
+                )
     return found
 
 
 def paired(
-    rows: list[dict[str, Any]], one: tuple[str, float | None], other: tuple[str, float | None], metric: str,
+    rows: list[dict[str, Any]],
+    one: tuple[str, float | None],
+    other: tuple[str, float | None],
+    metric: str,
     epochs: str,
 ) -> dict[str, Any] | None:
     """Mean of one - other over the seeds that both have, with its t interval from three seeds on."""
@@ -82,15 +109,20 @@ def paired(
         return None
     pair = paired_over_seeds([first[s] for s in seeds], [second[s] for s in seeds], metric)
     known = len(seeds) >= MIN_SEEDS
-    return {"mean": pair.difference, "low": pair.low if known else None,
-            "high": pair.high if known else None, "n": len(seeds)}
+    return {
+        "mean": pair.difference,
+        "low": pair.low if known else None,
+        "high": pair.high if known else None,
+        "n": len(seeds),
+    }
 
 
 def by_seed(
-    rows: list[dict[str, Any]], arm: str, weight: float | None, metric: str, epochs: str,
+    rows: list[dict[str, Any]], arm: str, weight: float | None, metric: str, epochs: str
 ) -> dict[int, float]:
     return {
-        row["seed"]: row["values"][metric] for row in rows
+        row["seed"]: row["values"][metric]
+        for row in rows
         if (row["arm"], row["popularity_weight"], row["epochs"]) == (arm, weight, epochs)
         and not math.isnan(row["values"].get(metric, math.nan))
     }

@@ -17,9 +17,7 @@ JUDGED = ("ndcg@10", "recall_mid@10", "coverage@10")
 LEVELS = (0.25, 0.5, 0.75)  # of the range of ARP that all curves of a pair reach
 
 
-def matched(
-    rows: list[dict[str, Any]], baseline: str, arms: list[str], epochs: str,
-) -> list[dict[str, Any]]:
+def matched(rows: list[dict[str, Any]], baseline: str, arms: list[str], epochs: str) -> list[dict[str, Any]]:
     """arm - baseline at three levels of ARP, per metric: mean over seeds, a t interval from three seeds on.
 
     Between two betas accuracy is taken to be linear in ARP: NDCG and recall are then what a share of the
@@ -43,16 +41,30 @@ def matched(
             for metric in JUDGED:
                 if not all(metric in curves[seed] for seed in seeds for curves in (mine, base)):
                     continue
-                first, second = ([float(np.interp(level, curves[seed][POPULARITY], curves[seed][metric]))
-                                  for seed in seeds] for curves in (mine, base))
+                first, second = (
+                    [
+                        float(np.interp(level, curves[seed][POPULARITY], curves[seed][metric]))
+                        for seed in seeds
+                    ]
+                    for curves in (mine, base)
+                )
                 pair = paired_over_seeds(first, second, metric)
                 known = len(seeds) >= MIN_SEEDS
-                found.append({
-                    "arm": arm, "baseline": baseline, "epochs": epochs, "metric": metric,
-                    "arp": float(level), "arm_mean": pair.mean_a, "baseline_mean": pair.mean_b,
-                    "mean": pair.difference, "low": pair.low if known else None,
-                    "high": pair.high if known else None, "n": len(seeds),
-                })
+                found.append(
+                    {
+                        "arm": arm,
+                        "baseline": baseline,
+                        "epochs": epochs,
+                        "metric": metric,
+                        "arp": float(level),
+                        "arm_mean": pair.mean_a,
+                        "baseline_mean": pair.mean_b,
+                        "mean": pair.difference,
+                        "low": pair.low if known else None,
+                        "high": pair.high if known else None,
+                        "n": len(seeds),
+                    }
+                )
     return found
 
 
@@ -70,7 +82,10 @@ def _curves(rows: list[dict[str, Any]], arm: str, epochs: str) -> dict[int, dict
         rising = np.concatenate([[True], arp[1:] > np.maximum.accumulate(arp)[:-1]])
         if rising.sum() < 2:
             continue
-        curves[seed] = {metric: np.array([row["values"][metric] for row in mine])[rising]
-                        for metric in JUDGED if all(metric in row["values"] for row in mine)}
+        curves[seed] = {
+            metric: np.array([row["values"][metric] for row in mine])[rising]
+            for metric in JUDGED
+            if all(metric in row["values"] for row in mine)
+        }
         curves[seed][POPULARITY] = arp[rising]
     return curves

@@ -84,8 +84,15 @@ def best_by_words(config: TrainConfig) -> str:
 
 
 def train_arm(
-    arm: Arm, config: TrainConfig, judged: Judged, log_priors: Mapping[str, np.ndarray], max_epochs: int,
-    patience: int, *, folder: Path | None = None, each_step: Callable[[int], None] | None = None,
+    arm: Arm,
+    config: TrainConfig,
+    judged: Judged,
+    log_priors: Mapping[str, np.ndarray],
+    max_epochs: int,
+    patience: int,
+    *,
+    folder: Path | None = None,
+    each_step: Callable[[int], None] | None = None,
 ) -> Run:
     """Train one arm on half A, to config.epochs at least and on while its validation NLL falls.
 
@@ -98,17 +105,25 @@ def train_arm(
     equal_epoch = config.epochs
     looks = judged.valid is not None and judged.valid.num_cases > 0
     config = config.replace(
-        **arm.options(), metric=best_by(config), tensorboard=False,
-        epochs=max_epochs if looks else equal_epoch, checkpoint_every=max_epochs,
-        evaluate_every=int(looks), patience=patience if looks else 0)
+        **arm.options(),
+        metric=best_by(config),
+        tensorboard=False,
+        epochs=max_epochs if looks else equal_epoch,
+        checkpoint_every=max_epochs,
+        evaluate_every=int(looks),
+        patience=patience if looks else 0,
+    )
     assembly = build.assemble(config, judged.train, judged.train, log_priors[arm.log_prior])
     model = assembly.model
     test, left_out = judged.test, 0
     if test is not None:
         test, left_out = readable_cases(model, judged.train, test)
         if test.num_cases == 0:
-            raise checks.wrong("log", f"a test part that the encoder {str(config.encoder)!r} can read (known "
-                               "users, or histories)", f"={left_out:,} cases, none of them readable")
+            raise checks.wrong(
+                "log",
+                f"a test part that the encoder {str(config.encoder)!r} can read (known users, or histories)",
+                f"={left_out:,} cases, none of them readable",
+            )
     valid = _valid_cases(model, judged, config) if looks else None
     shown = None if judged.shown is None else readable_shown(model, judged.train, judged.shown)
     progress = _found(folder, assembly) or Progress()
@@ -122,8 +137,14 @@ def train_arm(
         return _curve_row(model, valid, judged, config)
 
     progress = fit(
-        assembly, look=look if looks else None, out=folder, progress=progress, show=False,
-        each_step=each_step, least_epochs=equal_epoch)
+        assembly,
+        look=look if looks else None,
+        out=folder,
+        progress=progress,
+        show=False,
+        each_step=each_step,
+        least_epochs=equal_epoch,
+    )
     if folder is not None:
         checkpoint.write_text(folder / TRAINED, "")
     readings = {}
@@ -138,8 +159,9 @@ def train_arm(
             model.load_state_dict(at_equal)
     if EQUAL not in readings:
         readings[EQUAL] = _read(arm, model, judged, test, shown, config, equal_epoch)
-    return Run(arm, config.seed, readings, progress.history, progress.stopped == "patience", test, shown,
-               left_out)
+    return Run(
+        arm, config.seed, readings, progress.history, progress.stopped == "patience", test, shown, left_out
+    )
 
 
 def _valid_cases(model: Recommender, judged: Judged, config: TrainConfig) -> Cases:
@@ -148,8 +170,12 @@ def _valid_cases(model: Recommender, judged: Judged, config: TrainConfig) -> Cas
     assert judged.valid is not None
     valid, left_out = readable_cases(model, judged.train, judged.valid)
     if valid.num_cases == 0:
-        raise checks.wrong("log", f"a validation part that the encoder {str(config.encoder)!r} can read "
-                           "(known users, or histories)", f"={left_out:,} cases, none of them readable")
+        raise checks.wrong(
+            "log",
+            f"a validation part that the encoder {str(config.encoder)!r} can read "
+            "(known users, or histories)",
+            f"={left_out:,} cases, none of them readable",
+        )
     found = some_cases(valid, config.valid_cases, config.seed)
     assert found is not None
     return found
@@ -164,8 +190,13 @@ def _curve_row(model: Recommender, valid: Cases, judged: Judged, config: TrainCo
 
 
 def _read(
-    arm: Arm, model: Recommender, judged: Judged, test: Cases | None, shown: Shown | None,
-    config: TrainConfig, epoch: int,
+    arm: Arm,
+    model: Recommender,
+    judged: Judged,
+    test: Cases | None,
+    shown: Shown | None,
+    config: TrainConfig,
+    epoch: int,
 ) -> Reading:
     model.eval()
     served = families(arm.name, model, judged.train, judged.log_prior_V, judged.afterwards)
@@ -175,8 +206,13 @@ def _read(
         for family in served:
             for beta in (1.0,) if family.arm == STANDARD else judged.betas:
                 evaluations[family.arm, beta] = evaluation.evaluate(
-                    family.scores(query_CD, beta), test, counts=judged.counts_V, ks=(K,),
-                    mask_seen=config.mask_seen, logits=config.loss_part.logits)
+                    family.scores(query_CD, beta),
+                    test,
+                    counts=judged.counts_V,
+                    ks=(K,),
+                    mask_seen=config.mask_seen,
+                    logits=config.loss_part.logits,
+                )
     if shown is not None:
         query_CD = model.encode(shown.cases)
         for family in served:

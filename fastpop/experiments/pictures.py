@@ -12,7 +12,7 @@ TENTHS = 10
 
 
 def pictures(
-    readings: dict[str, Reading], log_prior_V: np.ndarray, counts_V: np.ndarray, tests: dict[str, Any],
+    readings: dict[str, Reading], log_prior_V: np.ndarray, counts_V: np.ndarray, tests: dict[str, Any]
 ) -> dict[str, Any]:
     """scatter: mean score against log p. nulls: the paired test of frozen. exposure: slots by popularity."""
     shown = np.arange(len(log_prior_V))
@@ -27,18 +27,32 @@ def pictures(
             served = {}
             if family.knob_V is not None:
                 score = family.at(1.0)
-                served = {"served_score": score.mean_score()[shown].tolist(),
-                          "served_slope": score.energy(log_prior_V).slope_mean}
-            scatter.append({
-                "arm": family.arm, "log_prior": log_prior_V[shown].tolist(),
-                "mean_score": mean_V[shown].tolist(),
-                "slope": tests["label"].energy[family.arm].slope_mean, "num_items": len(log_prior_V),
-                **served,
-            })
+                served = {
+                    "served_score": score.mean_score()[shown].tolist(),
+                    "served_slope": score.energy(log_prior_V).slope_mean,
+                }
+            scatter.append(
+                {
+                    "arm": family.arm,
+                    "log_prior": log_prior_V[shown].tolist(),
+                    "mean_score": mean_V[shown].tolist(),
+                    "slope": tests["label"].energy[family.arm].slope_mean,
+                    "num_items": len(log_prior_V),
+                    **served,
+                }
+            )
     nulls = [
-        {"arm": f"standard - {second}", "statistic": "energy_shared", "observed": pair.shared.observed,
-         "samples": pair.shared.null_P.tolist(), "p_value": pair.shared.p_value, "kind": null}
-        for null, audits in tests.items() for (_, second), pair in audits.pairs.items() if second == "frozen"
+        {
+            "arm": f"standard - {second}",
+            "statistic": "energy_shared",
+            "observed": pair.shared.observed,
+            "samples": pair.shared.null_P.tolist(),
+            "p_value": pair.shared.p_value,
+            "kind": null,
+        }
+        for null, audits in tests.items()
+        for (_, second), pair in audits.pairs.items()
+        if second == "frozen"
     ]
     exposure = []
     tenth_V = _tenths(counts_V)
@@ -46,8 +60,9 @@ def pictures(
         for (arm, beta), found in reading.evaluations.items():
             if beta == 1 or (beta == 0 and arm in (POST_HOC, "frozen")):
                 slots = np.bincount(tenth_V, found.exposure[K], TENTHS)
-                exposure.append({"arm": arm, "popularity_weight": beta,
-                                 "share": (slots / slots.sum()).tolist(), "k": K})
+                exposure.append(
+                    {"arm": arm, "popularity_weight": beta, "share": (slots / slots.sum()).tolist(), "k": K}
+                )
     return {"scatter": scatter, "nulls": nulls, "exposure": exposure}
 
 

@@ -18,7 +18,12 @@ from fastpop.popularity.temporal import DAY
 
 
 def reference_rows(
-    judged: Judged, test: Cases | None, shown: Shown | None, rated: Interactions | None, *, smoothing: Any,
+    judged: Judged,
+    test: Cases | None,
+    shown: Shown | None,
+    rated: Interactions | None,
+    *,
+    smoothing: Any,
     mask_seen: bool,
 ) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
     """(values by name, what the report says of them).
@@ -35,8 +40,9 @@ def reference_rows(
     rows: dict[str, dict[str, float]] = {"popularity": _energies(law_V, judged.log_prior_V)}
 
     def judge(name: str, score: Any, cases: Cases, logits: bool) -> None:
-        found = evaluation.evaluate(score, cases, counts=judged.counts_V, ks=(K,), mask_seen=mask_seen,
-                                    logits=logits)
+        found = evaluation.evaluate(
+            score, cases, counts=judged.counts_V, ks=(K,), mask_seen=mask_seen, logits=logits
+        )
         rows.setdefault(name, {}).update(found.metrics)
 
     if test is not None:
@@ -44,8 +50,12 @@ def reference_rows(
         if test.time is not None and train.time is not None and train.time.min() < train.time.max():
             recent = recency_counts(train)
             facts["half_life_days"] = recent.half_life / DAY
-            judge("recency", evaluation.recency_scorer(
-                known, test, half_life=recent.half_life, alpha=recent.alpha), test, True)
+            judge(
+                "recency",
+                evaluation.recency_scorer(known, test, half_life=recent.half_life, alpha=recent.alpha),
+                test,
+                True,
+            )
         if known.has_order:
             judge("markov", evaluation.markov_scorer(known, test), test, False)
     if shown is not None:
@@ -60,8 +70,9 @@ def _item_mean(rated: Interactions, train: Interactions) -> Any:
     item_V = ids.find(train.item_ids, np.asarray(rated.item_ids))
     item = item_V[np.asarray(rated.item)]
     known = item >= 0
-    return evaluation.item_mean_scorer(SimpleNamespace(item=item[known], num_items=train.num_items),
-                                       np.asarray(rated.weight)[known])
+    return evaluation.item_mean_scorer(
+        SimpleNamespace(item=item[known], num_items=train.num_items), np.asarray(rated.weight)[known]
+    )
 
 
 def _of_law(law_V: np.ndarray, num_cases: int) -> evaluation.DotScores:
@@ -75,7 +86,9 @@ def _energies(law_V: np.ndarray, log_prior_V: np.ndarray) -> dict[str, float]:
     moments = ScoreMoments(np.zeros(1), np.zeros((1, 1)), np.zeros((len(law_V), 1)), law_V)
     energy = moments.energy(log_prior_V)
     return {
-        "energy_total": energy.total, "energy_direction": energy.direction,
-        "energy_off_direction": energy.off_direction, "energy_shared": energy.shared,
+        "energy_total": energy.total,
+        "energy_direction": energy.direction,
+        "energy_off_direction": energy.off_direction,
+        "energy_shared": energy.shared,
         "slope": energy.slope_mean,
     }

@@ -37,13 +37,16 @@ class Served:
         """What is ranked at this beta; fp32, as a model serves it."""
         moments = self.at(weight)
         items = torch.tensor(moments.item_VD, dtype=torch.float32, device=query_CD.device)
-        bias = None if moments.bias_V is None else torch.tensor(
-            moments.bias_V, dtype=torch.float32, device=query_CD.device)
+        bias = (
+            None
+            if moments.bias_V is None
+            else torch.tensor(moments.bias_V, dtype=torch.float32, device=query_CD.device)
+        )
         return evaluation.DotScores(query_CD.float(), items, bias, moments.scale)
 
 
 def families(
-    arm: str, model: Recommender, train: Interactions, log_prior_V: np.ndarray, others: Sequence[Arm] = (),
+    arm: str, model: Recommender, train: Interactions, log_prior_V: np.ndarray, others: Sequence[Arm] = ()
 ) -> list[Served]:
     """The family of an arm; of the standard one also those that need no training.
 
@@ -53,6 +56,10 @@ def families(
     decoder = model.decoder
     if arm != STANDARD:
         return [Served(arm, moments, decoder.popularity_term().detach().double().cpu().numpy())]
-    return [Served(STANDARD, moments, None), *(
-        Served(later.name, later.made(moments, log_prior_V), log_prior_V)
-        for later in (*AFTERWARDS.values(), *others))]
+    return [
+        Served(STANDARD, moments, None),
+        *(
+            Served(later.name, later.made(moments, log_prior_V), log_prior_V)
+            for later in (*AFTERWARDS.values(), *others)
+        ),
+    ]

@@ -48,8 +48,7 @@ class Shown:
 
     def take(self, index: np.ndarray) -> "Shown":
         rows = np.flatnonzero(index)
-        return Shown(self.cases.take(rows),
-                     *gather_rows(self.offsets, self.item, rows, self.cases.storage))
+        return Shown(self.cases.take(rows), *gather_rows(self.offsets, self.item, rows, self.cases.storage))
 
 
 def readable_shown(model: Recommender, train: Interactions, shown: Shown) -> Shown:
@@ -60,8 +59,9 @@ def readable_shown(model: Recommender, train: Interactions, shown: Shown) -> Sho
 
 def judge_scores(score: Any, shown: Shown) -> dict[str, float]:
     """Pooled AUC and NDCG@5 over the items shown."""
-    found = evaluation.evaluate(score, shown.cases, ks=(K,), logits=False,
-                                candidates=(shown.offsets, shown.item))
+    found = evaluation.evaluate(
+        score, shown.cases, ks=(K,), logits=False, candidates=(shown.offsets, shown.item)
+    )
     return {"auc_shown": found.metrics["pooled_auc"], f"ndcg_shown@{K}": found.metrics[f"ndcg@{K}"]}
 
 

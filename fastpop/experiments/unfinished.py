@@ -31,8 +31,12 @@ def state_of(out: Path) -> str:
     except (OSError, ValueError):
         return "nothing was written: the same command starts anew"
     arms, seeds = asked["arms"], asked["seeds"]
-    done = sum(len(arms) if (out / FOLDER / f"seed-{seed}.json").exists() else
-               sum(is_trained(out / FOLDER / f"seed-{seed}-{arm}") for arm in arms) for seed in seeds)
+    done = sum(
+        len(arms)
+        if (out / FOLDER / f"seed-{seed}.json").exists()
+        else sum(is_trained(out / FOLDER / f"seed-{seed}-{arm}") for arm in arms)
+        for seed in seeds
+    )
     return f"{done} of {len(arms) * len(seeds)} runs are in {out}: the same command goes on"
 
 
@@ -85,10 +89,12 @@ class Unfinished:
 
 def check_folder(out: Path) -> None:
     """ValueError where `out` has files that are no comparison's. Makes nothing."""
-    if out.is_dir() and others_in(out) and not any(
-            (out / name).exists() for name in (FOLDER, FINISHED)):
-        raise checks.wrong("out", "a new or an empty folder, or one of an unfinished comparison",
-                           f"={out}, which has other files")
+    if out.is_dir() and others_in(out) and not any((out / name).exists() for name in (FOLDER, FINISHED)):
+        raise checks.wrong(
+            "out",
+            "a new or an empty folder, or one of an unfinished comparison",
+            f"={out}, which has other files",
+        )
 
 
 def finished(out: Path, asked: dict[str, Any]) -> report.schema.Comparison | None:
@@ -102,13 +108,17 @@ def finished(out: Path, asked: dict[str, Any]) -> report.schema.Comparison | Non
         before = dict(comparison["made_by"]["asked"])
         before["config"] = dict(before["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise checks.wrong("out", "a new folder", f"={out}, whose {FINISHED} cannot be read: "
-                           f"{type(error).__name__}") from None
+        raise checks.wrong(
+            "out", "a new folder", f"={out}, whose {FINISHED} cannot be read: {type(error).__name__}"
+        ) from None
     refuse_another_question(out, before, json.loads(json.dumps(asked)))
     missing = report.schema.Comparison.__required_keys__ - comparison.keys()
     if missing:
-        raise checks.wrong("out", "a comparison as this version writes it, or a new folder",
-                           f"={out}, whose {FINISHED} has no {min(missing)!r}")
+        raise checks.wrong(
+            "out",
+            "a comparison as this version writes it, or a new folder",
+            f"={out}, whose {FINISHED} has no {min(missing)!r}",
+        )
     return comparison
 
 
@@ -122,4 +132,5 @@ def refuse_another_question(out: Path, before: dict[str, Any], asked: dict[str, 
             raise checks.wrong(
                 "log" if name == "log_sha256" else name,
                 f"{had}, as in the comparison in {out} (or a new folder)",
-                "=others" if name == "log_sha256" else value)
+                "=others" if name == "log_sha256" else value,
+            )

@@ -17,36 +17,67 @@ SEEN = (("nll", "NLL", 3), ("ndcg@10", "NDCG@10", 4), ("coverage@10", "coverage@
 
 # (what is said, when); what is said otherwise stands in the same cell.
 RULES = (
-    ("beaten by counts", "first of all, where a row that no model needs has a higher NDCG@10 than every "
-     "trained arm served as trained, at its better reading, by the whole interval of their difference; "
-     "\"not shown to beat counts\" where only its mean is higher"),
-    ("not told apart", "the 95 % t interval of a paired difference over at least 3 seeds holds 0; of fewer "
-     "seeds there is \"no interval\", and nothing is claimed"),
-    ("at equally popular lists", "accuracy of both arms, read from their curves over beta at three levels "
-     "of ARP that both reach in every seed: \"better\" or \"worse\" where all three intervals lie on that "
-     "side, \"in part\" so where some do and the others hold 0, \"cannot be told apart\" where all hold 0, "
-     "\"mixed\" where they lie on both sides"),
-    ("associated with log p beyond relabelling", "the paired test of shared energy has p <= .05 in every "
-     "seed under both nulls, standard's amplitude along log p falls by at least a tenth, log p spreads by "
-     ".05 nats or more, and its smoothing is not at a bound. Not a word of significance, of cos² or of a "
-     "sufficient start where log p is no direction"),
-    ("mostly popularity", "the lower end of the interval of cos²(change of the mean score, log p) is at "
-     "least .5; \"mostly something else\" where the upper end is below .5; otherwise the number alone"),
-    ("starting at log p is enough", "learned-from-log-p ends with at most twice frozen's shared energy in "
-     "every seed, and the upper end of the interval of its NLL difference from frozen is at most .02 nats"),
-    ("minus standard as trained", "of every arm that is none of fastpop's own: paired differences of NLL, "
-     "NDCG@10 and coverage@10 from standard; at beta 1, or, made of standard afterwards, at beta 0, where "
-     "there is no NLL"),
-    ("among items shown at random", "AUC of the best arm as trained minus that of each row that no model "
-     "needs: \"beats every\" where all intervals lie above 0, \"is not shown to beat any\" where none does, "
-     "\"is not shown to beat every\" otherwise"),
-    ("CAUTION: hardly follows log p", "the slope of standard's scores on log p is below .2, and log p has a "
-     "direction"),
-    ("CAUTION: training ended first", "an arm came to --max-epochs before it had gone --patience epochs "
-     "without a better validation NLL"),
-    ("CAUTION: log p has no direction", "the root mean square of centred log p is below .05 nats, or the "
-     "smoothing that fits the counts best is at an end of its range: the upper one, or the lower one where "
-     "there are unseen items"),
+    (
+        "beaten by counts",
+        "first of all, where a row that no model needs has a higher NDCG@10 than every "
+        "trained arm served as trained, at its better reading, by the whole interval of their difference; "
+        '"not shown to beat counts" where only its mean is higher',
+    ),
+    (
+        "not told apart",
+        "the 95 % t interval of a paired difference over at least 3 seeds holds 0; of fewer "
+        'seeds there is "no interval", and nothing is claimed',
+    ),
+    (
+        "at equally popular lists",
+        "accuracy of both arms, read from their curves over beta at three levels "
+        'of ARP that both reach in every seed: "better" or "worse" where all three intervals lie on that '
+        'side, "in part" so where some do and the others hold 0, "cannot be told apart" where all hold 0, '
+        '"mixed" where they lie on both sides',
+    ),
+    (
+        "associated with log p beyond relabelling",
+        "the paired test of shared energy has p <= .05 in every "
+        "seed under both nulls, standard's amplitude along log p falls by at least a tenth, log p spreads by "
+        ".05 nats or more, and its smoothing is not at a bound. Not a word of significance, of cos² or of a "
+        "sufficient start where log p is no direction",
+    ),
+    (
+        "mostly popularity",
+        "the lower end of the interval of cos²(change of the mean score, log p) is at "
+        'least .5; "mostly something else" where the upper end is below .5; otherwise the number alone',
+    ),
+    (
+        "starting at log p is enough",
+        "learned-from-log-p ends with at most twice frozen's shared energy in "
+        "every seed, and the upper end of the interval of its NLL difference from frozen is at most .02 nats",
+    ),
+    (
+        "minus standard as trained",
+        "of every arm that is none of fastpop's own: paired differences of NLL, "
+        "NDCG@10 and coverage@10 from standard; at beta 1, or, made of standard afterwards, at beta 0, where "
+        "there is no NLL",
+    ),
+    (
+        "among items shown at random",
+        "AUC of the best arm as trained minus that of each row that no model "
+        'needs: "beats every" where all intervals lie above 0, "is not shown to beat any" where none does, '
+        '"is not shown to beat every" otherwise',
+    ),
+    (
+        "CAUTION: hardly follows log p",
+        "the slope of standard's scores on log p is below .2, and log p has a direction",
+    ),
+    (
+        "CAUTION: training ended first",
+        "an arm came to --max-epochs before it had gone --patience epochs without a better validation NLL",
+    ),
+    (
+        "CAUTION: log p has no direction",
+        "the root mean square of centred log p is below .05 nats, or the "
+        "smoothing that fits the counts best is at an end of its range: the upper one, or the lower one "
+        "where there are unseen items",
+    ),
 )
 
 
@@ -54,8 +85,14 @@ class Words:
     """The sentences of one comparison, from its rows."""
 
     def __init__(
-        self, rows: list[dict[str, Any]], pairs: list[dict[str, Any]], matched: list[dict[str, Any]],
-        arms: list[str], weak: str | None, unseen: float, facts: dict[str, Any],
+        self,
+        rows: list[dict[str, Any]],
+        pairs: list[dict[str, Any]],
+        matched: list[dict[str, Any]],
+        arms: list[str],
+        weak: str | None,
+        unseen: float,
+        facts: dict[str, Any],
     ):
         """weak: why log p is no direction (`diagnostics.weak_direction`), None where it is one."""
         self.rows, self.pairs, self.matched, self.arms = rows, pairs, matched, arms
@@ -70,19 +107,34 @@ class Words:
         caution = "" if self.weak is None else cautioned(self.weak)
         said = [self.beaten(), caution, self.hardly_follows()]
         if "frozen" in self.arms:
-            said += [*(self.fit(reading) for reading in self.readings), self.still_improving(),
-                     self.frontier(), self.energies(), self.change(), self.association()]
+            said += [
+                *(self.fit(reading) for reading in self.readings),
+                self.still_improving(),
+                self.frontier(),
+                self.energies(),
+                self.change(),
+                self.association(),
+            ]
         else:
             said += [self.standard_alone(), self.still_improving()]
-        said += [self.initialisation(), self.learned(), self.control(), self.other_half(),
-                 *map(self.another, self.arms), self.randomised(), self.limits()]
+        said += [
+            self.initialisation(),
+            self.learned(),
+            self.control(),
+            self.other_half(),
+            *map(self.another, self.arms),
+            self.randomised(),
+            self.limits(),
+        ]
         return [sentence for sentence in said if sentence]
 
     # What stands first where it applies.
 
     def beaten(self) -> str:
-        trained = {arm: max((self.mean(arm, 1.0, "ndcg@10", reading) for reading in self.readings),
-                            default=math.nan) for arm in self._trained()}
+        trained = {
+            arm: max((self.mean(arm, 1.0, "ndcg@10", reading) for reading in self.readings), default=math.nan)
+            for arm in self._trained()
+        }
         trained = {arm: value for arm, value in trained.items() if not math.isnan(value)}
         counts = {name: self.mean(name, 1.0, "ndcg@10", self.main) for name in REFERENCES}
         if not trained:
@@ -93,15 +145,23 @@ class Words:
             return ""
         reading = max(self.readings, key=lambda name: self.mean(best, 1.0, "ndcg@10", name))
         ahead = {name: paired(self.rows, (name, 1.0), (best, 1.0), "ndcg@10", reading) for name in better}
-        surely = {name: better[name] for name, pair in ahead.items()
-                  if pair is not None and pair["low"] is not None and pair["low"] > 0}
-        listed = ", ".join(f"{name} {value:.4f}" for name, value in sorted(
-            (surely or better).items(), key=lambda entry: -entry[1]))
-        against = (f"NDCG@10 of {listed}, against {trained[best]:.4f} of the best arm "
-                   f"({best}){self._because()}")
+        surely = {
+            name: better[name]
+            for name, pair in ahead.items()
+            if pair is not None and pair["low"] is not None and pair["low"] > 0
+        }
+        listed = ", ".join(
+            f"{name} {value:.4f}"
+            for name, value in sorted((surely or better).items(), key=lambda entry: -entry[1])
+        )
+        against = (
+            f"NDCG@10 of {listed}, against {trained[best]:.4f} of the best arm ({best}){self._because()}"
+        )
         if surely:
-            return (f"These models are beaten by counts: {against}. What follows compares arms; by this "
-                    "measure none of them is worth serving here.")
+            return (
+                f"These models are beaten by counts: {against}. What follows compares arms; by this "
+                "measure none of them is worth serving here."
+            )
         if any(pair is not None and pair["low"] is None for pair in ahead.values()):
             against += f" (no interval: {MIN_SEEDS} seeds are the least)"
         return f"These models are not shown to beat counts: {against}."
@@ -116,14 +176,21 @@ class Words:
         slope = self.mean(STANDARD, None, "slope", self.main)
         if self.weak is not None or not abs(slope) < FOLLOWS:
             return ""
-        return (f"CAUTION: the standard model hardly follows log p (slope {slope:.3f}, where 1 is expected): "
-                "it is perhaps not trained enough, and what follows says little.")
+        return (
+            f"CAUTION: the standard model hardly follows log p (slope {slope:.3f}, where 1 is expected): "
+            "it is perhaps not trained enough, and what follows says little."
+        )
 
     def still_improving(self) -> str:
         late = self.facts.get("still_improving", [])
-        return "" if not late else (
-            f"CAUTION: training ended before {self.best_by} had gone its epochs of patience without a better "
-            f"one in {', '.join(late)}: more epochs (--max-epochs) could move that best reading.")
+        return (
+            ""
+            if not late
+            else (
+                f"CAUTION: training ended before {self.best_by} had gone its epochs of patience without a "
+                f"better one in {', '.join(late)}: more epochs (--max-epochs) could move that best reading."
+            )
+        )
 
     # Frozen against standard.
 
@@ -132,8 +199,10 @@ class Words:
         epochs = {arm: self.mean(arm, None, "epoch", reading) for arm in (STANDARD, "frozen")}
         where = f"At {epochs[STANDARD]:g} epoch{'s' * (epochs[STANDARD] != 1)} for both"
         if reading == BEST:
-            where = (f"Each at its own best epoch ({self.best_by}; standard {epochs[STANDARD]:.3g}, frozen "
-                     f"{epochs['frozen']:.3g})")
+            where = (
+                f"Each at its own best epoch ({self.best_by}; standard {epochs[STANDARD]:.3g}, frozen "
+                f"{epochs['frozen']:.3g})"
+            )
         parts = []
         for metric, label, digits in SEEN:
             pair = paired(self.rows, ("frozen", 1.0), (STANDARD, 1.0), metric, reading)
@@ -145,13 +214,21 @@ class Words:
 
     def frontier(self) -> str:
         """Frozen against post-hoc subtraction where both show equally popular items."""
-        mine = [m for m in self.matched if m["arm"] == "frozen" and m["baseline"] == POST_HOC
-                and m["metric"] == "ndcg@10" and m["epochs"] == self.main]
+        mine = [
+            m
+            for m in self.matched
+            if m["arm"] == "frozen"
+            and m["baseline"] == POST_HOC
+            and m["metric"] == "ndcg@10"
+            and m["epochs"] == self.main
+        ]
         if not mine:
             return ""
         levels = "; ".join(
             f"ARP {m['arp']:.3g}: {m['arm_mean']:.4f} against {m['baseline_mean']:.4f}, difference "
-            f"{told(m, 4)}" for m in mine)
+            f"{told(m, 4)}"
+            for m in mine
+        )
         sides = {(m["low"] > 0) - (m["high"] < 0) for m in mine if m["low"] is not None}
         verdicts = {
             (): "Separation and post-hoc subtraction, without intervals",
@@ -167,19 +244,26 @@ class Words:
     def energies(self) -> str:
         parts = []
         for arm in (STANDARD, "frozen", POST_HOC):
-            value = {name: self.mean(arm, None, name, self.main) for name in (
-                "energy_shared", "energy_off_direction", "slope")}
-            parts.append(f"{arm} {value['energy_shared']:.4g} shared, {value['energy_off_direction']:.4g} "
-                         f"off log p, slope {value['slope']:.3f}")
-        return ("Energy of the learned scores, nats²: " + "; ".join(parts) + ". Shared energy ranks nothing: "
-                "subtracting the fitted slope times log p leaves 0 in any model.")
+            value = {
+                name: self.mean(arm, None, name, self.main)
+                for name in ("energy_shared", "energy_off_direction", "slope")
+            }
+            parts.append(
+                f"{arm} {value['energy_shared']:.4g} shared, {value['energy_off_direction']:.4g} "
+                f"off log p, slope {value['slope']:.3f}"
+            )
+        return (
+            "Energy of the learned scores, nats²: " + "; ".join(parts) + ". Shared energy ranks nothing: "
+            "subtracting the fitted slope times log p leaves 0 in any model."
+        )
 
     def change(self) -> str:
         found = self._interval("frozen", None, "cos2_change")
         if found is None or self.weak is not None:
             return ""
-        before, after = (by_seed(self.rows, arm, None, "energy_off_direction", self.main) for arm in (
-            STANDARD, "frozen"))
+        before, after = (
+            by_seed(self.rows, arm, None, "energy_off_direction", self.main) for arm in (STANDARD, "frozen")
+        )
         changes = [after[seed] / before[seed] - 1 for seed in after if before.get(seed, 0) > 0]
         low, high = found.get("low"), found.get("high")
         word = ""
@@ -188,38 +272,51 @@ class Words:
         elif high is not None and high < MOSTLY:
             word = ", mostly something else"
         off = f"; the energy off log p changes by {percent(interval('', changes))}" if changes else ""
-        return (f"Of what separation changes in the mean score, {shown(found, 2)} lies along log p{word} "
-                f"(cos²){off}.")
+        return (
+            f"Of what separation changes in the mean score, {shown(found, 2)} lies along log p{word} "
+            f"(cos²){off}."
+        )
 
     def association(self) -> str:
         """The paired permutation test, and not a word of it where log p is no direction."""
         if self.weak is not None:
             return ""
         mine = [pair for pair in self.pairs if pair["arm"] == "frozen" and pair["epochs"] == self.main]
-        worst = {null: max(pair["p_shared"] for pair in mine if pair["null"] == null)
-                 for null in dict.fromkeys(pair["null"] for pair in mine)}
+        worst = {
+            null: max(pair["p_shared"] for pair in mine if pair["null"] == null)
+            for null in dict.fromkeys(pair["null"] for pair in mine)
+        }
         draws = self.facts["permutations"]
         listed = ", ".join(f"{null} {p_words(value, draws)}" for null, value in worst.items())
-        text = ("Paired permutation test of shared energy, standard minus frozen, largest p over seeds: "
-                f"{listed}")
+        text = (
+            f"Paired permutation test of shared energy, standard minus frozen, largest p over seeds: {listed}"
+        )
         if 1 / (draws + 1) > P_VALUE:
             return f"{text}: {draws} permutations are too few for any p of {P_VALUE:g}, so nothing is said."
         amplitude = self.mean("frozen", None, "amplitude", self.main)
         if all(value <= P_VALUE for value in worst.values()):
             if amplitude > 1 - LEAST_EFFECT:
-                return (f"{text}; but the amplitude along log p falls by less than a tenth, so nothing is "
-                        "said of it.")
-            return (f"{text}: the difference is associated with log p beyond relabelling. (No test here "
-                    "shows that it is only popularity: see cos².)")
+                return (
+                    f"{text}; but the amplitude along log p falls by less than a tenth, so nothing is "
+                    "said of it."
+                )
+            return (
+                f"{text}: the difference is associated with log p beyond relabelling. (No test here "
+                "shows that it is only popularity: see cos².)"
+            )
         if worst["label"] <= P_VALUE:
-            return (f"{text}: only the first is small, so the difference may come from item norms that go "
-                    "with popularity.")
+            return (
+                f"{text}: only the first is small, so the difference may come from item norms that go "
+                "with popularity."
+            )
         return f"{text}: no difference beyond relabelling is shown."
 
     def standard_alone(self) -> str:
         energy, after = (self.mean(arm, None, "energy_shared", self.main) for arm in (STANDARD, POST_HOC))
-        return (f"Context-shared popularity energy of the standard model's scores: {energy:.4g} nats²; after "
-                f"subtracting log p {after:.4g}.")
+        return (
+            f"Context-shared popularity energy of the standard model's scores: {energy:.4g} nats²; after "
+            f"subtracting log p {after:.4g}."
+        )
 
     # The rivals of separation.
 
@@ -228,33 +325,44 @@ class Words:
         if arm not in self.arms or "frozen" not in self.arms:
             return ""
         energy, frozen = (self.mean(name, None, "energy_shared", self.main) for name in (arm, "frozen"))
-        mine, theirs = (by_seed(self.rows, name, None, "energy_shared", self.main)
-                        for name in (arm, "frozen"))
-        text = (f"A free item bias that starts at log p ends with {energy:.4g} nats² shared (frozen "
-                f"{frozen:.4g})")
+        mine, theirs = (
+            by_seed(self.rows, name, None, "energy_shared", self.main) for name in (arm, "frozen")
+        )
+        text = (
+            f"A free item bias that starts at log p ends with {energy:.4g} nats² shared (frozen {frozen:.4g})"
+        )
         pair = paired(self.rows, (arm, 1.0), ("frozen", 1.0), "nll", self.main)
         if pair is None:
             return text + "."
         text += f" and NLL {told(pair, 3)} from frozen"
-        enough = (self.weak is None and all(mine[seed] <= 2 * theirs[seed] for seed in mine)
-                  and pair["high"] is not None and pair["high"] <= NO_WORSE)
+        enough = (
+            self.weak is None
+            and all(mine[seed] <= 2 * theirs[seed] for seed in mine)
+            and pair["high"] is not None
+            and pair["high"] <= NO_WORSE
+        )
         return text + (": starting at log p is enough, holding it fixed is not needed." if enough else ".")
 
     def learned(self) -> str:
         if "learned" not in self.arms:
             return ""
         energy, slope = (self.mean("learned", None, name, self.main) for name in ("energy_shared", "slope"))
-        return ("A free item bias that starts at 0, with the step size of the tables, leaves "
-                f"{energy:.4g} nats² in the dot product (slope {slope:.3f}): what it would take away "
-                "depends on its step size.")
+        return (
+            "A free item bias that starts at 0, with the step size of the tables, leaves "
+            f"{energy:.4g} nats² in the dot product (slope {slope:.3f}): what it would take away "
+            "depends on its step size."
+        )
 
     def control(self) -> str:
         if "permuted" not in self.arms:
             return ""
-        energy, standard = (self.mean(arm, None, "energy_shared", self.main)
-                            for arm in ("permuted", STANDARD))
-        return ("Control: with log p of randomly relabelled items outside the dot product the shared "
-                f"energy is {energy:.4g} (standard {standard:.4g}).")
+        energy, standard = (
+            self.mean(arm, None, "energy_shared", self.main) for arm in ("permuted", STANDARD)
+        )
+        return (
+            "Control: with log p of randomly relabelled items outside the dot product the shared "
+            f"energy is {energy:.4g} (standard {standard:.4g})."
+        )
 
     def other_half(self) -> str:
         if "frozen" not in self.arms:
@@ -262,8 +370,7 @@ class Words:
         names = [STANDARD, "frozen"] + ["disjoint"] * ("disjoint" in self.arms)
         listed = ", ".join(f"{arm} {self.mean(arm, None, 'energy_shared_b', self.main):.4g}" for arm in names)
         note = " disjoint was given that very log p." if "disjoint" in self.arms else ""
-        return ("Shared energy along log p of the other half, on whose events no arm trained: "
-                f"{listed}.{note}")
+        return f"Shared energy along log p of the other half, on whose events no arm trained: {listed}.{note}"
 
     def another(self, arm: str) -> str:
         """An arm that is none of ours, of which nothing is known but its words."""
@@ -282,27 +389,41 @@ class Words:
         """The test part that nobody chose: the best arm as trained against the rows that need no model."""
         arms = {arm: self.mean(arm, 1.0, "auc_shown", self.main) for arm in self._trained()}
         rows = {arm: self.mean(arm, 1.0, "auc_shown", self.main) for arm in REFERENCES}
-        arms, rows = ({name: value for name, value in found.items() if not math.isnan(value)}
-                      for found in (arms, rows))
+        arms, rows = (
+            {name: value for name, value in found.items() if not math.isnan(value)} for found in (arms, rows)
+        )
         if not arms or not rows:
             return ""
         best = max(arms, key=lambda name: arms[name])
         ahead = {name: paired(self.rows, (best, 1.0), (name, 1.0), "auc_shown", self.main) for name in rows}
-        listed = "; ".join(f"{name} {rows[name]:.4f}, difference {told(pair, 4)}"
-                           for name, pair in ahead.items() if pair is not None)
+        listed = "; ".join(
+            f"{name} {rows[name]:.4f}, difference {told(pair, 4)}"
+            for name, pair in ahead.items()
+            if pair is not None
+        )
         sides = {pair["low"] is not None and pair["low"] > 0 for pair in ahead.values() if pair is not None}
-        verdict = "is not shown to beat every" if len(sides) > 1 else \
-            "beats every" if True in sides else "is not shown to beat any"
-        return (f"Among items shown at random the best arm ({best}, AUC {arms[best]:.4f}) {verdict} row that "
-                f"needs no model ({listed}).")
+        verdict = (
+            "is not shown to beat every"
+            if len(sides) > 1
+            else "beats every"
+            if True in sides
+            else "is not shown to beat any"
+        )
+        return (
+            f"Among items shown at random the best arm ({best}, AUC {arms[best]:.4f}) {verdict} row that "
+            f"needs no model ({listed})."
+        )
 
     def limits(self) -> str:
         exposure = "Exposure was not randomised: no causal reading is meant."
         if self.facts.get("shown"):
-            exposure = ("Only the randomised part (AUC, NDCG@5 over shown items) is free of what the log "
-                        "chose to show.")
-        return (f"log p is known from counts: {self.unseen:.0%} of the items have no event in half A. "
-                f"{exposure}")
+            exposure = (
+                "Only the randomised part (AUC, NDCG@5 over shown items) is free of what the log "
+                "chose to show."
+            )
+        return (
+            f"log p is known from counts: {self.unseen:.0%} of the items have no event in half A. {exposure}"
+        )
 
     def _trained(self) -> list[str]:
         return [arm for arm in self.arms if arm_of(arm).kind == "trained"]

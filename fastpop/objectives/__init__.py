@@ -3,5 +3,11 @@
 from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax
 from fastpop.objectives.softmax import FullSoftmaxLoss, SampledSoftmaxLoss
 
-__all__ = ["FullSoftmax", "FullSoftmaxLoss", "LossInputs", "Objective", "SampledSoftmax",
-           "SampledSoftmaxLoss"]
+__all__ = [
+    "FullSoftmax",
+    "FullSoftmaxLoss",
+    "LossInputs",
+    "Objective",
+    "SampledSoftmax",
+    "SampledSoftmaxLoss",
+]

@@ -113,9 +113,17 @@ class SampledSoftmax(Objective):
     def build(self, given: LossInputs) -> SampledSoftmaxLoss:
         extra = uniform(given.num_items) if self.extra_negatives else None
         return SampledSoftmaxLoss(
-            None, given.distribution(), num_negatives=self.extra_negatives or self.num_negatives, extra=extra,
-            logq=self.logq, hits=self.hits or None, group_size=self.group_size or None,
-            seed=given.seed, sparse_grad=given.sparse, reduction="sum")
+            None,
+            given.distribution(),
+            num_negatives=self.extra_negatives or self.num_negatives,
+            extra=extra,
+            logq=self.logq,
+            hits=self.hits or None,
+            group_size=self.group_size or None,
+            seed=given.seed,
+            sparse_grad=given.sparse,
+            reduction="sum",
+        )
 
 
 registry.ours("loss", FullSoftmax, SampledSoftmax)

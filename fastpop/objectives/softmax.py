@@ -45,8 +45,12 @@ class _SoftmaxLoss(WithLaws):
         for name in fixed:
             if name in terms:
                 raise checks.wrong(name, "an option of the module, not of a call", f"={terms[name]!r}")
-        own = {"log_prior": self.log_prior_V, "prior_weight": self.prior_weight,
-               "scale": self.scale, "reduction": self.reduction}
+        own = {
+            "log_prior": self.log_prior_V,
+            "prior_weight": self.prior_weight,
+            "scale": self.scale,
+            "reduction": self.reduction,
+        }
         return own | terms | {"padding_idx": self.padding_idx}
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, metadata: Any, *others: Any) -> None:
@@ -82,9 +86,14 @@ class FullSoftmaxLoss(_SoftmaxLoss):
     """
 
     def __init__(
-        self, prior: PopularityPrior | Tensor | np.ndarray | None = None, *,
-        prior_weight: float = 1.0, scale: float = 1.0, label_smoothing: float = 0.0,
-        padding_idx: int | None = None, reduction: Reduction = "mean",
+        self,
+        prior: PopularityPrior | Tensor | np.ndarray | None = None,
+        *,
+        prior_weight: float = 1.0,
+        scale: float = 1.0,
+        label_smoothing: float = 0.0,
+        padding_idx: int | None = None,
+        reduction: Reduction = "mean",
     ):
         super().__init__(prior, prior_weight, scale, reduction, padding_idx)
         checks.number("label_smoothing", label_smoothing, least=0)
@@ -93,8 +102,13 @@ class FullSoftmaxLoss(_SoftmaxLoss):
         self.label_smoothing = label_smoothing
 
     def forward(self, query: Tensor, items: Tensor, pos_id: Tensor, **terms: Any) -> Tensor:
-        return full_softmax(query, items, pos_id, label_smoothing=self.label_smoothing,
-                            **self._terms(terms, ("label_smoothing", "padding_idx")))
+        return full_softmax(
+            query,
+            items,
+            pos_id,
+            label_smoothing=self.label_smoothing,
+            **self._terms(terms, ("label_smoothing", "padding_idx")),
+        )
 
 
 class SampledSoftmaxLoss(_SoftmaxLoss):
@@ -138,11 +152,22 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
     num_eval_steps: Tensor
 
     def __init__(
-        self, prior: PopularityPrior | Tensor | np.ndarray | None, proposal: Proposal | InBatch, *,
-        num_negatives: int = 8192, extra: Proposal | None = None, prior_weight: float = 1.0,
-        scale: float = 1.0, logq: LogQ = "standard", hits: Hits | None = None,
-        group_size: int | None = None, seed: int = 0, rank: int | None = None, sparse_grad: bool = False,
-        padding_idx: int | None = None, reduction: Reduction = "mean",
+        self,
+        prior: PopularityPrior | Tensor | np.ndarray | None,
+        proposal: Proposal | InBatch,
+        *,
+        num_negatives: int = 8192,
+        extra: Proposal | None = None,
+        prior_weight: float = 1.0,
+        scale: float = 1.0,
+        logq: LogQ = "standard",
+        hits: Hits | None = None,
+        group_size: int | None = None,
+        seed: int = 0,
+        rank: int | None = None,
+        sparse_grad: bool = False,
+        padding_idx: int | None = None,
+        reduction: Reduction = "mean",
     ):
         super().__init__(prior, prior_weight, scale, reduction, padding_idx)
         if not isinstance(proposal, (Proposal, InBatch)):
@@ -162,8 +187,10 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         if in_batch and logq == "none" and prior is not None and prior_weight > 0:
             warnings.warn(
                 "in-batch negatives with logq='none' already take popularity out of the scores; "
-                "prior= takes it out again. Use logq='standard', or prior=None.", UserWarning,
-                stacklevel=2)
+                "prior= takes it out again. Use logq='standard', or prior=None.",
+                UserWarning,
+                stacklevel=2,
+            )
         if not in_batch or extra is not None:
             checks.number("num_negatives", num_negatives, least=1, integer=True)
         self.proposal, self.extra, self.num_negatives = proposal, extra, num_negatives
@@ -171,8 +198,9 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         self.seed, self.rank, self.sparse_grad = seed, rank, sparse_grad
         _checked_padding(padding_idx, proposal.num_items)
         if self.log_prior_V is not None and len(self.log_prior_V) != proposal.num_items:
-            raise checks.wrong("prior", f"shape [{proposal.num_items}], the items of the proposal",
-                               self.log_prior_V)
+            raise checks.wrong(
+                "prior", f"shape [{proposal.num_items}], the items of the proposal", self.log_prior_V
+            )
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("num_eval_steps", torch.zeros((), dtype=torch.int64), persistent=False)
 
@@ -182,14 +210,23 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         return self.proposal.log_proposal_on(self.num_steps.device, torch.float32)
 
     def forward(
-        self, query: Tensor, items: Tensor, pos_id: Tensor, *, step: int | Tensor | None = None,
-        **terms: Any,
+        self, query: Tensor, items: Tensor, pos_id: Tensor, *, step: int | Tensor | None = None, **terms: Any
     ) -> Any:
         readable.tensor("items", items)
-        fixed = ("logq", "hits", "sparse_grad", "log_proposal", "neg_id", "group_size", "exclude_own_slot",
-                 "padding_idx")
+        fixed = (
+            "logq",
+            "hits",
+            "sparse_grad",
+            "log_proposal",
+            "neg_id",
+            "group_size",
+            "exclude_own_slot",
+            "padding_idx",
+        )
         options = self._terms(terms, fixed) | {
-            "logq": self.logq, "hits": self.hits, "sparse_grad": self.sparse_grad,
+            "logq": self.logq,
+            "hits": self.hits,
+            "sparse_grad": self.sparse_grad,
         }
         if isinstance(self.proposal, Proposal):
             draw = self._draw(self.proposal, step, self.group_size)
@@ -221,7 +258,8 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
             raise RuntimeError(
                 "step: expected the number of the draw where forward runs within backward, as gradient "
-                "checkpointing makes it: the module's own count has moved on; got None")
+                "checkpointing makes it: the module's own count has moved on; got None"
+            )
         count, first = (self.num_steps, 0) if self.training else (self.num_eval_steps, _EVAL_STEPS)
         # Read before it moves on. A device is not waited for, and a traced count is no constant.
         step = int(count) if door.may_look(count) else count.clone()
@@ -254,7 +292,12 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         return (loss, lse[0].view(lead)) if lse else loss
 
     def _in_batch_of(
-        self, is_kept: Tensor, query: Tensor, items: Tensor, pos_id: Tensor, neg_id: Tensor | None,
+        self,
+        is_kept: Tensor,
+        query: Tensor,
+        items: Tensor,
+        pos_id: Tensor,
+        neg_id: Tensor | None,
         options: dict[str, Any],
     ) -> Any:
         if options.get("row_weight") is not None:
@@ -286,8 +329,13 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             if len(bad):
                 raise checks.no_law("pos_id", int(bad[0]), float(log_law_V[bad[0]]))
         return sampled_softmax(
-            query, items, pos_id, pos_id if neg_id is None else torch.cat([pos_id, neg_id]),
-            log_proposal=log_law_V, exclude_own_slot=True, **options,
+            query,
+            items,
+            pos_id,
+            pos_id if neg_id is None else torch.cat([pos_id, neg_id]),
+            log_proposal=log_law_V,
+            exclude_own_slot=True,
+            **options,
         )
 
     def _law(self, items: Tensor) -> Tensor | None:

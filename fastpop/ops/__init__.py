@@ -11,18 +11,43 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 _MODULES = {
-    "AliasTable": "alias_table", "Draw": "draw", "ScoreEnergy": "energies", "TargetRanks": "target_ranks",
-    "alias_draw": "alias_draw", "available": "availability", "full_softmax": "full_softmax",
-    "gathered_softmax": "gathered_softmax", "permutation": "permutation", "row_adagrad_": "row_update",
-    "row_adam_": "row_update", "row_sgd_": "row_update", "sampled_softmax": "sampled_softmax",
-    "score_energy": "score_energy", "streamed_score_energy": "score_energy",
-    "target_ranks": "target_ranks", "top_items": "top_items",
+    "AliasTable": "alias_table",
+    "Draw": "draw",
+    "ScoreEnergy": "energies",
+    "TargetRanks": "target_ranks",
+    "alias_draw": "alias_draw",
+    "available": "availability",
+    "full_softmax": "full_softmax",
+    "gathered_softmax": "gathered_softmax",
+    "permutation": "permutation",
+    "row_adagrad_": "row_update",
+    "row_adam_": "row_update",
+    "row_sgd_": "row_update",
+    "sampled_softmax": "sampled_softmax",
+    "score_energy": "score_energy",
+    "streamed_score_energy": "score_energy",
+    "target_ranks": "target_ranks",
+    "top_items": "top_items",
 }
 
 __all__ = [
-    "AliasTable", "Draw", "ScoreEnergy", "TargetRanks", "alias_draw", "available", "full_softmax",
-    "gathered_softmax", "permutation", "row_adagrad_", "row_adam_", "row_sgd_", "sampled_softmax",
-    "score_energy", "streamed_score_energy", "target_ranks", "top_items",
+    "AliasTable",
+    "Draw",
+    "ScoreEnergy",
+    "TargetRanks",
+    "alias_draw",
+    "available",
+    "full_softmax",
+    "gathered_softmax",
+    "permutation",
+    "row_adagrad_",
+    "row_adam_",
+    "row_sgd_",
+    "sampled_softmax",
+    "score_energy",
+    "streamed_score_energy",
+    "target_ranks",
+    "top_items",
 ]
 
 if TYPE_CHECKING:

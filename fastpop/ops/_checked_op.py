@@ -39,8 +39,11 @@ def checked(value: Tensor, numbers: Tensor, name: str, rule: str) -> Tensor:
 
 def _register() -> None:
     operator = torch.library.custom_op(
-        "fastpop::checked", checked, mutates_args=(),
-        schema="(Tensor value, Tensor numbers, str name, str rule) -> Tensor")
+        "fastpop::checked",
+        checked,
+        mutates_args=(),
+        schema="(Tensor value, Tensor numbers, str name, str rule) -> Tensor",
+    )
     operator.register_fake(lambda value, numbers, name, rule: torch.empty_like(value))
 
     def gradient(ctx: Any, d_value: Tensor) -> tuple:

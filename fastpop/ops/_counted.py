@@ -49,9 +49,9 @@ class CountedRows:
             return rows.new_zeros(self.num_rows, *rows.shape[1:]).index_copy_(0, self.kept, rows)
         return torch.where(self._along(rows), rows, 0)
 
-    def gathered(self, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor) -> tuple[
-        Tensor, ...
-    ]:
+    def gathered(
+        self, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor
+    ) -> tuple[Tensor, ...]:
         """What backward takes, of the rows that an implementation has."""
         if self.kept is not None:
             return tuple(one[self.kept] for one in (lse_B, pos_logit_B, d_lse_B, d_pos_B))

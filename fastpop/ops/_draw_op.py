@@ -14,8 +14,10 @@ class IdsWhenRead:
         self.table, self.counter, self.num_negatives = table, counter, num_negatives
 
     def __getitem__(self, groups: slice) -> Tensor:
-        return drawn(Inputs(self.table, self.counter, groups.start, groups.stop - groups.start,
-                            self.num_negatives), "auto")
+        return drawn(
+            Inputs(self.table, self.counter, groups.start, groups.stop - groups.start, self.num_negatives),
+            "auto",
+        )
 
 
 def _register() -> None:
@@ -23,10 +25,16 @@ def _register() -> None:
         return drawn(Inputs(table, counter, 0, num_groups, num_negatives), "auto")
 
     operator = torch.library.custom_op(
-        "fastpop::alias_draw", draw, mutates_args=(),
-        schema="(Tensor table, Tensor counter, SymInt num_groups, SymInt num_negatives) -> Tensor")
-    operator.register_fake(lambda table, counter, num_groups, num_negatives: torch.empty(
-        num_groups, num_negatives, dtype=torch.int64, device=table.device))
+        "fastpop::alias_draw",
+        draw,
+        mutates_args=(),
+        schema="(Tensor table, Tensor counter, SymInt num_groups, SymInt num_negatives) -> Tensor",
+    )
+    operator.register_fake(
+        lambda table, counter, num_groups, num_negatives: torch.empty(
+            num_groups, num_negatives, dtype=torch.int64, device=table.device
+        )
+    )
 
 
 _register()

@@ -43,8 +43,10 @@ def backward(*args: Any) -> tuple[Tensor, ...]:
         grads: Gradients = module.backward(inputs, *rows.gathered(*upstream), SIGNATURE.needs_of(bits))
     if inputs.query_BD is not args[0]:
         grads = grads._replace(query_BD=rows.spread(grads.query_BD))
-    return tuple(inputs.query_BD.new_empty(0) if grad is None or like is None else grad.to(like.dtype)
-                 for grad, like in zip(grads, SIGNATURE.likes(args)))
+    return tuple(
+        inputs.query_BD.new_empty(0) if grad is None or like is None else grad.to(like.dtype)
+        for grad, like in zip(grads, SIGNATURE.likes(args))
+    )
 
 
 def _enter(args: tuple) -> tuple[CountedRows, Inputs, Any, tuple]:
@@ -71,9 +73,12 @@ def _fake_backward(*args: Any) -> tuple[Tensor, ...]:
     needs = SIGNATURE.needs_of(args[-1])
     if SIGNATURE.value(args, "log_prior") is None:
         needs = needs._replace(prior_weight=False)
-    return tuple(torch.empty_like(like, memory_format=torch.contiguous_format)
-                 if need and like is not None else args[0].new_empty(0)
-                 for need, like in zip(needs, SIGNATURE.likes(args)))
+    return tuple(
+        torch.empty_like(like, memory_format=torch.contiguous_format)
+        if need and like is not None
+        else args[0].new_empty(0)
+        for need, like in zip(needs, SIGNATURE.likes(args))
+    )
 
 
 def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -85,8 +90,13 @@ def _gradient(ctx: Any, d_lse_B: Tensor | None, d_pos_B: Tensor | None) -> tuple
     args, (lse_B, pos_logit_B) = SIGNATURE.kept(ctx)
     zero_B, needs = torch.zeros_like(lse_B), SIGNATURE.asked(ctx)
     grads = torch.ops.fastpop.full_softmax_backward(
-        *args, lse_B, pos_logit_B, zero_B if d_lse_B is None else d_lse_B,
-        zero_B if d_pos_B is None else d_pos_B, SIGNATURE.bits(needs))
+        *args,
+        lse_B,
+        pos_logit_B,
+        zero_B if d_lse_B is None else d_lse_B,
+        zero_B if d_pos_B is None else d_pos_B,
+        SIGNATURE.bits(needs),
+    )
     if SIGNATURE.value(args, "log_prior") is None:
         needs = needs._replace(log_prior=False, prior_weight=False)
     return SIGNATURE.gradients([grad if need else None for grad, need in zip(grads, needs)])
@@ -94,14 +104,20 @@ def _gradient(ctx: Any, d_lse_B: Tensor | None, d_pos_B: Tensor | None) -> tuple
 
 def _register() -> None:
     operator = torch.library.custom_op(
-        "fastpop::full_softmax_forward", forward, mutates_args=(),
-        schema=f"({SIGNATURE.schema}) -> (Tensor lse, Tensor pos_logit)")
+        "fastpop::full_softmax_forward",
+        forward,
+        mutates_args=(),
+        schema=f"({SIGNATURE.schema}) -> (Tensor lse, Tensor pos_logit)",
+    )
     operator.register_fake(_fake_forward)
     operator.register_autograd(_gradient, setup_context=_save)
     operator = torch.library.custom_op(
-        "fastpop::full_softmax_backward", backward, mutates_args=(),
+        "fastpop::full_softmax_backward",
+        backward,
+        mutates_args=(),
         schema=f"({SIGNATURE.schema}, Tensor lse, Tensor pos_logit, Tensor d_lse, Tensor d_pos, int needs) "
-               f"-> ({GRADIENTS})")
+        f"-> ({GRADIENTS})",
+    )
     operator.register_fake(_fake_backward)
     door.refuse_second_derivative(operator, "full_softmax")
 

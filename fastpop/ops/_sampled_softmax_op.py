@@ -78,8 +78,12 @@ def _enter(args: tuple) -> tuple[CountedRows, Inputs, Any, tuple]:
             door.check_range("neg_id", inputs.neg_id_GK, num_items)
     # Rows move up only where that changes neither their negatives nor their own slot.
     own_ids = inputs.neg_id_GK is not None and inputs.group_size == 1
-    rows = CountedRows(inputs.query_BD, inputs.pos_id_B, options.ignore_index,
-                       drop=(inputs.num_groups == 1 or own_ids) and not inputs.exclude_own_slot)
+    rows = CountedRows(
+        inputs.query_BD,
+        inputs.pos_id_B,
+        options.ignore_index,
+        drop=(inputs.num_groups == 1 or own_ids) and not inputs.exclude_own_slot,
+    )
     if rows.kept is not None:
         inputs = _with_groups_of(inputs, rows.kept, own_ids)
     if rows.query is not inputs.query_BD:
@@ -93,8 +97,9 @@ def _with_groups_of(inputs: Inputs, kept: Tensor, own_ids: bool) -> Inputs:
     neg_id_GK = inputs.neg_id_GK
     if own_ids and len(kept):
         return inputs._replace(neg_id_GK=neg_id_GK[kept], num_groups=len(kept))  # type: ignore[index]
-    return inputs._replace(neg_id_GK=None if neg_id_GK is None else neg_id_GK[:1], num_groups=1,
-                           group_size=max(len(kept), 1))
+    return inputs._replace(
+        neg_id_GK=None if neg_id_GK is None else neg_id_GK[:1], num_groups=1, group_size=max(len(kept), 1)
+    )
 
 
 def _for_the_reference(inputs: Inputs) -> Inputs:
@@ -111,9 +116,7 @@ def _most_rows(inputs: Inputs) -> int:
     return inputs.query_BD.shape[0] + inputs.num_groups * inputs.num_negatives
 
 
-def _gradients(
-    args: tuple, rows: CountedRows, grads: Gradients, *, wide: bool = False
-) -> tuple[Tensor, ...]:
+def _gradients(args: tuple, rows: CountedRows, grads: Gradients, *, wide: bool = False) -> tuple[Tensor, ...]:
     """Gradients in the dtypes of their inputs, empty where not needed. wide: in float32 for half inputs:
     they are yet to be multiplied, and a loss scale is there to lift them above what float16 drops."""
     inputs, options, _ = SIGNATURE.split(args)
@@ -135,8 +138,10 @@ def _gradients(
     return (
         done(rows.spread(grads.query_BD), inputs.query_BD),
         inputs.pos_id_B.new_empty(0) if id_n is None else id_n,
-        done(item_nD, inputs.item_VD), done(log_prior_n, inputs.log_prior_V),
-        done(grads.prior_weight, inputs.prior_weight), done(grads.scale, inputs.scale),
+        done(item_nD, inputs.item_VD),
+        done(log_prior_n, inputs.log_prior_V),
+        done(grads.prior_weight, inputs.prior_weight),
+        done(grads.scale, inputs.scale),
     )
 
 
@@ -175,12 +180,15 @@ def _fake_gradients(args: tuple, bits: int, *, wide: bool = False) -> tuple[Tens
 
     return (
         inputs.query_BD.new_empty(inputs.query_BD.shape, dtype=dtype_of(inputs.query_BD))
-        if needs.query else none,
+        if needs.query
+        else none,
         inputs.pos_id_B.new_empty(num_rows),
         inputs.item_VD.new_empty(num_rows, inputs.item_VD.shape[1], dtype=dtype_of(inputs.item_VD))
-        if needs.item else none,
+        if needs.item
+        else none,
         inputs.log_prior_V.new_empty(num_rows)
-        if needs.log_prior and inputs.log_prior_V is not None else none,
+        if needs.log_prior and inputs.log_prior_V is not None
+        else none,
         inputs.prior_weight.new_empty(()) if needs.prior_weight and needs_prior else none,
         inputs.scale.new_empty(()) if needs.scale else none,
     )
@@ -195,8 +203,13 @@ def _forward_gradient(ctx: Any, d_lse_B: Tensor | None, d_pos_B: Tensor | None) 
     args, (lse_B, pos_logit_B) = SIGNATURE.kept(ctx)
     zero_B, needs = torch.zeros_like(lse_B), SIGNATURE.asked(ctx)
     grads = torch.ops.fastpop.sampled_softmax_backward(
-        *args, lse_B, pos_logit_B, zero_B if d_lse_B is None else d_lse_B,
-        zero_B if d_pos_B is None else d_pos_B, SIGNATURE.bits(needs))
+        *args,
+        lse_B,
+        pos_logit_B,
+        zero_B if d_lse_B is None else d_lse_B,
+        zero_B if d_pos_B is None else d_pos_B,
+        SIGNATURE.bits(needs),
+    )
     return _to_inputs(args, grads, needs)
 
 
@@ -219,8 +232,10 @@ def _loss_gradient(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple:
         grads = _eager_gradients(ctx, args, weight_B, SIGNATURE.bits(needs))
     d_query, id_n, *others = grads
     times = torch.mul if traced or is_batched(d_loss) else Tensor.mul_
-    scaled = [times(grad, d_loss.to(grad.dtype)).to(grad.dtype if like is None else like.dtype)
-              for grad, like in zip((d_query, *others), SIGNATURE.likes(args))]
+    scaled = [
+        times(grad, d_loss.to(grad.dtype)).to(grad.dtype if like is None else like.dtype)
+        for grad, like in zip((d_query, *others), SIGNATURE.likes(args))
+    ]
     return _to_inputs(args, (scaled[0], id_n, *scaled[1:]), needs, num_added=2)
 
 
@@ -228,7 +243,8 @@ def _eager_gradients(ctx: Any, args: tuple, weight_B: Tensor, bits: int) -> Any:
     if torch.is_grad_enabled():  # create_graph: by an operator that a second backward sees, and refuses
         lse_B, pos_logit_B = torch.ops.fastpop.sampled_softmax_forward(*args)
         return torch.ops.fastpop.sampled_softmax_backward(
-            *args, lse_B, pos_logit_B, weight_B, -weight_B, bits)
+            *args, lse_B, pos_logit_B, weight_B, -weight_B, bits
+        )
     grads, ctx.grads = ctx.grads, None
     return torch.ops.fastpop.sampled_softmax_loss(*args, weight_B, bits)[1:] if grads is None else grads
 
@@ -244,24 +260,26 @@ def _to_inputs(args: tuple, grads: Any, needs: Needs, num_added: int = 0) -> tup
         return table_gradient(like, id_n, rows_n, options.sparse_grad, repeats)
 
     has_prior = inputs.log_prior_V is not None
-    return SIGNATURE.gradients((
-        d_query if needs.query else None,
-        table(inputs.item_VD, d_item_nD) if needs.item else None,
-        table(inputs.log_prior_V, d_log_prior_n) if needs.log_prior and has_prior else None,
-        d_prior_weight if needs.prior_weight and has_prior else None,
-        d_scale if needs.scale else None,
-    ), num_added)
+    return SIGNATURE.gradients(
+        (
+            d_query if needs.query else None,
+            table(inputs.item_VD, d_item_nD) if needs.item else None,
+            table(inputs.log_prior_V, d_log_prior_n) if needs.log_prior and has_prior else None,
+            d_prior_weight if needs.prior_weight and has_prior else None,
+            d_scale if needs.scale else None,
+        ),
+        num_added,
+    )
 
 
-def table_gradient(
-    table: Tensor, id_n: Tensor, rows_n: Tensor, sparse: bool, repeats: bool
-) -> Tensor:
+def table_gradient(table: Tensor, id_n: Tensor, rows_n: Tensor, sparse: bool, repeats: bool) -> Tensor:
     """(ids, rows) as a gradient of `table`: sparse, or dense with zeros elsewhere."""
     # A device that is not waited for cannot know how many ids differ: it repeats the last one.
     repeats = repeats or table.is_cuda
     if sparse:
-        return torch.sparse_coo_tensor(id_n[None], rows_n, table.shape, check_invariants=False,
-                                       is_coalesced=None if repeats else True)
+        return torch.sparse_coo_tensor(
+            id_n[None], rows_n, table.shape, check_invariants=False, is_coalesced=None if repeats else True
+        )
     zeros = torch.zeros_like(table, memory_format=torch.contiguous_format)
     return zeros.index_add(0, id_n, rows_n) if is_batched(rows_n) else zeros.index_add_(0, id_n, rows_n)
 
@@ -282,11 +300,17 @@ def _register() -> None:
     for name, schema, function, fake in (
         ("forward", f"({given}) -> (Tensor lse, Tensor pos_logit)", forward, _fake_forward),
         ("loss", f"({given}, Tensor row_weight, int needs) -> (Tensor loss, {GRADIENTS})", loss, _fake_loss),
-        ("backward", f"({given}, Tensor lse, Tensor pos_logit, Tensor d_lse, Tensor d_pos, "
-         f"int needs) -> ({GRADIENTS})", backward, _fake_backward),
+        (
+            "backward",
+            f"({given}, Tensor lse, Tensor pos_logit, Tensor d_lse, Tensor d_pos, "
+            f"int needs) -> ({GRADIENTS})",
+            backward,
+            _fake_backward,
+        ),
     ):
-        operator = torch.library.custom_op(f"fastpop::sampled_softmax_{name}", function,
-                                           mutates_args=(), schema=schema)
+        operator = torch.library.custom_op(
+            f"fastpop::sampled_softmax_{name}", function, mutates_args=(), schema=schema
+        )
         operator.register_fake(fake)
         if name == "forward":
             operator.register_autograd(_forward_gradient, setup_context=_save_forward)

@@ -14,8 +14,14 @@ from torch import Tensor
 from fastpop.kernels import fields
 from fastpop.ops import readable
 
-_SCHEMA_TYPES = {Tensor: "Tensor", Tensor | None: "Tensor?", int: "SymInt", float: "float", bool: "bool",
-                 str: "str"}
+_SCHEMA_TYPES = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    int: "SymInt",
+    float: "float",
+    bool: "bool",
+    str: "str",
+}
 
 
 class Signature:
@@ -38,8 +44,11 @@ class Signature:
 
     def split(self, args: tuple) -> tuple[Any, Any, tuple]:
         """(inputs, options, the rest) of an operator's arguments."""
-        return (self.inputs(*args[: self.num_inputs]), self.options(*args[self.num_inputs : self.size]),
-                args[self.size :])
+        return (
+            self.inputs(*args[: self.num_inputs]),
+            self.options(*args[self.num_inputs : self.size]),
+            args[self.size :],
+        )
 
     def read(self, args: tuple) -> tuple[Any, Any, tuple]:
         """`split` at the entrance of an operator. A tangent would be dropped: it is refused here, where

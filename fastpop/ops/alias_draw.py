@@ -16,8 +16,7 @@ MAX_DRAWS = 2**33
 
 
 def alias_draw(
-    table: Any, seed: Any, step: Any, num_groups: int, num_draws: int, *, group: int = 0,
-    impl: Impl = "auto",
+    table: Any, seed: Any, step: Any, num_groups: int, num_draws: int, *, group: int = 0, impl: Impl = "auto"
 ) -> Any:
     """rng.choice(V, size=(num_groups, num_draws), p=the table's distribution), with replacement.
 
@@ -50,8 +49,9 @@ def alias_draw(
     checks.shape("table", table, ("V", 2))
     if len(table) == 0:
         raise checks.wrong("table", "at least one item", table)
-    fixed_seed, fixed_step = (0 if _is_counter(name, word) else word
-                              for name, word in (("seed", seed), ("step", step)))
+    fixed_seed, fixed_step = (
+        0 if _is_counter(name, word) else word for name, word in (("seed", seed), ("step", step))
+    )
     check_counters(fixed_seed, fixed_step, group, num_groups, num_draws)
     counter = (seed, step) if is_array else counter_on(seed, step, table.device)
     inputs = Inputs(table, counter, int(group), int(num_groups), int(num_draws))
@@ -74,11 +74,14 @@ def counter_on(seed: Any, step: Any, device: Any) -> Any:
     import torch
 
     # full, not tensor: a fill is recorded by a captured graph, a copy from the host is not.
-    return torch.stack([
-        word.to(device=device).reshape(()) if isinstance(word, torch.Tensor)
-        else torch.full((), _signed(int(word)), dtype=torch.int64, device=device)
-        for word in (seed, step)
-    ])
+    return torch.stack(
+        [
+            word.to(device=device).reshape(())
+            if isinstance(word, torch.Tensor)
+            else torch.full((), _signed(int(word)), dtype=torch.int64, device=device)
+            for word in (seed, step)
+        ]
+    )
 
 
 def check_counters(seed: int, step: int, group: int, num_groups: int, num_draws: int) -> None:

@@ -36,8 +36,7 @@ class AliasTable:
         object.__setattr__(self, "_tensors", LawTensors(arrays))
 
     def sample(
-        self, seed: int, step: int, shape: int | tuple[int, ...], group: int = 0, *,
-        impl: Impl = "cpu",
+        self, seed: int, step: int, shape: int | tuple[int, ...], group: int = 0, *, impl: Impl = "cpu"
     ) -> np.ndarray:
         """rng.choice(V, size=shape, p=exp(log_proposal_V)), drawn by counter.
 

@@ -44,11 +44,7 @@ def check_lists(
     """int64 (offsets [B+1], item [M]) on query's device: row b lists item[offsets[b]:offsets[b+1]]."""
     offsets, item = _ids(names[0], offsets, query.device), _ids(names[1], item, query.device)
     checks.shape(names[0], offsets, (query.shape[0] + 1,))
-    if (
-        int(offsets[0]) != 0
-        or int(offsets[-1]) != item.shape[0]
-        or bool((offsets.diff() < 0).any())
-    ):
+    if int(offsets[0]) != 0 or int(offsets[-1]) != item.shape[0] or bool((offsets.diff() < 0).any()):
         raise checks.wrong(names[0], f"non-decreasing from 0 to {item.shape[0]}", offsets)
     checks.ids_in_range(names[1], item, num_items)
     return offsets, item

@@ -29,8 +29,9 @@ def check_query_and_items(query: Any, items: Any, items_name: str = "items") -> 
         raise checks.wrong("query", "at least one dimension", query)
     same_device(items_name, items, query)
     if torch.float64 in (query.dtype, items.dtype) and query.dtype != items.dtype:
-        raise checks.wrong(items_name, f"the dtype of query ({str(query.dtype)[6:]}), as one of the "
-                           "two is float64", items)
+        raise checks.wrong(
+            items_name, f"the dtype of query ({str(query.dtype)[6:]}), as one of the two is float64", items
+        )
     return rows, lead
 
 
@@ -53,8 +54,9 @@ def same_device(name: str, value: Tensor, query: Tensor, first: str = "query") -
         raise checks.wrong(name, f"a tensor on {query.device}, where {first} is", f"={value.device}")
 
 
-def check_ids(name: str, ids: Any, num_items: int, query: Tensor, *, ignore_index: int | None = None,
-              ) -> Tensor:
+def check_ids(
+    name: str, ids: Any, num_items: int, query: Tensor, *, ignore_index: int | None = None
+) -> Tensor:
     """int64 ids on query's device, in range on the CPU (on CUDA when FASTPOP_CHECK_IDS=1)."""
     readable.tensor(name, ids, "an int64 torch tensor")
     if ids.dtype != torch.int64:
@@ -151,7 +153,11 @@ def loss_of(lse_B: Tensor, pos_logit_B: Tensor) -> Tensor:
 
 
 def check_pos_id(
-    pos_id: Any, query: Tensor, lead: torch.Size, num_items: int, ignore_index: int,
+    pos_id: Any,
+    query: Tensor,
+    lead: torch.Size,
+    num_items: int,
+    ignore_index: int,
     padding_idx: int | None = None,
 ) -> tuple[Tensor, torch.Size]:
     """([B] or [B, M] ids, their shape as it came): one positive a query, or M of them. The padding row is
@@ -160,7 +166,7 @@ def check_pos_id(
         checks.number("padding_idx", padding_idx, least=0, most=num_items - 1, integer=True)
     checks.number("ignore_index", ignore_index, integer=True)
     pos_id = check_ids("pos_id", pos_id, num_items, query, ignore_index=ignore_index)
-    if pos_id.shape[:len(lead)] != lead or pos_id.ndim > len(lead) + 1:
+    if pos_id.shape[: len(lead)] != lead or pos_id.ndim > len(lead) + 1:
         shape = ", ".join(map(str, lead))
         raise checks.wrong("pos_id", f"shape [{shape}] or [{shape}, M]", pos_id)
     if padding_idx is not None:
@@ -182,7 +188,10 @@ def rows_for_kernel(query: Tensor, pos_id: Tensor) -> Tensor:
 
 
 def without_padding(
-    log_prior: Tensor | None, prior_weight: float | Tensor, padding_idx: int | None, num_items: int,
+    log_prior: Tensor | None,
+    prior_weight: float | Tensor,
+    padding_idx: int | None,
+    num_items: int,
     query: Tensor,
 ) -> tuple[Tensor | None, float | Tensor]:
     """(log_prior, prior_weight) that remove the table's padding row beside what they removed before.
@@ -190,8 +199,12 @@ def without_padding(
     if padding_idx is None:
         return log_prior, prior_weight
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    if log_prior is not None and may_look(query) and log_prior[padding_idx] == -torch.inf and not isinstance(
-            prior_weight, Tensor):
+    if (
+        log_prior is not None
+        and may_look(query)
+        and log_prior[padding_idx] == -torch.inf
+        and not isinstance(prior_weight, Tensor)
+    ):
         return log_prior, prior_weight
     removed_V = torch.zeros(num_items, dtype=dtype, device=query.device)
     removed_V[padding_idx] = -torch.inf
@@ -211,21 +224,23 @@ def without_padding(
 def shapes_are_fixed() -> bool:
     """Whether shapes may not depend on values: under torch.compile and CUDA graph capture."""
     return torch.compiler.is_compiling() or (
-        torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+        torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    )
 
 
 def refuse_second_derivative(operator: Any, op: str) -> None:
     """Of an operator that makes gradients."""
+
     def refuse(*_: Any) -> None:
-        raise NotImplementedError(f"fastpop.ops.{op} is differentiable once; expected no derivative of its "
-                                  "gradient (a backward through what create_graph=True made)")
+        raise NotImplementedError(
+            f"fastpop.ops.{op} is differentiable once; expected no derivative of its "
+            "gradient (a backward through what create_graph=True made)"
+        )
 
     operator.register_autograd(refuse)
 
 
-def loss_weights(
-    counts: Tensor, row_weight: Tensor | None, reduction: str, dtype: torch.dtype
-) -> Tensor:
+def loss_weights(counts: Tensor, row_weight: Tensor | None, reduction: str, dtype: torch.dtype) -> Tensor:
     """[R] what a kernel row's loss counts in the result: a row's positives share its weight."""
     weight_R = counts.to(dtype)
     if counts.ndim == 2:
@@ -238,8 +253,7 @@ def loss_weights(
         total = weight_B.sum()
         weight_B = weight_B / torch.where(total == 0, 1, total)
     # where: an ignored entry stays without weight.
-    return torch.where(weight_R == 0, 0, weight_R * weight_B.view(-1, *[1] * (weight_R.ndim - 1))
-                       ).reshape(-1)
+    return torch.where(weight_R == 0, 0, weight_R * weight_B.view(-1, *[1] * (weight_R.ndim - 1))).reshape(-1)
 
 
 def weighted(loss_R: Tensor, weight_R: Tensor) -> Tensor:

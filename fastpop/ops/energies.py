@@ -80,7 +80,8 @@ def popularity_direction(
     """b [V], a unit vector along centred log p, and ||f~||. Uniform popularity raises."""
     if np.ptp(log_prior_V) <= 1e-12 * max(1.0, float(np.abs(log_prior_V).max())):
         raise checks.wrong(
-            "log_prior", "a popularity that varies over items",
+            "log_prior",
+            "a popularity that varies over items",
             "=a uniform one, whose direction is not defined",
         )
     centred_V = centre_rows(log_prior_V[:, None], centring_V)[:, 0]
@@ -90,8 +91,13 @@ def popularity_direction(
 
 
 def gram_energies(
-    mean_D: np.ndarray, cov_DD: np.ndarray, item_moments: tuple, has_bias: bool, scale: float,
-    norm: float, centred: bool = False,
+    mean_D: np.ndarray,
+    cov_DD: np.ndarray,
+    item_moments: tuple,
+    has_bias: bool,
+    scale: float,
+    norm: float,
+    centred: bool = False,
 ) -> ScoreEnergy:
     """The energies of scale * Q Eᵀ + 1 aᵀ from mean and covariance of Q, in O(D²).
 
@@ -129,8 +135,13 @@ def gram_energies(
 
 
 def projected_energy(
-    mean_D: np.ndarray, cov_DD: np.ndarray, items: Any, bias_V: np.ndarray | None, scale: float,
-    b_V: np.ndarray, centring_V: np.ndarray | None = None,
+    mean_D: np.ndarray,
+    cov_DD: np.ndarray,
+    items: Any,
+    bias_V: np.ndarray | None,
+    scale: float,
+    b_V: np.ndarray,
+    centring_V: np.ndarray | None = None,
 ) -> float:
     """off_direction, with b taken out of the rows before they are squared: exact where nearly all
     energy lies along b and a difference of Gram matrices has no digits left. Three passes over the
@@ -155,8 +166,7 @@ def projected_energy(
 
 
 def gram_spectrum(
-    mean_D: np.ndarray, cov_DD: np.ndarray, item_VD: np.ndarray, bias_V: np.ndarray | None,
-    scale: float,
+    mean_D: np.ndarray, cov_DD: np.ndarray, item_VD: np.ndarray, bias_V: np.ndarray | None, scale: float
 ) -> np.ndarray:
     """Singular values of W^{1/2} S H, largest first, [min(D + 1, V)].
 
@@ -176,15 +186,17 @@ def gram_spectrum(
 
 def triangle(item_VR: np.ndarray) -> Any:
     """The R factor of a tall matrix, from the R factors of blocks of rows that fit in cache."""
-    part_RR = [
-        np.linalg.qr(item_VR[low : low + 2048], mode="r") for low in range(0, len(item_VR), 2048)
-    ]
+    part_RR = [np.linalg.qr(item_VR[low : low + 2048], mode="r") for low in range(0, len(item_VR), 2048)]
     return part_RR[0] if len(part_RR) == 1 else np.linalg.qr(np.concatenate(part_RR), mode="r")
 
 
 def tile_energies(
-    score_tile: Callable[[slice, slice], Any], num_contexts: int, log_prior_V: np.ndarray,
-    weight_C: np.ndarray, rows: int, columns: int,
+    score_tile: Callable[[slice, slice], Any],
+    num_contexts: int,
+    log_prior_V: np.ndarray,
+    weight_C: np.ndarray,
+    rows: int,
+    columns: int,
 ) -> ScoreEnergy:
     """The energies of any scores, tile by tile: score_tile(contexts, items) -> [rows, columns].
 
@@ -222,9 +234,7 @@ def tile_energies(
     return energies_of_sums(total, t_C, weight_C, norm)
 
 
-def energies_of_sums(
-    total: float, t_C: np.ndarray, weight_C: np.ndarray, norm: float
-) -> ScoreEnergy:
+def energies_of_sums(total: float, t_C: np.ndarray, weight_C: np.ndarray, norm: float) -> ScoreEnergy:
     """From the mean over contexts of ||S_c H||² and each context's t."""
     weight = float(weight_C.sum())
     mean_t = float(weight_C @ t_C) / weight

@@ -78,8 +78,14 @@ def full_softmax(
     row_weight = door.check_row_weight(row_weight, query, lead)
 
     rows, counts = door.rows_for_kernel(query, pos_id), pos_id != ignore_index
-    inputs = Inputs(query_BD=rows, item_VD=items, pos_id_B=pos_id.reshape(-1), prior_weight=prior_weight,
-                    scale=scale, log_prior_V=log_prior)
+    inputs = Inputs(
+        query_BD=rows,
+        item_VD=items,
+        pos_id_B=pos_id.reshape(-1),
+        prior_weight=prior_weight,
+        scale=scale,
+        log_prior_V=log_prior,
+    )
     options = Options(ignore_index=ignore_index, impl=impl, check_ids=torch.compiler.is_compiling())
     lse, pos_logit = torch.ops.fastpop.full_softmax_forward(*inputs, *options)
     loss = door.loss_of(lse, pos_logit)

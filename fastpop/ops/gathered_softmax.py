@@ -88,8 +88,9 @@ def gathered_softmax(
         vectors[name] = _joined(name, pos, neg, query, lead, neg_item.shape[:-1], asked)
     key = None
     if drop_hits:
-        key = torch.cat([_keys("pos_id", pos_id, lead, query),
-                         _keys("neg_id", neg_id, neg_item.shape[:-1], query)])
+        key = torch.cat(
+            [_keys("pos_id", pos_id, lead, query), _keys("neg_id", neg_id, neg_item.shape[:-1], query)]
+        )
     log_prior = vectors["log_prior"]
     if not isinstance(prior_weight, Tensor) and prior_weight == 0:
         log_prior = None
@@ -100,12 +101,21 @@ def gathered_softmax(
     counts = torch.ones(num_rows, dtype=torch.bool, device=query.device)
     row_weight = door.check_row_weight(row_weight, query, lead)
     inputs = Inputs(
-        query_BD=door.autocast_query(query), item_VD=table, pos_id_B=place[:num_rows],
+        query_BD=door.autocast_query(query),
+        item_VD=table,
+        pos_id_B=place[:num_rows],
         prior_weight=door.scalar("prior_weight", prior_weight, query, positive=False),
-        scale=door.scalar("scale", scale, query, positive=True), num_groups=num_groups,
-        num_negatives=num_negatives, group_size=rows_a_group,
-        neg_id_GK=place[num_rows:].view(num_groups, num_negatives), log_prior_V=log_prior,
-        log_proposal_V=vectors["log_proposal"], key_V=key, logq=logq, drop_hits=drop_hits)
+        scale=door.scalar("scale", scale, query, positive=True),
+        num_groups=num_groups,
+        num_negatives=num_negatives,
+        group_size=rows_a_group,
+        neg_id_GK=place[num_rows:].view(num_groups, num_negatives),
+        log_prior_V=log_prior,
+        log_proposal_V=vectors["log_proposal"],
+        key_V=key,
+        logq=logq,
+        drop_hits=drop_hits,
+    )
     options = Options(ignore_index=-1, impl=impl, sparse_grad=False, fixed_rows=door.shapes_are_fixed())
     found = reduced(inputs, options, counts, row_weight, reduction, return_lse)
     if reduction != "none":
@@ -114,8 +124,7 @@ def gathered_softmax(
 
 
 def _joined(
-    name: str, pos: Any, neg: Any, query: Tensor, lead: torch.Size, neg_shape: torch.Size,
-    logq: str | None,
+    name: str, pos: Any, neg: Any, query: Tensor, lead: torch.Size, neg_shape: torch.Size, logq: str | None
 ) -> Tensor | None:
     """One vector over the table's rows; None where the term is not there."""
     for side, value in ((f"pos_{name}", pos), (f"neg_{name}", neg)):
@@ -133,8 +142,9 @@ def _joined(
         if logq == "corrected":
             pos = torch.zeros(lead, dtype=neg.dtype, device=neg.device)  # not read
         if neg.requires_grad or pos.requires_grad:
-            raise checks.wrong("log_proposal", "tensors without gradient: it is the sampler's law",
-                               "=requires_grad=True")
+            raise checks.wrong(
+                "log_proposal", "tensors without gradient: it is the sampler's law", "=requires_grad=True"
+            )
         pos = door.look("pos_log_proposal", pos, "finite log q")
         neg = door.look("neg_log_proposal", neg, "finite log q")
     elif (pos is None) != (neg is None):

@@ -13,8 +13,16 @@ Null = Literal["label", "stratified", "sign"]
 
 
 def permutation(
-    labels: Any, items: Any, num_permutations: int, *, seed: int = 0, null: Null = "label",
-    strata: Any = None, first: int = 0, impl: Impl = "auto", threads: int | None = None,
+    labels: Any,
+    items: Any,
+    num_permutations: int,
+    *,
+    seed: int = 0,
+    null: Null = "label",
+    strata: Any = None,
+    first: int = 0,
+    impl: Impl = "auto",
+    threads: int | None = None,
 ) -> np.ndarray:
     """numpy: stack([permuted(labels, k) @ items for k in range(first, first + P)])
 

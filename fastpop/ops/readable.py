@@ -46,8 +46,11 @@ def tensor(name: str, value: Any, expected: str = "a torch tensor") -> Tensor:
     if value.device.type not in DEVICES:
         raise checks.wrong(name, f"a tensor on {' or '.join(DEVICES)}", f"={value.device}")
     if not traced and value.numel() and value.data_ptr() == 0:
-        raise checks.wrong(name, "a tensor whose numbers are in memory",
-                           f"={checks.describe(value)} without any (freed, or a symbol of zeros)")
+        raise checks.wrong(
+            name,
+            "a tensor whose numbers are in memory",
+            f"={checks.describe(value)} without any (freed, or a symbol of zeros)",
+        )
     return value
 
 

@@ -40,7 +40,13 @@ def row_sgd_(table: Tensor, ids: Tensor, rows: Tensor, *, lr: float, impl: Impl 
 
 
 def row_adagrad_(
-    table: Tensor, ids: Tensor, rows: Tensor, square: Tensor, *, lr: float, eps: float = 1e-10,
+    table: Tensor,
+    ids: Tensor,
+    rows: Tensor,
+    square: Tensor,
+    *,
+    lr: float,
+    eps: float = 1e-10,
     impl: Impl = "auto",
 ) -> None:
     """square[ids] += rows.square().mean(1); table[ids] -= lr * rows / (square[ids].sqrt() + eps).
@@ -60,8 +66,17 @@ def row_adagrad_(
 
 
 def row_adam_(
-    table: Tensor, ids: Tensor, rows: Tensor, mean: Tensor, square: Tensor, step: Tensor, *,
-    lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, impl: Impl = "auto",
+    table: Tensor,
+    ids: Tensor,
+    rows: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    step: Tensor,
+    *,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    impl: Impl = "auto",
 ) -> None:
     """Adam on the touched rows, with one second moment a row.
 
@@ -88,8 +103,7 @@ def row_adam_(
             raise checks.wrong("betas", "two numbers in [0, 1)", betas)
     checks.number("eps", eps, above=0)
     run = torch.ops.fastpop.row_adam if torch.compiler.is_compiling() else _adam
-    run(table, ids, rows, mean, square, step, float(lr), float(beta1), float(beta2), float(eps),
-        impl)
+    run(table, ids, rows, mean, square, step, float(lr), float(beta1), float(beta2), float(eps), impl)
 
 
 def _check(table: Any, ids: Any, rows: Any, lr: float) -> None:
@@ -110,8 +124,14 @@ def _check(table: Any, ids: Any, rows: Any, lr: float) -> None:
     _apart("rows", rows, "table", table)
 
 
-def _state(name: str, state: Any, shape: tuple[int, ...], table: Tensor, others: dict[str, Tensor],
-           dtype: torch.dtype | None = None) -> None:
+def _state(
+    name: str,
+    state: Any,
+    shape: tuple[int, ...],
+    table: Tensor,
+    others: dict[str, Tensor],
+    dtype: torch.dtype | None = None,
+) -> None:
     if dtype is None:
         dtype = torch.float64 if table.dtype == torch.float64 else torch.float32
     kind = str(dtype)[6:]
@@ -166,13 +186,25 @@ def _sgd(table: Tensor, ids: Tensor, rows: Tensor, lr: float, impl: str) -> None
     _step(Inputs("sgd", table, ids, rows, lr), impl)
 
 
-def _adagrad(table: Tensor, ids: Tensor, rows: Tensor, square: Tensor, lr: float, eps: float,
-             impl: str) -> None:
+def _adagrad(
+    table: Tensor, ids: Tensor, rows: Tensor, square: Tensor, lr: float, eps: float, impl: str
+) -> None:
     _step(Inputs("adagrad", table, ids, rows, lr, square_V=square, eps=eps), impl)
 
 
-def _adam(table: Tensor, ids: Tensor, rows: Tensor, mean: Tensor, square: Tensor, step: Tensor,
-          lr: float, beta1: float, beta2: float, eps: float, impl: str) -> None:
+def _adam(
+    table: Tensor,
+    ids: Tensor,
+    rows: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    step: Tensor,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    impl: str,
+) -> None:
     _step(Inputs("adam", table, ids, rows, lr, mean, square, step, beta1, beta2, eps), impl)
 
 
@@ -182,12 +214,18 @@ def _register() -> None:
     for name, function, state, numbers in (
         ("sgd", _sgd, "", "float lr"),
         ("adagrad", _adagrad, "Tensor(b!) square, ", "float lr, float eps"),
-        ("adam", _adam, "Tensor(b!) mean, Tensor(c!) square, Tensor(d!) step, ",
-         "float lr, float beta1, float beta2, float eps"),
+        (
+            "adam",
+            _adam,
+            "Tensor(b!) mean, Tensor(c!) square, Tensor(d!) step, ",
+            "float lr, float beta1, float beta2, float eps",
+        ),
     ):
         changed = ("table", *(word.split()[1] for word in state.split(", ") if word))
         torch.library.custom_op(
-            f"fastpop::row_{name}", function, mutates_args=changed,
+            f"fastpop::row_{name}",
+            function,
+            mutates_args=changed,
             schema=f"{given}{state}{numbers}, str impl) -> ()",
         ).register_fake(lambda *_: None)
 

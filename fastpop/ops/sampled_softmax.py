@@ -123,8 +123,11 @@ def sampled_softmax(
         neg_id, group_size = _grouped(neg_id, lead, num_rows, group_size)
         num_groups, num_negatives = neg_id.shape
     if exclude_own_slot and (num_groups != 1 or num_negatives < num_rows):
-        raise checks.wrong("exclude_own_slot", f"shared negatives [K] with K >= B = {num_rows}",
-                           f"=[{num_groups}, {num_negatives}]")
+        raise checks.wrong(
+            "exclude_own_slot",
+            f"shared negatives [K] with K >= B = {num_rows}",
+            f"=[{num_groups}, {num_negatives}]",
+        )
     if exclude_own_slot and pos_id.ndim == 2:
         raise checks.wrong("exclude_own_slot", "one positive a row", pos_id)
     if log_prior is not None:
@@ -136,10 +139,15 @@ def sampled_softmax(
         pos_id = _drawable(pos_id, log_proposal, ignore_index)
     if not isinstance(prior_weight, Tensor) and prior_weight == 0:
         log_prior = None
-    if padding_idx is not None and sparse_grad and isinstance(prior_weight, Tensor) and (
-            log_prior is not None and log_prior.requires_grad):
-        raise checks.wrong("prior_weight", "a number beside padding_idx, sparse_grad and a learned log_prior",
-                           prior_weight)
+    if (
+        padding_idx is not None
+        and sparse_grad
+        and isinstance(prior_weight, Tensor)
+        and (log_prior is not None and log_prior.requires_grad)
+    ):
+        raise checks.wrong(
+            "prior_weight", "a number beside padding_idx, sparse_grad and a learned log_prior", prior_weight
+        )
     log_prior, prior_weight = door.without_padding(log_prior, prior_weight, padding_idx, num_items, query)
     prior_weight = door.scalar("prior_weight", prior_weight, query, positive=False)
     scale = door.scalar("scale", scale, query, positive=True)
@@ -148,13 +156,26 @@ def sampled_softmax(
     if pos_id.ndim == 2:
         group_size *= pos_id.shape[1]
     inputs = Inputs(
-        query_BD=door.rows_for_kernel(query, pos_id), item_VD=items, pos_id_B=pos_id.reshape(-1),
-        prior_weight=prior_weight, scale=scale, num_groups=num_groups, num_negatives=num_negatives,
-        group_size=max(group_size, 1), neg_id_GK=neg_id, table_V2=table, counter_2=counter,
-        log_prior_V=log_prior, log_proposal_V=log_proposal, logq=logq, drop_hits=drop_hits,
-        exclude_own_slot=exclude_own_slot)
-    options = Options(ignore_index=ignore_index, impl=impl, sparse_grad=sparse_grad,
-                      fixed_rows=door.shapes_are_fixed())
+        query_BD=door.rows_for_kernel(query, pos_id),
+        item_VD=items,
+        pos_id_B=pos_id.reshape(-1),
+        prior_weight=prior_weight,
+        scale=scale,
+        num_groups=num_groups,
+        num_negatives=num_negatives,
+        group_size=max(group_size, 1),
+        neg_id_GK=neg_id,
+        table_V2=table,
+        counter_2=counter,
+        log_prior_V=log_prior,
+        log_proposal_V=log_proposal,
+        logq=logq,
+        drop_hits=drop_hits,
+        exclude_own_slot=exclude_own_slot,
+    )
+    options = Options(
+        ignore_index=ignore_index, impl=impl, sparse_grad=sparse_grad, fixed_rows=door.shapes_are_fixed()
+    )
     found = reduced(inputs, options, pos_id != ignore_index, row_weight, reduction, return_lse)
     loss, *lse = found if return_lse else (found,)
     if reduction == "none":
@@ -163,7 +184,11 @@ def sampled_softmax(
 
 
 def reduced(
-    inputs: Inputs, options: Options, counts: Tensor, row_weight: Tensor | None, reduction: str,
+    inputs: Inputs,
+    options: Options,
+    counts: Tensor,
+    row_weight: Tensor | None,
+    reduction: str,
     return_lse: bool,
 ) -> Any:
     """The loss of the operators' inputs; in one pass with its gradients where that saves work."""
@@ -183,14 +208,11 @@ def drops_hits(hits: str | None, logq: str) -> bool:
         return logq == "corrected"
     checks.one_of("hits", hits, ("keep", "drop"))
     if logq == "corrected" and hits == "keep":
-        raise checks.wrong("hits", "'drop' with logq='corrected', which counts the positive once",
-                           hits)
+        raise checks.wrong("hits", "'drop' with logq='corrected', which counts the positive once", hits)
     return hits == "drop"
 
 
-def _grouped(
-    neg_id: Tensor, lead: torch.Size, num_rows: int, group_size: int | None
-) -> tuple[Tensor, int]:
+def _grouped(neg_id: Tensor, lead: torch.Size, num_rows: int, group_size: int | None) -> tuple[Tensor, int]:
     """neg_id as [G, K] and the rows per group."""
     if group_size is None and len(lead) > 1 and neg_id.shape[:-1] == lead:
         neg_id = neg_id.reshape(-1, neg_id.shape[-1])  # a set for each row, in the queries' dimensions
@@ -208,8 +230,9 @@ def _grouped(
     checks.number("group_size", group_size, least=1, integer=True)
     num_groups = max(-(-num_rows // group_size), 1)
     if neg_id.shape[0] != num_groups:
-        raise checks.wrong("neg_id", f"[{num_groups}, K] for {num_rows} rows in groups of "
-                           f"{group_size}", neg_id)
+        raise checks.wrong(
+            "neg_id", f"[{num_groups}, K] for {num_rows} rows in groups of {group_size}", neg_id
+        )
     return neg_id, int(group_size)
 
 
@@ -219,12 +242,15 @@ def _checked_proposal(log_proposal: Any, logq: str, query: Tensor, num_items: in
         return None
     if log_proposal is None:
         raise checks.wrong(
-            "log_proposal", f"[V] log q of the negatives for logq={logq!r} (logq='none' leaves "
-            "them uncorrected)", None)
+            "log_proposal",
+            f"[V] log q of the negatives for logq={logq!r} (logq='none' leaves them uncorrected)",
+            None,
+        )
     log_proposal = door.check_vector("log_proposal", log_proposal, num_items, query)
     if log_proposal.requires_grad:
-        raise checks.wrong("log_proposal", "a tensor without gradient: it is the sampler's law",
-                           "=requires_grad=True")
+        raise checks.wrong(
+            "log_proposal", "a tensor without gradient: it is the sampler's law", "=requires_grad=True"
+        )
     return log_proposal
 
 

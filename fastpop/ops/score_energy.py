@@ -62,12 +62,19 @@ class GramStream:
         # NaN and inf run through to the sums, where callers look for them.
         with np.errstate(invalid="ignore", over="ignore"):
             self.weight, self.mean_D, self.scatter_DD = joined(
-                (self.weight, self.mean_D, self.scatter_DD), moments)
+                (self.weight, self.mean_D, self.scatter_DD), moments
+            )
 
 
 def energies(
-    mean_D: np.ndarray, cov_DD: np.ndarray, items: Any, bias_V: np.ndarray | None, scale: float,
-    log_prior_V: np.ndarray, centring_V: np.ndarray | None = None, impl: Impl = "auto",
+    mean_D: np.ndarray,
+    cov_DD: np.ndarray,
+    items: Any,
+    bias_V: np.ndarray | None,
+    scale: float,
+    log_prior_V: np.ndarray,
+    centring_V: np.ndarray | None = None,
+    impl: Impl = "auto",
 ) -> ScoreEnergy:
     """The energies of scale * Q Eᵀ + 1 aᵀ from mean and covariance of Q: one pass over the items,
     and three more where all but a millionth of the energy lies along log p.
@@ -77,8 +84,9 @@ def energies(
     b_V, norm = popularity_direction(log_prior_V, centring_V)
     extra = [one for one in (bias_V, centring_V, b_V) if one is not None]
     moments = _moments(items, None, np.column_stack(extra), impl)
-    energy = gram_energies(mean_D, cov_DD, moments, bias_V is not None, scale, norm,
-                           centred=centring_V is not None)
+    energy = gram_energies(
+        mean_D, cov_DD, moments, bias_V is not None, scale, norm, centred=centring_V is not None
+    )
     if energy.off_direction >= CANCELS * energy.total or not np.isfinite(energy.total):
         return energy
     off = projected_energy(mean_D, cov_DD, items, bias_V, scale, b_V, centring_V)
@@ -106,9 +114,18 @@ def weights(argument: str, value: Any, num_contexts: int) -> np.ndarray:
 
 
 def score_energy(
-    query: Any, items: Any, log_prior: Any, *, bias: Any = None, scale: float = 1.0,
-    context_weight: Any = None, centring: str = "uniform", soft_cap: float | None = None,
-    cosine: bool = False, form: str = "auto", impl: Impl = "auto",
+    query: Any,
+    items: Any,
+    log_prior: Any,
+    *,
+    bias: Any = None,
+    scale: float = 1.0,
+    context_weight: Any = None,
+    centring: str = "uniform",
+    soft_cap: float | None = None,
+    cosine: bool = False,
+    form: str = "auto",
+    impl: Impl = "auto",
 ) -> ScoreEnergy:
     """numpy: S = scale * query @ items.T + bias; S = soft_cap * tanh(S / soft_cap)
               S -= S.mean(1, keepdims=True); t = S @ b
@@ -166,16 +183,18 @@ def score_energy(
     if form == "streamed" or soft_cap is not None:
         if centring != "uniform":
             raise checks.wrong("centring", "'uniform' with the streamed form", centring)
-        return _streamed(query, items, bias_V, float(scale), float(soft_cap or 0), log_prior_V,
-                         weight_C, impl)
+        return _streamed(
+            query, items, bias_V, float(scale), float(soft_cap or 0), log_prior_V, weight_C, impl
+        )
     stream = GramStream(dim, impl).add(query, None if context_weight is None else weight_C)
     _require_finite("query", query, stream.scatter_DD)
     centring_V = None
     if centring == "prior":
         centring_V = np.exp(log_prior_V - log_prior_V.max())
         centring_V /= centring_V.sum()
-    energy = energies(stream.mean_D, stream.covariance, items, bias_V, float(scale), log_prior_V,
-                      centring_V, impl)
+    energy = energies(
+        stream.mean_D, stream.covariance, items, bias_V, float(scale), log_prior_V, centring_V, impl
+    )
     _require_finite("items", items, energy.total)
     return energy
 
@@ -205,8 +224,13 @@ def _streamed(query, items, bias_V, scale, soft_cap, log_prior_V, weight_C, impl
 
 
 def streamed_score_energy(
-    score_tile: Callable[[slice, slice], Any], num_contexts: int, log_prior: Any, *,
-    context_weight: Any = None, rows: int = 256, columns: int = 8192,
+    score_tile: Callable[[slice, slice], Any],
+    num_contexts: int,
+    log_prior: Any,
+    *,
+    context_weight: Any = None,
+    rows: int = 256,
+    columns: int = 8192,
 ) -> ScoreEnergy:
     """score_energy of scores that do not factorise (cosine, capped, MLP), a tile at a time.
 
@@ -229,8 +253,7 @@ def streamed_score_energy(
 
     def checked_tile(context: slice, item: slice) -> Any:
         tile = score_tile(context, item)
-        checks.shape("score_tile(...)", tile, (context.stop - context.start,
-                                               item.stop - item.start))
+        checks.shape("score_tile(...)", tile, (context.stop - context.start, item.stop - item.start))
         return tile
 
     energy = tile_energies(checked_tile, num_contexts, log_prior_V, weight_C, rows, columns)

@@ -27,9 +27,17 @@ class TargetRanks(NamedTuple):
 
 
 def target_ranks(
-    query: Tensor, items: Tensor, target_offsets: Any, target_item: Any, *,
-    bias: Tensor | None = None, scale: float = 1.0, exclude_offsets: Any = None,
-    exclude_item: Any = None, padding_idx: int | None = None, impl: Impl = "auto",
+    query: Tensor,
+    items: Tensor,
+    target_offsets: Any,
+    target_item: Any,
+    *,
+    bias: Tensor | None = None,
+    scale: float = 1.0,
+    exclude_offsets: Any = None,
+    exclude_item: Any = None,
+    padding_idx: int | None = None,
+    impl: Impl = "auto",
 ) -> TargetRanks:
     """Where targets stand in scale * query @ items.T + bias, without the B x V scores.
 
@@ -57,29 +65,49 @@ def target_ranks(
     Cost: 2*B*V*D FLOPs, B*V exponentials, two comparisons a target and item; some MiB of memory
         whatever V is (twice the products, and 16 MiB of scores, for the reference).
     """
-    found = ranks_or_nan(query, items, target_offsets, target_item, bias=bias, scale=scale,
-                         exclude_offsets=exclude_offsets, exclude_item=exclude_item,
-                         padding_idx=padding_idx, impl=impl)
+    found = ranks_or_nan(
+        query,
+        items,
+        target_offsets,
+        target_item,
+        bias=bias,
+        scale=scale,
+        exclude_offsets=exclude_offsets,
+        exclude_item=exclude_item,
+        padding_idx=padding_idx,
+        impl=impl,
+    )
     bad = found.lse.reshape(-1).isnan().nonzero()
     if bad.shape[0]:
-        raise checks.wrong("query, items, bias", "scores that are numbers",
-                           f"=NaN in row {int(bad[0, 0])}")
+        raise checks.wrong("query, items, bias", "scores that are numbers", f"=NaN in row {int(bad[0, 0])}")
     return found
 
 
 def ranks_or_nan(
-    query: Tensor, items: Tensor, target_offsets: Any, target_item: Any, *, bias: Tensor | None,
-    scale: float, exclude_offsets: Any, exclude_item: Any, padding_idx: int | None = None,
+    query: Tensor,
+    items: Tensor,
+    target_offsets: Any,
+    target_item: Any,
+    *,
+    bias: Tensor | None,
+    scale: float,
+    exclude_offsets: Any,
+    exclude_item: Any,
+    padding_idx: int | None = None,
     impl: Impl = "auto",
 ) -> TargetRanks:
     """`target_ranks` for callers that name the row themselves: its lse is NaN where a score is."""
     query, lead, bias = catalogue.check_scored(query, items, bias, scale, padding_idx)
     num_items = items.shape[0]
     target_offsets, target_item = catalogue.check_lists(
-        ("target_offsets", "target_item"), target_offsets, target_item, query, num_items)
+        ("target_offsets", "target_item"), target_offsets, target_item, query, num_items
+    )
     if padding_idx is not None and bool((target_item == padding_idx).any()):
-        raise checks.wrong("target_item", "no target that is padding_idx", f"={padding_idx} at position "
-                           f"{int((target_item == padding_idx).nonzero()[0, 0])}")
+        raise checks.wrong(
+            "target_item",
+            "no target that is padding_idx",
+            f"={padding_idx} at position {int((target_item == padding_idx).nonzero()[0, 0])}",
+        )
     excluded = catalogue.check_exclusions(exclude_offsets, exclude_item, query, num_items)
     inputs = reference.Inputs(query, items, target_offsets, target_item, bias, float(scale), *excluded)
     module = _dispatch.choose("target_ranks", impl, query.device.type, inputs)

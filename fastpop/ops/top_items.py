@@ -12,8 +12,15 @@ from fastpop.types import Impl
 
 
 def top_items(
-    query: Tensor, items: Tensor, k: int, *, bias: Tensor | None = None, scale: float = 1.0,
-    exclude_offsets: Any = None, exclude_item: Any = None, padding_idx: int | None = None,
+    query: Tensor,
+    items: Tensor,
+    k: int,
+    *,
+    bias: Tensor | None = None,
+    scale: float = 1.0,
+    exclude_offsets: Any = None,
+    exclude_item: Any = None,
+    padding_idx: int | None = None,
     impl: Impl = "auto",
 ) -> tuple[Tensor, Tensor]:
     """torch.topk(scale * query @ items.T + bias, k), without the B x V scores.
@@ -45,7 +52,8 @@ def top_items(
     query, lead, bias = catalogue.check_scored(query, items, bias, scale, padding_idx)
     checks.number("k", k, least=1, integer=True)
     exclude_offsets, exclude_item = catalogue.check_exclusions(
-        exclude_offsets, exclude_item, query, items.shape[0])
+        exclude_offsets, exclude_item, query, items.shape[0]
+    )
     inputs = reference.Inputs(query, items, int(k), bias, float(scale), exclude_offsets, exclude_item)
     module = _dispatch.choose("top_items", impl, query.device.type, inputs)
     with torch.no_grad(), door.without_autocast(query):
@@ -53,8 +61,7 @@ def top_items(
     # topk ranks NaN above all numbers, so a NaN anywhere in a row reaches its best k.
     bad = score.isnan().any(1).nonzero()
     if bad.shape[0]:
-        raise checks.wrong("query, items, bias", "scores that are numbers",
-                           f"=NaN in row {int(bad[0, 0])}")
+        raise checks.wrong("query, items, bias", "scores that are numbers", f"=NaN in row {int(bad[0, 0])}")
     return item_id.view(*lead, int(k)), score.view(*lead, int(k))
 
 

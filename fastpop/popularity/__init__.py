@@ -2,15 +2,7 @@
 
 from fastpop.ops.draw import Draw
 from fastpop.popularity.prior import AlphaSensitivity, PopularityPrior, unit_direction
-from fastpop.popularity.proposal import (
-    InBatch,
-    Proposal,
-    log_uniform,
-    mixture,
-    power,
-    slot_law,
-    uniform,
-)
+from fastpop.popularity.proposal import InBatch, Proposal, log_uniform, mixture, power, slot_law, uniform
 from fastpop.popularity.proposals import (
     InBatchProposal,
     LogUniformProposal,

@@ -84,7 +84,11 @@ class PopularityPrior:
 
     @classmethod
     def from_interactions(
-        cls, log: "Interactions", smoothing: str | float = "loo", min_count: float = 0, *,
+        cls,
+        log: "Interactions",
+        smoothing: str | float = "loo",
+        min_count: float = 0,
+        *,
         first_events: bool = True,
     ) -> "PopularityPrior":
         """from_counts(log.item_counts(first_events=...), ...): give it the training part, never the
@@ -159,9 +163,7 @@ class PopularityPrior:
             b_V = unit_direction(np.log(additive(used_V, alpha)))
             cosines.append(float(own_V @ b_V))
         unseen_share = float((used_V == 0).mean())
-        return AlphaSensitivity(
-            tuple(alpha_A.tolist()), tuple(cosines), self.alpha, unseen_share
-        )
+        return AlphaSensitivity(tuple(alpha_A.tolist()), tuple(cosines), self.alpha, unseen_share)
 
     def permuted(self, seed: int) -> "PopularityPrior":
         """The same probabilities on other items: a fixed random relabelling of this prior.
@@ -173,8 +175,13 @@ class PopularityPrior:
         order = np.argsort((key_V2[:, 0] << np.uint64(32)) | key_V2[:, 1], kind="stable")
         facts = {**self.facts, "permuted_seed": int(seed)}
         return PopularityPrior(
-            self.counts_V[order], self.prior_V[order], self.log_prior_V[order],
-            self.alpha, self.smoothing, self.min_count, facts,
+            self.counts_V[order],
+            self.prior_V[order],
+            self.log_prior_V[order],
+            self.alpha,
+            self.smoothing,
+            self.min_count,
+            facts,
         )
 
     def save(self, path: str | Path) -> None:
@@ -185,15 +192,24 @@ class PopularityPrior:
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """(arrays by name, what JSON holds of the rest): all that `of_arrays` needs."""
         arrays = {name: getattr(self, name) for name in ("counts_V", "prior_V", "log_prior_V")}
-        return arrays, {"alpha": self.alpha, "smoothing": self.smoothing,
-                        "min_count": self.min_count, "facts": self.facts}
+        return arrays, {
+            "alpha": self.alpha,
+            "smoothing": self.smoothing,
+            "min_count": self.min_count,
+            "facts": self.facts,
+        }
 
     @classmethod
     def of_arrays(cls, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> "PopularityPrior":
         """Inverse of `to_arrays`, bit for bit."""
         return cls(
-            arrays["counts_V"], arrays["prior_V"], arrays["log_prior_V"],
-            about["alpha"], about["smoothing"], about["min_count"], about["facts"],
+            arrays["counts_V"],
+            arrays["prior_V"],
+            arrays["log_prior_V"],
+            about["alpha"],
+            about["smoothing"],
+            about["min_count"],
+            about["facts"],
         )
 
     @classmethod
@@ -245,7 +261,8 @@ def unit_direction(log_prior_V: np.ndarray) -> np.ndarray:
     norm = float(np.linalg.norm(centred_V))
     if norm <= 1e-12 * np.sqrt(log_prior_V.shape[0]):
         raise checks.wrong(
-            "prior", "popularity that differs between items (p is uniform: no direction)",
+            "prior",
+            "popularity that differs between items (p is uniform: no direction)",
             f"={log_prior_V.shape[0]} items of equal probability",
         )
     return centred_V / norm

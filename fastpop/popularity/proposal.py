@@ -94,9 +94,7 @@ class InBatch:
         with np.errstate(divide="ignore"):
             log_proposal_V = np.log(count_V / count_V.sum())
         log_proposal_V.flags.writeable = False
-        return cls(
-            count_V.shape[0], log_proposal_V, parameters={"counts_sha256": digest(count_V)}
-        )
+        return cls(count_V.shape[0], log_proposal_V, parameters={"counts_sha256": digest(count_V)})
 
     def sample(self, *_args: Any, **_kwargs: Any) -> np.ndarray:
         """Always raises: the ids are the positives of the batch."""
@@ -187,9 +185,7 @@ def mixture(parts: list[tuple[Proposal, float]]) -> Proposal:
     return Proposal.from_weights(law_V, name="mixture", parameters={"parts": described})
 
 
-def slot_law(
-    in_batch: InBatch, proposal: Proposal, batch_size: int, num_negatives: int
-) -> np.ndarray:
+def slot_law(in_batch: InBatch, proposal: Proposal, batch_size: int, num_negatives: int) -> np.ndarray:
     """log(((B-1) p + K q) / (B-1+K)): what a candidate slot holds when each row sees the other B-1
     positives of its batch and K negatives drawn from `proposal`.
 
@@ -212,8 +208,6 @@ def slot_law(
     law_V += int(num_negatives) * np.exp(proposal.log_proposal_V)
     with np.errstate(divide="ignore"):
         return np.log(law_V / slots)
-
-
 
 
 def digest(array: np.ndarray) -> str:

@@ -107,20 +107,23 @@ class MixtureProposal(ProposalOptions):
         checks.number("proposal.uniform_share", self.uniform_share, above=0, most=1)
         for name in ("power", "uniform_share"):
             if self.parts and getattr(self, name) != getattr(type(self), name):
-                raise checks.wrong(f"proposal.{name}", "none beside parts, which have their own",
-                                   getattr(self, name))
+                raise checks.wrong(
+                    f"proposal.{name}", "none beside parts, which have their own", getattr(self, name)
+                )
         for at, part in enumerate(self.parts):
             if part.in_batch:
                 raise checks.wrong_type(f"proposal.parts[{at}]", "a proposal that draws", f"={part}")
         if len(self.weights) != len(self.parts):
-            raise checks.wrong("proposal.weights", f"{len(self.parts)} numbers, one for each of parts",
-                               self.weights)
+            raise checks.wrong(
+                "proposal.weights", f"{len(self.parts)} numbers, one for each of parts", self.weights
+            )
         for at, weight in enumerate(self.weights):
             checks.number(f"proposal.weights[{at}]", weight, above=0)
 
     def build(self, count_V: np.ndarray) -> Proposal:
         parts: list[tuple[Any, float]] = [
-            (part.build(count_V), weight) for part, weight in zip(self.parts, self.weights)]
+            (part.build(count_V), weight) for part, weight in zip(self.parts, self.weights)
+        ]
         if not parts:
             parts = [(uniform(len(count_V)), self.uniform_share)]
             if self.uniform_share < 1:
@@ -128,8 +131,9 @@ class MixtureProposal(ProposalOptions):
         return mixture(parts)
 
 
-registry.ours("proposal", UniformProposal, PopularityProposal, LogUniformProposal, InBatchProposal,
-              MixtureProposal)
+registry.ours(
+    "proposal", UniformProposal, PopularityProposal, LogUniformProposal, InBatchProposal, MixtureProposal
+)
 
 
 def proposal_from_name(
@@ -139,6 +143,10 @@ def proposal_from_name(
     (counts**alpha), "log_uniform", "in_batch", "mixture" (uniform with chance `uniform_share`, else
     counts**alpha), or one that was registered, which takes of these options those that it has, where they are
     not at the defaults here."""
-    part = registry.made("proposal", name, options={"power": alpha, "uniform_share": uniform_share},
-                         defaults={"power": 1.0, "uniform_share": 0.5})
+    part = registry.made(
+        "proposal",
+        name,
+        options={"power": alpha, "uniform_share": uniform_share},
+        defaults={"power": 1.0, "uniform_share": 0.5},
+    )
     return part.build(check_counts(counts))

@@ -48,23 +48,32 @@ class RecencyCounts:
 
     def table(self) -> str:
         """What was chosen and how much it matters, at most 80 columns."""
-        lines = [f"half-life {_days(self.half_life)}, alpha {self.alpha:.3g}: {self.nll:.3f} nats an event",
-                 f"({self.num_judged:,} later events, each from what came before its "
-                 f"{_days(self.horizon)})",
-                 f"{'half-life':>12}  {'alpha':>9}  {'nats':>7}"]
-        lines += [f"{_days(half_life):>12}  {alpha:>9.3g}  {nll:>7.3f}"
-                  for half_life, alpha, nll in self.tried]
+        lines = [
+            f"half-life {_days(self.half_life)}, alpha {self.alpha:.3g}: {self.nll:.3f} nats an event",
+            f"({self.num_judged:,} later events, each from what came before its {_days(self.horizon)})",
+            f"{'half-life':>12}  {'alpha':>9}  {'nats':>7}",
+        ]
+        lines += [
+            f"{_days(half_life):>12}  {alpha:>9.3g}  {nll:>7.3f}" for half_life, alpha, nll in self.tried
+        ]
         lines += [f"{_days(self.half_life):>12}  {alpha:>9.3g}  {nll:>7.3f}" for alpha, nll in self.alphas]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return (f"RecencyCounts(num_items={len(self.counts_V)}, half_life={_days(self.half_life)}, "
-                f"alpha={self.alpha:.3g}, nll={self.nll:.3f})")
+        return (
+            f"RecencyCounts(num_items={len(self.counts_V)}, half_life={_days(self.half_life)}, "
+            f"alpha={self.alpha:.3g}, nll={self.nll:.3f})"
+        )
 
 
 def recency_counts(
-    log: "Interactions", *, half_life: float | None = None, at: int | None = None,
-    horizon: float | None = None, judged: float = 0.25, first_events: bool = True,
+    log: "Interactions",
+    *,
+    half_life: float | None = None,
+    at: int | None = None,
+    horizon: float | None = None,
+    judged: float = 0.25,
+    first_events: bool = True,
 ) -> RecencyCounts:
     """Decayed counts of a log, with half-life and smoothing chosen by prequential likelihood:
 
@@ -111,9 +120,18 @@ def recency_counts(
     chosen, alpha, nll, terms = best
     alphas = tuple((alpha * factor, terms.nll(alpha * factor)) for factor in (0.1, 0.5, 2.0, 10.0))
     counts_V = events.decayed(chosen)
-    return RecencyCounts(counts_V, events.at, chosen, alpha, nll, float(horizon),
-                         len(events.time) - first, tuple(tried), alphas,
-                         {"first_events": first_events, "judged": float(judged)})
+    return RecencyCounts(
+        counts_V,
+        events.at,
+        chosen,
+        alpha,
+        nll,
+        float(horizon),
+        len(events.time) - first,
+        tuple(tried),
+        alphas,
+        {"first_events": first_events, "judged": float(judged)},
+    )
 
 
 @dataclass(frozen=True)
@@ -161,8 +179,13 @@ class _Events:
         chosen = chosen[np.argsort(log.time[chosen], kind="stable")]
         weight = np.ones(len(chosen)) if log.weight is None else log.weight[chosen]
         time = log.time[chosen]
-        return cls(log.item[chosen].astype(np.int64), time, weight,
-                   int(time[-1]) if at is None else int(at), log.num_items)
+        return cls(
+            log.item[chosen].astype(np.int64),
+            time,
+            weight,
+            int(time[-1]) if at is None else int(at),
+            log.num_items,
+        )
 
     def first_judged(self, horizon: float, judged: float) -> int:
         """The first of the events that are judged: whole periods, and something before them."""
@@ -172,8 +195,11 @@ class _Events:
         if first == 0:
             first = int(np.searchsorted(-age, -age[0], side="right"))
         if first == len(age):
-            raise checks.wrong("horizon", "periods short enough for events in two of them",
-                               f"={horizon:g} seconds, which hold all {len(age)}")
+            raise checks.wrong(
+                "horizon",
+                "periods short enough for events in two of them",
+                f"={horizon:g} seconds, which hold all {len(age)}",
+            )
         return first
 
     def _age(self, horizon: float) -> np.ndarray:
@@ -190,8 +216,9 @@ class _Events:
         cuts = first + np.flatnonzero(np.diff(period, prepend=period[0] + 1))
         start_P = self.at - (period[cuts - first] + 1) * horizon
         zero = start_P[0]
-        scaled_V = np.bincount(self.item[:first], self._scaled(slice(0, first), zero, half_life),
-                               self.num_items)
+        scaled_V = np.bincount(
+            self.item[:first], self._scaled(slice(0, first), zero, half_life), self.num_items
+        )
         total = float(scaled_V.sum())
         parts = []
         for start, begin, end in zip(start_P, cuts, [*cuts[1:], len(self.item)]):
@@ -214,8 +241,9 @@ class _Events:
         return self.weight[some] * np.exp2((self.time[some] - zero) / half_life)
 
     def decayed(self, half_life: float) -> np.ndarray:
-        return decayed_counts(self.item, self.time, self.num_items, half_life=half_life, at=self.at,
-                              weight=self.weight)
+        return decayed_counts(
+            self.item, self.time, self.num_items, half_life=half_life, at=self.at, weight=self.weight
+        )
 
 
 def _half_lives(horizon: float, span: float) -> list[float]:

@@ -62,7 +62,8 @@ def additive(count_V: np.ndarray, alpha: float) -> np.ndarray:
     if alpha == 0 and not count_V.all():
         unseen = int((count_V == 0).sum())
         raise checks.wrong(
-            "smoothing", "alpha > 0 where items have no events (log 0 is -inf)",
+            "smoothing",
+            "alpha > 0 where items have no events (log 0 is -inf)",
             f"=alpha 0 with {unseen} unseen items of {count_V.shape[0]}",
         )
     # Scaled by alpha when it is large: counts + 1e300 would overflow in the sum.
@@ -84,9 +85,11 @@ class Events:
         kept = cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
         for at in columns.pieces(len(item)):
             heavy = weight[at] > 0
-            kept = cls(np.append(kept.item, item[at][heavy].astype(np.int64)),
-                       np.append(kept.weight, weight[at][heavy]),
-                       np.append(kept.times, np.ones(int(heavy.sum()))))._distinct()
+            kept = cls(
+                np.append(kept.item, item[at][heavy].astype(np.int64)),
+                np.append(kept.weight, weight[at][heavy]),
+                np.append(kept.times, np.ones(int(heavy.sum()))),
+            )._distinct()
             columns.let_go(item[at], weight[at])
         return kept
 
@@ -95,8 +98,9 @@ class Events:
         item, weight, times = self.item[order], self.weight[order], self.times[order]
         new = np.ones(len(item), dtype=bool)
         new[1:] = (item[1:] != item[:-1]) | (weight[1:] != weight[:-1])
-        return Events(item[new], weight[new], np.add.reduceat(times, np.flatnonzero(new))
-                      if len(times) else times)
+        return Events(
+            item[new], weight[new], np.add.reduceat(times, np.flatnonzero(new)) if len(times) else times
+        )
 
 
 def loo_alpha(counts: Any, events: Events | None = None) -> float:
@@ -121,8 +125,9 @@ def loo_alpha(counts: Any, events: Events | None = None) -> float:
     weight, gain, rest = _left_out(count_V, events)
     if num_items == 1 or (gain / weight).sum() <= 1:
         return 1.0
-    return best_alpha(gain, rest, 1.0, gain, np.maximum(total - weight, 0.0) / num_items,
-                      *loo_range(count_V, events))
+    return best_alpha(
+        gain, rest, 1.0, gain, np.maximum(total - weight, 0.0) / num_items, *loo_range(count_V, events)
+    )
 
 
 def loo_range(count_V: np.ndarray, events: Events | None = None) -> tuple[float, float]:
@@ -152,8 +157,13 @@ def _left_out(count_V: np.ndarray, events: Events | None) -> tuple[np.ndarray, n
 
 
 def best_alpha(
-    gain: np.ndarray, rest: np.ndarray, share: np.ndarray | float, size_gain: np.ndarray,
-    size: np.ndarray, low: float, high: float,
+    gain: np.ndarray,
+    rest: np.ndarray,
+    share: np.ndarray | float,
+    size_gain: np.ndarray,
+    size: np.ndarray,
+    low: float,
+    high: float,
 ) -> float:
     """argmax over alpha in [low, high] of
     sum(gain * log(rest + alpha * share)) - sum(size_gain * log(size + alpha)).
@@ -221,13 +231,12 @@ def good_turing(counts: Any) -> np.ndarray:
     unseen = int((~seen).sum())
     if unseen and not 0 < singletons < total:
         raise checks.wrong(
-            "smoothing", "for good-turing, some but not all events on items seen once",
+            "smoothing",
+            "for good-turing, some but not all events on items seen once",
             f"={int(singletons)} singletons of {total:g} events; use an additive alpha",
         )
     if value.size < 2:
-        raise checks.wrong(
-            "counts", "at least two different counts for good-turing", f"=only {value[0]:g}"
-        )
+        raise checks.wrong("counts", "at least two different counts for good-turing", f"=only {value[0]:g}")
     unseen_mass = singletons / total if unseen else 0.0
     adjusted = _adjusted_counts(value, times.astype(np.float64))
     prior_V = np.zeros_like(count_V)

@@ -8,9 +8,7 @@ from fastpop import checks, files
 from fastpop.data.paths import engine_name, local_path
 
 
-def write_arrays(
-    path: str | Path, arrays: dict[str, np.ndarray], kind: str, about: str
-) -> None:
+def write_arrays(path: str | Path, arrays: dict[str, np.ndarray], kind: str, about: str) -> None:
     """A reader sees all or nothing. Raises OSError with the path."""
     from safetensors.numpy import save
 

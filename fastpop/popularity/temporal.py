@@ -45,9 +45,16 @@ class TemporalPrior:
 
     @classmethod
     def from_events(
-        cls, item: Any, time: Any, num_items: int, *, weight: Any = None,
-        bucket: str | int = "day", num_buckets: int | None = None,
-        smoothing: str | float = "loo", alpha: str | float = "loo",
+        cls,
+        item: Any,
+        time: Any,
+        num_items: int,
+        *,
+        weight: Any = None,
+        bucket: str | int = "day",
+        num_buckets: int | None = None,
+        smoothing: str | float = "loo",
+        alpha: str | float = "loo",
         half_life: float | None = None,
     ) -> "TemporalPrior":
         """log((n_ti + alpha * p_i) / (n_t + alpha)), p the pooled marginal.
@@ -69,12 +76,12 @@ class TemporalPrior:
         item_N, time_N, weight_N = _check_events(item, time, weight, num_items)
         if half_life is not None:
             checks.number("half_life", half_life, above=0)
-        start_T = (_fixed_starts(time_N, bucket) if num_buckets is None
-                   else _equal_starts(time_N, num_buckets))
+        start_T = _fixed_starts(time_N, bucket) if num_buckets is None else _equal_starts(time_N, num_buckets)
         num_rows = start_T.shape[0]
         if num_rows * num_items * 16 > MEMORY_LIMIT:
             raise checks.wrong(
-                "bucket", f"T x V tables within {MEMORY_LIMIT >> 30} GiB",
+                "bucket",
+                f"T x V tables within {MEMORY_LIMIT >> 30} GiB",
                 f"={num_rows} buckets x {num_items} items; take wider buckets",
             )
         bucket_N = np.searchsorted(start_T, time_N, side="right") - 1
@@ -87,7 +94,8 @@ class TemporalPrior:
             _decay_on(count_TV, end_T, half_life)
         total_V = np.bincount(item_N, weight_N, num_items)
         pooled_V, pooled_alpha = smooth_counts(
-            total_V, smoothing, events=None if weight is None else Events.of(item_N, weight_N))
+            total_V, smoothing, events=None if weight is None else Events.of(item_N, weight_N)
+        )
         if isinstance(alpha, str):
             checks.one_of("alpha", alpha, ["loo"])
             if half_life is not None and num_rows > 1:
@@ -95,18 +103,29 @@ class TemporalPrior:
             elif half_life is None and weight is None:  # cells hold equal events
                 row_E, item_E = np.nonzero(count_TV)
                 one_E = np.ones(len(row_E))
-                strength = hierarchical_alpha(row_E, item_E, count_TV[row_E, item_E], one_E, one_E,
-                                              count_TV, total_V, pooled_V, pooled_alpha)
+                strength = hierarchical_alpha(
+                    row_E,
+                    item_E,
+                    count_TV[row_E, item_E],
+                    one_E,
+                    one_E,
+                    count_TV,
+                    total_V,
+                    pooled_V,
+                    pooled_alpha,
+                )
             else:
-                strength = hierarchical_alpha(bucket_N, item_N, own_N, own_N, weight_N, count_TV, total_V,
-                                              pooled_V, pooled_alpha)
+                strength = hierarchical_alpha(
+                    bucket_N, item_N, own_N, own_N, weight_N, count_TV, total_V, pooled_V, pooled_alpha
+                )
         else:
             checks.number("alpha", alpha, above=0)
             strength = float(alpha)
         log_prior_TV = _shrink(count_TV, pooled_V, strength)
         facts = {
             "bucket": bucket if num_buckets is None else f"{num_rows} of about equal size",
-            "half_life": half_life, "num_events": float(weight_N.sum()),
+            "half_life": half_life,
+            "num_events": float(weight_N.sum()),
             "num_empty_buckets": int((np.bincount(bucket_N, minlength=num_rows) == 0).sum()),
             "pooled_alpha": pooled_alpha,
         }
@@ -134,16 +153,16 @@ class TemporalPrior:
         if time_N.dtype.kind not in "iu":
             raise checks.wrong_type("time", "integers (seconds)", time_N)
         if time_N.size and int(time_N.min()) < int(self.start_T[0]):
-            raise checks.wrong(
-                "time", f"seconds >= {int(self.start_T[0])}", f"={int(time_N.min())}"
-            )
+            raise checks.wrong("time", f"seconds >= {int(self.start_T[0])}", f"={int(time_N.min())}")
         return np.searchsorted(self.start_T, time_N, side="right") - 1
 
     def save(self, path: str | Path) -> None:
         """One safetensors file, written beside and then moved into place."""
         arrays = {
-            "start_T": self.start_T, "counts_TV": self.counts_TV,
-            "log_prior_TV": self.log_prior_TV, "pooled_V": self.pooled_V,
+            "start_T": self.start_T,
+            "counts_TV": self.counts_TV,
+            "log_prior_TV": self.log_prior_TV,
+            "pooled_V": self.pooled_V,
         }
         about = json.dumps({"alpha": self.alpha, "facts": self.facts})
         write_arrays(path, arrays, "temporal-prior", about)
@@ -154,8 +173,12 @@ class TemporalPrior:
         arrays, text = read_arrays(path, "temporal-prior")
         about = json.loads(text)
         return cls(
-            arrays["start_T"], arrays["counts_TV"], arrays["log_prior_TV"], arrays["pooled_V"],
-            about["alpha"], about["facts"],
+            arrays["start_T"],
+            arrays["counts_TV"],
+            arrays["log_prior_TV"],
+            arrays["pooled_V"],
+            about["alpha"],
+            about["facts"],
         )
 
     def __repr__(self) -> str:
@@ -166,8 +189,7 @@ class TemporalPrior:
 
 
 def decayed_counts(
-    item: Any, time: Any, num_items: int, *, half_life: float, at: int | None = None,
-    weight: Any = None,
+    item: Any, time: Any, num_items: int, *, half_life: float, at: int | None = None, weight: Any = None
 ) -> np.ndarray:
     """sum over events up to `at` of weight * 2**-((at - time) / half_life): float64 [V].
 
@@ -188,8 +210,14 @@ def decayed_counts(
 
 
 def hierarchical_alpha(
-    row_E: np.ndarray, item_E: np.ndarray, gain_E: np.ndarray, weight_E: np.ndarray,
-    pooled_weight_E: np.ndarray, count_TV: np.ndarray, total_V: np.ndarray, pooled_V: np.ndarray,
+    row_E: np.ndarray,
+    item_E: np.ndarray,
+    gain_E: np.ndarray,
+    weight_E: np.ndarray,
+    pooled_weight_E: np.ndarray,
+    count_TV: np.ndarray,
+    total_V: np.ndarray,
+    pooled_V: np.ndarray,
     pooled_alpha: float | None,
 ) -> float:
     """argmax over alpha of sum_E gain log((n_ti - w + alpha p_i') / (n_t - w + alpha)).
@@ -209,19 +237,28 @@ def hierarchical_alpha(
     # An item whose only event is left out with pooled alpha 0 cannot be predicted by any alpha.
     known = (share_E > 0) & (weight_E > 0)
     row_E, item_E, gain_E, weight_E, share_E = (
-        array[known] for array in (row_E, item_E, gain_E, weight_E, share_E))
+        array[known] for array in (row_E, item_E, gain_E, weight_E, share_E)
+    )
     if (gain_E / np.maximum(weight_E, np.finfo(float).tiny)).sum() <= 1:
         return 1.0
     size_T = np.bincount(row_E, gain_E, count_TV.shape[0])
     return best_alpha(
-        gain_E, np.maximum(count_TV[row_E, item_E] - weight_E, 0.0), share_E,
-        gain_E, np.maximum(size_T[row_E] - weight_E, 0.0),
-        *_bounds(float(gain_E @ weight_E / gain_E.sum()), size_T))
+        gain_E,
+        np.maximum(count_TV[row_E, item_E] - weight_E, 0.0),
+        share_E,
+        gain_E,
+        np.maximum(size_T[row_E] - weight_E, 0.0),
+        *_bounds(float(gain_E @ weight_E / gain_E.sum()), size_T),
+    )
 
 
 def prequential_alpha(
-    bucket_N: np.ndarray, item_N: np.ndarray, weight_N: np.ndarray, count_TV: np.ndarray,
-    pooled_V: np.ndarray, pooled_alpha: float | None,
+    bucket_N: np.ndarray,
+    item_N: np.ndarray,
+    weight_N: np.ndarray,
+    count_TV: np.ndarray,
+    pooled_V: np.ndarray,
+    pooled_alpha: float | None,
 ) -> float:
     """argmax over alpha of sum_N w log((n_si + alpha p_si) / (n_s + alpha)), s the bucket before the
     event's: later events predicted from earlier ones, as they are when the newest row serves.

@@ -7,6 +7,11 @@ from fastpop.report.compare_text import comparison_text
 from fastpop.report.tables import rows_csv, write_json, write_text
 
 __all__ = [
-    "comparison_text", "rows_csv", "schema", "write_audit_report", "write_compare_report", "write_json",
+    "comparison_text",
+    "rows_csv",
+    "schema",
+    "write_audit_report",
+    "write_compare_report",
+    "write_json",
     "write_text",
 ]

@@ -12,8 +12,9 @@ from fastpop.report.schema import Summary
 
 def opening(title: str, headline: str, sentences: Sequence[str]) -> str:
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    return (f'<h1>{escape(title)}</h1>\n<p class="headline">{escape(headline)}</p>'
-            + (f"\n<ul>{items}</ul>" if items else ""))
+    return f'<h1>{escape(title)}</h1>\n<p class="headline">{escape(headline)}</p>' + (
+        f"\n<ul>{items}</ul>" if items else ""
+    )
 
 
 def scatter_figure(scatters: Sequence[Any], arms: Sequence[str], unit: str = "nats") -> str:
@@ -21,13 +22,18 @@ def scatter_figure(scatters: Sequence[Any], arms: Sequence[str], unit: str = "na
         return ""
     slopes = "; ".join(f"{s['arm']} {tables.number(float(s['slope']), 3)}" for s in scatters)
     return figure(
-        plots.score_against_popularity(scatters, arms, unit), "scatter",
+        plots.score_against_popularity(scatters, arms, unit),
+        "scatter",
         f"Mean score of each item against log p, with the fitted line; slopes: {slopes}",
         "Mean score of each item over contexts against its log popularity. The line is the "
-        "popularity direction: its slope is " + (
+        "popularity direction: its slope is "
+        + (
             "1 when the scores contain log p once, 0 when popularity is outside the scores."
-            if unit == "nats" else "in units of these scores, which are not known to be logits."),
-        narrow=len(scatters) == 1)
+            if unit == "nats"
+            else "in units of these scores, which are not known to be logits."
+        ),
+        narrow=len(scatters) == 1,
+    )
 
 
 def energy_figure(entries: Sequence[Summary], unit: str = "nats") -> str:
@@ -35,25 +41,37 @@ def energy_figure(entries: Sequence[Summary], unit: str = "nats") -> str:
         return ""
     words = "; ".join(
         f"{e['arm']}: total {tables.number(e['values']['energy_total']['mean'], 3)}, shared "
-        f"{tables.interval_cells(e, 'energy_shared')[0]}" for e in entries)
+        f"{tables.interval_cells(e, 'energy_shared')[0]}"
+        for e in entries
+    )
     return figure(
-        plots.energy_by_arm(entries, unit), "energy", f"Energies of the learned part in {unit}²: {words}",
+        plots.energy_by_arm(entries, unit),
+        "energy",
+        f"Energies of the learned part in {unit}²: {words}",
         "Absolute energies of the learned part of the scores; in brackets the share of that arm's "
         "own total: a small share may only mean a large total. Post-hoc subtraction (standard at "
-        "β=0) needs no retraining." if len(entries) > 1 else
-        "Absolute energies of the scores; in brackets the share of the total.")
+        "β=0) needs no retraining."
+        if len(entries) > 1
+        else "Absolute energies of the scores; in brackets the share of the total.",
+    )
 
 
 def null_figure(nulls: Sequence[Any], unit: str = "nats") -> str:
     if not nulls:
         return ""
-    words = "; ".join(f"{n['arm']} {n['statistic']} observed {tables.number(n['observed'], 3)}, "
-                      f"{p_words(n['p_value'], len(n['samples']))}" for n in nulls)
+    words = "; ".join(
+        f"{n['arm']} {n['statistic']} observed {tables.number(n['observed'], 3)}, "
+        f"{p_words(n['p_value'], len(n['samples']))}"
+        for n in nulls
+    )
     return figure(
-        plots.permutation_null(nulls, unit), "null", f"Permutation null and observed value: {words}",
+        plots.permutation_null(nulls, unit),
+        "null",
+        f"Permutation null and observed value: {words}",
         "What log p would have got if it were attached to other items at random, and what it got. "
         "Where item norms follow popularity this null rejects too easily; see the rules below for "
-        "the null used.")
+        "the null used.",
+    )
 
 
 def lorenz_figure(curves: Sequence[Any], arms: Sequence[str]) -> str:
@@ -61,18 +79,24 @@ def lorenz_figure(curves: Sequence[Any], arms: Sequence[str]) -> str:
         return ""
     words = "; ".join(c["arm"] + (f" Gini {c['gini']:.3f}" if "gini" in c else "") for c in curves)
     return figure(
-        plots.lorenz_curves(curves, arms), "lorenz", f"Lorenz curves of exposure: {words}",
+        plots.lorenz_curves(curves, arms),
+        "lorenz",
+        f"Lorenz curves of exposure: {words}",
         "How the recommended slots are spread over the catalogue. The further below the diagonal, "
-        "the fewer items get all the slots.")
+        "the fewer items get all the slots.",
+    )
 
 
 def curve_figure(curves: Sequence[Any], arms: Sequence[str], heading: str = "") -> str:
     if not curves:
         return ""
     return heading + figure(
-        plots.training_curves(curves, arms), "training", "Training curves by epoch",
+        plots.training_curves(curves, arms),
+        "training",
+        "Training curves by epoch",
         "One line a seed. Losses of arms with and without log p in the score are comparable only "
-        "where both are normalised over the same items.")
+        "where both are normalised over the same items.",
+    )
 
 
 def rules(rules: Any) -> str:
@@ -82,7 +106,6 @@ def rules(rules: Any) -> str:
 def glossary(keys: Any) -> str:
     terms = definitions(keys)
     return f"<h2>What each number means</h2>\n{terms}" if terms else ""
-
 
 
 def made_by(made_by: Mapping[str, Any] | None) -> str:

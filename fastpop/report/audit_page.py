@@ -14,10 +14,18 @@ from fastpop.report.schema import NOT_CALIBRATED, Curve, Data, Interval, Lorenz,
 
 
 def write_audit_report(
-    path: str | Path, audit: Mapping[str, Any], *, title: str = "Popularity audit",
-    headline: str | None = None, sentences: Sequence[str] = (), rules: Rules | None = None,
-    data: Data | None = None, metrics: Mapping[str, float] | None = None,
-    lorenz: Sequence[Lorenz] = (), curves: Sequence[Curve] = (), name: str = "model",
+    path: str | Path,
+    audit: Mapping[str, Any],
+    *,
+    title: str = "Popularity audit",
+    headline: str | None = None,
+    sentences: Sequence[str] = (),
+    rules: Rules | None = None,
+    data: Data | None = None,
+    metrics: Mapping[str, float] | None = None,
+    lorenz: Sequence[Lorenz] = (),
+    curves: Sequence[Curve] = (),
+    name: str = "model",
     made_by: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write report.html for one model; returns the path.
@@ -37,16 +45,31 @@ def write_audit_report(
     stated: dict[str, Any] = {
         **({"items": audit["items"]} if audit.get("items") else {}),
         "context_weighting": audit.get("weighting", "not stated"),
-        **({} if audit.get("logits") else {"scores": "not known to be logits: energies are squared scores, "
-                                           "and the slope has no unit"}),
+        **(
+            {}
+            if audit.get("logits")
+            else {"scores": "not known to be logits: energies are squared scores, and the slope has no unit"}
+        ),
         "null": _null_words(audit),
         "calibration": audit.get("calibration", NOT_CALIBRATED),
         **(rules or {}),
     }
-    names = {key: key for key in (
-        "energy_total", "energy_direction", "energy_shared", "energy_heterogeneous",
-        "energy_off_direction", "fraction_direction", "fraction_shared", "chance_level",
-        "p_value_direction", "p_value_shared", "correlation")}
+    names = {
+        key: key
+        for key in (
+            "energy_total",
+            "energy_direction",
+            "energy_shared",
+            "energy_heterogeneous",
+            "energy_off_direction",
+            "fraction_direction",
+            "fraction_shared",
+            "chance_level",
+            "p_value_direction",
+            "p_value_shared",
+            "correlation",
+        )
+    }
     if audit.get("no_direction"):
         names = {key: of for key, of in names.items() if not key.startswith("p_value")}
     logits = bool(audit.get("logits"))
@@ -72,8 +95,11 @@ def write_audit_report(
         parts.append(audit_figures.scatter_figure([audit_scatter(audit, name)], [name], unit))
     parts.append(audit_figures.energy_figure([entry], unit))
     nulls = [
-        {"arm": name, **{k: test[k] for k in ("statistic", "observed", "p_value", "kind")},
-         "samples": test["samples"]}
+        {
+            "arm": name,
+            **{k: test[k] for k in ("statistic", "observed", "p_value", "kind")},
+            "samples": test["samples"],
+        }
         for test in (audit.get("test_direction"), audit.get("test_shared"))
         if test and test.get("samples") and not audit.get("no_direction")
     ]
@@ -81,9 +107,11 @@ def write_audit_report(
     parts.append(audit_figures.lorenz_figure(lorenz, [name]))
     parts.append(audit_figures.curve_figure(curves, [name]))
     if audit.get("table"):
-        parts.append("<h2>The whole audit</h2>\n<p>With smoothing and its sensitivity, centring, "
-                     "exact null moments and geometry, as a terminal shows it.</p>\n"
-                     f"<pre>{escape(audit['table'])}</pre>")
+        parts.append(
+            "<h2>The whole audit</h2>\n<p>With smoothing and its sensitivity, centring, "
+            "exact null moments and geometry, as a terminal shows it.</p>\n"
+            f"<pre>{escape(audit['table'])}</pre>"
+        )
     parts.append(audit_figures.rules(stated))
     terms = audit_figures.glossary([*values, *(metrics or {})])
     parts.append(terms if logits else terms.replace("nats²", "squared scores"))
@@ -97,9 +125,7 @@ def audit_headline(audit: Mapping[str, Any]) -> str:
     Rule: energies are associated with log p where the whole Monte-Carlo interval of p is at most .05,
     not shown to be where it is above. Nothing is said of p where log p has no direction.
     """
-    total, direction, shared = (
-        float(audit[f"energy_{k}"]) for k in ("total", "direction", "shared")
-    )
+    total, direction, shared = (float(audit[f"energy_{k}"]) for k in ("total", "direction", "shared"))
     if audit.get("no_direction"):
         text = str(audit["no_direction"])
         return f"{text[0].upper()}{text[1:]}."
@@ -120,9 +146,13 @@ def _association(audit: Mapping[str, Any]) -> str:
     if p_value is None:
         return ""
     low, high = test.get("p_value_interval") or (p_value, p_value)
-    word = ("associated with log p beyond relabelling" if high <= 0.05 else
-            "not shown to be associated with log p beyond relabelling" if low > 0.05 else
-            "at the edge of what so many draws can tell from relabelling")
+    word = (
+        "associated with log p beyond relabelling"
+        if high <= 0.05
+        else "not shown to be associated with log p beyond relabelling"
+        if low > 0.05
+        else "at the edge of what so many draws can tell from relabelling"
+    )
     p = p_words(p_value, int(audit.get("num_permutations") or 0), test.get("p_value_interval"))
     return f", {word} ({p})"
 
@@ -131,8 +161,10 @@ def _lists_sentence(audit: Mapping[str, Any]) -> str:
     lists = audit.get("top_lists")
     if not lists:
         return ""
-    return (f" The {lists['k']} best items of a context have {tables.number(lists['mean_count'])} events on "
-            f"average, where the items audited have {tables.number(lists['catalogue_mean'])}.")
+    return (
+        f" The {lists['k']} best items of a context have {tables.number(lists['mean_count'])} events on "
+        f"average, where the items audited have {tables.number(lists['catalogue_mean'])}."
+    )
 
 
 def audit_cautions(audit: Mapping[str, Any]) -> list[str]:
@@ -145,31 +177,59 @@ def _audit_shares(audit: Mapping[str, Any]) -> str:
     under_p, shares = audit.get("energy_prior_centred"), audit.get("shares_by_count") or []
     if audit.get("no_direction") or not under_p:
         return ""
-    cells = [["centred under p", f"{audit['num_items']:,}",
-              *(tables.number(under_p.get(k)) for k in ("fraction_direction", "chance_level",
-                                                        "fraction_shared")), "-"]]
+    cells = [
+        [
+            "centred under p",
+            f"{audit['num_items']:,}",
+            *(
+                tables.number(under_p.get(k))
+                for k in ("fraction_direction", "chance_level", "fraction_shared")
+            ),
+            "-",
+        ]
+    ]
     for one in shares:
         least = f"at least {one['min_count']:g}" if one["min_count"] else "any count"
-        cells.append([f"events: {least}", f"{one['num_items']:,}", tables.number(one["fraction_direction"]),
-                      tables.number(1 / (one["num_items"] - 1)), tables.number(one["fraction_shared"]),
-                      tables.number(one["correlation"])])
+        cells.append(
+            [
+                f"events: {least}",
+                f"{one['num_items']:,}",
+                tables.number(one["fraction_direction"]),
+                tables.number(1 / (one["num_items"] - 1)),
+                tables.number(one["fraction_shared"]),
+                tables.number(one["correlation"]),
+            ]
+        )
     head = ["items", "number", "share along log p", "by chance", "share shared", "correlation"]
-    return table("The same over other items, and under the other centring.", head,
-                 [[escape(cell) for cell in row] for row in cells])
+    return table(
+        "The same over other items, and under the other centring.",
+        head,
+        [[escape(cell) for cell in row] for row in cells],
+    )
 
 
 def _measured(audit: Mapping[str, Any]) -> str:
     """What diagnostics that were asked for found; they bring their own words."""
-    rows = [[escape(f"{one['label']}, {key}" if key else one["label"]), tables.number(value),
-             escape(one["definition"])] for one in audit.get("measured", ())
-            for key, value in one["values"].items()]
+    rows = [
+        [
+            escape(f"{one['label']}, {key}" if key else one["label"]),
+            tables.number(value),
+            escape(one["definition"]),
+        ]
+        for one in audit.get("measured", ())
+        for key, value in one["values"].items()
+    ]
     return table("Also measured.", ["number", "value", "what it is"], rows, text=(2,)) if rows else ""
 
 
 def audit_scatter(audit: Mapping[str, Any], name: str) -> Any:
     """A `schema.Scatter` from an audit with samples; the line has the audited slope."""
-    return {"arm": name, "log_prior": audit["log_prior"], "mean_score": audit["mean_score"],
-            "slope": float(audit["slope_mean"])}
+    return {
+        "arm": name,
+        "log_prior": audit["log_prior"],
+        "mean_score": audit["mean_score"],
+        "slope": float(audit["slope_mean"]),
+    }
 
 
 def _value_table(caption: str, values: Mapping[str, Any], audit: Mapping[str, Any]) -> str:
@@ -195,4 +255,5 @@ def _null_words(audit: Mapping[str, Any]) -> str:
         return "no permutations drawn"
     name, words = audit.get("null", "label"), audit.get("null_words")
     return (f"{name}: {words}, " if words else f"{name}, ") + (
-            f"{audit['num_permutations']:,} draws, seed {audit.get('seed', '-')}")
+        f"{audit['num_permutations']:,} draws, seed {audit.get('seed', '-')}"
+    )

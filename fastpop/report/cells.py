@@ -29,12 +29,18 @@ class Cell:
 
 
 def interval_cells(
-    key: str, entries: Sequence[Interval | Mapping[str, Any] | None], decimals: int | None, *,
-    signed: bool = False, spread: bool = True,
+    key: str,
+    entries: Sequence[Interval | Mapping[str, Any] | None],
+    decimals: int | None,
+    *,
+    signed: bool = False,
+    spread: bool = True,
 ) -> list[Cell]:
     """The cells of one column. signed: of differences, with + and -."""
-    means = [float(entry["mean"]) if entry is not None and known(entry["mean"]) else None  # type: ignore
-             for entry in entries]
+    means = [
+        float(entry["mean"]) if entry is not None and known(entry["mean"]) else None  # type: ignore
+        for entry in entries
+    ]
     write = writer(means, decimals)
     noise = 1e-12 * max((abs(mean) for mean in means if mean is not None), default=0.0)
     cells = []
@@ -51,7 +57,7 @@ def interval_cells(
 
 
 def _around(
-    key: str, entry: Mapping[str, Any], mean: float, write: Callable[..., str], signed: bool, noise: float,
+    key: str, entry: Mapping[str, Any], mean: float, write: Callable[..., str], signed: bool, noise: float
 ) -> dict[str, str]:
     """± only where the interval lies evenly around the mean and within what the metric can be."""
     if known(entry.get("least")) and known(entry.get("most")):

@@ -18,8 +18,12 @@ from fastpop.report.schema import Comparison, Curve, Exposure, Scatter
 from fastpop.report.tables import number
 
 COLOURS = {"standard": "#0072B2", "post-hoc": "#009E73", "frozen": "#D55E00", "learned-from-log-p": "#AA4499"}
-DASHES: dict[str, Any] = {"standard": "-", "post-hoc": (0, (5, 1.5)), "frozen": "-",
-                          "learned-from-log-p": (0, (2, 1.5))}
+DASHES: dict[str, Any] = {
+    "standard": "-",
+    "post-hoc": (0, (5, 1.5)),
+    "frozen": "-",
+    "learned-from-log-p": (0, (2, 1.5)),
+}
 WIDTHS = {"standard": 1.5, "post-hoc": 1.5, "frozen": 1.7, "learned-from-log-p": 0.9}  # over one another
 HUES = {"label": COLOURS["standard"], "sign": "#B8860B"}  # of the nulls
 OTHERS = "other arms"
@@ -51,23 +55,30 @@ def together(panels: Sequence[Panel], columns: int) -> Any:
     axes = styled_axes(fig, lines, columns)
     for ax, panel in zip(axes.flat, panels):
         panel.draw(ax)
-    for ax in axes.flat[len(panels):]:
+    for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
     return fig
 
 
 def sheets(comparison: Comparison) -> dict[str, Any]:
     """The three pictures of the story as one figure each, by name; those that there are."""
-    made = {"score-against-log-p": (scatter(comparison), 3), "frontier": (frontier(comparison), 1),
-            "epochs": (epochs(comparison), 2)}
+    made = {
+        "score-against-log-p": (scatter(comparison), 3),
+        "frontier": (frontier(comparison), 1),
+        "epochs": (epochs(comparison), 2),
+    }
     return {name: together(found, columns) for name, (found, columns) in made.items() if found}
 
 
 def look(arm: str) -> dict[str, Any]:
     """Colour, dash and depth of an arm."""
     known = arm in COLOURS
-    return {"color": COLOURS.get(arm, INK), "ls": DASHES.get(arm, "-"), "zorder": 3 if known else 2,
-            "alpha": 1.0 if known else 0.55}
+    return {
+        "color": COLOURS.get(arm, INK),
+        "ls": DASHES.get(arm, "-"),
+        "zorder": 3 if known else 2,
+        "alpha": 1.0 if known else 0.55,
+    }
 
 
 def scatter(comparison: Comparison, arms: Sequence[str] = ("standard", "post-hoc", "frozen")) -> list[Panel]:
@@ -76,8 +87,12 @@ def scatter(comparison: Comparison, arms: Sequence[str] = ("standard", "post-hoc
     chosen = chosen or comparison.get("scatter", [])[:3]
     if not chosen:
         return []
-    scores = [_centred(entry[key]) for entry in chosen  # type: ignore[literal-required]
-              for key in ("mean_score", "served_score") if key in entry]
+    scores = [
+        _centred(entry[key])
+        for entry in chosen  # type: ignore[literal-required]
+        for key in ("mean_score", "served_score")
+        if key in entry
+    ]
     scores += [entry["slope"] * _centred(entry["log_prior"]) for entry in chosen]
     low, high = min(y.min() for y in scores), max(y.max() for y in scores)
     limits = low - 0.04 * (high - low or 1), high + 0.04 * (high - low or 1)
@@ -119,12 +134,17 @@ def frontier(comparison: Comparison) -> list[Panel]:
     """Accuracy against popularity of what is shown: a curve over beta an arm, a mark what needs no model."""
     epochs = comparison["readings"][0]
     arms = arms_of(comparison, "trained", "afterwards")
-    runs = {arm: _runs(comparison, arm, epochs)
-            for arm in arms_of(comparison, "trained", "afterwards", "reference")}
+    runs = {
+        arm: _runs(comparison, arm, epochs)
+        for arm in arms_of(comparison, "trained", "afterwards", "reference")
+    }
     if not any(runs.values()):
         return []
-    means = {arm: np.mean(list(found.values()), axis=0) for arm, found in runs.items()
-             if found and len({len(run) for run in found.values()}) == 1}
+    means = {
+        arm: np.mean(list(found.values()), axis=0)
+        for arm, found in runs.items()
+        if found and len({len(run) for run in found.values()}) == 1
+    }
 
     def draw(ax: Any) -> None:
         labels = []
@@ -152,9 +172,11 @@ def frontier(comparison: Comparison) -> list[Panel]:
         ax.margins(x=0.06, y=0.1)
         _place(ax, labels)
 
-    found = "; ".join(f"{arm} from {points[0][1]:.3g} at ARP {points[0][0]:.3g}"
-                      + (f" to {points[-1][1]:.3g} at {points[-1][0]:.3g}" if len(points) > 1 else "")
-                      for arm, points in means.items())
+    found = "; ".join(
+        f"{arm} from {points[0][1]:.3g} at ARP {points[0][0]:.3g}"
+        + (f" to {points[-1][1]:.3g} at {points[-1][0]:.3g}" if len(points) > 1 else "")
+        for arm, points in means.items()
+    )
     return [Panel(draw, f"NDCG@10 against ARP@10 over beta: {found}", 4.7, 3.3)]
 
 
@@ -165,22 +187,30 @@ def _runs(comparison: Comparison, arm: str, epochs: str) -> dict[int, list[tuple
         values = row["values"]
         if row["arm"] == arm and row["epochs"] == epochs and ACCURACY in values and POPULARITY in values:
             found.setdefault(row["seed"], []).append(
-                (row["popularity_weight"], values[POPULARITY], values[ACCURACY]))
+                (row["popularity_weight"], values[POPULARITY], values[ACCURACY])
+            )
     return {seed: [point[1:] for point in sorted(points)] for seed, points in found.items()}
 
 
 def _levels(comparison: Comparison, epochs: str) -> list[float]:
     """Where frozen and post-hoc are compared at equally popular lists."""
-    return [entry["arp"] for entry in comparison.get("matched", []) if (
-        entry["arm"], entry["epochs"], entry["metric"]) == ("frozen", epochs, ACCURACY)]
+    return [
+        entry["arp"]
+        for entry in comparison.get("matched", [])
+        if (entry["arm"], entry["epochs"], entry["metric"]) == ("frozen", epochs, ACCURACY)
+    ]
 
 
 def epochs(comparison: Comparison) -> list[Panel]:
     """Validation NLL and NDCG, slope and energy off log p after every epoch, or the training loss: a thin
     line a seed, a dot at the best epoch."""
     curves = comparison.get("curves", [])
-    kinds = [("nll", "validation NLL, nats"), ("slope", "slope of the learned part"),
-             ("energy_off_direction", "energy off log p, nats²"), ("ndcg@10", "validation NDCG@10")]
+    kinds = [
+        ("nll", "validation NLL, nats"),
+        ("slope", "slope of the learned part"),
+        ("energy_off_direction", "energy off log p, nats²"),
+        ("ndcg@10", "validation NDCG@10"),
+    ]
     kinds = [(key, title) for key, title in kinds if any(curve.get(key) is not None for curve in curves)]
     kinds = kinds or [("loss", "training loss, nats")] * bool(curves)
     return [_epochs(curves, key, title, first=n == 0) for n, (key, title) in enumerate(kinds)]
@@ -198,8 +228,16 @@ def _epochs(curves: Sequence[Curve], key: str, title: str, first: bool) -> Panel
             ax.plot(x, y, lw=WIDTHS.get(arm, 0.8), **style)
             best = curve.get("readings", {}).get("best")
             if best is not None and arm in COLOURS and (x == best).any():
-                ax.plot(best, y[x == best][0], marker="o", ms=4.5, color=style["color"], zorder=5,
-                        mec="white", mew=0.6)
+                ax.plot(
+                    best,
+                    y[x == best][0],
+                    marker="o",
+                    ms=4.5,
+                    color=style["color"],
+                    zorder=5,
+                    mec="white",
+                    mew=0.6,
+                )
         equal = {curve["readings"]["equal"] for curve in curves if "equal" in curve.get("readings", {})}
         for epoch in equal:
             ax.axvline(epoch, color=INK, lw=0.8, ls=(0, (1, 3)), zorder=1)
@@ -218,8 +256,9 @@ def paired_test(comparison: Comparison) -> list[Panel]:
         return []
     samples = [np.asarray(null["samples"], float) for null in nulls]
     observed = float(nulls[0]["observed"])  # the same under both
-    told = "; ".join(f"{null.get('kind', 'null')} null p = {p_cell(null['p_value'], draws)}"
-                     for null in nulls)
+    told = "; ".join(
+        f"{null.get('kind', 'null')} null p = {p_cell(null['p_value'], draws)}" for null in nulls
+    )
 
     def draw(ax: Any) -> None:
         low, high = (side(side(sample) for sample in samples) for side in (min, max))
@@ -236,22 +275,41 @@ def paired_test(comparison: Comparison) -> list[Panel]:
             ends = (edges[0] - 0.05 * reach, edges[-1] + 0.6 * reach)
             ax.set_xlim(ends if side > 0 else (edges[0] - 0.6 * reach, edges[-1] + 0.05 * reach))
             tip = ax.get_xlim()[side > 0]
-            ax.annotate("", (tip, 0.5), (tip - side * 0.2 * reach, 0.5), xycoords=("data", "axes fraction"),
-                        arrowprops={"arrowstyle": "-|>", "color": COLOURS["frozen"], "lw": 2})
+            ax.annotate(
+                "",
+                (tip, 0.5),
+                (tip - side * 0.2 * reach, 0.5),
+                xycoords=("data", "axes fraction"),
+                arrowprops={"arrowstyle": "-|>", "color": COLOURS["frozen"], "lw": 2},
+            )
             text += ", outside"
         else:
             tip = observed
             ax.axvline(observed, color=COLOURS["frozen"], lw=2)
-            ax.set_xlim(min(edges[0], observed - 0.45 * reach * (side < 0)) - 0.05 * reach,
-                        max(edges[-1], observed + 0.45 * reach * (side > 0)) + 0.05 * reach)
+            ax.set_xlim(
+                min(edges[0], observed - 0.45 * reach * (side < 0)) - 0.05 * reach,
+                max(edges[-1], observed + 0.45 * reach * (side > 0)) + 0.05 * reach,
+            )
         lines = [(text, COLOURS["frozen"])] + [
-            (f"{null.get('kind', 'null')} null: p = {p_cell(null['p_value'], draws)}", HUES.get(
-                null.get("kind", ""), INK)) for null in nulls]
+            (
+                f"{null.get('kind', 'null')} null: p = {p_cell(null['p_value'], draws)}",
+                HUES.get(null.get("kind", ""), INK),
+            )
+            for null in nulls
+        ]
         inside = -side if far else side
         for n, (said, colour) in enumerate(lines):
-            ax.annotate(words(said), (tip, 1), xycoords=("data", "axes fraction"),
-                        xytext=(6 * inside, -3 - 13 * n), textcoords="offset points", va="top",
-                        ha="left" if inside > 0 else "right", fontsize=8.5, color=colour)
+            ax.annotate(
+                words(said),
+                (tip, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(6 * inside, -3 - 13 * n),
+                textcoords="offset points",
+                va="top",
+                ha="left" if inside > 0 else "right",
+                fontsize=8.5,
+                color=colour,
+            )
         ax.set_xlabel(f"shared energy, {words(nulls[0]['arm'])}, nats²")
         ax.set_ylabel(f"of {len(samples[0]):,} draws")
 
@@ -262,13 +320,18 @@ def paired_test(comparison: Comparison) -> list[Panel]:
 def exposure(comparison: Comparison) -> list[Panel]:
     """Where the slots go, by tenths of popularity: small bars, a panel an arm and beta."""
     entries = comparison.get("exposure", [])
-    chosen = [entry for entry in entries if entry["arm"] in COLOURS
-              and not (entry["arm"] == "post-hoc" and entry["popularity_weight"] == 1)]  # which is standard
+    chosen = [
+        entry
+        for entry in entries
+        if entry["arm"] in COLOURS and not (entry["arm"] == "post-hoc" and entry["popularity_weight"] == 1)
+    ]  # which is standard
     chosen = chosen or entries[:4]
     top = max((max(entry["share"]) for entry in chosen), default=1.0)
     drawn = [entry["arm"] for entry in chosen]
-    return [_exposure(entry, top, drawn.count(entry["arm"]) > 1 or entry["popularity_weight"] != 1)
-            for entry in chosen]
+    return [
+        _exposure(entry, top, drawn.count(entry["arm"]) > 1 or entry["popularity_weight"] != 1)
+        for entry in chosen
+    ]
 
 
 def _exposure(entry: Exposure, top: float, says_beta: bool) -> Panel:
@@ -296,8 +359,15 @@ def key_arms(comparison: Comparison) -> list[str]:
 def _heading(ax: Any, title: str, more: str) -> None:
     ax.set_title(words(title), loc="left", color=INK, size=9.5, weight="bold", pad=16 if more else 6)
     if more:
-        ax.annotate(words(more), (0, 1), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points",
-                    fontsize=8, color=INK)
+        ax.annotate(
+            words(more),
+            (0, 1),
+            xycoords="axes fraction",
+            xytext=(0, 4),
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
+        )
 
 
 def _place(ax: Any, labels: Sequence[tuple[Any, str, str, bool]]) -> None:
@@ -332,12 +402,31 @@ def _place(ax: Any, labels: Sequence[tuple[Any, str, str, bool]]) -> None:
             at, side = px + 8, "left"
         near = at - length if side == "right" else at
         steps = sorted((step * line / 2 for step in range(-24, 25)), key=lambda step: (abs(step), -step))
-        place = next((py + step for step in steps if line < py + step < high and not any(
-            abs(py + step - other) < line and near < end and start < near + length
-            for start, end, other in taken)), py)
+        place = next(
+            (
+                py + step
+                for step in steps
+                if line < py + step < high
+                and not any(
+                    abs(py + step - other) < line and near < end and start < near + length
+                    for start, end, other in taken
+                )
+            ),
+            py,
+        )
         taken.append((near, near + length, place))
         far = abs(place - py) > line or abs(at - px) > 16
         leader = {"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.5, "shrinkA": 1, "shrinkB": 3}
-        ax.annotate(words(text), point, xytext=(at - px, place - py), textcoords="offset points", ha=side,
-                    va="center", fontsize=SMALL, color=colour, alpha=0.75 if colour == INK else 1, zorder=6,
-                    arrowprops=leader if far else None)
+        ax.annotate(
+            words(text),
+            point,
+            xytext=(at - px, place - py),
+            textcoords="offset points",
+            ha=side,
+            va="center",
+            fontsize=SMALL,
+            color=colour,
+            alpha=0.75 if colour == INK else 1,
+            zorder=6,
+            arrowprops=leader if far else None,
+        )

@@ -13,16 +13,21 @@ LABEL = 18  # of "learned-from-log-p"
 def comparison_text(comparison: Comparison) -> str:
     """The sentences, the tables, the rules; no line is longer than 80."""
     parts = [textwrap.fill(comparison["title"], WIDTH), textwrap.fill(comparison["headline"], WIDTH)]
-    parts += [textwrap.fill(sentence, WIDTH, initial_indent="* ", subsequent_indent="  ")
-              for sentence in comparison["sentences"]]
+    parts += [
+        textwrap.fill(sentence, WIDTH, initial_indent="* ", subsequent_indent="  ")
+        for sentence in comparison["sentences"]
+    ]
     for table in all_tables(comparison):
         parts.append("\n".join([table.title, textwrap.fill(table.note, WIDTH)]))
         parts += rendered(table)
     rules = {"calibration": NOT_CALIBRATED, **comparison["rules"]}
     rules["calibration"] = rules.pop("calibration")  # last
-    parts.append("\n".join(
-        textwrap.fill(f"{name.replace('_', ' ')}: {text}", WIDTH, subsequent_indent="    ")
-        for name, text in rules.items()))
+    parts.append(
+        "\n".join(
+            textwrap.fill(f"{name.replace('_', ' ')}: {text}", WIDTH, subsequent_indent="    ")
+            for name, text in rules.items()
+        )
+    )
     return "\n\n".join(parts) + "\n"
 
 
@@ -51,8 +56,14 @@ def rendered(table: Table) -> list[str]:
         if isinstance(line, str):
             text.append(textwrap.shorten(f"{line}:", WIDTH, placeholder="…"))
         else:
-            text.append((" " * gap).join(cell.rjust(wide) if c else cell.ljust(wide)
-                                         for c, (cell, wide) in enumerate(zip(line, widths))).rstrip())
+            text.append(
+                (" " * gap)
+                .join(
+                    cell.rjust(wide) if c else cell.ljust(wide)
+                    for c, (cell, wide) in enumerate(zip(line, widths))
+                )
+                .rstrip()
+            )
     text.insert(1, "-" * width)
     return ["\n".join(text)]
 
@@ -69,9 +80,16 @@ def _lines(label: str, cells: list[Cell]) -> list[list[str] | str]:
 def _columns(table: Table, part: slice) -> Table:
     """The label and some of the columns."""
     kept = slice(part.start - 1, part.stop and part.stop - 1)  # cells have no label
-    return Table(table.name, table.title, table.note, [table.head[0], *table.head[part]],
-                 [type(group)(group.heading, [(label, cells[kept]) for label, cells in group.rows])
-                  for group in table.groups])
+    return Table(
+        table.name,
+        table.title,
+        table.note,
+        [table.head[0], *table.head[part]],
+        [
+            type(group)(group.heading, [(label, cells[kept]) for label, cells in group.rows])
+            for group in table.groups
+        ],
+    )
 
 
 def _short(text: str) -> str:

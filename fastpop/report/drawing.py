@@ -52,7 +52,7 @@ def to_svg(fig: Any, prefix: str = "") -> str:
     with matplotlib.rc_context({"svg.hashsalt": "fastpop" + prefix, "svg.fonttype": "path"}):
         fig.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
-    text = text[text.index("<svg"):]
+    text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}", text)
     return text.replace(INK, "currentColor").replace(INK.lower(), "currentColor")

@@ -92,7 +92,11 @@ def figure(fig: Any, name: str, alt: str, caption: str, narrow: bool = False) ->
 
 
 def panels(
-    figs: Sequence[tuple[Any, str]], name: str, title: str, caption: str, least: str = "17rem",
+    figs: Sequence[tuple[Any, str]],
+    name: str,
+    title: str,
+    caption: str,
+    least: str = "17rem",
     most: str = "none",
 ) -> str:
     """One figure of several pictures that stand side by side as far as there is room; "" of none.
@@ -106,9 +110,11 @@ def panels(
         svg = to_svg(fig, prefix=f"{name}{n}-")
         svgs.append(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1))
     inside = "\n".join(svgs)
-    return (f'<figure class="several" style="--least:{least};--most:{most}">'
-            f'<strong>{escape(title)}</strong>\n<div class="panels">{inside}</div>\n'
-            f"<figcaption>{escape(caption)}</figcaption></figure>")
+    return (
+        f'<figure class="several" style="--least:{least};--most:{most}">'
+        f'<strong>{escape(title)}</strong>\n<div class="panels">{inside}</div>\n'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
 
 
 def table(
@@ -116,20 +122,26 @@ def table(
 ) -> str:
     """Cells are HTML already; a row that is one string heads those below it. Columns in `text` hold words,
     the others numbers."""
+
     def kind(column: int) -> str:
         return ' class="text"' if column in text else ""
 
     top = "".join(f'<th scope="col"{kind(c)}>{cell}</th>' for c, cell in enumerate(head))
     body = "".join(
         f'<tr class="group"><th scope="rowgroup" colspan="{len(head)}">{row}</th></tr>\n'
-        if isinstance(row, str) else "<tr>" + f'<th scope="row">{row[0]}</th>'
-        + "".join(f"<td{kind(c)}>{cell}</td>" for c, cell in enumerate(row[1:], 1)) + "</tr>\n"
+        if isinstance(row, str)
+        else "<tr>"
+        + f'<th scope="row">{row[0]}</th>'
+        + "".join(f"<td{kind(c)}>{cell}</td>" for c, cell in enumerate(row[1:], 1))
+        + "</tr>\n"
         for row in rows
     )
     words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     # The caption stands outside of what scrolls sideways, so a narrow screen wraps it.
-    return (f'<figure class="table">{words}<div class="wide" tabindex="0"><table><thead><tr>{top}</tr>'
-            f"</thead>\n<tbody>{body}</tbody></table></div></figure>")
+    return (
+        f'<figure class="table">{words}<div class="wide" tabindex="0"><table><thead><tr>{top}</tr>'
+        f"</thead>\n<tbody>{body}</tbody></table></div></figure>"
+    )
 
 
 def fold(title: str, inside: str, heading: bool = False) -> str:
@@ -145,8 +157,12 @@ def data_line(data: Any) -> str:
     if not data:
         return ""
     words = [escape(data["name"])] if "name" in data else []
-    nouns = (("num_events", "events"), ("num_users", "users"), ("num_items", "items"),
-             ("num_cases", "test cases"))
+    nouns = (
+        ("num_events", "events"),
+        ("num_users", "users"),
+        ("num_items", "items"),
+        ("num_cases", "test cases"),
+    )
     words += [f"{int(data[key]):,} {noun}" for key, noun in nouns if key in data]
     note = f" {escape(data['note'])}" if data.get("note") else ""
     return f'<p class="soft">Data: {", ".join(words)}.{note}</p>'

@@ -28,23 +28,34 @@ def score_against_popularity(
     """
     from matplotlib import patheffects
 
-    points = [(np.asarray(s["log_prior"], float), np.asarray(s["mean_score"], float))
-              for s in scatters]
+    points = [(np.asarray(s["log_prior"], float), np.asarray(s["mean_score"], float)) for s in scatters]
     points = [(x, y - y.mean()) for x, y in points]
-    extent = [f(v) for axis in zip(*points) for f, v in
-              ((np.min, np.concatenate(axis)), (np.max, np.concatenate(axis)))]
+    extent = [
+        f(v)
+        for axis in zip(*points)
+        for f, v in ((np.min, np.concatenate(axis)), (np.max, np.concatenate(axis)))
+    ]
     order = _order(scatters, arms)
     columns = min(len(scatters), 3)
     lines = -(-len(scatters) // columns)
     fig = figure_of(8.4 if columns > 1 else 5.8, 0.4 + (2.5 if columns > 1 else 3.2) * lines)
     axes = styled_axes(fig, lines, columns, sharex=True, sharey=True)
-    for ax in axes.flat[len(scatters):]:
+    for ax in axes.flat[len(scatters) :]:
         ax.set_visible(False)
     for place, (ax, scatter, (x, y)) in enumerate(zip(axes.flat, scatters, points)):
         colour = COLOURS[order.index(scatter["arm"]) % len(COLOURS)]
         if len(x) > _MANY_POINTS:
-            ax.hexbin(x, y, gridsize=(48, 26), extent=extent, bins="log", mincnt=1,
-                      cmap=_tint(colour), linewidths=0, rasterized=True)
+            ax.hexbin(
+                x,
+                y,
+                gridsize=(48, 26),
+                extent=extent,
+                bins="log",
+                mincnt=1,
+                cmap=_tint(colour),
+                linewidths=0,
+                rasterized=True,
+            )
         else:
             ax.scatter(x, y, s=7, color=colour, alpha=0.35, linewidths=0, rasterized=True)
         ends = np.array([x.min(), x.max()])
@@ -62,8 +73,11 @@ def score_against_popularity(
 
 def energy_by_arm(summary: Sequence[Summary], unit: str = "nats") -> Any:
     """Absolute energies on a log axis, the share of the total written beside each bar."""
-    kinds = [("energy_total", "total", ""), ("energy_direction", "along log p", "//"),
-             ("energy_shared", "shared by all contexts", "xx")]
+    kinds = [
+        ("energy_total", "total", ""),
+        ("energy_direction", "along log p", "//"),
+        ("energy_shared", "shared by all contexts", "xx"),
+    ]
     fig = figure_of(8.4, 0.9 + 0.78 * len(summary))
     ax = styled_axes(fig)[0, 0]
     present = [e["values"][k]["mean"] for e in summary for k, _, _ in kinds if k in e["values"]]
@@ -78,9 +92,17 @@ def energy_by_arm(summary: Sequence[Summary], unit: str = "nats") -> Any:
             if value is None or value["mean"] is None:
                 continue
             y, mean = place + (n - 1) * 0.27, value["mean"]
-            ax.barh(y, max(mean, floor) - floor, left=floor, height=0.25, color=COLOURS[n],
-                    hatch=hatch, edgecolor="white", lw=0,
-                    label=label if place == 0 else None)
+            ax.barh(
+                y,
+                max(mean, floor) - floor,
+                left=floor,
+                height=0.25,
+                color=COLOURS[n],
+                hatch=hatch,
+                edgecolor="white",
+                lw=0,
+                label=label if place == 0 else None,
+            )
             low, high = value.get("low"), value.get("high")
             edge = mean
             if low is not None and high is not None and np.isfinite([low, high]).all():
@@ -89,8 +111,15 @@ def energy_by_arm(summary: Sequence[Summary], unit: str = "nats") -> Any:
             share = ""
             if n and total:
                 share = f"  ({number(100 * mean / total, 3)} % of total)"
-            ax.annotate(number(mean, 3) + share, (max(edge, floor), y), xytext=(4, 0),
-                        textcoords="offset points", va="center", fontsize=8, color=INK)
+            ax.annotate(
+                number(mean, 3) + share,
+                (max(edge, floor), y),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=INK,
+            )
     ax.set_xscale("log")
     # Room on the right for what is written beside the longest bar.
     ax.set_xlim(floor, top * (top / floor) ** 0.3)
@@ -121,12 +150,19 @@ def permutation_null(nulls: Sequence[Null], unit: str = "nats") -> Any:
             edges = np.linspace(low, high, 41) if high > low else np.array([low - 0.5, low + 0.5])
             reach = max(high, observed) - min(low, observed) or 1.0
             ax.set_xlim(min(low, observed) - 0.04 * reach, max(high, observed) + 0.22 * reach)
-        ax.hist(samples, edges, color=COLOURS[5],
-                label=f"log p permuted, {len(samples):,} draws")
+        ax.hist(samples, edges, color=COLOURS[5], label=f"log p permuted, {len(samples):,} draws")
         ax.axvline(observed, color=COLOURS[1], lw=2.2, label="observed")
-        ax.annotate(f"observed {number(observed, 3)}\np = {p_short(null['p_value'], len(samples))}",
-                    (observed, 0.95), xycoords=("data", "axes fraction"), xytext=(-6, 0),
-                    textcoords="offset points", ha="right", va="top", fontsize=8.5, color=INK)
+        ax.annotate(
+            f"observed {number(observed, 3)}\np = {p_short(null['p_value'], len(samples))}",
+            (observed, 0.95),
+            xycoords=("data", "axes fraction"),
+            xytext=(-6, 0),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=8.5,
+            color=INK,
+        )
         statistic = null["statistic"].replace("_", " ")
         kind = f", {null['kind']} null" if "kind" in null else ""
         _title(ax, f"{null['arm']}: {statistic}{kind}")
@@ -143,8 +179,7 @@ def lorenz_curves(curves: Sequence[Lorenz], arms: Sequence[str] = ()) -> Any:
     fig = figure_of(8.4, 4.6)
     ax = styled_axes(fig)[0, 0]
     ax.plot([0, 1], [0, 1], color=INK, lw=1, ls=":")
-    ax.annotate("every item equally", (0.40, 0.43), rotation=40, fontsize=8, color=INK,
-                ha="center")
+    ax.annotate("every item equally", (0.40, 0.43), rotation=40, fontsize=8, color=INK, ha="center")
     met: dict[str, int] = {}
     for curve in curves:
         arm = curve["arm"]
@@ -154,12 +189,22 @@ def lorenz_curves(curves: Sequence[Lorenz], arms: Sequence[str] = ()) -> Any:
         if "gini" in curve:
             label += f" (Gini {curve['gini']:.3f})"
         nth = met[arm] = met.get(arm, -1) + 1  # colour says the arm, dashes its weights in turn
-        ax.plot(curve["items"], curve["exposure"], lw=1.8, label=label,
-                color=COLOURS[order.index(arm) % len(COLOURS)], ls=DASHES[nth % len(DASHES)])
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="share of the catalogue, least shown first",
-           ylabel="share of recommended slots", aspect="equal")
-    fig.legend(loc="outside right upper", fontsize=8, frameon=False, labelcolor=INK,
-               handlelength=3)
+        ax.plot(
+            curve["items"],
+            curve["exposure"],
+            lw=1.8,
+            label=label,
+            color=COLOURS[order.index(arm) % len(COLOURS)],
+            ls=DASHES[nth % len(DASHES)],
+        )
+    ax.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        xlabel="share of the catalogue, least shown first",
+        ylabel="share of recommended slots",
+        aspect="equal",
+    )
+    fig.legend(loc="outside right upper", fontsize=8, frameon=False, labelcolor=INK, handlelength=3)
     return fig
 
 
@@ -172,8 +217,14 @@ def training_curves(curves: Sequence[Curve], arms: Sequence[str] = ()) -> Any:
     shown: set[str] = set()
     for curve in curves:
         n = order.index(curve["arm"])
-        style = {"color": COLOURS[n % len(COLOURS)], "ls": DASHES[n % len(DASHES)], "lw": 1.2,
-                 "alpha": 0.85, "marker": MARKERS[n % len(MARKERS)], "ms": 2.5}
+        style = {
+            "color": COLOURS[n % len(COLOURS)],
+            "ls": DASHES[n % len(DASHES)],
+            "lw": 1.2,
+            "alpha": 0.85,
+            "marker": MARKERS[n % len(MARKERS)],
+            "ms": 2.5,
+        }
         label = None if curve["arm"] in shown else words(curve["arm"])
         shown.add(curve["arm"])
         axes[0].plot(curve["epoch"], curve["loss"], label=label, **style)
@@ -197,8 +248,16 @@ def _title(ax: Any, text: str) -> None:
 def _legend_above(fig: Any, ax: Any, columns: int) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        fig.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=8.5,
-                   frameon=False, labelcolor=INK, handlelength=3)
+        fig.legend(
+            handles,
+            labels,
+            loc="outside upper left",
+            ncols=columns,
+            fontsize=8.5,
+            frameon=False,
+            labelcolor=INK,
+            handlelength=3,
+        )
 
 
 def _tint(colour: str) -> Any:

@@ -222,21 +222,24 @@ class Lorenz(TypedDict):
 
 
 # The functional form, because of the key "ndcg@10".
-Curve = TypedDict("Curve", {
-    "arm": str,
-    "seed": int,
-    "epoch": Any,  # [n]
-    "loss": Any,  # [n] training loss, nats
-    "readings": NotRequired[dict[str, int]],  # the epochs that were read: {"best": 7, "equal": 4}
-    # After each epoch, on the validation part as trained; None where not looked at.
-    "nll": NotRequired[Any],
-    "ndcg@10": NotRequired[Any],
-    "slope": NotRequired[Any],  # of the learned part on log p
-    "energy_off_direction": NotRequired[Any],  # nats²
-    # Of one model's report: one validation metric and what it is called.
-    "valid": NotRequired[Any],
-    "valid_name": NotRequired[str],
-})
+Curve = TypedDict(
+    "Curve",
+    {
+        "arm": str,
+        "seed": int,
+        "epoch": Any,  # [n]
+        "loss": Any,  # [n] training loss, nats
+        "readings": NotRequired[dict[str, int]],  # the epochs that were read: {"best": 7, "equal": 4}
+        # After each epoch, on the validation part as trained; None where not looked at.
+        "nll": NotRequired[Any],
+        "ndcg@10": NotRequired[Any],
+        "slope": NotRequired[Any],  # of the learned part on log p
+        "energy_off_direction": NotRequired[Any],  # nats²
+        # Of one model's report: one validation metric and what it is called.
+        "valid": NotRequired[Any],
+        "valid_name": NotRequired[str],
+    },
+)
 Curve.__doc__ = "One training run by epoch."
 
 

@@ -85,8 +85,15 @@ def rows_csv(comparison: Comparison) -> str:
     for row in comparison["rows"]:
         weight = weight_words(row["popularity_weight"])
         cells = [row["values"].get(name) for name in names]
-        writer.writerow([row["arm"], row["epochs"], weight, row["seed"],
-                         *("" if c is None else repr(float(c)) for c in cells)])
+        writer.writerow(
+            [
+                row["arm"],
+                row["epochs"],
+                weight,
+                row["seed"],
+                *("" if c is None else repr(float(c)) for c in cells),
+            ]
+        )
     return out.getvalue()
 
 

@@ -31,8 +31,11 @@ def uniform_popularity(num_items: int = 60, *, seed: int = 0) -> Control:
     """Every item equally popular."""
     rng = _rng(num_items, seed)
     return Control(
-        rng.standard_normal((40, 4)), rng.standard_normal((num_items, 4)), None,
-        np.full(num_items, 7.0), "refused: uniform popularity has no direction",
+        rng.standard_normal((40, 4)),
+        rng.standard_normal((num_items, 4)),
+        None,
+        np.full(num_items, 7.0),
+        "refused: uniform popularity has no direction",
     )
 
 
@@ -41,7 +44,10 @@ def popularity_only(num_items: int = 60, *, seed: int = 0) -> Control:
     rng = _rng(num_items, seed)
     counts = _counts(rng, num_items)
     return Control(
-        rng.standard_normal((40, 4)), np.zeros((num_items, 4)), np.log(counts), counts,
+        rng.standard_normal((40, 4)),
+        np.zeros((num_items, 4)),
+        np.log(counts),
+        counts,
         "all energy is shared and along log p (with smoothing=0.0), scores have rank one",
     )
 
@@ -50,8 +56,10 @@ def independent(num_items: int = 60, *, seed: int = 0) -> Control:
     """Popularity drawn independently of the scores."""
     rng = _rng(num_items, seed)
     return Control(
-        rng.standard_normal((40, 4)) + 0.5, rng.standard_normal((num_items, 4)),
-        rng.standard_normal(num_items), _counts(rng, num_items),
+        rng.standard_normal((40, 4)) + 0.5,
+        rng.standard_normal((num_items, 4)),
+        rng.standard_normal(num_items),
+        _counts(rng, num_items),
         "p-values uniform over seeds, fraction near chance",
     )
 
@@ -62,8 +70,11 @@ def norm_confounded(num_items: int = 150, *, seed: int = 0) -> Control:
     counts = _counts(rng, num_items)
     size = np.abs(np.log(counts) - np.log(counts).mean())
     return Control(
-        rng.standard_normal((40, 6)), rng.standard_normal((num_items, 6)) * size[:, None], None,
-        counts, "the plain label null rejects far too often, the sign null does not",
+        rng.standard_normal((40, 6)),
+        rng.standard_normal((num_items, 6)) * size[:, None],
+        None,
+        counts,
+        "the plain label null rejects far too often, the sign null does not",
     )
 
 
@@ -73,8 +84,9 @@ def gauge_shift(control: Control, size: float = 100.0, *, seed: int = 0) -> Cont
     rng = _rng(len(control.items), seed)
     step_D = size * rng.standard_normal(control.items.shape[1])
     bias = control.bias if control.bias is None else control.bias + size
-    return Control(control.query, control.items + step_D, bias, control.counts,
-                   "the audit of the unshifted scores")
+    return Control(
+        control.query, control.items + step_D, bias, control.counts, "the audit of the unshifted scores"
+    )
 
 
 def _counts(rng: np.random.Generator, num_items: int) -> np.ndarray:

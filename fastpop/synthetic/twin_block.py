@@ -139,9 +139,7 @@ class TwinBlock:
         """
         checks.number("prior_weight", prior_weight)
         turn_G = 2 * np.pi * np.arange(self.groups) / self.groups
-        query_GD = np.column_stack(
-            [wave(mode * turn_G) for mode in self.modes for wave in (np.cos, np.sin)]
-        )
+        query_GD = np.column_stack([wave(mode * turn_G) for mode in self.modes for wave in (np.cos, np.sin)])
         item_VD = self._strength_L[self.level_V, None] * query_GD[self.group_V]
         # c has mean zero over x, so the mean of kappa c - A is -A.
         return query_GD, item_VD, prior_weight * self.log_prior_V - self.divergence_V
@@ -199,8 +197,12 @@ class TwinBlock:
         kind_U = np.arange(num_users) % self.groups
         kind_N = np.repeat(kind_U, events_per_user)
         item_N = self._draw(kind_N, rng.random((2, len(kind_N))))
-        return self._log(np.repeat(np.arange(num_users), events_per_user), item_N, None, {
-            "source": "synthetic twin-block, users of one context kind", "seed": int(seed)})
+        return self._log(
+            np.repeat(np.arange(num_users), events_per_user),
+            item_N,
+            None,
+            {"source": "synthetic twin-block, users of one context kind", "seed": int(seed)},
+        )
 
     def sample_sequences(self, num_users: int, length: int, *, seed: int) -> Interactions:
         """Markov chains of `length` items, one a user, started from the stationary law p.
@@ -217,8 +219,12 @@ class TwinBlock:
             item_UN[:, n] = self._draw(kind_U, rng.random((2, num_users)))
             kind_U = self.group_V[item_UN[:, n]]
         user_N = np.repeat(np.arange(num_users), length)
-        return self._log(user_N, item_UN.reshape(-1), np.tile(np.arange(length), num_users), {
-            "source": "synthetic twin-block, Markov chains", "seed": int(seed)})
+        return self._log(
+            user_N,
+            item_UN.reshape(-1),
+            np.tile(np.arange(length), num_users),
+            {"source": "synthetic twin-block, Markov chains", "seed": int(seed)},
+        )
 
     def _draw(self, kind_N: np.ndarray, uniform_2N: np.ndarray) -> np.ndarray:
         """One item for each kind: the level from z (the same for every kind), then the group."""
@@ -226,11 +232,16 @@ class TwinBlock:
         shift_N = _invert(np.exp(self._log_tilt_LG), level_N, uniform_2N[1])
         return level_N * self.groups + (kind_N - shift_N) % self.groups
 
-    def _log(self, user_N: np.ndarray, item_N: np.ndarray, time_N: np.ndarray | None,
-             facts: dict) -> Interactions:
+    def _log(
+        self, user_N: np.ndarray, item_N: np.ndarray, time_N: np.ndarray | None, facts: dict
+    ) -> Interactions:
         return Interactions.from_arrays(
-            user_N, item_N, time_N, user_ids=np.arange(int(user_N.max()) + 1),
-            item_ids=np.arange(self.num_items), facts=facts,
+            user_N,
+            item_N,
+            time_N,
+            user_ids=np.arange(int(user_N.max()) + 1),
+            item_ids=np.arange(self.num_items),
+            facts=facts,
         )
 
     def _items(self, name: str, item: Any) -> np.ndarray:

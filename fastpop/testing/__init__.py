@@ -8,13 +8,7 @@ makes a part known for as long as a test takes.
 """
 
 from fastpop.registry import registered
-from fastpop.testing.judging import (
-    check_arm,
-    check_diagnostic,
-    check_metric,
-    check_null,
-    check_preset,
-)
+from fastpop.testing.judging import check_arm, check_diagnostic, check_metric, check_null, check_preset
 from fastpop.testing.training import (
     check_encoder,
     check_item_tower,
@@ -32,8 +26,23 @@ from fastpop.testing.training import (
 )
 
 __all__ = [
-    "check_arm", "check_diagnostic", "check_encoder", "check_item_tower", "check_logger", "check_loss",
-    "check_metric", "check_null", "check_options", "check_preset", "check_prior", "check_proposal",
-    "check_regularizer", "check_rows", "check_run", "check_split", "check_table_optimizer", "registered",
+    "check_arm",
+    "check_diagnostic",
+    "check_encoder",
+    "check_item_tower",
+    "check_logger",
+    "check_loss",
+    "check_metric",
+    "check_null",
+    "check_options",
+    "check_preset",
+    "check_prior",
+    "check_proposal",
+    "check_regularizer",
+    "check_rows",
+    "check_run",
+    "check_split",
+    "check_table_optimizer",
+    "registered",
     "small_log",
 ]

@@ -43,8 +43,9 @@ def check_metric(metric: Any) -> None:
                 continue
             mean = found.metrics[key]
             assert _same(mean, again.metrics[key]), f"{key}: {mean}, then {again.metrics[key]}"
-            assert np.isnan(mean) or metric.bounds[0] <= mean <= metric.bounds[1], \
+            assert np.isnan(mean) or metric.bounds[0] <= mean <= metric.bounds[1], (
                 f"{key} = {mean}, outside its bounds {metric.bounds}"
+            )
             if metric.per_case:
                 _check_cases(metric, key, found, score_CV, cases, options)
 
@@ -62,10 +63,12 @@ def _check_cases(metric: Any, key: str, found: Any, score_CV: Any, cases: Any, o
         assert pair.difference == 0, f"{key}: differs from itself"
         assert pair.num_pairs == there.sum(), f"{key}: pairs without a value"
     order = np.random.default_rng(0).permutation(found.num_cases)
-    turned = evaluation.evaluate(score_CV[order], _taken(cases, order), metrics=[metric],
-                                 **_turned(options, order))
-    assert np.allclose(turned.per_case[key], value_C[order], rtol=1e-9, equal_nan=True), \
+    turned = evaluation.evaluate(
+        score_CV[order], _taken(cases, order), metrics=[metric], **_turned(options, order)
+    )
+    assert np.allclose(turned.per_case[key], value_C[order], rtol=1e-9, equal_nan=True), (
         f"{key}: the value of a case hangs on other cases or on their order"
+    )
 
 
 def check_null(null: Any) -> None:
@@ -96,8 +99,9 @@ def check_null(null: Any) -> None:
     assert (project(20, seed=5, first=10) == whole[10:]).all(), f"{name}: a draw hangs on others"
     assert not np.allclose(project(30, seed=6), whole), f"{name}: the seed has no say"
     assert project(0).shape == (0, 4), f"{name}: no draws"
-    assert np.allclose(project(30, item_VR[:, :2], seed=5), whole[:, :2], atol=1e-9), \
+    assert np.allclose(project(30, item_VR[:, :2], seed=5), whole[:, :2], atol=1e-9), (
         f"{name}: draws hang on the items"
+    )
     drawn_PV = project(30, np.eye(ITEMS), seed=5)
     assert np.allclose(drawn_PV @ item_VR, whole, atol=1e-9), f"{name}: projections not linear in the items"
     assert np.allclose((drawn_PV**2).sum(1), 1, atol=1e-9), f"{name}: directions not of unit length"
@@ -120,19 +124,30 @@ def _check_moments(null: Any, project: Any, item_VR: np.ndarray, label_V: np.nda
             drawn_P = drawn_P - two.at(project(many, two.item_VR, seed=1))
         centred_P = drawn_P - drawn_P.mean()
         variance, fourth = float(np.mean(centred_P**2)), float(np.mean(centred_P**4))
-        assert abs(drawn_P.mean() - known[0]) <= 5 * (variance / many) ** 0.5 + 1e-12, \
+        assert abs(drawn_P.mean() - known[0]) <= 5 * (variance / many) ** 0.5 + 1e-12, (
             f"{name}: exact mean {known[0]:g}, of {many} draws {drawn_P.mean():g}"
-        assert abs(variance - known[1]) <= 6 * ((fourth - variance**2) / many) ** 0.5 + 1e-12, \
+        )
+        assert abs(variance - known[1]) <= 6 * ((fourth - variance**2) / many) ** 0.5 + 1e-12, (
             f"{name}: exact variance {known[1]:g}, of {many} draws {variance:g}"
+        )
 
 
 def _check_p_values(null: Any, log_p_V: np.ndarray, stratum_V: Any) -> None:
     rng, name = np.random.default_rng(2), str(null)
 
     def p_value(item_VD: np.ndarray, seed: int) -> float:
-        found = diagnostics.audit_many(
-            {"s": _moments(np.ones((3, item_VD.shape[1])), item_VD)}, log_p_V, permutations=99, seed=seed,
-            null=null, strata=stratum_V).shared["s"].p_value
+        found = (
+            diagnostics.audit_many(
+                {"s": _moments(np.ones((3, item_VD.shape[1])), item_VD)},
+                log_p_V,
+                permutations=99,
+                seed=seed,
+                null=null,
+                strata=stratum_V,
+            )
+            .shared["s"]
+            .p_value
+        )
         assert found is not None, f"{name}: no p-value"
         assert 1 / 100 <= found <= 1, f"{name}: a p-value of {found}"
         return found
@@ -159,16 +174,23 @@ def check_diagnostic(diagnostic: Any) -> None:
         found = diagnostics.audit(query_CD, item_VD, counts_V, bias=bias_V, **options)
         again = diagnostics.audit(query_CD, item_VD, counts_V, bias=bias_V, **options)
         order = rng.permutation(ITEMS)
-        turned = diagnostics.audit(query_CD, item_VD[order], counts_V[order],
-                                   bias=None if bias_V is None else bias_V[order], **options)
+        turned = diagnostics.audit(
+            query_CD,
+            item_VD[order],
+            counts_V[order],
+            bias=None if bias_V is None else bias_V[order],
+            **options,
+        )
         values = dict(found.measured[0].values)
         assert values, f"{name}: no number"
         for key, value in values.items():
-            assert np.isnan(value) or diagnostic.bounds[0] <= value <= diagnostic.bounds[1], \
+            assert np.isnan(value) or diagnostic.bounds[0] <= value <= diagnostic.bounds[1], (
                 f"{name}: {value}, outside its bounds {diagnostic.bounds}"
+            )
             assert _same(value, again.measured[0].values[key]), f"{name}: not the same twice"
-            assert np.isclose(value, turned.measured[0].values[key], rtol=1e-6, atol=1e-9, equal_nan=True), \
+            assert np.isclose(value, turned.measured[0].values[key], rtol=1e-6, atol=1e-9, equal_nan=True), (
                 f"{name}: hangs on the order of the items"
+            )
         assert diagnostic.label in found.table(), f"{name}: has no row in the table"
         assert max(map(len, found.table().splitlines())) <= 80, f"{name}: a table wider than 80 columns"
         json.dumps(found.to_dict(samples=True), allow_nan=False)
@@ -176,8 +198,9 @@ def check_diagnostic(diagnostic: Any) -> None:
         shifted = diagnostic.measure(moments, found.log_prior_V + 1.0)
         shifted = dict(shifted) if isinstance(shifted, dict) else {"": shifted}
         for key, value in values.items():
-            assert np.isclose(value, shifted[key], rtol=1e-6, atol=1e-9, equal_nan=True), \
+            assert np.isclose(value, shifted[key], rtol=1e-6, atol=1e-9, equal_nan=True), (
                 f"{name}: hangs on a constant on log p"
+            )
 
 
 def check_preset(preset: Any) -> None:
@@ -248,8 +271,9 @@ def _made(kind: str, given: Any) -> Any:
     assert registry.NAME.fullmatch(str(part)), f"name: letters, digits, - and _, a letter first; got {part}"
     assert type(part.version) is int, f"{part}: version {part.version!r}"
     same = type(part)(**part.options())
-    assert (same, hash(same), repr(same)) == (part, hash(part), repr(part)), \
+    assert (same, hash(same), repr(same)) == (part, hash(part), repr(part)), (
         f"{part}: its options do not make it again"
+    )
     for field in dataclasses.fields(part):
         try:
             setattr(part, field.name, None)
@@ -276,8 +300,12 @@ def _evaluations(metric: Any) -> list[dict[str, Any]]:
     if "unmasked" in metric.needs:
         least["mask_seen"] = False
     full = {"counts": True, "logits": True, "weight": True}
-    return [least, least | full, least | full | {"mask_seen": False}, least | full | {
-        "candidates": True, "mask_seen": False}]
+    return [
+        least,
+        least | full,
+        least | full | {"mask_seen": False},
+        least | full | {"candidates": True, "mask_seen": False},
+    ]
 
 
 def _cases(seed: int, options: dict[str, Any]) -> tuple[np.ndarray, Any, dict[str, Any]]:
@@ -292,17 +320,25 @@ def _cases(seed: int, options: dict[str, Any]) -> tuple[np.ndarray, Any, dict[st
     history, target, candidates = csr(0, 9), csr(0 if listed else 1, 5), csr(4, 20)
     cases = _of(*history, *target)
     seen_V = np.arange(ITEMS) > 5
-    given = {"counts": (1 + rng.zipf(1.6, ITEMS) % 90) * seen_V, "candidates": candidates,
-             "weight": rng.random(CASES)}
+    given = {
+        "counts": (1 + rng.zipf(1.6, ITEMS) % 90) * seen_V,
+        "candidates": candidates,
+        "weight": rng.random(CASES),
+    }
     score_CV = rng.standard_normal((CASES, ITEMS)).round(1)
-    return score_CV, cases, {"ks": (1, 10)} | {
-        name: given.get(name, value) for name, value in options.items()}
+    return (
+        score_CV,
+        cases,
+        {"ks": (1, 10)} | {name: given.get(name, value) for name, value in options.items()},
+    )
 
 
 def _taken(cases: Any, order: np.ndarray) -> Any:
     """The cases in another order."""
-    return _of(*_rows(cases.history_offsets, cases.history_item, order),
-               *_rows(cases.target_offsets, cases.target_item, order))
+    return _of(
+        *_rows(cases.history_offsets, cases.history_item, order),
+        *_rows(cases.target_offsets, cases.target_item, order),
+    )
 
 
 def _of(*arrays: np.ndarray) -> Any:
@@ -358,8 +394,14 @@ def _sample(preset: Preset) -> tuple[str, int]:
         stamp = str(at * seconds)
         if preset.columns.time_format is not None:
             stamp = str(np.datetime64(at, "s").item().strftime(preset.columns.time_format))
-        told = {"user": user, "item": item, "time": stamp, "weight": 1, "rating": 4,
-                "behavior": codes[number // 6 % len(codes)]}
+        told = {
+            "user": user,
+            "item": item,
+            "time": stamp,
+            "weight": 1,
+            "rating": 4,
+            "behavior": codes[number // 6 % len(codes)],
+        }
         by_column = {column: told[role] for role, column in used.items()}
         rows.append([str(by_column.get(column, 0)) for column in names])
     separator = preset.separator or ","

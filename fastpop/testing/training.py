@@ -25,8 +25,16 @@ from fastpop.training import TrainConfig
 from fastpop.training.config import PARTS, SHORT
 
 USERS, ITEMS, DIM, LENGTH, ROWS = 30, 25, 8, 6, 12
-QUICK: dict[str, Any] = {"epochs": 2, "dim": DIM, "batch_size": 64, "num_negatives": 16,
-                         "max_length": LENGTH, "num_layers": 1, "learning_rate": 0.02, "progress": False}
+QUICK: dict[str, Any] = {
+    "epochs": 2,
+    "dim": DIM,
+    "batch_size": 64,
+    "num_negatives": 16,
+    "max_length": LENGTH,
+    "num_layers": 1,
+    "learning_rate": 0.02,
+    "progress": False,
+}
 
 
 def small_log(seed: int = 0, num_events: int = 1500) -> Interactions:
@@ -35,8 +43,13 @@ def small_log(seed: int = 0, num_events: int = 1500) -> Interactions:
     item = np.minimum(rng.geometric(0.12, num_events) - 1, ITEMS - 1)
     item[:ITEMS] = np.arange(ITEMS)
     user = rng.integers(0, USERS, num_events)
-    return Interactions.from_arrays(user, item, np.sort(rng.integers(0, 10**7, num_events)),
-                                    user_ids=np.arange(USERS), item_ids=np.arange(ITEMS))
+    return Interactions.from_arrays(
+        user,
+        item,
+        np.sort(rng.integers(0, 10**7, num_events)),
+        user_ids=np.arange(USERS),
+        item_ids=np.arange(ITEMS),
+    )
 
 
 def check_run(**options: Any) -> None:
@@ -45,8 +58,12 @@ def check_run(**options: Any) -> None:
 
     options: as `fastpop.train` takes them.
     """
-    own = {short for kind, part in options.items() if isinstance(part, Component)
-           for short in SHORT.get(kind, {}).values()}
+    own = {
+        short
+        for kind, part in options.items()
+        if isinstance(part, Component)
+        for short in SHORT.get(kind, {}).values()
+    }
     options = {name: value for name, value in QUICK.items() if name not in own} | options
     log = small_log()
     with tempfile.TemporaryDirectory() as folder:
@@ -57,8 +74,9 @@ def check_run(**options: Any) -> None:
         found = fastpop.load(Path(folder) / "whole")
         assert found.config == whole.config, "load gives another configuration"
         assert dict(found.metrics) == dict(whole.metrics), "load gives other metrics"
-        assert dict(found.evaluate().metrics) == dict(whole.evaluate().metrics), \
+        assert dict(found.evaluate().metrics) == dict(whole.evaluate().metrics), (
             "a loaded model evaluates to other numbers"
+        )
         audit, again = (result.audit(permutations=10) for result in (whole, found))
         assert audit.energy_total == again.energy_total, "a loaded model audits to other numbers"
         assert audit.energy_total > 0, "the scores say nothing about items"
@@ -68,15 +86,17 @@ def check_run(**options: Any) -> None:
             fastpop.train(log, out=Path(folder) / "half", **options | {"epochs": options["epochs"] - 1})
             on = fastpop.train(log, out=Path(folder) / "half", resume=True, **options)
             for name, value in whole.model.state_dict().items():
-                assert torch.equal(value, on.model.state_dict()[name]), \
+                assert torch.equal(value, on.model.state_dict()[name]), (
                     f"{name}: a run that was stopped and resumed ends in other bits"
+                )
     compared = {name: value for name, value in options.items() if name not in ("prior", "progress")}
     compare(log, arms=["standard", "frozen"], seeds=1, permutations=10, progress=False, **compared)
 
 
 def _check_moved(result: Any, options: dict[str, Any]) -> None:
-    fresh = fastpop.train(small_log(), **options | {"epochs": 1, "learning_rate": 1e-30,
-                                                    "table_learning_rate": 1e-30})
+    fresh = fastpop.train(
+        small_log(), **options | {"epochs": 1, "learning_rate": 1e-30, "table_learning_rate": 1e-30}
+    )
     before = fresh.model.state_dict()
     still = [name for name, param in result.model.named_parameters() if torch.equal(param, before[name])]
     assert not still, f"parameters that training does not move: {', '.join(still)}"
@@ -90,8 +110,9 @@ def check_encoder(encoder: EncoderOptions | str, *, in_a_run: bool = True) -> No
     assert module.reads == part.reads, f"reads: options say {part.reads!r}, the module {module.reads!r}"
     again, _ = _built(part)
     for name, value in module.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), \
+        assert torch.equal(value, again.state_dict()[name]), (
             f"{name}: initial values are no function of torch's generator"
+        )
     user_B = torch.arange(ROWS) % USERS
     history_BL = torch.randint(ITEMS, (ROWS, LENGTH), generator=torch.Generator().manual_seed(1))
     _check_gradients(part, user_B, history_BL)
@@ -136,16 +157,21 @@ def _check_histories(
     padded_BL = torch.cat([short_BL, torch.full((ROWS, 2), PAD)], 1)
     last_BD = module.last(user_B, short_BL, item_VD)
     assert last_BD.shape == (ROWS, DIM), f"last: expected [C, D]; got {list(last_BD.shape)}"
-    torch.testing.assert_close(module.last(user_B, padded_BL, item_VD), last_BD,
-                               msg=lambda told: f"padding after the end changes a query: {told}")
+    torch.testing.assert_close(
+        module.last(user_B, padded_BL, item_VD),
+        last_BD,
+        msg=lambda told: f"padding after the end changes a query: {told}",
+    )
     if str(part.rows_part()) == "sequences":
         changed_BL = history_BL.clone()
         changed_BL[:, -1] = (changed_BL[:, -1] + 1) % ITEMS
         later_BLD = module(user_B, changed_BL, item_VD)
         assert torch.equal(query_BLD[:, :-1], later_BLD[:, :-1]), "a later item reaches an earlier query"
         torch.testing.assert_close(
-            module.last(user_B, history_BL, item_VD), query_BLD[:, -1],
-            msg=lambda told: f"what serves is not what was trained at the last position: {told}")
+            module.last(user_B, history_BL, item_VD),
+            query_BLD[:, -1],
+            msg=lambda told: f"what serves is not what was trained at the last position: {told}",
+        )
 
 
 def check_item_tower(tower: ItemTowerOptions | str, *, in_a_run: bool = True) -> None:
@@ -185,17 +211,24 @@ def check_loss(loss: Objective | str, *, in_a_run: bool = True) -> None:
     plain = value(None)
     assert plain.ndim == 0, f"forward: expected a scalar; got {list(plain.shape)}"
     torch.testing.assert_close(plain, value(torch.ones(ROWS)), msg=lambda told: f"weights of one: {told}")
-    torch.testing.assert_close(2 * plain, value(torch.full((ROWS,), 2.0)),
-                               msg=lambda told: f"the loss is not linear in the weights: {told}")
+    torch.testing.assert_close(
+        2 * plain,
+        value(torch.full((ROWS,), 2.0)),
+        msg=lambda told: f"the loss is not linear in the weights: {told}",
+    )
     first = torch.zeros(ROWS)
     first[0] = 1
-    torch.testing.assert_close(value(first) + value(1 - first), plain,
-                               msg=lambda told: f"the loss is no sum over rows: {told}")
+    torch.testing.assert_close(
+        value(first) + value(1 - first), plain, msg=lambda told: f"the loss is no sum over rows: {told}"
+    )
     log_prior_V = torch.randn(ITEMS, generator=generator)
     with_prior = value(None, log_prior_V)
     assert not torch.allclose(with_prior, plain), "log_prior changes nothing"
-    torch.testing.assert_close(value(None, 0.5 * log_prior_V, prior_weight=2.0), with_prior,
-                               msg=lambda told: f"prior_weight does not multiply log_prior: {told}")
+    torch.testing.assert_close(
+        value(None, 0.5 * log_prior_V, prior_weight=2.0),
+        with_prior,
+        msg=lambda told: f"prior_weight does not multiply log_prior: {told}",
+    )
     value(None, log_prior_V).backward()
     assert query_RD.grad is not None, "queries get no gradient"
     assert item_VD.grad is not None, "items get no gradient"
@@ -225,8 +258,9 @@ def check_proposal(proposal: ProposalOptions | str, *, in_a_run: bool = True) ->
     built, again = part.build(counts_V), part.build(counts_V)
     assert isinstance(built, InBatch if part.in_batch else Proposal), f"build gives {type(built).__name__}"
     assert built.num_items == ITEMS, f"{built.num_items} items of {ITEMS}"
-    np.testing.assert_allclose(np.exp(built.log_proposal_V).sum(), 1, rtol=1e-6,
-                               err_msg="probabilities do not sum to one")
+    np.testing.assert_allclose(
+        np.exp(built.log_proposal_V).sum(), 1, rtol=1e-6, err_msg="probabilities do not sum to one"
+    )
     assert np.array_equal(built.log_proposal_V, again.log_proposal_V), "another one of the same counts"
     if in_a_run:
         check_run(proposal=part)
@@ -243,11 +277,16 @@ def check_prior(prior: Prior | str, *, in_a_run: bool = True) -> None:
     terms = decoder.training_terms()
     added_V = torch.zeros(ITEMS) if terms["log_prior"] is None else terms["prior_weight"] * terms["log_prior"]
     torch.testing.assert_close(
-        decoder.served_bias(decoder.trained_weight), added_V.detach(),
-        msg=lambda told: f"the scores served at the knob as trained are others: {told}")
+        decoder.served_bias(decoder.trained_weight),
+        added_V.detach(),
+        msg=lambda told: f"the scores served at the knob as trained are others: {told}",
+    )
     steps = [decoder.served_bias(beta) for beta in (0.0, 1.0, 2.0)]
-    torch.testing.assert_close(steps[2] - steps[1], steps[1] - steps[0],
-                               msg=lambda told: f"served scores are not linear in the knob: {told}")
+    torch.testing.assert_close(
+        steps[2] - steps[1],
+        steps[1] - steps[0],
+        msg=lambda told: f"served scores are not linear in the knob: {told}",
+    )
     if in_a_run:
         check_run(prior=part)
 
@@ -278,13 +317,17 @@ def check_rows(rows: Any, reads: str = "sequences") -> None:
     with tempfile.TemporaryDirectory() as folder:
         log.save(Path(folder) / "log")
         opened = Interactions.open(Path(folder) / "log")
-        others = [*part.batches(opened, max_length=LENGTH, batch_size=8, seed=0).epoch(0),
-                  *part.contexts(opened, max_length=LENGTH, chunk=64)]
+        others = [
+            *part.batches(opened, max_length=LENGTH, batch_size=8, seed=0).epoch(0),
+            *part.contexts(opened, max_length=LENGTH, chunk=64),
+        ]
         for one, two in zip([*first, *contexts], others):
-            assert np.array_equal(one.target, two.target), \
+            assert np.array_equal(one.target, two.target), (
                 "targets of a log opened from a folder, whose ids are narrower than int64, are others"
-            assert one.history is None or np.array_equal(one.history, two.history), \
+            )
+            assert one.history is None or np.array_equal(one.history, two.history), (
                 "histories of a log opened from a folder, whose ids are narrower than int64, are others"
+            )
 
 
 def check_table_optimizer(optimizer: Any, *, in_a_run: bool = True) -> None:

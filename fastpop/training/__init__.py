@@ -11,7 +11,18 @@ from fastpop.training.run import finished_run, load, train
 from fastpop.training.serving import Serving
 
 __all__ = [
-    "CheckpointError", "Logger", "Recommendations", "Serving", "TrainConfig", "TrainResult",
-    "TrainingDiverged", "check_before", "finished_run", "load", "state_of", "target_counts",
-    "target_prior", "train",
+    "CheckpointError",
+    "Logger",
+    "Recommendations",
+    "Serving",
+    "TrainConfig",
+    "TrainResult",
+    "TrainingDiverged",
+    "check_before",
+    "finished_run",
+    "load",
+    "state_of",
+    "target_counts",
+    "target_prior",
+    "train",
 ]

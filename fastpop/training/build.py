@@ -43,7 +43,7 @@ class Assembly:
 
 
 def assemble(
-    config: TrainConfig, log: Interactions, train: Interactions, log_prior_V: np.ndarray,
+    config: TrainConfig, log: Interactions, train: Interactions, log_prior_V: np.ndarray
 ) -> Assembly:
     """The parts of a run. Initial values are a function of config.seed; the prior changes none of them.
 
@@ -51,15 +51,24 @@ def assemble(
     model keeps.
     """
     rows = config.encoder_part.rows_part()
-    batches = rows.batches(train, max_length=config.max_length, batch_size=config.batch_size,
-                           seed=config.seed)
+    batches = rows.batches(
+        train, max_length=config.max_length, batch_size=config.batch_size, seed=config.seed
+    )
     model = build_model(config, log, log_prior_V, train).to(config.torch_device())
     loss = build_loss(config, train, batches).to(model.device)
     given = RegularizerInputs(log.num_items, config.dim, config.seed, config.sparse)
-    regularizers = tuple((part.weight, _bare(part, part.build(given)).to(model.device))
-                         for part in config.regularizers)
-    return Assembly(config, model, batches, loss, config.loss_part.needs == "negatives", regularizers,
-                    build_optimizers(config, model))
+    regularizers = tuple(
+        (part.weight, _bare(part, part.build(given)).to(model.device)) for part in config.regularizers
+    )
+    return Assembly(
+        config,
+        model,
+        batches,
+        loss,
+        config.loss_part.needs == "negatives",
+        regularizers,
+        build_optimizers(config, model),
+    )
 
 
 def target_counts(log: Interactions, encoder: str | EncoderOptions) -> np.ndarray:
@@ -98,7 +107,7 @@ def bounded(config: TrainConfig, log: Interactions, cases: Cases | None = None) 
 
 
 def build_model(
-    config: TrainConfig, log: Interactions, log_prior_V: np.ndarray, train: Interactions,
+    config: TrainConfig, log: Interactions, log_prior_V: np.ndarray, train: Interactions
 ) -> Recommender:
     """A freshly initialised model: a function of config.seed, the arm changes no initial value."""
     encoder = config.encoder_part
@@ -106,14 +115,21 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         decoder = Decoder(
-            log_prior_V, config.dim, prior=config.prior_part, temperature=config.temperature,
-            learn_temperature=config.learn_temperature)
-        module = _read_as_said(encoder, encoder.build(
-            Sizes(log.num_users, log.num_items, config.dim, config.max_length, config.sparse)))
+            log_prior_V,
+            config.dim,
+            prior=config.prior_part,
+            temperature=config.temperature,
+            learn_temperature=config.learn_temperature,
+        )
+        module = _read_as_said(
+            encoder,
+            encoder.build(Sizes(log.num_users, log.num_items, config.dim, config.max_length, config.sparse)),
+        )
         decoder.tower = config.item_tower_part.build(ItemSizes(log.num_items, config.dim, train))
     if not isinstance(decoder.tower, ItemTower | None):
-        raise checks.wrong_type(f"{config.item_tower_part!r}.build",
-                                "a fastpop.item_towers.ItemTower or None", decoder.tower)
+        raise checks.wrong_type(
+            f"{config.item_tower_part!r}.build", "a fastpop.item_towers.ItemTower or None", decoder.tower
+        )
     return Recommender(module, decoder, max_length=config.max_length, rows=encoder.rows_part())
 
 
@@ -124,8 +140,9 @@ def build_loss(config: TrainConfig, train: Interactions, batches: Batches) -> nn
     def event_counts() -> np.ndarray:
         return columns.bincount(train.item, train.num_items).astype(np.float64)
 
-    given = LossInputs(train.num_items, config.seed, config.sparse, config.proposal_part, event_counts,
-                       batches.target_counts)
+    given = LossInputs(
+        train.num_items, config.seed, config.sparse, config.proposal_part, event_counts, batches.target_counts
+    )
     return _bare(part, part.build(given))
 
 
@@ -144,8 +161,9 @@ def build_optimizers(config: TrainConfig, model: Recommender) -> list[torch.opti
     if not isinstance(optimizers[0], torch.optim.Optimizer):
         raise checks.wrong_type(f"{part!r}.build", "a torch.optim.Optimizer", optimizers[0])
     if others:
-        optimizers.append(torch.optim.AdamW(others, lr=config.learning_rate,
-                                            weight_decay=config.weight_decay))
+        optimizers.append(
+            torch.optim.AdamW(others, lr=config.learning_rate, weight_decay=config.weight_decay)
+        )
     return optimizers
 
 
@@ -160,8 +178,9 @@ def _read_as_said(part: EncoderOptions, module: Any) -> Encoder:
         raise checks.wrong_type(f"{part!r}.build", "a fastpop.encoders.Encoder", module)
     reads = getattr(module, "reads", None)
     if reads != part.reads:
-        raise checks.wrong(f"{part!r}.build", f"a module with reads = {part.reads!r}, as its options have",
-                           reads)
+        raise checks.wrong(
+            f"{part!r}.build", f"a module with reads = {part.reads!r}, as its options have", reads
+        )
     return module
 
 
@@ -171,6 +190,9 @@ def _bare(part: object, module: nn.Module) -> nn.Module:
         raise checks.wrong_type(f"{part!r}.build", "a torch.nn.Module", module)
     own = [name for name, _ in module.named_parameters()]
     if own:
-        raise checks.wrong(f"{part!r}.build", "a module without parameters of its own, which would be "
-                           "neither trained nor saved", f"={', '.join(own)}")
+        raise checks.wrong(
+            f"{part!r}.build",
+            "a module without parameters of its own, which would be neither trained nor saved",
+            f"={', '.join(own)}",
+        )
     return module

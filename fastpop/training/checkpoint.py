@@ -34,9 +34,7 @@ def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tens
     return tensors
 
 
-def restore_optimizers(
-    optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]
-) -> None:
+def restore_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
     """Inverse of `optimizer_tensors`; dtypes come back as they were saved."""
     for key, value in tensors.items():
         number, index, name = key.split(".", 2)
@@ -66,8 +64,9 @@ def explained(path: Path, kept: str = "") -> Iterator[None]:
             raise
         number = error.errno if isinstance(error, OSError) else None
         reason = os.strerror(number) if number else str(error).splitlines()[0]
-        raise CheckpointError(f"out: expected a writable folder with room; got {path}: {reason}"
-                              + kept) from error
+        raise CheckpointError(
+            f"out: expected a writable folder with room; got {path}: {reason}" + kept
+        ) from error
 
 
 def write_folder(
@@ -90,9 +89,7 @@ def write_text(path: Path, text: str) -> None:
         files.write_text(path, text)
 
 
-def read_folder(
-    folder: Path, names: tuple[str, ...]
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def read_folder(folder: Path, names: tuple[str, ...]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """(tensors by name, state) of a folder that `write_folder` made, every byte checked.
 
     Raises CheckpointError for a missing or a changed file.
@@ -120,8 +117,9 @@ def fitting(folder: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, KeyError, IndexError, TypeError) as error:
-        raise CheckpointError(f"{folder}: expected tensors of this configuration and log; got "
-                              f"{str(error).splitlines()[0]}") from error
+        raise CheckpointError(
+            f"{folder}: expected tensors of this configuration and log; got {str(error).splitlines()[0]}"
+        ) from error
 
 
 def all_of(out: Path) -> list[Path]:
@@ -152,8 +150,9 @@ def read_newest(out: Path) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str
             first = first or error
             continue
         if first is not None:
-            warnings.warn(f"{first}. Going on from {folder.name}, the checkpoint before.",
-                          UserWarning, stacklevel=2)
+            warnings.warn(
+                f"{first}. Going on from {folder.name}, the checkpoint before.", UserWarning, stacklevel=2
+            )
         return folder, tensors, state
     if first is not None:
         raise first
@@ -161,7 +160,10 @@ def read_newest(out: Path) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str
 
 
 def save(
-    out: Path, step: int, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer],
+    out: Path,
+    step: int,
+    model: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
     state: dict[str, Any],
 ) -> Path:
     """out/checkpoint-{step}. The one before is kept, should this one be damaged; older ones go once

@@ -36,8 +36,10 @@ LISTS = {"regularizers": "regularizer", "loggers": "logger"}
 SHORT = {
     "encoder": {name: name for name in ("num_layers", "num_heads", "dropout", "base")},
     "prior": {"weight": "prior_weight", "start": "bias_start", "learning_rate": "bias_learning_rate"},
-    "loss": {name: name for name in ("label_smoothing", "num_negatives", "group_size", "extra_negatives",
-                                     "logq", "hits")},
+    "loss": {
+        name: name
+        for name in ("label_smoothing", "num_negatives", "group_size", "extra_negatives", "logq", "hits")
+    },
     "proposal": {"power": "proposal_power"},
     "split": {"n": "split_n", "fraction": "split_fraction"},
 }
@@ -160,8 +162,7 @@ class TrainConfig:
             try:
                 object.__setattr__(self, "smoothing", float(self.smoothing))
             except ValueError:
-                raise checks.wrong("smoothing", "loo, good-turing or a number >= 0",
-                                   self.smoothing) from None
+                raise checks.wrong("smoothing", "loo, good-turing or a number >= 0", self.smoothing) from None
         if not isinstance(self.smoothing, str):
             checks.number("smoothing", self.smoothing, least=0)
         checks.number("seed", self.seed, least=0, most=2**63 - 1, integer=True)
@@ -170,33 +171,44 @@ class TrainConfig:
         self._take_parts()
         chosen, k = evaluation.find_metric(self.metric)
         if k not in (0, LOOK_K) or not chosen.direction or not {"counts", "logits"}.issuperset(chosen.needs):
-            raise checks.wrong("metric", f"one that validation has, at {LOOK_K} where it has lists (say "
-                               f"'nll' or 'ndcg@{LOOK_K}'), and of which more or less is better", self.metric)
+            raise checks.wrong(
+                "metric",
+                f"one that validation has, at {LOOK_K} where it has lists (say "
+                f"'nll' or 'ndcg@{LOOK_K}'), and of which more or less is better",
+                self.metric,
+            )
         in_batch = self.proposal_part.in_batch
         if self.accumulate > 1 and in_batch and self.loss_part.needs == "negatives":
-            raise checks.wrong("accumulate", "1 with in-batch negatives, which the whole batch gives",
-                               self.accumulate)
+            raise checks.wrong(
+                "accumulate", "1 with in-batch negatives, which the whole batch gives", self.accumulate
+            )
         if self.update_in_backward:
             for name, needed in (("accumulate", 1), ("clip_norm", 0.0)):
                 if getattr(self, name) != needed:
-                    raise checks.wrong(name, f"{needed:g} with update_in_backward, which lets each "
-                                       "gradient go at once", getattr(self, name))
+                    raise checks.wrong(
+                        name,
+                        f"{needed:g} with update_in_backward, which lets each gradient go at once",
+                        getattr(self, name),
+                    )
             if not self.table_optimizer_part.in_backward:
-                raise checks.wrong("update_in_backward", f"False with table_optimizer "
-                                   f"{self.table_optimizer_part}, which is torch's own", True)
+                raise checks.wrong(
+                    "update_in_backward",
+                    f"False with table_optimizer {self.table_optimizer_part}, which is torch's own",
+                    True,
+                )
         if self.logq == "corrected" and self.hits == "keep":
             raise checks.wrong("hits", "'drop' (or '') with logq='corrected'", self.hits)
         if self.extra_negatives and not in_batch:
-            raise checks.wrong("extra_negatives", "0 unless proposal='in_batch'",
-                               self.extra_negatives)
+            raise checks.wrong("extra_negatives", "0 unless proposal='in_batch'", self.extra_negatives)
         if self.group_size and in_batch:
             raise checks.wrong("group_size", "0 with proposal='in_batch'", self.group_size)
         self.encoder_part.check(self.dim)
         if self.patience and not self.evaluate_every:
             raise checks.wrong("evaluate_every", ">= 1 for early stopping (patience > 0)", 0)
         if self.patience and not self.split_part.keeps_test:
-            raise checks.wrong("patience", f"0 without a validation part (split={str(self.split)!r})",
-                               self.patience)
+            raise checks.wrong(
+                "patience", f"0 without a validation part (split={str(self.split)!r})", self.patience
+            )
 
     def _check_numbers(self) -> None:
         """Fields one by one, before parts are made of them, whose errors have other names."""
@@ -205,17 +217,30 @@ class TrainConfig:
             checks.number(name, getattr(self, name), least=1, integer=True)
         for name, most in LARGEST.items():
             checks.number(name, getattr(self, name), least=1, most=most, integer=True)
-        for name in ("group_size", "extra_negatives", "evaluate_every", "patience", "valid_cases",
-                     "seed"):
+        for name in ("group_size", "extra_negatives", "evaluate_every", "patience", "valid_cases", "seed"):
             checks.number(name, getattr(self, name), least=0, integer=True)
-        for name in ("weight_decay", "clip_norm", "table_learning_rate", "bias_learning_rate",
-                     "label_smoothing", "dropout", "checkpoint_minutes"):
+        for name in (
+            "weight_decay",
+            "clip_norm",
+            "table_learning_rate",
+            "bias_learning_rate",
+            "label_smoothing",
+            "dropout",
+            "checkpoint_minutes",
+        ):
             checks.number(name, getattr(self, name), least=0)
         for name in ("learning_rate", "temperature", "split_fraction"):
             checks.number(name, getattr(self, name), above=0)
         checks.knob("prior_weight", self.prior_weight)
-        for name in ("learning_rate", "table_learning_rate", "bias_learning_rate", "temperature",
-                     "weight_decay", "clip_norm", "proposal_power"):
+        for name in (
+            "learning_rate",
+            "table_learning_rate",
+            "bias_learning_rate",
+            "temperature",
+            "weight_decay",
+            "clip_norm",
+            "proposal_power",
+        ):
             checks.float32(name, getattr(self, name))
         for name in ("dropout", "label_smoothing", "split_fraction"):
             if getattr(self, name) >= 1:
@@ -237,7 +262,8 @@ class TrainConfig:
                     object.__setattr__(self, field, options[name] if ours else default)
             told = registry.is_plain(part) and all(
                 (name in short and ours) or options[name] == default
-                for name, default in registry.defaults(part).items())
+                for name, default in registry.defaults(part).items()
+            )
             object.__setattr__(self, kind, str(part) if told else part)
         for name, kind in LISTS.items():
             given = getattr(self, name)
@@ -251,8 +277,9 @@ class TrainConfig:
         """A part from its name, with its options where there are fields for them, or as it is. One that is
         not ours has defaults of its own, and takes such fields as are not at theirs."""
         short = SHORT.get(kind, {})
-        given, defaults = ({name: getattr(of, field) for name, field in short.items()}
-                           for of in (self, TrainConfig))
+        given, defaults = (
+            {name: getattr(of, field) for name, field in short.items()} for of in (self, TrainConfig)
+        )
         return registry.made(kind, value, options=given, defaults=defaults)
 
     @property
@@ -310,8 +337,11 @@ class TrainConfig:
             given = options.get(kind, getattr(self, kind))
             told = {name: options[field] for name, field in short.items() if field in options}
             if told and isinstance(given, str) and not registry.is_ours(kind, given):
-                before = {name: getattr(self, field) for name, field in short.items()
-                          if getattr(self, field) != getattr(TrainConfig, field)}
+                before = {
+                    name: getattr(self, field)
+                    for name, field in short.items()
+                    if getattr(self, field) != getattr(TrainConfig, field)
+                }
                 given = registry.made(kind, given, options=before | told)
             if not isinstance(given, Component):
                 continue
@@ -351,8 +381,9 @@ class TrainConfig:
                         options.pop(short[name], None)
         for name, kind in LISTS.items():
             if isinstance(options.get(name), (list, tuple)):
-                options[name] = tuple(_part_of(kind, one, "", {}, {}) if isinstance(one, dict) else one
-                                      for one in options[name])
+                options[name] = tuple(
+                    _part_of(kind, one, "", {}, {}) if isinstance(one, dict) else one for one in options[name]
+                )
         return cls().replace(**options)
 
     @classmethod
@@ -389,8 +420,11 @@ class TrainConfig:
     @property
     def sparse(self) -> bool:
         """Whether tables get sparse row gradients: sampled losses with a row-wise optimiser."""
-        return (self.loss_part.row_gradients and self.table_optimizer_part.row_gradients
-                and self.item_tower == "table")
+        return (
+            self.loss_part.row_gradients
+            and self.table_optimizer_part.row_gradients
+            and self.item_tower == "table"
+        )
 
     def double_subtraction(self) -> str | None:
         """Why this prior would subtract popularity twice, or None.
@@ -412,23 +446,27 @@ class TrainConfig:
 
 
 def _part_of(
-    kind: str, kept: dict[str, Any], name: str, short: dict[str, str], beside: dict[str, Any],
+    kind: str, kept: dict[str, Any], name: str, short: dict[str, str], beside: dict[str, Any]
 ) -> Any:
     """A part from its record, or from a table of options, name among them; short options that stand beside
     it are its own."""
     if registry.is_record(kept):
         return registry.restored(kept)
     found = registry.find(kind, kept.get("name", name))
-    options = {key.replace("-", "_"): tuple(value) if isinstance(value, list) else value
-               for key, value in kept.items() if key != "name"}
+    options = {
+        key.replace("-", "_"): tuple(value) if isinstance(value, list) else value
+        for key, value in kept.items()
+        if key != "name"
+    }
     known = {field.name for field in dataclasses.fields(found)} if isinstance(found, type) else set()
     inherited = {option: beside[own] for option, own in short.items() if own in beside and option in known}
     return registry.with_options(found, inherited | options, kind)
 
 
 def _beside(kind: str, part: Component, option: str, given: Any) -> ValueError:
-    return checks.wrong(SHORT[kind][option], f"nothing beside {kind}={part!r}, which has its own {option}",
-                        given)
+    return checks.wrong(
+        SHORT[kind][option], f"nothing beside {kind}={part!r}, which has its own {option}", given
+    )
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ FREE = ("epochs", "checkpoint_every", "checkpoint_minutes", "tensorboard", "logg
 
 
 def state_of(folder: Path) -> str:
-    """"nothing", "begun" (no checkpoint yet), "finished", or the name of the newest checkpoint."""
+    """ "nothing", "begun" (no checkpoint yet), "finished", or the name of the newest checkpoint."""
     if not (folder / CONFIG).exists():
         return "nothing"
     if (folder / "model").exists():
@@ -51,15 +51,19 @@ def check_before(folder: Path, config: TrainConfig, *, resume: bool) -> None:
         if folder.is_dir() and others_in(folder):
             raise checks.wrong("out", "a new or an empty folder", f"={folder}, which has files")
     elif state == "finished" and not resume:
-        raise checks.wrong("out", "a new folder, or resume=True (--resume) for more epochs of the run in "
-                           "it", f"={folder}, which holds a finished run")
+        raise checks.wrong(
+            "out",
+            "a new folder, or resume=True (--resume) for more epochs of the run in it",
+            f"={folder}, which holds a finished run",
+        )
     else:
         # a run of an earlier version has no later option: it was at its default
         before = {**TrainConfig().to_dict(), **read_options(folder)}
         for name, value in config.to_dict().items():
             if name not in FREE and before[name] != value:
-                raise checks.wrong(name, f"{_shown(before[name])}, as in the run in {folder}",
-                                   f"={_shown(value)}")
+                raise checks.wrong(
+                    name, f"{_shown(before[name])}, as in the run in {folder}", f"={_shown(value)}"
+                )
 
 
 def _shown(value: Any) -> str:
@@ -75,8 +79,12 @@ def check_parts(config: TrainConfig) -> None:
         value = getattr(config, field)
         for part in _components(value if isinstance(value, tuple) else (value,)):
             if not registry.is_known(part):
-                raise checks.wrong(field, f"a part that is registered (fastpop.register({part.kind!r}, ...)) "
-                                   "where a run is saved, which finds it by its name", part)
+                raise checks.wrong(
+                    field,
+                    f"a part that is registered (fastpop.register({part.kind!r}, ...)) "
+                    "where a run is saved, which finds it by its name",
+                    part,
+                )
 
 
 def _components(values: tuple[Any, ...]) -> Iterator[Component]:
@@ -91,8 +99,7 @@ def _components(values: tuple[Any, ...]) -> Iterator[Component]:
 
 def others_in(folder: Path) -> list[Path]:
     """What is in the folder beside drafts and locks, which a killed process of ours leaves."""
-    return [path for path in folder.iterdir()
-            if not (path.name == LOCK or files.is_leftover(path))]
+    return [path for path in folder.iterdir() if not (path.name == LOCK or files.is_leftover(path))]
 
 
 @contextlib.contextmanager
@@ -109,8 +116,15 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def begin(folder: Path, config: TrainConfig, log: Interactions, test: Cases | None,
-          print_of_log: str, *, resume: bool) -> bool:
+def begin(
+    folder: Path,
+    config: TrainConfig,
+    log: Interactions,
+    test: Cases | None,
+    print_of_log: str,
+    *,
+    resume: bool,
+) -> bool:
     """Write what a run begins with, or verify it; True where a run is there to go on with.
 
     A log that was damaged since is written anew, and warned of.
@@ -121,8 +135,7 @@ def begin(folder: Path, config: TrainConfig, log: Interactions, test: Cases | No
         if read_config(folder)[LOG_PRINT] != print_of_log:
             raise checks.wrong("log", f"the log and the test part of the run in {folder}", "=others")
         if not resume and state != "begun":
-            warnings.warn(f"{folder} holds {state} of this run: going on from it", UserWarning,
-                          stacklevel=4)
+            warnings.warn(f"{folder} holds {state} of this run: going on from it", UserWarning, stacklevel=4)
     write_config(folder, config, print_of_log)
     if not sound_log(folder, log, print_of_log, test):
         with checkpoint.explained(folder / "log"):
@@ -191,8 +204,12 @@ def fingerprint(log: Interactions, test: Cases | None = None) -> str:
     """SHA-256 of the events, the ids, and the test cases that came with the log; the same for the
     same log, whatever holds it."""
     digest = hashlib.sha256()
-    for array, dtype in ((log.user, np.int64), (log.item, np.int64), (log.time, np.int64),
-                         (log.weight, np.float64)):
+    for array, dtype in (
+        (log.user, np.int64),
+        (log.item, np.int64),
+        (log.time, np.int64),
+        (log.weight, np.float64),
+    ):
         _add(digest, array, dtype)
     if test is not None:
         digest.update(digest_of_cases(test).encode())
@@ -208,8 +225,13 @@ def fingerprint(log: Interactions, test: Cases | None = None) -> str:
 
 def digest_of_cases(cases: Cases) -> str:
     digest = hashlib.sha256()
-    for array in (cases.user, cases.history_offsets, cases.history_item, cases.target_offsets,
-                  cases.target_item):
+    for array in (
+        cases.user,
+        cases.history_offsets,
+        cases.history_item,
+        cases.target_offsets,
+        cases.target_item,
+    ):
         _add(digest, array, np.int64)
     return digest.hexdigest()
 

@@ -50,10 +50,15 @@ class Progress:
 
 
 def fit(
-    parts: Assembly, *,
-    look: Callable[[], dict[str, float]] | None = None, out: Path | None = None,
-    progress: Progress | None = None, show: bool | None = None, label: str = "train",
-    each_step: Callable[[int], None] | None = None, least_epochs: int = 0,
+    parts: Assembly,
+    *,
+    look: Callable[[], dict[str, float]] | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+    show: bool | None = None,
+    label: str = "train",
+    each_step: Callable[[int], None] | None = None,
+    least_epochs: int = 0,
 ) -> Progress:
     """Train the model of an assembly in place up to config.epochs; returns where it ended.
 
@@ -79,8 +84,12 @@ def fit(
     patience = 60 * config.checkpoint_minutes or math.inf
     bar = bars.progress_bar(0, label, initial=progress.step, show=show)
     devices = [model.device] if model.device.type == "cuda" else []
-    with bar, _opened(config, out) as logs, _interrupts() as interrupted, \
-            torch.random.fork_rng(devices=devices):
+    with (
+        bar,
+        _opened(config, out) as logs,
+        _interrupts() as interrupted,
+        torch.random.fork_rng(devices=devices),
+    ):
         while progress.epoch < config.epochs and not progress.stopped:
             started = time.perf_counter()
             model.train()
@@ -99,8 +108,11 @@ def fit(
                     each_step(steps)
                 if progress.step % 10 == 0:
                     seconds = time.perf_counter() - started + progress.seconds
-                    bar.set_postfix_str(f"loss {progress.loss_sum / progress.weight_sum:.4f}, "
-                                        f"{progress.weight_sum / seconds:,.0f}/s", refresh=False)
+                    bar.set_postfix_str(
+                        f"loss {progress.loss_sum / progress.weight_sum:.4f}, "
+                        f"{progress.weight_sum / seconds:,.0f}/s",
+                        refresh=False,
+                    )
                 if interrupted.is_set() or time.monotonic() - saved > patience:
                     progress.seconds += time.perf_counter() - started
                     started = time.perf_counter()
@@ -170,8 +182,9 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float, float]:
             item_VD = model.decoder.item_vectors()
             query, pos_id, row_weight = model.rows(piece, item_VD)
             terms = model.decoder.training_terms()
-            piece_sum = _scalar(parts.loss, parts.loss(query, item_VD, pos_id, row_weight=row_weight, **terms,
-                                                       **draws))
+            piece_sum = _scalar(
+                parts.loss, parts.loss(query, item_VD, pos_id, row_weight=row_weight, **terms, **draws)
+            )
             mean = piece_sum / max(weight, 1e-30)
             for factor, regularizer in parts.regularizers:
                 share = factor * piece.num_rows / max(batch.num_rows, 1)
@@ -267,8 +280,9 @@ def _keep_best(model: Recommender, out: Path | None, progress: Progress) -> dict
     """The best weights so far: in out/best when there is a folder, else in memory."""
     if out is None:
         return {name: value.clone() for name, value in model.state_dict().items()}
-    checkpoint.write_folder(out / "best", {"model": model.state_dict()},
-                            {"epoch": progress.best_epoch, "metric": progress.best})
+    checkpoint.write_folder(
+        out / "best", {"model": model.state_dict()}, {"epoch": progress.best_epoch, "metric": progress.best}
+    )
     return None
 
 

@@ -51,8 +51,9 @@ class Recommendations:
 
     def table(self, limit: int = 20) -> str:
         """One line a user, at most 80 columns; what could steer a terminal is shown escaped."""
-        lines = [f"top {self.item.shape[1]} items, "
-                 + knobs_text(self.popularity_weight, self.personal_weight)]
+        lines = [
+            f"top {self.item.shape[1]} items, " + knobs_text(self.popularity_weight, self.personal_weight)
+        ]
         for user, items in list(zip(self.user, self.item))[:limit]:
             shown = " ".join(printable(str(item)) for item in items if item is not None)
             text = f"  {printable(str(user))}: {shown}"
@@ -108,10 +109,15 @@ class TrainResult:
 
     def _lines(self) -> list[str]:
         log, config = self.log, self.config
-        lines = [f"TrainResult: {config.encoder}, prior {config.prior}, {len(self.history)} epochs",
-                 f"  log: {log.num_events:,} events, {log.num_users:,} users, {log.num_items:,} items"]
-        shown = [f"{name} {self.metrics[name]:.4g}" for name in ("ndcg@10", "hr@10", "rank", "nll")
-                 if name in self.metrics]
+        lines = [
+            f"TrainResult: {config.encoder}, prior {config.prior}, {len(self.history)} epochs",
+            f"  log: {log.num_events:,} events, {log.num_users:,} users, {log.num_items:,} items",
+        ]
+        shown = [
+            f"{name} {self.metrics[name]:.4g}"
+            for name in ("ndcg@10", "hr@10", "rank", "nll")
+            if name in self.metrics
+        ]
         if shown:
             lines.append(f"  test, {self.facts.get('test_cases', 0):,} cases: {', '.join(shown)}")
         if self.serving is not None:
@@ -123,8 +129,10 @@ class TrainResult:
         if self.log.num_items < 4:
             return f"an audit needs at least 4 items; the log has {self.log.num_items}"
         if self.prior.is_flat:
-            return ("all items have as good as equally many training events, so log p is the same for "
-                    "all and there is no popularity to measure")
+            return (
+                "all items have as good as equally many training events, so log p is the same for "
+                "all and there is no popularity to measure"
+            )
         return None
 
     def why_no_metrics(self) -> str | None:
@@ -136,12 +144,19 @@ class TrainResult:
             return f"split {str(self.config.split)!r} keeps no test part"
         if cases is None or cases.num_cases == 0:
             return f"the split {str(self.config.split)!r} leaves no test case in this log"
-        return (f"none of the {cases.num_cases:,} test cases can be judged: the encoder "
-                f"{str(self.config.encoder)!r} knows none of their users or histories")
+        return (
+            f"none of the {cases.num_cases:,} test cases can be judged: the encoder "
+            f"{str(self.config.encoder)!r} knows none of their users or histories"
+        )
 
     def evaluate(
-        self, part: str = "test", *, popularity_weight: float | None = None,
-        personal_weight: float | None = None, ks: tuple[int, ...] = (10, 20), metrics: Any = None,
+        self,
+        part: str = "test",
+        *,
+        popularity_weight: float | None = None,
+        personal_weight: float | None = None,
+        ks: tuple[int, ...] = (10, 20),
+        metrics: Any = None,
     ) -> "evaluation.Evaluation":
         """Exact full ranking of a part of the split, served at two knobs.
 
@@ -151,9 +166,16 @@ class TrainResult:
         """
         cases = self._cases(part)
         popularity_weight, personal_weight = self.knobs(popularity_weight, personal_weight)
-        return evaluate_model(self.model, cases, self.split.train.item_counts(), self.config,
-                              popularity_weight=popularity_weight, personal_weight=personal_weight, ks=ks,
-                              metrics=metrics)
+        return evaluate_model(
+            self.model,
+            cases,
+            self.split.train.item_counts(),
+            self.config,
+            popularity_weight=popularity_weight,
+            personal_weight=personal_weight,
+            ks=ks,
+            metrics=metrics,
+        )
 
     def knobs(
         self, popularity_weight: float | None = None, personal_weight: float | None = None
@@ -161,8 +183,9 @@ class TrainResult:
         """(β, λ) that are served: each as given, as fitted, or as trained."""
         fitted = self.serving
         if popularity_weight is None:
-            popularity_weight = self.model.decoder.trained_weight if fitted is None \
-                else fitted.popularity_weight
+            popularity_weight = (
+                self.model.decoder.trained_weight if fitted is None else fitted.popularity_weight
+            )
         if personal_weight is None:
             personal_weight = 1.0 if fitted is None else fitted.personal_weight
         return float(popularity_weight), float(personal_weight)
@@ -197,10 +220,14 @@ class TrainResult:
         given, words = self._cases_to_fit(cases)
         readable, _ = readable_cases(self.model, self.split.train, given)
         if readable.num_cases == 0:
-            raise checks.wrong("cases", f"cases that the encoder {str(self.config.encoder)!r} can read",
-                               f"={given.num_cases:,} others")
-        fitted = fit_weights(base.model, readable, fitted_on=words, most_cases=most_cases,
-                             seed=self.config.seed)
+            raise checks.wrong(
+                "cases",
+                f"cases that the encoder {str(self.config.encoder)!r} can read",
+                f"={given.num_cases:,} others",
+            )
+        fitted = fit_weights(
+            base.model, readable, fitted_on=words, most_cases=most_cases, seed=self.config.seed
+        )
         return dataclasses.replace(base, serving=fitted, metrics={})
 
     def _cases_to_fit(self, cases: Any) -> tuple[Cases, str]:
@@ -216,8 +243,10 @@ class TrainResult:
             if not np.array_equal(getattr(cases, name), getattr(self.log, name)):
                 raise checks.wrong("cases", f"events over the {name} of the log", cases)
         users = np.flatnonzero(np.diff(cases.offsets))
-        return (build_cases(users, self.split.known, cases.offsets, cases.item, True)[0],
-                f"{cases.num_events:,} given events")
+        return (
+            build_cases(users, self.split.known, cases.offsets, cases.item, True)[0],
+            f"{cases.num_events:,} given events",
+        )
 
     def _prior_is_current(self) -> bool:
         """False once `set_log_prior` has changed the model behind this result."""
@@ -234,9 +263,18 @@ class TrainResult:
         return readable_cases(self.model, self.split.train, cases)[0]
 
     def audit(
-        self, *, permutations: int = 2000, seed: int = 0, smoothing: str | float | None = None,
-        popularity_weight: float | None = None, null: str = "label", strata: Any = None,
-        min_count: float = 0, subset: Any = None, top_k: int = 10, diagnostics: Any = (),
+        self,
+        *,
+        permutations: int = 2000,
+        seed: int = 0,
+        smoothing: str | float | None = None,
+        popularity_weight: float | None = None,
+        null: str = "label",
+        strata: Any = None,
+        min_count: float = 0,
+        subset: Any = None,
+        top_k: int = 10,
+        diagnostics: Any = (),
     ) -> Audit:
         """`fastpop.audit` of this model: one context and one count a training event that the encoder
         predicts.
@@ -254,18 +292,36 @@ class TrainResult:
             bias = decoder.served_bias(popularity_weight).double().cpu().numpy()
         sample = ContextSample(seed) if top_k else None
         moments = moments_of(self.model, self.split.train, bias, sample)
-        prior = target_prior(self.split.train, self.config.encoder_part,
-                             self.config.smoothing if smoothing is None else smoothing)
+        prior = target_prior(
+            self.split.train,
+            self.config.encoder_part,
+            self.config.smoothing if smoothing is None else smoothing,
+        )
         return audit_moments(
-            moments, prior, permutations=permutations, seed=seed, null=null, strata=strata,
+            moments,
+            prior,
+            permutations=permutations,
+            seed=seed,
+            null=null,
+            strata=strata,
             nll=self.metrics.get("nll") if self._prior_is_current() else None,
             nll_of="of the model as trained, on the test cases",
-            min_count=min_count, subset=subset, logits=self.config.loss_part.logits, top_k=top_k,
-            sample=sample, diagnostics=diagnostics)
+            min_count=min_count,
+            subset=subset,
+            logits=self.config.loss_part.logits,
+            top_k=top_k,
+            sample=sample,
+            diagnostics=diagnostics,
+        )
 
     def recommend(
-        self, users: Any, k: int = 10, *, popularity_weight: float | None = None,
-        personal_weight: float | None = None, exclude_seen: bool = True,
+        self,
+        users: Any,
+        k: int = 10,
+        *,
+        popularity_weight: float | None = None,
+        personal_weight: float | None = None,
+        exclude_seen: bool = True,
     ) -> Recommendations:
         """The k best items of each user, given everything the log says of them.
 
@@ -282,20 +338,24 @@ class TrainResult:
         dense = self.log.encode_users(wanted)
         history_offsets, at = gather_csr(self.log.offsets, dense)
         empty = np.zeros(len(dense) + 1, dtype=np.int64)
-        cases = Cases(dense, history_offsets, self.log.item[at], empty,
-                      np.empty(0, dtype=np.int64), self.log.num_items)
+        cases = Cases(
+            dense, history_offsets, self.log.item[at], empty, np.empty(0, dtype=np.int64), self.log.num_items
+        )
         kept, left_out = readable_cases(self.model, self.split.train, cases)
         if left_out:
             known = np.isin(dense, kept.user)
             need = "a training event" if self.model.encoder.reads == "events" else "a history"
-            raise checks.wrong("users", f"users with {need}, which the encoder "
-                               f"{str(self.config.encoder)!r} needs", wanted[~known][0])
+            raise checks.wrong(
+                "users",
+                f"users with {need}, which the encoder {str(self.config.encoder)!r} needs",
+                wanted[~known][0],
+            )
         weight, personal = self.knobs(popularity_weight, personal_weight)
         ids, score = ops.top_items(
-            k=k, **served_scores(self.model, self.model.encode(cases), weight, personal).keywords(),
+            k=k,
+            **served_scores(self.model, self.model.encode(cases), weight, personal).keywords(),
             exclude_offsets=torch.from_numpy(np.array(history_offsets)) if exclude_seen else None,
-            exclude_item=torch.from_numpy(
-                cases.history_item.astype(np.int64)) if exclude_seen else None,
+            exclude_item=torch.from_numpy(cases.history_item.astype(np.int64)) if exclude_seen else None,
         )
         found = ids.cpu().numpy()
         item = np.full(found.shape, None, dtype=object)
@@ -314,19 +374,21 @@ class TrainResult:
         Raises ValueError for a permuted or a learned popularity term, which no counts replace.
         """
         if not self.config.prior_part.refreshable:
-            raise checks.wrong("counts", "a run with prior 'none' or 'frozen'",
-                               f"=prior={str(self.config.prior)!r}")
+            raise checks.wrong(
+                "counts", "a run with prior 'none' or 'frozen'", f"=prior={str(self.config.prior)!r}"
+            )
         if isinstance(counts, PopularityPrior):
             if smoothing is not None:
-                raise checks.wrong("smoothing", "None beside a PopularityPrior, which has its own",
-                                   smoothing)
+                raise checks.wrong("smoothing", "None beside a PopularityPrior, which has its own", smoothing)
             prior = counts
         else:
             prior = PopularityPrior.from_counts(
-                counts, smoothing=self.config.smoothing if smoothing is None else smoothing)
+                counts, smoothing=self.config.smoothing if smoothing is None else smoothing
+            )
         if prior.num_items != self.model.decoder.num_items:
-            raise checks.wrong("counts", f"shape [{self.model.decoder.num_items}], one count an item",
-                               prior.counts_V)
+            raise checks.wrong(
+                "counts", f"shape [{self.model.decoder.num_items}], one count an item", prior.counts_V
+            )
         model = self.model.with_prior(prior.log_prior_V)
         return dataclasses.replace(self, model=model, prior=prior, metrics={})
 
@@ -341,8 +403,9 @@ class TrainResult:
         print_of_log = folder.fingerprint(self.log, own_test)
         if folder.state_of(place) != "nothing":
             if folder.read_config(place)[folder.LOG_PRINT] != print_of_log:
-                raise checks.wrong("out", "the folder of this run, or a new one",
-                                   f"={place}, a run on another log")
+                raise checks.wrong(
+                    "out", "the folder of this run, or a new one", f"={place}, a run on another log"
+                )
         elif place.is_dir() and folder.others_in(place):
             raise checks.wrong("out", "a new or an empty folder", f"={place}, which has files")
         with folder.held(place):
@@ -359,16 +422,25 @@ class TrainResult:
     def write_model(self, place: Path) -> None:
         """The model with its metrics, into a folder of this run that is held. For `fastpop.train`."""
         prior, about = self.prior.to_arrays()
-        state = {"metrics": self.metrics, "history": self.history, "facts": self.facts,
-                 "prior": about, "serving": None if self.serving is None else self.serving.to_dict()}
-        tensors = {"model": self.model.state_dict(),
-                   "prior": {name: torch.tensor(array) for name, array in prior.items()}}
+        state = {
+            "metrics": self.metrics,
+            "history": self.history,
+            "facts": self.facts,
+            "prior": about,
+            "serving": None if self.serving is None else self.serving.to_dict(),
+        }
+        tensors = {
+            "model": self.model.state_dict(),
+            "prior": {name: torch.tensor(array) for name, array in prior.items()},
+        }
         checkpoint.write_text(place / "metrics.json", json.dumps(self.metrics, indent=2) + "\n")
         checkpoint.write_folder(place / "model", tensors, state)
 
 
 def moments_of(
-    model: Recommender, train: Interactions, bias_V: np.ndarray | None = None,
+    model: Recommender,
+    train: Interactions,
+    bias_V: np.ndarray | None = None,
     sample: ContextSample | None = None,
 ) -> ScoreMoments:
     """Moments of the learned part (plus bias_V), one context a training event; a sample of these
@@ -377,15 +449,14 @@ def moments_of(
     chunks = ((query, weight) for query, weight, _ in model.training_contexts(train))
     moments = ScoreMoments.of(
         chunks if sample is None else sample.watch(chunks),
-        decoder.item_vectors().detach().double().cpu().numpy(), bias=bias_V,
+        decoder.item_vectors().detach().double().cpu().numpy(),
+        bias=bias_V,
         scale=float(decoder.scale.detach()),
     )
     return dataclasses.replace(moments, weighting="one context per training event")
 
 
-def readable_cases(
-    model: Recommender, train: Interactions, cases: Cases
-) -> tuple[Cases, int]:
+def readable_cases(model: Recommender, train: Interactions, cases: Cases) -> tuple[Cases, int]:
     """(cases that the encoder can answer, how many it cannot): a user embedding needs training
     events, a sequence encoder a history."""
     if model.encoder.reads == "events":
@@ -404,8 +475,11 @@ def served_scores(
     """What the model serves at two knobs, as what is ranked without being written down."""
     decoder = model.decoder
     return evaluation.DotScores(
-        query_CD.detach(), decoder.item_vectors().detach(), decoder.served_bias(popularity_weight),
-        float(decoder.served_scale(personal_weight)))
+        query_CD.detach(),
+        decoder.item_vectors().detach(),
+        decoder.served_bias(popularity_weight),
+        float(decoder.served_scale(personal_weight)),
+    )
 
 
 def knobs_text(popularity_weight: float, personal_weight: float) -> str:
@@ -415,13 +489,24 @@ def knobs_text(popularity_weight: float, personal_weight: float) -> str:
 
 
 def evaluate_model(
-    model: Recommender, cases: Cases, counts_V: np.ndarray, config: TrainConfig, *,
-    popularity_weight: float | None = None, personal_weight: float = 1.0,
-    ks: tuple[int, ...] = (10, 20), metrics: Any = None,
+    model: Recommender,
+    cases: Cases,
+    counts_V: np.ndarray,
+    config: TrainConfig,
+    *,
+    popularity_weight: float | None = None,
+    personal_weight: float = 1.0,
+    ks: tuple[int, ...] = (10, 20),
+    metrics: Any = None,
 ) -> "evaluation.Evaluation":
     """Evaluation of readable cases at two knobs (None: as trained)."""
     weight = model.decoder.trained_weight if popularity_weight is None else popularity_weight
     return evaluation.evaluate(
-        served_scores(model, model.encode(cases), weight, personal_weight), cases, counts=counts_V, ks=ks,
-        mask_seen=config.mask_seen, metrics=metrics, logits=config.loss_part.logits,
+        served_scores(model, model.encode(cases), weight, personal_weight),
+        cases,
+        counts=counts_V,
+        ks=ks,
+        mask_seen=config.mask_seen,
+        metrics=metrics,
+        logits=config.loss_part.logits,
     )

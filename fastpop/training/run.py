@@ -21,11 +21,7 @@ from fastpop.training import build, checkpoint
 from fastpop.training import folder as run_folder
 from fastpop.training.config import LOOK_K, TrainConfig
 from fastpop.training.loop import Progress, fit
-from fastpop.training.result import (
-    TrainResult,
-    evaluate_model,
-    readable_cases,
-)
+from fastpop.training.result import TrainResult, evaluate_model, readable_cases
 from fastpop.training.serving import Serving
 
 
@@ -89,8 +85,12 @@ def train(
     if config.patience and (parts.valid is None or parts.valid.num_cases == 0):
         raise checks.wrong("patience", "0 for a split without validation cases", config.patience)
     prior = build.target_prior(parts.train, config.encoder_part, config.smoothing)
-    assembly = build.assemble(build.bounded(config, log, parts.test), log, parts.train,
-                              config.prior_part.log_prior(prior, config.seed))
+    assembly = build.assemble(
+        build.bounded(config, log, parts.test),
+        log,
+        parts.train,
+        config.prior_part.log_prior(prior, config.seed),
+    )
     model = assembly.model
     with contextlib.ExitStack() as held:
         state = None
@@ -105,12 +105,18 @@ def train(
 
         def look() -> dict[str, float]:
             assert valid is not None
-            return evaluate_model(model, valid, counts_V, config, ks=(LOOK_K,),
-                                  metrics=(config.metric_part,)).metrics
+            return evaluate_model(
+                model, valid, counts_V, config, ks=(LOOK_K,), metrics=(config.metric_part,)
+            ).metrics
 
         progress_state = fit(
-            assembly, look=look if valid is not None else None, out=place, progress=state, show=progress,
-            label=f"{config.encoder} {config.prior}")
+            assembly,
+            look=look if valid is not None else None,
+            out=place,
+            progress=state,
+            show=progress,
+            label=f"{config.encoder} {config.prior}",
+        )
         facts: dict[str, Any] = {
             "split": parts.facts,
             "training_rows": assembly.batches.num_rows,
@@ -122,9 +128,12 @@ def train(
             cases, left_out = readable_cases(model, parts.train, parts.test)
             facts["test_cases"], facts["test_cases_left_out"] = cases.num_cases, left_out
             if cases.num_cases == 0:
-                warnings.warn(f"none of the {left_out:,} test cases can be judged: the encoder "
-                              f"{str(config.encoder)!r} knows none of their users or histories",
-                              UserWarning, stacklevel=2)
+                warnings.warn(
+                    f"none of the {left_out:,} test cases can be judged: the encoder "
+                    f"{str(config.encoder)!r} knows none of their users or histories",
+                    UserWarning,
+                    stacklevel=2,
+                )
             else:
                 metrics = evaluate_model(model, cases, counts_V, config).metrics
         result = TrainResult(config, model, log, parts, prior, metrics, progress_state.history, facts)
@@ -160,14 +169,15 @@ def go_on_from(place: Path, assembly: build.Assembly) -> Progress | None:
     if not torch.allclose(log_prior_V, model.decoder.log_prior_V, rtol=0, atol=1e-4):
         raise checkpoint.CheckpointError(
             f"{newest}: expected the log p of this configuration and log, which it trains beside; got "
-            "another (a run of an earlier version?). Train anew in another folder")
+            "another (a run of an earlier version?). Train anew in another folder"
+        )
     if progress.epoch < config.epochs and progress.stopped == "epochs":
         progress.stopped = ""
     return progress
 
 
 def finished_run(
-    log: Interactions, *, test: Interactions | Cases | str | Path | None, config: TrainConfig, out: Path,
+    log: Interactions, *, test: Interactions | Cases | str | Path | None, config: TrainConfig, out: Path
 ) -> TrainResult:
     """`load(out)`, once the run there is known to be of this configuration, log and test part.
 
@@ -176,8 +186,11 @@ def finished_run(
     run_folder.check_before(out, config, resume=True)
     epochs = run_folder.read_options(out)["epochs"]
     if epochs != config.epochs:
-        raise checks.wrong("epochs", f"{epochs}, as in the finished run in {out} (resume=True, --resume, "
-                           "for more)", config.epochs)
+        raise checks.wrong(
+            "epochs",
+            f"{epochs}, as in the finished run in {out} (resume=True, --resume, for more)",
+            config.epochs,
+        )
     parts = make_split(log, test, config)
     known, own_test = (log, None) if test is None else (parts.known, parts.test)
     if run_folder.read_config(out)[run_folder.LOG_PRINT] != run_folder.fingerprint(known, own_test):
@@ -197,15 +210,19 @@ def load(folder: str | Path) -> TrainResult:
     if state == "nothing":
         raise checks.wrong("folder", "the out= folder of fastpop.train", f"={place}")
     if state != "finished":
-        raise checks.wrong("folder", "a finished run (fastpop.train(..., resume=True) goes on)",
-                           f"={place}, which has no model yet")
+        raise checks.wrong(
+            "folder",
+            "a finished run (fastpop.train(..., resume=True) goes on)",
+            f"={place}, which has no model yet",
+        )
     described = run_folder.read_config(place)
     config = TrainConfig.from_dict(run_folder.read_options(place))
     log = Interactions.open(place / "log", verify=True)
     own_test = Cases.load(place / "test-cases") if (place / "test-cases").exists() else None
     if run_folder.fingerprint(log, own_test) != described[run_folder.LOG_PRINT]:
-        raise checkpoint.CheckpointError(f"{place}: expected the log and the test part of this run; got "
-                                         "others")
+        raise checkpoint.CheckpointError(
+            f"{place}: expected the log and the test part of this run; got others"
+        )
     parts = make_split(log, own_test, config)
     tensors, saved = checkpoint.read_folder(place / "model", ("model",))
     prior = _load_prior(place, parts, config, saved)
@@ -219,9 +236,7 @@ def load(folder: str | Path) -> TrainResult:
     return TrainResult(config, model, log, parts, prior, **kept, serving=fitted)
 
 
-def _load_prior(
-    folder: Path, parts: Split, config: TrainConfig, state: dict[str, Any]
-) -> PopularityPrior:
+def _load_prior(folder: Path, parts: Split, config: TrainConfig, state: dict[str, Any]) -> PopularityPrior:
     """The prior that was saved, refreshed or not; a run of an earlier version has none, and takes
     that of the training events."""
     if "prior" not in state:

@@ -48,19 +48,19 @@ class Serving:
 
     def table(self) -> str:
         """Plain text, at most 80 columns."""
-        return "\n".join([
-            f"served with personal weight {self.personal_weight:.3f} +- {self.personal_error:.3f}, "
-            f"popularity weight {self.popularity_weight:.3f} +- {self.popularity_error:.3f}",
-            f"  (standard errors; {self.num_targets:,} targets of {self.num_cases:,} cases: "
-            f"{self.fitted_on})",
-            f"  nats a target: {self.nll:.4f} so, {self.nll_as_trained:.4f} with the weights as trained,",
-            f"                 {self.nll_popularity:.4f} by popularity alone",
-        ])
+        return "\n".join(
+            [
+                f"served with personal weight {self.personal_weight:.3f} +- {self.personal_error:.3f}, "
+                f"popularity weight {self.popularity_weight:.3f} +- {self.popularity_error:.3f}",
+                f"  (standard errors; {self.num_targets:,} targets of {self.num_cases:,} cases: "
+                f"{self.fitted_on})",
+                f"  nats a target: {self.nll:.4f} so, {self.nll_as_trained:.4f} with the weights as trained,",
+                f"                 {self.nll_popularity:.4f} by popularity alone",
+            ]
+        )
 
 
-def fit_weights(
-    model: Recommender, cases: Cases, *, fitted_on: str, most_cases: int, seed: int
-) -> Serving:
+def fit_weights(model: Recommender, cases: Cases, *, fitted_on: str, most_cases: int, seed: int) -> Serving:
     """argmin over (λ, β) of the mean over targets of -log softmax(λ s + β f)[target].
 
     s: the learned part. f: log p, or the learned bias. The catalogue is not masked. Two features of a
@@ -70,8 +70,9 @@ def fit_weights(
     Cost: 2 C V D FLOPs and C V exponentials for each of about ten steps.
     """
     if cases.num_cases < LEAST_CASES:
-        raise checks.wrong("cases", f"at least {LEAST_CASES}, for two weights and their errors",
-                           f"={cases.num_cases}")
+        raise checks.wrong(
+            "cases", f"at least {LEAST_CASES}, for two weights and their errors", f"={cases.num_cases}"
+        )
     if cases.num_cases > most_cases:
         chosen = np.random.default_rng(seed).permutation(cases.num_cases)[:most_cases]
         cases = cases.take(np.sort(chosen))
@@ -79,18 +80,27 @@ def fit_weights(
     decoder = model.decoder
     at = torch.tensor([1.0, _column_weight(decoder, decoder.trained_weight)], dtype=torch.float64)
     as_trained = problem.value(at).nll
-    _, alone = _newton(problem.without_queries(), torch.tensor([0.0, 1.0], dtype=torch.float64),
-                       free=[False, True])
+    _, alone = _newton(
+        problem.without_queries(), torch.tensor([0.0, 1.0], dtype=torch.float64), free=[False, True]
+    )
     best, found = _newton(problem, at, free=[True, True])
     inverse = torch.linalg.inv(found.hessian)
     covariance = inverse @ found.spread @ inverse * (cases.num_cases / (cases.num_cases - 2))
     error = covariance.diagonal().sqrt()
     beta = float(best[1]) + decoder.prior.offset
     return Serving(
-        popularity_weight=beta, personal_weight=float(best[0]), popularity_error=float(error[1]),
-        personal_error=float(error[0]), correlation=float(covariance[0, 1] / (error[0] * error[1])),
-        nll=found.nll, nll_as_trained=as_trained, nll_popularity=alone.nll,
-        num_cases=cases.num_cases, num_targets=problem.num_targets, fitted_on=fitted_on)
+        popularity_weight=beta,
+        personal_weight=float(best[0]),
+        popularity_error=float(error[1]),
+        personal_error=float(error[0]),
+        correlation=float(covariance[0, 1] / (error[0] * error[1])),
+        nll=found.nll,
+        nll_as_trained=as_trained,
+        nll_popularity=alone.nll,
+        num_cases=cases.num_cases,
+        num_targets=problem.num_targets,
+        fitted_on=fitted_on,
+    )
 
 
 def _column_weight(decoder: Decoder, popularity_weight: float) -> float:
@@ -103,8 +113,8 @@ class _Problem:
     query_CD: Tensor
     item_VD: Tensor
     f_V: Tensor
-    target: Tensor   # [T]
-    case: Tensor     # [T], rises
+    target: Tensor  # [T]
+    case: Tensor  # [T], rises
 
     @classmethod
     def of(cls, model: Recommender, cases: Cases) -> "_Problem":
@@ -114,9 +124,13 @@ class _Problem:
         case = np.repeat(np.arange(cases.num_cases), np.diff(cases.target_offsets))
         device = model.device
         f_V = f_V.double()
-        return cls(model.encode(cases).detach().double() * scale, decoder.item_vectors().detach().double(),
-                   f_V - f_V.mean(), torch.as_tensor(cases.target_item.astype(np.int64), device=device),
-                   torch.as_tensor(case, device=device))
+        return cls(
+            model.encode(cases).detach().double() * scale,
+            decoder.item_vectors().detach().double(),
+            f_V - f_V.mean(),
+            torch.as_tensor(cases.target_item.astype(np.int64), device=device),
+            torch.as_tensor(case, device=device),
+        )
 
     @property
     def num_targets(self) -> int:
@@ -124,8 +138,13 @@ class _Problem:
 
     def without_queries(self) -> "_Problem":
         """The same targets, as of one case with nothing to tell it from others."""
-        return _Problem(torch.zeros_like(self.query_CD[:1]), self.item_VD, self.f_V, self.target,
-                        torch.zeros_like(self.case))
+        return _Problem(
+            torch.zeros_like(self.query_CD[:1]),
+            self.item_VD,
+            self.f_V,
+            self.target,
+            torch.zeros_like(self.case),
+        )
 
     def value(self, weights: Tensor) -> "_Value":
         """At (λ, c). Chunk by chunk: the scores of all cases never exist."""
@@ -148,14 +167,17 @@ class _Problem:
             times_B = torch.bincount(row, minlength=len(s_BV)).double()
             nll += float(times_B @ lse_B)
             own_B2 = torch.zeros(len(s_BV), 2, dtype=torch.float64, device=s_BV.device).index_add_(
-                0, row, torch.stack([s_BV[row, target], self.f_V[target]], 1))
+                0, row, torch.stack([s_BV[row, target], self.f_V[target]], 1)
+            )
             mean_f_B, square_f_B = p_BV @ self.f_V, p_BV @ self.f_V.square()
             p_BV *= s_BV
             mean_s_B, mixed_B, square_s_B = p_BV.sum(1), p_BV @ self.f_V, p_BV.mul_(s_BV).sum(1)
             mean_B2 = torch.stack([mean_s_B, mean_f_B], 1)
             gradient_B2 = times_B[:, None] * mean_B2 - own_B2
-            second_B22 = torch.stack([square_s_B, mixed_B, mixed_B, square_f_B], 1).view(-1, 2, 2) \
+            second_B22 = (
+                torch.stack([square_s_B, mixed_B, mixed_B, square_f_B], 1).view(-1, 2, 2)
                 - mean_B2[:, :, None] * mean_B2[:, None, :]
+            )
             gradient += gradient_B2.sum(0).cpu()
             hessian += (times_B[:, None, None] * second_B22).sum(0).cpu()
             spread += (gradient_B2.T @ gradient_B2).cpu()
@@ -181,10 +203,15 @@ def _newton(problem: _Problem, start: Tensor, free: list[bool]) -> tuple[Tensor,
     for _ in range(STEPS):
         inner = now.hessian[some][:, some]
         width = inner.diagonal().clamp(min=0).sqrt()
-        if float(width.min()) < 1e-8 or float(
-                torch.linalg.eigvalsh(inner / width / width[:, None])[0]) < 1e-9:
-            raise checks.wrong("cases, prior", "scores and log p that differ between items, each in its own "
-                               "way", "=others, which leave the weights undecided")
+        if (
+            float(width.min()) < 1e-8
+            or float(torch.linalg.eigvalsh(inner / width / width[:, None])[0]) < 1e-9
+        ):
+            raise checks.wrong(
+                "cases, prior",
+                "scores and log p that differ between items, each in its own way",
+                "=others, which leave the weights undecided",
+            )
         step = torch.zeros(2, dtype=torch.float64)
         step[some] = torch.linalg.solve(inner, now.gradient[some])
         # What a step still gains is below the rounding of the NLL: a whole one ends at the minimum.
@@ -198,5 +225,8 @@ def _newton(problem: _Problem, start: Tensor, free: list[bool]) -> tuple[Tensor,
             return at, now
         if float(at.abs().max()) > MOST:
             break
-    raise checks.wrong("cases", f"cases that are likeliest at weights below {MOST:g}",
-                       f"=weights that still grow at {np.round(at.numpy(), 1).tolist()}")
+    raise checks.wrong(
+        "cases",
+        f"cases that are likeliest at weights below {MOST:g}",
+        f"=weights that still grow at {np.round(at.numpy(), 1).tolist()}",
+    )

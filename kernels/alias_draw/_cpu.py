@@ -18,5 +18,11 @@ def build(mass_V: np.ndarray) -> np.ndarray:
 def forward(inputs: Inputs) -> np.ndarray:
     """ids [num_groups, num_draws] int64; equals `reference.forward`."""
     table_V2, seed, step = on_host(inputs)
-    return _C.alias_draw(table_V2=table_V2, seed=seed, step=step, group=inputs.group,
-                         num_groups=inputs.num_groups, num_draws=inputs.num_draws)
+    return _C.alias_draw(
+        table_V2=table_V2,
+        seed=seed,
+        step=step,
+        group=inputs.group,
+        num_groups=inputs.num_groups,
+        num_draws=inputs.num_draws,
+    )

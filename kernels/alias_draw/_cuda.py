@@ -29,7 +29,14 @@ def forward(inputs: Inputs) -> torch.Tensor:
     ids_GK = torch.empty((inputs.num_groups, inputs.num_draws), dtype=torch.int64, device=device)
     with torch.cuda.device(device):
         _C.alias_draw_cuda(
-            table=native.pointer(table_V2), num_items=table_V2.shape[0], seed=seed, step=step,
-            group=inputs.group, num_groups=inputs.num_groups, num_draws=inputs.num_draws,
-            ids=native.pointer(ids_GK), stream=torch.cuda.current_stream(device).cuda_stream)
+            table=native.pointer(table_V2),
+            num_items=table_V2.shape[0],
+            seed=seed,
+            step=step,
+            group=inputs.group,
+            num_groups=inputs.num_groups,
+            num_draws=inputs.num_draws,
+            ids=native.pointer(ids_GK),
+            stream=torch.cuda.current_stream(device).cuda_stream,
+        )
     return ids_GK

@@ -27,7 +27,8 @@ def alias_ids(table_ptr, counter_ptr, num_items, group, offs_k):
     step_low_k = zero_k + (step & 0xFFFFFFFF).to(tl.uint32)
     step_high_k = zero_k + (step >> 32).to(tl.uint32)
     word0_k, word1_k, word2_k, word3_k = tl.philox(
-        seed, pair_k, zero_k + group.to(tl.uint32), step_low_k, step_high_k)
+        seed, pair_k, zero_k + group.to(tl.uint32), step_low_k, step_high_k
+    )
     odd_k = offs_k % 2 == 1
     word_bucket_k = tl.where(odd_k, word2_k, word0_k)
     word_threshold_k = tl.where(odd_k, word3_k, word1_k)
@@ -39,8 +40,9 @@ def alias_ids(table_ptr, counter_ptr, num_items, group, offs_k):
 
 
 @triton_tiles.kernel
-def draw_kernel(table_ptr, counter_ptr, id_ptr, num_items, first_group, num_groups, num_draws,
-                BLOCK_K: tl.constexpr):
+def draw_kernel(
+    table_ptr, counter_ptr, id_ptr, num_items, first_group, num_groups, num_draws, BLOCK_K: tl.constexpr
+):
     """One program owns BLOCK_K draws of one group; each id is written once."""
     blocks = tl.cdiv(num_draws, BLOCK_K)
     group = (tl.program_id(0) // blocks).to(tl.int64)
@@ -68,7 +70,15 @@ def forward(inputs: Inputs) -> Tensor:
     if id_GK.numel():
         with triton_tiles.on_device(table_V2):
             triton_tiles.launch(
-                draw_kernel, grid, table_ptr=table_V2, counter_ptr=counter_2.contiguous(), id_ptr=id_GK,
-                num_items=table_V2.shape[0], first_group=inputs.group, num_groups=num_groups,
-                num_draws=num_draws, BLOCK_K=block)
+                draw_kernel,
+                grid,
+                table_ptr=table_V2,
+                counter_ptr=counter_2.contiguous(),
+                id_ptr=id_GK,
+                num_items=table_V2.shape[0],
+                first_group=inputs.group,
+                num_groups=num_groups,
+                num_draws=num_draws,
+                BLOCK_K=block,
+            )
     return id_GK

@@ -24,8 +24,7 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def backward(
-    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor,
-    needs: Needs,
+    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor, needs: Needs
 ) -> Gradients:
     """Gradients of sum(d_lse * lse + d_pos * pos_logit); equals `reference.backward`."""
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
@@ -34,14 +33,23 @@ def backward(
     d_bias_V = native.new(len(inputs.item_VD), dtype=torch.float64) if needs_prior else None
     d_lse_B, d_pos_B = (one.to(torch.float32).contiguous() for one in (d_lse_B, d_pos_B))
     d_scale = _run(
-        inputs, True, lse_B, pos_logit_B, d_lse=native.address(d_lse_B),
-        d_pos=native.address(d_pos_B), d_query=native.address(d_query_BD),
-        d_item=native.address(d_item_VD), d_bias=native.address(d_bias_V), wants_scale=needs.scale)
+        inputs,
+        True,
+        lse_B,
+        pos_logit_B,
+        d_lse=native.address(d_lse_B),
+        d_pos=native.address(d_pos_B),
+        d_query=native.address(d_query_BD),
+        d_item=native.address(d_item_VD),
+        d_bias=native.address(d_bias_V),
+        wants_scale=needs.scale,
+    )
     d_log_prior_V = d_prior_weight = None
     if d_bias_V is not None:
         d_log_prior_V, d_prior_weight = prior_gradients(inputs, d_bias_V)
     return Gradients(
-        query_BD=d_query_BD, item_VD=d_item_VD,
+        query_BD=d_query_BD,
+        item_VD=d_item_VD,
         log_prior_V=d_log_prior_V if needs.log_prior else None,
         prior_weight=d_prior_weight if needs.prior_weight else None,
         scale=torch.tensor(d_scale, dtype=torch.float32, device="cpu") if needs.scale else None,
@@ -53,9 +61,17 @@ def _run(inputs: Inputs, backward: bool, lse_B: Tensor, pos_logit_B: Tensor, **w
     lse_B, pos_logit_B = lse_B.contiguous(), pos_logit_B.contiguous()
     (num_rows, dim), num_items = inputs.query_BD.shape, inputs.item_VD.shape[0]
     d_scale, bad_prior_id = _C.full_softmax(
-        backward=backward, **given, B=num_rows, V=num_items, D=dim,
-        lse=native.address(lse_B), pos_logit=native.address(pos_logit_B),
-        threads=native.threads_for(2 * num_rows * num_items * dim), path=native.path, **wanted)
+        backward=backward,
+        **given,
+        B=num_rows,
+        V=num_items,
+        D=dim,
+        lse=native.address(lse_B),
+        pos_logit=native.address(pos_logit_B),
+        threads=native.threads_for(2 * num_rows * num_items * dim),
+        path=native.path,
+        **wanted,
+    )
     if bad_prior_id >= 0 and inputs.log_prior_V is not None:
         raise checks.no_prior(bad_prior_id, float(inputs.log_prior_V[bad_prior_id]))
     return d_scale

@@ -37,16 +37,23 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
         tile = _tile(FORWARD, inputs)
         programs = triton.cdiv(num_rows, tile.rows)
         splits, steps = triton_tiles.split(
-            programs, triton.cdiv(num_items, tile.candidates), inputs.query_BD.device)
+            programs, triton.cdiv(num_items, tile.candidates), inputs.query_BD.device
+        )
         lse_SB = pos_logit_B.new_empty(splits, num_rows)
-        _launch(kernels.forward_kernel, (programs, splits), inputs, tile,
-                split_size=steps * tile.candidates, lse_ptr=lse_SB, pos_logit_ptr=pos_logit_B)
+        _launch(
+            kernels.forward_kernel,
+            (programs, splits),
+            inputs,
+            tile,
+            split_size=steps * tile.candidates,
+            lse_ptr=lse_SB,
+            pos_logit_ptr=pos_logit_B,
+        )
     return (lse_SB[0] if splits == 1 else torch.logsumexp(lse_SB, 0)), pos_logit_B
 
 
 def backward(
-    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor,
-    needs: Needs,
+    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor, needs: Needs
 ) -> Gradients:
     """Gradients of sum(d_lse * lse + d_pos * pos_logit); equals `reference.backward`."""
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
@@ -54,8 +61,9 @@ def backward(
         return _no_gradients(inputs, needs, needs_prior)
     d_query_BD = d_scale = d_item_VD = d_log_prior_V = d_prior_weight = None
     with triton_tiles.on_device(inputs.query_BD):
-        rows = triton_softmax.row_gradients(lse_B.contiguous(), pos_logit_B.contiguous(), d_lse_B, d_pos_B,
-                                          positive_apart=False)
+        rows = triton_softmax.row_gradients(
+            lse_B.contiguous(), pos_logit_B.contiguous(), d_lse_B, d_pos_B, positive_apart=False
+        )
         if needs.query or needs.scale:
             d_query_BD, d_scale = _query_gradients(inputs, rows, needs)
         if needs.item or needs_prior:
@@ -63,8 +71,12 @@ def backward(
             if d_bias_V is not None:
                 d_log_prior_V, d_prior_weight = prior_gradients(inputs, d_bias_V)
     return Gradients(
-        query_BD=d_query_BD, item_VD=d_item_VD, log_prior_V=d_log_prior_V if needs.log_prior else None,
-        prior_weight=d_prior_weight if needs.prior_weight else None, scale=d_scale)
+        query_BD=d_query_BD,
+        item_VD=d_item_VD,
+        log_prior_V=d_log_prior_V if needs.log_prior else None,
+        prior_weight=d_prior_weight if needs.prior_weight else None,
+        scale=d_scale,
+    )
 
 
 def _query_gradients(
@@ -74,12 +86,22 @@ def _query_gradients(
     tile = _tile(QUERY, inputs)
     programs = triton.cdiv(num_rows, tile.rows)
     splits, steps = triton_tiles.split(
-        programs, triton.cdiv(num_items, tile.candidates), inputs.query_BD.device)
+        programs, triton.cdiv(num_items, tile.candidates), inputs.query_BD.device
+    )
     d_query_SBD, d_scale_SB = triton_softmax.query_outputs(inputs.query_BD, splits, needs)
     safe_lse_B, weight_B, own_B = rows
-    _launch(kernels.query_kernel, (programs, splits), inputs, tile, split_size=steps * tile.candidates,
-            safe_lse_ptr=safe_lse_B, weight_ptr=weight_B, own_ptr=own_B, d_query_ptr=d_query_SBD,
-            d_scale_ptr=d_scale_SB)
+    _launch(
+        kernels.query_kernel,
+        (programs, splits),
+        inputs,
+        tile,
+        split_size=steps * tile.candidates,
+        safe_lse_ptr=safe_lse_B,
+        weight_ptr=weight_B,
+        own_ptr=own_B,
+        d_query_ptr=d_query_SBD,
+        d_scale_ptr=d_scale_SB,
+    )
     return triton_softmax.summed_query(d_query_SBD, d_scale_SB)
 
 
@@ -89,8 +111,7 @@ def _item_gradients(
     num_rows, (num_items, dim) = inputs.query_BD.shape[0], inputs.item_VD.shape
     tile = _tile(ITEM, inputs)
     programs = triton.cdiv(num_items, tile.candidates)
-    splits, steps = triton_tiles.split(
-        programs, triton.cdiv(num_rows, tile.rows), inputs.query_BD.device)
+    splits, steps = triton_tiles.split(programs, triton.cdiv(num_rows, tile.rows), inputs.query_BD.device)
     d_item_SVD = d_bias_SV = None
     if needs_item:
         dtype = inputs.item_VD.dtype if splits == 1 else torch.float32
@@ -99,9 +120,19 @@ def _item_gradients(
         d_bias_SV = inputs.item_VD.new_empty(splits, num_items, dtype=torch.float32)
     peak = triton_softmax.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), *rows[1:])
     safe_lse_B, weight_B, own_B = rows
-    _launch(kernels.item_kernel, (programs, splits), inputs, tile, split_size=steps * tile.rows,
-            safe_lse_ptr=safe_lse_B, weight_ptr=weight_B, own_ptr=own_B, peak_ptr=peak,
-            d_item_ptr=d_item_SVD, d_bias_ptr=d_bias_SV)
+    _launch(
+        kernels.item_kernel,
+        (programs, splits),
+        inputs,
+        tile,
+        split_size=steps * tile.rows,
+        safe_lse_ptr=safe_lse_B,
+        weight_ptr=weight_B,
+        own_ptr=own_B,
+        peak_ptr=peak,
+        d_item_ptr=d_item_SVD,
+        d_bias_ptr=d_bias_SV,
+    )
     d_bias_V = None if d_bias_SV is None else d_bias_SV.sum(0, dtype=torch.float64)
     return triton_softmax.over_splits(d_item_SVD), d_bias_V
 
@@ -111,10 +142,12 @@ def _no_gradients(inputs: Inputs, needs: Needs, needs_prior: bool) -> Gradients:
         return torch.zeros_like(like) if needed and like is not None else None
 
     return Gradients(
-        query_BD=zeros(inputs.query_BD, needs.query), item_VD=zeros(inputs.item_VD, needs.item),
+        query_BD=zeros(inputs.query_BD, needs.query),
+        item_VD=zeros(inputs.item_VD, needs.item),
         log_prior_V=zeros(inputs.log_prior_V, needs.log_prior),
         prior_weight=zeros(inputs.prior_weight, needs.prior_weight and needs_prior),
-        scale=zeros(inputs.scale, needs.scale))
+        scale=zeros(inputs.scale, needs.scale),
+    )
 
 
 def _tile(table: Tiles, inputs: Inputs) -> Tile:
@@ -126,7 +159,14 @@ def _launch(jitted: Any, grid: tuple[int, int], inputs: Inputs, tile: Tile, **ow
     """With what the three kernels share: the op's inputs, sizes and constants."""
     num_items, dim = inputs.item_VD.shape
     triton_tiles.launch(
-        jitted, grid, **triton_tiles.tensors(inputs),
-        **triton_tiles.strides(inputs.query_BD, inputs.item_VD), num_rows=inputs.query_BD.shape[0],
-        num_items=num_items, dim=dim, **own, BLOCK_V=tile.candidates,
-        **triton_tiles.constants(inputs.query_BD, inputs.item_VD, tile))
+        jitted,
+        grid,
+        **triton_tiles.tensors(inputs),
+        **triton_tiles.strides(inputs.query_BD, inputs.item_VD),
+        num_rows=inputs.query_BD.shape[0],
+        num_items=num_items,
+        dim=dim,
+        **own,
+        BLOCK_V=tile.candidates,
+        **triton_tiles.constants(inputs.query_BD, inputs.item_VD, tile),
+    )

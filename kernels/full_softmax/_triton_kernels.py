@@ -37,10 +37,29 @@ def item_bias(id_v, inside_v, log_prior_ptr, prior_weight_ptr):
 
 @triton_tiles.kernel
 def forward_kernel(
-    query_ptr, item_ptr, pos_id_ptr, log_prior_ptr, prior_weight_ptr, scale_ptr, lse_ptr, pos_logit_ptr,
-    num_rows, num_items, dim, split_size, stride_qb, stride_qd, stride_ev, stride_ed,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, RANGE: tl.constexpr,
-    EVEN_D: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
+    query_ptr,
+    item_ptr,
+    pos_id_ptr,
+    log_prior_ptr,
+    prior_weight_ptr,
+    scale_ptr,
+    lse_ptr,
+    pos_logit_ptr,
+    num_rows,
+    num_items,
+    dim,
+    split_size,
+    stride_qb,
+    stride_qd,
+    stride_ev,
+    stride_ed,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    RANGE: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
     """Program (block, split) owns BLOCK_B rows and one range of the catalogue.
 
@@ -58,8 +77,9 @@ def forward_kernel(
     if tl.program_id(1) == 0:
         pos_id_b = known_ids(tl.load(pos_id_ptr + row_b), num_items)
         item_row_b = tl.maximum(pos_id_b, 0).to(tl.int64)
-        pos_b = scale * row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, item_row_b,
-                                 stride_ev, stride_ed, dim, 16)
+        pos_b = scale * row_dots(
+            query_ptr, row_b, stride_qb, stride_qd, item_ptr, item_row_b, stride_ev, stride_ed, dim, 16
+        )
         if log_prior_ptr is not None:
             pos_b = logit(pos_b, 1.0, prior_term(item_row_b, log_prior_ptr, tl.load(prior_weight_ptr)))
         pos_b = tl.where(pos_id_b < 0, float("nan"), pos_b)
@@ -76,17 +96,41 @@ def forward_kernel(
         item_vd = load_rows(item_ptr, id_v, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
         dot_bv = product(query_bd, tl.trans(item_vd), PRECISION)
         run_max_b, run_sum_b = online_sum(run_max_b, run_sum_b, logit(dot_bv, scale, bias_v[None, :]))
-    tl.store(lse_ptr + tl.program_id(1).to(tl.int64) * num_rows + offs_b,
-             log_sum(run_max_b, run_sum_b), mask=inside_b)
+    tl.store(
+        lse_ptr + tl.program_id(1).to(tl.int64) * num_rows + offs_b,
+        log_sum(run_max_b, run_sum_b),
+        mask=inside_b,
+    )
 
 
 @triton_tiles.kernel
 def query_kernel(
-    query_ptr, item_ptr, pos_id_ptr, log_prior_ptr, prior_weight_ptr, scale_ptr, safe_lse_ptr, weight_ptr,
-    own_ptr, d_query_ptr, d_scale_ptr,
-    num_rows, num_items, dim, split_size, stride_qb, stride_qd, stride_ev, stride_ed,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, RANGE: tl.constexpr,
-    EVEN_D: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
+    query_ptr,
+    item_ptr,
+    pos_id_ptr,
+    log_prior_ptr,
+    prior_weight_ptr,
+    scale_ptr,
+    safe_lse_ptr,
+    weight_ptr,
+    own_ptr,
+    d_query_ptr,
+    d_scale_ptr,
+    num_rows,
+    num_items,
+    dim,
+    split_size,
+    stride_qb,
+    stride_qd,
+    stride_ev,
+    stride_ed,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    RANGE: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
     """Program (block, split) owns BLOCK_B rows and one range of the catalogue.
 
@@ -111,8 +155,9 @@ def query_kernel(
         offs_v = first_v + tl.arange(0, BLOCK_V)
         id_v = tl.minimum(offs_v, num_items - 1).to(tl.int64)
         bias_v = item_bias(id_v, offs_v < num_items, log_prior_ptr, prior_weight_ptr)
-        item_vd = candidate_rows(item_ptr, id_v, bias_v, log_prior_ptr, stride_ev, stride_ed, dim,
-                                 DOT, EVEN_D, BLOCK_D)
+        item_vd = candidate_rows(
+            item_ptr, id_v, bias_v, log_prior_ptr, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D
+        )
         dot_bv = product(query_bd, tl.trans(item_vd), PRECISION)
         # The same roundings as in forward, whose sum safe_lse is: probabilities then add up to 1.
         probability_bv = tl.exp(dot_bv * scale + bias_v[None, :] - safe_lse_b[:, None])
@@ -123,18 +168,59 @@ def query_kernel(
 
     pos_id_b = tl.maximum(known_ids(tl.load(pos_id_ptr + row_b), num_items), 0).to(tl.int64)
     store_query_gradients(
-        d_query_bd, d_scale_b, offs_b, inside_b, row_b, pos_id_b, query_ptr, item_ptr, weight_ptr,
-        own_ptr, d_query_ptr, d_scale_ptr, scale, num_rows, dim, stride_qb, stride_qd, stride_ev, stride_ed,
-        RANGE, BLOCK_D)
+        d_query_bd,
+        d_scale_b,
+        offs_b,
+        inside_b,
+        row_b,
+        pos_id_b,
+        query_ptr,
+        item_ptr,
+        weight_ptr,
+        own_ptr,
+        d_query_ptr,
+        d_scale_ptr,
+        scale,
+        num_rows,
+        dim,
+        stride_qb,
+        stride_qd,
+        stride_ev,
+        stride_ed,
+        RANGE,
+        BLOCK_D,
+    )
 
 
 @triton_tiles.kernel
 def item_kernel(
-    query_ptr, item_ptr, pos_id_ptr, log_prior_ptr, prior_weight_ptr, scale_ptr, safe_lse_ptr, weight_ptr,
-    own_ptr, peak_ptr, d_item_ptr, d_bias_ptr,
-    num_rows, num_items, dim, split_size, stride_qb, stride_qd, stride_ev, stride_ed,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, RANGE: tl.constexpr,
-    EVEN_D: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
+    query_ptr,
+    item_ptr,
+    pos_id_ptr,
+    log_prior_ptr,
+    prior_weight_ptr,
+    scale_ptr,
+    safe_lse_ptr,
+    weight_ptr,
+    own_ptr,
+    peak_ptr,
+    d_item_ptr,
+    d_bias_ptr,
+    num_rows,
+    num_items,
+    dim,
+    split_size,
+    stride_qb,
+    stride_qd,
+    stride_ev,
+    stride_ed,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    RANGE: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
     """Program (block, split) owns BLOCK_V items and one range of the rows.
 
@@ -150,8 +236,9 @@ def item_kernel(
     inside_v = offs_v < num_items
     id_v = tl.minimum(offs_v, num_items - 1).to(tl.int64)
     bias_v = item_bias(id_v, inside_v, log_prior_ptr, prior_weight_ptr)
-    item_vd = candidate_rows(item_ptr, id_v, bias_v, log_prior_ptr, stride_ev, stride_ed, dim,
-                             DOT, EVEN_D, BLOCK_D)
+    item_vd = candidate_rows(
+        item_ptr, id_v, bias_v, log_prior_ptr, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D
+    )
     scale = tl.load(scale_ptr)
     peak = 1.0
     if peak_ptr is not None:
@@ -179,5 +266,6 @@ def item_kernel(
             d_item_vd = add_product(d_item_vd, (share_vb * RANGE).to(DOT), query_bd, PRECISION)
 
     split_item_v = tl.program_id(1).to(tl.int64) * num_items + offs_v
-    store_item_gradients(d_item_vd, d_bias_v, split_item_v, inside_v, d_item_ptr, d_bias_ptr, scale, peak,
-                         dim, RANGE, BLOCK_D)
+    store_item_gradients(
+        d_item_vd, d_bias_v, split_item_v, inside_v, d_item_ptr, d_bias_ptr, scale, peak, dim, RANGE, BLOCK_D
+    )

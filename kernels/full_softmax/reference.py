@@ -90,8 +90,7 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def backward(
-    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor,
-    needs: Needs,
+    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor, needs: Needs
 ) -> Gradients:
     """Gradients of sum(d_lse * lse + d_pos * pos_logit); a removed positive gives none.
 

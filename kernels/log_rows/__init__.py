@@ -28,7 +28,25 @@ from fastpop.kernels.log_rows._cpu import (
 )
 
 __all__ = [
-    "AFTER_QUOTE", "BAD_TICK", "DATE_TICK", "EMPTY_LINE", "ID_KINDS", "NO_ITEMS", "NULL_TOKEN", "OPEN_QUOTE",
-    "PADDING", "RAGGED", "REAL_TICK", "ROLES", "UNQUOTED", "WHOLE_TICK", "RowReader", "count_byte",
-    "count_ids", "dense_ids", "last_record_end", "layout", "record_fields",
+    "AFTER_QUOTE",
+    "BAD_TICK",
+    "DATE_TICK",
+    "EMPTY_LINE",
+    "ID_KINDS",
+    "NO_ITEMS",
+    "NULL_TOKEN",
+    "OPEN_QUOTE",
+    "PADDING",
+    "RAGGED",
+    "REAL_TICK",
+    "ROLES",
+    "UNQUOTED",
+    "WHOLE_TICK",
+    "RowReader",
+    "count_byte",
+    "count_ids",
+    "dense_ids",
+    "last_record_end",
+    "layout",
+    "record_fields",
 ]

@@ -29,15 +29,27 @@ def unsupported(data: Any) -> str | None:
 
 
 def layout(
-    *, shape: str = "table", separator: str = " ", quote: str = "", quote_all: bool = False,
-    code_times: bool = False, num_fields: int = 0, position: dict[str, int] | None = None,
+    *,
+    shape: str = "table",
+    separator: str = " ",
+    quote: str = "",
+    quote_all: bool = False,
+    code_times: bool = False,
+    num_fields: int = 0,
+    position: dict[str, int] | None = None,
 ) -> Any:
     """How records are laid out. `shape` is table, sequence or sessions; `position` gives the field
     of each role; `code_times` numbers times as texts instead of reading them."""
     at = {"user": 0, "item": 1} if position is None else position
     return _C.RowLayout(
-        shape=shape, separator=separator, quote=quote, quote_all=quote_all, code_times=code_times,
-        num_fields=num_fields, position=[at.get(role, -1) for role in ROLES])
+        shape=shape,
+        separator=separator,
+        quote=quote,
+        quote_all=quote_all,
+        code_times=code_times,
+        num_fields=num_fields,
+        position=[at.get(role, -1) for role in ROLES],
+    )
 
 
 def count_ids(readers: list, role: str, used: list) -> tuple[dict, dict, dict, list[np.ndarray]]:

@@ -39,7 +39,7 @@ def records(text: str, separator: str, quote: str, num_fields: int) -> tuple[lis
                 closed = False
                 while at < len(text):
                     if text[at] == quote:
-                        if text[at + 1:at + 2] != quote:
+                        if text[at + 1 : at + 2] != quote:
                             at, closed = at + 1, True
                             break
                         at += 1
@@ -48,7 +48,7 @@ def records(text: str, separator: str, quote: str, num_fields: int) -> tuple[lis
                     at += 1
                 if not closed:
                     fault, at, line = "open quote", len(text) - 1, line - 1
-                elif text[at] != "\n" and text[at:at + 2] != "\r\n" and not text.startswith(separator, at):
+                elif text[at] != "\n" and text[at : at + 2] != "\r\n" and not text.startswith(separator, at):
                     fault = fault or "text after quote"
             start = at
             while text[at] != "\n" and not text.startswith(separator, at):

@@ -133,8 +133,18 @@ def _count(key, num, edge_f, count_f):
 
 @jit(nogil=True)
 def _fill(
-    key, bound_S1, often_code_F, often_count_F, often_edge_F, often_bound_S1, rare_code_N,
-    rare_bound_S1, room_S, drawn_S, key_S, code_X,
+    key,
+    bound_S1,
+    often_code_F,
+    often_count_F,
+    often_edge_F,
+    often_bound_S1,
+    rare_code_N,
+    rare_bound_S1,
+    room_S,
+    drawn_S,
+    key_S,
+    code_X,
 ):
     """One permutation up to its blanks: the key each stratum's bytes come from, and the codes
     shuffled for its blank positions, stratum after stratum."""
@@ -195,8 +205,22 @@ def _list(source, word, size, key_B, edge_2, place_BX, draw_BX, size_B2):
 def _adder(lanes):
     @jit(nogil=True)
     def add_rows(
-        size_B2, place_BX, draw_BX, value_256, code_BX, next_B, value_K, tile_X, sum_BR, column,
-        item_VR, weight_V, item_n, total_R, ahead_n, ahead_column,
+        size_B2,
+        place_BX,
+        draw_BX,
+        value_256,
+        code_BX,
+        next_B,
+        value_K,
+        tile_X,
+        sum_BR,
+        column,
+        item_VR,
+        weight_V,
+        item_n,
+        total_R,
+        ahead_n,
+        ahead_column,
     ):
         """sum_BR[b, column:] += the listed rows of `item_n`, each times its label, and
         total_R[column:] += all of them."""
@@ -248,8 +272,23 @@ _add_8, _add_16, _add_32, _add_64 = map(_adder, LANES)
 
 @jit(nogil=True)
 def _project(
-    low_N, size_N, source_N, word_N, item_V, weight_V, item_VR, key_BS, edge_S2, value_S256,
-    code_BX, value_K, base, sum_BR, tile_X, place_BX, draw_BX,
+    low_N,
+    size_N,
+    source_N,
+    word_N,
+    item_V,
+    weight_V,
+    item_VR,
+    key_BS,
+    edge_S2,
+    value_S256,
+    code_BX,
+    value_K,
+    base,
+    sum_BR,
+    tile_X,
+    place_BX,
+    draw_BX,
 ):
     """sum_BR[b] = base * (sum of all rows) + the sum of permutation b's listed rows."""
     num, width = len(sum_BR), sum_BR.shape[1]
@@ -272,8 +311,22 @@ def _project(
                 ahead_n = item_V[low_N[after] : low_N[after] + size_N[after]]
                 ahead_column = 0
             add = (
-                size_B2, place_BX, draw_BX, value_S256[s], code_BX, next_B, value_K, tile_X,
-                sum_BR, column, item_VR, weight_V, item_n, total_R, ahead_n, ahead_column,
+                size_B2,
+                place_BX,
+                draw_BX,
+                value_S256[s],
+                code_BX,
+                next_B,
+                value_K,
+                tile_X,
+                sum_BR,
+                column,
+                item_VR,
+                weight_V,
+                item_n,
+                total_R,
+                ahead_n,
+                ahead_column,
             )
             if lanes == 64:
                 _add_64(*add)
@@ -378,14 +431,34 @@ def forward(inputs: Inputs) -> np.ndarray:
                 key_BS[k - low] = key
             else:
                 _fill(
-                    key, arranged.bound_S1, arranged.often_code_F, arranged.often_count_F,
-                    arranged.often_edge_F, arranged.often_bound_S1, arranged.rare_code_N,
-                    arranged.rare_bound_S1, arranged.room_S, drawn_S, key_BS[k - low],
+                    key,
+                    arranged.bound_S1,
+                    arranged.often_code_F,
+                    arranged.often_count_F,
+                    arranged.often_edge_F,
+                    arranged.often_bound_S1,
+                    arranged.rare_code_N,
+                    arranged.rare_bound_S1,
+                    arranged.room_S,
+                    drawn_S,
+                    key_BS[k - low],
                     code_BX[k - low],
                 )
         _project(
-            *blocks, arranged.item_V, weight_V, item_VR, key_BS, edge_S2, value_S256, code_BX,
-            value_K, base, sum_PR[low:high], own.tile_X, own.place_BX, own.draw_BX,
+            *blocks,
+            arranged.item_V,
+            weight_V,
+            item_VR,
+            key_BS,
+            edge_S2,
+            value_S256,
+            code_BX,
+            value_K,
+            base,
+            sum_PR[low:high],
+            own.tile_X,
+            own.place_BX,
+            own.draw_BX,
         )
 
     lows = range(0, num_permutations, block)

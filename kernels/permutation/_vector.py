@@ -127,8 +127,12 @@ def add_row(_, total, value, array, index):
         vector = args[0].type
         where = _at(context, builder, signature.args[2], args[2], args[3], vector)
         row = builder.load(where, align=8)
-        return _call(builder, f"llvm.fmuladd.v{vector.count}f64", vector,
-                     [_all(builder, args[1], vector), row, args[0]])
+        return _call(
+            builder,
+            f"llvm.fmuladd.v{vector.count}f64",
+            vector,
+            [_all(builder, args[1], vector), row, args[0]],
+        )
 
     return total(total, types.float64, array, types.int64), code
 
@@ -187,13 +191,13 @@ def _pack(_, array, index, vector, mask):
     """array[index : index + 64] = the bytes of a word8 whose bit is set, then NOWHERE."""
 
     def code(context, builder, signature, args):
-        packed = _call(builder, "llvm.experimental.vector.compress.v64i8", BYTE64, [
-            builder.bitcast(args[2], BYTE64), builder.bitcast(args[3], BIT64),
-            _same(NOWHERE, BYTE64),
-        ])
-        builder.store(
-            packed, _at(context, builder, signature.args[0], args[0], args[1], BYTE64), align=1
+        packed = _call(
+            builder,
+            "llvm.experimental.vector.compress.v64i8",
+            BYTE64,
+            [builder.bitcast(args[2], BYTE64), builder.bitcast(args[3], BIT64), _same(NOWHERE, BYTE64)],
         )
+        builder.store(packed, _at(context, builder, signature.args[0], args[0], args[1], BYTE64), align=1)
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector, types.uint64), code
@@ -211,8 +215,8 @@ def _counting(_):
 
 # Byte n of LIST_256[m] is the place of the n-th bit set in m.
 LIST_256 = np.array(
-    [sum(place << 8 * n for n, place in enumerate(i for i in range(8) if m >> i & 1))
-     for m in range(256)], np.uint64,
+    [sum(place << 8 * n for n, place in enumerate(i for i in range(8) if m >> i & 1)) for m in range(256)],
+    np.uint64,
 )
 
 

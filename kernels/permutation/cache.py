@@ -41,12 +41,17 @@ def cache_folder() -> Path | None:
 
 FOLDER = cache_folder()
 if FOLDER is None:
-    warnings.warn("permutation tests are compiled anew in each process (about 10 s): there is no "
-                  "writable place for a cache; set NUMBA_CACHE_DIR to one", RuntimeWarning, stacklevel=2)
+    warnings.warn(
+        "permutation tests are compiled anew in each process (about 10 s): there is no "
+        "writable place for a cache; set NUMBA_CACHE_DIR to one",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def jit(**options: Any) -> Callable[[Any], Any]:
     """`numba.njit` whose code is kept in FOLDER; numba's own setting is left as it was found."""
+
     def made(function: Any) -> Any:
         with _kept_in(FOLDER):
             kernel = numba.njit(cache=FOLDER is not None, **options)(function)
@@ -58,8 +63,11 @@ def jit(**options: Any) -> Callable[[Any], Any]:
 
 def compiled_before() -> bool:
     """Whether the cache holds these kernels, so that loading them takes no compilation."""
-    return any(next(Path(kernel._cache.cache_path).glob("*.nbi"), None) is not None
-               for kernel in _kernels if not isinstance(kernel._cache, NullCache))
+    return any(
+        next(Path(kernel._cache.cache_path).glob("*.nbi"), None) is not None
+        for kernel in _kernels
+        if not isinstance(kernel._cache, NullCache)
+    )
 
 
 def forget_cache(error: OSError) -> None:
@@ -69,8 +77,11 @@ def forget_cache(error: OSError) -> None:
         raise error
     for kernel in _kernels:
         kernel._cache = NullCache()
-    warnings.warn(f"the compiled permutation test cannot be kept in {FOLDER}: "
-                  f"{error.strerror or error}", RuntimeWarning, stacklevel=4)
+    warnings.warn(
+        f"the compiled permutation test cannot be kept in {FOLDER}: {error.strerror or error}",
+        RuntimeWarning,
+        stacklevel=4,
+    )
 
 
 @contextlib.contextmanager

@@ -149,8 +149,12 @@ def arrange(label_V: np.ndarray, stratum_V: np.ndarray | None = None) -> Arrange
     blank_S = num_S * (256 - edge_S) // 256
     spread_S = np.array([isqrt(blanks) for blanks in blank_S.tolist()])
     return Arrangement(
-        item_V, value_K, np.append(0, np.cumsum(num_S)),
-        code_L[often_F], count_L[often_F], edge_L[often_F],
+        item_V,
+        value_K,
+        np.append(0, np.cumsum(num_S)),
+        code_L[often_F],
+        count_L[often_F],
+        edge_L[often_F],
         np.searchsorted(rank_L[often_F], strata),
         np.repeat(code_L[rare_L], count_L[rare_L]),
         np.append(0, np.cumsum(np.where(rare_L, count_L, 0)))[begin_S1],
@@ -178,10 +182,12 @@ def permuted_labels(arranged: Arrangement, seed: int, index: int) -> np.ndarray:
             attempt += 1
         left_f = often_count_f - count_f[:-1]
         is_common_f = often_code_f == 0
-        code_n = np.concatenate([
-            np.repeat(often_code_f[~is_common_f], left_f[~is_common_f]),
-            arranged.rare_code_N[slice(*arranged.rare_bound_S1[s : s + 2])],
-        ])
+        code_n = np.concatenate(
+            [
+                np.repeat(often_code_f[~is_common_f], left_f[~is_common_f]),
+                arranged.rare_code_N[slice(*arranged.rare_bound_S1[s : s + 2])],
+            ]
+        )
         code_n = np.append(code_n, np.zeros(blanks - len(code_n), np.int64))
         for j in range(blanks - 1, -1, -1):
             t = j + ((word_at(key, start + j) * (blanks - j)) >> 64)

@@ -26,9 +26,16 @@ def forward(inputs: Inputs) -> tuple[float, np.ndarray, np.ndarray]:
     extra_NM = None if inputs.extra_NM is None else np.ascontiguousarray(inputs.extra_NM, np.float64)
     given = {} if rows is None else {"rows": native.matrix(rows)}
     return _C.row_moments(
-        **given, wide=native.place(wide), extra=native.place(extra_NM), weight=native.place(weight_N),
-        N=num_rows, D=dim, M=0 if extra_NM is None else extra_NM.shape[1],
-        threads=native.threads_for(num_rows * dim * dim), path=native.path)
+        **given,
+        wide=native.place(wide),
+        extra=native.place(extra_NM),
+        weight=native.place(weight_N),
+        N=num_rows,
+        D=dim,
+        M=0 if extra_NM is None else extra_NM.shape[1],
+        threads=native.threads_for(num_rows * dim * dim),
+        path=native.path,
+    )
 
 
 def _float64(value: Any) -> np.ndarray:

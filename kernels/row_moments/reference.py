@@ -60,8 +60,11 @@ def joined(one: tuple, other: tuple) -> tuple[float, np.ndarray, np.ndarray]:
         return one
     step_R = mean_2 - mean_1
     between_RR = np.outer(step_R, step_R) * (weight_1 * weight_2 / weight)
-    return (weight, mean_1 + step_R * (weight_2 / weight),
-            scatter_1 + (scatter_2 + scatter_2.T) / 2 + between_RR)
+    return (
+        weight,
+        mean_1 + step_R * (weight_2 / weight),
+        scatter_1 + (scatter_2 + scatter_2.T) / 2 + between_RR,
+    )
 
 
 def as_float64(value: Any, like: Any = None) -> Any:

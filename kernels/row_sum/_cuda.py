@@ -48,8 +48,15 @@ def chunk_of(num_entries: int) -> int:
 
 
 def sum_entries(
-    entries: Sorted, rows: Tensor, num_rows: int, *, wants_rows: bool, wants_weights: bool,
-    head_coef: Tensor | None = None, coef_BK: Tensor | None = None, group_size: int = 1,
+    entries: Sorted,
+    rows: Tensor,
+    num_rows: int,
+    *,
+    wants_rows: bool,
+    wants_weights: bool,
+    head_coef: Tensor | None = None,
+    coef_BK: Tensor | None = None,
+    group_size: int = 1,
     scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """(ids int64 [n], scale * sums of coefficient * row fp32 [n, D], sums of coefficients fp64 [n]).
@@ -59,16 +66,38 @@ def sum_entries(
     """
     id_n = torch.empty(num_rows, dtype=torch.int64, device=rows.device)
     return id_n, *_run(
-        entries, rows, num_rows, wants_rows, wants_weights, id=native.address(id_n),
-        K=1 if coef_BK is None else coef_BK.shape[1], group_size=group_size, only_repeats=False,
-        head_coef=native.address(head_coef), coef=native.address(coef_BK), scale=native.address(scale))
+        entries,
+        rows,
+        num_rows,
+        wants_rows,
+        wants_weights,
+        id=native.address(id_n),
+        K=1 if coef_BK is None else coef_BK.shape[1],
+        group_size=group_size,
+        only_repeats=False,
+        head_coef=native.address(head_coef),
+        coef=native.address(coef_BK),
+        scale=native.address(scale),
+    )
 
 
 def sum_repeats(entries: Sorted, rows_nD: Tensor) -> Tensor:
     """fp32 [n, D] sums of the rows of each id that comes more than once, at its segment; what stands
     elsewhere is not written, and the rows of other ids are not read."""
-    sum_nD, _ = _run(entries, rows_nD, len(rows_nD), True, False, id=0, K=1, group_size=1,
-                     only_repeats=True, head_coef=0, coef=0, scale=0)
+    sum_nD, _ = _run(
+        entries,
+        rows_nD,
+        len(rows_nD),
+        True,
+        False,
+        id=0,
+        K=1,
+        group_size=1,
+        only_repeats=True,
+        head_coef=0,
+        coef=0,
+        scale=0,
+    )
     assert sum_nD is not None
     return sum_nD
 
@@ -87,11 +116,22 @@ def _run(
         weight_n = torch.empty(num_rows, dtype=torch.float64, device=rows.device)
         carry_c = torch.empty(num_chunks, dtype=torch.float64, device=rows.device)
     device.run(
-        "row_sum", rows.device,
-        num_entries=num_entries, num_rows=num_rows, D=dim, chunk=chunk,
-        key=native.address(entries.key_N), place=native.address(entries.place_N),
-        segment=native.address(entries.segment_N), rows=native.matrix(rows),
-        num_heads=rows.shape[0], B=rows.shape[0], sum=native.address(sum_nD),
-        weight=native.address(weight_n), carry=native.address(carry_cD),
-        carry_weight=native.address(carry_c), **given)
+        "row_sum",
+        rows.device,
+        num_entries=num_entries,
+        num_rows=num_rows,
+        D=dim,
+        chunk=chunk,
+        key=native.address(entries.key_N),
+        place=native.address(entries.place_N),
+        segment=native.address(entries.segment_N),
+        rows=native.matrix(rows),
+        num_heads=rows.shape[0],
+        B=rows.shape[0],
+        sum=native.address(sum_nD),
+        weight=native.address(weight_n),
+        carry=native.address(carry_cD),
+        carry_weight=native.address(carry_c),
+        **given,
+    )
     return sum_nD, weight_n

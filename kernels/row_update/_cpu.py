@@ -19,7 +19,8 @@ from fastpop.kernels.row_update.reference import Inputs
 
 def unsupported(inputs: Inputs) -> str | None:
     reason = native.unsupported(table=inputs.table_VD) or native.negated(
-        rows=inputs.rows_nD, mean=inputs.mean_VD, square=inputs.square_V)
+        rows=inputs.rows_nD, mean=inputs.mean_VD, square=inputs.square_V
+    )
     if reason is not None:
         return reason
     for name, rows in (("table", inputs.table_VD), ("mean", inputs.mean_VD)):
@@ -43,8 +44,14 @@ def forward(inputs: Inputs) -> None:
     given, _held = native.named(inputs)
     # Rows side by side, however far apart: an address and a stride.
     given["mean"], given["mean_stride"] = (0, 0) if mean_VD is None else given["mean"][:2]
-    bad = _C.row_update(**given, V=num_items, D=dim, n=inputs.ids_n.shape[0],
-                        threads=native.threads_for(20 * rows_nD.numel()), path=native.path)
+    bad = _C.row_update(
+        **given,
+        V=num_items,
+        D=dim,
+        n=inputs.ids_n.shape[0],
+        threads=native.threads_for(20 * rows_nD.numel()),
+        path=native.path,
+    )
     if bad >= 0:
         raise checks.id_out_of_range("ids", int(inputs.ids_n[bad]), bad, num_items)
     fields.written(inputs.table_VD, inputs.mean_VD, inputs.square_V, inputs.step_V)

@@ -23,12 +23,14 @@ def unsupported(inputs: Inputs) -> str | None:
     reason = device.unsupported(table=inputs.table_VD)
     if reason is not None:
         return reason
-    if any(stride == 0 and size > 1 for stride, size in
-           zip(inputs.table_VD.stride(), inputs.table_VD.shape)):
+    if any(stride == 0 and size > 1 for stride, size in zip(inputs.table_VD.stride(), inputs.table_VD.shape)):
         return f"table has strides {list(inputs.table_VD.stride())}: its rows lie on each other"
     mean_VD = inputs.mean_VD
-    if mean_VD is not None and mean_VD.shape[1] > 1 and (
-            mean_VD.stride(1) != 1 or mean_VD.stride(0) < mean_VD.shape[1]):
+    if (
+        mean_VD is not None
+        and mean_VD.shape[1] > 1
+        and (mean_VD.stride(1) != 1 or mean_VD.stride(0) < mean_VD.shape[1])
+    ):
         return f"mean has strides {list(mean_VD.stride())}, these kernels want rows side by side"
     for name, state in (("square", inputs.square_V), ("step", inputs.step_V)):
         if state is not None and not state.is_contiguous():
@@ -50,12 +52,25 @@ def forward(inputs: Inputs) -> None:
     entries = row_sum.sort_ids(inputs.ids_n, num_items)
     sum_nD = row_sum.sum_repeats(entries, rows_nD)
     device.run(
-        "row_update", table_VD.device,
-        rule=inputs.rule, n=len(inputs.ids_n), V=num_items, D=dim, table=native.matrix(table_VD),
-        key=native.address(entries.key_N), place=native.address(entries.place_N),
-        segment=native.address(entries.segment_N), rows=native.matrix(rows_nD),
-        sum=native.address(sum_nD), lr=inputs.lr, eps=inputs.eps, beta1=inputs.beta1, beta2=inputs.beta2,
+        "row_update",
+        table_VD.device,
+        rule=inputs.rule,
+        n=len(inputs.ids_n),
+        V=num_items,
+        D=dim,
+        table=native.matrix(table_VD),
+        key=native.address(entries.key_N),
+        place=native.address(entries.place_N),
+        segment=native.address(entries.segment_N),
+        rows=native.matrix(rows_nD),
+        sum=native.address(sum_nD),
+        lr=inputs.lr,
+        eps=inputs.eps,
+        beta1=inputs.beta1,
+        beta2=inputs.beta2,
         mean=0 if mean_VD is None else native.pointer(mean_VD),
         mean_stride=0 if mean_VD is None else mean_VD.stride(0),
-        square=native.address(inputs.square_V), step=native.address(inputs.step_V))
+        square=native.address(inputs.square_V),
+        step=native.address(inputs.step_V),
+    )
     fields.written(table_VD, mean_VD, inputs.square_V, inputs.step_V)

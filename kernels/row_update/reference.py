@@ -66,8 +66,9 @@ def _adam_step(inputs: Inputs, ids_n: Tensor, rows_nD: Tensor) -> Tensor:
     square_n = torch.lerp(square_V[ids_n], rows_nD.square().mean(1), 1 - inputs.beta2)
     mean_VD[ids_n], square_V[ids_n] = mean_nD, square_n
     # In float64: 1 - 0.999 in float32 is off by 3e-5 of itself.
-    first_n, second_n = ((1 - beta ** step_n.to(torch.float64)).to(rows_nD.dtype)
-                         for beta in (inputs.beta1, inputs.beta2))
+    first_n, second_n = (
+        (1 - beta ** step_n.to(torch.float64)).to(rows_nD.dtype) for beta in (inputs.beta1, inputs.beta2)
+    )
     mean_hat_nD = mean_nD / first_n[:, None]
     root_n = (square_n / second_n).sqrt() + inputs.eps
     return inputs.lr * mean_hat_nD / root_n[:, None]

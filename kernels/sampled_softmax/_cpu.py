@@ -23,8 +23,9 @@ def unsupported(inputs: Inputs) -> str | None:
 def can_fuse(inputs: Inputs) -> bool:
     """Whether `forward_backward` keeps within its memory bounds."""
     num_rows, dim = inputs.query_BD.shape
-    return _C.sampled_softmax_can_fuse(num_rows=num_rows, group_size=inputs.group_size,
-                                       K=inputs.num_negatives, D=dim)
+    return _C.sampled_softmax_can_fuse(
+        num_rows=num_rows, group_size=inputs.group_size, K=inputs.num_negatives, D=dim
+    )
 
 
 def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
@@ -35,18 +36,21 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def backward(
-    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor,
-    needs: Needs,
+    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor, needs: Needs
 ) -> Gradients:
     """Gradients of sum(d_lse * lse + d_pos * pos_logit); equals `reference.backward`."""
     return _gradients(
-        inputs, "backward", lse_B, pos_logit_B, needs,
-        d_lse_B.to(torch.float32).contiguous(), d_pos_B.to(torch.float32).contiguous())
+        inputs,
+        "backward",
+        lse_B,
+        pos_logit_B,
+        needs,
+        d_lse_B.to(torch.float32).contiguous(),
+        d_pos_B.to(torch.float32).contiguous(),
+    )
 
 
-def forward_backward(
-    inputs: Inputs, weight_B: Tensor, needs: Needs
-) -> tuple[Tensor, Tensor, Gradients]:
+def forward_backward(inputs: Inputs, weight_B: Tensor, needs: Needs) -> tuple[Tensor, Tensor, Gradients]:
     """(lse, pos_logit, gradients of sum(weight * (lse - pos_logit))) in one pass."""
     lse_B, pos_logit_B = _empty_rows(inputs), _empty_rows(inputs)
     weight_B = weight_B.to(torch.float32).contiguous()
@@ -55,7 +59,12 @@ def forward_backward(
 
 
 def _gradients(
-    inputs: Inputs, mode: str, lse_B: Tensor, pos_logit_B: Tensor, needs: Needs, d_lse_B: Tensor,
+    inputs: Inputs,
+    mode: str,
+    lse_B: Tensor,
+    pos_logit_B: Tensor,
+    needs: Needs,
+    d_lse_B: Tensor,
     d_pos_B: Tensor | None,
 ) -> Gradients:
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
@@ -69,15 +78,25 @@ def _gradients(
         d_item_nD = native.new(len(index), dim) if needs.item else None
         d_bias_n = native.new(len(index), dtype=torch.float64) if needs_prior else None
     d_scale = _run(
-        inputs, mode, lse_B, pos_logit_B, d_lse=native.address(d_lse_B),
-        d_pos=native.address(d_pos_B), index=index, d_query=native.address(d_query_BD),
-        d_item=native.address(d_item_nD), d_bias=native.address(d_bias_n),
-        wants_scale=needs.scale)
+        inputs,
+        mode,
+        lse_B,
+        pos_logit_B,
+        d_lse=native.address(d_lse_B),
+        d_pos=native.address(d_pos_B),
+        index=index,
+        d_query=native.address(d_query_BD),
+        d_item=native.address(d_item_nD),
+        d_bias=native.address(d_bias_n),
+        wants_scale=needs.scale,
+    )
     log_prior_n = d_prior_weight = None
     if id_n is not None and d_bias_n is not None:
         log_prior_n, d_prior_weight = prior_gradients(inputs, id_n, d_bias_n)
     return Gradients(
-        query_BD=d_query_BD, id_n=id_n, item_nD=d_item_nD,
+        query_BD=d_query_BD,
+        id_n=id_n,
+        item_nD=d_item_nD,
         log_prior_n=log_prior_n if needs.log_prior else None,
         prior_weight=d_prior_weight if needs.prior_weight else None,
         scale=torch.tensor(d_scale, dtype=torch.float32, device="cpu") if needs.scale else None,
@@ -97,8 +116,15 @@ def _index_of(inputs: Inputs) -> _C.RowIndex:
             index.add(ids=native.address(neg_id_GK), num=neg_id_GK.numel(), threads=threads)
         elif inputs.table_V2 is not None and inputs.counter_2 is not None:
             seed, step = (word % 2**64 for word in inputs.counter_2.tolist())
-            index.add_draws(table=native.address(inputs.table_V2), seed=seed, step=step, num_items=num_items,
-                            num_groups=inputs.num_groups, num_draws=inputs.num_negatives, threads=threads)
+            index.add_draws(
+                table=native.address(inputs.table_V2),
+                seed=seed,
+                step=step,
+                num_items=num_items,
+                num_groups=inputs.num_groups,
+                num_draws=inputs.num_negatives,
+                threads=threads,
+            )
     index.finish()
     return index
 
@@ -112,9 +138,17 @@ def _run(inputs: Inputs, mode: str, lse_B: Tensor, pos_logit_B: Tensor, **wanted
     lse_B, pos_logit_B = lse_B.contiguous(), pos_logit_B.contiguous()
     num_rows, dim = inputs.query_BD.shape
     d_scale, bad_prior_id, bad_law_id = _C.sampled_softmax(
-        mode=mode, **given, B=num_rows, V=inputs.item_VD.shape[0], D=dim,
-        lse=native.address(lse_B), pos_logit=native.address(pos_logit_B),
-        threads=native.threads_for(2 * num_rows * inputs.num_negatives * dim), path=native.path, **wanted)
+        mode=mode,
+        **given,
+        B=num_rows,
+        V=inputs.item_VD.shape[0],
+        D=dim,
+        lse=native.address(lse_B),
+        pos_logit=native.address(pos_logit_B),
+        threads=native.threads_for(2 * num_rows * inputs.num_negatives * dim),
+        path=native.path,
+        **wanted,
+    )
     if bad_prior_id >= 0 and inputs.log_prior_V is not None:
         raise checks.no_prior(bad_prior_id, float(inputs.log_prior_V[bad_prior_id]))
     if bad_law_id >= 0 and inputs.log_proposal_V is not None:

@@ -34,8 +34,10 @@ def unsupported(inputs: Inputs) -> str | None:
         return reason
     group_size = inputs.group_size
     if group_size > MAX_GROUP_SIZE:
-        return (f"negatives shared by {group_size} rows, more than {MAX_GROUP_SIZE}; impl='triton' "
-                "computes these on tensor cores")
+        return (
+            f"negatives shared by {group_size} rows, more than {MAX_GROUP_SIZE}; impl='triton' "
+            "computes these on tensor cores"
+        )
     return None
 
 
@@ -48,8 +50,7 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def backward(
-    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor,
-    needs: Needs,
+    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor, needs: Needs
 ) -> Gradients:
     """Gradients of sum(d_lse * lse + d_pos * pos_logit); equals `reference.backward`, padded."""
     num_rows, dim = inputs.query_BD.shape
@@ -64,23 +65,41 @@ def backward(
         entry_id = _empty(inputs, num_rows + num_groups * num_negatives, dtype=torch.int32)
         coef_pos_B, coef_BK = _empty(inputs, num_rows), _empty(inputs, num_rows, num_negatives)
     _run(
-        inputs, True, lse=lse_B.contiguous(), pos_logit=pos_logit_B.contiguous(),
-        d_lse=d_lse_B.to(torch.float32).contiguous(), d_pos=d_pos_B.to(torch.float32).contiguous(),
-        d_query=d_query_BD, d_scale=d_scale_B, entry_id=entry_id, coef_pos=coef_pos_B, coef=coef_BK)
+        inputs,
+        True,
+        lse=lse_B.contiguous(),
+        pos_logit=pos_logit_B.contiguous(),
+        d_lse=d_lse_B.to(torch.float32).contiguous(),
+        d_pos=d_pos_B.to(torch.float32).contiguous(),
+        d_query=d_query_BD,
+        d_scale=d_scale_B,
+        entry_id=entry_id,
+        coef_pos=coef_pos_B,
+        coef=coef_BK,
+    )
 
     id_n = item_nD = log_prior_n = d_prior_weight = None
     if entry_id is not None:
         id_n, item_nD, d_bias_n = row_sum.sum_entries(
-            row_sum.sort(entry_id), inputs.query_BD.contiguous(), min(len(entry_id), num_items),
-            wants_rows=needs.item, wants_weights=needs_prior, head_coef=coef_pos_B, coef_BK=coef_BK,
-            group_size=inputs.group_size, scale=inputs.scale)
+            row_sum.sort(entry_id),
+            inputs.query_BD.contiguous(),
+            min(len(entry_id), num_items),
+            wants_rows=needs.item,
+            wants_weights=needs_prior,
+            head_coef=coef_pos_B,
+            coef_BK=coef_BK,
+            group_size=inputs.group_size,
+            scale=inputs.scale,
+        )
         if d_bias_n is not None:
             log_prior_n, d_prior_weight = prior_gradients(inputs, id_n, d_bias_n)
     elif needs.item or needs_prior:
         id_n, item_nD = _empty(inputs, 0, dtype=torch.int64), _empty(inputs, 0, dim)
         log_prior_n, d_prior_weight = _empty(inputs, 0), torch.zeros_like(inputs.prior_weight)
     return Gradients(
-        query_BD=d_query_BD, id_n=id_n, item_nD=item_nD if needs.item else None,
+        query_BD=d_query_BD,
+        id_n=id_n,
+        item_nD=item_nD if needs.item else None,
         log_prior_n=log_prior_n if needs.log_prior else None,
         prior_weight=d_prior_weight if needs.prior_weight else None,
         scale=None if d_scale_B is None else d_scale_B.sum().to(torch.float32),
@@ -96,5 +115,12 @@ def _run(inputs: Inputs, backward: bool, **results: Tensor | None) -> None:
     given, _held = device.named(inputs)
     num_rows, dim = inputs.query_BD.shape
     device.run(
-        "sampled_rows", inputs.query_BD.device, backward, **given, B=num_rows,
-        V=len(inputs.item_VD), D=dim, **{name: native.address(one) for name, one in results.items()})
+        "sampled_rows",
+        inputs.query_BD.device,
+        backward,
+        **given,
+        B=num_rows,
+        V=len(inputs.item_VD),
+        D=dim,
+        **{name: native.address(one) for name, one in results.items()},
+    )

@@ -42,8 +42,10 @@ def unsupported(inputs: Inputs) -> str | None:
     if inputs.key_V is not None:
         return "hits are found by keys, which these kernels do not read"
     if inputs.num_groups > 1 and inputs.group_size < LEAST_GROUP:
-        return (f"groups of {inputs.group_size} rows, tensor cores want {LEAST_GROUP} "
-                "(impl='cuda' is for a set for each row)")
+        return (
+            f"groups of {inputs.group_size} rows, tensor cores want {LEAST_GROUP} "
+            "(impl='cuda' is for a set for each row)"
+        )
     if inputs.num_groups * inputs.num_negatives > triton_tiles.MAX_ROWS:
         return f"more than {triton_tiles.MAX_ROWS} negatives"
     return triton_tiles.unsupported(inputs.query_BD, inputs.item_VD)
@@ -63,16 +65,24 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
         row_blocks = triton.cdiv(group_size, tile.rows)
         programs = num_groups * row_blocks
         splits, steps = triton_tiles.split(
-            programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device)
+            programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device
+        )
         lse_SB = inputs.query_BD.new_empty(splits, num_rows, dtype=torch.float32)
-        _launch(kernels.forward_kernel, (programs, splits), inputs, tile, blocks_per_group=row_blocks,
-                split_size=steps * tile.candidates, lse_ptr=lse_SB, pos_logit_ptr=pos_logit_B)
+        _launch(
+            kernels.forward_kernel,
+            (programs, splits),
+            inputs,
+            tile,
+            blocks_per_group=row_blocks,
+            split_size=steps * tile.candidates,
+            lse_ptr=lse_SB,
+            pos_logit_ptr=pos_logit_B,
+        )
     return (lse_SB[0] if splits == 1 else torch.logsumexp(lse_SB, 0)), pos_logit_B
 
 
 def backward(
-    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor,
-    needs: Needs,
+    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor, needs: Needs
 ) -> Gradients:
     """Gradients of sum(d_lse * lse + d_pos * pos_logit); equals `reference.backward`.
 
@@ -82,8 +92,9 @@ def backward(
     if inputs.query_BD.shape[0] == 0:
         return _no_gradients(inputs, needs, needs_prior)
     with triton_tiles.on_device(inputs.query_BD):
-        rows = triton_softmax.row_gradients(lse_B.contiguous(), pos_logit_B.contiguous(), d_lse_B, d_pos_B,
-                                          positive_apart=True)
+        rows = triton_softmax.row_gradients(
+            lse_B.contiguous(), pos_logit_B.contiguous(), d_lse_B, d_pos_B, positive_apart=True
+        )
         inputs = _with_ids(inputs)
         d_query_BD = d_scale = id_n = d_item_nD = d_bias_n = None
         if needs.query or needs.scale:
@@ -94,9 +105,13 @@ def backward(
     if id_n is not None and d_bias_n is not None:
         log_prior_n, d_prior_weight = prior_gradients(inputs, id_n, d_bias_n)
     return Gradients(
-        query_BD=d_query_BD, id_n=id_n, item_nD=d_item_nD,
+        query_BD=d_query_BD,
+        id_n=id_n,
+        item_nD=d_item_nD,
         log_prior_n=log_prior_n if needs.log_prior else None,
-        prior_weight=d_prior_weight if needs.prior_weight else None, scale=d_scale)
+        prior_weight=d_prior_weight if needs.prior_weight else None,
+        scale=d_scale,
+    )
 
 
 def _query_gradients(
@@ -107,12 +122,23 @@ def _query_gradients(
     row_blocks = triton.cdiv(group_size, tile.rows)
     programs = num_groups * row_blocks
     splits, steps = triton_tiles.split(
-        programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device)
+        programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device
+    )
     d_query_SBD, d_scale_SB = triton_softmax.query_outputs(inputs.query_BD, splits, needs)
     safe_lse_B, weight_B, own_B = rows
-    _launch(kernels.query_kernel, (programs, splits), inputs, tile, blocks_per_group=row_blocks,
-            split_size=steps * tile.candidates, safe_lse_ptr=safe_lse_B, weight_ptr=weight_B, own_ptr=own_B,
-            d_query_ptr=d_query_SBD, d_scale_ptr=d_scale_SB)
+    _launch(
+        kernels.query_kernel,
+        (programs, splits),
+        inputs,
+        tile,
+        blocks_per_group=row_blocks,
+        split_size=steps * tile.candidates,
+        safe_lse_ptr=safe_lse_B,
+        weight_ptr=weight_B,
+        own_ptr=own_B,
+        d_query_ptr=d_query_SBD,
+        d_scale_ptr=d_scale_SB,
+    )
     return triton_softmax.summed_query(d_query_SBD, d_scale_SB)
 
 
@@ -124,14 +150,23 @@ def _item_gradients(
     safe_lse_B, weight_B, own_B = rows
     tile = _tile(ITEM, inputs)
     programs = num_groups * triton.cdiv(num_negatives, tile.candidates)
-    splits, steps = triton_tiles.split(
-        programs, triton.cdiv(group_size, tile.rows), inputs.query_BD.device)
+    splits, steps = triton_tiles.split(programs, triton.cdiv(group_size, tile.rows), inputs.query_BD.device)
     num_candidates = num_groups * num_negatives
     d_row = new(splits, num_candidates, dim, dtype=torch.float32) if needs_item else None
     d_bias = new(splits, num_candidates, dtype=torch.float32) if needs_prior else None
     peak = triton_softmax.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), weight_B)
-    _launch(kernels.item_kernel, (programs, splits), inputs, tile, split_size=steps * tile.rows,
-            safe_lse_ptr=safe_lse_B, weight_ptr=weight_B, peak_ptr=peak, d_row_ptr=d_row, d_bias_ptr=d_bias)
+    _launch(
+        kernels.item_kernel,
+        (programs, splits),
+        inputs,
+        tile,
+        split_size=steps * tile.rows,
+        safe_lse_ptr=safe_lse_B,
+        weight_ptr=weight_B,
+        peak_ptr=peak,
+        d_row_ptr=d_row,
+        d_bias_ptr=d_bias,
+    )
     return sum_by_id(inputs, own_B, triton_softmax.over_splits(d_row), triton_softmax.over_splits(d_bias))
 
 
@@ -144,11 +179,13 @@ def _no_gradients(inputs: Inputs, needs: Needs, needs_prior: bool) -> Gradients:
         zero_n = inputs.scale.new_zeros(id_n.shape[0])
         d_item_nD = inputs.item_VD.new_zeros(id_n.shape[0], inputs.item_VD.shape[1])
     return Gradients(
-        query_BD=torch.empty_like(inputs.query_BD) if needs.query else None, id_n=id_n,
+        query_BD=torch.empty_like(inputs.query_BD) if needs.query else None,
+        id_n=id_n,
         item_nD=d_item_nD if needs.item else None,
         log_prior_n=zero_n if needs.log_prior and needs_prior else None,
         prior_weight=torch.zeros_like(inputs.scale) if needs.prior_weight and needs_prior else None,
-        scale=torch.zeros_like(inputs.scale) if needs.scale else None)
+        scale=torch.zeros_like(inputs.scale) if needs.scale else None,
+    )
 
 
 def _with_ids(inputs: Inputs) -> Inputs:
@@ -183,13 +220,24 @@ def _launch(jitted: Any, grid: tuple[int, int], inputs: Inputs, tile: Tile, **ow
     num_drawn = num_negatives - int(inputs.exclude_own_slot)
     (num_rows, dim), num_items = inputs.query_BD.shape, inputs.item_VD.shape[0]
     shared = {
-        **triton_tiles.tensors(inputs), **triton_tiles.strides(inputs.query_BD, inputs.item_VD),
-        "num_rows": num_rows, "num_items": num_items, "num_negatives": num_negatives, "dim": dim,
-        "group_size": group_size, "num_groups": num_groups,
+        **triton_tiles.tensors(inputs),
+        **triton_tiles.strides(inputs.query_BD, inputs.item_VD),
+        "num_rows": num_rows,
+        "num_items": num_items,
+        "num_negatives": num_negatives,
+        "dim": dim,
+        "group_size": group_size,
+        "num_groups": num_groups,
         "log_count": math.log(max(num_drawn, 1)) if inputs.logq == "corrected" else 0.0,
     }
     triton_tiles.launch(
-        jitted, grid, **triton_tiles.taken(jitted, shared), **own,
-        CORRECT_POSITIVE=inputs.logq == "standard", DROP_HITS=inputs.drop_hits,
-        OWN_SLOT=inputs.exclude_own_slot, BLOCK_K=tile.candidates,
-        **triton_tiles.constants(inputs.query_BD, inputs.item_VD, tile))
+        jitted,
+        grid,
+        **triton_tiles.taken(jitted, shared),
+        **own,
+        CORRECT_POSITIVE=inputs.logq == "standard",
+        DROP_HITS=inputs.drop_hits,
+        OWN_SLOT=inputs.exclude_own_slot,
+        BLOCK_K=tile.candidates,
+        **triton_tiles.constants(inputs.query_BD, inputs.item_VD, tile),
+    )

@@ -53,13 +53,40 @@ def candidate_bias(id_k, inside_k, unknown, log_prior_ptr, prior_weight_ptr, log
 
 @triton_tiles.kernel
 def forward_kernel(
-    query_ptr, item_ptr, pos_id_ptr, neg_id_ptr, table_ptr, counter_ptr, log_prior_ptr,
-    prior_weight_ptr, log_proposal_ptr, scale_ptr, lse_ptr, pos_logit_ptr,
-    num_rows, num_items, num_negatives, dim, group_size, blocks_per_group, split_size, log_count,
-    stride_qb, stride_qd, stride_ev, stride_ed,
-    CORRECT_POSITIVE: tl.constexpr, DROP_HITS: tl.constexpr, OWN_SLOT: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, RANGE: tl.constexpr,
-    EVEN_D: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+    query_ptr,
+    item_ptr,
+    pos_id_ptr,
+    neg_id_ptr,
+    table_ptr,
+    counter_ptr,
+    log_prior_ptr,
+    prior_weight_ptr,
+    log_proposal_ptr,
+    scale_ptr,
+    lse_ptr,
+    pos_logit_ptr,
+    num_rows,
+    num_items,
+    num_negatives,
+    dim,
+    group_size,
+    blocks_per_group,
+    split_size,
+    log_count,
+    stride_qb,
+    stride_qd,
+    stride_ev,
+    stride_ed,
+    CORRECT_POSITIVE: tl.constexpr,
+    DROP_HITS: tl.constexpr,
+    OWN_SLOT: tl.constexpr,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    RANGE: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
     """Program (block, split) owns BLOCK_B rows of one group and one range of its candidates.
 
@@ -84,8 +111,9 @@ def forward_kernel(
     run_sum_b = tl.zeros([BLOCK_B], tl.float32)
     if tl.program_id(1) == 0:
         item_row_b = tl.maximum(pos_id_b, 0).to(tl.int64)
-        pos_b = scale * row_dots(query_ptr, row_b, stride_qb, stride_qd, item_ptr, item_row_b,
-                                 stride_ev, stride_ed, dim, 16)
+        pos_b = scale * row_dots(
+            query_ptr, row_b, stride_qb, stride_qd, item_ptr, item_row_b, stride_ev, stride_ed, dim, 16
+        )
         if log_prior_ptr is not None:
             pos_b = logit(pos_b, 1.0, prior_term(item_row_b, log_prior_ptr, tl.load(prior_weight_ptr)))
         if CORRECT_POSITIVE:
@@ -100,8 +128,15 @@ def forward_kernel(
     for first_k in range(split_first, tl.minimum(split_first + split_size, num_negatives), BLOCK_K):
         offs_k = first_k + tl.arange(0, BLOCK_K)
         id_k = candidate_ids(neg_id_ptr, table_ptr, counter_ptr, num_items, num_negatives, group, offs_k)
-        bias_k = candidate_bias(id_k, offs_k < num_negatives, float("nan"), log_prior_ptr, prior_weight_ptr,
-                                log_proposal_ptr, log_count)
+        bias_k = candidate_bias(
+            id_k,
+            offs_k < num_negatives,
+            float("nan"),
+            log_prior_ptr,
+            prior_weight_ptr,
+            log_proposal_ptr,
+            log_count,
+        )
         row_k = tl.maximum(id_k, 0).to(tl.int64)
         item_kd = load_rows(item_ptr, row_k, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
         dot_bk = product(query_bd, tl.trans(item_kd), PRECISION)
@@ -114,19 +149,50 @@ def forward_kernel(
         if OWN_SLOT:
             logit_bk = tl.where(offs_k[None, :] == offs_b[:, None], float("-inf"), logit_bk)
         run_max_b, run_sum_b = online_sum(run_max_b, run_sum_b, logit_bk)
-    tl.store(lse_ptr + tl.program_id(1).to(tl.int64) * num_rows + offs_b,
-             log_sum(run_max_b, run_sum_b), mask=inside_b)
+    tl.store(
+        lse_ptr + tl.program_id(1).to(tl.int64) * num_rows + offs_b,
+        log_sum(run_max_b, run_sum_b),
+        mask=inside_b,
+    )
 
 
 @triton_tiles.kernel
 def query_kernel(
-    query_ptr, item_ptr, pos_id_ptr, neg_id_ptr, log_prior_ptr, prior_weight_ptr, log_proposal_ptr,
-    scale_ptr, safe_lse_ptr, weight_ptr, own_ptr, d_query_ptr, d_scale_ptr,
-    num_rows, num_items, num_negatives, dim, group_size, blocks_per_group, split_size, log_count,
-    stride_qb, stride_qd, stride_ev, stride_ed,
-    CORRECT_POSITIVE: tl.constexpr, DROP_HITS: tl.constexpr, OWN_SLOT: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, RANGE: tl.constexpr,
-    EVEN_D: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+    query_ptr,
+    item_ptr,
+    pos_id_ptr,
+    neg_id_ptr,
+    log_prior_ptr,
+    prior_weight_ptr,
+    log_proposal_ptr,
+    scale_ptr,
+    safe_lse_ptr,
+    weight_ptr,
+    own_ptr,
+    d_query_ptr,
+    d_scale_ptr,
+    num_rows,
+    num_items,
+    num_negatives,
+    dim,
+    group_size,
+    blocks_per_group,
+    split_size,
+    log_count,
+    stride_qb,
+    stride_qd,
+    stride_ev,
+    stride_ed,
+    CORRECT_POSITIVE: tl.constexpr,
+    DROP_HITS: tl.constexpr,
+    OWN_SLOT: tl.constexpr,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    RANGE: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
     """Program (block, split) owns BLOCK_B rows of one group and one range of its candidates.
 
@@ -154,11 +220,19 @@ def query_kernel(
     for first_k in range(split_first, tl.minimum(split_first + split_size, num_negatives), BLOCK_K):
         offs_k = first_k + tl.arange(0, BLOCK_K)
         id_k = candidate_ids(neg_id_ptr, None, None, num_items, num_negatives, group, offs_k)
-        bias_k = candidate_bias(id_k, offs_k < num_negatives, float("-inf"), log_prior_ptr, prior_weight_ptr,
-                                log_proposal_ptr, log_count)
+        bias_k = candidate_bias(
+            id_k,
+            offs_k < num_negatives,
+            float("-inf"),
+            log_prior_ptr,
+            prior_weight_ptr,
+            log_proposal_ptr,
+            log_count,
+        )
         row_k = tl.maximum(id_k, 0).to(tl.int64)
-        item_kd = candidate_rows(item_ptr, row_k, bias_k, log_prior_ptr, stride_ev, stride_ed,
-                                 dim, DOT, EVEN_D, BLOCK_D)
+        item_kd = candidate_rows(
+            item_ptr, row_k, bias_k, log_prior_ptr, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D
+        )
         dot_bk = product(query_bd, tl.trans(item_kd), PRECISION)
         # The same roundings as in forward, whose sum safe_lse is: probabilities then add up to 1.
         probability_bk = tl.exp(dot_bk * scale + bias_k[None, :] - safe_lse_b[:, None])
@@ -173,20 +247,67 @@ def query_kernel(
             d_query_bd = add_product(d_query_bd, (probability_bk * RANGE).to(DOT), item_kd, PRECISION)
 
     store_query_gradients(
-        d_query_bd, d_scale_b, offs_b, inside_b, row_b, tl.maximum(pos_id_b, 0).to(tl.int64), query_ptr,
-        item_ptr, weight_ptr, own_ptr, d_query_ptr, d_scale_ptr, scale, num_rows, dim, stride_qb, stride_qd,
-        stride_ev, stride_ed, RANGE, BLOCK_D)
+        d_query_bd,
+        d_scale_b,
+        offs_b,
+        inside_b,
+        row_b,
+        tl.maximum(pos_id_b, 0).to(tl.int64),
+        query_ptr,
+        item_ptr,
+        weight_ptr,
+        own_ptr,
+        d_query_ptr,
+        d_scale_ptr,
+        scale,
+        num_rows,
+        dim,
+        stride_qb,
+        stride_qd,
+        stride_ev,
+        stride_ed,
+        RANGE,
+        BLOCK_D,
+    )
 
 
 @triton_tiles.kernel
 def item_kernel(
-    query_ptr, item_ptr, pos_id_ptr, neg_id_ptr, log_prior_ptr, prior_weight_ptr, log_proposal_ptr,
-    scale_ptr, safe_lse_ptr, weight_ptr, peak_ptr, d_row_ptr, d_bias_ptr,
-    num_rows, num_items, num_negatives, dim, group_size, num_groups, split_size, log_count,
-    stride_qb, stride_qd, stride_ev, stride_ed,
-    CORRECT_POSITIVE: tl.constexpr, DROP_HITS: tl.constexpr, OWN_SLOT: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, RANGE: tl.constexpr,
-    EVEN_D: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+    query_ptr,
+    item_ptr,
+    pos_id_ptr,
+    neg_id_ptr,
+    log_prior_ptr,
+    prior_weight_ptr,
+    log_proposal_ptr,
+    scale_ptr,
+    safe_lse_ptr,
+    weight_ptr,
+    peak_ptr,
+    d_row_ptr,
+    d_bias_ptr,
+    num_rows,
+    num_items,
+    num_negatives,
+    dim,
+    group_size,
+    num_groups,
+    split_size,
+    log_count,
+    stride_qb,
+    stride_qd,
+    stride_ev,
+    stride_ed,
+    CORRECT_POSITIVE: tl.constexpr,
+    DROP_HITS: tl.constexpr,
+    OWN_SLOT: tl.constexpr,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    RANGE: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
     """Program (block, split) owns BLOCK_K candidates of one group and one range of its rows.
 
@@ -202,11 +323,13 @@ def item_kernel(
     offs_k = (tl.program_id(0) % blocks) * BLOCK_K + tl.arange(0, BLOCK_K)
     inside_k = offs_k < num_negatives
     id_k = candidate_ids(neg_id_ptr, None, None, num_items, num_negatives, group, offs_k)
-    bias_k = candidate_bias(id_k, inside_k, float("-inf"), log_prior_ptr, prior_weight_ptr, log_proposal_ptr,
-                            log_count)
+    bias_k = candidate_bias(
+        id_k, inside_k, float("-inf"), log_prior_ptr, prior_weight_ptr, log_proposal_ptr, log_count
+    )
     row_k = tl.maximum(id_k, 0).to(tl.int64)
-    item_kd = candidate_rows(item_ptr, row_k, bias_k, log_prior_ptr, stride_ev, stride_ed, dim,
-                             DOT, EVEN_D, BLOCK_D)
+    item_kd = candidate_rows(
+        item_ptr, row_k, bias_k, log_prior_ptr, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D
+    )
     scale = tl.load(scale_ptr)
     peak = 1.0
     if peak_ptr is not None:
@@ -237,5 +360,6 @@ def item_kernel(
 
     split_group = tl.program_id(1).to(tl.int64) * num_groups + group
     out_k = split_group * num_negatives + offs_k
-    store_item_gradients(d_item_kd, d_bias_k, out_k, inside_k, d_row_ptr, d_bias_ptr, scale, peak, dim,
-                         RANGE, BLOCK_D)
+    store_item_gradients(
+        d_item_kd, d_bias_k, out_k, inside_k, d_row_ptr, d_bias_ptr, scale, peak, dim, RANGE, BLOCK_D
+    )

@@ -22,7 +22,16 @@ OWNERS = 128 if triton_tiles.INTERPRETED else 16  # positions a program; interpr
 
 @triton.jit
 def load_sources(
-    source_n, wanted_n, query_ptr, own_ptr, row_ptr, scale, num_rows, dim, stride_qb, stride_qd,
+    source_n,
+    wanted_n,
+    query_ptr,
+    own_ptr,
+    row_ptr,
+    scale,
+    num_rows,
+    dim,
+    stride_qb,
+    stride_qd,
     BLOCK_D: tl.constexpr,
 ):
     """float32 [N, BLOCK_D] gradient rows of sources: own * scale * query of a row b < num_rows (its
@@ -51,8 +60,22 @@ def load_biases(source_n, wanted_n, own_ptr, bias_ptr, num_rows):
 
 @triton_tiles.kernel
 def chunk_kernel(
-    id_ptr, source_ptr, query_ptr, own_ptr, row_ptr, bias_ptr, scale_ptr, chunk_row_ptr, chunk_bias_ptr,
-    num_rows, num_sources, dim, stride_qb, stride_qd, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr,
+    id_ptr,
+    source_ptr,
+    query_ptr,
+    own_ptr,
+    row_ptr,
+    bias_ptr,
+    scale_ptr,
+    chunk_row_ptr,
+    chunk_bias_ptr,
+    num_rows,
+    num_sources,
+    dim,
+    stride_qb,
+    stride_qd,
+    CHUNK: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
     """One program owns CHUNK sorted positions; it writes their sum if they are all of one id, else zeros.
 
@@ -64,11 +87,23 @@ def chunk_kernel(
     wanted_n = (id_n == tl.min(id_n, 0)) & (id_n == tl.max(id_n, 0))
     source_n = tl.load(source_ptr + offs_n, mask=wanted_n, other=0)
     if row_ptr is not None:
-        row_nd = load_sources(source_n, wanted_n, query_ptr, own_ptr, row_ptr, tl.load(scale_ptr),
-                              num_rows, dim, stride_qb, stride_qd, BLOCK_D)
+        row_nd = load_sources(
+            source_n,
+            wanted_n,
+            query_ptr,
+            own_ptr,
+            row_ptr,
+            tl.load(scale_ptr),
+            num_rows,
+            dim,
+            stride_qb,
+            stride_qd,
+            BLOCK_D,
+        )
         offs_d = tl.arange(0, BLOCK_D)
-        tl.store(chunk_row_ptr + tl.program_id(0).to(tl.int64) * dim + offs_d, tl.sum(row_nd, 0),
-                 mask=offs_d < dim)
+        tl.store(
+            chunk_row_ptr + tl.program_id(0).to(tl.int64) * dim + offs_d, tl.sum(row_nd, 0), mask=offs_d < dim
+        )
     if bias_ptr is not None:
         bias_n = load_biases(source_n, wanted_n, own_ptr, bias_ptr, num_rows)
         tl.store(chunk_bias_ptr + tl.program_id(0), tl.sum(bias_n, 0))
@@ -76,9 +111,25 @@ def chunk_kernel(
 
 @triton_tiles.kernel
 def segment_kernel(
-    id_ptr, source_ptr, query_ptr, own_ptr, row_ptr, bias_ptr, scale_ptr, chunk_row_ptr, chunk_bias_ptr,
-    out_row_ptr, out_bias_ptr, num_rows, num_sources, dim, stride_qb, stride_qd,
-    CHUNK: tl.constexpr, OWNERS: tl.constexpr, BLOCK_D: tl.constexpr,
+    id_ptr,
+    source_ptr,
+    query_ptr,
+    own_ptr,
+    row_ptr,
+    bias_ptr,
+    scale_ptr,
+    chunk_row_ptr,
+    chunk_bias_ptr,
+    out_row_ptr,
+    out_bias_ptr,
+    num_rows,
+    num_sources,
+    dim,
+    stride_qb,
+    stride_qd,
+    CHUNK: tl.constexpr,
+    OWNERS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
     """One program owns OWNERS sorted positions, and writes each: a segment's sum, or zeros.
 
@@ -104,10 +155,24 @@ def segment_kernel(
         source_n = tl.load(source_ptr + at_n, mask=single_n, other=0)
         chunk_n = at_n // CHUNK
         if row_ptr is not None:
-            sum_nd += load_sources(source_n, single_n, query_ptr, own_ptr, row_ptr, scale, num_rows, dim,
-                                   stride_qb, stride_qd, BLOCK_D)
-            sum_nd += tl.load(chunk_row_ptr + chunk_n[:, None] * dim + offs_d[None, :],
-                              mask=fills_n[:, None] & inside_d, other=0.0)
+            sum_nd += load_sources(
+                source_n,
+                single_n,
+                query_ptr,
+                own_ptr,
+                row_ptr,
+                scale,
+                num_rows,
+                dim,
+                stride_qb,
+                stride_qd,
+                BLOCK_D,
+            )
+            sum_nd += tl.load(
+                chunk_row_ptr + chunk_n[:, None] * dim + offs_d[None, :],
+                mask=fills_n[:, None] & inside_d,
+                other=0.0,
+            )
         if bias_ptr is not None:
             bias_n += load_biases(source_n, single_n, own_ptr, bias_ptr, num_rows)
             bias_n += tl.load(chunk_bias_ptr + chunk_n, mask=fills_n, other=0.0)
@@ -115,8 +180,9 @@ def segment_kernel(
         here_n = tl.load(id_ptr + at_n, mask=active_n & (at_n < num_sources), other=-1)
         active_n = active_n & (here_n == id_n)
     if row_ptr is not None:
-        tl.store(out_row_ptr + offs_n[:, None] * dim + offs_d[None, :], sum_nd,
-                 mask=inside_n[:, None] & inside_d)
+        tl.store(
+            out_row_ptr + offs_n[:, None] * dim + offs_d[None, :], sum_nd, mask=inside_n[:, None] & inside_d
+        )
     if bias_ptr is not None:
         tl.store(out_bias_ptr + offs_n, bias_n, mask=inside_n)
 
@@ -142,13 +208,30 @@ def sum_by_id(
         out_n = torch.empty(num_sources, dtype=torch.float64, device=id_n.device)
         chunk_bias = torch.empty(num_chunks, dtype=torch.float64, device=id_n.device)
     shared = {
-        "id_ptr": id_n, "source_ptr": source_n, "query_ptr": query_BD, "own_ptr": own_B, "row_ptr": row_ND,
-        "bias_ptr": bias_N, "scale_ptr": inputs.scale, "chunk_row_ptr": chunk_row,
-        "chunk_bias_ptr": chunk_bias, "num_rows": num_rows, "num_sources": num_sources, "dim": dim,
-        "stride_qb": query_BD.stride(0), "stride_qd": query_BD.stride(1),
-        "CHUNK": CHUNK, "BLOCK_D": triton_tiles.block_of(dim),
+        "id_ptr": id_n,
+        "source_ptr": source_n,
+        "query_ptr": query_BD,
+        "own_ptr": own_B,
+        "row_ptr": row_ND,
+        "bias_ptr": bias_N,
+        "scale_ptr": inputs.scale,
+        "chunk_row_ptr": chunk_row,
+        "chunk_bias_ptr": chunk_bias,
+        "num_rows": num_rows,
+        "num_sources": num_sources,
+        "dim": dim,
+        "stride_qb": query_BD.stride(0),
+        "stride_qd": query_BD.stride(1),
+        "CHUNK": CHUNK,
+        "BLOCK_D": triton_tiles.block_of(dim),
     }
     triton_tiles.launch(chunk_kernel, (num_chunks,), **shared, num_warps=CHUNK_WARPS)
-    triton_tiles.launch(segment_kernel, (triton.cdiv(num_sources, OWNERS),), **shared, out_row_ptr=out_nD,
-                        out_bias_ptr=out_n, OWNERS=OWNERS)
+    triton_tiles.launch(
+        segment_kernel,
+        (triton.cdiv(num_sources, OWNERS),),
+        **shared,
+        out_row_ptr=out_nD,
+        out_bias_ptr=out_n,
+        OWNERS=OWNERS,
+    )
     return id_n, out_nD, out_n

@@ -76,9 +76,9 @@ def unsupported(inputs: Inputs) -> str | None:
     return None
 
 
-def tiles(num_rows: int, num_groups: int, group_size: int, per_row: int, per_group: int) -> Iterator[
-    tuple[slice, slice]
-]:
+def tiles(
+    num_rows: int, num_groups: int, group_size: int, per_row: int, per_group: int
+) -> Iterator[tuple[slice, slice]]:
     """(rows, groups) of each tile: part of one group, or whole groups of one size."""
     if group_size * per_row > TILE_NUMBERS or num_groups == 1:
         step = max(1, TILE_NUMBERS // max(per_row, 1))
@@ -146,8 +146,9 @@ def _logits(inputs: Inputs, rows: slice, neg_id_gK: Tensor, pos_dot_r: Tensor, n
             pos_r = pos_r - inputs.log_proposal_V[pos_id_r]
     if inputs.drop_hits:
         # A dropped hit leaves the sum: exp(-inf) = 0, never a phantom exp(0).
-        pos_key_r, neg_key_gK = (ids if inputs.key_V is None else inputs.key_V[ids]
-                                 for ids in (pos_id_r, neg_id_gK))
+        pos_key_r, neg_key_gK = (
+            ids if inputs.key_V is None else inputs.key_V[ids] for ids in (pos_id_r, neg_id_gK)
+        )
         hit_gsK = neg_key_gK.unsqueeze(1) == pos_key_r.view(neg_gsK.shape[0], -1, 1)
         neg_gsK = neg_gsK.masked_fill(hit_gsK, -math.inf)
     if inputs.exclude_own_slot:
@@ -160,8 +161,13 @@ def _logits(inputs: Inputs, rows: slice, neg_id_gK: Tensor, pos_dot_r: Tensor, n
 
 def _tiles_of(inputs: Inputs) -> Iterator[tuple[slice, slice]]:
     (num_rows, dim), num_negatives = inputs.query_BD.shape, inputs.num_negatives
-    return tiles(num_rows, inputs.num_groups, inputs.group_size, per_row=max(num_negatives, dim),
-                 per_group=num_negatives * dim)
+    return tiles(
+        num_rows,
+        inputs.num_groups,
+        inputs.group_size,
+        per_row=max(num_negatives, dim),
+        per_group=num_negatives * dim,
+    )
 
 
 def _negatives(inputs: Inputs, groups: slice) -> Tensor:
@@ -205,8 +211,7 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def backward(
-    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor,
-    needs: Needs,
+    inputs: Inputs, lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor, needs: Needs
 ) -> Gradients:
     """Gradients of sum(d_lse * lse + d_pos * pos_logit).
 
@@ -258,7 +263,9 @@ def backward(
         id_n, d_bias_n = prior_rows.total()
         log_prior_n, d_prior_weight = prior_gradients(inputs, id_n, d_bias_n)
     return Gradients(
-        query_BD=d_query_BD, id_n=id_n, item_nD=item_nD,
+        query_BD=d_query_BD,
+        id_n=id_n,
+        item_nD=item_nD,
         log_prior_n=log_prior_n if needs.log_prior else None,
         prior_weight=d_prior_weight if needs.prior_weight else None,
         scale=d_scale.to(dtype) if needs.scale else None,

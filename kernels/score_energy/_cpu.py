@@ -26,9 +26,18 @@ def forward(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
     direction_V = np.ascontiguousarray(inputs.direction_V, np.float32)
     (num_rows, dim), num_items = query.shape, items.shape[0]
     return _C.score_energy(
-        query=native.matrix(query), item=native.matrix(items), bias=native.place(bias_V),
-        direction=native.place(direction_V), C=num_rows, V=num_items, D=dim, scale=inputs.scale,
-        cap=inputs.cap, path=native.path, threads=native.threads_for(2 * num_rows * num_items * dim))
+        query=native.matrix(query),
+        item=native.matrix(items),
+        bias=native.place(bias_V),
+        direction=native.place(direction_V),
+        C=num_rows,
+        V=num_items,
+        D=dim,
+        scale=inputs.scale,
+        cap=inputs.cap,
+        path=native.path,
+        threads=native.threads_for(2 * num_rows * num_items * dim),
+    )
 
 
 def _single(value: Any) -> torch.Tensor:

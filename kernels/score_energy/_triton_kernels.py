@@ -8,9 +8,22 @@ from fastpop.kernels.triton_tiles import load_rows, product
 
 
 @triton.jit
-def score_tile(query_bd, item_ptr, id_v, bias_ptr, scale, cap, stride_ev, stride_ed, dim,
-               DOT: tl.constexpr, PRECISION: tl.constexpr, CAPPED: tl.constexpr, EVEN_D: tl.constexpr,
-               BLOCK_D: tl.constexpr):
+def score_tile(
+    query_bd,
+    item_ptr,
+    id_v,
+    bias_ptr,
+    scale,
+    cap,
+    stride_ev,
+    stride_ed,
+    dim,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    CAPPED: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """[BLOCK_B, BLOCK_V] float32 scores of items id_v."""
     item_vd = load_rows(item_ptr, id_v, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
     score_bv = scale * product(query_bd, tl.trans(item_vd), PRECISION)
@@ -24,10 +37,30 @@ def score_tile(query_bd, item_ptr, id_v, bias_ptr, scale, cap, stride_ev, stride
 
 @triton_tiles.kernel
 def sums_kernel(
-    query_ptr, item_ptr, bias_ptr, b_ptr, shift_ptr, sums_ptr, num_rows, num_items, dim, split_size, scale,
-    cap, stride_qb, stride_qd, stride_ev, stride_ed,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, RANGE: tl.constexpr, CAPPED: tl.constexpr,
-    EVEN_D: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
+    query_ptr,
+    item_ptr,
+    bias_ptr,
+    b_ptr,
+    shift_ptr,
+    sums_ptr,
+    num_rows,
+    num_items,
+    dim,
+    split_size,
+    scale,
+    cap,
+    stride_qb,
+    stride_qd,
+    stride_ev,
+    stride_ed,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    RANGE: tl.constexpr,
+    CAPPED: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
     """Program (block, split) owns BLOCK_B contexts and one range of the catalogue.
 
@@ -48,8 +81,22 @@ def sums_kernel(
     for first_v in range(first, tl.minimum(first + split_size, num_items), BLOCK_V):
         offs_v = first_v + tl.arange(0, BLOCK_V)
         id_v = tl.minimum(offs_v, num_items - 1).to(tl.int64)
-        score_bv = score_tile(query_bd, item_ptr, id_v, bias_ptr, scale, cap, stride_ev, stride_ed,
-                              dim, DOT, PRECISION, CAPPED, EVEN_D, BLOCK_D)
+        score_bv = score_tile(
+            query_bd,
+            item_ptr,
+            id_v,
+            bias_ptr,
+            scale,
+            cap,
+            stride_ev,
+            stride_ed,
+            dim,
+            DOT,
+            PRECISION,
+            CAPPED,
+            EVEN_D,
+            BLOCK_D,
+        )
         s_bv = tl.where((offs_v < num_items)[None, :], score_bv - shift_b[:, None], 0.0)
         sum_b += tl.sum(s_bv, 1).to(tl.float64)
         square_b += tl.sum(s_bv * s_bv, 1).to(tl.float64)

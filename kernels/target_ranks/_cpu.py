@@ -32,7 +32,15 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     greater_M, equal_M = (native.new(num_targets, dtype=torch.int64) for _ in range(2))
     score_M, lse_B = native.new(num_targets), native.new(num_rows)
     _C.target_ranks(
-        **given, B=num_rows, V=num_items, D=dim, greater=native.address(greater_M),
-        equal=native.address(equal_M), score=native.address(score_M), lse=native.address(lse_B),
-        path=native.path, threads=native.threads_for(2 * num_rows * num_items * dim))
+        **given,
+        B=num_rows,
+        V=num_items,
+        D=dim,
+        greater=native.address(greater_M),
+        equal=native.address(equal_M),
+        score=native.address(score_M),
+        lse=native.address(lse_B),
+        path=native.path,
+        threads=native.threads_for(2 * num_rows * num_items * dim),
+    )
     return greater_M, equal_M, score_M, lse_B

@@ -33,9 +33,7 @@ def unsupported(inputs: Inputs) -> str | None:
     return None
 
 
-def forward(
-    inputs: Inputs, *, tile_items: int | None = None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(inputs: Inputs, *, tile_items: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(greater [M] int64, equal [M] int64, score [M], lse [B]), the last two float32 (float64 for
     float64 queries). Cost: 4 B V D FLOPs (every tile is made twice) and two comparisons a target and item."""
     num_rows, num_items = inputs.query_BD.shape[0], inputs.item_VD.shape[0]

@@ -30,7 +30,13 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     (num_rows, dim), num_items = inputs.query_BD.shape, inputs.item_VD.shape[0]
     id_BK, score_BK = native.new(num_rows, inputs.k, dtype=torch.int64), native.new(num_rows, inputs.k)
     _C.top_items(
-        **given, B=num_rows, V=num_items, D=dim, id=native.address(id_BK),
-        score=native.address(score_BK), path=native.path,
-        threads=native.threads_for(2 * num_rows * num_items * dim))
+        **given,
+        B=num_rows,
+        V=num_items,
+        D=dim,
+        id=native.address(id_BK),
+        score=native.address(score_BK),
+        path=native.path,
+        threads=native.threads_for(2 * num_rows * num_items * dim),
+    )
     return id_BK, score_BK

@@ -91,8 +91,9 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
         rows = slice(start, start + block)
         for first in range(0, num_items, range_items):
             items = slice(first, first + range_items)
-            section = Section(query_BD[rows], item_VD[items], None if bias_V is None else bias_V[items],
-                              scale, tile)
+            section = Section(
+                query_BD[rows], item_VD[items], None if bias_V is None else bias_V[items], scale, tile
+            )
             banned = None if excluded is None else _banned(section, excluded[0], excluded[1] - first)
             with triton_tiles.on_device(query_BD):
                 item_id, key = _best_items(section, k, banned)
@@ -135,15 +136,18 @@ def _by_block(
         return [None] * len(starts)
     ends = [*starts[1:], num_rows]
     cuts = offsets[[0, *ends]].tolist()
-    return [(offsets[start : end + 1], item[cut:next_cut]) if next_cut > cut else None
-            for start, end, cut, next_cut in zip(starts, ends, cuts, cuts[1:])]
+    return [
+        (offsets[start : end + 1], item[cut:next_cut]) if next_cut > cut else None
+        for start, end, cut, next_cut in zip(starts, ends, cuts, cuts[1:])
+    ]
 
 
 def _banned(section: Section, offsets: Tensor, item_M: Tensor) -> Banned:
     (num_rows, _), (num_items, _) = section.query_BD.shape, section.item_VD.shape
     width, nowhere = section.tile.candidates, section.num_tiles * num_rows
-    row_M = torch.repeat_interleave(torch.arange(num_rows, device=item_M.device), offsets.diff(),
-                                    output_size=item_M.shape[0])
+    row_M = torch.repeat_interleave(
+        torch.arange(num_rows, device=item_M.device), offsets.diff(), output_size=item_M.shape[0]
+    )
     place_M = (item_M // width * num_rows + row_M) * width + item_M % width
     place_M = torch.where((item_M >= 0) & (item_M < num_items), place_M, nowhere * width)
     place_M = place_M.int().sort().values
@@ -151,8 +155,10 @@ def _banned(section: Section, offsets: Tensor, item_M: Tensor) -> Banned:
     none = place_M.new_full((1,), -1)
     bit_M.masked_fill_(place_M.diff(prepend=none) == 0, 0)  # repeats
     at_M = (pair_M.diff(prepend=none) != 0).cumsum(0) - 1
-    return Banned(torch.full_like(pair_M, nowhere).scatter_(0, at_M, pair_M),
-                  torch.zeros_like(bit_M).scatter_add_(0, at_M, bit_M))
+    return Banned(
+        torch.full_like(pair_M, nowhere).scatter_(0, at_M, pair_M),
+        torch.zeros_like(bit_M).scatter_add_(0, at_M, bit_M),
+    )
 
 
 def _best_items(section: Section, k: int, banned: Banned | None) -> tuple[Tensor, Tensor]:
@@ -163,7 +169,8 @@ def _best_items(section: Section, k: int, banned: Banned | None) -> tuple[Tensor
     splits, steps = triton_tiles.split(programs, num_tiles, device)
     best_BT = torch.empty(num_rows, num_tiles, dtype=torch.int32, device=device)
     triton_tiles.launch(
-        kernels.best_kernel, (programs, splits), **_arguments(section), best_ptr=best_BT, split_tiles=steps)
+        kernels.best_kernel, (programs, splits), **_arguments(section), best_ptr=best_BT, split_tiles=steps
+    )
     if banned is not None:
         _pairs(section, banned.pair_M, banned.bits_M, best_BT=best_BT)
     tile_BC = select(best_BT, min(k, num_tiles))
@@ -182,8 +189,13 @@ def _best_items(section: Section, k: int, banned: Banned | None) -> tuple[Tensor
 
 
 def _pairs(
-    section: Section, pair_P: Tensor, bits_P: Tensor | None, *, slot_P: Tensor | None = None,
-    best_BT: Tensor | None = None, key_BN: Tensor | None = None,
+    section: Section,
+    pair_P: Tensor,
+    bits_P: Tensor | None,
+    *,
+    slot_P: Tensor | None = None,
+    best_BT: Tensor | None = None,
+    key_BN: Tensor | None = None,
 ) -> None:
     """`pairs_kernel` on sorted pairs: each tile's are cut into blocks, the last of them ragged.
 
@@ -193,7 +205,8 @@ def _pairs(
     num_rows, num_tiles, block = section.query_BD.shape[0], section.num_tiles, section.tile.rows
     device = pair_P.device
     edge_T = torch.searchsorted(
-        pair_P, torch.arange(num_tiles + 1, dtype=torch.int32, device=device) * num_rows)
+        pair_P, torch.arange(num_tiles + 1, dtype=torch.int32, device=device) * num_rows
+    )
     blocks_T = (edge_T.diff() + block - 1) // block
     end_T = blocks_T.cumsum(0)
     programs = pair_P.shape[0] // block + min(num_tiles, pair_P.shape[0])
@@ -202,16 +215,33 @@ def _pairs(
     at_N = tile_N.clamp(max=num_tiles - 1)
     first_N = edge_T[at_N] + (program_N - (end_T - blocks_T)[at_N]) * block
     triton_tiles.launch(
-        kernels.pairs_kernel, (programs,), **_arguments(section), pair_ptr=pair_P, slot_ptr=slot_P,
-        banned_ptr=bits_P, tile_ptr=tile_N, first_ptr=first_N, end_ptr=edge_T[at_N + 1], best_ptr=best_BT,
-        key_ptr=key_BN)
+        kernels.pairs_kernel,
+        (programs,),
+        **_arguments(section),
+        pair_ptr=pair_P,
+        slot_ptr=slot_P,
+        banned_ptr=bits_P,
+        tile_ptr=tile_N,
+        first_ptr=first_N,
+        end_ptr=edge_T[at_N + 1],
+        best_ptr=best_BT,
+        key_ptr=key_BN,
+    )
 
 
 def _arguments(section: Section) -> dict[str, Any]:
     """What both kernels take of a section."""
     num_items, dim = section.item_VD.shape
-    return {"query_ptr": section.query_BD, "item_ptr": section.item_VD, "bias_ptr": section.bias_V,
-            "num_rows": section.query_BD.shape[0], "num_items": num_items, "dim": dim,
-            "num_tiles": section.num_tiles, "scale": section.scale,
-            **triton_tiles.strides(section.query_BD, section.item_VD), "BLOCK_V": section.tile.candidates,
-            **triton_tiles.constants(section.query_BD, section.item_VD, section.tile)}
+    return {
+        "query_ptr": section.query_BD,
+        "item_ptr": section.item_VD,
+        "bias_ptr": section.bias_V,
+        "num_rows": section.query_BD.shape[0],
+        "num_items": num_items,
+        "dim": dim,
+        "num_tiles": section.num_tiles,
+        "scale": section.scale,
+        **triton_tiles.strides(section.query_BD, section.item_VD),
+        "BLOCK_V": section.tile.candidates,
+        **triton_tiles.constants(section.query_BD, section.item_VD, section.tile),
+    }

@@ -27,8 +27,21 @@ def key_of(score):
 
 
 @triton.jit
-def score_tile(query_bd, item_ptr, offs_v, bias_ptr, num_items, scale, stride_ev, stride_ed, dim,
-               DOT: tl.constexpr, PRECISION: tl.constexpr, EVEN_D: tl.constexpr, BLOCK_D: tl.constexpr):
+def score_tile(
+    query_bd,
+    item_ptr,
+    offs_v,
+    bias_ptr,
+    num_items,
+    scale,
+    stride_ev,
+    stride_ed,
+    dim,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """[BLOCK_B, BLOCK_V] float32 scores of items offs_v, -inf past the last and of removed ones."""
     id_v = tl.minimum(offs_v, num_items - 1).to(tl.int64)
     item_vd = load_rows(item_ptr, id_v, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
@@ -39,8 +52,9 @@ def score_tile(query_bd, item_ptr, offs_v, bias_ptr, num_items, scale, stride_ev
         # A removed item is none whatever its row holds: NaN and -inf are NaN.
         there_v = there_v & (bias_v != float("-inf"))
         # Written as one instruction: two kernels must not be free to round differently.
-        score_bv = tl.fma(dot_bv, tl.full(dot_bv.shape, scale, tl.float32),
-                          tl.broadcast_to(bias_v[None, :], dot_bv.shape))
+        score_bv = tl.fma(
+            dot_bv, tl.full(dot_bv.shape, scale, tl.float32), tl.broadcast_to(bias_v[None, :], dot_bv.shape)
+        )
     else:
         score_bv = dot_bv * scale
     # Not through the bias: the last item's score may be +inf, and inf - inf is NaN.
@@ -49,10 +63,27 @@ def score_tile(query_bd, item_ptr, offs_v, bias_ptr, num_items, scale, stride_ev
 
 @triton_tiles.kernel
 def best_kernel(
-    query_ptr, item_ptr, bias_ptr, best_ptr, num_rows, num_items, dim, num_tiles,
-    stride_qb, stride_qd, stride_ev, stride_ed, split_tiles, scale,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, RANGE: tl.constexpr, EVEN_D: tl.constexpr,
-    BLOCK_B: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
+    query_ptr,
+    item_ptr,
+    bias_ptr,
+    best_ptr,
+    num_rows,
+    num_items,
+    dim,
+    num_tiles,
+    stride_qb,
+    stride_qd,
+    stride_ev,
+    stride_ed,
+    split_tiles,
+    scale,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    RANGE: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
     """Program (block, split) owns BLOCK_B rows of `best` and one range of the tiles.
 
@@ -67,19 +98,53 @@ def best_kernel(
     query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
     first = tl.program_id(1) * split_tiles
     for tile in range(first, tl.minimum(first + split_tiles, num_tiles)):
-        score_bv = score_tile(query_bd, item_ptr, tile * BLOCK_V + tl.arange(0, BLOCK_V), bias_ptr,
-                              num_items, scale, stride_ev, stride_ed, dim, DOT, PRECISION, EVEN_D, BLOCK_D)
-        tl.store(best_ptr + row_b * num_tiles + tile, key_of(row_maximum(score_bv)),
-                 mask=offs_b < num_rows)
+        score_bv = score_tile(
+            query_bd,
+            item_ptr,
+            tile * BLOCK_V + tl.arange(0, BLOCK_V),
+            bias_ptr,
+            num_items,
+            scale,
+            stride_ev,
+            stride_ed,
+            dim,
+            DOT,
+            PRECISION,
+            EVEN_D,
+            BLOCK_D,
+        )
+        tl.store(best_ptr + row_b * num_tiles + tile, key_of(row_maximum(score_bv)), mask=offs_b < num_rows)
 
 
 @triton_tiles.kernel
 def pairs_kernel(
-    query_ptr, item_ptr, bias_ptr, pair_ptr, slot_ptr, banned_ptr, tile_ptr, first_ptr, end_ptr,
-    best_ptr, key_ptr, num_rows, num_items, dim, num_tiles,
-    stride_qb, stride_qd, stride_ev, stride_ed, scale,
-    DOT: tl.constexpr, PRECISION: tl.constexpr, RANGE: tl.constexpr, EVEN_D: tl.constexpr,
-    BLOCK_B: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
+    query_ptr,
+    item_ptr,
+    bias_ptr,
+    pair_ptr,
+    slot_ptr,
+    banned_ptr,
+    tile_ptr,
+    first_ptr,
+    end_ptr,
+    best_ptr,
+    key_ptr,
+    num_rows,
+    num_items,
+    dim,
+    num_tiles,
+    stride_qb,
+    stride_qd,
+    stride_ev,
+    stride_ed,
+    scale,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    RANGE: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
     """Program n owns up to BLOCK_B pairs (tile * num_rows + row) of tile[n], from first[n] before end[n].
 
@@ -103,8 +168,21 @@ def pairs_kernel(
     row_p = (tl.load(pair_ptr + at_p) % num_rows).to(tl.int64)
     query_pd = load_rows(query_ptr, row_p, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
     offs_v = tile.to(tl.int32) * BLOCK_V + tl.arange(0, BLOCK_V)
-    score_pv = score_tile(query_pd, item_ptr, offs_v, bias_ptr, num_items, scale, stride_ev, stride_ed, dim,
-                          DOT, PRECISION, EVEN_D, BLOCK_D)
+    score_pv = score_tile(
+        query_pd,
+        item_ptr,
+        offs_v,
+        bias_ptr,
+        num_items,
+        scale,
+        stride_ev,
+        stride_ed,
+        dim,
+        DOT,
+        PRECISION,
+        EVEN_D,
+        BLOCK_D,
+    )
     if banned_ptr is not None:
         offs_bit = tl.arange(0, BLOCK_V).to(tl.int64)
         is_banned_pv = (tl.load(banned_ptr + at_p)[:, None] >> offs_bit[None, :]) & 1
@@ -113,5 +191,8 @@ def pairs_kernel(
         tl.store(best_ptr + row_p * num_tiles + tile, key_of(row_maximum(score_pv)), mask=inside_p)
     else:
         slot_p = tl.load(slot_ptr + at_p)
-        tl.store(key_ptr + slot_p[:, None] * BLOCK_V + tl.arange(0, BLOCK_V)[None, :], key_of(score_pv),
-                 mask=inside_p[:, None])
+        tl.store(
+            key_ptr + slot_p[:, None] * BLOCK_V + tl.arange(0, BLOCK_V)[None, :],
+            key_of(score_pv),
+            mask=inside_p[:, None],
+        )

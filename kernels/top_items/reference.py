@@ -44,9 +44,7 @@ def select(score_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
             room = int((best_BK[row] == last_B[row]).sum())
             id_BK[row, k - room :] = (score_BV[row] == last_B[row]).nonzero()[:room, 0]
     id_BK, order_BK = torch.sort(id_BK, dim=1)
-    best_BK, by_score_BK = torch.sort(
-        best_BK.gather(1, order_BK), dim=1, descending=True, stable=True
-    )
+    best_BK, by_score_BK = torch.sort(best_BK.gather(1, order_BK), dim=1, descending=True, stable=True)
     return id_BK.gather(1, by_score_BK), best_BK
 
 
@@ -67,9 +65,7 @@ def forward(inputs: Inputs, *, tile_items: int | None = None) -> tuple[Tensor, T
         stop = min(start + _BLOCK_ROWS, num_rows)
         rows = slice(start, stop)
         query = query_BD[rows].to(dtype) * scale
-        banned_row, banned_item = _banned(
-            exclude_offsets, exclude_item, start, stop, device
-        )
+        banned_row, banned_item = _banned(exclude_offsets, exclude_item, start, stop, device)
         tile = tile_items or max(k, _TILE_ELEMENTS // (stop - start))
         edges = [*range(0, num_items, tile), num_items]
         cuts = torch.searchsorted(banned_item, torch.tensor(edges, device=device)).tolist()

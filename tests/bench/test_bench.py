@@ -15,8 +15,18 @@ from fastpop import benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-OPS = ("sampled_softmax", "full_softmax", "row_update", "permutation", "score_energy", "top_items",
-       "target_ranks", "alias_draw", "train_step", "read_log")
+OPS = (
+    "sampled_softmax",
+    "full_softmax",
+    "row_update",
+    "permutation",
+    "score_energy",
+    "top_items",
+    "target_ranks",
+    "alias_draw",
+    "train_step",
+    "read_log",
+)
 
 
 def bench_module(name: str):
@@ -35,11 +45,30 @@ def small_run(tmp_path_factory):
     for name in ("FASTPOP_BENCH_DEVICE", *(name for name in os.environ if name.startswith("PYTEST_XDIST"))):
         environment.pop(name, None)
     done = subprocess.run(
-        [str(BIN / "pytest"), "--import-mode=importlib", "--override-ini=addopts=",
-         "--override-ini=pythonpath=bench", "-o", "python_files=bench_*.py", "--benchmark-only",
-         "--benchmark-quiet", f"--benchmark-json={path}", "-p", "no:cacheprovider", "-k", "not compile",
-         "-v", "-rs", "bench"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        [
+            str(BIN / "pytest"),
+            "--import-mode=importlib",
+            "--override-ini=addopts=",
+            "--override-ini=pythonpath=bench",
+            "-o",
+            "python_files=bench_*.py",
+            "--benchmark-only",
+            "--benchmark-quiet",
+            f"--benchmark-json={path}",
+            "-p",
+            "no:cacheprovider",
+            "-k",
+            "not compile",
+            "-v",
+            "-rs",
+            "bench",
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, json.loads(path.read_text())
 
@@ -71,11 +100,17 @@ def test_every_benchmark_file_is_in_the_table():
     assert files == set(OPS)
 
 
-@pytest.mark.parametrize(("module", "label", "contenders"), [
-    ("replay.nn.loss", "RePlay", {"RePlay CESampled, sparse gradient": 3,
-                                  "RePlay CESampled, dense gradient": 3, "RePlay CE": 1}),
-    (None, "Liger", {"Liger fused linear CE": 0}),  # not on a CPU
-])
+@pytest.mark.parametrize(
+    ("module", "label", "contenders"),
+    [
+        (
+            "replay.nn.loss",
+            "RePlay",
+            {"RePlay CESampled, sparse gradient": 3, "RePlay CESampled, dense gradient": 3, "RePlay CE": 1},
+        ),
+        (None, "Liger", {"Liger fused linear CE": 0}),  # not on a CPU
+    ],
+)
 def test_a_peer_runs_or_is_left_out_by_name(small_run, module, label, contenders):
     printed, record = small_run
     installed = module is not None and can_import(module)
@@ -108,13 +143,20 @@ def test_a_machine_that_was_not_quiet_is_said_so():
 
 def test_speed_is_the_best_peer_over_the_contender():
     def one(contender, seconds, ours=False, **facts):
-        return {"group": "op  shape", "stats": {"median": seconds},
-                "extra_info": {"contender": contender, "ours": ours, **facts}}
+        return {
+            "group": "op  shape",
+            "stats": {"median": seconds},
+            "extra_info": {"contender": contender, "ours": ours, **facts},
+        }
 
     shown = bench_module("table").render(
-        [one("slow peer", 0.4), one("peer", 0.2),
-         one("fastpop", 0.05, True, work=1e9, ceiling="gemm", error=1e-6, peak_bytes=3 * 2**20)],
-        {"gemm": 4e10})
+        [
+            one("slow peer", 0.4),
+            one("peer", 0.2),
+            one("fastpop", 0.05, True, work=1e9, ceiling="gemm", error=1e-6, peak_bytes=3 * 2**20),
+        ],
+        {"gemm": 4e10},
+    )
     lines = [line.split() for line in shown.splitlines()[1:]]
     assert lines == [
         ["op", "shape"],
@@ -131,8 +173,9 @@ def test_the_gate_stops_a_wrong_contender(part, sparse):
     generator = torch.Generator().manual_seed(0)
     truth = torch.randn(6, 3, generator=generator)
     ids = torch.tensor([1, 4, 7])
-    case = SimpleNamespace(loss_B=truth[:, 0].double(), query_grad=truth.double(), touched=ids,
-                           items_grad=truth[:3].double())
+    case = SimpleNamespace(
+        loss_B=truth[:, 0].double(), query_grad=truth.double(), touched=ids, items_grad=truth[:3].double()
+    )
     wrong = {name: 0.01 if name == part else 0.0 for name in ("loss", "query", "items")}
     items_grad = torch.zeros(9, 3).index_copy(0, ids, truth[:3] + wrong["items"])
     query = SimpleNamespace(grad=truth + wrong["query"], dtype=torch.float32)
@@ -163,8 +206,21 @@ def run_fastpop(*words: str):
 
 
 def test_bench_step_prints_rows():
-    done = run_fastpop("--items", "1000", "--items", "5000", "--dim", "8", "--negatives", "64",
-                       "--batch", "128", "--rounds", "3", "--json")
+    done = run_fastpop(
+        "--items",
+        "1000",
+        "--items",
+        "5000",
+        "--dim",
+        "8",
+        "--negatives",
+        "64",
+        "--batch",
+        "128",
+        "--rounds",
+        "3",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     read = json.loads(done.stdout)
     assert list(read) == ["rows"]
@@ -173,8 +229,9 @@ def test_bench_step_prints_rows():
 
 
 def test_bench_step_prints_a_table():
-    done = run_fastpop("--items", "1000", "--dim", "8", "--negatives", "64", "--batch", "128",
-                       "--rounds", "1")
+    done = run_fastpop(
+        "--items", "1000", "--dim", "8", "--negatives", "64", "--batch", "128", "--rounds", "1"
+    )
     head, row = done.stdout.splitlines()
     assert "ms a step" in head
     assert row.split()[0] == "1,000"
@@ -188,8 +245,15 @@ def test_a_step_trains_as_train_does(monkeypatch):
         table = parts.model.decoder.item_embedding
         before = table.detach().clone()
         real(parts, batch, step)
-        seen.append((table.grad.is_sparse, not torch.equal(before, table),
-                     type(parts.optimizers[0]).__name__, type(parts.loss).__name__, len(batch.target)))
+        seen.append(
+            (
+                table.grad.is_sparse,
+                not torch.equal(before, table),
+                type(parts.optimizers[0]).__name__,
+                type(parts.loss).__name__,
+                len(batch.target),
+            )
+        )
 
     real = benchmark.train_step
     monkeypatch.setattr(benchmark, "train_step", watch)
@@ -197,11 +261,14 @@ def test_a_step_trains_as_train_does(monkeypatch):
     assert set(seen) == {(True, True, "RowAdam", "SampledSoftmaxLoss", 64)}
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    ([], "items: expected at least one catalogue size"),
-    (["--items", "0"], "items: expected an integer >= 2; got 0"),
-    (["--items", "10", "--dim", "0"], "dim: expected an integer >= 1; got 0"),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "items: expected at least one catalogue size"),
+        (["--items", "0"], "items: expected an integer >= 2; got 0"),
+        (["--items", "10", "--dim", "0"], "dim: expected an integer >= 1; got 0"),
+    ],
+)
 def test_bad_sizes_are_named(words, message):
     done = run_fastpop(*words)
     assert done.returncode == 2

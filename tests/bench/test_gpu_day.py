@@ -24,16 +24,19 @@ def gpu(monkeypatch):
 
 
 def run(command: str, *words: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, BENCH / f"{command}.py", *words], capture_output=True, text=True,
-                          **options)
+    return subprocess.run(
+        [sys.executable, BENCH / f"{command}.py", *words], capture_output=True, text=True, **options
+    )
 
 
-@pytest.mark.parametrize(("command", "plan", "most"), [
-    ("gpu_day", "DAY", 540), ("gpu_profile", "PROFILE", 240)])
+@pytest.mark.parametrize(
+    ("command", "plan", "most"), [("gpu_day", "DAY", 540), ("gpu_profile", "PROFILE", 240)]
+)
 def test_the_plan_is_printed_without_any_package(gpu, command, plan, most):
     # -S: as if nothing were installed.
-    done = subprocess.run([sys.executable, "-S", BENCH / f"{command}.py", "--plan"], capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, "-S", BENCH / f"{command}.py", "--plan"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     sections = getattr(gpu("plan"), plan)
     for section in sections:
@@ -76,12 +79,16 @@ def test_a_section_that_fails_in_any_way_loses_no_other_result(gpu, tmp_path):
         (tmp_path / f"{name}.py").write_text(text)
     record = record_module.Record(tmp_path / "day.jsonl", "now")
     environment = gpu("command").sections_environment("day", tmp_path, tmp_path, "now", cuda=False)
-    sections = tuple(plan.Section(name, name, seconds, 1.5) for name, seconds in
-                     (("stuck", 4), ("mixed", 60), ("absent", 5), ("after", 20)))
+    sections = tuple(
+        plan.Section(name, name, seconds, 1.5)
+        for name, seconds in (("stuck", 4), ("mixed", 60), ("absent", 5), ("after", 20))
+    )
 
     def command(section, item_seconds):
-        code = (f"import gpu.sections, runpy, sys; gpu.sections.__path__.append({str(tmp_path)!r}); "
-                "runpy.run_module('gpu.child', run_name='__main__')")
+        code = (
+            f"import gpu.sections, runpy, sys; gpu.sections.__path__.append({str(tmp_path)!r}); "
+            "runpy.run_module('gpu.child', run_name='__main__')"
+        )
         return [sys.executable, "-P", "-c", code, section.name, str(item_seconds)]
 
     runner.run(sections, record, environment, tmp_path / "log", command=command)
@@ -108,8 +115,13 @@ def test_a_section_that_hangs_before_its_first_item_ends_at_its_deadline(gpu, tm
     start = time.monotonic()
     code = "import subprocess, time; subprocess.Popen(['sleep', '97']); time.sleep(97)"
     child = [sys.executable, "-c", code]
-    runner.run((plan.Section("stuck", "", 4, 3),), record, dict(os.environ), tmp_path / "log",
-               command=lambda *_: child)
+    runner.run(
+        (plan.Section("stuck", "", 4, 3),),
+        record,
+        dict(os.environ),
+        tmp_path / "log",
+        command=lambda *_: child,
+    )
     assert time.monotonic() - start < 8
     (error,) = (line for line in record.lines() if line["kind"] == "error")
     assert (error["name"], error["error"]) == ("stuck", "ran past the section's deadline")
@@ -131,9 +143,13 @@ def test_a_record_survives_a_line_that_was_cut_off(gpu, tmp_path):
 
 def test_a_killed_run_leaves_what_it_had_found(gpu, tmp_path):
     environment = os.environ | {"OUT": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, BENCH / "gpu_day.py", "--cpu", "--only", "ceilings"],
-                               env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, BENCH / "gpu_day.py", "--cpu", "--only", "ceilings"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     path = tmp_path / "gpu-day.jsonl"
     until = time.monotonic() + 60
     while time.monotonic() < until and (not path.exists() or '"begin"' not in path.read_text()):
@@ -149,8 +165,19 @@ def test_a_killed_run_leaves_what_it_had_found(gpu, tmp_path):
 
 
 # What a single process can run of both commands; the others start processes of their own.
-IN_ONE_PROCESS = ("ceilings", "softmax", "rows", "catalogue", "training", "step", "peers", "baseline",
-                  "tiles", "again", "baseline_again")
+IN_ONE_PROCESS = (
+    "ceilings",
+    "softmax",
+    "rows",
+    "catalogue",
+    "training",
+    "step",
+    "peers",
+    "baseline",
+    "tiles",
+    "again",
+    "baseline_again",
+)
 
 
 @pytest.fixture(scope="module")
@@ -166,10 +193,17 @@ def small_day(tmp_path_factory):
         sys.path.remove(str(BENCH))
     environment = sections_environment("gpu-day", folder, folder, "now", cuda=False)
     environment["OMP_NUM_THREADS"] = "1"
-    code = ("import sys\nfrom gpu.child import main\n"
-            "for name in sys.argv[1:]:\n    assert main(name, 120) == 0, name\n")
-    done = subprocess.run([sys.executable, "-P", "-c", code, *IN_ONE_PROCESS], env=environment,
-                          capture_output=True, text=True, timeout=400)
+    code = (
+        "import sys\nfrom gpu.child import main\n"
+        "for name in sys.argv[1:]:\n    assert main(name, 120) == 0, name\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, *IN_ONE_PROCESS],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, read(folder / "gpu-day.jsonl"), done.stderr
 
@@ -186,11 +220,17 @@ def test_every_section_runs_on_a_processor(small_day):
 def test_times_stand_beside_their_predictions(small_day, gpu):
     _, lines, _ = small_day
     times = {line["name"]: line for line in lines if line["kind"] == "time"}
-    for name in ("shared B=96 K=200 D=16 forward", "shared B=96 K=200 D=16 both",
-                 "per-row B=64 K=50 D=16 forward", "adagrad 200 rows of 2,000 x 16",
-                 "energy C=300 V=500 D=16 bfloat16", "top 10 B=64 V=1,000 D=16 float32",
-                 "train step B=K=64 D=16 V=500", "sampled B=96 D=16 torch.compile",
-                 "full B=64 V=500 D=16 fastpop"):
+    for name in (
+        "shared B=96 K=200 D=16 forward",
+        "shared B=96 K=200 D=16 both",
+        "per-row B=64 K=50 D=16 forward",
+        "adagrad 200 rows of 2,000 x 16",
+        "energy C=300 V=500 D=16 bfloat16",
+        "top 10 B=64 V=1,000 D=16 float32",
+        "train step B=K=64 D=16 V=500",
+        "sampled B=96 D=16 torch.compile",
+        "full B=64 V=500 D=16 fastpop",
+    ):
         line = times[name]
         assert 0 < line["low"] <= line["seconds"] <= line["high"]
         assert line["ratio"] == pytest.approx(line["seconds"] / line["predicted"], abs=1e-3)
@@ -338,8 +378,10 @@ def test_without_a_card_it_says_so_at_once(tmp_path):
         pytest.skip("there is a card")
     done = run("gpu_day", env=os.environ | {"OUT": str(tmp_path)})
     assert done.returncode == 2
-    assert done.stderr == ("gpu_day.py: expected a CUDA device; this machine has none (--cpu runs the same "
-                           "code, small, on a processor)\n")
+    assert done.stderr == (
+        "gpu_day.py: expected a CUDA device; this machine has none (--cpu runs the same "
+        "code, small, on a processor)\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -353,7 +395,8 @@ def test_counters_are_read_from_what_ncu_prints(gpu):
 """
     assert gpu("sections.counters").parsed(text) == [
         ("forward_kernel", {"duration": "1,234.50 us", "issue_pct": "61.25 %"}),
-        ("query_kernel", {"occupancy_pct": "12.4 %"})]
+        ("query_kernel", {"occupancy_pct": "12.4 %"}),
+    ]
     assert gpu("sections.counters").parsed("no counters here") == []
 
 
@@ -363,10 +406,16 @@ def test_a_laid_out_package_is_the_installed_one(gpu, tmp_path):
 
     layout = gpu("layout")
     layout.lay_out(tmp_path, Path(_C.__file__))
-    code = ("import fastpop, fastpop.kernels.sampled_softmax.reference as r; from fastpop import ops; "
-            "print(fastpop.__file__, r.__file__)")
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    code = (
+        "import fastpop, fastpop.kernels.sampled_softmax.reference as r; from fastpop import ops; "
+        "print(fastpop.__file__, r.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
     assert done.returncode == 0, done.stderr
     assert all(word.startswith(str(tmp_path)) for word in done.stdout.split())
     assert layout.loads(tmp_path, cuda=_C.has_cuda) == ""

@@ -40,8 +40,13 @@ def run(*words, code=0, cwd=None):
 def alone(*words):
     """A process of its own, from the script on."""
     environment = os.environ | {"COLUMNS": "80", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([str(Path(sys.executable).parent / "fastpop"), *map(str, words)],
-                          capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "fastpop"), *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -60,8 +65,7 @@ def log(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(log):
     out = log.parent / "run"
-    done = run("train", log, "--user", "who", "--item", "what", "--time", "when", "--out", out,
-               *QUICK)
+    done = run("train", log, "--user", "who", "--item", "what", "--time", "when", "--out", out, *QUICK)
     return out, done.stdout
 
 
@@ -71,14 +75,25 @@ def test_train_prints_metrics_and_the_audit_and_fills_a_folder(trained):
     assert "ndcg" in text
     assert "Popularity audit" in text
     assert {"config.json", "log", "metrics.json", "model", "train.csv", "audit.json"} <= {
-        path.name for path in out.iterdir()}
+        path.name for path in out.iterdir()
+    }
     assert json.loads((out / "audit.json").read_text())["energy_total"] > 0
 
 
-@pytest.mark.parametrize("words", [
-    ["--help"], ["train", "--help"], ["compare", "--help"], ["audit", "--help"], ["fit-serving", "--help"],
-    ["recommend", "--help"], ["evaluate", "--help"], ["doctor"], ["demo", "--help"],
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["compare", "--help"],
+        ["audit", "--help"],
+        ["fit-serving", "--help"],
+        ["recommend", "--help"],
+        ["evaluate", "--help"],
+        ["doctor"],
+        ["demo", "--help"],
+    ],
+)
 def test_help_and_doctor_fit_eighty_columns(words):
     text = run(*words).stdout
     assert text.strip()
@@ -97,8 +112,19 @@ def test_doctor_says_which_path_runs_and_why_others_do_not(monkeypatch):
 
 def test_recommend(trained, tmp_path):
     out, _ = trained
-    text = run("recommend", out, "--users", "u1", "u2", "--k", 3, "--popularity-weight", 0.5,
-               "--out", tmp_path / "top.csv").stdout
+    text = run(
+        "recommend",
+        out,
+        "--users",
+        "u1",
+        "u2",
+        "--k",
+        3,
+        "--popularity-weight",
+        0.5,
+        "--out",
+        tmp_path / "top.csv",
+    ).stdout
     assert "popularity weight 0.5" in text
     lines = (tmp_path / "top.csv").read_text().splitlines()
     assert lines[0] == "user,rank,item,score"
@@ -111,8 +137,19 @@ def test_recommend_with_todays_counts(trained, tmp_path):
     counts = np.ones(log.num_items)
     counts[7] = 1e6
     np.save(tmp_path / "today.npy", counts)
-    text = run("recommend", out, "--users", "u1", "--k", 1, "--popularity-weight", 5, "--counts",
-               tmp_path / "today.npy", "--include-seen").stdout
+    text = run(
+        "recommend",
+        out,
+        "--users",
+        "u1",
+        "--k",
+        1,
+        "--popularity-weight",
+        5,
+        "--counts",
+        tmp_path / "today.npy",
+        "--include-seen",
+    ).stdout
     assert text.splitlines()[1].split(": ")[1] == str(log.item_ids[7])
     np.save(tmp_path / "short.npy", counts[:-1])
     done = run("recommend", out, "--users", "u1", "--counts", tmp_path / "short.npy", code=2)
@@ -161,8 +198,10 @@ def test_weights_are_fitted_once_and_served_from_then_on(trained, tmp_path, prio
     assert "served with personal weight" in text
     assert ("half-life" in text) == (prior == ["--recent"])
     kept = fastpop.load(out)
-    shown = f"popularity weight {kept.serving.popularity_weight:g}, personal weight " \
+    shown = (
+        f"popularity weight {kept.serving.popularity_weight:g}, personal weight "
         f"{kept.serving.personal_weight:g}"
+    )
     assert shown in run("evaluate", out).stdout
     assert shown in run("recommend", out, "--users", "u1").stdout
     if len(prior) > 1:
@@ -180,8 +219,18 @@ def test_evaluate_at_several_knobs(trained):
 def test_audit_within_strata(trained, tmp_path):
     items = fastpop.load(trained[0]).log.num_items
     np.save(tmp_path / "strata.npy", np.arange(items) % 2)
-    text = run("audit", trained[0], "--null", "stratified", "--strata", tmp_path / "strata.npy",
-               "--permutations", 50, "--out", tmp_path / "a").stdout
+    text = run(
+        "audit",
+        trained[0],
+        "--null",
+        "stratified",
+        "--strata",
+        tmp_path / "strata.npy",
+        "--permutations",
+        50,
+        "--out",
+        tmp_path / "a",
+    ).stdout
     assert "strata" in text
     assert json.loads((tmp_path / "a" / "audit.json").read_text())["null"] == "stratified"
 
@@ -191,21 +240,54 @@ def test_audit_of_a_run_and_of_arrays(trained, tmp_path):
     assert "Popularity audit" in text
     assert (tmp_path / "a" / "report.html").stat().st_size > 5_000
     rng = np.random.default_rng(0)
-    for name, array in (("q", rng.normal(size=(30, 4))), ("e", rng.normal(size=(20, 4))),
-                        ("c", np.arange(1.0, 21))):
+    for name, array in (
+        ("q", rng.normal(size=(30, 4))),
+        ("e", rng.normal(size=(20, 4))),
+        ("c", np.arange(1.0, 21)),
+    ):
         np.save(tmp_path / f"{name}.npy", array)
-    text = run("audit", "--query", tmp_path / "q.npy", "--items", tmp_path / "e.npy", "--counts",
-               tmp_path / "c.npy", "--permutations", 20).stdout
+    text = run(
+        "audit",
+        "--query",
+        tmp_path / "q.npy",
+        "--items",
+        tmp_path / "e.npy",
+        "--counts",
+        tmp_path / "c.npy",
+        "--permutations",
+        20,
+    ).stdout
     assert "30 contexts, 20 items, dim 4" in text
     assert "slope has no unit" in " ".join(text.split())
     np.save(tmp_path / "some.npy", np.arange(20) > 4)
-    text = run("audit", "--query", tmp_path / "q.npy", "--items", tmp_path / "e.npy", "--counts",
-               tmp_path / "c.npy", "--permutations", 20, "--min-count", 8, "--subset",
-               tmp_path / "some.npy", "--logits", "--top-k", 3, "--out", tmp_path / "b").stdout
+    text = run(
+        "audit",
+        "--query",
+        tmp_path / "q.npy",
+        "--items",
+        tmp_path / "e.npy",
+        "--counts",
+        tmp_path / "c.npy",
+        "--permutations",
+        20,
+        "--min-count",
+        8,
+        "--subset",
+        tmp_path / "some.npy",
+        "--logits",
+        "--top-k",
+        3,
+        "--out",
+        tmp_path / "b",
+    ).stdout
     assert max(map(len, text.splitlines()[:-2])) <= 80
     told = " ".join(text.split())
-    for words in ("30 contexts, 13 items, dim 4", "13 of 20, those of the subset given with 8 events or more",
-                  "0: popularity is outside the scores", "top 3, nothing masked, 30 contexts"):
+    for words in (
+        "30 contexts, 13 items, dim 4",
+        "13 of 20, those of the subset given with 8 events or more",
+        "0: popularity is outside the scores",
+        "top 3, nothing masked, 30 contexts",
+    ):
         assert words in told
     saved = json.loads((tmp_path / "b" / "audit.json").read_text())
     assert saved["item_ids"] == list(range(7, 20))
@@ -217,11 +299,25 @@ def test_audit_of_a_run_and_of_arrays(trained, tmp_path):
 
 def test_an_audit_without_a_direction_says_so_once_and_goes_on(tmp_path):
     rng = np.random.default_rng(0)
-    for name, array in (("q", rng.normal(size=(30, 4))), ("e", rng.normal(size=(200, 4))),
-                        ("c", 3 + np.arange(200) % 2)):
+    for name, array in (
+        ("q", rng.normal(size=(30, 4))),
+        ("e", rng.normal(size=(200, 4))),
+        ("c", 3 + np.arange(200) % 2),
+    ):
         np.save(tmp_path / f"{name}.npy", array)
-    done = run("audit", "--query", tmp_path / "q.npy", "--items", tmp_path / "e.npy", "--counts",
-               tmp_path / "c.npy", "--permutations", 20, "--out", tmp_path / "a")
+    done = run(
+        "audit",
+        "--query",
+        tmp_path / "q.npy",
+        "--items",
+        tmp_path / "e.npy",
+        "--counts",
+        tmp_path / "c.npy",
+        "--permutations",
+        20,
+        "--out",
+        tmp_path / "a",
+    )
     assert done.stderr.count("log p has no direction here") == 1
     assert done.stderr.startswith("fastpop: audit: log p has no direction here")
     page = (tmp_path / "a" / "report.html").read_text()
@@ -232,8 +328,24 @@ def test_an_audit_without_a_direction_says_so_once_and_goes_on(tmp_path):
 
 
 def test_compare_writes_a_report(log, tmp_path):
-    text = run("compare", log, "--user", "who", "--item", "what", "--time", "when", "--seeds", 1,
-               "--arms", "standard", "frozen", "--out", tmp_path / "r", *QUICK).stdout
+    text = run(
+        "compare",
+        log,
+        "--user",
+        "who",
+        "--item",
+        "what",
+        "--time",
+        "when",
+        "--seeds",
+        1,
+        "--arms",
+        "standard",
+        "frozen",
+        "--out",
+        tmp_path / "r",
+        *QUICK,
+    ).stdout
     assert "Shared energy ranks nothing" in " ".join(text.split())
     assert (tmp_path / "r" / "report.html").exists()
 
@@ -246,26 +358,49 @@ def test_compare_refuses_an_unknown_arm_before_it_reads_the_log(tmp_path):
 
 def test_options_come_from_toml_and_the_command_line_wins(log, tmp_path):
     (tmp_path / "c.toml").write_text('[train]\nencoder = "bag"\ndim = 4\nepochs = 1\n')
-    run("train", log, "--user", "who", "--item", "what", "--time", "when", "--out",
-        tmp_path / "run", "--config", tmp_path / "c.toml", "--dim", 6, "--permutations", 10)
+    run(
+        "train",
+        log,
+        "--user",
+        "who",
+        "--item",
+        "what",
+        "--time",
+        "when",
+        "--out",
+        tmp_path / "run",
+        "--config",
+        tmp_path / "c.toml",
+        "--dim",
+        6,
+        "--permutations",
+        10,
+    )
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["encoder"], config["dim"], config["epochs"]) == ("bag", 6, 1)
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["train", "missing.csv", "--user", "a", "--item", "b", "--out", "x"], "missing.csv"),
-    (["train", "{log}", "--user", "nobody", "--item", "what", "--out", "x"], "nobody"),
-    (["train", "{log}", "--preset", "nope", "--out", "x"], "preset: expected one of"),
-    (["recommend", "nowhere", "--users", "1"], "folder: expected the out= folder"),
-    (["audit"], "RUN: expected a run folder, or --query, --items and --counts"),
-    (["audit", "--query", "{log}", "--items", "{log}", "--counts", "{log}"], "query: expected a .npy"),
-    (["recommend", "{run}", "--users", "nobody"], "nobody"),
-    (["evaluate", "{run}", "--part", "x"], "part: expected one of"),
-    (["train", "{log}", "--user", "who", "--item", "what", "--out", "x", "--epochs", "0"],
-     "epochs: expected an integer >= 1; got 0"),
-    (["compare", "{log}", "--user", "who", "--item", "what", "--out", "x", "--encoder", "y"],
-     "encoder: expected one of"),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "missing.csv", "--user", "a", "--item", "b", "--out", "x"], "missing.csv"),
+        (["train", "{log}", "--user", "nobody", "--item", "what", "--out", "x"], "nobody"),
+        (["train", "{log}", "--preset", "nope", "--out", "x"], "preset: expected one of"),
+        (["recommend", "nowhere", "--users", "1"], "folder: expected the out= folder"),
+        (["audit"], "RUN: expected a run folder, or --query, --items and --counts"),
+        (["audit", "--query", "{log}", "--items", "{log}", "--counts", "{log}"], "query: expected a .npy"),
+        (["recommend", "{run}", "--users", "nobody"], "nobody"),
+        (["evaluate", "{run}", "--part", "x"], "part: expected one of"),
+        (
+            ["train", "{log}", "--user", "who", "--item", "what", "--out", "x", "--epochs", "0"],
+            "epochs: expected an integer >= 1; got 0",
+        ),
+        (
+            ["compare", "{log}", "--user", "who", "--item", "what", "--out", "x", "--encoder", "y"],
+            "encoder: expected one of",
+        ),
+    ],
+)
 def test_bad_input_is_one_line_and_exit_code_two(log, trained, tmp_path, words, message):
     words = [word.format(log=log, run=trained[0]) for word in words]
     done = run(*words, code=2, cwd=tmp_path)
@@ -275,9 +410,25 @@ def test_bad_input_is_one_line_and_exit_code_two(log, trained, tmp_path, words, 
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(log, tmp_path):
-    command = [str(Path(sys.executable).parent / "fastpop"), "train", str(log), "--user", "who",
-               "--item", "what", "--time", "when", "--out", str(tmp_path / "run"),
-               "--epochs", "100000", "--dim", "8", "--num-negatives", "32"]
+    command = [
+        str(Path(sys.executable).parent / "fastpop"),
+        "train",
+        str(log),
+        "--user",
+        "who",
+        "--item",
+        "what",
+        "--time",
+        "when",
+        "--out",
+        str(tmp_path / "run"),
+        "--epochs",
+        "100000",
+        "--dim",
+        "8",
+        "--num-negatives",
+        "32",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not list((tmp_path / "run").glob("checkpoint-*")):
@@ -294,34 +445,64 @@ def test_version():
     assert alone("--version").stdout.startswith("fastpop ")
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["audit", "{run}", "--scale", "3"], "RUN: expected a run or arrays, not both; got RUN and --scale"),
-    (["audit", "{run}", "--logits"], "RUN: expected a run or arrays, not both; got RUN and --logits"),
-    (["audit", "{run}", "--min-count", "-2"], "min_count: expected a finite number >= 0; got -2"),
-    (["audit", "{run}", "--min-count", "1e9"], "min_count: expected one that leaves at least 4 items; got 0"),
-    (["audit", "{run}", "--subset", "{log}"], "subset: expected a .npy file"),
-    (["audit", "{run}", "--top-k", "-1"], "top_k: expected an integer >= 0; got -1"),
-    (["audit", "{run}", "--permutations", "-1"], "permutations: expected an integer >= 0; got -1"),
-    (["audit", "{run}", "--null", "labels"],
-     "null: expected one of 'label', 'stratified', 'sign' (did you mean"),
-    (["audit", "{run}", "--null", "stratified"],
-     "strata: expected a file with --null stratified, and only there; got None"),
-    (["audit", "{run}", "--strata", "x.npy"],
-     "strata: expected a file with --null stratified, and only there"),
-    (["audit", "--popularity-weight", "1", "--query", "a", "--items", "b", "--counts", "c"],
-     "popularity_weight: expected none with arrays"),
-    (["audit", "{run}", "--out", "{log}"], "out: expected a folder"),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["audit", "{run}", "--scale", "3"], "RUN: expected a run or arrays, not both; got RUN and --scale"),
+        (["audit", "{run}", "--logits"], "RUN: expected a run or arrays, not both; got RUN and --logits"),
+        (["audit", "{run}", "--min-count", "-2"], "min_count: expected a finite number >= 0; got -2"),
+        (
+            ["audit", "{run}", "--min-count", "1e9"],
+            "min_count: expected one that leaves at least 4 items; got 0",
+        ),
+        (["audit", "{run}", "--subset", "{log}"], "subset: expected a .npy file"),
+        (["audit", "{run}", "--top-k", "-1"], "top_k: expected an integer >= 0; got -1"),
+        (["audit", "{run}", "--permutations", "-1"], "permutations: expected an integer >= 0; got -1"),
+        (
+            ["audit", "{run}", "--null", "labels"],
+            "null: expected one of 'label', 'stratified', 'sign' (did you mean",
+        ),
+        (
+            ["audit", "{run}", "--null", "stratified"],
+            "strata: expected a file with --null stratified, and only there; got None",
+        ),
+        (
+            ["audit", "{run}", "--strata", "x.npy"],
+            "strata: expected a file with --null stratified, and only there",
+        ),
+        (
+            ["audit", "--popularity-weight", "1", "--query", "a", "--items", "b", "--counts", "c"],
+            "popularity_weight: expected none with arrays",
+        ),
+        (["audit", "{run}", "--out", "{log}"], "out: expected a folder"),
+    ],
+)
 def test_options_that_an_audit_cannot_use_are_refused(log, trained, words, message):
     words = [word.format(log=log, run=trained[0]) for word in words]
     assert message in run(*words, code=2).stderr
 
 
 def test_evaluate_against_another_run_and_into_a_file(log, trained, tmp_path):
-    run("train", log, "--user", "who", "--item", "what", "--time", "when", "--out",
-        tmp_path / "other", "--prior", "none", "--smoothing", "0.5", *QUICK)
-    text = run("evaluate", trained[0], "--against", tmp_path / "other", "--k", 5, "--out",
-               tmp_path / "m.json").stdout
+    run(
+        "train",
+        log,
+        "--user",
+        "who",
+        "--item",
+        "what",
+        "--time",
+        "when",
+        "--out",
+        tmp_path / "other",
+        "--prior",
+        "none",
+        "--smoothing",
+        "0.5",
+        *QUICK,
+    )
+    text = run(
+        "evaluate", trained[0], "--against", tmp_path / "other", "--k", 5, "--out", tmp_path / "m.json"
+    ).stdout
     assert "paired over cases" in text
     assert "ndcg@5" in text
     assert "ndcg@5" in json.loads((tmp_path / "m.json").read_text())[0]["metrics"]
@@ -339,9 +520,29 @@ def test_skipped_rows_are_counted_and_written(tmp_path):
 
 
 def test_a_test_part_is_read_like_its_log(shared_data, tmp_path):
-    text = run("train", shared_data / "coat.biased.csv.gz", "--preset", "coat", "--min-rating", 4,
-               "--test", shared_data / "coat.random.csv.gz", "--out", tmp_path / "coat", *QUICK).stdout
+    text = run(
+        "train",
+        shared_data / "coat.biased.csv.gz",
+        "--preset",
+        "coat",
+        "--min-rating",
+        4,
+        "--test",
+        shared_data / "coat.random.csv.gz",
+        "--out",
+        tmp_path / "coat",
+        *QUICK,
+    ).stdout
     assert "ndcg" in text
-    text = run("train", shared_data / "lastfm-s3rec.seq.txt.gz", "--preset", "sequence", "--encoder",
-               "bag", "--out", tmp_path / "lastfm", *QUICK).stdout
+    text = run(
+        "train",
+        shared_data / "lastfm-s3rec.seq.txt.gz",
+        "--preset",
+        "sequence",
+        "--encoder",
+        "bag",
+        "--out",
+        tmp_path / "lastfm",
+        *QUICK,
+    ).stdout
     assert "ndcg" in text

@@ -34,28 +34,44 @@ def one_line(done):
 # sizes and numbers
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["recommend", "{run}", "--users"], "users: expected at least one id; got none"),
-    (["recommend", "{run}", "--users", "u1", "--k", "9" * 20], "k: expected an integer >= 1 of 64 bits"),
-    (["recommend", "{run}", "--users", "u1", "--k", "0"], "k: expected an integer >= 1"),
-    (["recommend", "{run}", "--users", "u1", "--popularity-weight", "1e39"], "popularity_weight: expected"),
-    (["recommend", "{run}", "--users", "u1", "--popularity-weight", "nan"], "popularity_weight: expected"),
-    (["evaluate", "{run}", "--popularity-weight", "0", "-1e39"], "popularity_weight: expected"),
-    (["evaluate", "{run}", "--k", "9" * 20], "k: expected an integer >= 1 of 64 bits"),
-    (["audit", "{run}", "--popularity-weight", "inf"], "popularity_weight: expected"),
-    (["audit", "{run}", "--permutations", "9" * 20], "permutations: expected an integer >= 0 of 64 bits"),
-    (["train", "{log}", "--out", "x", "--num-layers", "300"], "num_layers: expected an integer >= 1 <= 128"),
-    (["train", "{log}", "--out", "x", "--dim", "1000000000"], "dim: expected an integer >= 1 <= 16384"),
-    (["train", "{log}", "--out", "x", "--num-negatives", "1000000000"], "num_negatives: expected"),
-    (["train", "{log}", "--out", "x", "--prior-weight", "1e39"], "prior_weight: expected"),
-    (["train", "{log}", "--out", "x", "--temperature", "1e-39"], "temperature: expected a number that"),
-    (["train", "{log}", "--out", "x", "--learning-rate", "1e39"], "learning_rate: expected a number that"),
-    (["train", "{log}", "--out", "x", "--epochs", "9" * 30], "epochs: expected an integer"),
-    (["compare", "{log}", "--out", "x", "--seeds", "9" * 20], "seeds: expected an integer"),
-    (["demo", "--seeds", "0"], "seeds: expected an integer >= 1; got 0"),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recommend", "{run}", "--users"], "users: expected at least one id; got none"),
+        (["recommend", "{run}", "--users", "u1", "--k", "9" * 20], "k: expected an integer >= 1 of 64 bits"),
+        (["recommend", "{run}", "--users", "u1", "--k", "0"], "k: expected an integer >= 1"),
+        (
+            ["recommend", "{run}", "--users", "u1", "--popularity-weight", "1e39"],
+            "popularity_weight: expected",
+        ),
+        (
+            ["recommend", "{run}", "--users", "u1", "--popularity-weight", "nan"],
+            "popularity_weight: expected",
+        ),
+        (["evaluate", "{run}", "--popularity-weight", "0", "-1e39"], "popularity_weight: expected"),
+        (["evaluate", "{run}", "--k", "9" * 20], "k: expected an integer >= 1 of 64 bits"),
+        (["audit", "{run}", "--popularity-weight", "inf"], "popularity_weight: expected"),
+        (["audit", "{run}", "--permutations", "9" * 20], "permutations: expected an integer >= 0 of 64 bits"),
+        (
+            ["train", "{log}", "--out", "x", "--num-layers", "300"],
+            "num_layers: expected an integer >= 1 <= 128",
+        ),
+        (["train", "{log}", "--out", "x", "--dim", "1000000000"], "dim: expected an integer >= 1 <= 16384"),
+        (["train", "{log}", "--out", "x", "--num-negatives", "1000000000"], "num_negatives: expected"),
+        (["train", "{log}", "--out", "x", "--prior-weight", "1e39"], "prior_weight: expected"),
+        (["train", "{log}", "--out", "x", "--temperature", "1e-39"], "temperature: expected a number that"),
+        (
+            ["train", "{log}", "--out", "x", "--learning-rate", "1e39"],
+            "learning_rate: expected a number that",
+        ),
+        (["train", "{log}", "--out", "x", "--epochs", "9" * 30], "epochs: expected an integer"),
+        (["compare", "{log}", "--out", "x", "--seeds", "9" * 20], "seeds: expected an integer"),
+        (["demo", "--seeds", "0"], "seeds: expected an integer >= 1; got 0"),
+    ],
+)
 def test_numbers_out_of_bounds_are_refused_before_the_work(
-        commands, clicks, trained, tmp_path, words, message):
+    commands, clicks, trained, tmp_path, words, message
+):
     given = []
     for word in words:
         given += clicks if word == "{log}" else [word.format(run=trained)]
@@ -65,16 +81,31 @@ def test_numbers_out_of_bounds_are_refused_before_the_work(
 
 
 def test_sizes_are_bounded_by_the_data(commands, clicks, trained, tmp_path):
-    many = commands.run("recommend", trained, "--users", "u1", "u2", "--k", "1000000000",
-                        "--out", tmp_path / "all.csv").stdout
+    many = commands.run(
+        "recommend", trained, "--users", "u1", "u2", "--k", "1000000000", "--out", tmp_path / "all.csv"
+    ).stdout
     log = fastpop.Interactions.open(trained / "log")
     assert many.startswith(f"top {log.num_items} items")
     rows = (tmp_path / "all.csv").read_text().splitlines()[1:]
-    assert len(rows) == sum(log.num_items - len(set(log.history(int(log.encode_users([user])[0]))))
-                            for user in ("u1", "u2"))
+    assert len(rows) == sum(
+        log.num_items - len(set(log.history(int(log.encode_users([user])[0])))) for user in ("u1", "u2")
+    )
     commands.run("evaluate", trained, "--k", "1000000000")
-    commands.run("train", *clicks, "--out", tmp_path / "long", *QUICK, "--encoder", "sasrec",
-                 "--max-length", "1000000000", "--batch-size", "1000000000", "--accumulate", "1000000000")
+    commands.run(
+        "train",
+        *clicks,
+        "--out",
+        tmp_path / "long",
+        *QUICK,
+        "--encoder",
+        "sasrec",
+        "--max-length",
+        "1000000000",
+        "--batch-size",
+        "1000000000",
+        "--accumulate",
+        "1000000000",
+    )
     longest = int(np.diff(log.offsets).max())
     found = fastpop.load(tmp_path / "long")
     assert found.config.max_length == 1_000_000_000
@@ -92,10 +123,14 @@ def test_words_are_understood_or_answered(commands, tmp_path):
     assert "LOG" in missing
     assert "--out PATH" in missing
     assert "reading" not in missing
-    assert "expected an integer; got 'x'" in commands.run(
-        "train", "log", "--out", "o", "--epochs", "x", code=2).stderr
-    assert "expected an integer; got '1e3'" in commands.run(
-        "train", "log", "--out", "o", "--dim", "1e3", code=2).stderr
+    assert (
+        "expected an integer; got 'x'"
+        in commands.run("train", "log", "--out", "o", "--epochs", "x", code=2).stderr
+    )
+    assert (
+        "expected an integer; got '1e3'"
+        in commands.run("train", "log", "--out", "o", "--dim", "1e3", code=2).stderr
+    )
     assert "recommend" in commands.run().stdout
 
 
@@ -107,10 +142,16 @@ def test_help_is_for_people(commands, verb):
     assert max(map(len, text.splitlines())) <= 80
 
 
-@pytest.mark.parametrize(("words", "shown"), [
-    (["--users", "-a0"], "-a0: "), (["--users", "-a0", "u1"], "-a0: "), (["--users=-a0"], "-a0: "),
-    (["--users", "-5x"], "-5x: "), (["--users", "-"], "-: "),
-])
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--users", "-a0"], "-a0: "),
+        (["--users", "-a0", "u1"], "-a0: "),
+        (["--users=-a0"], "-a0: "),
+        (["--users", "-5x"], "-5x: "),
+        (["--users", "-"], "-: "),
+    ],
+)
 def test_ids_that_look_like_options(commands, tmp_path_factory, words, shown):
     folder = tmp_path_factory.getbasetemp() / "dashes"
     if not folder.exists():
@@ -118,8 +159,19 @@ def test_ids_that_look_like_options(commands, tmp_path_factory, words, shown):
         rows = ["-who,what"]
         rows += [f"{('-a0', 'u1', '-5x', '-')[n % 4]},{n % 7}" for n in range(200)]
         (folder / "log.csv").write_text("\n".join(rows) + "\n")
-        commands.run("train", folder / "log.csv", "--user", "-who", "--item", "what", "--split", "none",
-                     "--out", folder / "run", *QUICK)
+        commands.run(
+            "train",
+            folder / "log.csv",
+            "--user",
+            "-who",
+            "--item",
+            "what",
+            "--split",
+            "none",
+            "--out",
+            folder / "run",
+            *QUICK,
+        )
     assert shown in commands.run("recommend", folder / "run", *words, "--include-seen").stdout
 
 
@@ -151,9 +203,20 @@ def toml_of(options, path):
 
 
 def test_a_toml_file_holds_a_whole_run_and_begins_with_a_mark(commands, clicks, tmp_path):
-    whole = {"log": str(clicks[0]), "user": "who", "item": "what", "time": "when", "out": "~/run",
-             "permutations": 20, "epochs": 1, "dim": 8, "num_negatives": 16, "min_user_events": 2,
-             "seeds": 1, "arms": ["standard", "frozen"]}
+    whole = {
+        "log": str(clicks[0]),
+        "user": "who",
+        "item": "what",
+        "time": "when",
+        "out": "~/run",
+        "permutations": 20,
+        "epochs": 1,
+        "dim": 8,
+        "num_negatives": 16,
+        "min_user_events": 2,
+        "seeds": 1,
+        "arms": ["standard", "frozen"],
+    }
     toml_of(whole, tmp_path / "run.toml")
     done = commands.run("train", "--config", tmp_path / "run.toml", HOME=str(tmp_path))
     assert "20 draws" in done.stdout
@@ -162,15 +225,24 @@ def test_a_toml_file_holds_a_whole_run_and_begins_with_a_mark(commands, clicks, 
     # One file serves both verbs, and the command line wins.
     commands.run("compare", "--config", tmp_path / "run.toml", "--out", tmp_path / "c", "--arms", "frozen")
     arms = json.loads((tmp_path / "c" / "comparison.json").read_text())["arms"]
-    assert [arm["name"] for arm in arms] == ["standard", "frozen", "post-hoc", "post-hoc-fitted",
-                                                "projected", "popularity", "recency", "markov"]
+    assert [arm["name"] for arm in arms] == [
+        "standard",
+        "frozen",
+        "post-hoc",
+        "post-hoc-fitted",
+        "projected",
+        "popularity",
+        "recency",
+        "markov",
+    ]
 
 
 def test_options_in_tables_and_columns_by_position(commands, tmp_path):
     (tmp_path / "log.csv").write_text("".join(f"u{n % 9},{n % 7}\n" for n in range(200)))
     (tmp_path / "c.toml").write_text(
         f'out = "{tmp_path}/run"\n[read]\nlog = "{tmp_path}/log.csv"\nuser = 0\nitem = 1\n'
-        '[train]\nepochs = 1\ndim = 4\nsplit = "none"\nlearning_rate = 1\nsmoothing = 0.5\n')
+        '[train]\nepochs = 1\ndim = 4\nsplit = "none"\nlearning_rate = 1\nsmoothing = 0.5\n'
+    )
     commands.run("train", "--config", tmp_path / "c.toml", "--permutations", "0")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["learning_rate"], config["smoothing"]) == (1.0, 0.5)
@@ -195,9 +267,14 @@ def test_every_option_can_stand_in_a_file(tmp_path):
         names |= {"out": "x", "min_rating": 1.5}
         toml_of(names, tmp_path / "all.toml")
         made, *_ = toml.defaults(kind, tmp_path / "all.toml", tyro.MISSING)
-        assert made.reading == LogOptions(**{
-            field.name: tuple(names[field.name]) if isinstance(names[field.name], tuple) else
-            names[field.name] for field in dataclasses.fields(LogOptions)})
+        assert made.reading == LogOptions(
+            **{
+                field.name: tuple(names[field.name])
+                if isinstance(names[field.name], tuple)
+                else names[field.name]
+                for field in dataclasses.fields(LogOptions)
+            }
+        )
         assert made.out == Path("x")
 
 
@@ -214,16 +291,22 @@ def test_the_file_that_the_docs_show(tmp_path):
     assert fastpop.TrainConfig.from_toml(tmp_path / "run.toml").epochs == 10
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("usr = 'who'", "usr: expected an option of `fastpop train`; got an unknown one; did you mean 'user'?"),
-    ("user = 3.5", "user: expected a string; got float"),
-    ("epochs = 'many'", "epochs: expected an integer; got str"),
-    ("mask_seen = 1", "mask_seen: expected true or false; got int"),
-    ("epochs = true", "epochs: expected an integer; got bool"),
-    ("epochs = ", "expected a TOML file"),
-    ("[read]\nuser = 'a'\n[train]\nuser = 'b'", "user: expected an option once; got 'a' and 'b'"),
-    ("min-rating = 1\n[read]\nmin_rating = 2", "min_rating: expected an option once; got 1 and 2"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "usr = 'who'",
+            "usr: expected an option of `fastpop train`; got an unknown one; did you mean 'user'?",
+        ),
+        ("user = 3.5", "user: expected a string; got float"),
+        ("epochs = 'many'", "epochs: expected an integer; got str"),
+        ("mask_seen = 1", "mask_seen: expected true or false; got int"),
+        ("epochs = true", "epochs: expected an integer; got bool"),
+        ("epochs = ", "expected a TOML file"),
+        ("[read]\nuser = 'a'\n[train]\nuser = 'b'", "user: expected an option once; got 'a' and 'b'"),
+        ("min-rating = 1\n[read]\nmin_rating = 2", "min_rating: expected an option once; got 1 and 2"),
+    ],
+)
 def test_bad_lines_of_a_file_are_named(commands, tmp_path, text, message):
     (tmp_path / "c.toml").write_text(text + "\n")
     done = commands.run("train", "--config", tmp_path / "c.toml", "--out", tmp_path / "x", code=2)
@@ -234,8 +317,10 @@ def test_bad_lines_of_a_file_are_named(commands, tmp_path, text, message):
 def test_a_folder_of_something_else_is_no_log(commands, tmp_path):
     for verb, out in (("train", "x"), ("prepare", "y"), ("compare", "z")):
         done = commands.run(verb, tmp_path, "--out", tmp_path / out, code=2)
-        assert one_line(done) == (f"fastpop: log: expected a file, a quoted glob, or a folder that `fastpop "
-                                  f"prepare` wrote; got {tmp_path}, a folder of something else")
+        assert one_line(done) == (
+            f"fastpop: log: expected a file, a quoted glob, or a folder that `fastpop "
+            f"prepare` wrote; got {tmp_path}, a folder of something else"
+        )
 
 
 # runs that succeed say what is left out
@@ -263,8 +348,19 @@ def test_equal_counts_train_and_say_why_there_is_no_audit(commands, tmp_path):
     singles[0].write_text("u,i,t\n" + "".join(f"u{n},{n % 7},1500000000\n" for n in range(60)))
     text = commands.run("train", *singles, "--out", tmp_path / "d", *QUICK).stdout
     assert "no metrics: the split 'leave-last-out' leaves no test case in this log" in text
-    done = commands.run("compare", *same, "--split", "none", "--out", tmp_path / "e", *QUICK, "--seeds", "1",
-                        "--arms", "standard")
+    done = commands.run(
+        "compare",
+        *same,
+        "--split",
+        "none",
+        "--out",
+        tmp_path / "e",
+        *QUICK,
+        "--seeds",
+        "1",
+        "--arms",
+        "standard",
+    )
     assert "fastpop: CAUTION: log p has no direction here: its alpha ran to the largest" in done.stderr
 
 
@@ -275,8 +371,9 @@ def test_home_is_expanded_before_the_work(commands, clicks, trained, tmp_path):
     commands.run("train", *clicks, "--out", "~/runs/one", *QUICK, HOME=str(tmp_path), cwd=tmp_path)
     assert (tmp_path / "runs" / "one" / "model").is_dir()
     assert not (tmp_path / "~").exists()
-    done = commands.run("recommend", "~/runs/one", "--users", "u1", "--out", "~/top.csv",
-                        HOME=str(tmp_path), cwd=tmp_path)
+    done = commands.run(
+        "recommend", "~/runs/one", "--users", "u1", "--out", "~/top.csv", HOME=str(tmp_path), cwd=tmp_path
+    )
     assert "written to" in done.stdout
     assert (tmp_path / "top.csv").exists()
     np.save(tmp_path / "counts.npy", np.arange(1.0, fastpop.Interactions.open(trained / "log").num_items + 1))
@@ -285,20 +382,26 @@ def test_home_is_expanded_before_the_work(commands, clicks, trained, tmp_path):
     assert (tmp_path / "audit" / "report.html").exists()
 
 
-@pytest.mark.parametrize("words", [
-    ["recommend", "{run}", "--users", "u1", "--out", "{file}/x.csv"],
-    ["evaluate", "{run}", "--out", "{folder}"],
-    ["audit", "{run}", "--out", "{file}"],
-    ["train", "{log}", "--out", "{file}"],
-    ["compare", "{log}", "--out", "{file}/x"],
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["recommend", "{run}", "--users", "u1", "--out", "{file}/x.csv"],
+        ["evaluate", "{run}", "--out", "{folder}"],
+        ["audit", "{run}", "--out", "{file}"],
+        ["train", "{log}", "--out", "{file}"],
+        ["compare", "{log}", "--out", "{file}/x"],
+    ],
+)
 def test_a_place_that_cannot_be_written_is_found_out_first(commands, clicks, trained, tmp_path, words):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
     given = []
     for word in words:
-        given += clicks if word == "{log}" else [word.format(
-            run=trained, file=tmp_path / "file", folder=tmp_path / "folder")]
+        given += (
+            clicks
+            if word == "{log}"
+            else [word.format(run=trained, file=tmp_path / "file", folder=tmp_path / "folder")]
+        )
     done = commands.start(*given).wait()
     assert done.returncode in (1, 2)
     assert "out: expected" in one_line(done)
@@ -306,20 +409,26 @@ def test_a_place_that_cannot_be_written_is_found_out_first(commands, clicks, tra
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("words", "package", "extra"), [
-    (["audit", "{run}", "--out", "a"], "matplotlib", "report"),
-    (["compare", "{log}", "--out", "a"], "matplotlib", "report"),
-    (["demo", "--out", "a"], "matplotlib", "report"),
-    (["train", "{log}", "--out", "a", "--tensorboard"], "tensorboard", "tb"),
-])
+@pytest.mark.parametrize(
+    ("words", "package", "extra"),
+    [
+        (["audit", "{run}", "--out", "a"], "matplotlib", "report"),
+        (["compare", "{log}", "--out", "a"], "matplotlib", "report"),
+        (["demo", "--out", "a"], "matplotlib", "report"),
+        (["train", "{log}", "--out", "a", "--tensorboard"], "tensorboard", "tb"),
+    ],
+)
 def test_a_missing_extra_is_said_first_and_nothing_is_made(
-        commands, clicks, trained, tmp_path, words, package, extra):
+    commands, clicks, trained, tmp_path, words, package, extra
+):
     given = []
     for word in words:
         given += clicks if word == "{log}" else [word.format(run=trained)]
     done = commands.run(*given, cwd=tmp_path, without=[package], code=1)
-    assert f"needs the package '{package}', which is not installed: pip install 'fastpop[{extra}]'" in \
-        one_line(done)
+    assert (
+        f"needs the package '{package}', which is not installed: pip install 'fastpop[{extra}]'"
+        in one_line(done)
+    )
     assert done.stdout == ""
     assert not list(tmp_path.iterdir())
 
@@ -331,9 +440,14 @@ def test_a_reader_that_leaves_stops_nothing(clicks, tmp_path):
     script = Path(sys.executable).parent / "fastpop"
     words = " ".join(map(str, [*clicks, *QUICK]))
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(f"{script} train {words} --out {tmp_path / 'run'} | head -1; "
-                          "echo ${PIPESTATUS[0]}", shell=True, executable="/bin/bash", env=environment,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        f"{script} train {words} --out {tmp_path / 'run'} | head -1; echo ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert [line.partition("(")[0] for line in done.stdout.splitlines()] == ["Interactions", "0"]
     assert done.stderr == ""
     assert (tmp_path / "run" / "audit.json").exists()
@@ -358,7 +472,10 @@ def test_every_option_of_read_log_is_one_of_the_command_line():
     assert asked - known == {"source", "columns", "threads", "temp_folder", "progress"}
     assert LogOptions("x")._layout() == {}
     assert LogOptions("x", header="no", ordered="yes", null_values=("-",))._layout() == {
-        "header": False, "ordered": True, "null_values": ("-",)}
+        "header": False,
+        "ordered": True,
+        "null_values": ("-",),
+    }
     with pytest.raises(ValueError, match="header: expected one of 'auto', 'yes', 'no'; got 'x'"):
         LogOptions("x", header="x")._layout()
 

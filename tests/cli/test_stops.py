@@ -15,8 +15,7 @@ import pytest
 
 from fastpop.training import checkpoint
 
-QUICK = ["--epochs", "6", "--dim", "8", "--num-negatives", "16", "--batch-size", "64",
-         "--permutations", "20"]
+QUICK = ["--epochs", "6", "--dim", "8", "--num-negatives", "16", "--batch-size", "64", "--permutations", "20"]
 LONG = [*QUICK, "--epochs", "100000"]
 
 
@@ -33,13 +32,17 @@ def wait_for(running, condition, seconds=120):
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize(("number", "code", "word"), [
-    (signal.SIGINT, 130, "interrupted"),
-    (signal.SIGTERM, 143, "stopped by SIGTERM"),
-    (signal.SIGHUP, 129, "stopped: the terminal is gone (SIGHUP)"),
-])
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "stopped by SIGTERM"),
+        (signal.SIGHUP, 129, "stopped: the terminal is gone (SIGHUP)"),
+    ],
+)
 def test_a_signal_while_training_leaves_a_checkpoint_and_one_line(
-        commands, clicks, tmp_path, number, code, word):
+    commands, clicks, tmp_path, number, code, word
+):
     out = tmp_path / "run"
     running = commands.start("train", *clicks, "--out", out, *LONG)
     wait_for(running, lambda: checkpoint.latest(out) if out.exists() else None)
@@ -54,14 +57,18 @@ def test_a_signal_while_training_leaves_a_checkpoint_and_one_line(
     assert not list(out.glob(".*"))
 
 
-@pytest.mark.parametrize(("number", "code", "word", "tries"), [
-    (signal.SIGINT, 130, "interrupted", 3),
-    (signal.SIGTERM, 143, "stopped by SIGTERM", 1),
-    pytest.param(signal.SIGINT, 130, "interrupted", 20, marks=pytest.mark.slow),
-    pytest.param(signal.SIGTERM, 143, "stopped by SIGTERM", 20, marks=pytest.mark.slow),
-])
+@pytest.mark.parametrize(
+    ("number", "code", "word", "tries"),
+    [
+        (signal.SIGINT, 130, "interrupted", 3),
+        (signal.SIGTERM, 143, "stopped by SIGTERM", 1),
+        pytest.param(signal.SIGINT, 130, "interrupted", 20, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, "stopped by SIGTERM", 20, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_while_a_log_is_read_ends_in_one_line_and_leaves_nothing(
-        commands, clicks, tmp_path, number, code, word, tries):
+    commands, clicks, tmp_path, number, code, word, tries
+):
     out, scratch, big = tmp_path / "run", tmp_path / "scratch", tmp_path / "big.csv"
     scratch.mkdir()
     big.write_text(clicks[0].read_text() + "u1,1,1500000000\nu2,7,1500000001\n" * 750_000)
@@ -85,8 +92,9 @@ def test_a_signal_while_a_log_is_read_ends_in_one_line_and_leaves_nothing(
         assert said[0].startswith(f"fastpop: {word}; ")
         assert "Traceback" not in done.stderr
         if not out.exists():
-            assert said[0].endswith(("nothing was written: the same command starts anew",
-                                     "nothing was begun"))
+            assert said[0].endswith(
+                ("nothing was written: the same command starts anew", "nothing was begun")
+            )
             assert "Interactions" in done.stdout or done.stdout == ""
     # Folders of the killed first run go when the next one begins; those that were stopped left none.
     assert not [path.name for path in scratch.iterdir() if path.name.startswith(("fastpop-", ".fastpop-"))]
@@ -95,10 +103,27 @@ def test_a_signal_while_a_log_is_read_ends_in_one_line_and_leaves_nothing(
 @pytest.mark.parametrize("kills", [2, pytest.param(12, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("encoder", ["factor", "sasrec"])
 def test_kill_minus_nine_at_any_moment_and_the_same_command_ends_in_the_same_bits(
-        commands, clicks, tmp_path, kills, encoder):
-    words = ["train", *clicks, "--encoder", encoder, *QUICK, "--num-layers", "1", "--epochs", "10",
-             "--evaluate-every", "1", "--patience", "10", "--checkpoint-minutes", "0.001",
-             "--permutations", "0"]
+    commands, clicks, tmp_path, kills, encoder
+):
+    words = [
+        "train",
+        *clicks,
+        "--encoder",
+        encoder,
+        *QUICK,
+        "--num-layers",
+        "1",
+        "--epochs",
+        "10",
+        "--evaluate-every",
+        "1",
+        "--patience",
+        "10",
+        "--checkpoint-minutes",
+        "0.001",
+        "--permutations",
+        "0",
+    ]
     started = time.monotonic()
     commands.run(*words, "--out", tmp_path / "whole")
     whole = time.monotonic() - started
@@ -118,8 +143,7 @@ def test_kill_minus_nine_at_any_moment_and_the_same_command_ends_in_the_same_bit
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_a_comparison_killed_at_any_moment_goes_on_to_the_same_numbers(
-        commands, clicks, tmp_path, kills):
+def test_a_comparison_killed_at_any_moment_goes_on_to_the_same_numbers(commands, clicks, tmp_path, kills):
     words = ["compare", *clicks, *QUICK, "--seeds", "2", "--arms", "standard", "frozen"]
     started = time.monotonic()
     commands.run(*words, "--out", tmp_path / "whole")
@@ -134,18 +158,20 @@ def test_a_comparison_killed_at_any_moment_goes_on_to_the_same_numbers(
         if (out / "comparison.json").exists():
             shutil.rmtree(out)
     commands.run(*words, "--out", out)
-    one, two = (json.loads((folder / "comparison.json").read_text()) for folder in
-                (out, tmp_path / "whole"))
+    one, two = (json.loads((folder / "comparison.json").read_text()) for folder in (out, tmp_path / "whole"))
     assert one["made_by"].pop("seconds") >= 0
     two["made_by"].pop("seconds")
     assert one == two
     assert {path.name for path in out.iterdir()} == {
-        "comparison.json", "report.html", "rows.csv", "table.txt"}
+        "comparison.json",
+        "report.html",
+        "rows.csv",
+        "table.txt",
+    }
     assert (out / "table.txt").read_text() == (tmp_path / "whole" / "table.txt").read_text()
 
 
-def test_ctrl_c_in_a_comparison_counts_what_is_done_and_a_finished_one_is_kept(
-        commands, clicks, tmp_path):
+def test_ctrl_c_in_a_comparison_counts_what_is_done_and_a_finished_one_is_kept(commands, clicks, tmp_path):
     out = tmp_path / "report"
     words = ["compare", *clicks, *QUICK, "--seeds", "1", "--arms", "standard", "frozen", "--out", out]
     running = commands.start(*words, "--epochs", "3000")
@@ -154,7 +180,8 @@ def test_ctrl_c_in_a_comparison_counts_what_is_done_and_a_finished_one_is_kept(
     done = running.wait()
     assert done.returncode == 130
     assert done.stderr.splitlines() == [
-        f"fastpop: interrupted; 0 of 2 runs are in {out}: the same command goes on"]
+        f"fastpop: interrupted; 0 of 2 runs are in {out}: the same command goes on"
+    ]
     assert list(out.glob("unfinished/seed-0-standard/checkpoint-*"))
     other = commands.run(*words, code=2).stderr
     assert f"epochs: expected 3000, as in the comparison in {out} (or a new folder); got 6" in other
@@ -176,8 +203,10 @@ def test_two_processes_cannot_write_one_run(commands, clicks, tmp_path):
     first = commands.start(*words)
     wait_for(first, lambda: checkpoint.latest(out) if out.exists() else None)
     second = commands.run(*words, "--resume", code=1)
-    assert second.stderr.startswith("fastpop: out: expected a place that nobody else is writing; got "
-                                    f"{out}, which process {first.pid} is writing now")
+    assert second.stderr.startswith(
+        "fastpop: out: expected a place that nobody else is writing; got "
+        f"{out}, which process {first.pid} is writing now"
+    )
     assert len(second.stderr.splitlines()) == 1
     first.send_signal(signal.SIGTERM)
     assert first.wait().returncode == 143
@@ -204,8 +233,10 @@ def test_a_run_killed_before_its_audit_is_audited_by_the_same_command(commands, 
     whole = commands.run(*words)
     audit, model = (tmp_path / "run" / "audit.json").read_bytes(), model_of(tmp_path / "run")
     (tmp_path / "run" / "audit.json").unlink()
-    for more, said in ((("--epochs", "7"), "epochs: expected 6, as in the finished run"),
-                       (("--seed", "1"), "seed: expected 0, as in the run in")):
+    for more, said in (
+        (("--epochs", "7"), "epochs: expected 6, as in the finished run"),
+        (("--seed", "1"), "seed: expected 0, as in the run in"),
+    ):
         assert said in commands.run(*words, *more, code=2).stderr
     other = tmp_path / "other.csv"
     other.write_text("\n".join(clicks[0].read_text().splitlines()[:-1]) + "\n")
@@ -220,18 +251,22 @@ def test_a_run_killed_before_its_audit_is_audited_by_the_same_command(commands, 
     assert "which holds a finished run" in commands.run(*words, code=2).stderr
 
 
-@pytest.mark.parametrize(("number", "code", "word"), [
-    (signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped by SIGTERM")])
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped by SIGTERM")],
+)
 def test_a_signal_while_packages_load_waits_for_them_and_is_one_line(tmp_path, number, code, word):
     """Thrown out of a C extension's first import, KeyboardInterrupt ended the process in abort()."""
     (tmp_path / "tyro.py").write_text(
         "import os, signal\n"
         f"try: os.kill(os.getpid(), {int(number)})\n"
         "except BaseException: os.abort()\n"
-        "cli = None\n")
+        "cli = None\n"
+    )
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from fastpop.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", script, "doctor"], capture_output=True, text=True,
-                          timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script, "doctor"], capture_output=True, text=True, timeout=120
+    )
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr == f"fastpop: {word}; nothing was begun\n"
 
@@ -245,8 +280,12 @@ def test_signals_are_answered_before_anything_heavy_is_loaded():
 def test_a_closed_standard_input_is_no_log(clicks, tmp_path, source):
     """The lock of --out took its number, and was read as the log."""
     words = ["prepare", source, *clicks[1:], "--out", tmp_path / "out"]
-    done = subprocess.run(["sh", "-c", 'exec "$0" -m fastpop "$@" <&-', sys.executable, *map(str, words)],
-                          capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -m fastpop "$@" <&-', sys.executable, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 2
     got = "data on standard input; got a closed one" if source == "-" else "got /dev/stdin, a device"
     assert got in done.stderr
@@ -255,25 +294,34 @@ def test_a_closed_standard_input_is_no_log(clicks, tmp_path, source):
 
 
 def test_messages_without_standard_error_are_not_among_the_results(tmp_path):
-    done = subprocess.run(["sh", "-c", 'exec "$0" -m fastpop "$@" 2>&-', sys.executable, "evaluate",
-                           str(tmp_path / "nothing")], stdout=subprocess.PIPE, text=True, timeout=120)
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -m fastpop "$@" 2>&-', sys.executable, "evaluate", str(tmp_path / "nothing")],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
     assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_closed_standard_streams_are_no_files_of_ours(clicks, tmp_path):
     """A library's warning on standard error must not end up in what is written just then."""
-    script = ("import os, fastpop.cli.prepare as prepare\n"
-              "from fastpop.cli import main\n"
-              "before = prepare.Prepare.run\n"
-              "def run(self):\n"
-              "    before(self)\n"
-              f"    handles = [os.readlink(f'/proc/self/fd/{{n}}') for n in range(3)]\n"
-              f"    open({str(tmp_path / 'seen')!r}, 'w').write(' '.join(handles))\n"
-              "prepare.Prepare.run = run\n"
-              "main()\n")
+    script = (
+        "import os, fastpop.cli.prepare as prepare\n"
+        "from fastpop.cli import main\n"
+        "before = prepare.Prepare.run\n"
+        "def run(self):\n"
+        "    before(self)\n"
+        f"    handles = [os.readlink(f'/proc/self/fd/{{n}}') for n in range(3)]\n"
+        f"    open({str(tmp_path / 'seen')!r}, 'w').write(' '.join(handles))\n"
+        "prepare.Prepare.run = run\n"
+        "main()\n"
+    )
     words = ["prepare", *clicks, "--out", tmp_path / "out"]
-    subprocess.run(["sh", "-c", 'exec "$0" -c "$@" <&- >&- 2>&-', sys.executable, script, *map(str, words)],
-                   timeout=120, check=True)
+    subprocess.run(
+        ["sh", "-c", 'exec "$0" -c "$@" <&- >&- 2>&-', sys.executable, script, *map(str, words)],
+        timeout=120,
+        check=True,
+    )
     assert (tmp_path / "seen").read_text() == "/dev/null /dev/null /dev/null"
 
 
@@ -302,7 +350,8 @@ def test_advice_says_what_is_there(tmp_path):
 @pytest.mark.skipif(not shutil.which("mount") or os.geteuid() != 0, reason="needs root to mount")
 @pytest.mark.parametrize("verb", ["train", "compare"])
 def test_a_disk_that_fills_up_is_one_line_and_the_same_command_goes_on_with_more_room(
-        commands, clicks, tmp_path, verb):
+    commands, clicks, tmp_path, verb
+):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", disk]).returncode:
@@ -312,8 +361,9 @@ def test_a_disk_that_fills_up_is_one_line_and_the_same_command_goes_on_with_more
         words = [verb, *clicks, *QUICK, *more, "--epochs", "3", "--dim", "128"]
         done = commands.run(*words, "--out", disk / "run", code=1)
         assert len(done.stderr.splitlines()) == 1
-        assert done.stderr.startswith("fastpop: out: expected a writable folder with room; got "
-                                      f"{disk / 'run'}")
+        assert done.stderr.startswith(
+            f"fastpop: out: expected a writable folder with room; got {disk / 'run'}"
+        )
         assert "No space left on device" in done.stderr
         assert not list((disk / "run").rglob(".*.part"))
         subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
@@ -328,11 +378,16 @@ def test_a_disk_that_fills_up_is_one_line_and_the_same_command_goes_on_with_more
         subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.parametrize(("number", "code", "said"), [
-    (signal.SIGTERM, 143, "fastpop: stopped by SIGTERM; nothing was begun\n"),
-    (signal.SIGINT, 130, "fastpop: interrupted; nothing was begun\n")])
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGTERM, 143, "fastpop: stopped by SIGTERM; nothing was begun\n"),
+        (signal.SIGINT, 130, "fastpop: interrupted; nothing was begun\n"),
+    ],
+)
 def test_a_signal_before_the_words_are_read_says_that_nothing_was_begun(
-        monkeypatch, capsys, number, code, said):
+    monkeypatch, capsys, number, code, said
+):
     from fastpop import cli
 
     monkeypatch.setattr(cli, "_parse", lambda argv: signal.raise_signal(number))
@@ -350,9 +405,15 @@ def test_a_caller_whose_process_goes_on_gets_its_handlers_streams_and_warnings_b
     from fastpop import bars, cli
 
     def state():
-        return ([signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
-                sys.stdout, sys.stderr, sys.stdout.errors, sys.stderr.errors, bars.spoken,
-                warnings.showwarning)
+        return (
+            [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
+            sys.stdout,
+            sys.stderr,
+            sys.stdout.errors,
+            sys.stderr.errors,
+            bars.spoken,
+            warnings.showwarning,
+        )
 
     before = state()
     for words in (["train"], ["--help"], ["audit", "nowhere"]):

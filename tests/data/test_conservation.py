@@ -34,8 +34,12 @@ def sound_file(rng) -> tuple[str, str, str]:
         plain = [[field.replace("\n", " ") for field in row] for row in [names, *rows]]
         out.write("".join(separator.join(row) + end for row in plain))
         return out.getvalue(), separator, ""
-    writer = csv.writer(out, delimiter=separator, lineterminator=end,
-                        quoting=int(rng.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])))
+    writer = csv.writer(
+        out,
+        delimiter=separator,
+        lineterminator=end,
+        quoting=int(rng.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])),
+    )
     writer.writerow(names)
     writer.writerows(rows)
     return out.getvalue(), separator, '"'
@@ -49,11 +53,11 @@ def damaged(raw: bytes, rng) -> bytes:
         at = int(rng.integers(0, len(raw)))
         match rng.integers(0, 8):
             case 0:
-                raw = raw[:at] + raw[at + int(rng.integers(1, 6)):]
+                raw = raw[:at] + raw[at + int(rng.integers(1, 6)) :]
             case 1:
                 raw = raw[:at] + rng.choice([b'"', b"\n", b",", b"\t", b"\r", b" ", b"::", b'""']) + raw[at:]
             case 2:
-                raw = raw[:at] + bytes([int(rng.integers(0, 256))]) + raw[at + 1:]
+                raw = raw[:at] + bytes([int(rng.integers(0, 256))]) + raw[at + 1 :]
             case 3:
                 raw = raw[:at]
             case 4:
@@ -65,7 +69,7 @@ def damaged(raw: bytes, rng) -> bytes:
             case 6:
                 raw = raw.rstrip(b"\r\n")
             case 7:
-                raw = raw[:at] + raw[at // 2:]
+                raw = raw[:at] + raw[at // 2 :]
     return raw
 
 

@@ -38,8 +38,7 @@ def test_k_core_against_a_plain_loop(events, min_user, min_item):
     left = list(events)
     while True:
         users, items = [e[0] for e in left], [e[1] for e in left]
-        fewer = [e for e in left
-                 if users.count(e[0]) >= min_user and items.count(e[1]) >= min_item]
+        fewer = [e for e in left if users.count(e[0]) >= min_user and items.count(e[1]) >= min_item]
         if len(fewer) == len(left):
             break
         left = fewer
@@ -49,8 +48,9 @@ def test_k_core_against_a_plain_loop(events, min_user, min_item):
             log.k_core(min_user, min_item)
         return
     core = log.k_core(min_user, min_item)
-    got = zip(core.decode_users(core.user).tolist(), core.decode_items(core.item).tolist(),
-              core.time.tolist())
+    got = zip(
+        core.decode_users(core.user).tolist(), core.decode_items(core.item).tolist(), core.time.tolist()
+    )
     assert sorted(got) == sorted(left)
     assert core.num_users == len({e[0] for e in left})
     assert core.facts["k_core"]["dropped_events"] == len(events) - len(left)
@@ -87,8 +87,13 @@ def test_weights_count():
 def test_counts_without_first_events(monkeypatch):
     """Exact whatever the weights, and whatever the pieces: users of none, one and several events."""
     log = Interactions.from_arrays(
-        [0, 0, 0, 2, 3, 3], [1, 0, 1, 2, 2, 1], [0, 1, 2, 0, 0, 1], [0.1, 0.2, 0.3, 5, 7, 0.4],
-        user_ids=np.arange(5), item_ids=np.arange(4))
+        [0, 0, 0, 2, 3, 3],
+        [1, 0, 1, 2, 2, 1],
+        [0, 1, 2, 0, 0, 1],
+        [0.1, 0.2, 0.3, 5, 7, 0.4],
+        user_ids=np.arange(5),
+        item_ids=np.arange(4),
+    )
     for piece in (1, 2, 100):
         monkeypatch.setattr(columns, "PIECE", piece)
         assert log.item_counts(first_events=False).tolist() == [0.2, 0.3 + 0.4, 0, 0]
@@ -146,22 +151,27 @@ def test_encode_and_decode(ids):
 
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
-    [(([1, 2], [1]), ValueError, r"item: expected as many entries as user \(2\); got 1"),
-     (([1, 2], [1, None]), ValueError, "item: .*none missing; got None at position 1"),
-     (([1, 2], [1, float("nan")]), ValueError, "item: .*none missing; got nan at position 1"),
-     (([1, 2], np.array(["a", None], dtype=object)), ValueError, "item: .*none missing"),
-     (([1, "a"], [1, 2]), TypeError, "user: expected ids of one kind"),
-     (([1.5, 2.0], [1, 2]), TypeError, "user: expected ids that are whole numbers or strings"),
-     (([True, False], [1, 2]), TypeError, "user: expected ids"),
-     (([[1, 2]], [1, 2]), ValueError, "user: expected a 1-d array"),
-     (([1, 2], [2**63, 1]), ValueError, r"item: expected ids below 2\*\*63"),
-     (([1, 2], [1, 2], [1]), ValueError, r"time: expected shape \[2\]"),
-     (([1, 2], [1, 2], [1, float("nan")]), ValueError, "time: expected finite numbers; got nan"),
-     (([1, 2], [1, 2], np.array(["2014", "NaT"], dtype="datetime64[s]")), ValueError,
-      "time: expected no missing times; got NaT at position 1"),
-     (([1, 2], [1, 2], None, [1, -1]), ValueError, "weight: expected numbers >= 0; got -1.0 at"),
-     (([1, 2], [1, 2], None, [1, float("nan")]), ValueError, "weight: expected finite"),
-     (([1, 2], [1, 2], None, ["a", "b"]), TypeError, "weight: ")],
+    [
+        (([1, 2], [1]), ValueError, r"item: expected as many entries as user \(2\); got 1"),
+        (([1, 2], [1, None]), ValueError, "item: .*none missing; got None at position 1"),
+        (([1, 2], [1, float("nan")]), ValueError, "item: .*none missing; got nan at position 1"),
+        (([1, 2], np.array(["a", None], dtype=object)), ValueError, "item: .*none missing"),
+        (([1, "a"], [1, 2]), TypeError, "user: expected ids of one kind"),
+        (([1.5, 2.0], [1, 2]), TypeError, "user: expected ids that are whole numbers or strings"),
+        (([True, False], [1, 2]), TypeError, "user: expected ids"),
+        (([[1, 2]], [1, 2]), ValueError, "user: expected a 1-d array"),
+        (([1, 2], [2**63, 1]), ValueError, r"item: expected ids below 2\*\*63"),
+        (([1, 2], [1, 2], [1]), ValueError, r"time: expected shape \[2\]"),
+        (([1, 2], [1, 2], [1, float("nan")]), ValueError, "time: expected finite numbers; got nan"),
+        (
+            ([1, 2], [1, 2], np.array(["2014", "NaT"], dtype="datetime64[s]")),
+            ValueError,
+            "time: expected no missing times; got NaT at position 1",
+        ),
+        (([1, 2], [1, 2], None, [1, -1]), ValueError, "weight: expected numbers >= 0; got -1.0 at"),
+        (([1, 2], [1, 2], None, [1, float("nan")]), ValueError, "weight: expected finite"),
+        (([1, 2], [1, 2], None, ["a", "b"]), TypeError, "weight: "),
+    ],
 )
 def test_bad_arrays(arguments, error, says):
     with pytest.raises(error, match=says):
@@ -231,8 +241,9 @@ def test_facts_that_json_cannot_hold(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["user.npy", "item.npy", "time.npy", "row.npy", "offsets.npy",
-                                  "user_ids.npy", "item_ids.npy"])
+@pytest.mark.parametrize(
+    "name", ["user.npy", "item.npy", "time.npy", "row.npy", "offsets.npy", "user_ids.npy", "item_ids.npy"]
+)
 def test_damage_is_found(name, tmp_path):
     small().save(tmp_path / "log")
     path = tmp_path / "log" / name
@@ -248,8 +259,11 @@ def test_damage_is_found(name, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"format": "other"}, "expected format"), ({"version": 99}, "expected version 2; got 99"),
-     ({"num_events": 4}, "expected the card that was saved; got another")],
+    [
+        ({"format": "other"}, "expected format"),
+        ({"version": 99}, "expected version 2; got 99"),
+        ({"num_events": 4}, "expected the card that was saved; got another"),
+    ],
 )
 def test_a_foreign_card_is_found(change, says, tmp_path):
     small().save(tmp_path / "log")
@@ -273,9 +287,11 @@ def test_importing_the_room_imports_no_reader():
     import subprocess
     import sys
 
-    code = ("import sys, fastpop.data as d; d.Interactions.from_arrays([1], [1]); "
-            "d.split(d.bundled_log()); "
-            "print([m for m in ('duckdb', 'pandas', 'polars', 'pyarrow', 'tqdm', 'torch') "
-            "if m in sys.modules])")
+    code = (
+        "import sys, fastpop.data as d; d.Interactions.from_arrays([1], [1]); "
+        "d.split(d.bundled_log()); "
+        "print([m for m in ('duckdb', 'pandas', 'polars', 'pyarrow', 'tqdm', 'torch') "
+        "if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -62,11 +62,14 @@ def test_a_bad_list_goes_whole_where_it_spans_pieces(monkeypatch):
     assert (log.num_events, log.user_ids.tolist(), log.rejected.line) == (3, ["a", "c"], (2,))
 
 
-@pytest.mark.parametrize(("items", "says"), [
-    ([[1, 2], [True]], "row 2, column 'i': expected an id"),
-    ([[1, 2], [b"\xff"]], "row 2, column 'i': expected bytes that are UTF-8"),
-    ([[1.0, 2.0], [2.0**53]], "row 2, column 'i': expected ids below"),
-])
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        ([[1, 2], [True]], "row 2, column 'i': expected an id"),
+        ([[1, 2], [b"\xff"]], "row 2, column 'i': expected bytes that are UTF-8"),
+        ([[1.0, 2.0], [2.0**53]], "row 2, column 'i': expected ids below"),
+    ],
+)
 def test_values_of_lists_are_named_by_the_row_of_their_list(items, says):
     with pytest.raises((TypeError, ValueError), match=says):
         read_log({"u": [1, 2], "i": items}, **SEQUENCE)

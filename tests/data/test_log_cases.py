@@ -37,9 +37,21 @@ def items(log):
 
 # A path is a name.
 
-@pytest.mark.parametrize("name", [
-    "clicks[1].csv", "clicks?.csv", "clicks*.csv", "cli{c,k}s.csv", "~clicks.csv", "k=v.csv", "a b'c\".csv",
-    os.fsdecode(b"caf\xe9.csv"), "-"])
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "clicks[1].csv",
+        "clicks?.csv",
+        "clicks*.csv",
+        "cli{c,k}s.csv",
+        "~clicks.csv",
+        "k=v.csv",
+        "a b'c\".csv",
+        os.fsdecode(b"caf\xe9.csv"),
+        "-",
+    ],
+)
 @pytest.mark.parametrize("folder", [".", "day[1]", "u=9", "time=2024-01-01", "**"])
 @pytest.mark.parametrize("form", ["csv", "parquet", "sequence"])
 def test_the_file_of_that_name_is_read(name, folder, form, tmp_path):
@@ -99,6 +111,7 @@ def test_folders_called_like_a_column_change_nothing(column, tmp_path):
 
 # Types come from the whole column.
 
+
 def sources(table, tmp_path):
     """The same table of Python values as CSV, pandas, polars (where it has such columns), dict."""
     frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in table.items()})
@@ -113,9 +126,17 @@ def sources(table, tmp_path):
     yield "parquet", tmp_path / "x.parquet"
 
 
-@pytest.mark.parametrize(("last", "users"), [
-    ("007", 3000), (" 42 ", 2999), ("2999.0", 3000), ("x", 3000), (2999.0, 3000),
-    (decimal.Decimal("2999"), 3000)])
+@pytest.mark.parametrize(
+    ("last", "users"),
+    [
+        ("007", 3000),
+        (" 42 ", 2999),
+        ("2999.0", 3000),
+        ("x", 3000),
+        (2999.0, 3000),
+        (decimal.Decimal("2999"), 3000),
+    ],
+)
 def test_the_last_user_is_read_as_it_stands(last, users, tmp_path):
     table = {"u": [*range(2999), last], "i": [1] * 3000}
     for form, source in sources(table, tmp_path):
@@ -176,8 +197,10 @@ def test_null_values_of_ones_own(tmp_path):
     path = put(tmp_path / "a.csv", "u,i\n1,-\n?,2\n3,4\n")
     log = read_log(path, **UI, null_values=["-", "?"], on_bad_row="skip")
     assert (log.num_events, items(log)) == (1, [4])
-    for source in (pd.DataFrame({"u": ["1", "?", "3"], "i": ["-", "2", "4"]}),
-                   pl.DataFrame({"u": ["1", "?", "3"], "i": ["-", "2", "4"]})):
+    for source in (
+        pd.DataFrame({"u": ["1", "?", "3"], "i": ["-", "2", "4"]}),
+        pl.DataFrame({"u": ["1", "?", "3"], "i": ["-", "2", "4"]}),
+    ):
         assert items(read_log(source, **UI, null_values=["-", "?"], on_bad_row="skip")) == [4]
 
 
@@ -188,10 +211,14 @@ def test_spaces_around_ids_are_no_part_of_them(tmp_path):
     assert read_log({"u": ["a ", "a"], "i": [" 1", "1"]}, **UI).num_users == 1
 
 
-@pytest.mark.parametrize("source", [
-    {"u": np.array([1.5e9, 2e7], np.float32), "i": [1, 2]},
-    pl.DataFrame({"u": [1.5e9, 2e7], "i": [1, 2]}, schema={"u": pl.Float32, "i": pl.Int64}),
-    pa.table({"u": pa.array([1.0, 2.0**24], pa.float32()), "i": [1, 2]})])
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"u": np.array([1.5e9, 2e7], np.float32), "i": [1, 2]},
+        pl.DataFrame({"u": [1.5e9, 2e7], "i": [1, 2]}, schema={"u": pl.Float32, "i": pl.Int64}),
+        pa.table({"u": pa.array([1.0, 2.0**24], pa.float32()), "i": [1, 2]}),
+    ],
+)
 def test_float32_ids_that_it_cannot_hold(source):
     with pytest.raises(ValueError, match=r"row \d, column 'u': expected ids below 2\*\*24.*FLOAT"):
         read_log(source, **UI)
@@ -213,8 +240,17 @@ def test_float32_times_are_refused():
             read_log({"u": [1, 2], "i": [1, 2], "t": time}, **UI, time="t")
 
 
-@pytest.mark.parametrize("values", [[True, False], np.array([True, False]), pd.Series([True, False]),
-                                    pl.Series([True, False]), ["True", "False"], pa.array([True, False])])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [True, False],
+        np.array([True, False]),
+        pd.Series([True, False]),
+        pl.Series([True, False]),
+        ["True", "False"],
+        pa.array([True, False]),
+    ],
+)
 def test_truth_values_are_no_ids(values, tmp_path):
     for role in ("u", "i"):
         with pytest.raises(TypeError, match=rf"column '{role}'"):
@@ -234,8 +270,12 @@ def test_user_and_item_are_two_columns(tmp_path):
 def test_times_in_nanoseconds_keep_their_order():
     base = 1_700_000_000_000_000_000
     data = {"u": [1, 1, 1], "i": [1, 2, 3], "t": [base + 2, base + 1, base]}
-    for source in (data, pd.DataFrame(data), {**data, "t": np.array(data["t"]).astype("datetime64[ns]")},
-                   pl.DataFrame(data)):
+    for source in (
+        data,
+        pd.DataFrame(data),
+        {**data, "t": np.array(data["t"]).astype("datetime64[ns]")},
+        pl.DataFrame(data),
+    ):
         log = read_log(source, **UI, time="t")
         assert items(log) == [3, 2, 1]
         assert log.time.tolist() == [1_700_000_000] * 3
@@ -263,14 +303,24 @@ def test_what_is_masked_is_missing():
         read_log({"u": np.ma.array([1, 2], mask=[0, 1]), "i": [1, 2]}, **UI)
 
 
-@pytest.mark.parametrize(("source", "says"), [
-    (pa.table([[1], [2], [3]], names=["u", "u", "i"]), "column 'u': expected each name once; got 2 columns"),
-    (pd.DataFrame([[1, 2, 3]], columns=["u", "u", "i"]), "column 'u': expected each name once"),
-    ({"u": torch.ones(2).bfloat16(), "i": [1, 2]}, "column 'u': expected numbers that are whole or float32"),
-    ({"u": np.array([1j, 2]), "i": [1, 2]}, "column 'u': expected numbers, text or dates"),
-    (pl.Series([1, 2]), "source: expected a table"), ([{"u": 1, "i": 2}], "source: expected a path"),
-    (io.BytesIO(b"u,i"), "source: expected a path"),
-])
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (
+            pa.table([[1], [2], [3]], names=["u", "u", "i"]),
+            "column 'u': expected each name once; got 2 columns",
+        ),
+        (pd.DataFrame([[1, 2, 3]], columns=["u", "u", "i"]), "column 'u': expected each name once"),
+        (
+            {"u": torch.ones(2).bfloat16(), "i": [1, 2]},
+            "column 'u': expected numbers that are whole or float32",
+        ),
+        ({"u": np.array([1j, 2]), "i": [1, 2]}, "column 'u': expected numbers, text or dates"),
+        (pl.Series([1, 2]), "source: expected a table"),
+        ([{"u": 1, "i": 2}], "source: expected a path"),
+        (io.BytesIO(b"u,i"), "source: expected a path"),
+    ],
+)
 def test_tables_that_are_none(source, says):
     with pytest.raises((ValueError, TypeError), match=re.escape(says)):
         read_log(source, **UI)
@@ -283,6 +333,7 @@ def test_streams_and_sets_of_arrow_are_tables():
 
 
 # Lists and bytes.
+
 
 def test_lists_are_refused_by_their_type_or_taken_as_sequences(tmp_path):
     data = {"u": [7, 8], "i": [[3, 4, 5], [4]]}
@@ -308,8 +359,13 @@ def test_bytes_are_utf8_or_refused(tmp_path):
     good, bad = ["café".encode(), b"b"], ["café".encode("latin-1"), b"b"]
     pq.write_table(pa.table({"u": [1, 2], "i": good}), tmp_path / "x.parquet")
     pq.write_table(pa.table({"u": [1, 2], "i": bad}), tmp_path / "y.parquet")
-    for source in (tmp_path / "x.parquet", pl.DataFrame({"u": [1, 2], "i": good}), {"u": [1, 2], "i": good},
-                   pd.DataFrame({"u": [1, 2], "i": good}), {"u": [1, 2], "i": np.array(good)}):
+    for source in (
+        tmp_path / "x.parquet",
+        pl.DataFrame({"u": [1, 2], "i": good}),
+        {"u": [1, 2], "i": good},
+        pd.DataFrame({"u": [1, 2], "i": good}),
+        {"u": [1, 2], "i": np.array(good)},
+    ):
         assert read_log(source, **UI).item_ids.tolist() == ["b", "café"]
     for source in (tmp_path / "y.parquet", pl.DataFrame({"u": [1, 2], "i": bad}), {"u": [1, 2], "i": bad}):
         with pytest.raises(ValueError, match="row 1, column 'i': expected bytes that are UTF-8"):
@@ -335,10 +391,16 @@ def test_a_quote_that_is_data_swallows_nothing(tmp_path):
         assert (log.num_events, log.facts["records"]) == (6, 6)
 
 
-@pytest.mark.parametrize("text", [
-    "u,i,r\n1,1,\"a\n2,2,b\n3,3,c\"\n4,4,d\n", "u,r,i\n1,\"a,1\n2,b,2\n3,c\",3\n",
-    "u,i,r\n1,1,\"a\n2,2,b\n3,3,\"c\"\n", "u,i,r\n1,1,x\n1,1,\"a\n2,2,b\n3,3,c\n",
-    "u,i\n\"1,1\n2,2\n\"3,3\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'u,i,r\n1,1,"a\n2,2,b\n3,3,c"\n4,4,d\n',
+        'u,r,i\n1,"a,1\n2,b,2\n3,c",3\n',
+        'u,i,r\n1,1,"a\n2,2,b\n3,3,"c"\n',
+        'u,i,r\n1,1,x\n1,1,"a\n2,2,b\n3,3,c\n',
+        'u,i\n"1,1\n2,2\n"3,3\n',
+    ],
+)
 def test_other_swallowed_rows(text, tmp_path):
     path = put(tmp_path / "a.csv", text)
     for mode in ("raise", "skip"):
@@ -355,7 +417,8 @@ def test_line_breaks_inside_of_quotes_are_data(end, inside, tmp_path):
     log = read_log(put(tmp_path / "a.csv", out.getvalue()), **UI)
     assert (log.num_events, items(log)) == (2, [7, 8])
     pd.DataFrame({"u": [1, 2], "r": [f"a{inside}b", "c"], "i": [7, 8]}).to_csv(
-        tmp_path / "b.csv", index=False, lineterminator=end, quoting=csv.QUOTE_NONNUMERIC)
+        tmp_path / "b.csv", index=False, lineterminator=end, quoting=csv.QUOTE_NONNUMERIC
+    )
     assert items(read_log(tmp_path / "b.csv", **UI)) == [7, 8]
 
 
@@ -365,8 +428,9 @@ def test_line_numbers_after_line_breaks(tmp_path):
         read_log(path, **UI)
 
 
-@pytest.mark.parametrize("name", [
-    "latin-1", "cp1252", "utf-16", "utf-16-le", "utf-32", "shift_jis", "utf-8-sig"])
+@pytest.mark.parametrize(
+    "name", ["latin-1", "cp1252", "utf-16", "utf-16-le", "utf-32", "shift_jis", "utf-8-sig"]
+)
 def test_encodings(name, tmp_path):
     word = "カフェ" if name == "shift_jis" else "café"
     path = put(tmp_path / "a.csv", f"u,i,{word}\n1,{word},x\n2,b,{word}\n", name)
@@ -394,8 +458,11 @@ def test_a_bad_byte_in_a_column_nobody_reads(tmp_path):
 
 def test_a_header_of_numbers(tmp_path):
     path = put(tmp_path / "a.csv", "0,1,2\n5,6,1500000000\n7,8,1500000001\n")
-    for how in ({"user": 0, "item": 1, "time": 2}, {"user": "0", "item": "1", "time": "2"},
-                {"user": 0, "item": 1, "header": True}):
+    for how in (
+        {"user": 0, "item": 1, "time": 2},
+        {"user": "0", "item": "1", "time": "2"},
+        {"user": 0, "item": 1, "header": True},
+    ):
         log = read_log(path, **how)
         assert (log.num_events, log.user_ids.tolist()) == (2, [5, 7])
     assert read_log(path, user=0, item=1, header=False).num_events == 3
@@ -459,13 +526,20 @@ def test_quotes_of_another_kind_and_everywhere(tmp_path):
     assert read_log(everywhere, **UI).num_events == 2
     with pytest.raises(ValueError, match="line 3: expected every field in quotes"):
         read_log(everywhere, **UI, quoting="all")
-    for bad in ({"quote": "''"}, {"quote": ";", "separator": ";"}, {"quoting": "most"}, {"quoting": 9},
-                {"quote": None, "quoting": "all"}, {"separator": "\n"}):
+    for bad in (
+        {"quote": "''"},
+        {"quote": ";", "separator": ";"},
+        {"quoting": "most"},
+        {"quoting": 9},
+        {"quote": None, "quoting": "all"},
+        {"separator": "\n"},
+    ):
         with pytest.raises(ValueError, match=r"quot|separator"):
             read_log(path, **UI, **bad)
 
 
 # What is no regular file.
+
 
 def test_a_named_pipe_is_read_once(tmp_path):
     pipe = tmp_path / "pipe"
@@ -495,17 +569,28 @@ def test_devices_are_refused(path):
         read_log(path, **UI)
 
 
-SHELL = "import sys, fastpop; print(fastpop.read_log(sys.argv[1], user='u', item='i', on_bad_row='skip'" \
-        ").facts['records'])"
+SHELL = (
+    "import sys, fastpop; print(fastpop.read_log(sys.argv[1], user='u', item='i', on_bad_row='skip'"
+    ").facts['records'])"
+)
 
 
 @pytest.mark.parametrize("how", ["-", "/dev/stdin", "<(cat a.csv)", "a file as -"])
 def test_standard_input_and_process_substitution(how, tmp_path):
     put(tmp_path / "a.csv", "u,i\n1,2\n3,\n")
-    command = {"-": "cat a.csv | $0 -c \"$1\" -", "/dev/stdin": "cat a.csv | $0 -c \"$1\" /dev/stdin",
-               "<(cat a.csv)": "$0 -c \"$1\" <(cat a.csv)", "a file as -": "$0 -c \"$1\" - < a.csv"}[how]
-    done = subprocess.run(["bash", "-c", command, sys.executable, SHELL], cwd=tmp_path, capture_output=True,
-                          text=True, timeout=120)
+    command = {
+        "-": 'cat a.csv | $0 -c "$1" -',
+        "/dev/stdin": 'cat a.csv | $0 -c "$1" /dev/stdin',
+        "<(cat a.csv)": '$0 -c "$1" <(cat a.csv)',
+        "a file as -": '$0 -c "$1" - < a.csv',
+    }[how]
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable, SHELL],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.stdout.strip() == "2", done.stderr
 
 
@@ -534,8 +619,12 @@ def test_interrupts_leave_nothing_behind(form, after, tmp_path):
     path = tmp_path / f"log.{form}"
     pq.write_table(table, path) if form == "parquet" else table.to_pandas().to_csv(path, index=False)
     (tmp_path / "temp").mkdir()
-    child = subprocess.Popen([sys.executable, "-c", STOP, str(path), str(tmp_path / "temp")],
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", STOP, str(path), str(tmp_path / "temp")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert child.stdout.readline() == "reading\n"
     time.sleep(after)
     while not list((tmp_path / "temp").iterdir()) and child.poll() is None:
@@ -551,8 +640,12 @@ def test_interrupts_leave_nothing_behind(form, after, tmp_path):
 
 def test_large_arrays_lie_in_a_file_without_a_name(tmp_path):
     rng = np.random.default_rng(0)
-    data = {"u": rng.integers(0, 3000, 600_000), "i": rng.integers(0, 50, 600_000),
-            "t": rng.integers(0, 9, 600_000), "w": rng.random(600_000)}
+    data = {
+        "u": rng.integers(0, 3000, 600_000),
+        "i": rng.integers(0, 50, 600_000),
+        "t": rng.integers(0, 9, 600_000),
+        "w": rng.random(600_000),
+    }
     path = tmp_path / "a.csv"
     pd.DataFrame(data).to_csv(path, index=False)
     log = read_log(path, **UI, time="t", weight="w", memory_limit="16MB", temp_folder=tmp_path)
@@ -564,6 +657,7 @@ def test_large_arrays_lie_in_a_file_without_a_name(tmp_path):
 
 
 # Progress moves, by what has been read.
+
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_bars_count_bytes_and_events(packed, tmp_path, monkeypatch):
@@ -604,9 +698,13 @@ def test_one_reader_goes_on_where_ids_are_many(tmp_path, monkeypatch):
     monkeypatch.setattr(staging, "BLOCK", 1 << 15)
     monkeypatch.setattr(staging, "SHARE_OF_TEXTS", 0.02)
     log = read_log(path, **UI, threads=3)
-    np.testing.assert_array_equal(log.decode_users(log.user[np.argsort(log.row)])[:3],
-                                  ["user0", "user7919", "user15838"])
+    np.testing.assert_array_equal(
+        log.decode_users(log.user[np.argsort(log.row)])[:3], ["user0", "user7919", "user15838"]
+    )
     assert (log.num_users, log.num_items) == (100_003, 100_003)
     with pytest.raises(MemoryError, match="memory_limit: expected room for the distinct ids"):
-        read_log(put(path, "u,i\n" + "".join(f"{'x' * 50}{n},{n}\n" for n in range(200_000))), **UI,
-                 memory_limit="16MB")
+        read_log(
+            put(path, "u,i\n" + "".join(f"{'x' * 50}{n},{n}\n" for n in range(200_000))),
+            **UI,
+            memory_limit="16MB",
+        )

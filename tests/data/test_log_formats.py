@@ -16,7 +16,7 @@ from fastpop.data import read_log, staging
 
 FIELDS = ("user", "item", "time", "weight", "row", "user_ids", "item_ids", "offsets")
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=8)
-WHOLE = st.integers(-2**63, 2**63 - 1)
+WHOLE = st.integers(-(2**63), 2**63 - 1)
 SMALL = st.integers(0, 20)
 IDS = st.sampled_from([TEXTS, WHOLE, SMALL, st.sampled_from(["a", "b", "c d", 'e"f', "g,h", "i\tj", "k\nl"])])
 
@@ -28,9 +28,12 @@ def tables(draw):
     def column(values):
         return draw(st.lists(values, min_size=size, max_size=size))
 
-    return {"u": column(draw(IDS)), "i": column(draw(IDS)),
-            "t": column(draw(st.sampled_from([st.integers(0, 3), st.integers(10**9, 2 * 10**9)]))),
-            "w": column(st.floats(0, 1e6, allow_nan=False))}
+    return {
+        "u": column(draw(IDS)),
+        "i": column(draw(IDS)),
+        "t": column(draw(st.sampled_from([st.integers(0, 3), st.integers(10**9, 2 * 10**9)]))),
+        "w": column(st.floats(0, 1e6, allow_nan=False)),
+    }
 
 
 def forms(table, folder):
@@ -44,8 +47,9 @@ def forms(table, folder):
                 file.write("::".join(table) + "\n")
                 file.writelines("::".join(map(repr, row)) + "\n" for row in zip(*table.values()))
             else:
-                writer = csv.writer(file, delimiter=separator, lineterminator="\n",
-                                    quoting=csv.QUOTE_NONNUMERIC)
+                writer = csv.writer(
+                    file, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
+                )
                 writer.writerow(table)
                 writer.writerows(zip(*table.values()))
         yield name, folder / name, {"separator": separator}
@@ -61,8 +65,14 @@ def forms(table, folder):
     yield "objects", frame.astype(object), {}
     yield "polars", pl.DataFrame(arrow), {}
     yield "lazy", pl.LazyFrame(arrow), {}
-    yield "arrays", {name: np.array(values, object if isinstance(values[0], str) else None)
-                     for name, values in table.items()}, {}
+    yield (
+        "arrays",
+        {
+            name: np.array(values, object if isinstance(values[0], str) else None)
+            for name, values in table.items()
+        },
+        {},
+    )
     yield "lists", table, {}
 
 

@@ -13,12 +13,15 @@ def put(tmp_path, text, name="a.csv"):
     return path
 
 
-@pytest.mark.parametrize(("times", "time_format", "first"), [
-    (("20171124", "20171130"), "%Y%m%d", 1511481600),
-    (("2017112410", "2017113023"), "%Y%m%d%H", 1511517600),
-    (("201711241030", "201711302359"), "%Y%m%d%H%M", 1511519400),
-    (("20171124103059", "20171130235900"), "%Y%m%d%H%M%S", 1511519459),
-])
+@pytest.mark.parametrize(
+    ("times", "time_format", "first"),
+    [
+        (("20171124", "20171130"), "%Y%m%d", 1511481600),
+        (("2017112410", "2017113023"), "%Y%m%d%H", 1511517600),
+        (("201711241030", "201711302359"), "%Y%m%d%H%M", 1511519400),
+        (("20171124103059", "20171130235900"), "%Y%m%d%H%M%S", 1511519459),
+    ],
+)
 def test_dates_run_together_are_no_unix_time(times, time_format, first, tmp_path):
     path = put(tmp_path, "u,i,t\n" + "".join(f"1,{n},{time}\n" for n, time in enumerate(times)))
     with pytest.raises(ValueError, match=f"column 't': .*time_format='{time_format}'"):
@@ -35,8 +38,10 @@ def test_a_bad_row_does_not_hide_dates_run_together(tmp_path):
         read_log(path, user="u", item="i", time="t", on_bad_row="skip")
 
 
-@pytest.mark.parametrize("times", ["20171124 20171324", "2017112410 2017112424", "2000000000 2017112410",
-                                   "20171124103059 20171124106000"])
+@pytest.mark.parametrize(
+    "times",
+    ["20171124 20171324", "2017112410 2017112424", "2000000000 2017112410", "20171124103059 20171124106000"],
+)
 def test_numbers_that_are_no_dates_are_unix_time(times, tmp_path):
     rows = "".join(f"1,{n},{time}\n" for n, time in enumerate(times.split()))
     assert read_log(put(tmp_path, "u,i,t\n" + rows), user="u", item="i", time="t").num_events == 2

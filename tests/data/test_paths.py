@@ -12,9 +12,28 @@ from fastpop import files
 from fastpop.data.paths import engine_name, engine_path, engine_words, local_path
 
 NAMES = [
-    "plain.csv", "a[1].csv", "b*.csv", "q?.csv", "c{1,2}.csv", "e\\x.csv", "w[!a].csv", "]x[.csv",
-    "it's.csv", 'say "hi".csv', "~x.csv", "k=v.csv", "**", "g[abc", "new\nline.csv", "é.csv",
-    os.fsdecode(b"not-utf8-\xff.csv"), "a b.csv", "--", "%20.csv", "x.csv.gz", "x.parquet",
+    "plain.csv",
+    "a[1].csv",
+    "b*.csv",
+    "q?.csv",
+    "c{1,2}.csv",
+    "e\\x.csv",
+    "w[!a].csv",
+    "]x[.csv",
+    "it's.csv",
+    'say "hi".csv',
+    "~x.csv",
+    "k=v.csv",
+    "**",
+    "g[abc",
+    "new\nline.csv",
+    "é.csv",
+    os.fsdecode(b"not-utf8-\xff.csv"),
+    "a b.csv",
+    "--",
+    "%20.csv",
+    "x.csv.gz",
+    "x.parquet",
 ]
 FOLDERS = ["", "time=2024-01-01", "u=9", "day[1]", "**", "back\\slash", os.fsdecode(b"f\xff")]
 
@@ -28,13 +47,15 @@ def test_reading_and_writing_go_to_the_file_of_that_name(tmp_path, above):
     for number, name in enumerate(NAMES):
         (folder / name).write_text(f"u\n{number}\n")
     for number, name in enumerate(NAMES):
-        sql = f"SELECT * FROM read_csv({engine_path(folder / name)}, header=true, delim=',', " \
-              "columns={'u': 'VARCHAR'}, compression='none')"
+        sql = (
+            f"SELECT * FROM read_csv({engine_path(folder / name)}, header=true, delim=',', "
+            "columns={'u': 'VARCHAR'}, compression='none')"
+        )
         found = duckdb.connect().execute(sql)
         assert [d[0] for d in found.description] == ["u"]
         assert found.fetchall() == [(str(number),)], name
     before = sorted(os.listdir(folder))
-    inside = engine_path(folder) [1:-1] + "/out.parquet"
+    inside = engine_path(folder)[1:-1] + "/out.parquet"
     duckdb.connect().execute(f"COPY (SELECT 5 AS u) TO '{inside}' (FORMAT parquet)")
     assert sorted(os.listdir(folder)) == sorted([*before, "out.parquet"])
 
@@ -57,18 +78,26 @@ def test_messages_name_the_users_path(tmp_path):
 
 
 def test_links_go_with_the_process(tmp_path):
-    code = ("from fastpop.data.paths import engine_name; import os; "
-            f"name = engine_name({str(tmp_path / 'a[1]')!r}); print(name); "
-            "assert os.path.islink(name)")
+    code = (
+        "from fastpop.data.paths import engine_name; import os; "
+        f"name = engine_name({str(tmp_path / 'a[1]')!r}); print(name); "
+        "assert os.path.islink(name)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not Path(done.stdout.strip()).parent.exists()
 
 
 def test_a_killed_process_leaves_links_until_the_next(tmp_path):
-    code = ("import os, sys; from fastpop.data.paths import engine_name; "
-            "print(engine_name('/a[1]'), flush=True); os.kill(os.getpid(), 9)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          env={**os.environ, "TMPDIR": str(tmp_path)})
+    code = (
+        "import os, sys; from fastpop.data.paths import engine_name; "
+        "print(engine_name('/a[1]'), flush=True); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
     left = Path(done.stdout.strip()).parent
     assert left.parent == tmp_path
     assert left.is_dir()

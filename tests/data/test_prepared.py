@@ -28,7 +28,7 @@ from fastpop.training.folder import fingerprint
 
 ARRAYS = ("user", "item", "time", "weight", "row", "offsets", "user_ids", "item_ids")
 TEXT = st.text(st.characters(exclude_characters="\0"), max_size=6)
-IDS = st.one_of(st.integers(-2**63, 2**63 - 1), st.integers(-5, 5))
+IDS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-5, 5))
 
 
 @pytest.fixture
@@ -68,9 +68,10 @@ def logs(draw) -> Interactions:
     return Interactions.from_arrays(
         [users[n] for n in pick.integers(0, len(users), size)],
         [items[n] for n in pick.integers(0, len(items), size)],
-        pick.integers(-10**10, 10**10, size) if some_time else None,
+        pick.integers(-(10**10), 10**10, size) if some_time else None,
         pick.integers(0, 5, size) / 2 if draw(st.booleans()) else None,
-        ordered=draw(st.booleans()), facts={"n": [1, {"é": None}], "x": 0.5},
+        ordered=draw(st.booleans()),
+        facts={"n": [1, {"é": None}], "x": 0.5},
     )
 
 
@@ -103,16 +104,21 @@ def test_saved_opened_and_in_memory_are_one_log(tmp_path_factory, log):
 def test_everything_behind_a_log_gives_the_same_bits(tmp_path, tiny_pieces, text, weighted):
     log = small_log(users=90, items=300, events=1500, weighted=weighted)
     if text:
-        log = Interactions.from_arrays([f"ü{u}" for u in log.user], [f"{i}" for i in log.item], log.time,
-                                       log.weight)
+        log = Interactions.from_arrays(
+            [f"ü{u}" for u in log.user], [f"{i}" for i in log.item], log.time, log.weight
+        )
     log.save(tmp_path / "p")
     opened = Interactions.open(tmp_path / "p")
     assert opened.user.dtype == np.uint8
     assert opened.item.dtype == (np.uint8 if log.num_items <= 256 else np.uint16)
     rules = ["leave-last-out", "global-time", "random-by-user", "none"]
-    for rule, options in [*((r, {}) for r in rules), ("leave-last-n", {"n": 3}),
-                          ("random-by-user", {"n": 2, "seed": 5}), ("global-time", {"cut": (700, 1100)}),
-                          ("global-time", {"new_users": "keep"})]:
+    for rule, options in [
+        *((r, {}) for r in rules),
+        ("leave-last-n", {"n": 3}),
+        ("random-by-user", {"n": 2, "seed": 5}),
+        ("global-time", {"cut": (700, 1100)}),
+        ("global-time", {"new_users": "keep"}),
+    ]:
         a, b = split(log, rule, **options), split(opened, rule, **options)
         assert a.part.tolist() == b.part.tolist()
         assert a.facts == b.facts
@@ -130,13 +136,17 @@ def test_everything_behind_a_log_gives_the_same_bits(tmp_path, tiny_pieces, text
     same(log.take(mask), opened.take(mask))
     same(log.take([5, 5, 1000]), opened.take([5, 5, 1000]))
     with_test = split_with_test(log.take(~mask), log.take(mask))
-    for a, b in ((with_test, split_with_test(opened.take(~mask), opened.take(mask))),
-                 (with_test, split_with_test(opened.take(~mask), log.take(mask)))):
+    for a, b in (
+        (with_test, split_with_test(opened.take(~mask), opened.take(mask))),
+        (with_test, split_with_test(opened.take(~mask), log.take(mask))),
+    ):
         same_cases(a.test, b.test)
         assert a.facts == b.facts
         same(a.train, b.train)
-    for a, b in ((EventBatches(log, 64, 1), EventBatches(opened, 64, 1)),
-                 (SequenceBatches(log, 7, 64, 1), SequenceBatches(opened, 7, 64, 1))):
+    for a, b in (
+        (EventBatches(log, 64, 1), EventBatches(opened, 64, 1)),
+        (SequenceBatches(log, 7, 64, 1), SequenceBatches(opened, 7, 64, 1)),
+    ):
         assert a.target_counts().tobytes() == b.target_counts().tobytes()
         for left, right in zip(a.epoch(2), b.epoch(2), strict=True):
             for name in ("user", "target", "history", "weight"):
@@ -153,8 +163,9 @@ def test_everything_behind_a_log_gives_the_same_bits(tmp_path, tiny_pieces, text
     rng = np.random.default_rng(0)
     dots = DotScores(rng.normal(size=(a.test.num_cases, 3)), rng.normal(size=(log.num_items, 3)))
     for mask_seen in (True, False):
-        want, got = (evaluate(dots, part.test, counts=part.train.item_counts(), mask_seen=mask_seen)
-                     for part in (a, b))
+        want, got = (
+            evaluate(dots, part.test, counts=part.train.item_counts(), mask_seen=mask_seen) for part in (a, b)
+        )
         assert want.metrics == got.metrics
         assert want.cases_key == got.cases_key
 
@@ -185,8 +196,9 @@ def test_training_on_a_folder_is_training_on_the_log(tmp_path, one_thread, encod
         fastpop.train(tmp_path, **quick)
 
 
-@pytest.mark.parametrize(("size", "kind"), [(256, "uint8"), (257, "uint16"), (65536, "uint16"),
-                                            (65537, "uint32")])
+@pytest.mark.parametrize(
+    ("size", "kind"), [(256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "uint32")]
+)
 def test_the_narrowest_type_that_holds_the_ids(tmp_path, size, kind):
     log = Interactions.from_arrays([0, 1], [0, size - 1], user_ids=[0, 1], item_ids=np.arange(size))
     opened = Interactions.open(log.save(tmp_path / "p"))
@@ -209,8 +221,15 @@ def test_half_surrogates_and_order_of_text_ids():
     ends = np.cumsum([0] + [len(word.encode("utf-8", "surrogatepass")) for word in words])
     ids, plain = TextIds(np.frombuffer(data, np.uint8), ends), np.array(words, dtype=object)
     assert ids.rises()
-    for index in (0, -1, slice(2, 9), slice(None, None, -2), [3, 1], plain == "a",
-                  np.array([[1, 2], [0, 3]])):
+    for index in (
+        0,
+        -1,
+        slice(2, 9),
+        slice(None, None, -2),
+        [3, 1],
+        plain == "a",
+        np.array([[1, 2], [0, 3]]),
+    ):
         assert np.array_equal(np.asarray(ids[index]), np.asarray(plain[index]))
     few, many = ["a", "b", "", "~"], [*words, "b"] * 5
     for wanted in (few, many):
@@ -237,9 +256,15 @@ def test_an_opened_log_can_be_copied_and_sent(tmp_path):
 
 def test_facts_are_frozen_and_still_data(tmp_path):
     log = Interactions.from_arrays([1], [1], facts={"a": {"b": [1, {"c": 2}]}, "t": (1, [2])})
-    for change in (lambda f: f["a"].update(x=1), lambda f: f["a"]["b"].append(1),
-                   lambda f: f["a"]["b"][1].pop("c"), lambda f: f.__setitem__("a", 1),
-                   lambda f: f.clear(), lambda f: f["t"][1].extend([3]), lambda f: f.__ior__({"a": 1})):
+    for change in (
+        lambda f: f["a"].update(x=1),
+        lambda f: f["a"]["b"].append(1),
+        lambda f: f["a"]["b"][1].pop("c"),
+        lambda f: f.__setitem__("a", 1),
+        lambda f: f.clear(),
+        lambda f: f["t"][1].extend([3]),
+        lambda f: f.__ior__({"a": 1}),
+    ):
         with pytest.raises(TypeError, match="results are read-only"):
             change(log.facts)
     plain = {"a": {"b": [1, {"c": 2}]}, "t": (1, [2])}
@@ -301,19 +326,38 @@ def test_a_card_that_is_whole_but_lies_is_found(tmp_path):
     folder = small_log().save(tmp_path / "p")
     card = json.loads((folder / "log.json").read_text())
     card.pop("sha256")
-    for change, says in [({"num_events": 5}, r"user\.npy: expected a column of"),
-                         ({"num_items": 2}, r"item_ids\.npy: expected a column"),
-                         ({"files": {**card["files"], "../x": {"bytes": 1, "sha256": ""}}},
-                          r"the file \.\./x"),
-                         ({"has_weight": True}, r"weight\.npy: expected a column"),
-                         ({"user_ids": "str"}, r"user_ids\.utf8\.npy: expected a column")]:
+    for change, says in [
+        ({"num_events": 5}, r"user\.npy: expected a column of"),
+        ({"num_items": 2}, r"item_ids\.npy: expected a column"),
+        ({"files": {**card["files"], "../x": {"bytes": 1, "sha256": ""}}}, r"the file \.\./x"),
+        ({"has_weight": True}, r"weight\.npy: expected a column"),
+        ({"user_ids": "str"}, r"user_ids\.utf8\.npy: expected a column"),
+    ]:
         (folder / "log.json").write_text(card_text(card | change))
         with pytest.raises(ValueError, match=says):
             Interactions.open(folder)
 
 
-PATHS = ["run[1]", "weight=2", "time=7", "user=3", "item=5", "id=4", "a*b", "q?", "{1,2}", "é", "it's",
-         os.fsdecode(b"not-utf8-\xff"), "-rf", "back\\slash", "new\nline", " space ", "%20", "~x"]
+PATHS = [
+    "run[1]",
+    "weight=2",
+    "time=7",
+    "user=3",
+    "item=5",
+    "id=4",
+    "a*b",
+    "q?",
+    "{1,2}",
+    "é",
+    "it's",
+    os.fsdecode(b"not-utf8-\xff"),
+    "-rf",
+    "back\\slash",
+    "new\nline",
+    " space ",
+    "%20",
+    "~x",
+]
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -351,23 +395,40 @@ def write_parquet_log(log: Interactions, folder: Path) -> None:
     from fastpop.data.paths import engine_name
 
     folder.mkdir(parents=True)
-    events = {name: np.asarray(getattr(log, name), dtype=np.float64 if name == "weight" else np.int64)
-              for name in ("user", "item", "row", "time", "weight") if getattr(log, name) is not None}
+    events = {
+        name: np.asarray(getattr(log, name), dtype=np.float64 if name == "weight" else np.int64)
+        for name in ("user", "item", "row", "time", "weight")
+        if getattr(log, name) is not None
+    }
     tables = {"events": events, "user_ids": {"id": log.user_ids}, "item_ids": {"id": log.item_ids}}
     with duckdb.connect() as connection:
         for name, table in tables.items():
             connection.register("t", {key: np.asarray(value) for key, value in table.items()})
-            connection.execute(f"COPY (SELECT * FROM t) TO '{engine_name(folder)}/{name}.parquet' "
-                               "(FORMAT parquet)")
+            connection.execute(
+                f"COPY (SELECT * FROM t) TO '{engine_name(folder)}/{name}.parquet' (FORMAT parquet)"
+            )
             connection.unregister("t")
-    kind = {side: "str" if ids.dtype.kind == "O" else "int64"
-            for side, ids in (("user_ids", log.user_ids), ("item_ids", log.item_ids))}
-    (folder / "log.json").write_text(json.dumps({
-        "format": "fastpop interactions", "version": 1, "num_events": log.num_events,
-        "num_users": log.num_users, "num_items": log.num_items, "has_order": log.has_order,
-        "has_time": log.time is not None, "has_weight": log.weight is not None, **kind,
-        "sha256": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()},
-        "facts": log.facts}))
+    kind = {
+        side: "str" if ids.dtype.kind == "O" else "int64"
+        for side, ids in (("user_ids", log.user_ids), ("item_ids", log.item_ids))
+    }
+    (folder / "log.json").write_text(
+        json.dumps(
+            {
+                "format": "fastpop interactions",
+                "version": 1,
+                "num_events": log.num_events,
+                "num_users": log.num_users,
+                "num_items": log.num_items,
+                "has_order": log.has_order,
+                "has_time": log.time is not None,
+                "has_weight": log.weight is not None,
+                **kind,
+                "sha256": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()},
+                "facts": log.facts,
+            }
+        )
+    )
 
 
 @pytest.mark.parametrize("name", ["plain", "weight=2", "time=7", "run[1]", os.fsdecode(b"\xff")])
@@ -426,19 +487,23 @@ def test_the_writer_refuses_what_is_no_log(tmp_path):
         return out
 
     good = {"user": [0, 1], "item": [1, 0], "row": [3, 4], "time": [9, 8], "weight": [1.0, 0.0]}
-    for change, says in [({"user": [1, 0]}, "user: expected users in order"),
-                         ({"user": [0, 2]}, r"user: expected ids in \[0, 2\)"),
-                         ({"item": [0, -1]}, r"item: expected ids in \[0, 2\)"),
-                         ({"user": [0, 0]}, "time: expected each user's events in order"),
-                         ({"row": [3, 9]}, r"row: expected rows in \[0, 9\)"),
-                         ({"weight": [1.0, np.nan]}, "weight: expected finite numbers"),
-                         ({"time": [1]}, "time: expected 2 entries")]:
+    for change, says in [
+        ({"user": [1, 0]}, "user: expected users in order"),
+        ({"user": [0, 2]}, r"user: expected ids in \[0, 2\)"),
+        ({"item": [0, -1]}, r"item: expected ids in \[0, 2\)"),
+        ({"user": [0, 0]}, "time: expected each user's events in order"),
+        ({"row": [3, 9]}, r"row: expected rows in \[0, 9\)"),
+        ({"weight": [1.0, np.nan]}, "weight: expected finite numbers"),
+        ({"time": [1]}, "time: expected 2 entries"),
+    ]:
         with pytest.raises(ValueError, match=says):
             ready(row_stop=9).add(**{name: np.array(value) for name, value in (good | change).items()})
     out = ready()
     out.add(**{name: np.array(value) for name, value in good.items()})
-    for change, says in [({"user": [0, 1]}, "users in order"),
-                         ({"time": [7, 7], "user": [1, 1]}, "order of time")]:
+    for change, says in [
+        ({"user": [0, 1]}, "users in order"),
+        ({"time": [7, 7], "user": [1, 1]}, "order of time"),
+    ]:
         with pytest.raises(ValueError, match=says):
             out.add(**{name: np.array(value) for name, value in (good | change).items()})
     with pytest.raises(ValueError, match="every id before the first event"):
@@ -456,7 +521,7 @@ def test_the_writer_takes_slices_of_any_size(tmp_path):
     (tmp_path / "sliced").mkdir()
     out = PreparedWriter(tmp_path / "sliced", time=True, weight=True)
     for n in range(log.num_users):
-        out.add_ids("user", log.user_ids[n:n + 1])
+        out.add_ids("user", log.user_ids[n : n + 1])
     for at in columns.pieces(log.num_items, 7):
         out.add_ids("item", log.item_ids[at])
     for at in columns.pieces(log.num_events, 13):
@@ -508,8 +573,21 @@ def test_bad_rows_come_along(tmp_path):
 
 
 def prepare_command(source: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "fastpop", "prepare", str(source), "--user", "u", "--item", "i",
-            "--time", "t", "--out", str(out)]
+    return [
+        sys.executable,
+        "-m",
+        "fastpop",
+        "prepare",
+        str(source),
+        "--user",
+        "u",
+        "--item",
+        "i",
+        "--time",
+        "t",
+        "--out",
+        str(out),
+    ]
 
 
 def test_a_killed_prepare_leaves_nothing_and_the_next_gives_the_same_bytes(tmp_path):
@@ -519,8 +597,9 @@ def test_a_killed_prepare_leaves_nothing_and_the_next_gives_the_same_bytes(tmp_p
     out, environment = tmp_path / "p", {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "tmp").mkdir()
     for wait in (0.0, 0.2):
-        process = subprocess.Popen(prepare_command(source, out), env=environment, stderr=subprocess.PIPE,
-                                   stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            prepare_command(source, out), env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         while not list(tmp_path.glob(".p.*.fastpop-part")):
             assert process.poll() is None
             time.sleep(0.005)
@@ -573,8 +652,13 @@ def test_memory_does_not_grow_with_the_log(tmp_path, rule):
         out.add(user, rng.integers(0, 70_000, user.size), row, time=time)
     out.finish()
     code = "import fastpop.data.columns as c; c.ON_DISK = 1 << 18\n" + MEASURED
-    done = subprocess.run([sys.executable, "-c", code, str(folder), rule], capture_output=True, text=True,
-                          check=True, env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"})
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder), rule],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
+    )
     assert float(done.stdout) < 24
 
 
@@ -592,11 +676,15 @@ def test_a_log_that_is_replaced_while_it_is_used(tmp_path):
     logs = [small_log(seed=seed) for seed in (0, 1)]
     logs[0].save(tmp_path / "p")
     opened = Interactions.open(tmp_path / "p")
-    code = ("import sys; from fastpop.data import Interactions; from helpers_logs import small_log\n"
-            "logs = [small_log(seed=s) for s in (0, 1)]\n"
-            "for n in range(60): logs[n % 2].save(sys.argv[1])")
-    writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "p")],
-                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    code = (
+        "import sys; from fastpop.data import Interactions; from helpers_logs import small_log\n"
+        "logs = [small_log(seed=s) for s in (0, 1)]\n"
+        "for n in range(60): logs[n % 2].save(sys.argv[1])"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "p")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
     prints, seen = {fingerprint(log) for log in logs}, 0
     while writer.poll() is None:
         assert fingerprint(Interactions.open(tmp_path / "p")) in prints

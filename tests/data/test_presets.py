@@ -7,9 +7,13 @@ from fastpop import doctor, testing
 from fastpop.data import PRESETS, Columns, Preset
 from fastpop.testing import registered
 
-PIPES = Preset(columns=Columns("who", "what", time="when", behavior="how", time_unit="ms"), separator="|",
-               names=("how", "who", "what", "when"), behaviors={"v": "view", "b": "buy"},
-               about="pipes, milliseconds")
+PIPES = Preset(
+    columns=Columns("who", "what", time="when", behavior="how", time_unit="ms"),
+    separator="|",
+    names=("how", "who", "what", "when"),
+    behaviors={"v": "view", "b": "buy"},
+    about="pipes, milliseconds",
+)
 ROWS = "b|7|apple|1500000001000\nv|7|pear|1500000000000\nv|8|apple|1500000002000\n"
 
 
@@ -20,8 +24,13 @@ def test_ours_pass_the_suite(name):
 
 def test_one_from_outside_passes_the_suite():
     testing.check_preset(PIPES)
-    testing.check_preset(Preset(columns=Columns(2, 0, time=4, weight=1, time_format="%d.%m.%Y %H:%M"),
-                                separator=";", about="by position"))
+    testing.check_preset(
+        Preset(
+            columns=Columns(2, 0, time=4, weight=1, time_format="%d.%m.%Y %H:%M"),
+            separator=";",
+            about="by position",
+        )
+    )
 
 
 def test_one_from_outside_is_read_listed_and_named(tmp_path):
@@ -50,20 +59,34 @@ def test_a_name_that_is_taken_is_refused():
         fastpop.register("preset", PIPES, name="pipes")
 
 
-@pytest.mark.parametrize(("options", "error", "message"), [
-    ({"kind": "cube"}, ValueError, "preset.kind: expected one of 'table'"),
-    ({"columns": ("user", "item")}, TypeError, "preset.columns: expected fastpop.data.Columns; got tuple")])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"kind": "cube"}, ValueError, "preset.kind: expected one of 'table'"),
+        (
+            {"columns": ("user", "item")},
+            TypeError,
+            "preset.columns: expected fastpop.data.Columns; got tuple",
+        ),
+    ],
+)
 def test_what_is_no_layout_is_refused(options, error, message):
     with pytest.raises(error, match=message):
         Preset(**options)
 
 
-@pytest.mark.parametrize(("preset", "message"), [
-    (Preset(columns=Columns("a", "b")), "about"),
-    (Preset(about="no roles"), "a table needs its roles"),
-    (Preset(columns=Columns("a", "b"), names=("a", "c"), about="a column too few"), "not among names"),
-    (Preset(columns=Columns("a", "b"), behaviors={"v": "view"}, about="codes of nothing"), "without their"),
-])
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        (Preset(columns=Columns("a", "b")), "about"),
+        (Preset(about="no roles"), "a table needs its roles"),
+        (Preset(columns=Columns("a", "b"), names=("a", "c"), about="a column too few"), "not among names"),
+        (
+            Preset(columns=Columns("a", "b"), behaviors={"v": "view"}, about="codes of nothing"),
+            "without their",
+        ),
+    ],
+)
 def test_the_suite_refuses_what_breaks_the_contract(preset, message):
     with pytest.raises(AssertionError, match=message):
         testing.check_preset(preset)

@@ -40,8 +40,12 @@ def columns(kind: str, size: int = 400) -> dict[str, np.ndarray]:
         user = np.array([f"u{u}" for u in user], dtype=object)
         item = np.array([f"Ä{i}" for i in item], dtype=object)
     # few distinct times: most order comes from the tie rule
-    return {"who": user, "what": item, "when": rng.integers(0, 9, size) + 1_500_000_000,
-            "w": rng.integers(0, 5, size) / 4}
+    return {
+        "who": user,
+        "what": item,
+        "when": rng.integers(0, 9, size) + 1_500_000_000,
+        "w": rng.integers(0, 5, size) / 4,
+    }
 
 
 ROLES = {"user": "who", "item": "what", "time": "when", "weight": "w"}
@@ -86,19 +90,32 @@ def as_source(form, data, folder):
             return write_text(folder / "log.dat", data, "::")
         case "glob":
             for at in range(4):
-                part = {k: v[at * 100:(at + 1) * 100] for k, v in data.items()}
+                part = {k: v[at * 100 : (at + 1) * 100] for k, v in data.items()}
                 write_text(folder / f"part-{at}.csv", part)
             return str(folder / "part-*.csv")
         case "list":
             for at in range(4):
-                part = {k: v[at * 100:(at + 1) * 100] for k, v in data.items()}
+                part = {k: v[at * 100 : (at + 1) * 100] for k, v in data.items()}
                 write_text(folder / f"part-{9 - at}.csv", part)
             return [folder / f"part-{9 - at}.csv" for at in range(4)]
     raise AssertionError(form)
 
 
-FORMS = ["dict", "pandas", "polars", "lazy", "arrow", "parquet", "csv", "crlf", "csv.gz", "tsv",
-         "dat", "glob", "list"]
+FORMS = [
+    "dict",
+    "pandas",
+    "polars",
+    "lazy",
+    "arrow",
+    "parquet",
+    "csv",
+    "crlf",
+    "csv.gz",
+    "tsv",
+    "dat",
+    "glob",
+    "list",
+]
 
 
 @pytest.mark.parametrize("kind", ["int", "str"])
@@ -111,25 +128,29 @@ def test_every_source_gives_the_same_log(form, kind, tmp_path):
 
 
 ID_TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=6).filter(
-    lambda text: text.strip(" "))
+    lambda text: text.strip(" ")
+)
 
 
-@settings(max_examples=25, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(st.tuples(ID_TEXT, ID_TEXT, st.integers(0, 5)), min_size=1, max_size=30),
-       form=st.sampled_from(["csv", "tsv"]))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(ID_TEXT, ID_TEXT, st.integers(0, 5)), min_size=1, max_size=30),
+    form=st.sampled_from(["csv", "tsv"]),
+)
 def test_strange_ids_survive_quoting(rows, form, tmp_path):
     """Quotes, separators, spaces and any script inside ids, written by the standard library."""
     path = tmp_path / f"log.{form}"
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, delimiter="," if form == "csv" else "\t", lineterminator="\n",
-                            quoting=csv.QUOTE_ALL)
+        writer = csv.writer(
+            file, delimiter="," if form == "csv" else "\t", lineterminator="\n", quoting=csv.QUOTE_ALL
+        )
         writer.writerow(["u", "i", "t"])
         writer.writerows(rows)
     user, item, time = zip(*rows)
     log = read_log(path, user="u", item="i", time="t", id_type="text", null_values=())
-    same(log, Interactions.from_arrays([u.strip(" ") for u in user], [i.strip(" ") for i in item],
-                                       list(time)))
+    same(
+        log, Interactions.from_arrays([u.strip(" ") for u in user], [i.strip(" ") for i in item], list(time))
+    )
 
 
 def test_whole_numbers_become_int64_and_leading_zeros_do_not(tmp_path):
@@ -160,11 +181,20 @@ def test_imdb_ids_with_leading_zeros_are_numbers(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("1511848894", 1511848894), ("1511848894123", 1511848894), ("1511848894123456", 1511848894),
-     ("1511848894.75", 1511848894), ("-5", -5), ("-0.5", -1),
-     ("2014-12-06 02", 1417831200), ("2014-12-06", 1417824000),
-     ("2014-12-06T02:03:04Z", 1417831384), ("2014-12-06T02:03:04+02:00", 1417824184),
-     ("2014-12-06 02:03:04.9", 1417831384), ("2014-12-06 02:03", 1417831380)],
+    [
+        ("1511848894", 1511848894),
+        ("1511848894123", 1511848894),
+        ("1511848894123456", 1511848894),
+        ("1511848894.75", 1511848894),
+        ("-5", -5),
+        ("-0.5", -1),
+        ("2014-12-06 02", 1417831200),
+        ("2014-12-06", 1417824000),
+        ("2014-12-06T02:03:04Z", 1417831384),
+        ("2014-12-06T02:03:04+02:00", 1417824184),
+        ("2014-12-06 02:03:04.9", 1417831384),
+        ("2014-12-06 02:03", 1417831380),
+    ],
 )
 def test_times(text, seconds, tmp_path):
     path = tmp_path / "a.csv"
@@ -189,8 +219,10 @@ def test_compact_dates_by_their_format(tmp_path):
 @pytest.mark.parametrize("dtype", ["datetime64[s]", "datetime64[D]", "datetime64[ns]"])
 def test_frame_dates(dtype):
     when = np.array(["2014-12-06", "2014-12-05"], dtype=dtype)
-    for source in ({"u": [1, 1], "i": [1, 2], "t": when},
-                   pd.DataFrame({"u": [1, 1], "i": [1, 2], "t": pd.to_datetime(when, utc=True)})):
+    for source in (
+        {"u": [1, 1], "i": [1, 2], "t": when},
+        pd.DataFrame({"u": [1, 1], "i": [1, 2], "t": pd.to_datetime(when, utc=True)}),
+    ):
         log = read_log(source, user="u", item="i", time="t")
         assert log.time.tolist() == [1417737600, 1417824000]
         assert log.decode_items(log.item).tolist() == [2, 1]
@@ -204,8 +236,17 @@ def test_presets_without_a_real_log(tmp_path):
     path.write_text("1::1193::5::978300760\n1::661::3::978302109\n")
     log = read_log(path, preset="movielens-dat", min_rating=4)
     assert log.item_ids.tolist() == [1193]
-    assert {"alibaba-mobile", "taobao-userbehavior", "movielens-100k", "movielens-csv",
-            "movielens-dat", "movietweetings", "ciao", "sequence", "sessions"} <= PRESETS.keys()
+    assert {
+        "alibaba-mobile",
+        "taobao-userbehavior",
+        "movielens-100k",
+        "movielens-csv",
+        "movielens-dat",
+        "movietweetings",
+        "ciao",
+        "sequence",
+        "sessions",
+    } <= PRESETS.keys()
 
 
 def test_sequences_and_sessions(tmp_path):
@@ -213,8 +254,7 @@ def test_sequences_and_sessions(tmp_path):
     path.write_text("7 b a\n\t3  c   b \n7 d\n\n")
     log = read_log(path, preset="sequence")
     assert log.user_ids.tolist() == [3, 7]
-    assert [log.decode_items(log.history(u)).tolist() for u in (0, 1)] == [
-        ["c", "b"], ["b", "a", "d"]]
+    assert [log.decode_items(log.history(u)).tolist() for u in (0, 1)] == [["c", "b"], ["b", "a", "d"]]
     assert log.time is None
     assert log.has_order
     sessions = read_log([path, path], preset="sessions")
@@ -231,10 +271,15 @@ def test_a_very_long_sequence_is_whole(tmp_path):
 
 
 def test_filters_are_counted(tmp_path):
-    data = {"u": [1, 1, 2, 2], "i": [1, 2, 1, 2], "kind": ["view", "buy", "view", "buy"],
-            "stars": [5, 1, 2, 2]}
-    log = read_log(data, user="u", item="i", behavior="kind", rating="stars",
-                   keep_behavior="buy", min_rating=2)
+    data = {
+        "u": [1, 1, 2, 2],
+        "i": [1, 2, 1, 2],
+        "kind": ["view", "buy", "view", "buy"],
+        "stars": [5, 1, 2, 2],
+    }
+    log = read_log(
+        data, user="u", item="i", behavior="kind", rating="stars", keep_behavior="buy", min_rating=2
+    )
     assert log.num_events == 1
     assert log.row.tolist() == [3]
     assert log.facts["behaviors"] == {"buy": 2, "view": 2}
@@ -262,12 +307,12 @@ def test_threads_and_memory_change_nothing(threads, tmp_path):
     """A table several times the cap's working set, sorted with spilling, tie rule intact."""
     rng = np.random.default_rng(3)
     size = 300_000
-    data = {"u": rng.integers(0, 5000, size), "i": rng.integers(0, 900, size),
-            "t": rng.integers(0, 20, size)}
+    data = {"u": rng.integers(0, 5000, size), "i": rng.integers(0, 900, size), "t": rng.integers(0, 20, size)}
     path = tmp_path / "big.csv"
     pd.DataFrame(data).to_csv(path, index=False)
-    log = read_log(path, user="u", item="i", time="t", threads=threads, memory_limit="100MB",
-                   temp_folder=tmp_path)
+    log = read_log(
+        path, user="u", item="i", time="t", threads=threads, memory_limit="100MB", temp_folder=tmp_path
+    )
     same(log, Interactions.from_arrays(*data.values()))
     assert [p.name for p in tmp_path.iterdir()] == ["big.csv"]  # nothing is left behind
 

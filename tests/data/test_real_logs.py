@@ -6,33 +6,21 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fastpop.data import (
-    Columns,
-    Interactions,
-    bundled_log,
-    bundled_path,
-    read_log,
-    split,
-    split_with_test,
-)
+from fastpop.data import Columns, Interactions, bundled_log, bundled_path, read_log, split, split_with_test
 
 pytest.importorskip("duckdb", reason="duckdb, which reads logs, is not installed")
 
 LOGS = {
     "tianchi-mobile-2k.csv.gz": ({"preset": "alibaba-mobile"}, 1_999, 34, 1_689, True),
-    "taobao-userbehavior-10k.csv.gz": (
-        {"preset": "taobao-userbehavior"}, 10_000, 114, 7_623, True),
-    "movietweetings-100k.ratings.dat.gz": (
-        {"preset": "movietweetings"}, 100_000, 16_554, 10_506, True),
+    "taobao-userbehavior-10k.csv.gz": ({"preset": "taobao-userbehavior"}, 10_000, 114, 7_623, True),
+    "movietweetings-100k.ratings.dat.gz": ({"preset": "movietweetings"}, 100_000, 16_554, 10_506, True),
     "ciao.ratings.csv.gz": ({"preset": "ciao"}, 284_086, 7_375, 105_114, True),
-    "ml-latest-small-2016.ratings.csv.gz": (
-        {"preset": "movielens-csv"}, 100_004, 671, 9_066, True),
+    "ml-latest-small-2016.ratings.csv.gz": ({"preset": "movielens-csv"}, 100_004, 671, 9_066, True),
     "amazon-beauty-5core.seq.txt.gz": ({"preset": "sequence"}, 198_502, 22_363, 12_101, True),
     "lastfm-s3rec.seq.txt.gz": ({"preset": "sequence"}, 52_551, 1_090, 3_646, True),
     "coat.biased.csv.gz": ({"columns": Columns(0, 1, rating=2)}, 6_960, 290, 300, False),
     "coat.random.csv.gz": ({"preset": "coat"}, 4_640, 290, 300, False),
-    "steam200k.game_purchase.dat.gz": (
-        {"user": "User_ID", "item": "Game_ID"}, 129_511, 12_393, 5_155, False),
+    "steam200k.game_purchase.dat.gz": ({"user": "User_ID", "item": "Game_ID"}, 129_511, 12_393, 5_155, False),
     "nowplaying.train_sessions.txt.gz": ({"preset": "sessions"}, 953_381, 128_077, 60_416, True),
 }
 
@@ -51,9 +39,11 @@ def test_loads_with_its_counts(shared_data, name):
 
 @pytest.mark.parametrize(
     ("name", "separator", "header", "at"),
-    [("ciao.ratings.csv.gz", ",", True, (0, 1, 5)),
-     ("movietweetings-100k.ratings.dat.gz", "::", False, (0, 1, 3)),
-     ("taobao-userbehavior-10k.csv.gz", ",", False, (0, 1, 4))],
+    [
+        ("ciao.ratings.csv.gz", ",", True, (0, 1, 5)),
+        ("movietweetings-100k.ratings.dat.gz", "::", False, (0, 1, 3)),
+        ("taobao-userbehavior-10k.csv.gz", ",", False, (0, 1, 4)),
+    ],
 )
 def test_every_event_equals_a_plain_reading(shared_data, name, separator, header, at):
     """Against a parser of three lines: same events, same order, ties by row."""
@@ -122,12 +112,12 @@ def test_coat_brings_its_own_test(shared_data):
     parts = split_with_test(log, test)
     assert parts.known.num_events == 6_960
     assert parts.facts["valid_rule"] == "random-by-user"
-    wanted = Counter(zip(test.decode_users(test.user).tolist(),
-                         test.decode_items(test.item).tolist()))
+    wanted = Counter(zip(test.decode_users(test.user).tolist(), test.decode_items(test.item).tolist()))
     cases = parts.test
     case = np.repeat(cases.user, np.diff(cases.target_offsets))
-    got = Counter(zip(parts.train.decode_users(case).tolist(),
-                      parts.train.decode_items(cases.target_item).tolist()))
+    got = Counter(
+        zip(parts.train.decode_users(case).tolist(), parts.train.decode_items(cases.target_item).tolist())
+    )
     assert got == wanted
 
 
@@ -140,14 +130,12 @@ def test_nowplaying_prefixes(shared_data):
     with gzip.open(path, "rt") as file:
         for case in range(1000):
             prefix, target = next(file).rstrip("\n").split("\t")
-            assert log.decode_items(parts.test.history(case)).tolist() == [
-                int(i) for i in prefix.split()]
+            assert log.decode_items(parts.test.history(case)).tolist() == [int(i) for i in prefix.split()]
             assert log.decode_items(parts.test.targets(case)).tolist() == [int(target)]
 
 
 def test_bundled_log_is_the_raw_file(shared_data):
-    assert bundled_path().read_bytes() == (
-        shared_data / "movietweetings-100k.ratings.dat.gz").read_bytes()
+    assert bundled_path().read_bytes() == (shared_data / "movietweetings-100k.ratings.dat.gz").read_bytes()
 
 
 def test_bundled_log_needs_numpy_only_and_equals_read_log():

@@ -27,8 +27,9 @@ def make(events) -> Interactions:
 
 def random_log(seed=0, size=600, users=40, items=30, times=50) -> Interactions:
     rng = np.random.default_rng(seed)
-    return Interactions.from_arrays(rng.integers(0, users, size), rng.integers(0, items, size),
-                                    rng.integers(0, times, size))
+    return Interactions.from_arrays(
+        rng.integers(0, users, size), rng.integers(0, items, size), rng.integers(0, times, size)
+    )
 
 
 def rows(log: Interactions, index) -> Counter:
@@ -50,8 +51,10 @@ def plainly(log: Interactions, part: np.ndarray, code: int) -> dict[int, tuple[l
 def as_dict(cases: Cases | None) -> dict[int, tuple[list, list]]:
     if cases is None:
         return {}
-    return {int(cases.user[c]): (cases.history(c).tolist(), cases.targets(c).tolist())
-            for c in range(cases.num_cases)}
+    return {
+        int(cases.user[c]): (cases.history(c).tolist(), cases.targets(c).tolist())
+        for c in range(cases.num_cases)
+    }
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -69,17 +72,17 @@ def test_parts_are_a_partition_and_cases_follow_the_definition(rule, events):
         return
     everything = slice(None)
     held = [log.take(parts.part == code) for code in (1, 2)]
-    assert sum((rows(h, everything) for h in held), rows(parts.train, everything)) == rows(
-        log, everything)
-    assert rows(parts.known, everything) == rows(parts.train, everything) + rows(
-        held[0], everything)
+    assert sum((rows(h, everything) for h in held), rows(parts.train, everything)) == rows(log, everything)
+    assert rows(parts.known, everything) == rows(parts.train, everything) + rows(held[0], everything)
     assert as_dict(parts.valid) == plainly(log, np.where(parts.part == 2, 9, parts.part), 1)
     assert as_dict(parts.test) == plainly(log, parts.part, 2)
     for piece in (parts.train, parts.known):
         assert piece.num_items == log.num_items
         assert piece.num_users == log.num_users
-    assert parts.facts["train_events"] + parts.facts["valid_events"] + parts.facts[
-        "test_events"] == log.num_events
+    assert (
+        parts.facts["train_events"] + parts.facts["valid_events"] + parts.facts["test_events"]
+        == log.num_events
+    )
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -88,8 +91,9 @@ def test_no_test_event_reaches_train_history_or_known(rule, seed):
     """Replace every test event's item, and its weight, by poison: what a model may know, and
     every history, stay the same to the byte; only the targets change."""
     log = random_log(seed)
-    log = Interactions.from_arrays(log.user, log.item, log.time, np.ones(log.num_events),
-                                   item_ids=np.arange(31))
+    log = Interactions.from_arrays(
+        log.user, log.item, log.time, np.ones(log.num_events), item_ids=np.arange(31)
+    )
     parts = split(log, rule, **RULES[rule])
     item, weight = log.item.copy(), log.weight.copy()
     item[parts.part == 2] = 30  # an item that nothing else has
@@ -123,7 +127,8 @@ def test_no_validation_event_reaches_train():
 
 def test_leave_last_out_by_hand():
     log = Interactions.from_arrays(
-        ["a", "a", "a", "a", "b", "b", "c"], [1, 2, 3, 1, 4, 5, 6], [1, 2, 3, 4, 9, 8, 7])
+        ["a", "a", "a", "a", "b", "b", "c"], [1, 2, 3, 1, 4, 5, 6], [1, 2, 3, 4, 9, 8, 7]
+    )
     parts = split(log)
     item = dict(zip(log.item_ids.tolist(), range(6)))
     assert as_dict(parts.valid) == {0: ([item[1], item[2]], [item[3]])}
@@ -139,8 +144,7 @@ def test_leave_last_out_by_hand():
 
 
 def test_leave_last_n_by_hand():
-    log = Interactions.from_arrays(
-        [1] * 7 + [2] * 3 + [3] * 2, [0, 1, 2, 3, 4, 5, 5, 0, 1, 2, 0, 1])
+    log = Interactions.from_arrays([1] * 7 + [2] * 3 + [3] * 2, [0, 1, 2, 3, 4, 5, 5, 0, 1, 2, 0, 1])
     parts = split(log, "leave-last-n", n=2)
     assert as_dict(parts.test) == {0: ([0, 1, 2, 3, 4], [5]), 1: ([0], [1, 2])}
     assert as_dict(parts.valid) == {0: ([0, 1, 2], [3, 4])}
@@ -226,8 +230,7 @@ def test_random_by_user_is_a_function_of_the_seed():
 def test_random_by_user_takes_every_event_equally_often():
     """Chi-square over 2,000 seeds: which of ten events is held out."""
     log = Interactions.from_arrays([1] * 10, range(10))
-    hits = sum((split(log, "random-by-user", n=1, seed=s).part == 2).astype(int)
-               for s in range(2000))
+    hits = sum((split(log, "random-by-user", n=1, seed=s).part == 2).astype(int) for s in range(2000))
     assert ((hits - 200) ** 2 / 200).sum() < 27.9  # 99.9 % of chi-square with 9 degrees
 
 
@@ -247,13 +250,15 @@ def test_a_k_core_is_known_to_have_seen_the_test():
 
 @pytest.mark.parametrize(
     ("rule", "how", "says"),
-    [("last", {}, "rule: expected one of 'leave-last-out'"),
-     ("leave-last-out", {"n": 3}, "n: expected 1 with the rule"),
-     ("leave-last-n", {"n": 0}, "n: expected an integer >= 1"),
-     ("global-time", {"fraction": 0.9}, "fraction: .*<= 0.5"),
-     ("global-time", {"fraction": 0.0}, "fraction: .*> 0"),
-     ("random-by-user", {"seed": -1}, "seed: "),
-     ("leave-last-out", {"new_users": "x"}, "new_users: expected one of")],
+    [
+        ("last", {}, "rule: expected one of 'leave-last-out'"),
+        ("leave-last-out", {"n": 3}, "n: expected 1 with the rule"),
+        ("leave-last-n", {"n": 0}, "n: expected an integer >= 1"),
+        ("global-time", {"fraction": 0.9}, "fraction: .*<= 0.5"),
+        ("global-time", {"fraction": 0.0}, "fraction: .*> 0"),
+        ("random-by-user", {"seed": -1}, "seed: "),
+        ("leave-last-out", {"new_users": "x"}, "new_users: expected one of"),
+    ],
 )
 def test_bad_arguments(rule, how, says):
     with pytest.raises(ValueError, match=says):
@@ -308,12 +313,15 @@ def test_own_test_events_reach_nothing(events, one, two):
     a, b = (split_with_test(log, t) for t in tests)
     for name in ("train", "known"):
         for array in ("user", "item", "time", "row", "offsets", "user_ids", "item_ids"):
-            assert getattr(getattr(a, name), array).tobytes() == getattr(
-                getattr(b, name), array).tobytes()
+            assert getattr(getattr(a, name), array).tobytes() == getattr(getattr(b, name), array).tobytes()
     assert as_dict(a.valid) == as_dict(b.valid)
     assert rows(a.known, slice(None)) == Counter(
-        zip(a.known.encode_users(log.decode_users(log.user)).tolist(),
-            a.known.encode_items(log.decode_items(log.item)).tolist(), log.row.tolist()))
+        zip(
+            a.known.encode_users(log.decode_users(log.user)).tolist(),
+            a.known.encode_items(log.decode_items(log.item)).tolist(),
+            log.row.tolist(),
+        )
+    )
 
 
 def test_own_test_as_cases_or_as_a_file(tmp_path):
@@ -360,10 +368,12 @@ def test_cases_take():
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(([0], [0, 2], [0], [0, 1], [1], 5), "history_offsets: expected offsets that rise"),
-     (([0], [0, 1, 1], [0], [0, 1], [1], 5), r"history_offsets: expected shape \[2\]"),
-     (([0], [0, 1], [5], [0, 1], [1], 5), r"history_item: expected ids in \[0, 5\)"),
-     (([0], [0, 1], [0], [1, 1], [1], 5), "target_offsets: expected offsets that rise")],
+    [
+        (([0], [0, 2], [0], [0, 1], [1], 5), "history_offsets: expected offsets that rise"),
+        (([0], [0, 1, 1], [0], [0, 1], [1], 5), r"history_offsets: expected shape \[2\]"),
+        (([0], [0, 1], [5], [0, 1], [1], 5), r"history_item: expected ids in \[0, 5\)"),
+        (([0], [0, 1], [0], [1, 1], [1], 5), "target_offsets: expected offsets that rise"),
+    ],
 )
 def test_bad_cases(arguments, says):
     with pytest.raises(ValueError, match=says):

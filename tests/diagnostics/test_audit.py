@@ -34,26 +34,45 @@ def run(p, **change):
 
 
 def numbers(a):
-    return np.array([a.energy_total, a.energy_direction, a.energy_shared, a.energy_heterogeneous,
-                     a.energy_off_direction,
-                     a.slope_mean, a.slope_std])
+    return np.array(
+        [
+            a.energy_total,
+            a.energy_direction,
+            a.energy_shared,
+            a.energy_heterogeneous,
+            a.energy_off_direction,
+            a.slope_mean,
+            a.slope_std,
+        ]
+    )
 
 
 def test_energies_equal_the_dense_definition():
     p = problem()
     got = run(p)
     prior = PopularityPrior.from_counts(p["counts"])
-    truth = dense_energies(p["query"], p["items"], prior.log_prior_V, bias=p["bias"],
-                           scale=p["scale"], weight=p["context_weight"])
-    names = ("total", "direction", "shared", "heterogeneous", "off_direction", "slope_mean",
-             "slope_std")
+    truth = dense_energies(
+        p["query"],
+        p["items"],
+        prior.log_prior_V,
+        bias=p["bias"],
+        scale=p["scale"],
+        weight=p["context_weight"],
+    )
+    names = ("total", "direction", "shared", "heterogeneous", "off_direction", "slope_mean", "slope_std")
     np.testing.assert_allclose(numbers(got), [float(truth[n]) for n in names], rtol=1e-10)
     assert got.fraction_direction == pytest.approx(float(truth["direction"] / truth["total"]))
     assert got.fraction_shared == pytest.approx(float(truth["shared"] / truth["total"]))
     assert got.chance_level == 1 / 44
-    under_p = dense_energies(p["query"], p["items"], prior.log_prior_V, bias=p["bias"],
-                             scale=p["scale"], weight=p["context_weight"],
-                             centring=prior.prior_V)
+    under_p = dense_energies(
+        p["query"],
+        p["items"],
+        prior.log_prior_V,
+        bias=p["bias"],
+        scale=p["scale"],
+        weight=p["context_weight"],
+        centring=prior.prior_V,
+    )
     assert got.energy_prior_centred.shared == pytest.approx(float(under_p["shared"]), rel=1e-10)
     assert got.energy_prior_centred.total == pytest.approx(float(under_p["total"]), rel=1e-10)
     np.testing.assert_allclose(
@@ -107,19 +126,17 @@ def test_gauge_basis_and_relabelling_change_nothing(seed, shift, size):
     rng = np.random.default_rng(seed)
     base = run(p, permutations=0)
     mix = np.linalg.qr(rng.standard_normal((6, 6)))[0] * size
-    turned = run(p, query=p["query"] @ mix, items=p["items"] @ np.linalg.inv(mix).T,
-                 permutations=0)
+    turned = run(p, query=p["query"] @ mix, items=p["items"] @ np.linalg.inv(mix).T, permutations=0)
     gauge = run(p, items=p["items"] + shift * rng.standard_normal(6), permutations=0)
     order = rng.permutation(45)
-    renamed = run(p, items=p["items"][order], counts=p["counts"][order], bias=p["bias"][order],
-                  permutations=0)
+    renamed = run(
+        p, items=p["items"][order], counts=p["counts"][order], bias=p["bias"][order], permutations=0
+    )
     weights = run(p, context_weight=7 * p["context_weight"], permutations=0)
     for other in (turned, gauge, renamed, weights):
         np.testing.assert_allclose(numbers(other), numbers(base), rtol=1e-8)
         assert other.test_direction.null_mean == pytest.approx(base.test_direction.null_mean)
-        assert other.test_shared.null_variance == pytest.approx(
-            base.test_shared.null_variance, rel=1e-6
-        )
+        assert other.test_shared.null_variance == pytest.approx(base.test_shared.null_variance, rel=1e-6)
 
 
 def test_repeating_a_context_is_weighing_it():
@@ -128,8 +145,7 @@ def test_repeating_a_context_is_weighing_it():
     weight = np.ones(60)
     weight[:10] = 2
     np.testing.assert_allclose(
-        numbers(run(p, query=twice, context_weight=None)),
-        numbers(run(p, context_weight=weight)), rtol=1e-11,
+        numbers(run(p, query=twice, context_weight=None)), numbers(run(p, context_weight=weight)), rtol=1e-11
     )
 
 
@@ -155,14 +171,27 @@ def test_p_value_and_interval_are_of_the_same_draws():
 
 
 def test_the_table_fits_and_names_everything():
-    for change in ({}, {"permutations": 0}, {"null": "sign"}, {"smoothing": 0.5},
-                   {"context_weight": None, "bias": None},
-                   {"null": "stratified", "strata": np.arange(45) % 3},
-                   {"items": 1e6 * problem()["items"], "query": 1e-9 * problem()["query"]}):
+    for change in (
+        {},
+        {"permutations": 0},
+        {"null": "sign"},
+        {"smoothing": 0.5},
+        {"context_weight": None, "bias": None},
+        {"null": "stratified", "strata": np.arange(45) % 3},
+        {"items": 1e6 * problem()["items"], "query": 1e-9 * problem()["query"]},
+    ):
         text = run(problem(), **change).table()
         assert max(map(len, text.splitlines())) <= 80
-        for words in ("uniform centring", "off log p", "by chance", "slope", "calibration not computed",
-                      "alpha", "R1", "cosine"):
+        for words in (
+            "uniform centring",
+            "off log p",
+            "by chance",
+            "slope",
+            "calibration not computed",
+            "alpha",
+            "R1",
+            "cosine",
+        ):
             assert words in text
     assert "NLL" in run(problem(), pos_id=np.zeros(60, int)).table()
 
@@ -195,15 +224,13 @@ def test_frozen_prior_slope_is_one_and_subtraction_removes_it():
     p = problem()
     prior = PopularityPrior.from_counts(p["counts"])
     learned = ScoreMoments.of(p["query"], p["items"])
-    with_prior = audit_moments(learned.with_popularity(1.0, prior.log_prior_V), prior,
-                               permutations=0)
+    with_prior = audit_moments(learned.with_popularity(1.0, prior.log_prior_V), prior, permutations=0)
     without = audit_moments(learned, prior, permutations=0)
     assert with_prior.slope_mean - without.slope_mean == pytest.approx(1.0, rel=1e-12)
     assert with_prior.amplitude_ratio(without) == pytest.approx(
         abs(with_prior.slope_mean / without.slope_mean)
     )
-    pure = ScoreMoments.of(np.zeros((3, 1)), np.zeros((45, 1))).with_popularity(
-        1.0, prior.log_prior_V)
+    pure = ScoreMoments.of(np.zeros((3, 1)), np.zeros((45, 1))).with_popularity(1.0, prior.log_prior_V)
     assert audit_moments(pure, prior, permutations=0).fraction_shared == pytest.approx(1.0)
 
 
@@ -240,14 +267,23 @@ def test_nll_is_the_softmax_cross_entropy(monkeypatch):
         ({"items": np.full((45, 6), "a")}, TypeError, "items: expected a 2-d array of real"),
         ({"query": np.zeros((60, 6), complex)}, TypeError, "query: expected real numbers"),
         ({"query": np.zeros((0, 6)), "context_weight": None}, ValueError, "at least one context"),
-        ({"query": np.where(np.arange(360).reshape(60, 6) == 100, np.inf, 1.0)}, ValueError,
-         r"query: expected finite numbers; got inf at \[16, 4\]"),
+        (
+            {"query": np.where(np.arange(360).reshape(60, 6) == 100, np.inf, 1.0)},
+            ValueError,
+            r"query: expected finite numbers; got inf at \[16, 4\]",
+        ),
         ({"query": 3.0}, TypeError, "query: expected an array"),
         ({"query": [np.zeros((2, 5))], "context_weight": None}, ValueError, "query chunk 0"),
-        ({"query": [(np.zeros((2, 6)), -np.ones(2))], "context_weight": None}, ValueError,
-         "weights of query chunk 0: expected weights >= 0"),
-        ({"query": [(np.zeros((2, 6)), np.ones(3))], "context_weight": None}, ValueError,
-         "weights of query chunk 0: expected shape"),
+        (
+            {"query": [(np.zeros((2, 6)), -np.ones(2))], "context_weight": None},
+            ValueError,
+            "weights of query chunk 0: expected weights >= 0",
+        ),
+        (
+            {"query": [(np.zeros((2, 6)), np.ones(3))], "context_weight": None},
+            ValueError,
+            "weights of query chunk 0: expected shape",
+        ),
         ({"query": [np.zeros((2, 6))]}, ValueError, "context_weight: expected None"),
         ({"query": [], "context_weight": None}, ValueError, "query: expected at least one"),
         ({"query": [3], "context_weight": None}, TypeError, "query chunk 0"),
@@ -256,8 +292,11 @@ def test_nll_is_the_softmax_cross_entropy(monkeypatch):
         ({"context_weight": np.zeros(60)}, ValueError, "at least one weight > 0"),
         ({"context_weight": -np.ones(60)}, ValueError, "weights >= 0"),
         ({"context_weight": np.ones(61)}, ValueError, r"context_weight: expected shape \[60\]"),
-        ({"query": [(np.zeros((2, 6)), np.zeros(2))], "context_weight": None}, ValueError,
-         "at least one weight > 0"),
+        (
+            {"query": [(np.zeros((2, 6)), np.zeros(2))], "context_weight": None},
+            ValueError,
+            "at least one weight > 0",
+        ),
         ({"bias": np.zeros(44)}, ValueError, r"bias: expected shape \[45\]"),
         ({"scale": float("inf")}, ValueError, "scale: expected a finite number"),
         ({"scale": "1"}, TypeError, "scale: expected a finite number"),
@@ -268,8 +307,11 @@ def test_nll_is_the_softmax_cross_entropy(monkeypatch):
         ({"pos_id": np.zeros(59, int)}, ValueError, r"pos_id: expected shape \[60\]"),
         ({"pos_id": np.full(60, 45)}, ValueError, r"pos_id: expected ids in \[0, 45\)"),
         ({"pos_id": np.zeros(60)}, TypeError, "pos_id: expected integers"),
-        ({"pos_id": np.zeros(60, int), "query": [np.zeros((60, 6))], "context_weight": None},
-         TypeError, "pos_id: expected None unless"),
+        (
+            {"pos_id": np.zeros(60, int), "query": [np.zeros((60, 6))], "context_weight": None},
+            TypeError,
+            "pos_id: expected None unless",
+        ),
     ],
 )
 def test_each_bad_input_has_one_clear_error(change, error, words):

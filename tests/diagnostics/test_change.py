@@ -9,8 +9,13 @@ from fastpop.ops.energies import popularity_direction
 
 def model(seed=0, num_items=40, **change):
     rng = np.random.default_rng(seed)
-    return ScoreMoments.of(rng.standard_normal((30, 4)) + 0.5, rng.standard_normal((num_items, 4)),
-                           scale=1.3, context_weight=rng.random(30), **change)
+    return ScoreMoments.of(
+        rng.standard_normal((30, 4)) + 0.5,
+        rng.standard_normal((num_items, 4)),
+        scale=1.3,
+        context_weight=rng.random(30),
+        **change,
+    )
 
 
 def log_prior(num_items=40):
@@ -52,8 +57,14 @@ def test_where_nothing_changed_there_is_no_share():
     assert np.isnan(change_along(before, before, f))
     assert np.isnan(change_along(before, before.with_popularity(2.0, np.ones(40)), f))
     turn = np.linalg.qr(np.random.default_rng(3).standard_normal((4, 4)))[0]
-    turned = ScoreMoments(before.query_mean_D @ turn, turn.T @ before.query_cov_DD @ turn,
-                          before.item_VD @ turn + 5.0, None, before.scale, 30)
+    turned = ScoreMoments(
+        before.query_mean_D @ turn,
+        turn.T @ before.query_cov_DD @ turn,
+        before.item_VD @ turn + 5.0,
+        None,
+        before.scale,
+        30,
+    )
     assert np.isnan(change_along(before, turned, f))
 
 
@@ -65,12 +76,15 @@ def test_unrelated_changes_are_at_chance_on_average():
     assert np.mean(shares) == pytest.approx(1 / 29, abs=4.5 * error)
 
 
-@pytest.mark.parametrize(("change", "error", "words"), [
-    ({"before": 3}, TypeError, "before: expected a ScoreMoments; got int"),
-    ({"after": model(num_items=39)}, ValueError, "after: expected 40 items, as log_prior; got 39"),
-    ({"log_prior": np.zeros(40)}, ValueError, "log_prior: expected a popularity that varies"),
-    ({"log_prior": np.full(40, np.nan)}, ValueError, "log_prior: expected finite numbers"),
-])
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"before": 3}, TypeError, "before: expected a ScoreMoments; got int"),
+        ({"after": model(num_items=39)}, ValueError, "after: expected 40 items, as log_prior; got 39"),
+        ({"log_prior": np.zeros(40)}, ValueError, "log_prior: expected a popularity that varies"),
+        ({"log_prior": np.full(40, np.nan)}, ValueError, "log_prior: expected finite numbers"),
+    ],
+)
 def test_each_bad_input_has_one_clear_error(change, error, words):
     with pytest.raises(error, match=words):
         change_along(**{"before": model(), "after": model(1), "log_prior": log_prior(), **change})

@@ -20,11 +20,18 @@ def flat(num_items=300):
     return np.random.default_rng(0).poisson(3, num_items)
 
 
-@pytest.mark.parametrize(("counts", "options", "words"), [
-    (flat(), {}, "log p has no direction here: its alpha ran to the largest that is tried"),
-    (flat(), {"smoothing": 1e4}, r"by 0\.00017 nats \(root mean square\), less than 0\.05"),
-    ([2, 4, 8, 16, 32, 0, 0, 0], {}, "its alpha ran to the least that is tried, .* the 3 unseen items stand"),
-])
+@pytest.mark.parametrize(
+    ("counts", "options", "words"),
+    [
+        (flat(), {}, "log p has no direction here: its alpha ran to the largest that is tried"),
+        (flat(), {"smoothing": 1e4}, r"by 0\.00017 nats \(root mean square\), less than 0\.05"),
+        (
+            [2, 4, 8, 16, 32, 0, 0, 0],
+            {},
+            "its alpha ran to the least that is tried, .* the 3 unseen items stand",
+        ),
+    ],
+)
 def test_a_direction_that_is_noise_is_warned_of_once(counts, options, words):
     query, items = tables(len(counts))
     with pytest.warns(UserWarning, match=words) as caught:

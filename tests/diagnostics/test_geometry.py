@@ -23,7 +23,9 @@ def test_every_number_equals_its_definition():
     g = geometry(ScoreMoments.of(query, items), f)
     centred = items - items.mean(axis=0)
     for spectrum, matrix in (
-        (g.items_raw, items), (g.items_centred, centred), (g.queries_raw, query),
+        (g.items_raw, items),
+        (g.items_centred, centred),
+        (g.queries_raw, query),
         (g.queries_centred, query - query.mean(axis=0)),
         (g.scores, query @ centred.T),
     ):
@@ -125,9 +127,7 @@ def test_uniformity_and_alignment_equal_their_definitions(monkeypatch):
     assert np.isfinite(uniformity(items, t=1e6))
     pos = np.arange(80) % 50
     unit_q = query / np.linalg.norm(query, axis=1, keepdims=True)
-    assert alignment(query, items, pos) == pytest.approx(
-        ((unit_q - unit[pos]) ** 2).sum(axis=1).mean()
-    )
+    assert alignment(query, items, pos) == pytest.approx(((unit_q - unit[pos]) ** 2).sum(axis=1).mean())
     assert alignment(items, items, np.arange(50)) == 0
 
 

@@ -41,8 +41,9 @@ def test_a_model_against_itself_is_a_tie_everywhere():
     # Another gauge and basis of the same scores: rounding differs, the answer must not.
     m = found["standard"]
     turn = np.linalg.qr(np.random.default_rng(3).standard_normal((4, 4)))[0]
-    moved = ScoreMoments(m.query_mean_D @ turn, turn.T @ m.query_cov_DD @ turn,
-                         m.item_VD @ turn + 5.0, m.bias_V, 1.0, 40)
+    moved = ScoreMoments(
+        m.query_mean_D @ turn, turn.T @ m.query_cov_DD @ turn, m.item_VD @ turn + 5.0, m.bias_V, 1.0, 40
+    )
     pair = audit_many({"one": m, "two": moved}, f, permutations=99).pairs["one", "two"]
     assert pair.direction.p_value == 1.0
     assert pair.shared.p_value == 1.0
@@ -73,9 +74,7 @@ def test_stratified_null_keeps_labels_in_their_strata():
     assert result.shared["standard"].p_value == 1.0
     size = result.shared["standard"].observed
     assert result.shared["standard"].null_variance < (1e-7 * size) ** 2
-    assert result.shared["standard"].null_mean == pytest.approx(
-        result.shared["standard"].observed, rel=1e-10
-    )
+    assert result.shared["standard"].null_mean == pytest.approx(result.shared["standard"].observed, rel=1e-10)
     halves = (f > np.median(f)).astype(int)
     coarse = audit_many(found, f, permutations=500, null="stratified", strata=halves)
     plain = audit_many(found, f, permutations=500)

@@ -61,8 +61,11 @@ class Ends(Diagnostic):
 
 def problem(seed=0, num_items=50):
     rng = np.random.default_rng(seed)
-    return {"query": rng.standard_normal((60, 4)) + 1, "items": rng.standard_normal((num_items, 4)),
-            "counts": rng.integers(0, 100, num_items)}
+    return {
+        "query": rng.standard_normal((60, 4)) + 1,
+        "items": rng.standard_normal((num_items, 4)),
+        "counts": rng.integers(0, 100, num_items),
+    }
 
 
 @pytest.mark.parametrize("name", fastpop.available("nulls"))
@@ -75,8 +78,9 @@ def test_toy_nulls_pass_the_suite(null):
     testing.check_null(null)
 
 
-@pytest.mark.parametrize("diagnostic", [*fastpop.available("diagnostics"), Spread, Spread(scale=2.0), Ends],
-                         ids=str)
+@pytest.mark.parametrize(
+    "diagnostic", [*fastpop.available("diagnostics"), Spread, Spread(scale=2.0), Ends], ids=str
+)
 def test_diagnostics_pass_the_suite(diagnostic):
     testing.check_diagnostic(diagnostic)
 
@@ -90,7 +94,7 @@ def test_a_null_from_outside_runs_through_an_audit_and_its_page(tmp_path):
     assert found.test_shared.kind == "turned"
     assert found.energy_shared == plain.energy_shared
     assert found.test_shared.null_mean is None
-    label_V = (found.log_prior_V - found.log_prior_V.mean())
+    label_V = found.log_prior_V - found.log_prior_V.mean()
     label_V /= np.linalg.norm(label_V)
     score_V = found.mean_score_V
     drawn = []
@@ -123,8 +127,10 @@ def test_the_generic_path_has_the_law_of_the_kernel():
 
 
 def test_paired_tests_share_the_draws_of_a_null_from_outside():
-    first, second = (fastpop.diagnostics.ScoreMoments.of(*(problem(seed)[key] for key in ("query", "items")))
-                     for seed in (0, 1))
+    first, second = (
+        fastpop.diagnostics.ScoreMoments.of(*(problem(seed)[key] for key in ("query", "items")))
+        for seed in (0, 1)
+    )
     log_p = np.log1p(np.arange(50.0))
     found = audit_many({"a": first, "b": second}, log_p, permutations=30, null=Turned())
     pair = found.pairs["a", "b"].shared
@@ -155,25 +161,38 @@ class Boasting(Shuffled):
         return mean, 2 * variance
 
 
-@pytest.mark.parametrize(("null", "message"), [
-    (Short, "squares sum to 1"), (Lucky, "not of unit length"), (Stuck, "the seed has no say"),
-    (Boasting, "exact variance")])
+@pytest.mark.parametrize(
+    ("null", "message"),
+    [
+        (Short, "squares sum to 1"),
+        (Lucky, "not of unit length"),
+        (Stuck, "the seed has no say"),
+        (Boasting, "exact variance"),
+    ],
+)
 def test_the_suite_refuses_nulls_that_break_the_contract(null, message):
     with pytest.raises((AssertionError, ValueError), match=message):
         testing.check_null(null)
 
 
-@pytest.mark.parametrize(("options", "error", "message"), [
-    ({"null": Turned}, TypeError, r"null: expected a name or a Null; got the class Turned; make one: T"),
-    ({"null": 3}, TypeError, "null: expected a name or a Null; got int"),
-    ({"null": "lable"}, ValueError, "did you mean 'label'"),
-    ({"null": Turned(), "strata": np.zeros(50, int)}, ValueError, "strata: expected integers"),
-    ({"null": "stratified"}, ValueError, "strata: expected integers"),
-    ({"null": Short()}, ValueError, r"draw of the null 'turned': expected \[50\] numbers whose squares"),
-    ({"diagnostics": "spread"}, TypeError, "diagnostics: expected a list of names or diagnostics; got str"),
-    ({"diagnostics": ["spread"]}, ValueError, "diagnostics: expected one of 'pc1_scores'"),
-    ({"diagnostics": [Spread(), Spread(2.0)]}, ValueError, "diagnostics: expected different names"),
-])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"null": Turned}, TypeError, r"null: expected a name or a Null; got the class Turned; make one: T"),
+        ({"null": 3}, TypeError, "null: expected a name or a Null; got int"),
+        ({"null": "lable"}, ValueError, "did you mean 'label'"),
+        ({"null": Turned(), "strata": np.zeros(50, int)}, ValueError, "strata: expected integers"),
+        ({"null": "stratified"}, ValueError, "strata: expected integers"),
+        ({"null": Short()}, ValueError, r"draw of the null 'turned': expected \[50\] numbers whose squares"),
+        (
+            {"diagnostics": "spread"},
+            TypeError,
+            "diagnostics: expected a list of names or diagnostics; got str",
+        ),
+        ({"diagnostics": ["spread"]}, ValueError, "diagnostics: expected one of 'pc1_scores'"),
+        ({"diagnostics": [Spread(), Spread(2.0)]}, ValueError, "diagnostics: expected different names"),
+    ],
+)
 def test_bad_nulls_and_diagnostics_get_one_clear_error(options, error, message):
     with pytest.raises(error, match=message):
         audit(**problem(), **{"permutations": 5} | options)
@@ -224,8 +243,10 @@ class Worded(Spread):
         return "much"
 
 
-@pytest.mark.parametrize(("diagnostic", "message"), [
-    (Ordered, "bounds|order of the items"), (Negative, "outside its bounds"), (Worded, "expected a number")])
+@pytest.mark.parametrize(
+    ("diagnostic", "message"),
+    [(Ordered, "bounds|order of the items"), (Negative, "outside its bounds"), (Worded, "expected a number")],
+)
 def test_the_suite_refuses_diagnostics_that_break_the_contract(diagnostic, message):
     with pytest.raises((AssertionError, TypeError), match=message):
         testing.check_diagnostic(diagnostic)

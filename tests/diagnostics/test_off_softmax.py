@@ -111,14 +111,17 @@ def part(least, num_items, share):
     return PartShare(least, num_items, share, share, 1.0, 0.5)
 
 
-@pytest.mark.parametrize(("whole", "seen", "energy", "speaks"), [
-    (0.015, 0.089, 0.3, True),    # six times
-    (0.050, 0.089, 0.3, False),   # less than twice
-    (0.089, 0.015, 0.3, True),    # the other way round
-    (0.001, 0.009, 0.3, False),   # nine times next to nothing
-    (0.050, 0.060, 0.51, True),   # most of the energy
-    (0.050, 0.060, 0.49, False),
-])
+@pytest.mark.parametrize(
+    ("whole", "seen", "energy", "speaks"),
+    [
+        (0.015, 0.089, 0.3, True),  # six times
+        (0.050, 0.089, 0.3, False),  # less than twice
+        (0.089, 0.015, 0.3, True),  # the other way round
+        (0.001, 0.009, 0.3, False),  # nine times next to nothing
+        (0.050, 0.060, 0.51, True),  # most of the energy
+        (0.050, 0.060, 0.49, False),
+    ],
+)
 def test_when_unseen_items_carry_the_geometry(whole, seen, energy, speaks):
     shares = part(0, 9000, whole), part(1, 4000, seen)
     assert (unseen_items(shares, energy) is not None) == speaks
@@ -139,8 +142,14 @@ def test_a_part_of_the_catalogue_is_centred_over_itself_and_keeps_the_smoothing_
     mask = rng.random(90) < 0.7
     prior = PopularityPrior.from_counts(counts)
     options = {"bias": bias, "scale": 1.4, "permutations": 40, "seed": 3}
-    for min_count, subset in ((0, mask), (0, np.flatnonzero(mask)[::-1]), (2, mask), (3, None),
-                              (1, torch.from_numpy(mask)), (0, np.flatnonzero(mask).tolist())):
+    for min_count, subset in (
+        (0, mask),
+        (0, np.flatnonzero(mask)[::-1]),
+        (2, mask),
+        (3, None),
+        (1, torch.from_numpy(mask)),
+        (0, np.flatnonzero(mask).tolist()),
+    ):
         kept = counts >= min_count
         if subset is not None:
             kept &= mask
@@ -186,8 +195,9 @@ def test_the_chance_level_under_p_is_the_mean_over_relabellings(centred_by_chanc
     items, query = rng.standard_normal((300, 3)), rng.standard_normal((20, 3)) + 0.3
     direction, total = [], []
     for _ in range(1500):
-        under_p = dense_energies(query, items[rng.permutation(300)], prior.log_prior_V,
-                                 centring=prior.prior_V)
+        under_p = dense_energies(
+            query, items[rng.permutation(300)], prior.log_prior_V, centring=prior.prior_V
+        )
         direction.append(float(under_p["direction"]))
         total.append(float(under_p["total"]))
     error = np.std(np.array(direction) - chance * np.array(total)) / 1500**0.5
@@ -207,8 +217,12 @@ def test_lists_are_the_same_in_whatever_form_contexts_come():
     want = np.average(counts[best].mean(axis=1), weights=weight)
     given = {"permutations": 0, "top_k": 7}
     chunks = [(query[a:b], weight[a:b]) for a, b in ((0, 3), (3, 3), (3, 250), (250, 400))]
-    for form, w in ((query, weight), (torch.from_numpy(query).float(), weight),
-                    (query.tolist(), weight.tolist()), (iter(chunks), None)):
+    for form, w in (
+        (query, weight),
+        (torch.from_numpy(query).float(), weight),
+        (query.tolist(), weight.tolist()),
+        (iter(chunks), None),
+    ):
         found = audit(form, items, counts, context_weight=w, **given)
         assert found.lists.mean_count == pytest.approx(want, rel=1e-6)
         assert found.lists.num_contexts == 350
@@ -252,20 +266,34 @@ def test_a_sample_of_contexts_is_fair_and_the_same_however_they_are_cut():
     assert ContextSample(0).rows() is None
 
 
-@pytest.mark.parametrize(("change", "error", "words"), [
-    ({"min_count": -1}, ValueError, "min_count: expected a finite number >= 0"),
-    ({"min_count": 590}, ValueError, "min_count: expected one that leaves at least 4 items; got"),
-    ({"subset": np.ones(5, bool)}, ValueError, r"subset: expected shape \[3000\]"),
-    ({"subset": [1, 2, 3000, 4]}, ValueError, r"subset: expected ids in \[0, 3000\); got 3000"),
-    ({"subset": [7, 2, 7, 4, 5]}, ValueError, "subset: expected different ids, .*; got 7 more than once"),
-    ({"subset": [1, 2, 3]}, ValueError, "subset: expected one that leaves at least 4 items; got 3 of 3000"),
-    ({"subset": [0.5, 1, 2, 3]}, TypeError, "subset: expected integers"),
-    ({"top_k": -1}, ValueError, "top_k: expected an integer >= 0"),
-    ({"top_k": 2.5}, TypeError, "top_k: expected an integer"),
-    ({"logits": False, "pos_id": np.zeros(400, int)}, ValueError, "pos_id: expected None with logits=False"),
-    ({"subset": np.arange(9), "null": "stratified", "strata": np.arange(8)}, ValueError,
-     r"strata: expected shape \[3000\]"),
-])
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"min_count": -1}, ValueError, "min_count: expected a finite number >= 0"),
+        ({"min_count": 590}, ValueError, "min_count: expected one that leaves at least 4 items; got"),
+        ({"subset": np.ones(5, bool)}, ValueError, r"subset: expected shape \[3000\]"),
+        ({"subset": [1, 2, 3000, 4]}, ValueError, r"subset: expected ids in \[0, 3000\); got 3000"),
+        ({"subset": [7, 2, 7, 4, 5]}, ValueError, "subset: expected different ids, .*; got 7 more than once"),
+        (
+            {"subset": [1, 2, 3]},
+            ValueError,
+            "subset: expected one that leaves at least 4 items; got 3 of 3000",
+        ),
+        ({"subset": [0.5, 1, 2, 3]}, TypeError, "subset: expected integers"),
+        ({"top_k": -1}, ValueError, "top_k: expected an integer >= 0"),
+        ({"top_k": 2.5}, TypeError, "top_k: expected an integer"),
+        (
+            {"logits": False, "pos_id": np.zeros(400, int)},
+            ValueError,
+            "pos_id: expected None with logits=False",
+        ),
+        (
+            {"subset": np.arange(9), "null": "stratified", "strata": np.arange(8)},
+            ValueError,
+            r"strata: expected shape \[3000\]",
+        ),
+    ],
+)
 def test_each_bad_input_has_one_clear_error(change, error, words):
     query, items, counts = popular_on_top()
     with pytest.raises(error, match=words):

@@ -23,8 +23,10 @@ from fastpop.ops.energies import popularity_direction
 def model(num_items, seed=0, bias=True, dim=3, contexts=9):
     rng = np.random.default_rng(seed)
     return ScoreMoments.of(
-        rng.standard_normal((contexts, dim)) + 0.4, rng.standard_normal((num_items, dim)),
-        bias=rng.standard_normal(num_items) if bias else None, scale=1.3,
+        rng.standard_normal((contexts, dim)) + 0.4,
+        rng.standard_normal((num_items, dim)),
+        bias=rng.standard_normal(num_items) if bias else None,
+        scale=1.3,
         context_weight=rng.random(contexts),
     )
 
@@ -82,13 +84,13 @@ def within_strata(y, strata):
 
 
 STRATA = [
-    [2, 0, 2, 0, 2, 5, 0],      # three, three and one
-    [0, 1, 0, 1, 0, 1, 0],      # four and three
-    [1, 1, 1, 1, 1, 9, 9, 9],   # five and three
-    [0, 0, 0, 0, 1, 1, 1, 1],   # four and four
-    [3, 3, 4, 4, 5, 5, 6, 7],   # pairs
-    [0, 0, 0, 0, 0, 0, 0],      # the label null
-    [0, 1, 2, 3, 4],            # nothing moves
+    [2, 0, 2, 0, 2, 5, 0],  # three, three and one
+    [0, 1, 0, 1, 0, 1, 0],  # four and three
+    [1, 1, 1, 1, 1, 9, 9, 9],  # five and three
+    [0, 0, 0, 0, 1, 1, 1, 1],  # four and four
+    [3, 3, 4, 4, 5, 5, 6, 7],  # pairs
+    [0, 0, 0, 0, 0, 0, 0],  # the label null
+    [0, 1, 2, 3, 4],  # nothing moves
 ]
 
 
@@ -122,8 +124,11 @@ def test_one_stratum_is_the_label_null():
     y, _ = popularity_direction(log_prior(50))
     one, two = Form.direction(model(50, 1)), Form.shared(model(50, 2))
     for minus in (None, two):
-        np.testing.assert_allclose(null_moments(y, one, minus, "stratified", np.zeros(50, int)),
-                                   null_moments(y, one, minus), rtol=1e-10)
+        np.testing.assert_allclose(
+            null_moments(y, one, minus, "stratified", np.zeros(50, int)),
+            null_moments(y, one, minus),
+            rtol=1e-10,
+        )
 
 
 def test_shared_null_mean_is_the_squared_norm_over_v_minus_1():
@@ -145,8 +150,12 @@ def test_drawn_nulls_have_the_exact_moments(null):
     models = {"a": model(60, 1), "b": model(60, 2)}
     strata = np.arange(60) % 7 // 2 if null == "stratified" else None
     found = audit_many(models, log_prior(60), permutations=6000, null=null, strata=strata)
-    tests = [found.direction["a"], found.shared["a"], found.pairs["a", "b"].direction,
-             found.pairs["a", "b"].shared]
+    tests = [
+        found.direction["a"],
+        found.shared["a"],
+        found.pairs["a", "b"].direction,
+        found.pairs["a", "b"].shared,
+    ]
     for test in tests:
         draws = test.null_P
         error = np.sqrt(test.null_variance / len(draws))
@@ -161,9 +170,7 @@ def test_the_observed_statistic_is_that_of_the_identity_permutation():
     y, _ = popularity_direction(f)
     energy = m.energy(f)
     for kind, form in (("direction", Form.direction(m)), ("shared", Form.shared(m))):
-        assert form.at(y[None] @ form.item_VR)[0] == pytest.approx(
-            getattr(energy, kind), rel=1e-12
-        )
+        assert form.at(y[None] @ form.item_VR)[0] == pytest.approx(getattr(energy, kind), rel=1e-12)
 
 
 def test_p_is_counted_with_one_for_the_data_and_is_never_0():
@@ -176,13 +183,25 @@ def test_p_is_counted_with_one_for_the_data_and_is_never_0():
     assert none.p_value_interval is None
 
 
-@pytest.mark.parametrize(("exceed", "draws", "short", "words"), [
-    (0, 2000, "1/2001 floor", "p = 1/2001, at its floor: none of 2,000 draws reaches the data, so p lies in "
-                              "[0, 0.0018]"),
-    (1, 2000, "0.001", "p = 0.001 (Monte-Carlo interval [1.3e-05, 0.0028])"),
-    (0, 9, "1/10 floor", "p = 1/10, at its floor: none of 9 draws reaches the data, so p lies in [0, 0.34]"),
-    (9, 9, "1", "p = 1 (Monte-Carlo interval [0.66, 1])"),
-])
+@pytest.mark.parametrize(
+    ("exceed", "draws", "short", "words"),
+    [
+        (
+            0,
+            2000,
+            "1/2001 floor",
+            "p = 1/2001, at its floor: none of 2,000 draws reaches the data, so p lies in [0, 0.0018]",
+        ),
+        (1, 2000, "0.001", "p = 0.001 (Monte-Carlo interval [1.3e-05, 0.0028])"),
+        (
+            0,
+            9,
+            "1/10 floor",
+            "p = 1/10, at its floor: none of 9 draws reaches the data, so p lies in [0, 0.34]",
+        ),
+        (9, 9, "1", "p = 1 (Monte-Carlo interval [0.66, 1])"),
+    ],
+)
 def test_a_p_value_at_its_floor_says_so(exceed, draws, short, words):
     null = np.where(np.arange(draws) < exceed, 2.0, 0.0)
     test = permutation_test("t", 1.0, null)
@@ -225,8 +244,9 @@ def test_incomplete_beta_agrees_with_scipy(x, a, b):
     assert regularised_beta(x, a, b) == pytest.approx(special.betainc(a, b, x), rel=1e-8, abs=1e-12)
 
 
-@pytest.mark.parametrize(("hits", "draws"), [(0, 1), (0, 2000), (1, 2000), (50, 2000), (2000, 2000),
-                                             (7, 10), (99_999, 100_000)])
+@pytest.mark.parametrize(
+    ("hits", "draws"), [(0, 1), (0, 2000), (1, 2000), (50, 2000), (2000, 2000), (7, 10), (99_999, 100_000)]
+)
 def test_interval_is_clopper_pearson(hits, draws):
     low, high = clopper_pearson(hits, draws)
     want = stats.binomtest(hits, draws).proportion_ci(0.95, "exact")
@@ -249,8 +269,13 @@ def test_scipy_gives_the_same_p():
         return form.at(np.atleast_2d(labels) @ form.item_VR)
 
     theirs = stats.permutation_test(
-        (y,), lambda *a, axis=-1: np.squeeze(statistic(a[0])), permutation_type="pairings",
-        n_resamples=6000, vectorized=True, batch=500, alternative="greater",
+        (y,),
+        lambda *a, axis=-1: np.squeeze(statistic(a[0])),
+        permutation_type="pairings",
+        n_resamples=6000,
+        vectorized=True,
+        batch=500,
+        alternative="greater",
         rng=np.random.default_rng(0),
     )
     ours = audit_many({"m": m}, f, permutations=6000).direction["m"]

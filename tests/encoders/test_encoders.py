@@ -116,23 +116,24 @@ def test_windows_cover_every_event_with_a_predecessor_once():
             line = np.append(batch.history[row][real[row]], batch.target[row][real[row]][-1])
             windows = np.lib.stride_tricks.sliding_window_view(held, len(line))
             assert (windows == line).all(1).any()
-    expected = [(u, a, b) for u in range(log.num_users)
-                for a, b in zip(log.history(u)[:-1], log.history(u)[1:])]
+    expected = [
+        (u, a, b) for u in range(log.num_users) for a, b in zip(log.history(u)[:-1], log.history(u)[1:])
+    ]
     assert sorted(targets) == sorted(expected)
 
 
 def test_last_items_are_the_last_ones():
     offsets, item = np.array([0, 3, 3, 8]), np.arange(8)
     assert last_items(offsets, item, 2).tolist() == [[1, 2], [PAD, PAD], [6, 7]]
-    assert last_items(offsets, item, 9).tolist() == [
-        [0, 1, 2, PAD, PAD], [PAD] * 5, [3, 4, 5, 6, 7]]
+    assert last_items(offsets, item, 9).tolist() == [[0, 1, 2, PAD, PAD], [PAD] * 5, [3, 4, 5, 6, 7]]
 
 
 def test_cases_that_cannot_be_encoded_are_named():
     encoder, _ = build("sasrec")
     model = Recommender(encoder, Decoder(np.zeros(40), 8), max_length=10)
-    empty = fastpop.data.Cases(np.array([0, 1]), np.array([0, 1, 1]), np.array([3]),
-                               np.array([0, 1, 2]), np.array([1, 2]), 40)
+    empty = fastpop.data.Cases(
+        np.array([0, 1]), np.array([0, 1, 1]), np.array([3]), np.array([0, 1, 2]), np.array([1, 2]), 40
+    )
     with pytest.raises(ValueError, match="none in case 1"):
         model.encode(empty)
 

@@ -32,7 +32,7 @@ def cases(num_cases, length):
     generator = torch.Generator().manual_seed(num_cases)
     history = torch.randint(40, (num_cases, length), generator=generator)
     for row in range(num_cases):
-        history[row, 1 + row % length:] = PAD
+        history[row, 1 + row % length :] = PAD
     return torch.arange(num_cases), history
 
 
@@ -42,7 +42,8 @@ def test_an_exported_encoder_serves_any_batch_and_length(name, strict):
     model = Serve(name).eval()
     num_cases, length = torch.export.Dim("cases"), torch.export.Dim("length", max=10)
     exported = torch.export.export(
-        model, cases(3, 4), dynamic_shapes=({0: num_cases}, {0: num_cases, 1: length}), strict=strict)
+        model, cases(3, 4), dynamic_shapes=({0: num_cases}, {0: num_cases, 1: length}), strict=strict
+    )
     for sizes in SIZES:
         torch.testing.assert_close(exported.module()(*cases(*sizes)), model(*cases(*sizes)))
 
@@ -67,9 +68,11 @@ class Loss(torch.nn.Module):
         return self.head(query, items, pos_id)
 
 
-@pytest.mark.parametrize("head", [
-    FullSoftmaxLoss(torch.linspace(-9, -1, 40)), SampledSoftmaxLoss(None, uniform(40), num_negatives=8),
-], ids=["full", "sampled"])
+@pytest.mark.parametrize(
+    "head",
+    [FullSoftmaxLoss(torch.linspace(-9, -1, 40)), SampledSoftmaxLoss(None, uniform(40), num_negatives=8)],
+    ids=["full", "sampled"],
+)
 def test_an_exported_loss_takes_any_batch(head):
     rows = torch.export.Dim("rows", min=2)
     generator = torch.Generator().manual_seed(0)
@@ -93,6 +96,7 @@ def test_last_is_the_query_at_the_last_item():
 
 def test_ops_of_the_catalogue_are_not_for_graphs():
     """How many exclusions there are is looked at: refused, not frozen."""
+
     class Best(torch.nn.Module):
         def forward(self, query, items):
             return ops.top_items(query, items, 3)

@@ -71,8 +71,14 @@ def test_item_mean_and_popularity_on_the_randomised_part_of_coat(shared_data):
     liked = random[random[:, 2] > 3]  # 53 of the 290 users have none
     shown = np.searchsorted(random[:, 0], np.arange(291)), random[:, 1]
     none = np.zeros(0, np.int64)
-    cases = Cases(np.arange(290), np.zeros(291, np.int64), none,
-                  np.searchsorted(liked[:, 0], np.arange(291)), liked[:, 1], 300)
+    cases = Cases(
+        np.arange(290),
+        np.zeros(291, np.int64),
+        none,
+        np.searchsorted(liked[:, 0], np.arange(291)),
+        liked[:, 1],
+        300,
+    )
     log = Interactions.from_arrays(
         biased[:, 0], biased[:, 1], user_ids=np.arange(290), item_ids=np.arange(300)
     )
@@ -90,8 +96,10 @@ def test_item_mean_and_popularity_on_the_randomised_part_of_coat(shared_data):
 
 
 LOG = Interactions.from_arrays(
-    np.array([0, 0, 0, 1, 1, 1, 2, 2]), np.array([0, 1, 2, 0, 1, 3, 3, 0]),
-    item_ids=np.arange(4), user_ids=np.arange(3),
+    np.array([0, 0, 0, 1, 1, 1, 2, 2]),
+    np.array([0, 1, 2, 0, 1, 3, 3, 0]),
+    item_ids=np.arange(4),
+    user_ids=np.arange(3),
 )
 CASES = Cases([0, 1, 2], [0, 2, 3, 3], [3, 0, 1], [0, 1, 2, 3], [1, 2, 3], 4)
 
@@ -160,11 +168,14 @@ def test_recency_counts_what_came_before_each_case_and_halves_with_age():
     np.testing.assert_allclose(smoothed, np.log(plain + 0.5), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("log", "options", "message"), [
-    (LOG, {"half_life": 1.0}, "log: expected events with times"),
-    (Interactions.from_arrays([0, 1], [0, 1], [5, 6]), {"half_life": 1.0}, "cases: expected times"),
-    (Interactions.from_arrays([0, 1], [0, 1], [5, 6]), {}, "half_life, window: expected at least one"),
-])
+@pytest.mark.parametrize(
+    ("log", "options", "message"),
+    [
+        (LOG, {"half_life": 1.0}, "log: expected events with times"),
+        (Interactions.from_arrays([0, 1], [0, 1], [5, 6]), {"half_life": 1.0}, "cases: expected times"),
+        (Interactions.from_arrays([0, 1], [0, 1], [5, 6]), {}, "half_life, window: expected at least one"),
+    ],
+)
 def test_recency_says_what_it_lacks(log, options, message):
     cases = CASES if options else Cases([0], [0, 0], [], [0, 1], [0], 2, time=[9])
     with pytest.raises(ValueError, match=message):

@@ -44,8 +44,13 @@ def cases(seed=0, num_cases=30, num_items=12):
     rng = np.random.default_rng(seed)
     target = rng.integers(0, num_items, num_cases)
     return SimpleNamespace(
-        num_cases=num_cases, num_items=num_items, history_offsets=np.zeros(num_cases + 1, int),
-        history_item=np.zeros(0, int), target_offsets=np.arange(num_cases + 1), target_item=target)
+        num_cases=num_cases,
+        num_items=num_items,
+        history_offsets=np.zeros(num_cases + 1, int),
+        history_item=np.zeros(0, int),
+        target_offsets=np.arange(num_cases + 1),
+        target_item=target,
+    )
 
 
 def scores(seed=1, num_cases=30, num_items=12):
@@ -133,27 +138,40 @@ class Nothing(Within):
     needs = ("money",)
 
 
-@pytest.mark.parametrize(("metrics", "error", "message"), [
-    ("ndcg", TypeError, "metrics: expected a list of names or metrics; got str"),
-    (3, TypeError, "metrics: expected a list of names or metrics; got int"),
-    (["nope"], ValueError, "metrics: expected one of 'hr', 'recall'"),
-    (["recal"], ValueError, "did you mean 'recall'"),
-    ([Within], TypeError, "metrics: expected a name or a Metric; got the class Within; make one: Within()"),
-    ([Within(), Within(limit=9)], ValueError, "metrics: expected different names; got 'within' twice"),
-    ([Needy()], ValueError, "metrics: expected counts= beside 'needy', which needs it; got none"),
-    ([Nothing()], ValueError, "needs of the metric 'nothing': expected one of 'counts'"),
-    ([Wide()], ValueError, r"value of the metric 'wide': expected \[30\] numbers, a case each"),
-    (["arp"], ValueError, "metrics: expected counts= beside 'arp'"),
-])
+@pytest.mark.parametrize(
+    ("metrics", "error", "message"),
+    [
+        ("ndcg", TypeError, "metrics: expected a list of names or metrics; got str"),
+        (3, TypeError, "metrics: expected a list of names or metrics; got int"),
+        (["nope"], ValueError, "metrics: expected one of 'hr', 'recall'"),
+        (["recal"], ValueError, "did you mean 'recall'"),
+        (
+            [Within],
+            TypeError,
+            "metrics: expected a name or a Metric; got the class Within; make one: Within()",
+        ),
+        ([Within(), Within(limit=9)], ValueError, "metrics: expected different names; got 'within' twice"),
+        ([Needy()], ValueError, "metrics: expected counts= beside 'needy', which needs it; got none"),
+        ([Nothing()], ValueError, "needs of the metric 'nothing': expected one of 'counts'"),
+        ([Wide()], ValueError, r"value of the metric 'wide': expected \[30\] numbers, a case each"),
+        (["arp"], ValueError, "metrics: expected counts= beside 'arp'"),
+    ],
+)
 def test_bad_metrics_get_one_clear_error(metrics, error, message):
     with pytest.raises(error, match=message):
         evaluate(scores(), cases(), metrics=metrics)
 
 
-@pytest.mark.parametrize(("key", "message"), [
-    ("ndcg", "metric: expected 'ndcg@k' with k >= 1; got 'ndcg'"), ("ndcg@0", "with k >= 1"),
-    ("ndcg@x", "with k >= 1"), ("nll@10", "metric: expected 'nll'; got 'nll@10'"),
-    ("nope@10", "metric: expected one of 'hr'")])
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("ndcg", "metric: expected 'ndcg@k' with k >= 1; got 'ndcg'"),
+        ("ndcg@0", "with k >= 1"),
+        ("ndcg@x", "with k >= 1"),
+        ("nll@10", "metric: expected 'nll'; got 'nll@10'"),
+        ("nope@10", "metric: expected one of 'hr'"),
+    ],
+)
 def test_keys_of_no_metric_are_refused(key, message):
     with pytest.raises(ValueError, match=message):
         find_metric(key)
@@ -165,8 +183,16 @@ def test_every_key_of_an_evaluation_is_found_with_its_direction():
     metrics = {key: find_metric(key) for key in found.metrics}
     assert all(metric.key(k) == key for key, (metric, k) in metrics.items())
     falls = {key for key, (metric, _) in metrics.items() if metric.direction == "smaller"}
-    assert falls == {"rank", "nll", "perplexity", "nll_repeat", "nll_new", "arp@3", "gini@3",
-                     "popularity_correlation@3"}
+    assert falls == {
+        "rank",
+        "nll",
+        "perplexity",
+        "nll_repeat",
+        "nll_new",
+        "arp@3",
+        "gini@3",
+        "popularity_correlation@3",
+    }
 
 
 def test_the_tables_of_the_docs_are_the_metrics_own():
@@ -206,10 +232,17 @@ class Sideways(Within):
     direction = "up"
 
 
-@pytest.mark.parametrize(("metric", "message"), [
-    (Forgetful, "hangs on other cases or on their order"), (Beyond, "outside its bounds"),
-    (Scribbler, "read-only"), (Nameless, "definition in one line"), (Sideways, "direction 'up'"),
-    (Nothing, "needs")])
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (Forgetful, "hangs on other cases or on their order"),
+        (Beyond, "outside its bounds"),
+        (Scribbler, "read-only"),
+        (Nameless, "definition in one line"),
+        (Sideways, "direction 'up'"),
+        (Nothing, "needs"),
+    ],
+)
 def test_the_suite_refuses_what_breaks_the_contract(metric, message):
     with pytest.raises((AssertionError, ValueError), match=message):
         testing.check_metric(metric)

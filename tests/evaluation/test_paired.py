@@ -12,8 +12,14 @@ from fastpop.evaluation.paired import t_quantile
 def run(score, target=None, weight=None):
     num_cases, num_items = score.shape
     target = np.arange(num_cases) % num_items if target is None else target
-    cases = Cases(np.arange(num_cases), np.zeros(num_cases + 1, np.int64), np.zeros(0, np.int64),
-                  np.arange(num_cases + 1), target, num_items)
+    cases = Cases(
+        np.arange(num_cases),
+        np.zeros(num_cases + 1, np.int64),
+        np.zeros(0, np.int64),
+        np.arange(num_cases + 1),
+        target,
+        num_items,
+    )
     return evaluate(lambda rows: score[rows], cases, ks=[3], weight=weight)
 
 
@@ -54,8 +60,7 @@ def test_integer_weights_shift_the_mean_as_copies_do():
     got = compare_paired(run(FIRST, weight=weight), run(SECOND, weight=weight), "nll")
     copies = np.repeat(np.arange(300), weight)
     target = np.arange(300) % 20
-    twin = compare_paired(run(FIRST[copies], target[copies]), run(SECOND[copies], target[copies]),
-                          "nll")
+    twin = compare_paired(run(FIRST[copies], target[copies]), run(SECOND[copies], target[copies]), "nll")
     assert got.difference == pytest.approx(twin.difference)
     assert got.high - got.low > twin.high - twin.low  # copies are no new evidence
 

@@ -64,10 +64,8 @@ def test_correlation_and_mid_rank_agree_with_scipy(counts, random):
 def test_list_means_skip_the_padding():
     counts = np.array([7, 2, 1, 0])
     lists = np.array([[0, 1], [3, -1], [-1, -1]])
-    assert bias.average_popularity(lists, counts).tolist() == pytest.approx([4.5, 0, np.nan],
-                                                                            nan_ok=True)
-    assert bias.long_tail_share(lists, counts).tolist() == pytest.approx([0, 1, np.nan],
-                                                                         nan_ok=True)
+    assert bias.average_popularity(lists, counts).tolist() == pytest.approx([4.5, 0, np.nan], nan_ok=True)
+    assert bias.long_tail_share(lists, counts).tolist() == pytest.approx([0, 1, np.nan], nan_ok=True)
     want = [-(np.log2(8 / 14) + np.log2(3 / 14)) / 2, -np.log2(1 / 14), np.nan]
     assert bias.novelty(lists, counts).tolist() == pytest.approx(want, nan_ok=True)
     assert bias.exposure_counts(lists, 5).tolist() == [1, 1, 0, 1, 0]

@@ -26,9 +26,7 @@ def random_problem(seed, num_items=12, num_cases=9, levels=4, repeats=True):
     rng = np.random.default_rng(seed)
     score = rng.integers(0, levels, (num_cases, num_items)).astype(float)
     histories = [rng.integers(0, num_items, rng.integers(0, 6)).tolist() for _ in range(num_cases)]
-    targets = [
-        rng.choice(num_items, rng.integers(1, 4), replace=False).tolist() for _ in range(num_cases)
-    ]
+    targets = [rng.choice(num_items, rng.integers(1, 4), replace=False).tolist() for _ in range(num_cases)]
     return score, histories, targets, rng.integers(0, 9, num_items)
 
 
@@ -37,8 +35,9 @@ def streamed(score, dtype=torch.float64):
     score = torch.as_tensor(score)
     removed = (score == -torch.inf).all(0)
     bias = torch.where(removed, -torch.inf, 0.0)
-    return DotScores(torch.where(removed, 0, score).to(dtype) / 2, torch.eye(len(bias), dtype=dtype), bias,
-                     2.0)
+    return DotScores(
+        torch.where(removed, 0, score).to(dtype) / 2, torch.eye(len(bias), dtype=dtype), bias, 2.0
+    )
 
 
 FORMS = {
@@ -57,8 +56,7 @@ def oracle(score_V, history, target, k, mask_seen, counts, pool=None):
         rankable -= set(history) - relevant
     other = rankable - relevant
     ahead = sorted(
-        sum(score_V[i] > score_V[t] for i in other)
-        + sum(score_V[i] == score_V[t] for i in other) / 2
+        sum(score_V[i] > score_V[t] for i in other) + sum(score_V[i] == score_V[t] for i in other) / 2
         for t in relevant
     )
     position = [a + j for j, a in enumerate(ahead, 1)]
@@ -74,13 +72,13 @@ def oracle(score_V, history, target, k, mask_seen, counts, pool=None):
         f"ndcg@{k}": sum(1 / math.log2(1 + p) for p in hits)
         / sum(1 / math.log2(1 + j) for j in range(1, min(k, len(relevant)) + 1)),
         f"mrr@{k}": 1 / min(position) if hits else 0.0,
-        f"map@{k}": sum((j + 1) / p for j, p in enumerate(position) if p < k + 1)
-        / min(k, len(relevant)),
+        f"map@{k}": sum((j + 1) / p for j, p in enumerate(position) if p < k + 1) / min(k, len(relevant)),
         "rank": min(position),
         "auc": np.mean(
-            [[(score_V[t] > score_V[i]) + (score_V[t] == score_V[i]) / 2 for i in other]
-             for t in relevant]
-        ) if other else np.nan,
+            [[(score_V[t] > score_V[i]) + (score_V[t] == score_V[i]) / 2 for i in other] for t in relevant]
+        )
+        if other
+        else np.nan,
         "nll": np.mean([math.log(z) - score_V[t] for t in target]),
         f"arp@{k}": np.mean([counts[i] for i in shown]),
         f"aplt@{k}": np.mean([tail[i] for i in shown]),
@@ -88,16 +86,21 @@ def oracle(score_V, history, target, k, mask_seen, counts, pool=None):
     }
 
 
-@given(st.integers(0, 10**6), st.booleans(), st.integers(1, 12), st.integers(1, 10),
-       st.sampled_from(list(FORMS)))
+@given(
+    st.integers(0, 10**6), st.booleans(), st.integers(1, 12), st.integers(1, 10), st.sampled_from(list(FORMS))
+)
 @settings(max_examples=150, deadline=None)
 def test_every_metric_equals_the_definition(seed, mask_seen, k, chunk_size, form):
     score, histories, targets, counts = random_problem(seed)
     if counts.sum() == 0:
         counts[0] = 1
     got = evaluate(
-        FORMS[form](score), make_cases(histories, targets, 12), counts=counts, ks=[k],
-        mask_seen=mask_seen, chunk_size=chunk_size,
+        FORMS[form](score),
+        make_cases(histories, targets, 12),
+        counts=counts,
+        ks=[k],
+        mask_seen=mask_seen,
+        chunk_size=chunk_size,
     )
     for c in range(len(targets)):
         want = oracle(score[c], histories[c], targets[c], k, mask_seen, counts)
@@ -115,8 +118,11 @@ def test_candidate_lists_equal_the_definition(seed):
     pools = [rng.choice(12, rng.integers(3, 12), replace=False).tolist() for _ in targets]
     offsets = np.cumsum([0, *map(len, pools)])
     got = evaluate(
-        lambda rows: torch.tensor(score[rows]), make_cases(histories, targets, 12), counts=counts,
-        ks=[3], candidates=(offsets, np.concatenate(pools)),
+        lambda rows: torch.tensor(score[rows]),
+        make_cases(histories, targets, 12),
+        counts=counts,
+        ks=[3],
+        candidates=(offsets, np.concatenate(pools)),
     )
     assert got.rule.startswith("ranking of the given candidates and the targets; seen items not")
     for c in range(len(targets)):
@@ -128,8 +134,16 @@ def test_candidate_lists_equal_the_definition(seed):
 def test_streamed_scores_with_candidate_lists_are_written_down():
     score, histories, targets, counts = random_problem(3)
     candidates = np.arange(10), np.arange(9)
-    got, want = (evaluate(FORMS[form](score), make_cases(histories, targets, 12), ks=[3], counts=counts,
-                          candidates=candidates) for form in ("streamed", "dense"))
+    got, want = (
+        evaluate(
+            FORMS[form](score),
+            make_cases(histories, targets, 12),
+            ks=[3],
+            counts=counts,
+            candidates=candidates,
+        )
+        for form in ("streamed", "dense")
+    )
     assert got.metrics == pytest.approx(want.metrics, nan_ok=True)
     assert "pooled_auc" in got.metrics
 
@@ -240,8 +254,9 @@ def test_head_mid_tail_split_the_targets():
     counts = np.array([10, 6, 2, 1, 1, 0])  # of 20: 10 is head, 6 mid, the rest tail
     assert item_groups(counts).tolist() == [0, 1, 2, 2, 2, 2]
     score = np.tile(np.arange(6.0)[::-1], (3, 1))
-    got = evaluate(lambda rows: score[rows], make_cases([[]] * 3, [[0], [1, 3], [5]], 6),
-                   counts=counts, ks=[1, 2])
+    got = evaluate(
+        lambda rows: score[rows], make_cases([[]] * 3, [[0], [1, 3], [5]], 6), counts=counts, ks=[1, 2]
+    )
     assert got.metrics["recall_head@1"] == 1.0
     # Without the other target of its case, item 1 stands second and item 3 third.
     assert got.per_case["recall_mid@2"].tolist() == pytest.approx([np.nan, 1, np.nan], nan_ok=True)
@@ -254,11 +269,8 @@ def test_weights_are_copies_of_cases():
     copies = [0, 1, 2, 1, 1, 3, 0, 1, 1]
     index = np.repeat(np.arange(9), copies)
     cases = make_cases(histories, targets, 12)
-    weighted = evaluate(
-        lambda rows: score[rows], cases, counts=counts, weight=copies, ks=[2, 30]
-    )
-    repeated = evaluate(lambda rows: score[index][rows], cases.take(index), counts=counts,
-                        ks=[2, 30])
+    weighted = evaluate(lambda rows: score[rows], cases, counts=counts, weight=copies, ks=[2, 30])
+    repeated = evaluate(lambda rows: score[index][rows], cases.take(index), counts=counts, ks=[2, 30])
     for name in weighted.per_case:  # k = 30 is more than the 12 items there are
         assert weighted.metrics[name] == pytest.approx(repeated.metrics[name], nan_ok=True), name
 
@@ -279,8 +291,9 @@ def test_chunks_never_exceed_the_memory_limit_and_change_nothing():
 
 def test_table_and_dict_are_plain_and_narrow():
     score, histories, targets, counts = random_problem(7)
-    got = evaluate(lambda rows: score[rows], make_cases(histories, targets, 12), counts=counts,
-                   mask_seen=False)
+    got = evaluate(
+        lambda rows: score[rows], make_cases(histories, targets, 12), counts=counts, mask_seen=False
+    )
     table = got.table()
     assert max(map(len, table.splitlines())) <= 80
     assert "popularity_correlation" in table
@@ -292,21 +305,35 @@ def test_table_and_dict_are_plain_and_narrow():
     assert single.metrics["recall@10"] == single.metrics["hr@10"]
 
 
-@pytest.mark.parametrize(("change", "error", "message"), [
-    ({"query": torch.tensor([[0.0, 0], [0, torch.nan]])}, ValueError, "query: expected finite .* in case 1"),
-    ({"query": torch.zeros(3, 2)}, ValueError, r"score.query: expected shape \[2, D\]; got float32 \[3, 2\]"),
-    ({"items": torch.zeros(4, 2)}, ValueError, r"score.items: expected shape \[3, D\]"),
-    ({"items": torch.zeros(3, 5)}, ValueError, r"items: expected shape \[V, 2\]"),
-    ({"items": torch.zeros(3, 2, dtype=torch.int64)}, TypeError,
-     "items: expected a floating point torch tensor"),
-    ({"items": np.zeros((3, 2), dtype="U1")}, TypeError, "items: expected a 2-d array of real numbers"),
-    ({"items": torch.full((3, 2), torch.nan)}, ValueError, "score: .*got nan in case 0"),
-    ({"query": torch.zeros(2, 2).to_sparse()}, TypeError, "query: expected a dense tensor"),
-    ({"items": torch.zeros(3, 2, device="meta")}, ValueError, "items: expected a tensor on cpu or cuda"),
-    ({"bias": torch.zeros(4)}, ValueError, r"bias: expected shape \[3\]"),
-    ({"bias": torch.tensor([0, 0, torch.inf])}, ValueError, "score: .*got inf in case 0"),
-    ({"scale": torch.inf}, ValueError, "scale: expected a finite number"),
-])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"query": torch.tensor([[0.0, 0], [0, torch.nan]])},
+            ValueError,
+            "query: expected finite .* in case 1",
+        ),
+        (
+            {"query": torch.zeros(3, 2)},
+            ValueError,
+            r"score.query: expected shape \[2, D\]; got float32 \[3, 2\]",
+        ),
+        ({"items": torch.zeros(4, 2)}, ValueError, r"score.items: expected shape \[3, D\]"),
+        ({"items": torch.zeros(3, 5)}, ValueError, r"items: expected shape \[V, 2\]"),
+        (
+            {"items": torch.zeros(3, 2, dtype=torch.int64)},
+            TypeError,
+            "items: expected a floating point torch tensor",
+        ),
+        ({"items": np.zeros((3, 2), dtype="U1")}, TypeError, "items: expected a 2-d array of real numbers"),
+        ({"items": torch.full((3, 2), torch.nan)}, ValueError, "score: .*got nan in case 0"),
+        ({"query": torch.zeros(2, 2).to_sparse()}, TypeError, "query: expected a dense tensor"),
+        ({"items": torch.zeros(3, 2, device="meta")}, ValueError, "items: expected a tensor on cpu or cuda"),
+        ({"bias": torch.zeros(4)}, ValueError, r"bias: expected shape \[3\]"),
+        ({"bias": torch.tensor([0, 0, torch.inf])}, ValueError, "score: .*got inf in case 0"),
+        ({"scale": torch.inf}, ValueError, "scale: expected a finite number"),
+    ],
+)
 def test_bad_dot_scores_are_named(change, error, message):
     with pytest.raises(error, match=message):
         evaluate(DotScores(**{"query": torch.zeros(2, 2), "items": torch.zeros(3, 2)} | change), CASES)
@@ -324,8 +351,16 @@ def test_a_score_that_is_no_number_is_named_by_its_case_in_any_chunk():
 def test_a_chunk_without_targets_is_legal_beside_candidates():
     score = np.arange(9.0).reshape(3, 3)
     candidates = np.arange(0, 10, 3), np.tile(np.arange(3), 3)
-    found = [evaluate(lambda rows: score[rows], make_cases([[]] * 3, [[0], [], [2]], 3), ks=[1],
-                      candidates=candidates, chunk_size=size).metrics for size in (1, 3)]
+    found = [
+        evaluate(
+            lambda rows: score[rows],
+            make_cases([[]] * 3, [[0], [], [2]], 3),
+            ks=[1],
+            candidates=candidates,
+            chunk_size=size,
+        ).metrics
+        for size in (1, 3)
+    ]
     assert found[0] == pytest.approx(found[1], nan_ok=True)
 
 

@@ -13,8 +13,16 @@ from fastpop import testing
 from fastpop.experiments import ARMS, Arm
 from fastpop.testing import registered
 
-QUICK = {"epochs": 3, "dim": 8, "batch_size": 64, "num_negatives": 32, "learning_rate": 0.03,
-         "permutations": 49, "progress": False, "popularity_weights": (0.5,)}
+QUICK = {
+    "epochs": 3,
+    "dim": 8,
+    "batch_size": 64,
+    "num_negatives": 32,
+    "learning_rate": 0.03,
+    "permutations": 49,
+    "progress": False,
+    "popularity_weights": (0.5,),
+}
 
 
 def halved(moments, log_prior_V):
@@ -22,8 +30,14 @@ def halved(moments, log_prior_V):
 
 
 HALVED = Arm("halved", "not trained: standard minus half of log p", "s + (beta - 1/2) log p", make=halved)
-LEARNED_B = Arm("learned-from-b", "s + a, a learned from log p of the other half", "s + beta a", "learned",
-                "B", "log-prior")
+LEARNED_B = Arm(
+    "learned-from-b",
+    "s + a, a learned from log p of the other half",
+    "s + beta a",
+    "learned",
+    "B",
+    "log-prior",
+)
 
 
 @pytest.mark.parametrize("name", fastpop.available("arms"))
@@ -41,10 +55,12 @@ def compared(tmp_path_factory):
     out = tmp_path_factory.mktemp("arms") / "out"
     with registered("arm", HALVED), registered("arm", LEARNED_B):
         assert fastpop.available("arms")[-2:] == ("halved", "learned-from-b")
-        found = fastpop.compare(small_log(events=2000), seeds=3, out=out,
-                                arms=["halved", "frozen", "learned-from-b"], **QUICK)
-        again = fastpop.compare(small_log(events=2000), seeds=3, out=out,
-                                arms=["frozen", "halved", "learned-from-b"], **QUICK)
+        found = fastpop.compare(
+            small_log(events=2000), seeds=3, out=out, arms=["halved", "frozen", "learned-from-b"], **QUICK
+        )
+        again = fastpop.compare(
+            small_log(events=2000), seeds=3, out=out, arms=["frozen", "halved", "learned-from-b"], **QUICK
+        )
     assert again.comparison["rows"] == found.comparison["rows"]
     return found, out
 
@@ -53,8 +69,17 @@ def test_arms_from_outside_stand_in_the_table_after_ours(compared):
     found, out = compared
     listed = json.loads((out / "comparison.json").read_text())["arms"]
     assert [arm["name"] for arm in listed] == [
-        "standard", "frozen", "learned-from-b", "post-hoc", "post-hoc-fitted", "projected", "halved",
-        "popularity", "recency", "markov"]
+        "standard",
+        "frozen",
+        "learned-from-b",
+        "post-hoc",
+        "post-hoc-fitted",
+        "projected",
+        "halved",
+        "popularity",
+        "recency",
+        "markov",
+    ]
     by_name = {arm["name"]: arm for arm in listed}
     assert by_name["halved"]["kind"] == "afterwards"
     assert by_name["learned-from-b"]["kind"] == "trained"
@@ -72,11 +97,13 @@ def test_what_is_made_afterwards_is_made_of_the_same_model(compared):
     for epochs in ("best", "equal"):
         for metric in ("ndcg@10", "arp@10"):
             assert found.value("halved", metric, 0.5, epochs) == pytest.approx(
-                found.value("standard", metric, 1.0, epochs), rel=1e-6)
+                found.value("standard", metric, 1.0, epochs), rel=1e-6
+            )
         slope = found.value("standard", "slope", epochs=epochs)
         assert found.value("halved", "slope", epochs=epochs) == pytest.approx(slope - 0.5)
         assert found.value("halved", "energy_off_direction", epochs=epochs) == pytest.approx(
-            found.value("standard", "energy_off_direction", epochs=epochs))
+            found.value("standard", "energy_off_direction", epochs=epochs)
+        )
 
 
 def test_an_arm_that_trains_is_trained_as_it_says(compared):
@@ -91,13 +118,16 @@ def test_an_arm_that_trains_is_trained_as_it_says(compared):
 
 def test_its_differences_from_standard_are_said_in_words(compared):
     found, _ = compared
-    said = {arm: next(text for text in found.sentences if text.startswith(f"{arm} ("))
-            for arm in ("halved", "learned-from-b")}
+    said = {
+        arm: next(text for text in found.sentences if text.startswith(f"{arm} ("))
+        for arm in ("halved", "learned-from-b")
+    }
     assert said["halved"].startswith(
         "halved (not trained: standard minus half of log p; served: s + (beta - 1/2) log p) at beta 0, "
-        "minus standard as trained: NDCG@10 ")
+        "minus standard as trained: NDCG@10 "
+    )
     assert "at beta 1, minus standard as trained: NLL " in said["learned-from-b"]
-    difference = (found.value("halved", "ndcg@10", 0.0) - found.value("standard", "ndcg@10", 1.0))
+    difference = found.value("halved", "ndcg@10", 0.0) - found.value("standard", "ndcg@10", 1.0)
     assert f"NDCG@10 {difference:+.4f}" in said["halved"]
 
 
@@ -105,22 +135,33 @@ def test_a_folder_goes_on_with_the_same_definitions_only(compared):
     _, out = compared
     changed = replace(HALVED, served_as="otherwise")
     with registered("arm", changed), registered("arm", LEARNED_B), pytest.raises(ValueError, match="others"):
-        fastpop.compare(small_log(events=2000), seeds=3, out=out, arms=["frozen", "halved", "learned-from-b"],
-                        **QUICK)
+        fastpop.compare(
+            small_log(events=2000), seeds=3, out=out, arms=["frozen", "halved", "learned-from-b"], **QUICK
+        )
 
 
 def test_arms_of_ours_that_are_always_made_may_be_named():
-    one, two = (fastpop.compare(small_log(), seeds=1, arms=arms, **QUICK | {"epochs": 1})
-                for arms in (["standard"], ["standard", "post-hoc"]))
+    one, two = (
+        fastpop.compare(small_log(), seeds=1, arms=arms, **QUICK | {"epochs": 1})
+        for arms in (["standard"], ["standard", "post-hoc"])
+    )
     assert one.comparison["rows"] == two.comparison["rows"]
 
 
-@pytest.mark.parametrize(("options", "error", "message"), [
-    ({"log_prior": "C"}, ValueError, "arm.log_prior: expected one of 'A', 'B', 'permuted'; got 'C'"),
-    ({"bias_start": "one"}, ValueError, "arm.bias_start: expected one of"),
-    ({"prior": "frozen", "make": halved}, ValueError, "arm.make: expected a function, of an arm that does"),
-    ({"make": 3}, ValueError, "arm.make: expected a function"),
-    ({"served_as": None}, TypeError, "arm.served_as: expected a string; got NoneType")])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"log_prior": "C"}, ValueError, "arm.log_prior: expected one of 'A', 'B', 'permuted'; got 'C'"),
+        ({"bias_start": "one"}, ValueError, "arm.bias_start: expected one of"),
+        (
+            {"prior": "frozen", "make": halved},
+            ValueError,
+            "arm.make: expected a function, of an arm that does",
+        ),
+        ({"make": 3}, ValueError, "arm.make: expected a function"),
+        ({"served_as": None}, TypeError, "arm.served_as: expected a string; got NoneType"),
+    ],
+)
 def test_what_is_no_arm_is_refused(options, error, message):
     with pytest.raises(error, match=message):
         Arm(**{"name": "x", "trained_on": "s", "served_as": "s"} | options)
@@ -171,14 +212,18 @@ def others(moments, log_prior_V):
     return replace(moments, query_mean_D=moments.query_mean_D + 1)
 
 
-@pytest.mark.parametrize(("arm", "message"), [
-    (replace(HALVED, make=fewer), r"make of the arm 'halved': expected an item table \[60, 5\]"),
-    (replace(HALVED, make=restless), "not the same twice"),
-    (replace(HALVED, make=others), "the standard model's queries"),
-    (replace(HALVED, make=lambda moments, log_prior_V: 3), "expected ScoreMoments; got int"),
-    (replace(HALVED, trained_on=""), "trained_on in one line"),
-    (replace(LEARNED_B, prior="thawed"), "prior: expected one of"),
-    (Arm("idle", "s", "s"), "neither trains")])
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        (replace(HALVED, make=fewer), r"make of the arm 'halved': expected an item table \[60, 5\]"),
+        (replace(HALVED, make=restless), "not the same twice"),
+        (replace(HALVED, make=others), "the standard model's queries"),
+        (replace(HALVED, make=lambda moments, log_prior_V: 3), "expected ScoreMoments; got int"),
+        (replace(HALVED, trained_on=""), "trained_on in one line"),
+        (replace(LEARNED_B, prior="thawed"), "prior: expected one of"),
+        (Arm("idle", "s", "s"), "neither trains"),
+    ],
+)
 def test_the_suite_refuses_what_breaks_the_contract(arm, message):
     with pytest.raises((AssertionError, ValueError, TypeError), match=message):
         testing.check_arm(arm)

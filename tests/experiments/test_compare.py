@@ -19,8 +19,15 @@ from fastpop.training import TrainConfig, build
 from fastpop.training.loop import fit
 from fastpop.training.run import make_split
 
-QUICK = {"epochs": 4, "dim": 8, "batch_size": 64, "num_negatives": 32, "learning_rate": 0.03,
-         "permutations": 99, "progress": False}
+QUICK = {
+    "epochs": 4,
+    "dim": 8,
+    "batch_size": 64,
+    "num_negatives": 32,
+    "learning_rate": 0.03,
+    "permutations": 99,
+    "progress": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +43,13 @@ def test_every_arm_seed_reading_and_knob_has_a_row(result):
     keys = {(row["arm"], row["seed"], row["epochs"], row["popularity_weight"]) for row in found.rows}
     knobs = {arm: {None, *BETAS} for arm in (*ARMS, *AFTERWARDS)} | {"standard": {None, 1.0}}
     knobs |= {arm: {1.0} for arm in ("popularity", "recency", "markov")}
-    assert keys == {(arm, seed, epochs, beta) for arm, betas in knobs.items() for seed in (0, 1)
-                    for epochs in ("equal", "best") for beta in betas}
+    assert keys == {
+        (arm, seed, epochs, beta)
+        for arm, betas in knobs.items()
+        for seed in (0, 1)
+        for epochs in ("equal", "best")
+        for beta in betas
+    }
     assert len(BETAS) >= 15
 
 
@@ -45,19 +57,40 @@ def test_the_json_has_every_arm_at_both_readings(result):
     """Flat numbers that a reader of comparison.json finds without knowing the rows."""
     saved = json.loads((result[1] / "comparison.json").read_text())
     assert [arm["name"] for arm in saved["arms"]] == [
-        "standard", "frozen", "learned", "learned-from-log-p", "permuted", "disjoint", "post-hoc",
-        "post-hoc-fitted", "projected", "popularity", "recency", "markov"]
-    asked = {"energy_off_direction", "cos2_change", "slope", "amplitude", "nll", "ndcg@10", "arp@10",
-             "coverage@10"}
+        "standard",
+        "frozen",
+        "learned",
+        "learned-from-log-p",
+        "permuted",
+        "disjoint",
+        "post-hoc",
+        "post-hoc-fitted",
+        "projected",
+        "popularity",
+        "recency",
+        "markov",
+    ]
+    asked = {
+        "energy_off_direction",
+        "cos2_change",
+        "slope",
+        "amplitude",
+        "nll",
+        "ndcg@10",
+        "arp@10",
+        "coverage@10",
+    }
     for arm in saved["arms"]:
         assert [reading["epochs"] for reading in arm["readings"]] == ["best", "equal"]
         for reading in arm["readings"]:
             assert asked <= reading.keys()
             missing = {name for name in asked if reading[name] is None}
             assert missing == {
-                "standard": {"cos2_change"}, "popularity": {"cos2_change", "amplitude"},
+                "standard": {"cos2_change"},
+                "popularity": {"cos2_change", "amplitude"},
                 "recency": asked - {"ndcg@10", "arp@10", "coverage@10", "nll"},  # hangs on the case's time
-                "markov": asked - {"ndcg@10", "arp@10", "coverage@10"}}.get(arm["name"], set())  # no logits
+                "markov": asked - {"ndcg@10", "arp@10", "coverage@10"},
+            }.get(arm["name"], set())  # no logits
     flat = {(arm["name"], reading["epochs"]): reading for arm in saved["arms"] for reading in arm["readings"]}
     assert flat["frozen", "equal"]["ndcg@10"] == result[0].value("frozen", "ndcg@10", 1.0, "equal")
     assert flat["post-hoc", "best"]["arp@10"] == result[0].value("post-hoc", "arp@10", 0.0, "best")
@@ -71,9 +104,11 @@ def test_energies_add_up_and_p_values_are_never_zero(result):
             parts = values["energy_shared"] + values["energy_heterogeneous"]
             assert values["energy_direction"] == pytest.approx(parts, abs=1e-9)
             assert values["energy_direction"] + values["energy_off_direction"] == pytest.approx(
-                values["energy_total"])
+                values["energy_total"]
+            )
             assert values["fraction_shared"] == pytest.approx(
-                values["energy_shared"] / values["energy_total"])
+                values["energy_shared"] / values["energy_total"]
+            )
         for name, value in values.items():
             if name.startswith("p_value"):
                 assert 1 / 100 <= value <= 1
@@ -89,11 +124,13 @@ def test_what_is_made_of_the_standard_model_is_what_it_says(result):
         assert found.value("projected", "energy_direction", epochs=epochs) <= 1e-20 * standard
         for arm in ("post-hoc-fitted", "projected"):
             assert found.value(arm, "energy_off_direction", epochs=epochs) == pytest.approx(
-                found.value("standard", "energy_off_direction", epochs=epochs))
+                found.value("standard", "energy_off_direction", epochs=epochs)
+            )
             assert found.value(arm, "cos2_change", epochs=epochs) == pytest.approx(1)
         for metric in ("nll", "ndcg@10", "arp@10", "energy_shared"):
             assert found.value("post-hoc", metric, 1.0, epochs) == pytest.approx(
-                found.value("standard", metric, 1.0, epochs), rel=1e-6)
+                found.value("standard", metric, 1.0, epochs), rel=1e-6
+            )
     assert found.value("frozen", "energy_shared", 0.0) == found.value("frozen", "energy_shared")
 
 
@@ -129,17 +166,24 @@ def test_a_reading_is_the_model_of_its_epoch():
     found = fastpop.compare(small_log(), seeds=[1], **options)
     for curve in found.comparison["curves"]:
         for epochs, epoch in curve["readings"].items():
-            alone = fastpop.compare(small_log(), seeds=[1], **options | {
-                "epochs": epoch, "max_epochs": epoch, "arms": ["standard", curve["arm"]]})
+            alone = fastpop.compare(
+                small_log(),
+                seeds=[1],
+                **options | {"epochs": epoch, "max_epochs": epoch, "arms": ["standard", curve["arm"]]},
+            )
             for metric, beta in (("energy_total", None), ("ndcg@10", 1.0)):
                 assert alone.value(curve["arm"], metric, beta, "equal") == found.value(
-                    curve["arm"], metric, beta, epochs)
+                    curve["arm"], metric, beta, epochs
+                )
 
 
 def test_each_seed_has_halves_of_its_own(result):
     def energies(seed):
-        return {row["arm"]: row["values"]["energy_shared"] for row in result[0].rows
-                if row["seed"] == seed and row["arm"] == "popularity"}
+        return {
+            row["arm"]: row["values"]["energy_shared"]
+            for row in result[0].rows
+            if row["seed"] == seed and row["arm"] == "popularity"
+        }
 
     assert energies(0) != energies(1)
 
@@ -151,8 +195,7 @@ def test_arms_of_a_seed_start_alike_and_see_the_same_batches_and_draws():
     for arm in ARMS.values():
         config = TrainConfig(prior=arm.prior, bias_start=arm.bias_start, dim=8)
         state = build.build_model(config, log, prior.log_prior_V, log).state_dict()
-        started[arm.name] = {name: value for name, value in state.items()
-                             if "embedding" in name}
+        started[arm.name] = {name: value for name, value in state.items() if "embedding" in name}
     for state in started.values():
         for name, value in state.items():
             assert torch.equal(value, started["standard"][name])
@@ -169,7 +212,11 @@ def test_arms_of_a_seed_start_alike_and_see_the_same_batches_and_draws():
 def test_the_report_is_written_whole_and_escapes_names(result):
     found, out = result
     assert {path.name for path in out.iterdir()} == {
-        "report.html", "comparison.json", "rows.csv", "table.txt"}
+        "report.html",
+        "comparison.json",
+        "rows.csv",
+        "table.txt",
+    }
     page = (out / "report.html").read_text()
     assert "made &lt;up&gt;" in page
     assert "made <up>" not in page
@@ -192,25 +239,38 @@ def test_on_the_generator_separation_gives_the_reduction_of_theory():
     world = synthetic.paper_headline()
     log = world.sample_events(600, 60, seed=0)
     result = fastpop.compare(
-        log, seeds=1, arms=["standard", "frozen"], epochs=12, dim=16, num_negatives=128,
-        learning_rate=0.02, batch_size=2048, permutations=99, progress=False, split="none")
+        log,
+        seeds=1,
+        arms=["standard", "frozen"],
+        epochs=12,
+        dim=16,
+        num_negatives=128,
+        learning_rate=0.02,
+        batch_size=2048,
+        permutations=99,
+        progress=False,
+        split="none",
+    )
     assert result.value("standard", "slope") == pytest.approx(1 + world.delta, abs=0.25)
     assert result.value("frozen", "slope") == pytest.approx(world.delta, abs=0.25)
     assert result.value("frozen", "reduction_shared") > 0.9
 
 
-@pytest.mark.parametrize(("options", "kind", "message"), [
-    ({"arms": ["standard", "magic"]}, ValueError, "arms: expected one of"),
-    ({"seeds": 0}, ValueError, "seeds: expected an integer >= 1; got 0"),
-    ({"seeds": "three"}, TypeError, "seeds: expected a number of seeds"),
-    ({"prior": "frozen"}, ValueError, "prior: expected no prior"),
-    ({"permutations": 0}, ValueError, "permutations: expected an integer >= 1"),
-    ({"encoder": "nope"}, ValueError, "encoder: expected one of"),
-    ({"arms": "frozen"}, TypeError, "arms: expected a list of arms; got str"),
-    ({"arms": None}, TypeError, "arms: expected a list of arms; got NoneType"),
-    ({"popularity_weights": 0.5}, TypeError, "popularity_weights: expected a list of numbers; got float"),
-    ({"popularity_weights": [1e30]}, ValueError, "popularity_weights: expected a finite number"),
-])
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"arms": ["standard", "magic"]}, ValueError, "arms: expected one of"),
+        ({"seeds": 0}, ValueError, "seeds: expected an integer >= 1; got 0"),
+        ({"seeds": "three"}, TypeError, "seeds: expected a number of seeds"),
+        ({"prior": "frozen"}, ValueError, "prior: expected no prior"),
+        ({"permutations": 0}, ValueError, "permutations: expected an integer >= 1"),
+        ({"encoder": "nope"}, ValueError, "encoder: expected one of"),
+        ({"arms": "frozen"}, TypeError, "arms: expected a list of arms; got str"),
+        ({"arms": None}, TypeError, "arms: expected a list of arms; got NoneType"),
+        ({"popularity_weights": 0.5}, TypeError, "popularity_weights: expected a list of numbers; got float"),
+        ({"popularity_weights": [1e30]}, ValueError, "popularity_weights: expected a finite number"),
+    ],
+)
 def test_bad_arguments_get_one_clear_error(options, kind, message):
     with pytest.raises(kind) as caught:
         fastpop.compare(small_log(), **QUICK | options)
@@ -223,17 +283,20 @@ def test_an_unwritable_folder_is_found_out_before_training(tmp_path):
         fastpop.compare(small_log(), out=tmp_path / "file" / "x", **QUICK)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"seeds": [0, 0]}, "seeds: expected different seeds"),
-    ({"config": TrainConfig(prior="none")}, "prior: expected no prior"),
-    ({"evaluate_every": 2}, "evaluate_every: expected 0 or 1"),
-    ({"bias_start": "log-prior"}, "bias_start: expected no bias_start"),
-    ({"prior_weight": 0.5}, "prior_weight: expected 1: arms are read at popularity weight 1, as trained"),
-    ({"config": TrainConfig(metric="auc")}, "metric: expected no metric"),
-    ({"tensorboard": True}, "tensorboard: expected False"),
-    ({"max_epochs": 3}, "max_epochs: expected 0, or at least epochs = 4; got 3"),
-    ({"max_cases": -1}, "max_cases: expected an integer >= 0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": [0, 0]}, "seeds: expected different seeds"),
+        ({"config": TrainConfig(prior="none")}, "prior: expected no prior"),
+        ({"evaluate_every": 2}, "evaluate_every: expected 0 or 1"),
+        ({"bias_start": "log-prior"}, "bias_start: expected no bias_start"),
+        ({"prior_weight": 0.5}, "prior_weight: expected 1: arms are read at popularity weight 1, as trained"),
+        ({"config": TrainConfig(metric="auc")}, "metric: expected no metric"),
+        ({"tensorboard": True}, "tensorboard: expected False"),
+        ({"max_epochs": 3}, "max_epochs: expected 0, or at least epochs = 4; got 3"),
+        ({"max_cases": -1}, "max_cases: expected an integer >= 0"),
+    ],
+)
 def test_what_a_comparison_has_no_use_for_is_refused(options, message):
     with pytest.raises(ValueError) as caught:
         fastpop.compare(small_log(), **QUICK | options)
@@ -242,15 +305,15 @@ def test_what_a_comparison_has_no_use_for_is_refused(options, message):
 
 def test_the_encoder_of_a_configuration_is_taken():
     config = TrainConfig(encoder="bag", max_length=10)
-    found = fastpop.compare(small_log(), seeds=1, arms=["standard"], config=config,
-                            **QUICK | {"epochs": 1})
+    found = fastpop.compare(small_log(), seeds=1, arms=["standard"], config=config, **QUICK | {"epochs": 1})
     assert found.comparison["rules"]["encoder"].startswith("bag")
 
 
 def test_double_subtraction_is_warned_of():
     with pytest.warns(UserWarning, match="arm 'frozen': logq='none'"):
-        fastpop.compare(small_log(), seeds=1, arms=["standard"], proposal="in_batch", logq="none",
-                        **QUICK | {"epochs": 1})
+        fastpop.compare(
+            small_log(), seeds=1, arms=["standard"], proposal="in_batch", logq="none", **QUICK | {"epochs": 1}
+        )
 
 
 def test_a_test_part_that_nobody_can_read_is_found_out_before_training(monkeypatch):
@@ -259,8 +322,9 @@ def test_a_test_part_that_nobody_can_read_is_found_out_before_training(monkeypat
     monkeypatch.setattr(one_arm, "fit", None)
     log = small_log()
     user, offsets = np.full(20, -1), np.arange(21)
-    strangers = Cases(user, offsets, np.resize(log.item, 20), offsets, np.resize(log.item[5:], 20),
-                      log.num_items)
+    strangers = Cases(
+        user, offsets, np.resize(log.item, 20), offsets, np.resize(log.item[5:], 20), log.num_items
+    )
     with pytest.raises(ValueError, match="log: expected a test part that the encoder 'factor' can read"):
         fastpop.compare(log, test=strangers, seeds=1, **QUICK)
 
@@ -270,8 +334,6 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     with pytest.raises(ValueError, match="out: expected a new or an empty folder"):
         fastpop.compare(small_log(), out=tmp_path, **QUICK)
     assert (tmp_path / "report.html").read_text() == "mine"
-
-
 
 
 def test_a_log_without_items_of_middling_popularity_is_compared():
@@ -289,8 +351,11 @@ def test_the_best_epoch_is_that_of_the_users_who_were_trained_on(monkeypatch):
 
     asked = []
     real = one_arm.evaluate_model
-    monkeypatch.setattr(one_arm, "evaluate_model", lambda model, cases, *rest, **options: (
-        asked.append(cases), real(model, cases, *rest, **options))[1])
+    monkeypatch.setattr(
+        one_arm,
+        "evaluate_model",
+        lambda model, cases, *rest, **options: (asked.append(cases), real(model, cases, *rest, **options))[1],
+    )
     log = small_log(users=200, events=900)
     options = {"seeds": [3], "arms": ["standard"], "split": "global-time", "split_fraction": 0.2, **QUICK}
     fastpop.compare(log, **options)
@@ -311,8 +376,9 @@ def test_without_a_direction_no_p_value_is_shown(tmp_path):
     rng = np.random.default_rng(0)
     alike = Interactions.from_arrays(rng.integers(0, 60, 1500), rng.integers(0, 20, 1500), np.arange(1500))
     with pytest.warns(UserWarning, match="log p has no direction"):
-        found = fastpop.compare(alike, seeds=1, arms=["standard", "frozen"], out=tmp_path / "report",
-                                **QUICK | {"epochs": 1})
+        found = fastpop.compare(
+            alike, seeds=1, arms=["standard", "frozen"], out=tmp_path / "report", **QUICK | {"epochs": 1}
+        )
     assert "p-value" not in found.table()
     assert len(found.comparison["pairs"]) == len(found.comparison["nulls"]) == 0
     assert not any(name.startswith("p_value") for entry in found.summary for name in entry["values"])

@@ -11,8 +11,16 @@ import fastpop
 from fastpop.experiments import one_arm, state_of, unfinished
 from fastpop.training import CheckpointError, sealed
 
-QUICK = {"epochs": 2, "dim": 8, "batch_size": 64, "num_negatives": 16, "learning_rate": 0.03,
-         "permutations": 19, "progress": False, "arms": ["standard", "frozen"]}
+QUICK = {
+    "epochs": 2,
+    "dim": 8,
+    "batch_size": 64,
+    "num_negatives": 16,
+    "learning_rate": 0.03,
+    "permutations": 19,
+    "progress": False,
+    "arms": ["standard", "frozen"],
+}
 
 
 def without_time(found):
@@ -49,15 +57,20 @@ def test_it_goes_on_where_it_was_and_to_the_same_numbers(stopped, whole, monkeyp
     assert state_of(stopped) == f"3 of 4 runs are in {stopped}: the same command goes on"
     steps = []
     real = fastpop.training.loop.train_step
-    monkeypatch.setattr(fastpop.training.loop, "train_step", lambda *given: (
-        steps.append(1), real(*given))[1])
+    monkeypatch.setattr(
+        fastpop.training.loop, "train_step", lambda *given: (steps.append(1), real(*given))[1]
+    )
     found = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
     taken = len(steps)
     fastpop.compare(small_log(), seeds=[1], **QUICK | {"arms": ["standard"]})
     assert taken == len(steps) - taken
     assert without_time(found) == whole
     assert {path.name for path in stopped.iterdir()} == {
-        "report.html", "comparison.json", "rows.csv", "table.txt"}
+        "report.html",
+        "comparison.json",
+        "rows.csv",
+        "table.txt",
+    }
 
 
 @pytest.mark.parametrize("damage", ["seed", "checkpoint", "asked"])
@@ -81,13 +94,16 @@ def test_what_is_damaged_is_made_anew_or_named(stopped, whole, damage):
             fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"epochs": 3}, "epochs: expected 2, as in the comparison in"),
-    ({"seeds": 3}, "seeds: expected \\[0, 1\\], as in"),
-    ({"arms": ["standard"]}, "arms: expected \\['standard', 'frozen'\\], as in"),
-    ({"permutations": 20}, "permutations: expected 19, as in"),
-    ({"popularity_weights": [2.0]}, "popularity_weights: expected"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 3}, "epochs: expected 2, as in the comparison in"),
+        ({"seeds": 3}, "seeds: expected \\[0, 1\\], as in"),
+        ({"arms": ["standard"]}, "arms: expected \\['standard', 'frozen'\\], as in"),
+        ({"permutations": 20}, "permutations: expected 19, as in"),
+        ({"popularity_weights": [2.0]}, "popularity_weights: expected"),
+    ],
+)
 def test_another_question_is_refused_by_name(stopped, change, message):
     with pytest.raises(ValueError, match=message):
         fastpop.compare(small_log(), out=stopped, **{"seeds": 2} | QUICK | change)
@@ -121,11 +137,21 @@ def test_a_finished_one_is_given_back_and_never_overwritten(stopped, whole, monk
     assert state_of(stopped) == f"the comparison in {stopped} is finished"
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (lambda made: made.pop("readings"), "out: expected a comparison as this version writes it.*'readings'"),
-    (lambda made: made["made_by"]["asked"].update(version="0.0.1"), "version: expected '0.0.1', as in the"),
-    (lambda made: made["made_by"].update(asked=[1]), "out: expected a new folder; .* cannot be read"),
-    (lambda made: made["made_by"]["asked"].update(config=None), "out: expected a new folder; .* be read")])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda made: made.pop("readings"),
+            "out: expected a comparison as this version writes it.*'readings'",
+        ),
+        (
+            lambda made: made["made_by"]["asked"].update(version="0.0.1"),
+            "version: expected '0.0.1', as in the",
+        ),
+        (lambda made: made["made_by"].update(asked=[1]), "out: expected a new folder; .* cannot be read"),
+        (lambda made: made["made_by"]["asked"].update(config=None), "out: expected a new folder; .* be read"),
+    ],
+)
 def test_a_finished_one_of_another_version_is_refused_by_one_error(tmp_path, damage, message):
     out = tmp_path / "report"
     asked = QUICK | {"seeds": 1, "out": out, "arms": ["standard"]}
@@ -168,8 +194,9 @@ def test_a_kill_before_the_question_is_written_leaves_a_folder_that_will_do(tmp_
 def test_counts_without_a_direction_are_warned_of():
     import numpy as np
 
-    same = fastpop.Interactions.from_arrays(np.repeat(np.arange(60), 6), np.tile(np.arange(6), 60),
-                                            np.arange(360))
+    same = fastpop.Interactions.from_arrays(
+        np.repeat(np.arange(60), 6), np.tile(np.arange(6), 60), np.arange(360)
+    )
     with pytest.warns(UserWarning, match="CAUTION: log p has no direction here: its alpha ran to the"):
         fastpop.compare(same, split="none", seeds=1, **QUICK | {"arms": ["standard"]})
     with pytest.raises(ValueError, match="log: expected items of different counts, for log p to have"):
@@ -179,8 +206,9 @@ def test_counts_without_a_direction_are_warned_of():
 def test_a_comparison_is_a_few_lines(stopped):
     found = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
     assert len(repr(found)) < 700
-    assert ("arms: standard, frozen, post-hoc, post-hoc-fitted, projected, popularity, recency, markov; "
-            "2 seeds") in repr(found)
+    assert (
+        "arms: standard, frozen, post-hoc, post-hoc-fitted, projected, popularity, recency, markov; 2 seeds"
+    ) in repr(found)
     assert found._repr_html_().startswith("<b>CompareResult: Popularity separation, factor")
     shutil.rmtree(stopped)
     assert unfinished.FINISHED == "comparison.json"

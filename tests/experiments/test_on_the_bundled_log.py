@@ -12,8 +12,17 @@ from fastpop.popularity.temporal import DAY
 @pytest.fixture(scope="module")
 def found():
     return fastpop.compare(
-        fastpop.data.bundled_log(), encoder="factor", seeds=1, epochs=3, max_epochs=3, learning_rate=3e-3,
-        arms=["frozen", "learned-from-log-p"], permutations=19, popularity_weights=(), progress=False)
+        fastpop.data.bundled_log(),
+        encoder="factor",
+        seeds=1,
+        epochs=3,
+        max_epochs=3,
+        learning_rate=3e-3,
+        arms=["frozen", "learned-from-log-p"],
+        permutations=19,
+        popularity_weights=(),
+        progress=False,
+    )
 
 
 def test_counting_alone_gets_what_it_is_known_to_get(found):
@@ -30,15 +39,17 @@ def test_counts_of_the_last_two_weeks_and_steps():
     half, _ = event_halves(parts.train, 0)
     cases = parts.test.take(np.diff(half.offsets)[parts.test.user] > 0)
     for score, known in (
-            (evaluation.recency_scorer(parts.known, cases, window=14 * DAY), 0.147),
-            (evaluation.markov_scorer(parts.known, cases), 0.0978)):
+        (evaluation.recency_scorer(parts.known, cases, window=14 * DAY), 0.147),
+        (evaluation.markov_scorer(parts.known, cases), 0.0978),
+    ):
         got = evaluation.evaluate(score, cases, ks=(10,), logits=False)
         assert got.metrics["ndcg@10"] == pytest.approx(known, abs=0.003)
 
 
 def test_a_bias_that_starts_at_log_p_separates_as_a_frozen_one_does(found):
-    frozen, rival, standard = (found.value(arm, "energy_shared") for arm in (
-        "frozen", "learned-from-log-p", "standard"))
+    frozen, rival, standard = (
+        found.value(arm, "energy_shared") for arm in ("frozen", "learned-from-log-p", "standard")
+    )
     assert rival < 2 * frozen
     assert 50 * frozen < standard
     assert abs(found.value("learned-from-log-p", "nll", 1.0) - found.value("frozen", "nll", 1.0)) < 0.01

@@ -14,10 +14,23 @@ from fastpop.experiments.wording import RULES, Words, told
 
 DOCS = Path(__file__).parents[2] / "docs"
 PLAIN = {
-    ("standard", None): {"energy_shared": 100.0, "energy_off_direction": 50.0, "slope": 1.0, "epoch": 10,
-                         "amplitude": 1.0, "energy_shared_b": 60.0},
-    ("frozen", None): {"energy_shared": 1.0, "energy_off_direction": 20.0, "slope": 0.1, "epoch": 2,
-                       "amplitude": 0.1, "cos2_change": 0.8, "energy_shared_b": 0.5},
+    ("standard", None): {
+        "energy_shared": 100.0,
+        "energy_off_direction": 50.0,
+        "slope": 1.0,
+        "epoch": 10,
+        "amplitude": 1.0,
+        "energy_shared_b": 60.0,
+    },
+    ("frozen", None): {
+        "energy_shared": 1.0,
+        "energy_off_direction": 20.0,
+        "slope": 0.1,
+        "epoch": 2,
+        "amplitude": 0.1,
+        "cos2_change": 0.8,
+        "energy_shared_b": 0.5,
+    },
     ("post-hoc", None): {"energy_shared": 0.5, "energy_off_direction": 50.0, "slope": 0.0},
     ("learned-from-log-p", None): {"energy_shared": 1.5},
     ("learned", None): {"energy_shared": 90.0, "slope": 0.9},
@@ -36,16 +49,24 @@ def words(changes=(), *, seeds=3, noise=0.001, p=(0.001, 0.001), weak=None, matc
         values.setdefault((arm, beta), {})[metric] = value
     rng = np.random.default_rng(0)
     rows = [
-        {"arm": arm, "seed": seed, "epochs": "best", "popularity_weight": beta,
-         "values": {name: value * (1 + noise * rng.standard_normal()) for name, value in found.items()}}
-        for seed in range(seeds) for (arm, beta), found in values.items()
+        {
+            "arm": arm,
+            "seed": seed,
+            "epochs": "best",
+            "popularity_weight": beta,
+            "values": {name: value * (1 + noise * rng.standard_normal()) for name, value in found.items()},
+        }
+        for seed in range(seeds)
+        for (arm, beta), found in values.items()
     ]
-    pairs = [{"arm": "frozen", "epochs": "best", "seed": 0, "null": null, "p_shared": value}
-             for null, value in zip(("label", "sign"), p)]
+    pairs = [
+        {"arm": "frozen", "epochs": "best", "seed": 0, "null": null, "p_shared": value}
+        for null, value in zip(("label", "sign"), p)
+    ]
     arms = list(dict.fromkeys(arm for arm, _ in values))
-    return " ".join(Words(
-        rows, pairs, list(matched), arms, weak, 0.25,
-        {"permutations": 999, **dict(facts)}).sentences())
+    return " ".join(
+        Words(rows, pairs, list(matched), arms, weak, 0.25, {"permutations": 999, **dict(facts)}).sentences()
+    )
 
 
 def test_counts_that_beat_every_arm_come_first():
@@ -132,8 +153,12 @@ def test_starting_at_log_p_is_enough_where_it_is():
 
 
 def test_a_randomised_part_is_won_by_intervals():
-    auc = {("standard", 1.0, "auc_shown"): 0.60, ("frozen", 1.0, "auc_shown"): 0.63,
-           ("popularity", 1.0, "auc_shown"): 0.62, ("item-mean", 1.0, "auc_shown"): 0.61}
+    auc = {
+        ("standard", 1.0, "auc_shown"): 0.60,
+        ("frozen", 1.0, "auc_shown"): 0.63,
+        ("popularity", 1.0, "auc_shown"): 0.62,
+        ("item-mean", 1.0, "auc_shown"): 0.61,
+    }
     assert "best arm (frozen, AUC 0.63" in words(auc)
     assert "beats every row that needs no model (popularity 0.62" in words(auc)
     assert "is not shown to beat any row" in words(auc, noise=0.05)
@@ -150,19 +175,39 @@ def test_models_that_are_not_trained_enough_are_cautioned_of():
 
 def curve(arm, seed, shift, slope=0.1, steps=5):
     """NDCG rises with ARP, by `slope` over its range."""
-    return [{"arm": arm, "seed": seed, "epochs": "best", "popularity_weight": beta,
-             "values": {"arp@10": 10.0 + 10.0 * beta, "ndcg@10": shift + slope * beta,
-                        "recall_mid@10": shift, "coverage@10": shift}}
-            for beta in np.linspace(0, 1, steps)]
+    return [
+        {
+            "arm": arm,
+            "seed": seed,
+            "epochs": "best",
+            "popularity_weight": beta,
+            "values": {
+                "arp@10": 10.0 + 10.0 * beta,
+                "ndcg@10": shift + slope * beta,
+                "recall_mid@10": shift,
+                "coverage@10": shift,
+            },
+        }
+        for beta in np.linspace(0, 1, steps)
+    ]
 
 
-@pytest.mark.parametrize(("ahead", "said"), [
-    (0.02, "Separation is better than post-hoc subtraction at equally popular lists"),
-    (-0.02, "Separation is worse than"), (0.0, "cannot be told apart at equally popular lists")])
+@pytest.mark.parametrize(
+    ("ahead", "said"),
+    [
+        (0.02, "Separation is better than post-hoc subtraction at equally popular lists"),
+        (-0.02, "Separation is worse than"),
+        (0.0, "cannot be told apart at equally popular lists"),
+    ],
+)
 def test_the_frontier_decides_between_separation_and_subtraction(ahead, said):
     rng = np.random.default_rng(1)
-    rows = [row for seed in range(4) for arm, shift, steps in (("post-hoc", 0, 5), ("frozen", ahead, 7))
-            for row in curve(arm, seed, 0.05 + shift + 0.001 * rng.standard_normal(), steps=steps)]
+    rows = [
+        row
+        for seed in range(4)
+        for arm, shift, steps in (("post-hoc", 0, 5), ("frozen", ahead, 7))
+        for row in curve(arm, seed, 0.05 + shift + 0.001 * rng.standard_normal(), steps=steps)
+    ]
     found = matched(rows, "post-hoc", ["frozen"], "best")
     mine = [entry for entry in found if entry["metric"] == "ndcg@10"]
     assert [entry["arp"] for entry in mine] == pytest.approx([12.5, 15.0, 17.5])
@@ -171,22 +216,40 @@ def test_the_frontier_decides_between_separation_and_subtraction(ahead, said):
     assert said in words(matched=found)
 
 
-@pytest.mark.parametrize(("ahead", "said"), [
-    ((1, 0, 0), "in part better than post-hoc subtraction, and nowhere shown to be worse"),
-    ((0, -1, -1), "in part worse than post-hoc subtraction, and nowhere shown to be better"),
-    ((1, 0, -1), "Separation against post-hoc subtraction is mixed at equally")])
+@pytest.mark.parametrize(
+    ("ahead", "said"),
+    [
+        ((1, 0, 0), "in part better than post-hoc subtraction, and nowhere shown to be worse"),
+        ((0, -1, -1), "in part worse than post-hoc subtraction, and nowhere shown to be better"),
+        ((1, 0, -1), "Separation against post-hoc subtraction is mixed at equally"),
+    ],
+)
 def test_a_frontier_that_is_better_in_places_is_not_called_mixed(ahead, said):
-    levels = [{"arm": "frozen", "baseline": "post-hoc", "epochs": "best", "metric": "ndcg@10",
-               "arp": 10.0 + n, "arm_mean": 0.08 + side / 100, "baseline_mean": 0.08, "mean": side / 100,
-               "low": side / 100 - 0.005, "high": side / 100 + 0.005, "n": 3}
-              for n, side in enumerate(ahead)]
+    levels = [
+        {
+            "arm": "frozen",
+            "baseline": "post-hoc",
+            "epochs": "best",
+            "metric": "ndcg@10",
+            "arp": 10.0 + n,
+            "arm_mean": 0.08 + side / 100,
+            "baseline_mean": 0.08,
+            "mean": side / 100,
+            "low": side / 100 - 0.005,
+            "high": side / 100 + 0.005,
+            "n": 3,
+        }
+        for n, side in enumerate(ahead)
+    ]
     assert said in words(matched=levels)
 
 
 def test_curves_that_do_not_meet_are_not_compared():
     rows = curve("post-hoc", 0, 0.05)
-    apart = [{**row, "arm": "frozen", "values": {**row["values"], "arp@10": 100 * row["values"]["arp@10"]}}
-             for row in rows]
+    apart = [
+        {**row, "arm": "frozen", "values": {**row["values"], "arp@10": 100 * row["values"]["arp@10"]}}
+        for row in rows
+    ]
     assert matched(rows + apart, "post-hoc", ["frozen"], "best") == []
     # One seed of three whose lists do not change with beta: the other two would be a choice of seeds.
     three = [row for seed in range(3) for arm in ("post-hoc", "frozen") for row in curve(arm, seed, 0.05)]
@@ -204,8 +267,9 @@ def test_the_rules_stand_in_the_docs():
         assert " ".join(when.split()) in text, said
 
 
-@pytest.mark.parametrize(("correlation", "said"), [
-    (0.2, "mostly something else"), (0.9, "mostly popularity")])
+@pytest.mark.parametrize(
+    ("correlation", "said"), [(0.2, "mostly something else"), (0.9, "mostly popularity")]
+)
 def test_a_difference_along_a_direction_that_is_hardly_log_p_is_not_called_popularity(correlation, said):
     """Both nulls reject it all the same: they tell association, and cos² tells how much of it is log p."""
     num_items, rows, pairs = 400, [], []
@@ -220,16 +284,27 @@ def test_a_difference_along_a_direction_that_is_hardly_log_p_is_not_called_popul
         query = np.column_stack([rng.standard_normal((100, 4)), np.ones(100)])
         standard = ScoreMoments.of(query, items)
         frozen = ScoreMoments.of(query * [1, 1, 1, 1, 0], items)
-        served = {"standard": [Served("standard", standard, None),
-                               Served("post-hoc", standard.with_popularity(-1, log_p), log_p)],
-                  "frozen": [Served("frozen", frozen, log_p)]}
+        served = {
+            "standard": [
+                Served("standard", standard, None),
+                Served("post-hoc", standard.with_popularity(-1, log_p), log_p),
+            ],
+            "frozen": [Served("frozen", frozen, log_p)],
+        }
         made, tested, _ = measure_reading(
-            {arm: Reading(3, families, {}, {}) for arm, families in served.items()}, log_p, log_p,
-            permutations=199, seed=seed)
+            {arm: Reading(3, families, {}, {}) for arm, families in served.items()},
+            log_p,
+            log_p,
+            permutations=199,
+            seed=seed,
+        )
         rows += [{**row, "seed": seed, "epochs": "best"} for row in made]
         pairs += [{**pair, "seed": seed, "epochs": "best"} for pair in tested]
-    text = " ".join(Words(rows, pairs, [], ["standard", "frozen", "post-hoc"], None, 0.0,
-                          {"permutations": 199}).sentences())
+    text = " ".join(
+        Words(
+            rows, pairs, [], ["standard", "frozen", "post-hoc"], None, 0.0, {"permutations": 199}
+        ).sentences()
+    )
     assert said in text
     assert f"{correlation**2:.2f} [" in text
     assert "No test here shows that it is only popularity" in text

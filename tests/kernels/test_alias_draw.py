@@ -29,12 +29,9 @@ def draw(module, table_V2, seed, step, group, num_groups, num_draws):
 
 # Random123's kat_vectors: counter, key, words.
 KNOWN = [
-    ("00000000 00000000 00000000 00000000", "00000000 00000000",
-     "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff",
-     "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0",
-     "d16cfe09 94fdcceb 5001e420 24126ea1"),
+    ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
 ]
 
 
@@ -162,11 +159,10 @@ def test_a_word_equal_to_the_threshold_takes_the_alias(impl):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(
-        st.one_of(st.just(0.0), st.floats(1e-300, 1e300), st.floats(0.9, 1.1)),
-        min_size=2, max_size=40,
-    ),
-    st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 8),
+    st.lists(st.one_of(st.just(0.0), st.floats(1e-300, 1e300), st.floats(0.9, 1.1)), min_size=2, max_size=40),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**32 - 8),
 )
 def test_any_weights_any_counter(weight_list, seed, step, group):
     weight_V = np.array(weight_list)
@@ -213,8 +209,7 @@ def test_ids_do_not_depend_on_threads():
     for threads in ("1", "2", "5"):
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_DYNAMIC": "false"}
         done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True,
-            check=True,
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
         )
         seen.add(done.stdout)
     assert len(seen) == 1
@@ -273,10 +268,22 @@ def nvcc():
 @pytest.mark.parametrize("arch", ["80", "90", "100"])
 def test_the_cuda_kernel_compiles_without_spills(arch, tmp_path):
     done = subprocess.run(
-        [nvcc(), "-O3", "-std=c++17", f"-gencode=arch=compute_{arch},code=sm_{arch}",
-         "-Xptxas", "-v", "-cubin", f"-I{ROOT / 'csrc'}", str(ROOT / "csrc/alias_draw/cuda.cu"),
-         "-o", str(tmp_path / "cuda.cubin")],
-        capture_output=True, text=True, check=True,
+        [
+            nvcc(),
+            "-O3",
+            "-std=c++17",
+            f"-gencode=arch=compute_{arch},code=sm_{arch}",
+            "-Xptxas",
+            "-v",
+            "-cubin",
+            f"-I{ROOT / 'csrc'}",
+            str(ROOT / "csrc/alias_draw/cuda.cu"),
+            "-o",
+            str(tmp_path / "cuda.cubin"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     said = done.stdout + done.stderr
     kernels = re.findall(r"Compiling entry function '(\w*alias_draw_kernel\w*)'", said)

@@ -46,20 +46,42 @@ def compile_one(source: str, arch: str, folder: Path) -> tuple[list[Kernel], str
     kept = folder / f"{source}_{arch}"
     kept.mkdir()
     done = subprocess.run(
-        [nvcc(), "-O3", "-std=c++17", f"-gencode=arch=compute_{arch},code=sm_{arch}",
-         "-Xptxas", "-v", "-cubin", "--keep", "--keep-dir", str(kept), f"-I{ROOT / 'csrc'}",
-         str(ROOT / f"csrc/{source}/cuda.cu"), "-o", str(kept / "cuda.cubin")],
-        capture_output=True, text=True)
+        [
+            nvcc(),
+            "-O3",
+            "-std=c++17",
+            f"-gencode=arch=compute_{arch},code=sm_{arch}",
+            "-Xptxas",
+            "-v",
+            "-cubin",
+            "--keep",
+            "--keep-dir",
+            str(kept),
+            f"-I{ROOT / 'csrc'}",
+            str(ROOT / f"csrc/{source}/cuda.cu"),
+            "-o",
+            str(kept / "cuda.cubin"),
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr, done.stderr
     kernels = []
     for part in (done.stdout + done.stderr).split("Compiling entry function '")[1:]:
-        number = {what: int((re.search(rf"(\d+) {what}", part) or [0, 0])[1])
-                  for what in ("bytes stack frame", "bytes spill stores", "bytes spill loads", "bytes smem")}
-        kernels.append(Kernel(
-            part.split("'")[0], number["bytes stack frame"],
-            number["bytes spill stores"] + number["bytes spill loads"],
-            int(re.search(r"Used (\d+) registers", part)[1]), number["bytes smem"]))
+        number = {
+            what: int((re.search(rf"(\d+) {what}", part) or [0, 0])[1])
+            for what in ("bytes stack frame", "bytes spill stores", "bytes spill loads", "bytes smem")
+        }
+        kernels.append(
+            Kernel(
+                part.split("'")[0],
+                number["bytes stack frame"],
+                number["bytes spill stores"] + number["bytes spill loads"],
+                int(re.search(r"Used (\d+) registers", part)[1]),
+                number["bytes smem"],
+            )
+        )
     (ptx,) = kept.glob("*.ptx")
     return kernels, ptx.read_text()
 

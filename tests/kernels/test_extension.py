@@ -21,22 +21,33 @@ def build(tmp_path, **environment):
     nvcc.write_text("#!/bin/sh\necho this nvcc is broken >&2\nexit 1\n")
     nvcc.chmod(0o755)
     return subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext",
-         "--build-temp", str(tmp_path / "temp"), "--build-lib", str(tmp_path / "lib")],
-        cwd=ROOT, env={**os.environ, "CUDA_HOME": str(home), **environment},
-        capture_output=True, text=True,
+        [
+            sys.executable,
+            "setup.py",
+            "-q",
+            "build_ext",
+            "--build-temp",
+            str(tmp_path / "temp"),
+            "--build-lib",
+            str(tmp_path / "lib"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "CUDA_HOME": str(home), **environment},
+        capture_output=True,
+        text=True,
     )
 
 
 def built_module(tmp_path):
-    code = (
-        "import _C; "
-        "print(_C.has_cuda, hasattr(_C, 'alias_draw_cuda'), _C.philox4x32(*[0] * 6)[0])"
-    )
+    code = "import _C; print(_C.has_cuda, hasattr(_C, 'alias_draw_cuda'), _C.philox4x32(*[0] * 6)[0])"
     folder = tmp_path / "lib" / "fastpop"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)},
-        capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.split()
 

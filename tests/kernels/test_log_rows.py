@@ -24,13 +24,21 @@ def read(raw: bytes, layout, reader=None):
 
 
 @settings(max_examples=400, deadline=None)
-@given(text=st.text(alphabet='ab,;"\n\r :', max_size=60), separator=st.sampled_from([",", ";", "::", ",;"]),
-       quote=st.sampled_from(['"', ""]), width=st.integers(2, 3))
+@given(
+    text=st.text(alphabet='ab,;"\n\r :', max_size=60),
+    separator=st.sampled_from([",", ";", "::", ",;"]),
+    quote=st.sampled_from(['"', ""]),
+    width=st.integers(2, 3),
+)
 def test_records_are_those_of_the_reference(text, separator, quote, width):
     text = text + "\n" if not text.endswith("\n") else text
     expected, blanks = reference.records(text, separator, quote, width)
-    layout = _cpu.layout(separator=separator, quote=quote, num_fields=width,
-                         position={"user": 0, "item": 1, "behavior": width - 1})
+    layout = _cpu.layout(
+        separator=separator,
+        quote=quote,
+        num_fields=width,
+        position={"user": 0, "item": 1, "behavior": width - 1},
+    )
     reader, found = read(text.encode(), layout)
     assert found["blanks"] == blanks
     assert found["records"] == len(expected)
@@ -60,7 +68,8 @@ def test_a_block_is_cut_between_records(text, cut):
     lines = text[:at].count("\n")
     shown = [(r.fields, r.first_line, r.fault) for r in whole]
     assert shown == [
-        (r.fields, r.first_line + n * lines, r.fault) for n, part in enumerate(parts) for r in part]
+        (r.fields, r.first_line + n * lines, r.fault) for n, part in enumerate(parts) for r in part
+    ]
 
 
 @pytest.mark.parametrize("long", [False, True])
@@ -77,13 +86,37 @@ def test_many_distinct_texts_keep_their_codes(long):
 
 @pytest.mark.parametrize(
     ("text", "kind"),
-    [("7", "whole"), ("-7", "whole"), ("0", "whole"), (str(2**63 - 1), "whole"), (str(-2**63), "whole"),
-     ("-0", "padded"), ("007", "padded"), ("+7", "padded"), (str(2**63), "text"), ("7.0", "point"),
-     ("-7.000", "point"), ("7.", "text"), (".7", "text"), ("7.5", "fraction"),
-     ("9007199254740992.0", "fraction"),
-     ("1e+20", "fraction"), ("1.5e-07", "fraction"), ("12e5", "text"), ("7e", "text"), ("0x10", "text"),
-     ("1_000", "text"), ("1.2.3", "text"), ("True", "word"), ("false", "word"), ("Trueish", "text"),
-     ("é", "text"), ("-", "text"), ("+", "text"), ("1e+", "text")],
+    [
+        ("7", "whole"),
+        ("-7", "whole"),
+        ("0", "whole"),
+        (str(2**63 - 1), "whole"),
+        (str(-(2**63)), "whole"),
+        ("-0", "padded"),
+        ("007", "padded"),
+        ("+7", "padded"),
+        (str(2**63), "text"),
+        ("7.0", "point"),
+        ("-7.000", "point"),
+        ("7.", "text"),
+        (".7", "text"),
+        ("7.5", "fraction"),
+        ("9007199254740992.0", "fraction"),
+        ("1e+20", "fraction"),
+        ("1.5e-07", "fraction"),
+        ("12e5", "text"),
+        ("7e", "text"),
+        ("0x10", "text"),
+        ("1_000", "text"),
+        ("1.2.3", "text"),
+        ("True", "word"),
+        ("false", "word"),
+        ("Trueish", "text"),
+        ("é", "text"),
+        ("-", "text"),
+        ("+", "text"),
+        ("1e+", "text"),
+    ],
 )
 def test_kinds_of_ids(text, kind):
     reader, _ = read(f"{text},1\n".encode(), _cpu.layout(separator=",", num_fields=2))
@@ -106,8 +139,14 @@ def test_ids_of_several_readers_are_one_catalogue():
 
 
 @settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 200), ranges=st.integers(1, 5),
-       weighted=st.booleans(), real=st.booleans(), filtered=st.booleans())
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.integers(1, 200),
+    ranges=st.integers(1, 5),
+    weighted=st.booleans(),
+    real=st.booleans(),
+    filtered=st.booleans(),
+)
 def test_events_are_in_the_order_of_lexsort(seed, size, ranges, weighted, real, filtered):
     rng = np.random.default_rng(seed)
     users = int(rng.integers(1, 20))
@@ -124,8 +163,17 @@ def test_events_are_in_the_order_of_lexsort(seed, size, ranges, weighted, real, 
     rows, first = [], 0
     for block in blocks:
         part = None if fate is None else fate[block]
-        rows.append((len(user[block]), first, user[block], item[block], bits[block],
-                     None if weight is None else weight[block], part))
+        rows.append(
+            (
+                len(user[block]),
+                first,
+                user[block],
+                item[block],
+                bits[block],
+                None if weight is None else weight[block],
+                part,
+            )
+        )
         first += len(user[block]) if part is None else int((part != event_order.REJECTED).sum())
     counts = np.zeros(users, dtype=np.int64)
     for block_rows in rows:
@@ -139,9 +187,15 @@ def test_events_are_in_the_order_of_lexsort(seed, size, ranges, weighted, real, 
         for block_rows in rows:
             part.add(block_rows)
         where = slice(offsets[a], offsets[b])
-        part.finish(first=a, last=b, per_second=1, real=real, unit=1.0,
-                    **{name: array[where] for name, array in out.items()},
-                    weight=None if out_weight is None else out_weight[where])
+        part.finish(
+            first=a,
+            last=b,
+            per_second=1,
+            real=real,
+            unit=1.0,
+            **{name: array[where] for name, array in out.items()},
+            weight=None if out_weight is None else out_weight[where],
+        )
     order = np.flatnonzero(kept)[order_reference.order(user[kept], tick[kept])]
     np.testing.assert_array_equal(out["user"], user[order])
     np.testing.assert_array_equal(out["item"], item[order])

@@ -28,6 +28,7 @@ def tdpbf16ps(a_IT, b_JT):
     """a b^T of bfloat16 bits as Intel's manual defines a chain of TDPBF16PS: in blocks of 32 numbers,
     first and second numbers of the pairs summed apart from 0, in order, then added to what there was.
     A fused multiply-add of bfloat16 is a product (exact) and a sum in float64, rounded once to float32."""
+
     def flushed(x):
         x = x.astype(np.float32)
         return np.where(np.abs(x) < np.finfo(np.float32).tiny, np.float32(0), x)
@@ -49,8 +50,13 @@ def tdpbf16ps(a_IT, b_JT):
 
 def bfloat16_bits(generator, shape, kind):
     sign = generator.integers(0, 2, shape) << 15
-    low, high = {"ordinary": (120, 134), "any exponent": (1, 254), "products that underflow": (40, 90),
-                 "subnormal": (0, 3), "with infinities": (250, 256)}[kind]
+    low, high = {
+        "ordinary": (120, 134),
+        "any exponent": (1, 254),
+        "products that underflow": (40, 90),
+        "subnormal": (0, 3),
+        "with infinities": (250, 256),
+    }[kind]
     exponent = generator.integers(low, high, shape) << 7
     return (sign | exponent | generator.integers(0, 128, shape)).astype(np.uint16)
 
@@ -84,20 +90,24 @@ def test_the_order_of_sums_is_visible():
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-2)
 
 
-@pytest.mark.parametrize(("arches", "runs", "refused"), [
-    ("80,90,100+PTX", (80, 86, 89, 90, 100, 103, 110, 120, 121), (70, 75)),
-    ("80,90,100", (80, 86, 89, 90, 100, 103), (75, 110, 120, 121)),
-    ("90", (90,), (80, 89, 100, 120)),
-    ("90a", (90,), (80, 91, 100)),
-    ("120+PTX", (120, 121, 130), (90, 100)),
-])
+@pytest.mark.parametrize(
+    ("arches", "runs", "refused"),
+    [
+        ("80,90,100+PTX", (80, 86, 89, 90, 100, 103, 110, 120, 121), (70, 75)),
+        ("80,90,100", (80, 86, 89, 90, 100, 103), (75, 110, 120, 121)),
+        ("90", (90,), (80, 89, 100, 120)),
+        ("90a", (90,), (80, 91, 100)),
+        ("120+PTX", (120, 121, 130), (90, 100)),
+    ],
+)
 def test_a_device_that_the_build_has_no_code_for_is_refused_with_a_sentence(arches, runs, refused):
     """What runs where CUDA would say 'no kernel image is available for execution on the device'."""
     assert [native.without_code(one, arches) for one in runs] == [None] * len(runs)
     for one in refused:
         assert native.without_code(one, arches) == (
             f"the device is sm_{one}, this build of fastpop._C has code for {arches} "
-            f"(build it with FASTPOP_CUDA_ARCHES={one})")
+            f"(build it with FASTPOP_CUDA_ARCHES={one})"
+        )
 
 
 def test_the_module_knows_what_it_was_built_for():

@@ -41,8 +41,11 @@ def draws_often(monkeypatch):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    num_items=st.integers(2, 70), width=st.integers(1, 18), distinct=st.integers(1, 70),
-    seed=st.integers(0, 2**63), null=st.sampled_from(["label", "stratified", "sign"]),
+    num_items=st.integers(2, 70),
+    width=st.integers(1, 18),
+    distinct=st.integers(1, 70),
+    seed=st.integers(0, 2**63),
+    null=st.sampled_from(["label", "stratified", "sign"]),
 )
 def test_numba_draws_the_reference_permutations(num_items, width, distinct, seed, null):
     label, items, strata = problem(num_items, width, distinct, seed % 1000)
@@ -175,10 +178,18 @@ def within_chi2(seen, expected):
     return df - 4 * (2 * df) ** 0.5 < chi2 < df + 4 * (2 * df) ** 0.5
 
 
-@pytest.mark.parametrize("label", [
-    [5, 5, 5, 1], [0, 0, 1, 1], [0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 2, 3],
-    [3, 1, 1, 1, 1, 0], [0, 1, 2, 3],
-])
+@pytest.mark.parametrize(
+    "label",
+    [
+        [5, 5, 5, 1],
+        [0, 0, 1, 1],
+        [0, 0, 0, 1, 1, 2],
+        [0, 0, 1, 1, 2, 2],
+        [0, 0, 0, 1, 2, 3],
+        [3, 1, 1, 1, 1, 0],
+        [0, 1, 2, 3],
+    ],
+)
 def test_every_arrangement_is_equally_likely_when_labels_are_drawn(label, draws_often):
     label, draws = np.array(label, float), 30_000
     assert len(reference.arrange(label).often_code_F) > 1
@@ -205,8 +216,7 @@ def test_strata_are_permuted_independently(draws_often):
     draws = 30_000
     rows = np.rint(drawn_labels("cpu", label, 3, draws, null="stratified", strata=strata)).astype(int)
     every = {
-        tuple(int(x) for x in a + b)
-        for a, b in product(permutations((0, 0, 1, 1)), permutations((0, 1, 2)))
+        tuple(int(x) for x in a + b) for a, b in product(permutations((0, 0, 1, 1)), permutations((0, 1, 2)))
     }
     seen = Counter(map(tuple, rows.tolist()))
     assert set(seen) == every

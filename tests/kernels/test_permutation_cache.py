@@ -52,8 +52,10 @@ def test_without_a_writable_place_the_module_loads_and_says_so_once():
     environment = os.environ | {"HOME": "/dev/null"}
     for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
         environment.pop(name, None)
-    code = ("import fastpop.kernels.permutation._numba as n, numba.core.caching as c\n"
-            "print(isinstance(n._project._cache, c.NullCache))")
+    code = (
+        "import fastpop.kernels.permutation._numba as n, numba.core.caching as c\n"
+        "print(isinstance(n._project._cache, c.NullCache))"
+    )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr
     assert done.stderr.count("compiled anew in each process") == 1
@@ -96,11 +98,23 @@ def test_the_first_audit_says_that_it_compiles_and_the_second_does_not(tmp_path)
     import numpy as np
 
     rng = np.random.default_rng(0)
-    for name, array in (("q", rng.normal(size=(30, 4))), ("e", rng.normal(size=(20, 4))),
-                        ("c", np.arange(1.0, 21))):
+    for name, array in (
+        ("q", rng.normal(size=(30, 4))),
+        ("e", rng.normal(size=(20, 4))),
+        ("c", np.arange(1.0, 21)),
+    ):
         np.save(tmp_path / f"{name}.npy", array)
     words = ["audit", "--query", "q.npy", "--items", "e.npy", "--counts", "c.npy", "--permutations", "20"]
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    said = [subprocess.run([sys.executable, "-m", "fastpop", *words], cwd=tmp_path, env=environment,
-                           capture_output=True, text=True, check=True).stderr for _ in range(2)]
+    said = [
+        subprocess.run(
+            [sys.executable, "-m", "fastpop", *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+        for _ in range(2)
+    ]
     assert said == ["fastpop: compiling the permutation test, once for this installation ...\n", ""]

@@ -41,11 +41,18 @@ def lists_by_compress(masks, out):
         _vector.list_by_compress(out, 128 * b + 64, masks[b, 1])
 
 
-@pytest.mark.parametrize("way", [
-    lists_by_table,
-    pytest.param(lists_by_compress, marks=pytest.mark.skipif(
-        _vector.binding.llvm_version_info < (19,), reason="this LLVM has no compress")),
-])
+@pytest.mark.parametrize(
+    "way",
+    [
+        lists_by_table,
+        pytest.param(
+            lists_by_compress,
+            marks=pytest.mark.skipif(
+                _vector.binding.llvm_version_info < (19,), reason="this LLVM has no compress"
+            ),
+        ),
+    ],
+)
 def test_lists_hold_the_places_of_the_bits(way):
     rng = np.random.default_rng(0)
     share = rng.random((500, 2, 1)).round(1)

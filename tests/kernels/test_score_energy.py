@@ -34,9 +34,16 @@ def problem(seed=0, contexts=40, items=31, dim=5):
 
 def ours(p, impl="auto", **change):
     p = {**p, **change}
-    return score_energy(p["query"], p["items"], p["log_prior"], bias=p["bias"], scale=p["scale"],
-                        context_weight=p["weight"], centring=p.get("centring", "uniform"),
-                        impl=impl)
+    return score_energy(
+        p["query"],
+        p["items"],
+        p["log_prior"],
+        bias=p["bias"],
+        scale=p["scale"],
+        context_weight=p["weight"],
+        centring=p.get("centring", "uniform"),
+        impl=impl,
+    )
 
 
 def close(energy, truth, tol=1e-10):
@@ -55,8 +62,19 @@ def test_gram_energies_equal_the_dense_definition(impl, bias, weighted, centring
     p["weight"] = p["weight"] if weighted else None
     p["centring"] = centring
     law = np.exp(p["log_prior"]) if centring == "prior" else None
-    close(ours(p, impl), dense_energies(p["query"], p["items"], p["log_prior"], bias=p["bias"],
-                                        scale=p["scale"], weight=p["weight"], centring=law), 1e-11)
+    close(
+        ours(p, impl),
+        dense_energies(
+            p["query"],
+            p["items"],
+            p["log_prior"],
+            bias=p["bias"],
+            scale=p["scale"],
+            weight=p["weight"],
+            centring=law,
+        ),
+        1e-11,
+    )
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -65,8 +83,12 @@ def test_energies_hold_when_the_mean_is_ten_thousand_times_the_spread(impl):
     p["query"] = 1e4 + p["query"]
     p["items"] = 1e4 + p["items"]
     p["bias"] = 1e4 + p["bias"]
-    close(ours(p, impl), dense_energies(p["query"], p["items"], p["log_prior"], bias=p["bias"],
-                                  scale=p["scale"], weight=p["weight"]))
+    close(
+        ours(p, impl),
+        dense_energies(
+            p["query"], p["items"], p["log_prior"], bias=p["bias"], scale=p["scale"], weight=p["weight"]
+        ),
+    )
 
 
 @pytest.mark.parametrize("centring", ["uniform", "prior"])
@@ -80,8 +102,15 @@ def test_energy_off_log_p_keeps_its_digits_where_nearly_all_lies_along_it(monkey
     # Rows that hold log p too, so that it is not the bias alone that has to lose it.
     p["query"] = np.column_stack([p["query"], 2 + rest * p["query"][:, 0]])
     p["items"] = np.column_stack([p["items"], p["log_prior"]])
-    truth = dense_energies(p["query"], p["items"], p["log_prior"], bias=p["bias"],
-                           scale=p["scale"], weight=p["weight"], centring=law)
+    truth = dense_energies(
+        p["query"],
+        p["items"],
+        p["log_prior"],
+        bias=p["bias"],
+        scale=p["scale"],
+        weight=p["weight"],
+        centring=law,
+    )
     got = ours(p, centring=centring)
     assert got.off_direction == pytest.approx(float(truth["off_direction"]), rel=3e-6, abs=0)
     if rest == 1e-8:
@@ -100,11 +129,15 @@ def test_scores_that_are_log_p_have_nothing_off_it():
 @pytest.mark.parametrize("size", [1e4, 1e6])
 def test_either_mean_alone_may_be_large(size):
     p = problem()
-    for change in ({"query": size + p["query"]}, {"items": size + p["items"]},
-                   {"bias": size + p["bias"]}):
+    for change in ({"query": size + p["query"]}, {"items": size + p["items"]}, {"bias": size + p["bias"]}):
         q = {**p, **change}
-        close(ours(q), dense_energies(q["query"], q["items"], q["log_prior"], bias=q["bias"],
-                                      scale=q["scale"], weight=q["weight"]), 1e-9)
+        close(
+            ours(q),
+            dense_energies(
+                q["query"], q["items"], q["log_prior"], bias=q["bias"], scale=q["scale"], weight=q["weight"]
+            ),
+            1e-9,
+        )
 
 
 def test_one_pass_float64_covariance_would_fail_that_case():
@@ -126,8 +159,7 @@ def test_row_offsets_and_the_softmax_gauge_change_nothing():
     rng = np.random.default_rng(1)
     offset = 100 * rng.standard_normal(40)
     with_offset = ours(
-        p, query=np.column_stack([p["query"], offset]),
-        items=np.column_stack([p["items"], np.ones(31)]),
+        p, query=np.column_stack([p["query"], offset]), items=np.column_stack([p["items"], np.ones(31)])
     )
     gauge = ours(p, items=p["items"] + 50 * rng.standard_normal(5))
     moved = ours(p, log_prior=p["log_prior"] + 3.0, bias=p["bias"] - 20)
@@ -176,8 +208,14 @@ def test_low_precision_inputs_are_reduced_in_float64(dtype):
     p = problem()
     query = torch.from_numpy(p["query"]).to(dtype)
     items = torch.from_numpy(p["items"]).to(dtype).requires_grad_()
-    truth = dense_energies(query.double(), items.detach().double(), p["log_prior"],
-                           bias=p["bias"], scale=p["scale"], weight=p["weight"])
+    truth = dense_energies(
+        query.double(),
+        items.detach().double(),
+        p["log_prior"],
+        bias=p["bias"],
+        scale=p["scale"],
+        weight=p["weight"],
+    )
     close(ours(p, query=query, items=items), truth, 1e-11)
 
 
@@ -227,8 +265,17 @@ def test_streamed_scores_equal_the_dense_definition(monkeypatch, path, soft_cap,
         score = soft_cap * np.tanh(score / soft_cap)
     truth = dense_energies(np.eye(contexts), score.T, p["log_prior"], weight=weight)
     for impl, exact in (("reference", 1e-11), ("cpu", 3e-5)):
-        got = score_energy(p["query"], p["items"], p["log_prior"], bias=p["bias"], scale=p["scale"],
-                           context_weight=weight, soft_cap=soft_cap, form="streamed", impl=impl)
+        got = score_energy(
+            p["query"],
+            p["items"],
+            p["log_prior"],
+            bias=p["bias"],
+            scale=p["scale"],
+            context_weight=weight,
+            soft_cap=soft_cap,
+            form="streamed",
+            impl=impl,
+        )
         for name in ("total", "direction", "shared", "off_direction"):
             # t is a difference of terms of the size of the score: that size sets its rounding.
             size = float(truth["total"])
@@ -239,8 +286,10 @@ def test_streamed_scores_equal_the_dense_definition(monkeypatch, path, soft_cap,
 def test_cosine_scores_are_those_of_unit_rows(form):
     p = problem()
     p["query"][3] = 0
-    unit = {name: p[name] / np.maximum(np.linalg.norm(p[name], axis=1, keepdims=True), 1e-300)
-            for name in ("query", "items")}
+    unit = {
+        name: p[name] / np.maximum(np.linalg.norm(p[name], axis=1, keepdims=True), 1e-300)
+        for name in ("query", "items")
+    }
     want = score_energy(**unit, log_prior=p["log_prior"], scale=20.0)
     got = score_energy(p["query"], p["items"], p["log_prior"], scale=20.0, cosine=True, form=form)
     close(got, vars(want), 1e-11 if form == "gram" else 1e-4)
@@ -260,8 +309,9 @@ def test_spectrum_is_that_of_the_weighted_centred_scores():
     p = problem()
     stream = GramStream(5).add(p["query"], p["weight"])
     ours_R = gram_spectrum(stream.mean_D, stream.covariance, p["items"], p["bias"], p["scale"])
-    truth = dense_energies(p["query"], p["items"], p["log_prior"], bias=p["bias"],
-                           scale=p["scale"], weight=p["weight"])
+    truth = dense_energies(
+        p["query"], p["items"], p["log_prior"], bias=p["bias"], scale=p["scale"], weight=p["weight"]
+    )
     dense = np.sqrt(truth["weight"])[:, None] * truth["score"]
     want = np.linalg.svd(dense.astype(float), compute_uv=False)
     assert len(ours_R) == 6
@@ -293,8 +343,9 @@ def test_tiles_of_any_size_equal_the_dense_definition(rows, columns):
         largest[0] = max(largest[0], out.size)
         return torch.from_numpy(out.copy())
 
-    got = streamed_score_energy(tile, 40, p["log_prior"], context_weight=p["weight"],
-                                rows=rows, columns=columns)
+    got = streamed_score_energy(
+        tile, 40, p["log_prior"], context_weight=p["weight"], rows=rows, columns=columns
+    )
     truth = dense_energies(np.eye(40), score.T, p["log_prior"], weight=p["weight"])
     close(got, truth, 1e-10)
     assert largest[0] <= rows * columns
@@ -303,8 +354,9 @@ def test_tiles_of_any_size_equal_the_dense_definition(rows, columns):
 def test_tiles_of_a_factorised_score_equal_the_gram_form():
     p = problem()
     score = p["scale"] * p["query"] @ p["items"].T + p["bias"]
-    got = streamed_score_energy(lambda c, i: score[c, i], 40, p["log_prior"],
-                                context_weight=p["weight"], rows=16, columns=8)
+    got = streamed_score_energy(
+        lambda c, i: score[c, i], 40, p["log_prior"], context_weight=p["weight"], rows=16, columns=8
+    )
     close(got, {name: getattr(ours(p), name) for name in NAMES}, 1e-11)
 
 

@@ -32,10 +32,19 @@ SHARED_KIB = {80: 163, 90: 227, 100: 227}
 SMALL_SHARED_KIB = {86: 99, 89: 99, 120: 99}
 MATRIX = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-IDS = {"pos_id_ptr": "*i64", "neg_id_ptr": "*i64", "id_ptr": "*i64", "source_ptr": "*i64",
-       "counter_ptr": "*i64", "table_ptr": "*i32", "sums_ptr": "*fp64",
-       "best_ptr": "*i32", "key_ptr": "*i32", "pair_ptr": "*i32",
-       **dict.fromkeys(("slot_ptr", "banned_ptr", "tile_ptr", "first_ptr", "end_ptr"), "*i64")}
+IDS = {
+    "pos_id_ptr": "*i64",
+    "neg_id_ptr": "*i64",
+    "id_ptr": "*i64",
+    "source_ptr": "*i64",
+    "counter_ptr": "*i64",
+    "table_ptr": "*i32",
+    "sums_ptr": "*fp64",
+    "best_ptr": "*i32",
+    "key_ptr": "*i32",
+    "pair_ptr": "*i32",
+    **dict.fromkeys(("slot_ptr", "banned_ptr", "tile_ptr", "first_ptr", "end_ptr"), "*i64"),
+}
 IN_OPERANDS = ("query_ptr", "item_ptr", "d_query_ptr", "d_item_ptr", "out_row_ptr")
 
 # name: (kernel, its table of tiles, arguments that are None)
@@ -54,17 +63,33 @@ KERNELS = {
 }
 ROW_SUMS = (sampled_rows.chunk_kernel, sampled_rows.segment_kernel)
 FEW = [(kernel, arch, 128, torch.bfloat16) for kernel in KERNELS for arch in SHARED_KIB]
-FEW += [(kernel, 90, dim, dtype) for kernel in ("sampled forward, ids", "sampled d_query", "sampled d_item")
-        for dim, dtype in ((64, torch.bfloat16), (256, torch.bfloat16), (128, torch.float32))]
-ALL = [(kernel, arch, dim, dtype) for kernel in KERNELS for arch in SHARED_KIB | SMALL_SHARED_KIB
-       for dim in (32, 64, 100, 128, 256) for dtype in TYPES]
+FEW += [
+    (kernel, 90, dim, dtype)
+    for kernel in ("sampled forward, ids", "sampled d_query", "sampled d_item")
+    for dim, dtype in ((64, torch.bfloat16), (256, torch.bfloat16), (128, torch.float32))
+]
+ALL = [
+    (kernel, arch, dim, dtype)
+    for kernel in KERNELS
+    for arch in SHARED_KIB | SMALL_SHARED_KIB
+    for dim in (32, 64, 100, 128, 256)
+    for dtype in TYPES
+]
 
 
 class Compiled:
     """A kernel's code for one architecture."""
 
-    def __init__(self, kernel, arch: int, constants: dict, dtype: torch.dtype, tmp_path: Path,
-                 num_warps: int, num_stages: int):
+    def __init__(
+        self,
+        kernel,
+        arch: int,
+        constants: dict,
+        dtype: torch.dtype,
+        tmp_path: Path,
+        num_warps: int,
+        num_stages: int,
+    ):
         signature, attributes = {}, {}
         for at, (name, parameter) in enumerate(zip(kernel.arg_names, kernel.params)):
             if name in constants:
@@ -77,19 +102,25 @@ class Compiled:
                     signature[name] = "*fp64"
             else:
                 signature[name] = "fp32" if name in ("log_count", "scale", "cap") else "i32"
-            if not parameter.do_not_specialize and signature[name] != "fp32" and (
-                    name != "dim" or constants.get("EVEN_D", True)):
+            if (
+                not parameter.do_not_specialize
+                and signature[name] != "fp32"
+                and (name != "dim" or constants.get("EVEN_D", True))
+            ):
                 attributes[at,] = [["tt.divisibility", 16]]
         constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
         source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
-        built = triton.compile(source, target=GPUTarget("cuda", arch, 32),
-                               options={"num_warps": num_warps, "num_stages": num_stages,
-                                        **triton_tiles.OPTIONS})
+        built = triton.compile(
+            source,
+            target=GPUTarget("cuda", arch, 32),
+            options={"num_warps": num_warps, "num_stages": num_stages, **triton_tiles.OPTIONS},
+        )
         self.ptx, self.shared_kib = built.asm["ptx"], built.metadata.shared / 1024
         cubin = tmp_path / "kernel.cubin"
         cubin.write_bytes(built.asm["cubin"])
-        usage = subprocess.run([CUOBJDUMP, "--dump-resource-usage", cubin], capture_output=True, text=True,
-                               check=True).stdout
+        usage = subprocess.run(
+            [CUOBJDUMP, "--dump-resource-usage", cubin], capture_output=True, text=True, check=True
+        ).stdout
         self.spilled = sum(int(size) for size in re.findall(r"(?:STACK|LOCAL):(\d+)", usage))
         assert "REG:" in usage
 
@@ -104,11 +135,20 @@ def compiled(kernel_name, arch, dim, dtype, tmp_path, sizes=()):
     tile = triton_tiles.tile_for(table, arch, dim, dtype)
     block_d = triton_tiles.block_of(dim)
     constants = {
-        "BLOCK_B": tile.rows, "BLOCK_K": tile.candidates, "BLOCK_V": tile.candidates,
-        "BLOCK_D": block_d, "EVEN_D": dim == block_d,
+        "BLOCK_B": tile.rows,
+        "BLOCK_K": tile.candidates,
+        "BLOCK_V": tile.candidates,
+        "BLOCK_D": block_d,
+        "EVEN_D": dim == block_d,
         "CAPPED": True,
-        "CORRECT_POSITIVE": True, "DROP_HITS": True, "OWN_SLOT": False, "stride_qd": 1, "stride_ed": 1,
-        **triton_tiles.dot_constants(dtype, dim), **dict.fromkeys(absent), **dict.fromkeys(sizes, 1),
+        "CORRECT_POSITIVE": True,
+        "DROP_HITS": True,
+        "OWN_SLOT": False,
+        "stride_qd": 1,
+        "stride_ed": 1,
+        **triton_tiles.dot_constants(dtype, dim),
+        **dict.fromkeys(absent),
+        **dict.fromkeys(sizes, 1),
     }
     if dtype != torch.float16:
         constants["peak_ptr"] = None
@@ -147,12 +187,18 @@ def test_sizes_of_one_which_triton_makes_constants(kernel, tmp_path):
     assert built.spilled == 0
 
 
-@pytest.mark.parametrize(("arch", "dim", "dtype"), [
-    (80, 64, torch.float32), (90, 64, torch.float32), (90, 128, torch.bfloat16), (100, 128, torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("arch", "dim", "dtype"),
+    [(80, 64, torch.float32), (90, 64, torch.float32), (90, 128, torch.bfloat16), (100, 128, torch.bfloat16)],
+)
 def test_scores_of_top_items_are_made_by_the_same_instructions_in_each_pass(arch, dim, dtype, tmp_path):
     """Else a score could differ between the pass that chooses its tile and the one that returns it."""
-    used = [set(re.findall(rf"{MATRIX[arch]}[\w.:]*|mma\.sync[\w.:]*", built.ptx)) for built in (
-        compiled(kernel, arch, dim, dtype, tmp_path) for kernel in KERNELS if kernel.startswith("top"))]
+    used = [
+        set(re.findall(rf"{MATRIX[arch]}[\w.:]*|mma\.sync[\w.:]*", built.ptx))
+        for built in (
+            compiled(kernel, arch, dim, dtype, tmp_path) for kernel in KERNELS if kernel.startswith("top")
+        )
+    ]
     assert len(used) == 3
     assert used[0]
     assert used[0] == used[1] == used[2]
@@ -166,9 +212,20 @@ def test_excluded_candidates_of_a_tile_are_64_bits():
 @pytest.mark.parametrize("arch", SHARED_KIB)
 def test_row_sums_compile_without_spills(kernel, arch, tmp_path):
     for dim, dtype in ((128, torch.bfloat16), (256, torch.float32)):
-        constants = {"stride_qd": 1, "CHUNK": sampled_rows.CHUNK, "OWNERS": sampled_rows.OWNERS,
-                     "BLOCK_D": dim}
-        built = Compiled(kernel, arch, constants, dtype, tmp_path,
-                         sampled_rows.CHUNK_WARPS if kernel is sampled_rows.chunk_kernel else 4, 3)
+        constants = {
+            "stride_qd": 1,
+            "CHUNK": sampled_rows.CHUNK,
+            "OWNERS": sampled_rows.OWNERS,
+            "BLOCK_D": dim,
+        }
+        built = Compiled(
+            kernel,
+            arch,
+            constants,
+            dtype,
+            tmp_path,
+            sampled_rows.CHUNK_WARPS if kernel is sampled_rows.chunk_kernel else 4,
+            3,
+        )
         assert built.spilled == 0
         assert built.loads_16_bytes

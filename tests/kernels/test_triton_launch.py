@@ -56,9 +56,22 @@ def both_passes(module, inputs):
 def sampled_step(rows, dtype, **negatives):
     query, items, pos_id = softmax_inputs(rows, dtype)
     log_V, one = torch.zeros(ITEMS), torch.ones(())
-    both_passes(sampled, Inputs(
-        query, items, pos_id, one, one, num_negatives=NEGATIVES, log_prior_V=log_V, log_proposal_V=log_V,
-        logq="corrected", drop_hits=True, **negatives))
+    both_passes(
+        sampled,
+        Inputs(
+            query,
+            items,
+            pos_id,
+            one,
+            one,
+            num_negatives=NEGATIVES,
+            log_prior_V=log_V,
+            log_proposal_V=log_V,
+            logq="corrected",
+            drop_hits=True,
+            **negatives,
+        ),
+    )
 
 
 def shared_step(rows, dtype=torch.bfloat16):
@@ -69,8 +82,7 @@ def shared_step(rows, dtype=torch.bfloat16):
 def drawn_step(rows, dtype=torch.float32, group_size=48):
     table, counter = torch.zeros(ITEMS, 2, dtype=torch.int32), torch.zeros(2, dtype=torch.int64)
     num_groups = -(-rows // group_size)
-    sampled_step(rows, dtype, table_V2=table, counter_2=counter, num_groups=num_groups,
-                 group_size=group_size)
+    sampled_step(rows, dtype, table_V2=table, counter_2=counter, num_groups=num_groups, group_size=group_size)
 
 
 def full_step(rows, dtype=torch.bfloat16):
@@ -82,8 +94,9 @@ def full_step(rows, dtype=torch.bfloat16):
 def top_of(rows):
     query, items, _ = softmax_inputs(rows, torch.float32)
     offsets = torch.arange(rows + 1) * 3
-    top_items.forward(top_items.Inputs(query, items, 5, torch.zeros(ITEMS), 1.0, offsets,
-                                       torch.zeros(3 * rows).long()))
+    top_items.forward(
+        top_items.Inputs(query, items, 5, torch.zeros(ITEMS), 1.0, offsets, torch.zeros(3 * rows).long())
+    )
 
 
 def energy_of(rows):
@@ -96,14 +109,18 @@ def draw(rows):
     alias_draw.forward(alias_draw.Inputs(table, counter, 0, rows, NEGATIVES))
 
 
-@pytest.mark.parametrize(("step", "num_kernels", "full_batch", "ragged"), [
-    (shared_step, 6, 256, (240, 255, 130, 37, 16, 1)),
-    (drawn_step, 7, 960, (948, 951, 97, 49)),
-    (full_step, 4, 256, (240, 255, 130, 37, 16, 1)),
-    (top_of, 3, 512, (496, 511, 130, 37, 16, 1)),
-    (energy_of, 1, 512, (496, 511, 130, 37, 16, 1)),
-    (draw, 1, 16, (15, 2, 1)),
-], ids=lambda one: getattr(one, "__name__", None))
+@pytest.mark.parametrize(
+    ("step", "num_kernels", "full_batch", "ragged"),
+    [
+        (shared_step, 6, 256, (240, 255, 130, 37, 16, 1)),
+        (drawn_step, 7, 960, (948, 951, 97, 49)),
+        (full_step, 4, 256, (240, 255, 130, 37, 16, 1)),
+        (top_of, 3, 512, (496, 511, 130, 37, 16, 1)),
+        (energy_of, 1, 512, (496, 511, 130, 37, 16, 1)),
+        (draw, 1, 16, (15, 2, 1)),
+    ],
+    ids=lambda one: getattr(one, "__name__", None),
+)
 def test_a_ragged_batch_compiles_nothing_anew(variants, step, num_kernels, full_batch, ragged):
     step(full_batch)
     before = set(variants)
@@ -120,8 +137,7 @@ def test_where_few_rows_are_split_one_kernel_writes_wider_numbers(variants, step
     step(4096, dtype)
     before = set(variants)
     step(37, dtype)
-    assert {name for name, _ in variants - before} == (
-        set() if dtype == torch.float32 else {"query_kernel"})
+    assert {name for name, _ in variants - before} == (set() if dtype == torch.float32 else {"query_kernel"})
 
 
 def test_another_size_of_what_stays_the_same_is_another_kernel(variants):
@@ -147,4 +163,5 @@ def test_an_architecture_before_sm_80_is_refused_with_a_sentence(monkeypatch):
 
     monkeypatch.setattr(triton_tiles, "capability", lambda device: 75)
     assert triton_tiles.unsupported(OnCuda(), OnCuda()) == (
-        "the device is sm_75, these kernels need sm_80 or later")
+        "the device is sm_75, these kernels need sm_80 or later"
+    )

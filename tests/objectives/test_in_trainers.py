@@ -25,8 +25,11 @@ LAW = popularity.power(COUNTS, 0.75)
 
 def tensors(seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(B, D, generator=generator), torch.randn(V, D, generator=generator),
-            torch.randint(V, (B,), generator=generator))
+    return (
+        torch.randn(B, D, generator=generator),
+        torch.randn(V, D, generator=generator),
+        torch.randint(V, (B,), generator=generator),
+    )
 
 
 def sampled(prior=PRIOR, **options):
@@ -34,10 +37,12 @@ def sampled(prior=PRIOR, **options):
 
 
 HEADS = {
-    "shared": sampled, "groups": lambda **more: sampled(group_size=4, **more),
+    "shared": sampled,
+    "groups": lambda **more: sampled(group_size=4, **more),
     "in batch": lambda **more: SampledSoftmaxLoss(PRIOR, popularity.InBatch.from_counts(COUNTS), **more),
     "in batch and draws": lambda **more: SampledSoftmaxLoss(
-        PRIOR, popularity.InBatch.from_counts(COUNTS), extra=LAW, num_negatives=16, **more),
+        PRIOR, popularity.InBatch.from_counts(COUNTS), extra=LAW, num_negatives=16, **more
+    ),
 }
 DRAWING = [name for name in HEADS if name != "in batch"]
 
@@ -64,8 +69,9 @@ def test_any_step_without_compiling_again(head, kind):
 def test_ints_compile_once_where_torch_is_told_that_sizes_vary():
     torch._dynamo.reset()
     head, given, counter = sampled(), tensors(), CompileCounter()
-    compiled = torch.compile(lambda step: head(*given, step=step), fullgraph=True, dynamic=True,
-                             backend=counter)
+    compiled = torch.compile(
+        lambda step: head(*given, step=step), fullgraph=True, dynamic=True, backend=counter
+    )
     for step in (3, 4, 5, 2**40):
         assert torch.equal(compiled(step), head(*given, step=step))
     assert counter.frame_count == 1
@@ -146,9 +152,12 @@ def test_a_loss_made_in_a_hook_of_backward_wants_a_step():
 
 # ---- state dicts
 
+
 def test_log_p_is_in_the_state_dict_and_comes_back():
-    for head, other in ((sampled(), sampled(np.full(V, -3.0))),
-                        (FullSoftmaxLoss(PRIOR), FullSoftmaxLoss(np.full(V, -3.0)))):
+    for head, other in (
+        (sampled(), sampled(np.full(V, -3.0))),
+        (FullSoftmaxLoss(PRIOR), FullSoftmaxLoss(np.full(V, -3.0))),
+    ):
         state = head.state_dict()
         assert torch.equal(state["log_prior_V"], head.log_prior_V)
         assert "log_proposal_V" not in state  # it is the proposal's
@@ -227,8 +236,10 @@ def test_a_decoder_on_fresh_memory_is_refused_too():
 @pytest.mark.parametrize("assign", [False, True])
 def test_laws_stay_float32_where_a_cast_state_dict_is_loaded(dtype, assign):
     for module in (sampled(), FullSoftmaxLoss(PRIOR), Decoder(PRIOR.log_prior_V, D)):
-        state = {name: value.to(dtype) if value.is_floating_point() else value
-                 for name, value in module.state_dict().items()}
+        state = {
+            name: value.to(dtype) if value.is_floating_point() else value
+            for name, value in module.state_dict().items()
+        }
         module.load_state_dict(state, assign=assign)
         laws = [law for law in module.buffers() if law.is_floating_point()]
         assert laws
@@ -238,11 +249,13 @@ def test_laws_stay_float32_where_a_cast_state_dict_is_loaded(dtype, assign):
 
 # ---- copies
 
+
 def as_once_pickled(head):
     """As a module without what was added since: the count of evaluations, rank, padding_idx."""
     state = head.__dict__ | {
         "_buffers": copy.deepcopy(head._buffers) | {"log_proposal_V": head.log_proposal_V.clone()},
-        "_non_persistent_buffers_set": {"log_prior_V", "log_proposal_V"}}
+        "_non_persistent_buffers_set": {"log_prior_V", "log_proposal_V"},
+    }
     for name in ("rank", "padding_idx"):
         del state[name]
     del state["_buffers"]["num_eval_steps"]
@@ -251,11 +264,21 @@ def as_once_pickled(head):
     return made
 
 
-@pytest.mark.parametrize("copied", [
-    copy.deepcopy, lambda head: pickle.loads(pickle.dumps(head)), as_once_pickled,
-    lambda head: (file := io.BytesIO(), torch.save(head, file), file.seek(0),
-                  torch.load(file, weights_only=False))[-1],
-], ids=["deepcopy", "pickle", "of an earlier version", "torch.save"])
+@pytest.mark.parametrize(
+    "copied",
+    [
+        copy.deepcopy,
+        lambda head: pickle.loads(pickle.dumps(head)),
+        as_once_pickled,
+        lambda head: (
+            file := io.BytesIO(),
+            torch.save(head, file),
+            file.seek(0),
+            torch.load(file, weights_only=False),
+        )[-1],
+    ],
+    ids=["deepcopy", "pickle", "of an earlier version", "torch.save"],
+)
 def test_a_copy_goes_on_as_the_module_would(copied):
     head = sampled()
     head(*tensors())
@@ -268,6 +291,7 @@ def test_a_copy_goes_on_as_the_module_would(copied):
 
 
 # ---- several processes
+
 
 def losses_of_rank(monkeypatch, rank, head):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: rank is not None)
@@ -286,7 +310,8 @@ def test_processes_draw_negatives_of_their_own_unless_told(head, monkeypatch):
 
 def test_in_batch_negatives_depend_on_no_rank(monkeypatch):
     assert losses_of_rank(monkeypatch, 3, HEADS["in batch"]()) == losses_of_rank(
-        monkeypatch, 0, HEADS["in batch"]())
+        monkeypatch, 0, HEADS["in batch"]()
+    )
 
 
 def test_seeds_and_ranks_side_by_side_meet_nowhere():
@@ -312,8 +337,10 @@ dist.init_process_group("fake", rank=rank, world_size=4, store=FakeStore())
 torch.manual_seed(0)
 print(head(torch.randn(3, 4), torch.randn(1000, 4), torch.arange(3)).item())
 """
-    said = [subprocess.run([sys.executable, "-c", code, str(rank)], capture_output=True, text=True)
-            for rank in (0, 3)]
+    said = [
+        subprocess.run([sys.executable, "-c", code, str(rank)], capture_output=True, text=True)
+        for rank in (0, 3)
+    ]
     assert [one.returncode for one in said] == [0, 0], said
     assert float(said[0].stdout) != float(said[1].stdout)
 

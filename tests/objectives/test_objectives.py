@@ -27,9 +27,14 @@ def test_sampled_loss_is_the_op_with_its_own_draws(tensors, counts):
     proposal = popularity.power(counts, 0.75)
     head = SampledSoftmaxLoss(prior, proposal, num_negatives=16, seed=4)
     expected = ops.sampled_softmax(
-        query, items, pos_id, torch.from_numpy(proposal.sample(4, 9, 16)),
-        log_prior=torch.tensor(prior.log_prior_V), reduction="mean",
-        log_proposal=torch.tensor(proposal.log_proposal_V))
+        query,
+        items,
+        pos_id,
+        torch.from_numpy(proposal.sample(4, 9, 16)),
+        log_prior=torch.tensor(prior.log_prior_V),
+        reduction="mean",
+        log_proposal=torch.tensor(proposal.log_proposal_V),
+    )
     torch.testing.assert_close(head(query, items, pos_id, step=9), expected)
 
 
@@ -87,13 +92,15 @@ def test_in_batch_rows_leave_out_their_own_slot_only(tensors, counts):
 def test_extra_draws_beside_in_batch_are_corrected_by_the_mixture(tensors, counts):
     query, items, pos_id = tensors
     in_batch, extra = popularity.InBatch.from_counts(counts), popularity.uniform(V)
-    head = SampledSoftmaxLoss(None, in_batch, extra=extra, num_negatives=20, reduction="none",
-                              logq="corrected")
+    head = SampledSoftmaxLoss(
+        None, in_batch, extra=extra, num_negatives=20, reduction="none", logq="corrected"
+    )
     got = head(query, items, pos_id, step=3)
     neg_id = torch.cat([pos_id, torch.from_numpy(extra.sample(0, 3, 20))])
     law = torch.tensor(popularity.slot_law(in_batch, extra, B, 20))
-    expected = ops.sampled_softmax(query, items, pos_id, neg_id, log_proposal=law,
-                                   logq="corrected", exclude_own_slot=True)
+    expected = ops.sampled_softmax(
+        query, items, pos_id, neg_id, log_proposal=law, logq="corrected", exclude_own_slot=True
+    )
     torch.testing.assert_close(got, expected)
 
 
@@ -101,8 +108,16 @@ def test_full_loss_is_the_op(tensors, counts):
     query, items, pos_id = tensors
     log_prior = torch.tensor(counts / counts.sum()).log()
     head = FullSoftmaxLoss(log_prior, prior_weight=0.5, scale=2.0, label_smoothing=0.1)
-    expected = ops.full_softmax(query, items, pos_id, log_prior=log_prior, prior_weight=0.5,
-                                scale=2.0, label_smoothing=0.1, reduction="mean")
+    expected = ops.full_softmax(
+        query,
+        items,
+        pos_id,
+        log_prior=log_prior,
+        prior_weight=0.5,
+        scale=2.0,
+        label_smoothing=0.1,
+        reduction="mean",
+    )
     torch.testing.assert_close(head(query, items, pos_id), expected)
 
 
@@ -124,8 +139,7 @@ def test_bad_arguments_are_named(counts):
     with pytest.raises(ValueError, match="hits: expected one of"):
         SampledSoftmaxLoss(None, popularity.uniform(V), hits="x")
     with pytest.warns(UserWarning, match="takes it out again"):
-        SampledSoftmaxLoss(counts / counts.sum(), popularity.InBatch.from_counts(counts),
-                           logq="none")
+        SampledSoftmaxLoss(counts / counts.sum(), popularity.InBatch.from_counts(counts), logq="none")
 
 
 def test_a_single_row_has_no_in_batch_negatives_and_no_loss(counts):

@@ -10,8 +10,11 @@ import fastpop
 
 def each_with_a_set_for_each_row(cases):
     """The cases again, shared negatives rolled by a place a row."""
-    return {f"{name}; a set for each row": partial(for_each_row, case) for name, case in cases.items()
-            if not name.startswith("in-batch") and "a set for each row" not in name}
+    return {
+        f"{name}; a set for each row": partial(for_each_row, case)
+        for name, case in cases.items()
+        if not name.startswith("in-batch") and "a set for each row" not in name
+    }
 
 
 def for_each_row(case):
@@ -29,6 +32,7 @@ def for_each_row(case):
 
 def more(make, with_hits, with_draw):
     """Few rows share a set; rows of many lengths, as lanes of a warp read them; segments of the row sum."""
+
     def in_groups(size, **options):
         """Groups of `size` rows, the last one ragged; the first row of each finds its positive in it."""
         inputs = make(rows=8 * size + 1, shape="rows", **options)

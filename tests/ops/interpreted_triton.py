@@ -35,7 +35,8 @@ def fresh_memory_is_nan():
 
 def single(**inputs):
     return in_dtype(inputs, torch.float32) | {
-        name: inputs[name].float() for name in ("scale", "prior_weight")}
+        name: inputs[name].float() for name in ("scale", "prior_weight")
+    }
 
 
 def assert_close(got, expected, exact=2e-6):
@@ -49,11 +50,23 @@ def assert_close(got, expected, exact=2e-6):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_streamed_energies_are_those_of_the_reference(dtype, contexts, items, dim, soft_cap):
     generator = torch.Generator().manual_seed(0)
-    query, table = (torch.randn(rows, 2 * dim, generator=generator).to(dtype)[:, ::2]
-                    for rows in (contexts, items))
+    query, table = (
+        torch.randn(rows, 2 * dim, generator=generator).to(dtype)[:, ::2] for rows in (contexts, items)
+    )
     log_prior, bias = (np.random.default_rng(n).normal(size=items) + 100 * n for n in (0, 1))
-    found = [ops.score_energy(query, table, log_prior, bias=bias, scale=1.7, soft_cap=soft_cap and 60.0,
-                              form="streamed", impl=impl) for impl in ("triton", "reference")]
+    found = [
+        ops.score_energy(
+            query,
+            table,
+            log_prior,
+            bias=bias,
+            scale=1.7,
+            soft_cap=soft_cap and 60.0,
+            form="streamed",
+            impl=impl,
+        )
+        for impl in ("triton", "reference")
+    ]
     for name in ("total", "direction", "shared"):
         got, want = (getattr(one, name) for one in found)
         assert got == pytest.approx(want, rel=2e-4, abs=2e-5 * found[1].total)
@@ -98,8 +111,15 @@ def test_no_array_of_top_items_passes_its_limit(rows, items, k, half):
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), rows=st.integers(1, 40), items=st.integers(1, 150), k=st.integers(1, 40),
-       levels=st.integers(0, 3), seen=st.sampled_from([0, 3, 400]), elements=st.sampled_from([256, 2**20]))
+@given(
+    seed=st.integers(0, 10**6),
+    rows=st.integers(1, 40),
+    items=st.integers(1, 150),
+    k=st.integers(1, 40),
+    levels=st.integers(0, 3),
+    seen=st.sampled_from([0, 3, 400]),
+    elements=st.sampled_from([256, 2**20]),
+)
 def test_top_items_with_ties_across_tiles(seed, rows, items, k, levels, seen, elements):
     inputs = test_top_items.exact(rows, items, 2, k, seed=seed, levels=levels, seen=seen)
     with pytest.MonkeyPatch.context() as patch:
@@ -158,8 +178,7 @@ def test_draws_are_those_of_the_host(num_items, seed, step):
 def test_a_draw_inside_the_kernel_is_its_ids(group_size):
     inputs = single(**with_draw(group_size, hits="drop"))
     ids = torch.from_numpy(inputs["neg_id"].ids(65))
-    given = inputs | ({"neg_id": ids[0]} if group_size is None else
-                      {"neg_id": ids, "group_size": group_size})
+    given = inputs | ({"neg_id": ids[0]} if group_size is None else {"neg_id": ids, "group_size": group_size})
     drawn, told = (loss_and_gradients(sampled_softmax, one, WANTED) for one in (inputs, given))
     assert torch.equal(drawn[0], told[0])
     assert all(torch.equal(drawn[1][name], told[1][name]) for name in WANTED)
@@ -203,8 +222,9 @@ def test_tiles_and_splits_change_nothing_in_the_full_softmax(monkeypatch, tile):
 
 def test_full_softmax_loss_and_gradients_of_no_rows_are_zero():
     inputs = single(**test_full_softmax.make(0))
-    loss, grads = loss_and_gradients(lambda **given: full_softmax(**given, reduction="sum")[None], inputs,
-                                     WANTED)
+    loss, grads = loss_and_gradients(
+        lambda **given: full_softmax(**given, reduction="sum")[None], inputs, WANTED
+    )
     assert loss.item() == 0
     assert all((grads[name] == 0).all() for name in WANTED)
 
@@ -262,8 +282,9 @@ def test_an_id_out_of_range_is_seen_in_the_loss_and_nowhere_else(unchecked_ids, 
     wild["neg_id"][3] = clean["pos_id"][50]
     wild["neg_id"][3, 7] = 2**32 + clean["pos_id"][50]
     clean["neg_id"][3] = wild["neg_id"][3] % 2**32
-    assert_only_these_rows_are_lost(sampled_softmax, clean, wild, [*range(16, 32), *range(40, 45),
-                                                                   *range(48, 64)])
+    assert_only_these_rows_are_lost(
+        sampled_softmax, clean, wild, [*range(16, 32), *range(40, 45), *range(48, 64)]
+    )
 
 
 @pytest.mark.parametrize("at", [0, 32])
@@ -303,16 +324,28 @@ def test_segments_of_every_length_are_summed_by_their_first_position(positions):
     """The chunks that a segment fills are summed beforehand; wherever it begins and ends."""
     generator = torch.Generator().manual_seed(positions)
     for before in (0, 1, 63, 64, 70):
-        id_n = torch.cat([torch.zeros(before, dtype=torch.int64), torch.ones(positions, dtype=torch.int64),
-                          torch.tensor([5, 9, 9])])
+        id_n = torch.cat(
+            [
+                torch.zeros(before, dtype=torch.int64),
+                torch.ones(positions, dtype=torch.int64),
+                torch.tensor([5, 9, 9]),
+            ]
+        )
         id_n = id_n[torch.randperm(len(id_n), generator=generator)]
         query, own = (torch.randn(len(id_n) // 3, *shape, generator=generator) for shape in ((3,), ()))
         rows = len(id_n) - len(query)
         row, bias = (torch.randn(rows, *shape, generator=generator) for shape in ((3,), ()))
         inputs = _triton.Inputs(
-            query_BD=query, item_VD=torch.empty(10, 3), pos_id_B=id_n[:len(query)],
-            prior_weight=torch.tensor(1.0), scale=torch.tensor(2.0), num_groups=1, num_negatives=rows,
-            group_size=len(query), neg_id_GK=id_n[None, len(query):])
+            query_BD=query,
+            item_VD=torch.empty(10, 3),
+            pos_id_B=id_n[: len(query)],
+            prior_weight=torch.tensor(1.0),
+            scale=torch.tensor(2.0),
+            num_groups=1,
+            num_negatives=rows,
+            group_size=len(query),
+            neg_id_GK=id_n[None, len(query) :],
+        )
         ids, out, out_bias = _triton_rows.sum_by_id(inputs, own, row, bias)
         values = torch.cat([2 * own[:, None] * query, row])
         dense = torch.zeros(10, 3).index_add_(0, id_n, values)
@@ -331,20 +364,24 @@ def test_offsets_beyond_two_to_the_31_are_exact():
     items = torch.empty(num_items, dim, dtype=torch.float16)
     items[-1], items[-2] = 3 / dim, -1 / dim
     query = torch.ones(1, dim, dtype=torch.float16, requires_grad=True)
-    loss = sampled_softmax(query, items, torch.tensor([num_items - 1]), torch.tensor([num_items - 2]),
-                           logq="none")
+    loss = sampled_softmax(
+        query, items, torch.tensor([num_items - 1]), torch.tensor([num_items - 2]), logq="none"
+    )
     assert loss.item() == pytest.approx(math.log1p(math.exp(-4)), abs=1e-2)
     loss.sum().backward()
     assert torch.isfinite(query.grad).all()
 
 
-@pytest.mark.parametrize(("query", "items"), [(torch.bfloat16, torch.float32), (torch.float32, torch.float16),
-                                              (torch.float16, torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("query", "items"),
+    [(torch.bfloat16, torch.float32), (torch.float32, torch.float16), (torch.float16, torch.bfloat16)],
+)
 def test_mixed_dtypes_meet_in_what_holds_both(query, items):
     inputs = single(**make())
     inputs |= {"query": inputs["query"].to(query), "items": inputs["items"].to(items)}
-    got, expected = (loss_and_gradients(function, inputs, WANTED)
-                     for function in (sampled_softmax, ops.sampled_softmax))
+    got, expected = (
+        loss_and_gradients(function, inputs, WANTED) for function in (sampled_softmax, ops.sampled_softmax)
+    )
     torch.testing.assert_close(got[0], expected[0], rtol=2e-6, atol=2e-6)
     for name in WANTED:
         assert got[1][name].dtype == inputs[name].dtype
@@ -354,20 +391,30 @@ def test_mixed_dtypes_meet_in_what_holds_both(query, items):
 def test_small_weights_do_not_vanish_in_float16():
     """Shares of 1e-10 of a thousand rows add up to 5e-4, though float16 knows no share below 6e-8."""
     inputs = make(rows=1000, spread=1.0) | {"scale": 1.0, "prior_weight": 1.0}
-    inputs |= {"query": (4000 + 1000 * inputs["query"]).half(), "items": (inputs["items"] / 1e5).half(),
-               "log_prior": inputs["log_prior"].float(), "log_proposal": inputs["log_proposal"].float(),
-               "row_weight": torch.full((1000,), 2.0**-28), "reduction": "sum"}
-    got, expected = (loss_and_gradients(function, inputs, ("items",))[1]["items"]
-                     for function in (sampled_softmax, partial(ops.sampled_softmax, impl="reference")))
+    inputs |= {
+        "query": (4000 + 1000 * inputs["query"]).half(),
+        "items": (inputs["items"] / 1e5).half(),
+        "log_prior": inputs["log_prior"].float(),
+        "log_proposal": inputs["log_proposal"].float(),
+        "row_weight": torch.full((1000,), 2.0**-28),
+        "reduction": "sum",
+    }
+    got, expected = (
+        loss_and_gradients(function, inputs, ("items",))[1]["items"]
+        for function in (sampled_softmax, partial(ops.sampled_softmax, impl="reference"))
+    )
     assert expected.abs().max() > 1e-4
     torch.testing.assert_close(got, expected, rtol=2e-3, atol=2e-6)
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    (lambda: make(), "query is float64"),
-    (lambda: single(**make(dim=300)), "query has 300 dimensions, a tile holds 256"),
-    (lambda: single(**make(shape="rows")), "groups of 1 rows, tensor cores want 16"),
-])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda: make(), "query is float64"),
+        (lambda: single(**make(dim=300)), "query has 300 dimensions, a tile holds 256"),
+        (lambda: single(**make(shape="rows")), "groups of 1 rows, tensor cores want 16"),
+    ],
+)
 def test_what_it_does_not_take_is_said(change, reason):
     with pytest.raises(NotImplementedError, match=f"triton: {reason}"):
         sampled_softmax(**change())
@@ -388,5 +435,7 @@ def test_opcheck(draw):
         plain += ["triton", sparse_grad, fixed_rows]
         torch.library.opcheck(torch.ops.fastpop.sampled_softmax_forward.default, plain)
         lse, pos_logit = torch.ops.fastpop.sampled_softmax_forward(*plain)
-        torch.library.opcheck(torch.ops.fastpop.sampled_softmax_backward.default,
-                              (*plain, lse, pos_logit, weight, weight, test_torch_library.ALL_NEEDED))
+        torch.library.opcheck(
+            torch.ops.fastpop.sampled_softmax_backward.default,
+            (*plain, lse, pos_logit, weight, weight, test_torch_library.ALL_NEEDED),
+        )

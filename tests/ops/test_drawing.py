@@ -32,7 +32,9 @@ def test_every_implementation_draws_the_same_ids_numpy_or_torch(impl):
 def test_few_ids_or_none(num_groups, num_draws):
     for impl in ("reference", "cpu"):
         assert ops.alias_draw(LAW.table_V2, 0, 0, num_groups, num_draws, impl=impl).shape == (
-            num_groups, num_draws)
+            num_groups,
+            num_draws,
+        )
 
 
 BAD = {
@@ -41,8 +43,11 @@ BAD = {
     "bits": ({"table": torch.zeros(3, 2)}, TypeError, r"^table: expected int32 \[V, 2\]"),
     "shape": ({"table": np.zeros((3, 3), np.uint32)}, ValueError, "^table: expected shape"),
     "empty": ({"table": np.zeros((0, 2), np.uint32)}, ValueError, "^table: expected at least one item"),
-    "meta": ({"table": torch.zeros(3, 2, dtype=torch.int32, device="meta")}, ValueError,
-             "^table: expected a tensor on cpu or cuda; got meta"),
+    "meta": (
+        {"table": torch.zeros(3, 2, dtype=torch.int32, device="meta")},
+        ValueError,
+        "^table: expected a tensor on cpu or cuda; got meta",
+    ),
     "seed": ({"seed": -1}, ValueError, "^seed: expected an integer >= 0"),
     "step": ({"step": 2**64}, ValueError, "^step: expected an integer >= 0"),
     "a float step": ({"step": torch.tensor(1.0)}, ValueError, "^step: expected an integer or a one-element"),
@@ -69,6 +74,7 @@ def test_a_named_implementation_runs_or_raises(impl):
 
 def test_a_table_on_a_device_is_never_drawn_from_on_the_host(monkeypatch):
     """A tensor without numbers stands for one on a card: nothing may fetch it, and an error says what."""
+
     def no_copy(*_, **__):
         pytest.fail("the table was fetched from its device")
 
@@ -76,7 +82,7 @@ def test_a_table_on_a_device_is_never_drawn_from_on_the_host(monkeypatch):
     counter = torch.zeros(2, dtype=torch.int64, device="meta")
     for name in ("cpu", "numpy", "tolist", "item"):
         monkeypatch.setattr(torch.Tensor, name, no_copy)
-    for impl, why in (("auto", ("cuda: ", "triton: ", "Draw.ids gives ids there")), ("cpu", ("Draw.ids", ))):
+    for impl, why in (("auto", ("cuda: ", "triton: ", "Draw.ids gives ids there")), ("cpu", ("Draw.ids",))):
         with pytest.raises(NotImplementedError) as raised:
             _dispatch.choose("alias_draw", impl, "cuda", Inputs(table, counter, 0, 1, 4))
         assert all(word in str(raised.value) for word in why)
@@ -87,8 +93,14 @@ def test_on_a_device_the_first_that_takes_the_table_draws_there(monkeypatch):
     seen = []
     module = pytest.importorskip("fastpop.kernels.alias_draw._triton")
     monkeypatch.setattr(module, "unsupported", lambda inputs: None)
-    monkeypatch.setattr(module, "forward", lambda inputs: seen.append(inputs) or torch.zeros(
-        inputs.num_groups, inputs.num_draws, dtype=torch.int64, device="meta"))
+    monkeypatch.setattr(
+        module,
+        "forward",
+        lambda inputs: (
+            seen.append(inputs)
+            or torch.zeros(inputs.num_groups, inputs.num_draws, dtype=torch.int64, device="meta")
+        ),
+    )
     table = torch.zeros(9, 2, dtype=torch.int32, device="meta")
     inputs = Inputs(table, torch.zeros(2, dtype=torch.int64, device="meta"), 0, 3, 4)
     chosen = _dispatch.choose("alias_draw", "auto", "cuda", inputs)

@@ -68,12 +68,14 @@ CASES = {
     "some rows ignored": some_ignored,
     "all rows ignored": lambda: make() | {"pos_id": torch.full((65,), -100)},
     "removed items, one of them a positive": with_removed_items,
-    "a negative weight removes the same items": lambda: with_removed_items()
-    | {"prior_weight": torch.tensor(-0.7, dtype=torch.float64)},
+    "a negative weight removes the same items": lambda: (
+        with_removed_items() | {"prior_weight": torch.tensor(-0.7, dtype=torch.float64)}
+    ),
     "no prior": lambda: make() | {"log_prior": None, "prior_weight": 1.0},
     "label smoothing": lambda: make(label_smoothing=0.1),
-    "label smoothing with removed items": lambda: with_removed_items()
-    | {"label_smoothing": 0.1, "pos_id": torch.full((65,), 1)},
+    "label smoothing with removed items": lambda: (
+        with_removed_items() | {"label_smoothing": 0.1, "pos_id": torch.full((65,), 1)}
+    ),
     "chunks of items, blocks of rows": lambda: make(150, 1300, 40),
     "rows in blocks: they pass 8 MiB": lambda: make(700, 60, 2000, spread=0.1),
     "one row, one dimension": lambda: make(1, 700, 1),
@@ -113,28 +115,34 @@ def check_contract(impl, dtype, case, device="cpu"):
     exact = CASES[case]()
     wide = dtype if dtype == torch.float64 else torch.float32
     rounded = {
-        name: (value.to(dtype if name in ("query", "items") else wide)
-               if isinstance(value, torch.Tensor) and value.is_floating_point() else value)
+        name: (
+            value.to(dtype if name in ("query", "items") else wide)
+            if isinstance(value, torch.Tensor) and value.is_floating_point()
+            else value
+        )
         for name, value in exact.items()
     }
-    wanted = tuple(name for name in ("query", "items", "log_prior", "scale", "prior_weight")
-                   if isinstance(rounded[name], torch.Tensor))
+    wanted = tuple(
+        name
+        for name in ("query", "items", "log_prior", "scale", "prior_weight")
+        if isinstance(rounded[name], torch.Tensor)
+    )
     got, got_grads = loss_and_gradients(
-        on_device(device, partial(ops.full_softmax, impl=impl)), rounded, wanted)
-    truth, truth_grads = loss_and_gradients(
-        dense_full_losses, in_dtype(rounded, torch.float64), wanted)
+        on_device(device, partial(ops.full_softmax, impl=impl)), rounded, wanted
+    )
+    truth, truth_grads = loss_and_gradients(dense_full_losses, in_dtype(rounded, torch.float64), wanted)
     plain, plain_grads = loss_and_gradients(dense_full_losses, in_dtype(rounded, wide), wanted)
     assert got.dtype == wide
     if len(got) == 0:
         return
-    assert_as_exact_as_reference(got, plain, truth, wide, "loss",
-                                 100.0 if case == "logits of 80" else 10.0)
+    assert_as_exact_as_reference(got, plain, truth, wide, "loss", 100.0 if case == "logits of 80" else 10.0)
     dtypes = {name: rounded[name].dtype for name in wanted}
     budget = helpers_budget.Budget(plain_grads, truth_grads, running_bounds(rounded, truth))
     budget.check(got_grads, dtypes)
     # Gradients of rows alone may be made another way.
     _, row_grads = loss_and_gradients(
-        on_device(device, partial(ops.full_softmax, impl=impl)), rounded, ("query", "items"))
+        on_device(device, partial(ops.full_softmax, impl=impl)), rounded, ("query", "items")
+    )
     budget.check(row_grads, dtypes)
 
 
@@ -146,8 +154,7 @@ def running_bounds(inputs, loss):
 def test_equals_torch_cross_entropy(smoothing):
     inputs = make()
     logit = 1.3 * inputs["query"] @ inputs["items"].T + 0.7 * inputs["log_prior"]
-    expected = torch.nn.functional.cross_entropy(logit, inputs["pos_id"],
-                                                 label_smoothing=smoothing)
+    expected = torch.nn.functional.cross_entropy(logit, inputs["pos_id"], label_smoothing=smoothing)
     got = ops.full_softmax(**inputs, label_smoothing=smoothing, reduction="mean")
     torch.testing.assert_close(got, expected)
 
@@ -191,8 +198,7 @@ def test_a_bad_prior_is_an_error(impl):
 def test_the_log_sum_exp_comes_with_its_gradient(impl):
     inputs = in_dtype(make(), torch.float32)
     query, dense = (inputs["query"].clone().requires_grad_() for _ in range(2))
-    loss, lse = ops.full_softmax(**inputs | {"query": query}, reduction="mean", return_lse=True,
-                                 impl=impl)
+    loss, lse = ops.full_softmax(**inputs | {"query": query}, reduction="mean", return_lse=True, impl=impl)
     (loss + 1e-2 * lse.square().mean()).backward()
     logit = 1.3 * dense @ inputs["items"].T + 0.7 * inputs["log_prior"]
     expected = torch.nn.functional.cross_entropy(logit, inputs["pos_id"])
@@ -202,8 +208,7 @@ def test_the_log_sum_exp_comes_with_its_gradient(impl):
 
 def test_probabilities_sum_to_one():
     inputs = make(rows=3, items=20)
-    losses = torch.stack([
-        ops.full_softmax(**inputs | {"pos_id": torch.full((3,), i)}) for i in range(20)])
+    losses = torch.stack([ops.full_softmax(**inputs | {"pos_id": torch.full((3,), i)}) for i in range(20)])
     torch.testing.assert_close((-losses).exp().sum(0), torch.ones(3, dtype=torch.float64))
 
 
@@ -212,8 +217,8 @@ def test_gradcheck():
     names = ("query", "items", "log_prior", "scale", "prior_weight")
     leaves = [inputs[name].clone().requires_grad_() for name in names]
     assert torch.autograd.gradcheck(
-        lambda *values: ops.full_softmax(**inputs | dict(zip(names, values)), label_smoothing=0.1),
-        leaves)
+        lambda *values: ops.full_softmax(**inputs | dict(zip(names, values)), label_smoothing=0.1), leaves
+    )
 
 
 def test_several_positives_are_the_mean_of_their_losses():
@@ -224,12 +229,15 @@ def test_several_positives_are_the_mean_of_their_losses():
     torch.testing.assert_close(ops.full_softmax(**inputs | {"pos_id": several}), (one + two) / 2)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"label_smoothing": 1.0}, "label_smoothing: expected a number in [0, 1); got 1.0"),
-    ({"pos_id": torch.full((65,), 99)}, "pos_id: expected ids in [0, 97); got 99 at position 0"),
-    ({"log_prior": torch.zeros(3)}, "log_prior: expected shape [97]"),
-    ({"items": torch.zeros(0, 24, dtype=torch.float64)}, "items: expected at least one item"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label_smoothing": 1.0}, "label_smoothing: expected a number in [0, 1); got 1.0"),
+        ({"pos_id": torch.full((65,), 99)}, "pos_id: expected ids in [0, 97); got 99 at position 0"),
+        ({"log_prior": torch.zeros(3)}, "log_prior: expected shape [97]"),
+        ({"items": torch.zeros(0, 24, dtype=torch.float64)}, "items: expected at least one item"),
+    ],
+)
 def test_bad_input_gets_one_clear_error(change, message):
     with pytest.raises(ValueError) as caught:
         ops.full_softmax(**make() | change)

@@ -39,8 +39,10 @@ class Needs(NamedTuple):
 
 def test_schema_places_and_gradients_come_from_the_fields():
     signature = Signature(Inputs, Options, Needs)
-    assert signature.schema == ("Tensor query, Tensor ids, Tensor scale, SymInt num_groups, "
-                                "Tensor? log_prior, str logq, float share, bool drop")
+    assert signature.schema == (
+        "Tensor query, Tensor ids, Tensor scale, SymInt num_groups, "
+        "Tensor? log_prior, str logq, float share, bool drop"
+    )
     assert signature.differentiable == (0, 4, 2)
     args = (1, 2, 3, 4, 5, 6, 7, 8, "more")
     assert signature.split(args) == (Inputs(1, 2, 3, 4, 5, 6), Options(7, 8), ("more",))
@@ -87,16 +89,31 @@ def test_every_implementation_has_the_same_functions(op):
             assert parameters[0].name == "inputs"
             assert parameters[0].annotation is inputs
             rest = [one.name for one in parameters[1:] if one.default is one.empty]
-            assert rest == (["lse_B", "pos_logit_B", "d_lse_B", "d_pos_B", "needs"] if function == "backward"
-                            else []), (op, name, function)
+            assert rest == (
+                ["lse_B", "pos_logit_B", "d_lse_B", "d_pos_B", "needs"] if function == "backward" else []
+            ), (op, name, function)
 
 
 def top_items(**change):
-    query, items, ids, score = (torch.zeros(2, 4), torch.zeros(3, 4), torch.zeros(2, 1).long(),
-                                torch.zeros(2, 1))
-    given = {"query": native.matrix(query), "item": native.matrix(items), "B": 2, "V": 3, "D": 4, "k": 1,
-             "scale": 1.0, "id": native.address(ids), "score": native.address(score), "threads": 1,
-             "path": "auto"} | change
+    query, items, ids, score = (
+        torch.zeros(2, 4),
+        torch.zeros(3, 4),
+        torch.zeros(2, 1).long(),
+        torch.zeros(2, 1),
+    )
+    given = {
+        "query": native.matrix(query),
+        "item": native.matrix(items),
+        "B": 2,
+        "V": 3,
+        "D": 4,
+        "k": 1,
+        "scale": 1.0,
+        "id": native.address(ids),
+        "score": native.address(score),
+        "threads": 1,
+        "path": "auto",
+    } | change
     _C.top_items(**{name: value for name, value in given.items() if value is not None})
     return ids
 
@@ -112,8 +129,24 @@ def test_a_binding_says_which_name_is_missing_or_unread():
 def test_a_choice_has_to_be_one_of_the_names():
     given = dict.fromkeys(("table", "rows"), native.matrix(torch.zeros(1, 1)))
     with pytest.raises(TypeError, match="rule: expected another name, got adamw"):
-        _C.row_update(**given, V=1, D=1, n=0, ids=0, mean=0, mean_stride=0, square=0, step=0, lr=0.1, eps=0.1,
-                      beta1=0.5, beta2=0.5, rule="adamw", threads=1, path="auto")
+        _C.row_update(
+            **given,
+            V=1,
+            D=1,
+            n=0,
+            ids=0,
+            mean=0,
+            mean_stride=0,
+            square=0,
+            step=0,
+            lr=0.1,
+            eps=0.1,
+            beta1=0.5,
+            beta2=0.5,
+            rule="adamw",
+            threads=1,
+            path="auto",
+        )
 
 
 def test_a_triton_kernel_that_does_not_read_an_input_is_not_started():
@@ -129,11 +162,22 @@ def test_a_triton_kernel_that_does_not_read_an_input_is_not_started():
 
 
 def test_names_lose_their_shapes_and_nothing_else():
-    shapes = {"query_BD": "query", "ids_n": "ids", "rows_nD": "rows", "table_V2": "table",
-              "neg_id_GK": "neg_id", "num_groups": "num_groups", "exclude_item": "exclude_item", "k": "k",
-              "beta1": "beta1"}
+    shapes = {
+        "query_BD": "query",
+        "ids_n": "ids",
+        "rows_nD": "rows",
+        "table_V2": "table",
+        "neg_id_GK": "neg_id",
+        "num_groups": "num_groups",
+        "exclude_item": "exclude_item",
+        "k": "k",
+        "beta1": "beta1",
+    }
     structure = NamedTuple("structure", [(name, int) for name in shapes])
     assert fields.names(structure) == tuple(shapes.values())
     assert [name for name, is_rows in fields.kinds(structure) if is_rows] == ["query", "rows"]
-    assert not any(re.search("[A-Z]", name) for op in _dispatch.IMPLEMENTATIONS for name in fields.names(
-        importlib.import_module(f"fastpop.kernels.{op}.reference").Inputs))
+    assert not any(
+        re.search("[A-Z]", name)
+        for op in _dispatch.IMPLEMENTATIONS
+        for name in fields.names(importlib.import_module(f"fastpop.kernels.{op}.reference").Inputs)
+    )

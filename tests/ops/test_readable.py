@@ -26,39 +26,101 @@ def rows(num_rows, dim=D):
 
 # op -> (a call with its tensor arguments by name, these)
 CALLS = {
-    "full_softmax": (ops.full_softmax, {
-        "query": rows(B), "items": rows(V), "pos_id": IDS, "log_prior": torch.zeros(V),
-        "row_weight": torch.ones(B), "scale": torch.tensor(1.0), "prior_weight": torch.tensor(0.5)}),
-    "sampled_softmax": (ops.sampled_softmax, {
-        "query": rows(B), "items": rows(V), "pos_id": IDS, "neg_id": IDS + 9, "log_prior": torch.zeros(V),
-        "log_proposal": torch.zeros(V), "row_weight": torch.ones(B)}),
-    "gathered_softmax": (lambda **given: ops.gathered_softmax(**given, hits="drop"), {
-        "query": rows(B), "pos_item": rows(B) + 1, "neg_item": rows(9), "pos_id": IDS,
-        "neg_id": torch.arange(9), "pos_log_prior": torch.zeros(B), "neg_log_prior": torch.zeros(9),
-        "pos_log_proposal": torch.zeros(B), "neg_log_proposal": torch.zeros(9)}),
-    "top_items": (lambda **given: ops.top_items(**given, k=3), {
-        "query": rows(B), "items": rows(V), "bias": torch.zeros(V), "exclude_item": IDS,
-        "exclude_offsets": torch.arange(B + 1)}),
-    "target_ranks": (ops.target_ranks, {
-        "query": rows(B), "items": rows(V), "bias": torch.zeros(V), "target_item": IDS,
-        "target_offsets": torch.arange(B + 1)}),
-    "row_sgd_": (lambda **given: ops.row_sgd_(**given, lr=0.1), {
-        "table": rows(V), "ids": IDS, "rows": rows(B)}),
-    "row_adagrad_": (lambda **given: ops.row_adagrad_(**given, lr=0.1), {
-        "table": rows(V), "ids": IDS, "rows": rows(B), "square": torch.zeros(V)}),
-    "row_adam_": (lambda **given: ops.row_adam_(**given, lr=0.1), {
-        "table": rows(V), "ids": IDS, "rows": rows(B), "mean": torch.zeros(V, D),
-        "square": torch.zeros(V), "step": torch.zeros(V, dtype=torch.int64)}),
-    "score_energy": (ops.score_energy, {
-        "query": rows(B), "items": rows(V), "log_prior": torch.arange(20.0), "bias": torch.zeros(V)}),
-    "permutation": (lambda **given: ops.permutation(**given, num_permutations=3), {
-        "labels": torch.arange(20.0), "items": rows(V)}),
+    "full_softmax": (
+        ops.full_softmax,
+        {
+            "query": rows(B),
+            "items": rows(V),
+            "pos_id": IDS,
+            "log_prior": torch.zeros(V),
+            "row_weight": torch.ones(B),
+            "scale": torch.tensor(1.0),
+            "prior_weight": torch.tensor(0.5),
+        },
+    ),
+    "sampled_softmax": (
+        ops.sampled_softmax,
+        {
+            "query": rows(B),
+            "items": rows(V),
+            "pos_id": IDS,
+            "neg_id": IDS + 9,
+            "log_prior": torch.zeros(V),
+            "log_proposal": torch.zeros(V),
+            "row_weight": torch.ones(B),
+        },
+    ),
+    "gathered_softmax": (
+        lambda **given: ops.gathered_softmax(**given, hits="drop"),
+        {
+            "query": rows(B),
+            "pos_item": rows(B) + 1,
+            "neg_item": rows(9),
+            "pos_id": IDS,
+            "neg_id": torch.arange(9),
+            "pos_log_prior": torch.zeros(B),
+            "neg_log_prior": torch.zeros(9),
+            "pos_log_proposal": torch.zeros(B),
+            "neg_log_proposal": torch.zeros(9),
+        },
+    ),
+    "top_items": (
+        lambda **given: ops.top_items(**given, k=3),
+        {
+            "query": rows(B),
+            "items": rows(V),
+            "bias": torch.zeros(V),
+            "exclude_item": IDS,
+            "exclude_offsets": torch.arange(B + 1),
+        },
+    ),
+    "target_ranks": (
+        ops.target_ranks,
+        {
+            "query": rows(B),
+            "items": rows(V),
+            "bias": torch.zeros(V),
+            "target_item": IDS,
+            "target_offsets": torch.arange(B + 1),
+        },
+    ),
+    "row_sgd_": (
+        lambda **given: ops.row_sgd_(**given, lr=0.1),
+        {"table": rows(V), "ids": IDS, "rows": rows(B)},
+    ),
+    "row_adagrad_": (
+        lambda **given: ops.row_adagrad_(**given, lr=0.1),
+        {"table": rows(V), "ids": IDS, "rows": rows(B), "square": torch.zeros(V)},
+    ),
+    "row_adam_": (
+        lambda **given: ops.row_adam_(**given, lr=0.1),
+        {
+            "table": rows(V),
+            "ids": IDS,
+            "rows": rows(B),
+            "mean": torch.zeros(V, D),
+            "square": torch.zeros(V),
+            "step": torch.zeros(V, dtype=torch.int64),
+        },
+    ),
+    "score_energy": (
+        ops.score_energy,
+        {"query": rows(B), "items": rows(V), "log_prior": torch.arange(20.0), "bias": torch.zeros(V)},
+    ),
+    "permutation": (
+        lambda **given: ops.permutation(**given, num_permutations=3),
+        {"labels": torch.arange(20.0), "items": rows(V)},
+    ),
 }
 ARGUMENTS = [(op, name) for op, (_, given) in CALLS.items() for name in given]
 # The statistics take arrays of any kind; lists of ids may be numpy or lists, too.
-TENSORS_ONLY = [(op, name) for op, name in ARGUMENTS if op not in ("score_energy", "permutation")
-                and name not in ("exclude_item", "exclude_offsets", "target_item", "target_offsets")
-                and name not in ("scale", "prior_weight")]
+TENSORS_ONLY = [
+    (op, name)
+    for op, name in ARGUMENTS
+    if op not in ("score_energy", "permutation")
+    and name not in ("exclude_item", "exclude_offsets", "target_item", "target_offsets")
+    and name not in ("scale", "prior_weight")
+]
 
 
 def freed(tensor):
@@ -80,7 +142,10 @@ def masked(tensor):
 
 
 WITHOUT_NUMBERS = {
-    "fake": fake, "two tensors": lambda tensor: TwoTensor(tensor, tensor), "masked": masked, "freed": freed,
+    "fake": fake,
+    "two tensors": lambda tensor: TwoTensor(tensor, tensor),
+    "masked": masked,
+    "freed": freed,
     "symbol of zeros": lambda tensor: torch._efficientzerotensor(tensor.shape, dtype=tensor.dtype),
     "functional": torch._to_functional_tensor,
 }
@@ -171,7 +236,8 @@ DIFFERENTIABLE = {
     "log_prior": lambda q: ops.full_softmax(rows(3), rows(B), IDS[:3], log_prior=q[:, 0], reduction="mean"),
     "scale": lambda q: ops.full_softmax(rows(3), rows(V), IDS[:3], scale=q[0, 0].abs(), reduction="mean"),
     "row_weight": lambda q: ops.sampled_softmax(
-        rows(B), rows(V), IDS, IDS, logq="none", row_weight=q[:, 0].abs(), reduction="mean"),
+        rows(B), rows(V), IDS, IDS, logq="none", row_weight=q[:, 0].abs(), reduction="mean"
+    ),
     "FullSoftmaxLoss": lambda q: FullSoftmaxLoss()(q, rows(V), IDS),
     "SampledSoftmaxLoss": lambda q: SampledSoftmaxLoss(None, uniform(V), num_negatives=4)(q, rows(V), IDS),
     "in batch": lambda q: SampledSoftmaxLoss(None, InBatch.from_counts(np.ones(V)))(q, rows(V), IDS),
@@ -215,8 +281,9 @@ def test_a_tangent_that_reaches_a_compiled_program_is_refused(of, backend):
     query = rows(B)
     if of == "scale":  # through the operator that looks at numbers
         query = torch.tensor(2.0)
-        compiled = torch.compile(lambda scale: ops.full_softmax(rows(B), rows(V), IDS, scale=scale),
-                                 backend=backend)
+        compiled = torch.compile(
+            lambda scale: ops.full_softmax(rows(B), rows(V), IDS, scale=scale), backend=backend
+        )
     else:
         compiled = torch.compile(DIFFERENTIABLE[of], backend=backend)
     expected = compiled(query)
@@ -260,11 +327,20 @@ ADAM = {"table": (V, D), "mean": (V, D), "square": (V,), "step": (V,)}
 
 
 def adam(**given):
-    made = {name: torch.zeros(shape, dtype=torch.int64 if name == "step" else torch.float32)
-            for name, shape in ADAM.items()}
+    made = {
+        name: torch.zeros(shape, dtype=torch.int64 if name == "step" else torch.float32)
+        for name, shape in ADAM.items()
+    }
     made |= given
-    ops.row_adam_(made["table"], IDS, made.get("rows", torch.ones(B, D)), made["mean"], made["square"],
-                  made["step"], lr=0.1)
+    ops.row_adam_(
+        made["table"],
+        IDS,
+        made.get("rows", torch.ones(B, D)),
+        made["mean"],
+        made["square"],
+        made["step"],
+        lr=0.1,
+    )
     return made
 
 
@@ -273,11 +349,12 @@ def test_state_that_lies_on_other_numbers_is_refused():
     for message, given in {
         "mean: expected memory apart from that of table": {"table": whole[:V], "mean": whole[:V]},
         "mean: expected memory apart from that of table ": {"table": whole[:V], "mean": whole[5 : V + 5]},
-        "square: expected memory apart from that of mean": {
-            "mean": whole[:V], "square": whole.flatten()[:V]},
+        "square: expected memory apart from that of mean": {"mean": whole[:V], "square": whole.flatten()[:V]},
         "square: expected memory apart from that of table": {"table": whole[:V], "square": whole[:V, 1]},
         "step: expected memory apart from that of square": {
-            "square": line[:V], "step": line.view(torch.int64)[:V]},
+            "square": line[:V],
+            "step": line.view(torch.int64)[:V],
+        },
         "rows: expected memory apart from that of table": {"table": whole[:V], "rows": whole[3 : B + 3]},
     }.items():
         with pytest.raises(ValueError, match=f"^{message.strip()}; got"):
@@ -325,7 +402,8 @@ def test_transforms_within_a_compiled_function_are_refused_too(op, transform):
 
     for fullgraph, kind in ((False, NotImplementedError), (True, torch._dynamo.exc.Unsupported)):
         torch._dynamo.reset()
-        compiled = torch.compile(lambda query: TRANSFORMS[transform](loss, query), fullgraph=fullgraph,
-                                 backend="aot_eager")
+        compiled = torch.compile(
+            lambda query: TRANSFORMS[transform](loss, query), fullgraph=fullgraph, backend="aot_eager"
+        )
         with pytest.raises(kind, match=r"query: expected a tensor outside of torch\.func transforms"):
             compiled(rows(B))

@@ -26,21 +26,28 @@ def made(seed=0, dtype=torch.float32):
 OPS = {
     "full": lambda q, e, p, n, lp, rows, **more: ops.full_softmax(q, e, p, log_prior=lp, **more),
     "smooth": lambda q, e, p, n, lp, rows, **more: ops.full_softmax(
-        q, e, p, log_prior=lp, label_smoothing=0.1, **more),
+        q, e, p, log_prior=lp, label_smoothing=0.1, **more
+    ),
     "shared": lambda q, e, p, n, lp, rows, **more: ops.sampled_softmax(
-        q, e, p, n[0], log_prior=lp, logq="none", hits="drop", **more),
+        q, e, p, n[0], log_prior=lp, logq="none", hits="drop", **more
+    ),
     "shared draw": lambda q, e, p, n, lp, rows, **more: ops.sampled_softmax(
-        q, e, p, Draw(LAW, 1, 2, K), log_prior=lp, **more),
+        q, e, p, Draw(LAW, 1, 2, K), log_prior=lp, **more
+    ),
     "rows": lambda q, e, p, n, lp, rows, **more: ops.sampled_softmax(
-        q, e, p, n[rows], log_prior=lp, log_proposal=LAW.log_proposal_on("cpu"), **more),
+        q, e, p, n[rows], log_prior=lp, log_proposal=LAW.log_proposal_on("cpu"), **more
+    ),
 }
 GROUPED = {
     "groups": lambda q, e, p, n, lp, **more: ops.sampled_softmax(
-        q, e, p, n[:5], group_size=6, log_prior=lp, logq="none", **more),
+        q, e, p, n[:5], group_size=6, log_prior=lp, logq="none", **more
+    ),
     "draws for rows": lambda q, e, p, n, lp, **more: ops.sampled_softmax(
-        q, e, p, Draw(LAW, 1, 2, K, 1), log_prior=lp, **more),
+        q, e, p, Draw(LAW, 1, 2, K, 1), log_prior=lp, **more
+    ),
     "own slots": lambda q, e, p, n, lp, **more: ops.sampled_softmax(
-        q, e, p, torch.arange(B + 3), log_prior=lp, logq="none", exclude_own_slot=True, **more),
+        q, e, p, torch.arange(B + 3), log_prior=lp, logq="none", exclude_own_slot=True, **more
+    ),
 }
 
 
@@ -66,10 +73,20 @@ def test_a_batch_has_the_bits_of_its_rows_that_count(op, impl, reduction, return
     query[~kept] = torch.nan
     options = {"impl": impl, "reduction": reduction, "return_lse": return_lse}
     rows = torch.arange(B)
-    whole = gradients(lambda q, e, lp, **more: OPS[op](q, e, pos_id, neg_id, lp, rows, **more),
-                      query, items, log_prior, **options)
-    alone = gradients(lambda q, e, lp, **more: OPS[op](q, e, pos_id[kept], neg_id, lp, rows[kept], **more),
-                      query[kept], items, log_prior, **options)
+    whole = gradients(
+        lambda q, e, lp, **more: OPS[op](q, e, pos_id, neg_id, lp, rows, **more),
+        query,
+        items,
+        log_prior,
+        **options,
+    )
+    alone = gradients(
+        lambda q, e, lp, **more: OPS[op](q, e, pos_id[kept], neg_id, lp, rows[kept], **more),
+        query[kept],
+        items,
+        log_prior,
+        **options,
+    )
     for at, name in enumerate(("loss", "lse", "query", "items", "log_prior", "scale")):
         one, other = whole[at], alone[at]
         if one is None:
@@ -91,14 +108,26 @@ def test_rows_that_are_ignored_in_groups_leave_the_others_as_they_are(op, impl):
     neg_id = neg_id.clamp(min=1)
     if op != "groups":
         log_prior[0] = 0.0  # which somebody draws
-    full = gradients(lambda q, e, lp, **more: GROUPED[op](q, e, pos_id, neg_id, lp, **more),
-                     query, items, log_prior, impl=impl, return_lse=True)
+    full = gradients(
+        lambda q, e, lp, **more: GROUPED[op](q, e, pos_id, neg_id, lp, **more),
+        query,
+        items,
+        log_prior,
+        impl=impl,
+        return_lse=True,
+    )
     kept = torch.ones(B, dtype=torch.bool)
     kept[IGNORED] = False
     pos_id = torch.where(kept, pos_id, -100)
     query[~kept] = torch.nan
-    found = gradients(lambda q, e, lp, **more: GROUPED[op](q, e, pos_id, neg_id, lp, **more),
-                      query, items, log_prior, impl=impl, return_lse=True)
+    found = gradients(
+        lambda q, e, lp, **more: GROUPED[op](q, e, pos_id, neg_id, lp, **more),
+        query,
+        items,
+        log_prior,
+        impl=impl,
+        return_lse=True,
+    )
     for one, other in zip(found[:3], full[:3]):
         assert (one[~kept] == 0).all()
         assert torch.equal(one[kept], other[kept])
@@ -133,6 +162,7 @@ def test_ignored_rows_reach_no_implementation(fixed, monkeypatch):
         (_sampled_softmax_op, lambda: ops.sampled_softmax(query, items, pos_id, neg_id, logq="none")),
         (_full_softmax_op, lambda: ops.full_softmax(query, items, pos_id.view(-1, 1).expand(-1, 3))),
     ):
+
         def choose(op, impl, device, inputs, found=module._dispatch.choose):
             seen.append(len(inputs.query_BD))
             return found(op, impl, device, inputs)
@@ -155,8 +185,10 @@ def test_log_p_of_item_0_is_not_read_for_an_ignored_row():
 def test_an_id_of_minus_one_is_not_taken_for_an_ignored_one():
     query, items, pos_id, neg_id, _ = made()
     pos_id[7] = -1
-    for call in (lambda: ops.full_softmax(query, items, pos_id),
-                 lambda: ops.sampled_softmax(query, items, pos_id, neg_id[0], logq="none")):
+    for call in (
+        lambda: ops.full_softmax(query, items, pos_id),
+        lambda: ops.sampled_softmax(query, items, pos_id, neg_id[0], logq="none"),
+    ):
         for form in (call, torch.compile(call, fullgraph=True, backend="aot_eager")):
             with pytest.raises(ValueError, match=r"pos_id: expected ids in \[0, 40\); got -1 at position 7"):
                 form()
@@ -166,23 +198,38 @@ def test_an_id_of_minus_one_is_not_taken_for_an_ignored_one():
 # op -> (of [..., D] queries, of the same rows flat); every argument in the queries' dimensions
 LEADING = {
     "full": lambda q, e, p, n, w, **more: ops.full_softmax(q, e, p, row_weight=w, **more),
-    "shared": lambda q, e, p, n, w, **more: ops.sampled_softmax(q, e, p, n.reshape(-1, K)[0], logq="none",
-                                                               row_weight=w, **more),
+    "shared": lambda q, e, p, n, w, **more: ops.sampled_softmax(
+        q, e, p, n.reshape(-1, K)[0], logq="none", row_weight=w, **more
+    ),
     "rows": lambda q, e, p, n, w, **more: ops.sampled_softmax(q, e, p, n, logq="none", row_weight=w, **more),
     "groups": lambda q, e, p, n, w, **more: ops.sampled_softmax(
-        q, e, p, n.reshape(-1, K)[:8], logq="none", row_weight=w, group_size=4, **more),
+        q, e, p, n.reshape(-1, K)[:8], logq="none", row_weight=w, group_size=4, **more
+    ),
     "draw": lambda q, e, p, n, w, **more: ops.sampled_softmax(
-        q, e, p, Draw(LAW, 0, 1, K, 4), row_weight=w, **more),
+        q, e, p, Draw(LAW, 0, 1, K, 4), row_weight=w, **more
+    ),
     "gathered": lambda q, e, p, n, w, **more: ops.gathered_softmax(
-        q, e[p], e[:5], pos_id=p, neg_id=torch.arange(5), pos_log_prior=e[p, 0], neg_log_prior=e[:5, 0],
-        logq="corrected", neg_log_proposal=torch.zeros(5), row_weight=w, **more),
+        q,
+        e[p],
+        e[:5],
+        pos_id=p,
+        neg_id=torch.arange(5),
+        pos_log_prior=e[p, 0],
+        neg_log_prior=e[:5, 0],
+        logq="corrected",
+        neg_log_proposal=torch.zeros(5),
+        row_weight=w,
+        **more,
+    ),
     "FullSoftmaxLoss": lambda q, e, p, n, w, reduction="none", **more: FullSoftmaxLoss(reduction=reduction)(
-        q, e, p, row_weight=w, **more),
+        q, e, p, row_weight=w, **more
+    ),
     "SampledSoftmaxLoss": lambda q, e, p, n, w, reduction="none", **more: SampledSoftmaxLoss(
-        None, LAW, num_negatives=K, reduction=reduction)(q, e, p, row_weight=w, **more),
+        None, LAW, num_negatives=K, reduction=reduction
+    )(q, e, p, row_weight=w, **more),
     "in batch": lambda q, e, p, n, w, reduction="none", **more: SampledSoftmaxLoss(
-        None, InBatch.from_counts(torch.ones(V)), extra=LAW, num_negatives=K, reduction=reduction)(
-            q, e, p, row_weight=w, **more),
+        None, InBatch.from_counts(torch.ones(V)), extra=LAW, num_negatives=K, reduction=reduction
+    )(q, e, p, row_weight=w, **more),
 }
 
 
@@ -214,8 +261,10 @@ def test_several_positives_stand_behind_the_leading_dimensions():
     query, items, _, neg_id, _ = made()
     pos_id = torch.randint(V, (5, 6, 3))
     pos_id[:, :, 2] = -100
-    for call in (lambda q, p: ops.full_softmax(q, items, p, return_lse=True),
-                 lambda q, p: ops.sampled_softmax(q, items, p, neg_id[0], logq="none", return_lse=True)):
+    for call in (
+        lambda q, p: ops.full_softmax(q, items, p, return_lse=True),
+        lambda q, p: ops.sampled_softmax(q, items, p, neg_id[0], logq="none", return_lse=True),
+    ):
         loss, lse = call(query.view(5, 6, D), pos_id)
         expected = call(query, pos_id.view(B, 3))
         assert loss.shape == (5, 6)
@@ -227,8 +276,10 @@ def test_several_positives_stand_behind_the_leading_dimensions():
 def test_lists_and_ranks_in_leading_dimensions():
     query, items, pos_id, *_ = made()
     offsets = torch.arange(B + 1)
-    lists, expected = (ops.top_items(one, items, 4, exclude_offsets=offsets, exclude_item=pos_id)
-                       for one in (query.view(5, 6, D), query))
+    lists, expected = (
+        ops.top_items(one, items, 4, exclude_offsets=offsets, exclude_item=pos_id)
+        for one in (query.view(5, 6, D), query)
+    )
     assert lists[0].shape == lists[1].shape == (5, 6, 4)
     assert torch.equal(lists[0].view(B, 4), expected[0])
     ranks, flat = (ops.target_ranks(one, items, offsets, pos_id) for one in (query.view(5, 6, D), query))
@@ -237,20 +288,37 @@ def test_lists_and_ranks_in_leading_dimensions():
     assert torch.equal(ranks.greater, flat.greater)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"query": torch.zeros(D)}, r"query: expected shape \[B, D\], or \[..., D\] with leading dimensions"),
-    ({"pos_id": torch.zeros(6, 5, dtype=torch.int64)}, r"pos_id: expected shape \[5, 6\] or \[5, 6, M\]"),
-    ({"pos_id": torch.zeros(30, dtype=torch.int64)}, r"pos_id: expected shape \[5, 6\] or \[5, 6, M\]; got"),
-    ({"row_weight": torch.ones(30)}, r"row_weight: expected shape \[5, 6\]; got float32 \[30\]"),
-    ({"neg_id": torch.zeros(30, K, 1, dtype=torch.int64)}, r"neg_id: expected \[K\], \[G, K\] or \[B, K\]"),
-    ({"neg_id": torch.zeros(3, K, dtype=torch.int64)}, r"neg_id: expected \[5, 6, K\], a set for each row"),
-    ({"padding_idx": V}, "padding_idx: expected an integer >= 0 <= 39; got 40"),
-    ({"padding_idx": -1}, "padding_idx: expected an integer >= 0 <= 39; got -1"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query": torch.zeros(D)}, r"query: expected shape \[B, D\], or \[..., D\] with leading dimensions"),
+        ({"pos_id": torch.zeros(6, 5, dtype=torch.int64)}, r"pos_id: expected shape \[5, 6\] or \[5, 6, M\]"),
+        (
+            {"pos_id": torch.zeros(30, dtype=torch.int64)},
+            r"pos_id: expected shape \[5, 6\] or \[5, 6, M\]; got",
+        ),
+        ({"row_weight": torch.ones(30)}, r"row_weight: expected shape \[5, 6\]; got float32 \[30\]"),
+        (
+            {"neg_id": torch.zeros(30, K, 1, dtype=torch.int64)},
+            r"neg_id: expected \[K\], \[G, K\] or \[B, K\]",
+        ),
+        (
+            {"neg_id": torch.zeros(3, K, dtype=torch.int64)},
+            r"neg_id: expected \[5, 6, K\], a set for each row",
+        ),
+        ({"padding_idx": V}, "padding_idx: expected an integer >= 0 <= 39; got 40"),
+        ({"padding_idx": -1}, "padding_idx: expected an integer >= 0 <= 39; got -1"),
+    ],
+)
 def test_shapes_that_do_not_fit_are_named(change, message):
     query, items, pos_id, neg_id, _ = made()
-    given = {"query": query.view(5, 6, D), "items": items, "pos_id": pos_id.view(5, 6), "neg_id": neg_id,
-             "logq": "none"} | change
+    given = {
+        "query": query.view(5, 6, D),
+        "items": items,
+        "pos_id": pos_id.view(5, 6),
+        "neg_id": neg_id,
+        "logq": "none",
+    } | change
     with pytest.raises(ValueError, match=message):
         ops.sampled_softmax(**given)
 
@@ -261,11 +329,13 @@ PADDED = {
     "smooth": lambda q, e, p, n, law, **more: ops.full_softmax(q, e, p, label_smoothing=0.2, **more),
     "given": lambda q, e, p, n, law, **more: ops.sampled_softmax(q, e, p, n, log_proposal=law, **more),
     "none": lambda q, e, p, n, law, **more: ops.sampled_softmax(q, e, p, n, logq="none", **more),
-    "sparse": lambda q, e, p, n, law, **more: ops.sampled_softmax(q, e, p, n, logq="none", sparse_grad=True,
-                                                                  **more),
+    "sparse": lambda q, e, p, n, law, **more: ops.sampled_softmax(
+        q, e, p, n, logq="none", sparse_grad=True, **more
+    ),
     "drawn": lambda q, e, p, n, law, **more: ops.sampled_softmax(q, e, p, Draw(LAW, 5, 6, 60), **more),
     "drawn corrected": lambda q, e, p, n, law, **more: ops.sampled_softmax(
-        q, e, p, Draw(LAW, 5, 6, 60, 4), logq="corrected", **more),
+        q, e, p, Draw(LAW, 5, 6, 60, 4), logq="corrected", **more
+    ),
 }
 PRIORS = {
     "no prior": lambda lp: {},
@@ -302,8 +372,10 @@ def test_a_padding_row_is_no_item(op, prior, impl):
     given = PRIORS[prior](log_prior)
     table, other_id, other_neg, other_law, other = without_padding(items, pos_id, neg_id, law, given)
     found = []
-    for ids, neg, one_law, options in ((pos_id, neg_id, law, given | {"padding_idx": PAD}),
-                                       (other_id, other_neg, other_law, other)):
+    for ids, neg, one_law, options in (
+        (pos_id, neg_id, law, given | {"padding_idx": PAD}),
+        (other_id, other_neg, other_law, other),
+    ):
         leaves = query.clone().requires_grad_(), table.clone().requires_grad_()
         loss = PADDED[op](*leaves, ids, neg, one_law, impl=impl, **options)
         loss.sum().backward()
@@ -328,19 +400,38 @@ def test_a_learned_prior_beside_a_padding_row(sparse_grad):
             leaf[PAD] = -torch.inf
         leaf.requires_grad_()
         pos = torch.where(pos_id == PAD, -100, pos_id)
-        ops.sampled_softmax(query, items, pos, neg_id, log_prior=leaf, logq="none", reduction="mean",
-                            sparse_grad=sparse_grad, padding_idx=padding_idx).backward()
+        ops.sampled_softmax(
+            query,
+            items,
+            pos,
+            neg_id,
+            log_prior=leaf,
+            logq="none",
+            reduction="mean",
+            sparse_grad=sparse_grad,
+            padding_idx=padding_idx,
+        ).backward()
         assert leaf.grad.is_sparse == sparse_grad
         found.append(leaf.grad.to_dense())
     assert torch.equal(*found)
     assert found[0][PAD] == 0
     weight = torch.tensor(0.0, requires_grad=True)
-    ops.full_softmax(query, items, pos_id, log_prior=log_prior, prior_weight=weight, padding_idx=PAD,
-                     reduction="mean").backward()
+    ops.full_softmax(
+        query, items, pos_id, log_prior=log_prior, prior_weight=weight, padding_idx=PAD, reduction="mean"
+    ).backward()
     assert weight.grad.abs() > 1e-3  # a weight that starts at 0 can leave it
     with pytest.raises(ValueError, match="prior_weight: expected a number beside padding_idx, sparse_grad"):
-        ops.sampled_softmax(query, items, pos_id, neg_id, log_prior=log_prior.clone().requires_grad_(),
-                            logq="none", sparse_grad=True, padding_idx=PAD, prior_weight=weight)
+        ops.sampled_softmax(
+            query,
+            items,
+            pos_id,
+            neg_id,
+            log_prior=log_prior.clone().requires_grad_(),
+            logq="none",
+            sparse_grad=True,
+            padding_idx=PAD,
+            prior_weight=weight,
+        )
 
 
 def test_lists_and_ranks_without_the_padding_row():
@@ -358,8 +449,9 @@ def test_lists_and_ranks_without_the_padding_row():
     torch.testing.assert_close(found.lse, expected.lse)
     assert bias[PAD] != -torch.inf  # the caller's own
     with pytest.raises(ValueError, match="target_item: expected no target that is padding_idx; got 7"):
-        ops.target_ranks(query, items, torch.arange(B + 1), torch.where(target == 3, PAD, target),
-                         padding_idx=PAD)
+        ops.target_ranks(
+            query, items, torch.arange(B + 1), torch.where(target == 3, PAD, target), padding_idx=PAD
+        )
 
 
 HEADS = {
@@ -368,9 +460,11 @@ HEADS = {
     "sampled": lambda **more: SampledSoftmaxLoss(torch.linspace(-3, 0, V), LAW, num_negatives=300, **more),
     "in batch": lambda **more: SampledSoftmaxLoss(None, InBatch.from_counts(torch.arange(V) != PAD), **more),
     "in batch corrected": lambda **more: SampledSoftmaxLoss(
-        None, InBatch.from_counts(torch.arange(V) != PAD), logq="corrected", **more),
+        None, InBatch.from_counts(torch.arange(V) != PAD), logq="corrected", **more
+    ),
     "in batch and more": lambda **more: SampledSoftmaxLoss(
-        None, InBatch.from_counts(torch.arange(V) != PAD), extra=LAW, num_negatives=300, **more),
+        None, InBatch.from_counts(torch.arange(V) != PAD), extra=LAW, num_negatives=300, **more
+    ),
 }
 
 

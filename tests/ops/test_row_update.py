@@ -35,9 +35,12 @@ def problem(items=50, dim=24, ids=(7, 3, 7, 49, 0, 3, 3), seed=0, size=1.0):
     step[::3] = 0
     used = step > 0
     return {
-        "table": normal(items, dim), "ids": ids, "rows": normal(len(ids), dim),
+        "table": normal(items, dim),
+        "ids": ids,
+        "rows": normal(len(ids), dim),
         "mean": 0.1 * normal(items, dim) * used[:, None],
-        "square": 0.01 * normal(items).square() * used, "step": step,
+        "square": 0.01 * normal(items).square() * used,
+        "step": step,
     }
 
 
@@ -85,8 +88,9 @@ CASES = {
     "a team, ids in order": lambda: in_order(many()),
     "rows of all ages": long_in_use,
     "gradients near 0": lambda: problem(size=1e-3),
-    "one gradient for all rows": lambda: (
-        lambda inputs: inputs | {"rows": inputs["rows"][:1].expand(7, -1)})(problem()),
+    "one gradient for all rows": lambda: (lambda inputs: inputs | {"rows": inputs["rows"][:1].expand(7, -1)})(
+        problem()
+    ),
     "non-contiguous inputs": non_contiguous,
     "8 lanes, 16-byte loads, D 64": lambda: problem(dim=64),
     "8 lanes, 16-byte loads, D 256": lambda: problem(dim=256),
@@ -157,7 +161,8 @@ def check_contract(rule, impl, dtype, case, device="cpu"):
     for at, name in enumerate(("table", "mean", "square")):
         out_dtype = inputs[name].dtype
         assert_as_exact_as_reference(
-            inputs[name], plain[at].to(out_dtype), truth[at], out_dtype, f"{rule} {name}")
+            inputs[name], plain[at].to(out_dtype), truth[at], out_dtype, f"{rule} {name}"
+        )
     assert torch.equal(inputs["step"], truth[3])
     rest = torch.ones(len(inputs["table"]), dtype=torch.bool)
     rest[inputs["ids"]] = False
@@ -204,16 +209,31 @@ def test_threads_change_no_bit(threads, rule, impl):
 def test_halves_are_rounded_as_torch_rounds_them(path, dtype):
     """A step of 0 from a table of 0 by gradients g at lr 1 stores -g."""
     bits = torch.randint(-(2**31), 2**31, (200_000,), generator=torch.Generator().manual_seed(0))
-    edges = torch.tensor([0.0, 65519.0, 65520.0, 65504.0, 2.0**-24, 2.0**-25, 1.5 * 2.0**-25,
-                          2.0**-14 - 2.0**-26, 1 + 2.0**-11, 1 + 3 * 2.0**-11, 1 + 2.0**-8,
-                          1 + 3 * 2.0**-8, 3.4e38, torch.inf, torch.nan])
+    edges = torch.tensor(
+        [
+            0.0,
+            65519.0,
+            65520.0,
+            65504.0,
+            2.0**-24,
+            2.0**-25,
+            1.5 * 2.0**-25,
+            2.0**-14 - 2.0**-26,
+            1 + 2.0**-11,
+            1 + 3 * 2.0**-11,
+            1 + 2.0**-8,
+            1 + 3 * 2.0**-8,
+            3.4e38,
+            torch.inf,
+            torch.nan,
+        ]
+    )
     small = torch.randn(50_000, generator=torch.Generator().manual_seed(1)) * 2.0**-15
     number = torch.cat([bits.to(torch.int32).view(torch.float32), edges, -edges, small])
     for dim in (number.numel(), 1):  # whole vectors, and the scalar path of a last column
         table = torch.zeros(number.numel() // dim, dim, dtype=dtype)
         ops.row_sgd_(table, torch.arange(len(table)), number.view(table.shape), lr=1.0, impl="cpu")
-        torch.testing.assert_close(table.view(-1), (0 - number).to(dtype), rtol=0, atol=0,
-                                   equal_nan=True)
+        torch.testing.assert_close(table.view(-1), (0 - number).to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -227,8 +247,13 @@ def test_ids_above_2_to_the_24(impl):
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**16), num=st.integers(0, 60), dim=st.integers(1, 70),
-       rule=st.sampled_from(sorted(STATE)), impl=st.sampled_from(IMPLS))
+@given(
+    seed=st.integers(0, 2**16),
+    num=st.integers(0, 60),
+    dim=st.integers(1, 70),
+    rule=st.sampled_from(sorted(STATE)),
+    impl=st.sampled_from(IMPLS),
+)
 def test_the_order_of_distinct_ids_and_where_they_are_split_change_no_bit(seed, num, dim, rule, impl):
     generator = torch.Generator().manual_seed(seed)
     given_ids = torch.randperm(60, generator=generator)[:num]
@@ -249,8 +274,11 @@ def test_a_bad_id_changes_nothing():
             inputs = fresh(problem(ids=ids), torch.float32)
             before = {name: value.clone() for name, value in inputs.items()}
             bad = next(i for i, id in enumerate(ids) if not 0 <= id < 50)
-            with pytest.raises(ValueError, match=rf"ids: expected ids in \[0, 50\); got {ids[bad]} at "
-                                                 rf"position {bad}"):
+            with pytest.raises(
+                ValueError,
+                match=rf"ids: expected ids in \[0, 50\); got {ids[bad]} at "
+                rf"position {bad}",
+            ):
                 run("adam", inputs, impl)
             assert all(torch.equal(inputs[name], before[name]) for name in inputs)
 
@@ -296,9 +324,15 @@ print(digest.hexdigest())
     folder = os.path.dirname(__file__)
     path = os.pathsep.join(filter(None, [folder, os.path.dirname(folder), os.environ.get("PYTHONPATH")]))
     seen = {
-        subprocess.run([sys.executable, "-P", "-c", code], env=os.environ | more | {"PYTHONPATH": path},
-                       capture_output=True, text=True, check=True).stdout
-        for more in ({}, {"MALLOC_PERTURB_": "128"})}
+        subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            env=os.environ | more | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for more in ({}, {"MALLOC_PERTURB_": "128"})
+    }
     assert len(seen) == 1
 
 
@@ -309,8 +343,9 @@ def test_as_torch_operators(rule):
     numbers = {"sgd": (), "adagrad": (EPS,), "adam": (*BETAS, EPS)}[rule]
     state = [inputs[name] for name in STATE[rule]]
     operator = getattr(torch.ops.fastpop, f"row_{rule}").default
-    torch.library.opcheck(operator, (inputs["table"], inputs["ids"], inputs["rows"], *state, LR,
-                                     *numbers, "auto"))
+    torch.library.opcheck(
+        operator, (inputs["table"], inputs["ids"], inputs["rows"], *state, LR, *numbers, "auto")
+    )
 
     def step(inputs):
         run(rule, inputs | {"rows": 2 * inputs["rows"]})
@@ -320,7 +355,6 @@ def test_as_torch_operators(rule):
     want, got = step(plain), torch.compile(step, fullgraph=True)(traced)
     torch.testing.assert_close(got, want)
     assert all(torch.equal(plain[name], traced[name]) for name in plain)
-
 
 
 def table_and_rows(seed=0, dtype=torch.float32):
@@ -397,6 +431,7 @@ def test_sparse_and_dense_gradients_agree_where_they_touch(kind, shape):
 
 def test_a_gradient_in_order_is_not_sorted_again(monkeypatch):
     """Autograd drops the coalesced flag of a sparse gradient: no optimiser asks for it."""
+
     def refuse(*_):
         raise AssertionError("coalesced")
 
@@ -434,18 +469,25 @@ def test_state_survives_a_state_dict():
     assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize(("change", "kind", "message"), [
-    ({"ids": torch.tensor([20])}, ValueError, "ids: expected ids in [0, 20); got 20"),
-    ({"ids": torch.tensor([1.0])}, TypeError, "ids: expected an int64 tensor"),
-    ({"rows": torch.zeros(1, 5)}, ValueError, "rows: expected shape [1, 6]"),
-    ({"rows": torch.zeros(1, 6, dtype=torch.int64)}, TypeError, "rows: expected a [n, D] float tensor"),
-    ({"impl": "cublas"}, ValueError, "impl: expected one of 'auto'"),
-    ({"lr": -1.0}, ValueError, "lr: expected a finite number >= 0; got -1.0"),
-    ({"table": torch.zeros(3)}, ValueError, "table: expected shape [V, D]"),
-])
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"ids": torch.tensor([20])}, ValueError, "ids: expected ids in [0, 20); got 20"),
+        ({"ids": torch.tensor([1.0])}, TypeError, "ids: expected an int64 tensor"),
+        ({"rows": torch.zeros(1, 5)}, ValueError, "rows: expected shape [1, 6]"),
+        ({"rows": torch.zeros(1, 6, dtype=torch.int64)}, TypeError, "rows: expected a [n, D] float tensor"),
+        ({"impl": "cublas"}, ValueError, "impl: expected one of 'auto'"),
+        ({"lr": -1.0}, ValueError, "lr: expected a finite number >= 0; got -1.0"),
+        ({"table": torch.zeros(3)}, ValueError, "table: expected shape [V, D]"),
+    ],
+)
 def test_bad_input_gets_one_clear_error(change, kind, message):
-    given = {"table": torch.zeros(20, 6), "ids": torch.tensor([1]), "rows": torch.zeros(1, 6),
-             "lr": 0.1} | change
+    given = {
+        "table": torch.zeros(20, 6),
+        "ids": torch.tensor([1]),
+        "rows": torch.zeros(1, 6),
+        "lr": 0.1,
+    } | change
     with pytest.raises(kind) as caught:
         ops.row_sgd_(**given)
     assert message in str(caught.value)

@@ -59,8 +59,19 @@ def test_an_id_out_of_range_makes_no_step(device, rule):
     there = {name: value.to(device) for name, value in wild.items()}
     fields = {"mean": "mean_VD", "square": "square_V", "step": "step_V"}
     state = {fields[name]: there[name] for name in RULES[rule]}
-    _cuda.forward(reference.Inputs(rule, there["table"], there["ids"], there["rows"], contract.LR, **state,
-                                   beta1=contract.BETAS[0], beta2=contract.BETAS[1], eps=contract.EPS))
+    _cuda.forward(
+        reference.Inputs(
+            rule,
+            there["table"],
+            there["ids"],
+            there["rows"],
+            contract.LR,
+            **state,
+            beta1=contract.BETAS[0],
+            beta2=contract.BETAS[1],
+            eps=contract.EPS,
+        )
+    )
     contract.run(rule, inputs, "cuda", device)
     assert torch.equal(there["table"].cpu(), inputs["table"])
 
@@ -79,8 +90,10 @@ def test_rows_of_ids_that_come_once_are_not_read_by_the_sum(device):
     torch.testing.assert_close(sums.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("num_entries", "chunk"), [(1, 32), (2**21, 32), (2**22, 64), (2**22 + 1, 128),
-                                                    (2**26, 1024), (2**40, 1024)])
+@pytest.mark.parametrize(
+    ("num_entries", "chunk"),
+    [(1, 32), (2**21, 32), (2**22, 64), (2**22 + 1, 128), (2**26, 1024), (2**40, 1024)],
+)
 def test_chunks_are_cut_by_the_number_of_entries_alone(num_entries, chunk):
     assert row_sum.chunk_of(num_entries) == chunk
 
@@ -111,8 +124,18 @@ def test_a_sparse_step_waits_for_nothing(kind):
 
     def step():
         optimizer.zero_grad()
-        loss = ops.sampled_softmax(query, table, pos_id, neg_id, logq="none", scale=scale,
-                                   prior_weight=scale, sparse_grad=True, impl="cuda", reduction="sum")
+        loss = ops.sampled_softmax(
+            query,
+            table,
+            pos_id,
+            neg_id,
+            logq="none",
+            scale=scale,
+            prior_weight=scale,
+            sparse_grad=True,
+            impl="cuda",
+            reduction="sum",
+        )
         loss.backward()
         optimizer.step()
         return loss

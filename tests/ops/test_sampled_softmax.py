@@ -35,8 +35,9 @@ def widest(inputs: dict, impl: str) -> dict:
 
 def make(rows=65, items=97, dim=24, negatives=33, *, shape="shared", seed=0, spread=0.4, **options):
     generator = torch.Generator().manual_seed(seed)
-    neg_shape = {"shared": (negatives,), "rows": (rows, negatives),
-                 "groups": (-(-rows // 16), negatives)}[shape]
+    neg_shape = {"shared": (negatives,), "rows": (rows, negatives), "groups": (-(-rows // 16), negatives)}[
+        shape
+    ]
     if shape == "groups":
         options["group_size"] = 16
     prior = torch.rand(items, generator=generator, dtype=torch.float64) + 0.01
@@ -122,8 +123,9 @@ def drawn(inputs):
     if not isinstance(draw, fastpop.Draw):
         return inputs
     ids = torch.from_numpy(draw.ids(len(inputs["query"])))
-    return inputs | ({"neg_id": ids[0]} if draw.group_size is None else {
-        "neg_id": ids, "group_size": draw.group_size})
+    return inputs | (
+        {"neg_id": ids[0]} if draw.group_size is None else {"neg_id": ids, "group_size": draw.group_size}
+    )
 
 
 def dense_losses(**inputs):
@@ -169,24 +171,29 @@ CASES = {
     "removed items, a set for each row": lambda: with_removed_items(make(shape="rows")),
     "in-batch, removed items": lambda: with_removed_items(own_slot()),
     "removed items, drawn inside": lambda: with_removed_items(with_draw(16)),
-    "a negative weight removes the same items": lambda: with_removed_items()
-    | {"prior_weight": torch.tensor(-0.7, dtype=torch.float64)},
-    "a group's negatives all removed": lambda: removed(make(shape="groups"), slice(9, 97))
-    | {"neg_id": torch.arange(60, 93).expand(5, -1), "pos_id": torch.arange(65) % 9},
+    "a negative weight removes the same items": lambda: (
+        with_removed_items() | {"prior_weight": torch.tensor(-0.7, dtype=torch.float64)}
+    ),
+    "a group's negatives all removed": lambda: (
+        removed(make(shape="groups"), slice(9, 97))
+        | {"neg_id": torch.arange(60, 93).expand(5, -1), "pos_id": torch.arange(65) % 9}
+    ),
     "everything removed but the positive": with_everything_removed_but_one,
     "no prior": lambda: make() | {"log_prior": None, "prior_weight": 1.0},
-    "weight 0 ignores a prior of -inf": lambda: make(prior_weight=0.0)
-    | {"log_prior": torch.full((97,), -math.inf, dtype=torch.float64)},
+    "weight 0 ignores a prior of -inf": lambda: (
+        make(prior_weight=0.0) | {"log_prior": torch.full((97,), -math.inf, dtype=torch.float64)}
+    ),
     "drawn inside, shared": with_draw,
     "drawn inside, a set for each group": lambda: with_draw(16),
     "drawn inside, a set for each row": lambda: with_draw(1),
     "drawn inside, corrected": lambda: with_draw(16) | {"logq": "corrected"},
     "chunks of negatives, ragged; many repeats": lambda: with_hits(
-        rows=130, items=700 // FEWER, dim=40, negatives=1500 // FEWER, hits="drop"),
-    "chunks of negatives, few repeats": lambda: make(
-        rows=77, items=50_000, dim=9, negatives=1300 // FEWER),
+        rows=130, items=700 // FEWER, dim=40, negatives=1500 // FEWER, hits="drop"
+    ),
+    "chunks of negatives, few repeats": lambda: make(rows=77, items=50_000, dim=9, negatives=1300 // FEWER),
     "groups of many negatives": lambda: make(
-        rows=70, items=3_000, dim=65, negatives=900 // FEWER, shape="groups"),
+        rows=70, items=3_000, dim=65, negatives=900 // FEWER, shape="groups"
+    ),
     "one row": lambda: make(rows=1),
     "one dimension": lambda: make(dim=1),
     "logits of 80": lambda: make(spread=4.0),
@@ -208,12 +215,16 @@ def check_contract(impl, dtype, case, device="cpu"):
     vectors = ("log_prior", "log_proposal", "scale", "prior_weight")
     wide = dtype if dtype == torch.float64 else torch.float32
     rounded = {
-        name: (value.to(wide if name in vectors else dtype)
-               if isinstance(value, torch.Tensor) and value.is_floating_point() else value)
+        name: (
+            value.to(wide if name in vectors else dtype)
+            if isinstance(value, torch.Tensor) and value.is_floating_point()
+            else value
+        )
         for name, value in exact.items()
     }
     wanted = tuple(
-        name for name in ("query", "items", "log_prior", "scale", "prior_weight")
+        name
+        for name in ("query", "items", "log_prior", "scale", "prior_weight")
         if isinstance(rounded[name], torch.Tensor)
     )
     if isinstance(rounded["prior_weight"], float) and rounded["prior_weight"] == 0:
@@ -221,8 +232,7 @@ def check_contract(impl, dtype, case, device="cpu"):
     # First, so that what is not taken costs no truth.
     op = on_device(device, partial(ops.sampled_softmax, impl=impl))
     loss, grads = loss_and_gradients(op, rounded, wanted)
-    truth, truth_grads = loss_and_gradients(
-        dense_losses, in_dtype(rounded, torch.float64), wanted)
+    truth, truth_grads = loss_and_gradients(dense_losses, in_dtype(rounded, torch.float64), wanted)
     plain, plain_grads = loss_and_gradients(dense_losses, in_dtype(rounded, wide), wanted)
     largest = 100.0 if case == "logits of 80" else 10.0
 
@@ -310,22 +320,29 @@ def test_negatives_that_are_the_catalogue_give_the_full_softmax(impl):
     inputs = widest(make(items=50), impl)
     uniform = torch.full((50,), -math.log(50), dtype=inputs["query"].dtype)
     got = ops.sampled_softmax(
-        **inputs | {"neg_id": torch.arange(50), "log_proposal": uniform, "hits": "drop"}, impl=impl)
-    full = ops.full_softmax(inputs["query"], inputs["items"], inputs["pos_id"],
-                            log_prior=inputs["log_prior"], prior_weight=0.7, scale=1.3)
+        **inputs | {"neg_id": torch.arange(50), "log_proposal": uniform, "hits": "drop"}, impl=impl
+    )
+    full = ops.full_softmax(
+        inputs["query"],
+        inputs["items"],
+        inputs["pos_id"],
+        log_prior=inputs["log_prior"],
+        prior_weight=0.7,
+        scale=1.3,
+    )
     torch.testing.assert_close(got, full)
 
 
 @pytest.mark.parametrize("impl", IMPLS)
 @settings(max_examples=25, deadline=None)
-@given(shift=st.floats(-50, 50), seed=st.integers(0, 2**16),
-       logq=st.sampled_from(["standard", "none"]))
+@given(shift=st.floats(-50, 50), seed=st.integers(0, 2**16), logq=st.sampled_from(["standard", "none"]))
 def test_a_constant_in_the_prior_or_the_proposal_changes_nothing(impl, shift, seed, logq):
     inputs = widest(make(seed=seed, logq=logq), impl) | {"prior_weight": 1.0}
     before = ops.sampled_softmax(**inputs, impl=impl)
-    after = ops.sampled_softmax(**inputs | {"log_prior": inputs["log_prior"] + shift,
-                                            "log_proposal": inputs["log_proposal"] - shift},
-                                impl=impl)
+    after = ops.sampled_softmax(
+        **inputs | {"log_prior": inputs["log_prior"] + shift, "log_proposal": inputs["log_proposal"] - shift},
+        impl=impl,
+    )
     exact = 1e-10 if impl in WIDEST else 2e-5  # shifts of 50 beside losses of 5, in fp32
     torch.testing.assert_close(after, before, rtol=exact, atol=exact)
 
@@ -351,10 +368,19 @@ def test_the_correction_has_the_right_sign():
     inputs = make(rows=4, items=12)
     proposal = popularity.power(np.arange(1, 13), 1.0)
     neg_id = torch.from_numpy(proposal.sample(0, 0, 200_000))
-    inputs |= {"neg_id": neg_id, "log_proposal": torch.from_numpy(proposal.log_proposal_V.copy()),
-               "logq": "corrected"}
-    full = ops.full_softmax(inputs["query"], inputs["items"], inputs["pos_id"],
-                            log_prior=inputs["log_prior"], prior_weight=0.7, scale=1.3)
+    inputs |= {
+        "neg_id": neg_id,
+        "log_proposal": torch.from_numpy(proposal.log_proposal_V.copy()),
+        "logq": "corrected",
+    }
+    full = ops.full_softmax(
+        inputs["query"],
+        inputs["items"],
+        inputs["pos_id"],
+        log_prior=inputs["log_prior"],
+        prior_weight=0.7,
+        scale=1.3,
+    )
     torch.testing.assert_close(ops.sampled_softmax(**inputs), full, rtol=0.02, atol=0)
     wrong = inputs | {"log_proposal": -inputs["log_proposal"]}
     assert not torch.allclose(ops.sampled_softmax(**wrong), full, rtol=0.1)
@@ -371,8 +397,9 @@ def test_standard_mode_learns_log_p_of_i_given_c():
     for step in range(500):
         neg_id = torch.from_numpy(proposal.sample(1, step, 4000))
         optimizer.zero_grad()
-        ops.sampled_softmax(one, score, torch.arange(5), neg_id, log_proposal=log_q,
-                            row_weight=target, reduction="sum").backward()
+        ops.sampled_softmax(
+            one, score, torch.arange(5), neg_id, log_proposal=log_q, row_weight=target, reduction="sum"
+        ).backward()
         optimizer.step()
     learned = torch.log_softmax(score[:, 0].detach(), 0)
     torch.testing.assert_close(learned, target.log(), rtol=0, atol=0.05)
@@ -404,8 +431,9 @@ def test_a_weight_of_zero_silences_an_infinite_loss():
 @pytest.mark.parametrize("shape", ["shared", "groups"])
 def test_several_positives_are_the_mean_of_their_losses(shape):
     inputs = make(shape=shape)
-    several = torch.stack([inputs["pos_id"], (inputs["pos_id"] + 3) % 97,
-                           torch.full_like(inputs["pos_id"], -100)], 1)
+    several = torch.stack(
+        [inputs["pos_id"], (inputs["pos_id"] + 3) % 97, torch.full_like(inputs["pos_id"], -100)], 1
+    )
     several[0] = -100
     got = ops.sampled_softmax(**inputs | {"pos_id": several})
     one = ops.sampled_softmax(**inputs)
@@ -419,8 +447,7 @@ def test_sparse_gradients_are_sorted_unique_rows_with_the_dense_values():
     inputs = with_hits() | {"sparse_grad": True}
     items = inputs["items"].clone().requires_grad_()
     log_prior = inputs["log_prior"].clone().requires_grad_()
-    ops.sampled_softmax(**inputs | {"items": items, "log_prior": log_prior},
-                        reduction="sum").backward()
+    ops.sampled_softmax(**inputs | {"items": items, "log_prior": log_prior}, reduction="sum").backward()
     assert items.grad.is_sparse
     assert log_prior.grad.is_sparse
     ids = items.grad._indices()[0]
@@ -428,8 +455,7 @@ def test_sparse_gradients_are_sorted_unique_rows_with_the_dense_values():
     touched = torch.cat([inputs["pos_id"], inputs["neg_id"]]).unique()
     assert torch.equal(ids, touched)
     dense = inputs["items"].clone().requires_grad_()
-    ops.sampled_softmax(**inputs | {"items": dense, "sparse_grad": False},
-                        reduction="sum").backward()
+    ops.sampled_softmax(**inputs | {"items": dense, "sparse_grad": False}, reduction="sum").backward()
     torch.testing.assert_close(items.grad.to_dense(), dense.grad)
 
 
@@ -437,13 +463,20 @@ def test_ids_above_two_to_the_24_are_exact():
     num_items = 2**24 + 64
     items = torch.zeros(num_items, 1)
     items[-1], items[-2] = 3.0, -1.0
-    loss = ops.sampled_softmax(torch.ones(1, 1), items, torch.tensor([num_items - 1]),
-                               torch.tensor([num_items - 2]), logq="none")
+    loss = ops.sampled_softmax(
+        torch.ones(1, 1), items, torch.tensor([num_items - 1]), torch.tensor([num_items - 2]), logq="none"
+    )
     assert loss.item() == pytest.approx(math.log1p(math.exp(-4)), abs=1e-6)
     items.requires_grad_()
-    ops.sampled_softmax(torch.ones(1, 1), items, torch.tensor([num_items - 1]),
-                        torch.tensor([num_items - 2]), logq="none", sparse_grad=True,
-                        reduction="sum").backward()
+    ops.sampled_softmax(
+        torch.ones(1, 1),
+        items,
+        torch.tensor([num_items - 1]),
+        torch.tensor([num_items - 2]),
+        logq="none",
+        sparse_grad=True,
+        reduction="sum",
+    ).backward()
     assert items.grad._indices()[0].tolist() == [num_items - 2, num_items - 1]
 
 
@@ -455,8 +488,12 @@ def test_a_draw_is_the_ids_it_stands_for(impl):
     given = {name: inputs[name] for name in ("query", "items", "pos_id", "log_prior", "scale")}
     a = ops.sampled_softmax(neg_id=draw, **given, impl=impl)
     b = ops.sampled_softmax(
-        neg_id=torch.from_numpy(draw.ids(40)), group_size=16,
-        log_proposal=torch.from_numpy(proposal.log_proposal_V.copy()), **given, impl=impl)
+        neg_id=torch.from_numpy(draw.ids(40)),
+        group_size=16,
+        log_proposal=torch.from_numpy(proposal.log_proposal_V.copy()),
+        **given,
+        impl=impl,
+    )
     assert torch.equal(a, b)
     with pytest.raises(ValueError, match="neg_id: expected a Draw over 97 items"):
         ops.sampled_softmax(neg_id=fastpop.Draw(popularity.uniform(98), 0, 0, 4), **given)
@@ -468,8 +505,7 @@ def test_a_draw_is_the_ids_it_stands_for(impl):
 def test_the_log_sum_exp_comes_with_its_gradient(impl):
     inputs = widest(make(rows=70), impl)
     query = inputs["query"].clone().requires_grad_()
-    loss, lse = ops.sampled_softmax(**inputs | {"query": query}, reduction="mean", return_lse=True,
-                                    impl=impl)
+    loss, lse = ops.sampled_softmax(**inputs | {"query": query}, reduction="mean", return_lse=True, impl=impl)
     (loss + 1e-2 * lse.square().mean()).backward()
     dense = inputs["query"].clone().requires_grad_()
     given = inputs | {"query": dense}
@@ -497,13 +533,22 @@ def test_a_bad_prior_or_law_at_a_touched_item_is_an_error(impl, bad):
 
 def test_gradients_of_the_reference_in_fp64():
     inputs = with_hits(rows=5, items=9, dim=3, negatives=6, hits="drop")
-    leaves = [inputs[name].clone().requires_grad_()
-              for name in ("query", "items", "log_prior", "scale", "prior_weight")]
+    leaves = [
+        inputs[name].clone().requires_grad_()
+        for name in ("query", "items", "log_prior", "scale", "prior_weight")
+    ]
 
     def function(query, items, log_prior, scale, prior_weight):
-        return ops.sampled_softmax(**inputs | {
-            "query": query, "items": items, "log_prior": log_prior, "scale": scale,
-            "prior_weight": prior_weight})
+        return ops.sampled_softmax(
+            **inputs
+            | {
+                "query": query,
+                "items": items,
+                "log_prior": log_prior,
+                "scale": scale,
+                "prior_weight": prior_weight,
+            }
+        )
 
     assert torch.autograd.gradcheck(function, leaves)
 
@@ -534,41 +579,73 @@ BAD = {
     "query": ({"query": torch.zeros(3)}, ValueError, "query: expected shape [B, D], or [..., D]"),
     "query type": ({"query": [[1.0]]}, TypeError, "query: expected a torch tensor; got list"),
     "query dtype": ({"query": torch.zeros(3, 4, dtype=torch.int32)}, TypeError, "query: expected float16"),
-    "query layout": ({"query": torch.zeros(65, 24).to_sparse()}, TypeError,
-                     "query: expected a dense tensor; got torch.sparse_coo [65, 24]"),
-    "query device": ({"query": torch.zeros(65, 24, device="meta")}, ValueError,
-                     "query: expected a tensor on cpu or cuda; got meta"),
+    "query layout": (
+        {"query": torch.zeros(65, 24).to_sparse()},
+        TypeError,
+        "query: expected a dense tensor; got torch.sparse_coo [65, 24]",
+    ),
+    "query device": (
+        {"query": torch.zeros(65, 24, device="meta")},
+        ValueError,
+        "query: expected a tensor on cpu or cuda; got meta",
+    ),
     "items": ({"items": torch.zeros(9, 5)}, ValueError, "items: expected shape [V, 24]"),
-    "pos_id range": ({"pos_id": torch.full((65,), 97)}, ValueError,
-                     "pos_id: expected ids in [0, 97); got 97 at position 0"),
+    "pos_id range": (
+        {"pos_id": torch.full((65,), 97)},
+        ValueError,
+        "pos_id: expected ids in [0, 97); got 97 at position 0",
+    ),
     "pos_id dtype": ({"pos_id": torch.zeros(65, dtype=torch.int32)}, TypeError, "pos_id: expected an int64"),
-    "pos_id shape": ({"pos_id": torch.zeros(64, dtype=torch.int64)}, ValueError,
-                     "pos_id: expected shape [65]"),
+    "pos_id shape": (
+        {"pos_id": torch.zeros(64, dtype=torch.int64)},
+        ValueError,
+        "pos_id: expected shape [65]",
+    ),
     "neg_id range": ({"neg_id": torch.tensor([-1])}, ValueError, "neg_id: expected ids in [0, 97); got -1"),
     "neg_id empty": ({"neg_id": torch.zeros(0, dtype=torch.int64)}, ValueError, "K >= 1"),
     "neg_id rows": ({"neg_id": torch.zeros(3, 4, dtype=torch.int64)}, ValueError, "neg_id: expected [65, K]"),
-    "group_size": ({"neg_id": torch.zeros(3, 4, dtype=torch.int64), "group_size": 8}, ValueError,
-                   "neg_id: expected [9, K] for 65 rows in groups of 8"),
+    "group_size": (
+        {"neg_id": torch.zeros(3, 4, dtype=torch.int64), "group_size": 8},
+        ValueError,
+        "neg_id: expected [9, K] for 65 rows in groups of 8",
+    ),
     "log_prior": ({"log_prior": torch.zeros(5)}, ValueError, "log_prior: expected shape [97]"),
     "log_proposal": ({"log_proposal": None}, ValueError, "log_proposal: expected [V] log q"),
     "log_proposal of a positive": (
-        {"log_proposal": torch.full((97,), -math.inf)}, ValueError, "the proposal cannot draw"),
-    "log_proposal gradient": ({"log_proposal": torch.zeros(97, requires_grad=True)}, ValueError,
-                              "log_proposal: expected a tensor without gradient"),
+        {"log_proposal": torch.full((97,), -math.inf)},
+        ValueError,
+        "the proposal cannot draw",
+    ),
+    "log_proposal gradient": (
+        {"log_proposal": torch.zeros(97, requires_grad=True)},
+        ValueError,
+        "log_proposal: expected a tensor without gradient",
+    ),
     "scale": ({"scale": 0.0}, ValueError, "scale: expected a finite number > 0; got 0.0"),
-    "scale tensor": ({"scale": torch.tensor(1e300, dtype=torch.float64)}, ValueError,
-                     "scale: expected a finite number > 0; got inf"),
+    "scale tensor": (
+        {"scale": torch.tensor(1e300, dtype=torch.float64)},
+        ValueError,
+        "scale: expected a finite number > 0; got inf",
+    ),
     "scale too small": ({"scale": 1e-60}, ValueError, "scale: expected a number that float32 holds"),
     "scale complex": ({"scale": torch.tensor(1j)}, TypeError, "scale: expected real numbers; got complex64"),
-    "row_weight layout": ({"row_weight": torch.ones(65).to_sparse()}, TypeError,
-                          "row_weight: expected a dense tensor"),
-    "neg_id layout": ({"neg_id": torch.ones(65, dtype=torch.int64).to_sparse()}, TypeError,
-                      "neg_id: expected a dense tensor"),
-    "log_prior layout": ({"log_prior": torch.ones(97).to_sparse()}, TypeError,
-                         "log_prior: expected a dense tensor"),
+    "row_weight layout": (
+        {"row_weight": torch.ones(65).to_sparse()},
+        TypeError,
+        "row_weight: expected a dense tensor",
+    ),
+    "neg_id layout": (
+        {"neg_id": torch.ones(65, dtype=torch.int64).to_sparse()},
+        TypeError,
+        "neg_id: expected a dense tensor",
+    ),
+    "log_prior layout": (
+        {"log_prior": torch.ones(97).to_sparse()},
+        TypeError,
+        "log_prior: expected a dense tensor",
+    ),
     "scale type": ({"scale": "1"}, TypeError, "scale: expected a finite number; got str"),
-    "logq": ({"logq": "yes"}, ValueError,
-             "logq: expected one of 'standard', 'corrected', 'none'; got 'yes'"),
+    "logq": ({"logq": "yes"}, ValueError, "logq: expected one of 'standard', 'corrected', 'none'; got 'yes'"),
     "hits": ({"logq": "corrected", "hits": "keep"}, ValueError, "hits: expected 'drop'"),
     "reduction": ({"reduction": "avg"}, ValueError, "reduction: expected one of"),
     "own slot": ({"exclude_own_slot": True}, ValueError, "exclude_own_slot: expected shared negatives"),
@@ -598,6 +675,14 @@ def test_a_sure_row_has_probability_one_however_large_its_logits(path, dtype):
     generator = torch.Generator().manual_seed(0)
     query = (4 * torch.randn(65, 96, generator=generator)).to(dtype)  # own logits near 1500, others near 0
     log_prior = torch.zeros(65, requires_grad=True)
-    ops.sampled_softmax(query, query, torch.arange(65).roll(-1), torch.arange(65), log_prior=log_prior,
-                        logq="none", hits="drop", impl="cpu").sum().backward()
+    ops.sampled_softmax(
+        query,
+        query,
+        torch.arange(65).roll(-1),
+        torch.arange(65),
+        log_prior=log_prior,
+        logq="none",
+        hits="drop",
+        impl="cpu",
+    ).sum().backward()
     assert log_prior.grad.abs().max() <= 4 * torch.finfo(torch.float32).eps

@@ -34,10 +34,19 @@ def kernel_inputs(device, **options):
     inputs = on(device, make(shape="rows", **options))
     num_rows, num_negatives = inputs["neg_id"].shape
     return reference.Inputs(
-        query_BD=inputs["query"], item_VD=inputs["items"], pos_id_B=inputs["pos_id"],
-        prior_weight=inputs["prior_weight"], scale=inputs["scale"], num_groups=num_rows,
-        num_negatives=num_negatives, group_size=1, neg_id_GK=inputs["neg_id"],
-        log_prior_V=inputs["log_prior"], log_proposal_V=inputs["log_proposal"], logq="standard")
+        query_BD=inputs["query"],
+        item_VD=inputs["items"],
+        pos_id_B=inputs["pos_id"],
+        prior_weight=inputs["prior_weight"],
+        scale=inputs["scale"],
+        num_groups=num_rows,
+        num_negatives=num_negatives,
+        group_size=1,
+        neg_id_GK=inputs["neg_id"],
+        log_prior_V=inputs["log_prior"],
+        log_proposal_V=inputs["log_proposal"],
+        logq="standard",
+    )
 
 
 def gradients_of(inputs, needs=(True,) * 5):
@@ -57,8 +66,10 @@ def test_each_upstream_gradient_alone(device, upstream):
     torch.testing.assert_close(got.scale, expected.scale)
     torch.testing.assert_close(got.prior_weight, expected.prior_weight.to(got.prior_weight.dtype))
     for one, other in zip(got[2:4], expected[2:4]):
-        tables = [torch.zeros(97, *rows.shape[1:], device=device).index_add_(0, ids, rows.float())
-                  for ids, rows in ((got.id_n, one), (expected.id_n, other))]
+        tables = [
+            torch.zeros(97, *rows.shape[1:], device=device).index_add_(0, ids, rows.float())
+            for ids, rows in ((got.id_n, one), (expected.id_n, other))
+        ]
         torch.testing.assert_close(*tables)
 
 
@@ -68,9 +79,10 @@ def test_opcheck(device, fixed_rows):
     options = (-100, "cuda", False, fixed_rows)
     lse_B, pos_logit_B = _cuda.forward(inputs)
     torch.library.opcheck(torch.ops.fastpop.sampled_softmax_forward.default, (*inputs, *options))
-    torch.library.opcheck(torch.ops.fastpop.sampled_softmax_backward.default,
-                          (*inputs, *options, lse_B, pos_logit_B, torch.ones_like(lse_B),
-                           torch.ones_like(lse_B), 0b11111))
+    torch.library.opcheck(
+        torch.ops.fastpop.sampled_softmax_backward.default,
+        (*inputs, *options, lse_B, pos_logit_B, torch.ones_like(lse_B), torch.ones_like(lse_B), 0b11111),
+    )
 
 
 def test_padding_repeats_the_last_id_with_zeros(device):
@@ -82,9 +94,9 @@ def test_padding_repeats_the_last_id_with_zeros(device):
     touched = torch.cat([inputs.pos_id_B, inputs.neg_id_GK.reshape(-1)]).unique()
     assert len(touched) < len(grads.id_n) == 97
     assert torch.equal(grads.id_n[: len(touched)], touched)
-    assert (grads.id_n[len(touched):] == touched[-1]).all()
-    assert (grads.item_nD[len(touched):] == 0).all()
-    assert (grads.log_prior_n[len(touched):] == 0).all()
+    assert (grads.id_n[len(touched) :] == touched[-1]).all()
+    assert (grads.item_nD[len(touched) :] == 0).all()
+    assert (grads.log_prior_n[len(touched) :] == 0).all()
     assert (grads.item_nD[: len(touched)] != 0).any(1).all()
 
 
@@ -145,8 +157,9 @@ def test_ids_above_two_to_the_24_and_offsets_above_two_to_the_31(device):
     query = torch.zeros(1, dim, device=device)
     query[0, 0] = 1
     last = torch.tensor([num_items - 1], device=device)
-    loss = ops.sampled_softmax(query, items, last, last[None] - 1, logq="none", impl="cuda",
-                               reduction="sum", sparse_grad=True)
+    loss = ops.sampled_softmax(
+        query, items, last, last[None] - 1, logq="none", impl="cuda", reduction="sum", sparse_grad=True
+    )
     assert loss.item() == pytest.approx(math.log1p(math.exp(-4)), abs=1e-6)
     loss.backward()
     assert items.grad._indices()[0].tolist() == [num_items - 2, num_items - 1]
@@ -158,8 +171,15 @@ def test_seed_and_step_are_read_where_they_lie(device):
     inputs = on(device, make(rows=40))
     counter_2 = fastpop.Draw(law, 2**63 + 5, 7, 50, 1).counter_on(device).clone()
     drawn = kernel_inputs(device, rows=40)._replace(
-        neg_id_GK=None, table_V2=law.table_on(device), counter_2=counter_2, num_groups=40, num_negatives=50,
-        query_BD=inputs["query"], item_VD=inputs["items"], pos_id_B=inputs["pos_id"])
+        neg_id_GK=None,
+        table_V2=law.table_on(device),
+        counter_2=counter_2,
+        num_groups=40,
+        num_negatives=50,
+        query_BD=inputs["query"],
+        item_VD=inputs["items"],
+        pos_id_B=inputs["pos_id"],
+    )
     for step in (7, 2**40 + 1):
         counter_2[1] = step
         neg_id = torch.from_numpy(fastpop.Draw(law, 2**63 + 5, step, 50, 1).ids(40)).to(device)
@@ -193,8 +213,10 @@ def test_mixed_dtypes(device):
     plain = ops.sampled_softmax(**inputs, impl="reference")
     for query_dtype in HALF_AND_SINGLE:
         for item_dtype in HALF_AND_SINGLE:
-            mixed = inputs | {"query": inputs["query"].to(query_dtype),
-                              "items": inputs["items"].to(item_dtype)}
+            mixed = inputs | {
+                "query": inputs["query"].to(query_dtype),
+                "items": inputs["items"].to(item_dtype),
+            }
             rounded = mixed | {"query": mixed["query"].float(), "items": mixed["items"].float()}
             got = ops.sampled_softmax(**mixed, impl="cuda")
             torch.testing.assert_close(got, ops.sampled_softmax(**rounded, impl="reference"))
@@ -204,22 +226,39 @@ def test_mixed_dtypes(device):
 def test_rows_of_one_key_are_one_item(device):
     inputs = on(device, make(shape="rows", dim=8))
     neg_id = torch.randint(5, (65, 33), device=device)
-    words = {"pos_id": neg_id[:, 0].contiguous(), "group_size": 1, "neg_id": neg_id, "logq": "none",
-             "hits": "drop"}
+    words = {
+        "pos_id": neg_id[:, 0].contiguous(),
+        "group_size": 1,
+        "neg_id": neg_id,
+        "logq": "none",
+        "hits": "drop",
+    }
     given = (inputs["query"], inputs["items"][words["pos_id"]], inputs["items"][neg_id])
     got, expected = (ops.gathered_softmax(*given, **words, impl=impl) for impl in ("cuda", "reference"))
     torch.testing.assert_close(got, expected)
     assert not torch.allclose(got, ops.gathered_softmax(*given, **words | {"hits": "keep"}, impl="cuda"))
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    ({"query": torch.zeros(65, 24, dtype=torch.float64), "items": torch.zeros(97, 24, dtype=torch.float64)},
-     "cuda: query is float64, these kernels compute in float32"),
-    ({"neg_id": torch.zeros(33, dtype=torch.int64)},
-     "cuda: negatives shared by 65 rows, more than 8; impl='triton' computes these on tensor cores"),
-    ({"query": torch.zeros(65, 1025), "items": torch.zeros(97, 1025)},
-     "cuda: query has 1025 dimensions, these kernels take up to 1024"),
-])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            {
+                "query": torch.zeros(65, 24, dtype=torch.float64),
+                "items": torch.zeros(97, 24, dtype=torch.float64),
+            },
+            "cuda: query is float64, these kernels compute in float32",
+        ),
+        (
+            {"neg_id": torch.zeros(33, dtype=torch.int64)},
+            "cuda: negatives shared by 65 rows, more than 8; impl='triton' computes these on tensor cores",
+        ),
+        (
+            {"query": torch.zeros(65, 1025), "items": torch.zeros(97, 1025)},
+            "cuda: query has 1025 dimensions, these kernels take up to 1024",
+        ),
+    ],
+)
 def test_what_it_does_not_take_is_refused_with_the_reason(device, change, reason):
     inputs = on(device, make(shape="rows")) | moved(device, change)
     with pytest.raises(NotImplementedError) as caught:
@@ -240,7 +279,8 @@ def test_nothing_waits_for_the_device_and_a_graph_captures_it():
     law = popularity.power(np.arange(1, 98), 0.5)
     counter_2 = fastpop.Draw(law, 3, 7, 50, 1).counter_on(device).clone()
     inputs = kernel_inputs(device)._replace(
-        neg_id_GK=None, table_V2=law.table_on(device), counter_2=counter_2, num_negatives=50)
+        neg_id_GK=None, table_V2=law.table_on(device), counter_2=counter_2, num_negatives=50
+    )
     expected = [*_cuda.forward(inputs), *gradients_of(inputs)]
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -270,12 +310,18 @@ def test_what_the_gpu_computes_is_what_the_host_twin_computes(monkeypatch):
 
 def test_the_log_sum_exp_comes_with_its_gradient(device):
     inputs = on(device, make(shape="rows"))
+
     def z_loss(impl, **given):
         loss, lse = ops.sampled_softmax(**given, return_lse=True, impl=impl)
         return loss + 1e-2 * lse.square()
 
     wanted = ("query", "items", "log_prior")
-    upstream = {impl: loss_and_gradients(
-        lambda **given: z_loss(impl, **moved(device, given)).cpu(),  # noqa: B023
-        moved("cpu", inputs), wanted) for impl in ("cuda", "reference")}
+    upstream = {
+        impl: loss_and_gradients(
+            lambda **given: z_loss(impl, **moved(device, given)).cpu(),  # noqa: B023
+            moved("cpu", inputs),
+            wanted,
+        )
+        for impl in ("cuda", "reference")
+    }
     torch.testing.assert_close(upstream["cuda"], upstream["reference"])

@@ -18,8 +18,16 @@ def counts_drawn_inside(draw, num_rows, num_items, impl):
     log_prior = torch.zeros(num_items + 1, requires_grad=True)
     table = torch.zeros(num_items + 1, 3)
     pos_id = torch.full((num_rows,), num_items)  # an item that the law never draws
-    ops.sampled_softmax(torch.zeros(num_rows, 3), table, pos_id, draw, log_prior=log_prior, logq="none",
-                        reduction="sum", impl=impl).backward()
+    ops.sampled_softmax(
+        torch.zeros(num_rows, 3),
+        table,
+        pos_id,
+        draw,
+        log_prior=log_prior,
+        logq="none",
+        reduction="sum",
+        impl=impl,
+    ).backward()
     return log_prior.grad[:-1] * (draw.num_negatives + 1)
 
 
@@ -54,12 +62,19 @@ def test_the_gradient_tends_to_that_of_the_full_softmax(impl, logq):
         function(leaf).backward()
         return leaf.grad
 
-    full = gradient(lambda items: ops.full_softmax(query, items, pos_id, log_prior=log_prior,
-                                                   reduction="mean", impl="reference"))
+    full = gradient(
+        lambda items: ops.full_softmax(
+            query, items, pos_id, log_prior=log_prior, reduction="mean", impl="reference"
+        )
+    )
+
     def sampled(num_negatives, step):
         draw = fastpop.Draw(law, 0, step, num_negatives)
-        return gradient(lambda items: ops.sampled_softmax(
-            query, items, pos_id, draw, log_prior=log_prior, logq=logq, reduction="mean", impl=impl))
+        return gradient(
+            lambda items: ops.sampled_softmax(
+                query, items, pos_id, draw, log_prior=log_prior, logq=logq, reduction="mean", impl=impl
+            )
+        )
 
     errors = []
     for num_negatives in (64, 4096):
@@ -76,16 +91,25 @@ def expected_loss(z_V, p_V, q_V, num_negatives, logq):
     chance = p_V[rows[:, 0]] * q_V[rows[:, 1:]].prod(1)
     nothing = torch.zeros(len(rows), 1, dtype=torch.float64)
     return ops.sampled_softmax(
-        nothing, torch.zeros(num_items, 1, dtype=torch.float64), rows[:, 0], rows[:, 1:].contiguous(),
-        log_prior=z_V, log_proposal=q_V.log(), logq=logq, row_weight=chance, reduction="none",
-        impl="reference").sum()
+        nothing,
+        torch.zeros(num_items, 1, dtype=torch.float64),
+        rows[:, 0],
+        rows[:, 1:].contiguous(),
+        log_prior=z_V,
+        log_proposal=q_V.log(),
+        logq=logq,
+        row_weight=chance,
+        reduction="none",
+        impl="reference",
+    ).sum()
 
 
 def slope_of_the_best(p_V, q_V, num_negatives, logq):
     """(slope on log p of the scores that minimise the expected loss, their distance from that line)."""
     z_V = p_V.log().clone().requires_grad_()
-    search = torch.optim.LBFGS([z_V], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16,
-                               line_search_fn="strong_wolfe")
+    search = torch.optim.LBFGS(
+        [z_V], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe"
+    )
 
     def closure():
         search.zero_grad()
@@ -104,8 +128,9 @@ LAW = (1 / torch.arange(1.0, 5, dtype=torch.float64)) / (1 / torch.arange(1.0, 5
 
 @pytest.mark.parametrize("proposal", ["uniform", "popularity", "the other way round"])
 def test_standard_is_exact_in_expectation_at_every_number_of_negatives(proposal):
-    q_V = {"uniform": torch.full_like(LAW, 0.25), "popularity": LAW,
-           "the other way round": LAW.flip(0)}[proposal]
+    q_V = {"uniform": torch.full_like(LAW, 0.25), "popularity": LAW, "the other way round": LAW.flip(0)}[
+        proposal
+    ]
     for num_negatives in (1, 2, 4):
         z_V = LAW.log().clone().requires_grad_()
         expected_loss(z_V, LAW, q_V, num_negatives, "standard").backward()

@@ -54,8 +54,11 @@ def test_torchs_default_device_changes_nothing():
 def test_a_second_derivative_is_refused(op, reduction):
     query, items = parts()
     query.requires_grad_()
-    loss = (ops.full_softmax(query, items, IDS, reduction=reduction) if op == "full" else
-            ops.sampled_softmax(query, items, IDS, IDS, logq="none", reduction=reduction)).sum()
+    loss = (
+        ops.full_softmax(query, items, IDS, reduction=reduction)
+        if op == "full"
+        else ops.sampled_softmax(query, items, IDS, IDS, logq="none", reduction=reduction)
+    ).sum()
     (grad,) = torch.autograd.grad(loss, query, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiable once"):
         grad.square().sum().backward()
@@ -106,8 +109,10 @@ def test_what_an_ignored_row_holds_reaches_nothing(impl):
     query, items = parts()
     pos_id = IDS.clone()
     pos_id[2] = -100
-    for op in (lambda q, e: ops.full_softmax(q, e, pos_id, reduction="mean", impl=impl),
-               lambda q, e: ops.sampled_softmax(q, e, pos_id, IDS, logq="none", reduction="mean", impl=impl)):
+    for op in (
+        lambda q, e: ops.full_softmax(q, e, pos_id, reduction="mean", impl=impl),
+        lambda q, e: ops.sampled_softmax(q, e, pos_id, IDS, logq="none", reduction="mean", impl=impl),
+    ):
         found = []
         for fill in (0.0, float("nan")):
             rows, table = query.clone(), items.clone().requires_grad_()
@@ -142,16 +147,21 @@ def test_a_negated_view_is_not_read_as_it_lies():
     assert torch.equal(table, other)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"scale": torch.tensor(float("inf"))}, "scale: expected a finite number > 0; got inf"),
-    ({"prior_weight": torch.tensor(float("nan"))}, "prior_weight: expected a finite number; got nan"),
-    ({"scale": 1e60}, "scale: expected a number that float32 holds"),
-    ({"row_weight": torch.full((6,), float("inf"))}, "row_weight: expected finite weights >= 0; got inf"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": torch.tensor(float("inf"))}, "scale: expected a finite number > 0; got inf"),
+        ({"prior_weight": torch.tensor(float("nan"))}, "prior_weight: expected a finite number; got nan"),
+        ({"scale": 1e60}, "scale: expected a number that float32 holds"),
+        ({"row_weight": torch.full((6,), float("inf"))}, "row_weight: expected finite weights >= 0; got inf"),
+    ],
+)
 def test_numbers_in_tensors_are_looked_at_too(change, message):
     query, items = parts()
-    for op in (lambda **more: ops.full_softmax(query, items, IDS, **more),
-               lambda **more: ops.sampled_softmax(query, items, IDS, IDS, logq="none", **more)):
+    for op in (
+        lambda **more: ops.full_softmax(query, items, IDS, **more),
+        lambda **more: ops.sampled_softmax(query, items, IDS, IDS, logq="none", **more),
+    ):
         with pytest.raises(ValueError, match=message):
             op(**change)
 

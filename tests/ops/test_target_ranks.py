@@ -15,8 +15,9 @@ from fastpop.kernels.target_ranks import reference
 IMPLS = implementations_here("target_ranks")
 
 
-def by_counting(query, items, target_offsets, target_item, bias=None, scale=1.0, exclude_offsets=None,
-                exclude_item=None):
+def by_counting(
+    query, items, target_offsets, target_item, bias=None, scale=1.0, exclude_offsets=None, exclude_item=None
+):
     """The definition, target by target."""
     score = scale * query.double() @ items.double().T
     if bias is not None:
@@ -32,8 +33,12 @@ def by_counting(query, items, target_offsets, target_item, bias=None, scale=1.0,
             greater.append(int((score_V[others] > score_V[item]).sum()))
             equal.append(int((score_V[others] == score_V[item]).sum()))
             own.append(float(score_V[item]))
-    return (torch.tensor(greater, dtype=torch.int64), torch.tensor(equal, dtype=torch.int64),
-            torch.tensor(own, dtype=torch.float64), score.logsumexp(1))
+    return (
+        torch.tensor(greater, dtype=torch.int64),
+        torch.tensor(equal, dtype=torch.int64),
+        torch.tensor(own, dtype=torch.float64),
+        score.logsumexp(1),
+    )
 
 
 def exact(num_rows, num_items, dim, *, seed=0, levels=2, targets=1, seen=0, **options):
@@ -47,9 +52,16 @@ def exact(num_rows, num_items, dim, *, seed=0, levels=2, targets=1, seen=0, **op
 
     target_offsets, target_item = lists(min(targets, 1), targets)
     exclude_offsets, exclude_item = lists(0, seen)
-    return {"query": query, "items": items, "target_offsets": target_offsets, "target_item": target_item,
-            "bias": bias, "scale": 0.5, "exclude_offsets": exclude_offsets, "exclude_item": exclude_item,
-            } | options
+    return {
+        "query": query,
+        "items": items,
+        "target_offsets": target_offsets,
+        "target_item": target_item,
+        "bias": bias,
+        "scale": 0.5,
+        "exclude_offsets": exclude_offsets,
+        "exclude_item": exclude_item,
+    } | options
 
 
 def without(inputs, *names):
@@ -78,16 +90,20 @@ CASES = {
     "one row, one item, one dimension": lambda: without(exact(1, 1, 1), "bias"),
     "no row": lambda: exact(0, 50, 8),
     "no target": lambda: exact(7, 50, 8, targets=0),
-    "rows with and without targets": lambda: exact(70, 400, 8, targets=0) | dict(
-        zip(("target_offsets", "target_item"), csr([[3] if row % 3 else [] for row in range(70)]))),
+    "rows with and without targets": lambda: (
+        exact(70, 400, 8, targets=0)
+        | dict(zip(("target_offsets", "target_item"), csr([[3] if row % 3 else [] for row in range(70)])))
+    ),
     "fewer items than a tile": lambda: without(exact(70, 5, 8, seen=2), "bias"),
     "many targets a row": lambda: exact(10, 700, 8, targets=900, seen=30),
     "almost all excluded": lambda: exact(20, 300, 8, seen=3000),
     "targets left out themselves": targets_left_out,
     "all equal": lambda: exact(
-        66, 4000, 3, levels=0, bias=torch.zeros(4000), seen=40, items=torch.ones(4000, 3)),
+        66, 4000, 3, levels=0, bias=torch.zeros(4000), seen=40, items=torch.ones(4000, 3)
+    ),
     "no bias, nothing excluded": lambda: without(
-        exact(65, 1000, 8), "bias", "exclude_offsets", "exclude_item"),
+        exact(65, 1000, 8), "bias", "exclude_offsets", "exclude_item"
+    ),
     "everything removed": lambda: exact(5, 700, 4, bias=torch.full((700,), -torch.inf)),
     "rows in blocks: they pass 8 MiB": lambda: exact(1100, 61, 2000, levels=1),
     "non-contiguous inputs": strided,
@@ -122,8 +138,15 @@ def test_every_path_of_the_processor_on_any_number_of_threads(path, threads, num
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.integers(0, 9), st.integers(1, 60), st.integers(1, 20),
-       st.integers(0, 5), st.integers(0, 9), st.sampled_from(IMPLS))
+@given(
+    st.integers(0, 10**6),
+    st.integers(0, 9),
+    st.integers(1, 60),
+    st.integers(1, 20),
+    st.integers(0, 5),
+    st.integers(0, 9),
+    st.sampled_from(IMPLS),
+)
 def test_any_shape(seed, num_rows, num_items, dim, targets, seen, impl):
     inputs = exact(num_rows, num_items, dim, seed=seed, targets=targets, seen=seen)
     got, want = ops.target_ranks(**inputs, impl=impl), by_counting(**inputs)
@@ -133,8 +156,16 @@ def test_any_shape(seed, num_rows, num_items, dim, targets, seen, impl):
 def test_tiles_and_blocks_of_the_reference_do_not_show(monkeypatch):
     inputs = exact(30, 200, 4, targets=4, seen=9)
     want = by_counting(**inputs)
-    names = ("query", "items", "target_offsets", "target_item", "bias", "scale", "exclude_offsets",
-             "exclude_item")
+    names = (
+        "query",
+        "items",
+        "target_offsets",
+        "target_item",
+        "bias",
+        "scale",
+        "exclude_offsets",
+        "exclude_item",
+    )
     tensors = [torch.as_tensor(inputs[name]) if name != "scale" else 0.5 for name in names]
     monkeypatch.setattr(reference, "_BLOCK_ROWS", 7)
     monkeypatch.setattr(reference, "_TILE_ELEMENTS", 100)
@@ -169,8 +200,9 @@ def test_threads_and_neighbours_change_no_bit(threads):
     target = torch.randint(8005, (300,), generator=generator)
 
     def ranks(rows):
-        return ops.target_ranks(query[rows], items, torch.arange(len(query[rows]) + 1), target[rows],
-                                impl="cpu")
+        return ops.target_ranks(
+            query[rows], items, torch.arange(len(query[rows]) + 1), target[rows], impl="cpu"
+        )
 
     threads(1)
     first = ranks(slice(None))
@@ -198,8 +230,10 @@ def test_lse_less_score_is_the_loss_of_the_full_softmax(impl):
 def test_lists_come_in_any_form():
     inputs = exact(40, 300, 8, targets=3, seen=4)
     want = by_counting(**inputs)
-    negated = {name: torch._neg_view(torch.as_tensor(-inputs[name])) for name in (
-        "bias", "target_offsets", "target_item", "exclude_offsets", "exclude_item")}
+    negated = {
+        name: torch._neg_view(torch.as_tensor(-inputs[name]))
+        for name in ("bias", "target_offsets", "target_item", "exclude_offsets", "exclude_item")
+    }
     read_only = {name: np.array(inputs[name][::-1])[::-1] for name in ("target_item", "exclude_item")}
     for array in read_only.values():
         array.flags.writeable = False
@@ -208,10 +242,20 @@ def test_lists_come_in_any_form():
         got = ops.target_ranks(**inputs | change)
         assert torch.equal(got.greater, want[0])
         assert torch.equal(got.equal, want[1])
-    ids, _ = ops.top_items(**{name: (inputs | negated)[name] for name in (
-        "query", "items", "bias", "scale", "exclude_offsets", "exclude_item")}, k=5)
-    want_ids, _ = ops.top_items(**{name: inputs[name] for name in (
-        "query", "items", "bias", "scale", "exclude_offsets", "exclude_item")}, k=5)
+    ids, _ = ops.top_items(
+        **{
+            name: (inputs | negated)[name]
+            for name in ("query", "items", "bias", "scale", "exclude_offsets", "exclude_item")
+        },
+        k=5,
+    )
+    want_ids, _ = ops.top_items(
+        **{
+            name: inputs[name]
+            for name in ("query", "items", "bias", "scale", "exclude_offsets", "exclude_item")
+        },
+        k=5,
+    )
     assert torch.equal(ids, want_ids)
     nothing = ops.target_ranks(inputs["query"], inputs["items"].nan_to_num(), [0] * 41, [])
     assert len(nothing.greater) == 0
@@ -220,8 +264,9 @@ def test_lists_come_in_any_form():
 
 @pytest.mark.parametrize("impl", IMPLS)
 def test_no_dimension_leaves_the_bias(impl):
-    found = ops.target_ranks(torch.ones(2, 0), torch.ones(6, 0), [0, 1, 2], [2, 5], bias=torch.arange(6.0),
-                             impl=impl)
+    found = ops.target_ranks(
+        torch.ones(2, 0), torch.ones(6, 0), [0, 1, 2], [2, 5], bias=torch.arange(6.0), impl=impl
+    )
     assert found.greater.tolist() == [3, 0]
     assert found.score.tolist() == [2.0, 5.0]
 
@@ -251,29 +296,44 @@ def test_nan_is_named_by_its_first_row(impl):
         ops.target_ranks(query, items, offsets, target, impl=impl)
 
 
-@pytest.mark.parametrize(("change", "error", "message"), [
-    ({"query": np.ones((3, 2))}, TypeError, "query: expected a floating point torch tensor; got numpy"),
-    ({"query": torch.ones(3, 2).to_sparse()}, TypeError, "query: expected a dense tensor"),
-    ({"items": torch.ones(4, 2, device="meta")}, ValueError, "items: expected a tensor on cpu or cuda"),
-    ({"query": torch.ones(3, 2).to(torch.float8_e4m3fn)}, TypeError, "query: expected a floating point"),
-    ({"target_item": torch.ones(3).to_sparse()}, TypeError, "target_item: expected a dense tensor"),
-    ({"target_item": None}, TypeError, "target_item: expected a 1-d array of int64 .*; got NoneType"),
-    ({"target_item": [1j, 2j, 3j]}, TypeError, "target_item: expected a 1-d array of int64; got complex128"),
-    ({"scale": 10**400}, ValueError, "scale: expected a finite number"),
-    ({"scale": 1e300}, ValueError, "scale: expected a number that float32 holds"),
-    ({"items": torch.ones(4, 5)}, ValueError, r"items: expected shape \[V, 2\]"),
-    ({"target_offsets": [0, 1, 2]}, ValueError, r"target_offsets: expected shape \[4\]"),
-    ({"target_offsets": [0, 2, 1, 3]}, ValueError, "target_offsets: expected non-decreasing from 0 to 3"),
-    ({"target_item": [0, 1, 9]}, ValueError, r"target_item: expected ids in \[0, 4\); got 9 at position 2"),
-    ({"target_item": [0.0, 1.0, 2.0]}, TypeError, "target_item: expected a 1-d array of int64"),
-    ({"bias": torch.ones(3)}, ValueError, r"bias: expected shape \[4\]"),
-    ({"exclude_item": [1]}, ValueError, "exclude_offsets, exclude_item: expected both or neither"),
-    ({"scale": float("nan")}, ValueError, "scale: expected a finite number"),
-    ({"impl": "triton"}, NotImplementedError, "triton: target_ranks has no such implementation"),
-    ({"query": torch.ones(3, 2).double(), "impl": "cpu"}, NotImplementedError, "query is float64"),
-])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"query": np.ones((3, 2))}, TypeError, "query: expected a floating point torch tensor; got numpy"),
+        ({"query": torch.ones(3, 2).to_sparse()}, TypeError, "query: expected a dense tensor"),
+        ({"items": torch.ones(4, 2, device="meta")}, ValueError, "items: expected a tensor on cpu or cuda"),
+        ({"query": torch.ones(3, 2).to(torch.float8_e4m3fn)}, TypeError, "query: expected a floating point"),
+        ({"target_item": torch.ones(3).to_sparse()}, TypeError, "target_item: expected a dense tensor"),
+        ({"target_item": None}, TypeError, "target_item: expected a 1-d array of int64 .*; got NoneType"),
+        (
+            {"target_item": [1j, 2j, 3j]},
+            TypeError,
+            "target_item: expected a 1-d array of int64; got complex128",
+        ),
+        ({"scale": 10**400}, ValueError, "scale: expected a finite number"),
+        ({"scale": 1e300}, ValueError, "scale: expected a number that float32 holds"),
+        ({"items": torch.ones(4, 5)}, ValueError, r"items: expected shape \[V, 2\]"),
+        ({"target_offsets": [0, 1, 2]}, ValueError, r"target_offsets: expected shape \[4\]"),
+        ({"target_offsets": [0, 2, 1, 3]}, ValueError, "target_offsets: expected non-decreasing from 0 to 3"),
+        (
+            {"target_item": [0, 1, 9]},
+            ValueError,
+            r"target_item: expected ids in \[0, 4\); got 9 at position 2",
+        ),
+        ({"target_item": [0.0, 1.0, 2.0]}, TypeError, "target_item: expected a 1-d array of int64"),
+        ({"bias": torch.ones(3)}, ValueError, r"bias: expected shape \[4\]"),
+        ({"exclude_item": [1]}, ValueError, "exclude_offsets, exclude_item: expected both or neither"),
+        ({"scale": float("nan")}, ValueError, "scale: expected a finite number"),
+        ({"impl": "triton"}, NotImplementedError, "triton: target_ranks has no such implementation"),
+        ({"query": torch.ones(3, 2).double(), "impl": "cpu"}, NotImplementedError, "query is float64"),
+    ],
+)
 def test_bad_input(change, error, message):
-    inputs = {"query": torch.ones(3, 2), "items": torch.ones(4, 2), "target_offsets": [0, 1, 2, 3],
-              "target_item": [0, 1, 2]}
+    inputs = {
+        "query": torch.ones(3, 2),
+        "items": torch.ones(4, 2),
+        "target_offsets": [0, 1, 2, 3],
+        "target_item": [0, 1, 2],
+    }
     with pytest.raises(error, match=message):
         ops.target_ranks(**inputs | change)

@@ -33,9 +33,7 @@ def by_sorting(score_BV, k, exclude=None):
     ids, scores = [], []
     for row, score_V in enumerate(score_BV.tolist()):
         banned = set(exclude[row]) if exclude else set()
-        order = sorted(
-            (-s, i) for i, s in enumerate(score_V) if i not in banned and s > -np.inf
-        )[:k]
+        order = sorted((-s, i) for i, s in enumerate(score_V) if i not in banned and s > -np.inf)[:k]
         ids.append([i for _, i in order] + [-1] * (k - len(order)))
         scores.append([-s for s, _ in order] + [-np.inf] * (k - len(order)))
     return torch.tensor(ids), torch.tensor(scores, dtype=torch.float64)
@@ -61,36 +59,51 @@ def csr(lists):
     return offsets, np.concatenate([*lists, np.zeros(0, np.int64)]).astype(np.int64)
 
 
-@given(st.integers(0, 10**6), st.integers(0, 5), st.integers(1, 40), st.integers(1, 45),
-       st.integers(1, 12), st.booleans())
+@given(
+    st.integers(0, 10**6),
+    st.integers(0, 5),
+    st.integers(1, 40),
+    st.integers(1, 45),
+    st.integers(1, 12),
+    st.booleans(),
+)
 @settings(max_examples=120, deadline=None)
-def test_equals_a_full_sort_with_ties_bias_and_exclusion(
-    seed, num_rows, num_items, k, tile, excluding
-):
+def test_equals_a_full_sort_with_ties_bias_and_exclusion(seed, num_rows, num_items, k, tile, excluding):
     query, items, bias, exclude = problem(seed, num_rows, num_items, 3, 2)
     offsets, flat = csr(exclude)
     want_id, want_score = by_sorting(
         2.0 * query.double() @ items.double().T + bias.double(), k, exclude if excluding else None
     )
     inputs = reference.Inputs(
-        query, items, k, bias, 2.0,
-        torch.tensor(offsets) if excluding else None, torch.tensor(flat) if excluding else None)
+        query,
+        items,
+        k,
+        bias,
+        2.0,
+        torch.tensor(offsets) if excluding else None,
+        torch.tensor(flat) if excluding else None,
+    )
     got_id, got_score = reference.forward(inputs, tile_items=tile)
     assert torch.equal(got_id, want_id.reshape(num_rows, k))
     assert torch.equal(got_score.double(), want_score.reshape(num_rows, k))
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-@given(st.integers(0, 10**6), st.integers(0, 80), st.integers(1, 90), st.integers(1, 95),
-       st.integers(1, 9), st.booleans())
+@given(
+    st.integers(0, 10**6),
+    st.integers(0, 80),
+    st.integers(1, 90),
+    st.integers(1, 95),
+    st.integers(1, 9),
+    st.booleans(),
+)
 @settings(max_examples=75, deadline=None)
-def test_every_implementation_equals_a_full_sort(
-    impl, seed, num_rows, num_items, k, dim, excluding
-):
+def test_every_implementation_equals_a_full_sort(impl, seed, num_rows, num_items, k, dim, excluding):
     query, items, bias, exclude = problem(seed, num_rows, num_items, dim, 2)
     offsets, flat = csr(exclude) if excluding else (None, None)
-    got_id, got_score = top_items(query, items, k, bias=bias, scale=2.0, exclude_offsets=offsets,
-                                  exclude_item=flat, impl=impl)
+    got_id, got_score = top_items(
+        query, items, k, bias=bias, scale=2.0, exclude_offsets=offsets, exclude_item=flat, impl=impl
+    )
     score = biased(2.0 * query.double() @ items.double().T, bias)
     want_id, want_score = by_sorting(score, k, exclude if excluding else None)
     assert torch.equal(got_id, want_id.reshape(num_rows, k))
@@ -103,8 +116,15 @@ def exact(num_rows, num_items, dim, k, *, seed=0, levels=3, seen=0, **options):
     rng = np.random.default_rng(seed)
     lists = [rng.integers(0, num_items, rng.integers(0, seen + 1)) for _ in range(num_rows)]
     offsets, flat = csr(lists)
-    return {"query": query, "items": items, "k": k, "bias": bias, "scale": 0.5,
-            "exclude_offsets": offsets, "exclude_item": flat} | options
+    return {
+        "query": query,
+        "items": items,
+        "k": k,
+        "bias": bias,
+        "scale": 0.5,
+        "exclude_offsets": offsets,
+        "exclude_item": flat,
+    } | options
 
 
 def in_order_of_score(descending):
@@ -164,7 +184,8 @@ CASES = {
     "all equal": lambda: exact(66, 8000, 3, 7, levels=0, bias=None, seen=40),
     "many equal": lambda: exact(66, 8000, 2, 50, levels=1, seen=40),
     "no bias, nothing excluded": lambda: exact(
-        65, 1000, 8, 10, bias=None, exclude_offsets=None, exclude_item=None),
+        65, 1000, 8, 10, bias=None, exclude_offsets=None, exclude_item=None
+    ),
     "empty exclusion": lambda: exact(65, 1000, 8, 10),
     "scores one ulp apart": one_ulp_apart,
     "scores rise with the id": lambda: in_order_of_score(False),
@@ -172,9 +193,11 @@ CASES = {
     "rows of removed items hold NaN and infinities": removed_rows_of_anything,
     "everything removed": lambda: exact(5, 100, 4, 3, bias=torch.full((100,), -torch.inf)),
     "scores of +inf": lambda: exact(
-        5, 100, 4, 3, bias=torch.where(torch.arange(100) % 40 == 7, torch.inf, 0)),
+        5, 100, 4, 3, bias=torch.where(torch.arange(100) % 40 == 7, torch.inf, 0)
+    ),
     "the last item at +inf": lambda: exact(
-        5, 100, 4, 3, bias=torch.where(torch.arange(100) == 99, torch.inf, 0)),
+        5, 100, 4, 3, bias=torch.where(torch.arange(100) == 99, torch.inf, 0)
+    ),
     "non-contiguous inputs": strided,
     "rows of something wider": rows_of_something_wider,
 }
@@ -190,7 +213,8 @@ def by_stable_sort(query, items, k, bias=None, scale=1.0, exclude_offsets=None, 
         score[row, exclude_item] = -torch.inf
     room = max(0, k - len(items))
     best, item = torch.nn.functional.pad(score, (0, room), value=-torch.inf).sort(
-        dim=1, descending=True, stable=True)
+        dim=1, descending=True, stable=True
+    )
     return item[:, :k].masked_fill(best[:, :k] == -torch.inf, -1), best[:, :k]
 
 
@@ -210,8 +234,9 @@ RUNS = runs_of("top_items")
 
 # The interpreter's time goes to one half type here, the other is among the reals.
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("impl", "dtype", "where"), [
-    run for run in RUNS if not INTERPRETED or torch.float16 not in run], ids=str)
+@pytest.mark.parametrize(
+    ("impl", "dtype", "where"), [run for run in RUNS if not INTERPRETED or torch.float16 not in run], ids=str
+)
 def test_small_integers_are_exact(monkeypatch, impl, dtype, where, case):
     check_case(impl, dtype, case, device_of(where, monkeypatch))
 
@@ -232,8 +257,12 @@ def check_reals(impl, dtype, device="cpu"):
     generator = torch.Generator().manual_seed(0)
     query, items = (torch.randn(n, 48, generator=generator).to(dtype) for n in (70, 9001))
     bias = torch.randn(9001, generator=generator)
-    got_id, got_score = (part.cpu() for part in top_items(
-        query.to(device), items.to(device), 25, bias=bias.to(device), scale=0.3, impl=impl))
+    got_id, got_score = (
+        part.cpu()
+        for part in top_items(
+            query.to(device), items.to(device), 25, bias=bias.to(device), scale=0.3, impl=impl
+        )
+    )
     truth = 0.3 * query.double() @ items.double().T + bias.double()
     plain = (query.float() * 0.3) @ items.float().T + bias
     own = (plain.double() - truth).abs().max().item()
@@ -259,8 +288,12 @@ def test_threads_and_neighbours_change_no_bit(threads, num_rows):
     for number in (1, 2, 3, 3):
         threads(number)
         results.append(top_items(query, items, 50, impl="cpu"))
-    results.append(tuple(torch.cat(parts) for parts in zip(
-        *(top_items(part, items, 50, impl="cpu") for part in query.split(17)))))
+    results.append(
+        tuple(
+            torch.cat(parts)
+            for parts in zip(*(top_items(part, items, 50, impl="cpu") for part in query.split(17)))
+        )
+    )
     for item_id, score in results[1:]:
         assert torch.equal(item_id, results[0][0])
         assert torch.equal(score, results[0][1])
@@ -270,13 +303,21 @@ def check_ids_above_2_to_the_24(impl, device="cpu"):
     items = torch.zeros(2**24 + 99, 1, dtype=torch.float16, device=device)
     for item, score in ((3, 1), (2**24 + 1, 2), (2**24 + 98, 2)):
         items[item] = score
-    got_id, _ = top_items(torch.ones(1, 1, device=device), items, 3, exclude_offsets=[0, 1],
-                          exclude_item=[2**24 + 98], impl=impl)
+    got_id, _ = top_items(
+        torch.ones(1, 1, device=device),
+        items,
+        3,
+        exclude_offsets=[0, 1],
+        exclude_item=[2**24 + 98],
+        impl=impl,
+    )
     assert got_id.tolist() == [[2**24 + 1, 3, 0]]
 
 
-@pytest.mark.parametrize(("impl", "where"), [
-    ("reference", "cpu"), ("cpu", "cpu"), pytest.param("triton", "gpu", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    ("impl", "where"),
+    [("reference", "cpu"), ("cpu", "cpu"), pytest.param("triton", "gpu", marks=pytest.mark.gpu)],
+)
 def test_ids_above_2_to_the_24(monkeypatch, impl, where):
     check_ids_above_2_to_the_24(impl, device_of(where, monkeypatch))
 
@@ -304,12 +345,18 @@ def test_nan_is_named_by_its_first_row_unless_excluded(impl):
 
 @pytest.mark.parametrize("impl", IMPLS)
 def test_minus_zero_is_zero(impl):
-    got_id, _ = top_items(torch.ones(1, 1), torch.tensor([[-0.0], [0.0], [-0.0]]), 3,
-                          bias=torch.tensor([-0.0, 0.0, -0.0]), impl=impl)
+    got_id, _ = top_items(
+        torch.ones(1, 1),
+        torch.tensor([[-0.0], [0.0], [-0.0]]),
+        3,
+        bias=torch.tensor([-0.0, 0.0, -0.0]),
+        impl=impl,
+    )
     assert got_id.tolist() == [[0, 1, 2]]
     # Products below the smallest float32 keep a sign that a sum begun at 0 loses.
-    got_id, _ = top_items(torch.full((1, 1), 1e-30), torch.tensor([[-1e-30], [0.0], [-1e-30], [1e-30]]), 4,
-                          impl=impl)
+    got_id, _ = top_items(
+        torch.full((1, 1), 1e-30), torch.tensor([[-1e-30], [0.0], [-1e-30], [1e-30]]), 4, impl=impl
+    )
     assert got_id.tolist() == [[0, 1, 2, 3]]
 
 
@@ -332,9 +379,15 @@ print(digest.hexdigest())
     here = os.path.dirname(__file__)
     path = os.pathsep.join(filter(None, [here, os.path.dirname(here), os.environ.get("PYTHONPATH")]))
     seen = {
-        subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True,
-                       env=os.environ | more | {"PYTHONPATH": path}).stdout
-        for more in ({}, {"MALLOC_PERTURB_": "128"})}
+        subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | more | {"PYTHONPATH": path},
+        ).stdout
+        for more in ({}, {"MALLOC_PERTURB_": "128"})
+    }
     assert len(seen) == 1
 
 
@@ -381,8 +434,7 @@ def test_best_columns_of_given_scores(seed, width, data):
 def test_too_few_items_end_in_minus_one():
     offsets, flat = csr([[0, 1, 2], []])
     got_id, got_score = top_items(
-        torch.ones(2, 1), torch.tensor([[1.0], [2.0], [3.0]]), 5,
-        exclude_offsets=offsets, exclude_item=flat,
+        torch.ones(2, 1), torch.tensor([[1.0], [2.0], [3.0]]), 5, exclude_offsets=offsets, exclude_item=flat
     )
     assert got_id.tolist() == [[-1] * 5, [2, 1, 0, -1, -1]]
     assert got_score[0].tolist() == [-np.inf] * 5

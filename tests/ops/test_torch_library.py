@@ -34,9 +34,19 @@ def operator_inputs(fixed_rows: bool, draw: bool, dtype=torch.float32) -> tuple:
     ids, drawn = given.tensor(65), (law.table_on("cpu"), given.counter_on("cpu"))
     negatives = dict(zip(("table_V2", "counter_2"), drawn)) if draw else {"neg_id_GK": ids}
     inputs = SampledInputs(
-        query_BD=query, item_VD=table, pos_id_B=pos_id, prior_weight=torch.tensor(0.7, requires_grad=True),
-        scale=torch.tensor(1.3, requires_grad=True), num_groups=5, num_negatives=33, group_size=16,
-        log_prior_V=log_prior, log_proposal_V=law.log_proposal_on("cpu"), logq="standard", **negatives)
+        query_BD=query,
+        item_VD=table,
+        pos_id_B=pos_id,
+        prior_weight=torch.tensor(0.7, requires_grad=True),
+        scale=torch.tensor(1.3, requires_grad=True),
+        num_groups=5,
+        num_negatives=33,
+        group_size=16,
+        log_prior_V=log_prior,
+        log_proposal_V=law.log_proposal_on("cpu"),
+        logq="standard",
+        **negatives,
+    )
     return (*inputs, *SampledOptions(-100, "auto", False, fixed_rows))
 
 
@@ -46,8 +56,9 @@ def test_opcheck_of_sampled_softmax(draw, dtype):
     inputs = operator_inputs(True, draw, dtype)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     torch.library.opcheck(torch.ops.fastpop.sampled_softmax_forward.default, inputs)
-    torch.library.opcheck(torch.ops.fastpop.sampled_softmax_loss.default,
-                          (*inputs, torch.rand(65, dtype=wide), ALL_NEEDED))
+    torch.library.opcheck(
+        torch.ops.fastpop.sampled_softmax_loss.default, (*inputs, torch.rand(65, dtype=wide), ALL_NEEDED)
+    )
     plain = [one.detach() if isinstance(one, torch.Tensor) else one for one in inputs]
     lse_B, pos_logit_B = torch.ops.fastpop.sampled_softmax_forward(*plain)
     upstream = (lse_B, pos_logit_B, torch.rand(65, dtype=wide), torch.rand(65, dtype=wide), ALL_NEEDED)
@@ -61,22 +72,34 @@ def test_opcheck_of_full_softmax(dtype):
     query, table, pos_id, log_prior = leaves()
     query, table = (one.detach().to(dtype).requires_grad_() for one in (query, table))
     one, zero = (torch.tensor(value, requires_grad=True) for value in (1.0, 0.5))
-    inputs = (*FullInputs(query_BD=query, item_VD=table, pos_id_B=pos_id, prior_weight=zero, scale=one,
-                          log_prior_V=log_prior), *FullOptions(-100, "auto", True))
+    inputs = (
+        *FullInputs(
+            query_BD=query,
+            item_VD=table,
+            pos_id_B=pos_id,
+            prior_weight=zero,
+            scale=one,
+            log_prior_V=log_prior,
+        ),
+        *FullOptions(-100, "auto", True),
+    )
     torch.library.opcheck(torch.ops.fastpop.full_softmax_forward.default, inputs)
     plain = [value.detach() if isinstance(value, torch.Tensor) else value for value in inputs]
     lse_B, pos_logit_B = torch.ops.fastpop.full_softmax_forward(*plain)
     upstream = torch.rand(65, dtype=lse_B.dtype)
-    torch.library.opcheck(torch.ops.fastpop.full_softmax_backward.default,
-                          (*plain, lse_B, pos_logit_B, upstream, upstream, ALL_NEEDED))
+    torch.library.opcheck(
+        torch.ops.fastpop.full_softmax_backward.default,
+        (*plain, lse_B, pos_logit_B, upstream, upstream, ALL_NEEDED),
+    )
 
 
 def test_full_softmax_compiles_without_a_graph_break():
     _, _, pos_id, _ = leaves()
 
     def function(query, table, log_prior):
-        return ops.full_softmax(query, table, pos_id, log_prior=log_prior, label_smoothing=0.1,
-                                reduction="mean")
+        return ops.full_softmax(
+            query, table, pos_id, log_prior=log_prior, label_smoothing=0.1, reduction="mean"
+        )
 
     plain, traced = leaves(), leaves()
     expected = function(plain[0], plain[1], plain[3])
@@ -99,9 +122,15 @@ def test_sampled_softmax_compiles_without_a_graph_break(draw, reduction, sparse_
     def function(query, table, log_prior, step):
         neg_id = fastpop.Draw(law, 1, step, 33, 16) if draw else ids
         return ops.sampled_softmax(
-            query, table, pos_id, neg_id, log_prior=log_prior, reduction=reduction,
+            query,
+            table,
+            pos_id,
+            neg_id,
+            log_prior=log_prior,
+            reduction=reduction,
             log_proposal=None if draw else law.log_proposal_on("cpu"),
-            sparse_grad=sparse_grad).mean()
+            sparse_grad=sparse_grad,
+        ).mean()
 
     compiled = torch.compile(function, fullgraph=True)
     for step in (torch.tensor(7), torch.tensor(8)):
@@ -123,20 +152,29 @@ def test_a_compiled_graph_holds_several_laws_and_one_of_them_twice():
     query, table, pos_id, _ = (value.detach() for value in leaves())
 
     def function(step):
-        return torch.stack([
-            ops.sampled_softmax(query, table, pos_id, fastpop.Draw(law, 1, step + at, 33), reduction="mean")
-            for at, law in enumerate((one, two, one))])
+        return torch.stack(
+            [
+                ops.sampled_softmax(
+                    query, table, pos_id, fastpop.Draw(law, 1, step + at, 33), reduction="mean"
+                )
+                for at, law in enumerate((one, two, one))
+            ]
+        )
 
     torch._dynamo.reset()
     graphs = []
-    compiled = torch.compile(function, fullgraph=True,
-                             backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    compiled = torch.compile(
+        function, fullgraph=True, backend=lambda graph, _: graphs.append(graph) or graph.forward
+    )
     for step in (torch.tensor(7), torch.tensor(8)):
         assert torch.equal(compiled(step), function(step))
         two.log_proposal_on("cpu", torch.float64)
     (graph,) = graphs
-    laws = [node for node in graph.graph.nodes if node.op in ("placeholder", "get_attr")
-            and "tensors" in node.name]
+    laws = [
+        node
+        for node in graph.graph.nodes
+        if node.op in ("placeholder", "get_attr") and "tensors" in node.name
+    ]
     assert len(laws) == 4
     assert all("_dynamo_static_input_type" in node.meta["tensor_dict"] for node in laws)
 
@@ -144,7 +182,8 @@ def test_a_compiled_graph_holds_several_laws_and_one_of_them_twice():
 def test_a_compiled_op_still_refuses_ids_out_of_range():
     query, table, pos_id, _ = leaves()
     compiled = torch.compile(
-        lambda neg_id: ops.sampled_softmax(query, table, pos_id, neg_id, logq="none"), fullgraph=True)
+        lambda neg_id: ops.sampled_softmax(query, table, pos_id, neg_id, logq="none"), fullgraph=True
+    )
     compiled(torch.tensor([3, 96]))
     with pytest.raises(ValueError, match=r"neg_id: expected ids in \[0, 97\); got 97 at position 1"):
         compiled(torch.tensor([3, 97]))
@@ -158,21 +197,29 @@ BAD_NUMBERS = {
 }
 
 
-@pytest.mark.parametrize(("op", "name"), [
-    *(("sampled", name) for name in BAD_NUMBERS),
-    *(("full", name) for name in BAD_NUMBERS if name != "log_proposal"),
-])
+@pytest.mark.parametrize(
+    ("op", "name"),
+    [
+        *(("sampled", name) for name in BAD_NUMBERS),
+        *(("full", name) for name in BAD_NUMBERS if name != "log_proposal"),
+    ],
+)
 def test_a_compiled_op_still_refuses_bad_numbers(op, name):
     query, table, _, log_prior = leaves()
     pos_id = torch.arange(65)
     sampled = {"neg_id": torch.arange(70, 90), "log_proposal": torch.zeros(97)} if op == "sampled" else {}
-    numbers = sampled | {"scale": torch.tensor(1.0), "prior_weight": torch.tensor(1.0),
-                         "row_weight": torch.ones(len(query))}
+    numbers = sampled | {
+        "scale": torch.tensor(1.0),
+        "prior_weight": torch.tensor(1.0),
+        "row_weight": torch.ones(len(query)),
+    }
     function = ops.sampled_softmax if op == "sampled" else ops.full_softmax
     compiled = torch.compile(
-        lambda numbers: function(query, table, pos_id, log_prior=log_prior, **numbers), fullgraph=True)
+        lambda numbers: function(query, table, pos_id, log_prior=log_prior, **numbers), fullgraph=True
+    )
     torch.testing.assert_close(
-        compiled(numbers), function(query, table, pos_id, log_prior=log_prior, **numbers))
+        compiled(numbers), function(query, table, pos_id, log_prior=log_prior, **numbers)
+    )
     value, message = BAD_NUMBERS[name]
     numbers[name] = numbers[name].clone()
     numbers[name].reshape(-1)[min(64, numbers[name].numel() - 1)] = value
@@ -182,8 +229,7 @@ def test_a_compiled_op_still_refuses_bad_numbers(op, name):
 
 def test_looking_at_numbers_is_an_operator_that_gradients_pass():
     scale = torch.tensor(2.0, requires_grad=True)
-    torch.library.opcheck(torch.ops.fastpop.checked.default,
-                          (scale, scale, "scale", "a finite number > 0"))
+    torch.library.opcheck(torch.ops.fastpop.checked.default, (scale, scale, "scale", "a finite number > 0"))
     inputs = leaves()[:3]
 
     def function(scale):

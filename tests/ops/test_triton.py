@@ -22,8 +22,9 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 
 # Skipped: 2000 dimensions. (The sampled softmax, which takes longest, is test_triton_sampled.py.)
-@pytest.mark.parametrize(("file", "skipped"), [
-    ("test_full_softmax.py", 3), ("test_top_items.py", 0), ("interpreted_triton.py", 0)])
+@pytest.mark.parametrize(
+    ("file", "skipped"), [("test_full_softmax.py", 3), ("test_top_items.py", 0), ("interpreted_triton.py", 0)]
+)
 def test_under_the_interpreter(file, skipped):
     counts = interpreted(file)
     assert counts["passed"] > 20
@@ -56,14 +57,20 @@ def test_on_a_gpu_it_repeats_bit_for_bit_and_never_waits(group_size):
     wanted = ("query", "items", "log_prior", "scale", "prior_weight")
     made = test_sampled_softmax.with_draw(group_size, rows=4099, items=50_000, dim=128, negatives=1031)
     made |= {"hits": "drop", "sparse_grad": True}
-    inputs = {name: value.float().cuda() if isinstance(value, torch.Tensor) and value.is_floating_point()
-              else value.cuda() if isinstance(value, torch.Tensor) else value
-              for name, value in made.items()}
+    inputs = {
+        name: value.float().cuda()
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+        else value.cuda()
+        if isinstance(value, torch.Tensor)
+        else value
+        for name, value in made.items()
+    }
     first = loss_and_gradients(lambda **given: ops.sampled_softmax(**given, impl="triton"), inputs, wanted)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        loss = ops.sampled_softmax(**inputs | {name: inputs[name].requires_grad_() for name in wanted},
-                                   impl="triton")
+        loss = ops.sampled_softmax(
+            **inputs | {name: inputs[name].requires_grad_() for name in wanted}, impl="triton"
+        )
         (loss * torch.arange(1, 4100, device="cuda") / (4099 * 2050)).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -86,8 +93,12 @@ def test_on_a_gpu_top_items_repeat_bit_for_bit_whatever_the_neighbours_and_never
         first, second = (triton.forward(triton.Inputs(query, items, 60, None, 0.3)) for _ in range(2))
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    parts = [torch.cat(part) for part in zip(
-        *(ops.top_items(some, items, 60, scale=0.3, impl="triton") for some in query.split(700)))]
+    parts = [
+        torch.cat(part)
+        for part in zip(
+            *(ops.top_items(some, items, 60, scale=0.3, impl="triton") for some in query.split(700))
+        )
+    ]
     for item_id, score in (second, parts):
         assert torch.equal(item_id, first[0])
         assert torch.equal(score, first[1])

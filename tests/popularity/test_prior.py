@@ -23,9 +23,7 @@ def zipf_counts(num_items=3000, events=20_000, seed=0, exponent=1.1):
 def loo_likelihood(counts, alpha):
     """The definition, event by event."""
     total, num_items = counts.sum(), len(counts)
-    return math.fsum(
-        n * math.log((n - 1 + alpha) / (total - 1 + alpha * num_items)) for n in counts if n > 0
-    )
+    return math.fsum(n * math.log((n - 1 + alpha) / (total - 1 + alpha * num_items)) for n in counts if n > 0)
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5])
@@ -35,7 +33,9 @@ def test_loo_alpha_maximises_the_definition(exponent, events):
     ours = loo_alpha(counts)
     found = optimize.minimize_scalar(
         lambda x: -loo_likelihood(counts, math.exp(x)),
-        bounds=(-math.log(3000), math.log(1e6)), method="bounded", options={"xatol": 1e-10},
+        bounds=(-math.log(3000), math.log(1e6)),
+        method="bounded",
+        options={"xatol": 1e-10},
     )
     assert math.log(ours) == pytest.approx(found.x, abs=1e-4)
     assert loo_likelihood(counts, ours) >= -found.fun - 1e-9 * abs(found.fun)
@@ -66,16 +66,19 @@ def test_loo_alpha_at_its_edges():
     assert loo_alpha(np.array([10**12, 3, 0, 1])) > 0
 
 
-@pytest.mark.parametrize(("counts", "options", "bound"), [
-    (np.random.default_rng(0).poisson(3, 300), {}, "upper"),  # vary no more than chance does
-    ([4, 4, 4, 4], {}, "upper"),
-    ([2, 4, 8, 16, 0, 0], {}, "lower"),  # no singleton: nothing says how likely the unseen are
-    ([1, 1, 1, 2, 4, 8, 16, 0, 0], {"min_count": 2}, "lower"),
-    ([5, 5, 5000, 20_000], {}, None),  # every item was seen: log p is that of the counts
-    ([1, 1, 2, 4, 8, 16, 0, 0], {}, None),
-    ([4, 4, 4, 4], {"smoothing": 4e6}, None),  # given, not fitted
-    ([1, 1, 1, 2, 2, 3, 9, 0], {"smoothing": "good-turing"}, None),
-])
+@pytest.mark.parametrize(
+    ("counts", "options", "bound"),
+    [
+        (np.random.default_rng(0).poisson(3, 300), {}, "upper"),  # vary no more than chance does
+        ([4, 4, 4, 4], {}, "upper"),
+        ([2, 4, 8, 16, 0, 0], {}, "lower"),  # no singleton: nothing says how likely the unseen are
+        ([1, 1, 1, 2, 4, 8, 16, 0, 0], {"min_count": 2}, "lower"),
+        ([5, 5, 5000, 20_000], {}, None),  # every item was seen: log p is that of the counts
+        ([1, 1, 2, 4, 8, 16, 0, 0], {}, None),
+        ([4, 4, 4, 4], {"smoothing": 4e6}, None),  # given, not fitted
+        ([1, 1, 1, 2, 2, 3, 9, 0], {"smoothing": "good-turing"}, None),
+    ],
+)
 def test_a_fitted_alpha_says_where_it_ran_to_an_end_of_its_range(counts, options, bound):
     prior = PopularityPrior.from_counts(counts, **options)
     assert prior.at_bound == bound
@@ -145,8 +148,7 @@ def good_turing_plain(counts):
                 continue
             x = (r + 1) * how_many[r + 1] / how_many[r]
             sd = math.sqrt(
-                (r + 1) ** 2 * how_many[r + 1] / how_many[r] ** 2
-                * (1 + how_many[r + 1] / how_many[r])
+                (r + 1) ** 2 * how_many[r + 1] / how_many[r] ** 2 * (1 + how_many[r + 1] / how_many[r])
             )
             if abs(x - y) <= 1.65 * sd:
                 turing_still = False
@@ -156,9 +158,7 @@ def good_turing_plain(counts):
     unseen = int(np.sum(counts == 0))
     mass = how_many.get(1, 0) / total if unseen else 0.0
     norm = sum(how_many[r] * star[r] for r in values)
-    return np.array(
-        [(1 - mass) * star[int(n)] / norm if n else mass / unseen for n in counts]
-    )
+    return np.array([(1 - mass) * star[int(n)] / norm if n else mass / unseen for n in counts])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -182,12 +182,68 @@ def test_good_turing_knows_the_mass_of_the_unseen():
 def test_good_turing_on_gales_prosody_counts():
     """The worked example of Gale & Sampson (1995): P0 = .003883, line of slope -1.389374."""
     times = {
-        1: 120, 2: 40, 3: 24, 4: 13, 5: 15, 6: 5, 7: 11, 8: 2, 9: 2, 10: 1, 12: 3, 14: 2, 15: 1,
-        16: 1, 17: 3, 19: 1, 20: 3, 21: 2, 23: 3, 24: 3, 25: 3, 26: 2, 27: 2, 28: 1, 31: 2, 32: 2,
-        33: 1, 34: 2, 36: 2, 41: 3, 43: 1, 45: 3, 46: 1, 47: 1, 50: 1, 71: 1, 84: 1, 101: 1,
-        105: 1, 121: 1, 124: 1, 146: 1, 162: 1, 193: 1, 199: 1, 224: 1, 226: 1, 254: 1, 257: 1,
-        339: 1, 421: 1, 456: 1, 481: 1, 483: 1, 1140: 1, 1256: 1, 1322: 1, 1530: 1, 2131: 1,
-        2395: 1, 6925: 1, 7846: 1,
+        1: 120,
+        2: 40,
+        3: 24,
+        4: 13,
+        5: 15,
+        6: 5,
+        7: 11,
+        8: 2,
+        9: 2,
+        10: 1,
+        12: 3,
+        14: 2,
+        15: 1,
+        16: 1,
+        17: 3,
+        19: 1,
+        20: 3,
+        21: 2,
+        23: 3,
+        24: 3,
+        25: 3,
+        26: 2,
+        27: 2,
+        28: 1,
+        31: 2,
+        32: 2,
+        33: 1,
+        34: 2,
+        36: 2,
+        41: 3,
+        43: 1,
+        45: 3,
+        46: 1,
+        47: 1,
+        50: 1,
+        71: 1,
+        84: 1,
+        101: 1,
+        105: 1,
+        121: 1,
+        124: 1,
+        146: 1,
+        162: 1,
+        193: 1,
+        199: 1,
+        224: 1,
+        226: 1,
+        254: 1,
+        257: 1,
+        339: 1,
+        421: 1,
+        456: 1,
+        481: 1,
+        483: 1,
+        1140: 1,
+        1256: 1,
+        1322: 1,
+        1530: 1,
+        2131: 1,
+        2395: 1,
+        6925: 1,
+        7846: 1,
     }
     counts = np.array([r for r, n in times.items() for _ in range(n)] + [0.0])
     assert counts.sum() == 30_902
@@ -228,8 +284,7 @@ def test_bad_input_gets_one_clear_error(counts, smoothing, min_count, kind, mess
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.lists(st.integers(0, 10**6), min_size=1, max_size=50),
-    st.one_of(st.just("loo"), st.floats(1e-6, 1e6)),
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=50), st.one_of(st.just("loo"), st.floats(1e-6, 1e6))
 )
 def test_every_prior_is_a_positive_law_in_the_order_of_counts(count_list, smoothing):
     counts = np.array(count_list, dtype=float)
@@ -321,9 +376,7 @@ def test_save_and_load_bit_for_bit(tmp_path, smoothing):
     again = PopularityPrior.load(path)
     for name in ("counts_V", "prior_V", "log_prior_V"):
         np.testing.assert_array_equal(getattr(again, name), getattr(prior, name))
-    assert (again.alpha, again.smoothing, again.min_count) == (
-        prior.alpha, prior.smoothing, prior.min_count
-    )
+    assert (again.alpha, again.smoothing, again.min_count) == (prior.alpha, prior.smoothing, prior.min_count)
     assert again.facts == json.loads(json.dumps(prior.facts))
     with pytest.raises(ValueError, match="read-only"):
         again.prior_V[0] = 1
@@ -362,8 +415,9 @@ def test_load_names_what_is_wrong(tmp_path):
 
 
 def test_from_interactions_takes_the_logs_counts():
-    log = Interactions.from_arrays([0] * 5 + [1] * 2, [0, 0, 2, 2, 2, 2, 2],
-                                   user_ids=[0, 1], item_ids=[0, 1, 2])
+    log = Interactions.from_arrays(
+        [0] * 5 + [1] * 2, [0, 0, 2, 2, 2, 2, 2], user_ids=[0, 1], item_ids=[0, 1, 2]
+    )
     prior = PopularityPrior.from_interactions(log, 1.0)
     np.testing.assert_allclose(prior.prior_V, [0.3, 0.1, 0.6])
     assert "num_items=3" in repr(prior)
@@ -374,22 +428,29 @@ def test_from_interactions_takes_the_logs_counts():
 def weighted_likelihood(item, weight, num_items, alpha):
     """The definition, event by event."""
     count, total = np.bincount(item, weight, num_items), weight.sum()
-    return math.fsum(w * math.log((count[i] - w + alpha) / (total - w + alpha * num_items))
-                     for i, w in zip(item, weight))
+    return math.fsum(
+        w * math.log((count[i] - w + alpha) / (total - w + alpha * num_items)) for i, w in zip(item, weight)
+    )
 
 
 def chosen_by(likelihood, low=1e-6, high=1e6):
-    return math.exp(optimize.minimize_scalar(
-        lambda x: -likelihood(math.exp(x)), bounds=(math.log(low), math.log(high)), method="bounded",
-        options={"xatol": 1e-10}).x)
+    return math.exp(
+        optimize.minimize_scalar(
+            lambda x: -likelihood(math.exp(x)),
+            bounds=(math.log(low), math.log(high)),
+            method="bounded",
+            options={"xatol": 1e-10},
+        ).x
+    )
 
 
 def weighted_log(scale=1.0, weight=None):
     rng = np.random.default_rng(3)
     item = np.minimum(rng.zipf(1.5, 400) - 1, 59)
     weight = rng.choice([0.25, 0.5, 0.75, 1.5], 400) if weight is None else np.full(400, weight)
-    return Interactions.from_arrays(rng.integers(0, 30, 400), item, np.arange(400), scale * weight,
-                                    item_ids=np.arange(60))
+    return Interactions.from_arrays(
+        rng.integers(0, 30, 400), item, np.arange(400), scale * weight, item_ids=np.arange(60)
+    )
 
 
 @pytest.mark.parametrize("first_events", [True, False])

@@ -78,8 +78,11 @@ def test_consecutive_draws_steps_and_groups_are_independent():
     other_step = proposal.sample(1, 2, 60_000)
     other_seed = proposal.sample(2, 1, 60_000)
     pairs = [
-        (drawn[0, ::2], drawn[0, 1::2]), (drawn[0, 1:-1:2], drawn[0, 2::2]),
-        (drawn[0], drawn[1]), (drawn[0], other_step), (drawn[0], other_seed),
+        (drawn[0, ::2], drawn[0, 1::2]),
+        (drawn[0, 1:-1:2], drawn[0, 2::2]),
+        (drawn[0], drawn[1]),
+        (drawn[0], other_step),
+        (drawn[0], other_seed),
     ]
     for first, second in pairs:
         table = np.zeros((12, 12))
@@ -96,7 +99,8 @@ def test_laws_match_their_formulas():
     np.testing.assert_allclose(law(power(COUNTS, -0.5)), rooted / rooted.sum(), rtol=1e-7)
     np.testing.assert_allclose(
         law(mixture([(uniform(12), 3), (power(COUNTS), 7)])),
-        0.3 / 12 + 0.7 * COUNTS / COUNTS.sum(), rtol=1e-7,
+        0.3 / 12 + 0.7 * COUNTS / COUNTS.sum(),
+        rtol=1e-7,
     )
 
 
@@ -171,9 +175,7 @@ def test_slot_law_is_the_law_of_a_random_slot():
     observed = np.bincount(np.concatenate([others, sampled], axis=1).ravel(), minlength=12)
     expected = np.exp(log_law_V) * observed.sum()
     assert stats.chisquare(observed, expected).pvalue > 1e-4
-    np.testing.assert_allclose(
-        slot_law(in_batch, drawn, batch, 0), in_batch.log_proposal_V, rtol=1e-12
-    )
+    np.testing.assert_allclose(slot_law(in_batch, drawn, batch, 0), in_batch.log_proposal_V, rtol=1e-12)
     np.testing.assert_allclose(slot_law(in_batch, drawn, 1, 4), drawn.log_proposal_V)
     with pytest.raises(ValueError, match="at least one candidate"):
         slot_law(in_batch, drawn, 1, 0)
@@ -234,10 +236,16 @@ BAD = [
     (lambda: mixture([(InBatch.from_counts([1]), 1)]), TypeError, "slot_law"),
     (lambda: proposal_from_name("zipf", COUNTS), ValueError, "proposal: expected one of 'uniform'"),
     (lambda: MixtureProposal(parts=(UniformProposal(),)), ValueError, "proposal.weights: expected 1 numbers"),
-    (lambda: MixtureProposal(parts=(InBatchProposal(),), weights=(1,)), TypeError,
-     r"proposal.parts\[0\]: expected a proposal that draws; got in_batch"),
-    (lambda: MixtureProposal(parts=(UniformProposal(),), weights=(1,), uniform_share=0.1), ValueError,
-     r"proposal.uniform_share: expected none beside parts, which have their own; got 0.1"),
+    (
+        lambda: MixtureProposal(parts=(InBatchProposal(),), weights=(1,)),
+        TypeError,
+        r"proposal.parts\[0\]: expected a proposal that draws; got in_batch",
+    ),
+    (
+        lambda: MixtureProposal(parts=(UniformProposal(),), weights=(1,), uniform_share=0.1),
+        ValueError,
+        r"proposal.uniform_share: expected none beside parts, which have their own; got 0.1",
+    ),
     (lambda: uniform(2).sample(-1, 0, 1), ValueError, "seed: expected an integer >= 0"),
     (lambda: uniform(2).sample(2**64, 0, 1), ValueError, "seed: expected an integer"),
     (lambda: uniform(2).sample(0, -1, 1), ValueError, "step: expected an integer >= 0"),
@@ -329,8 +337,9 @@ def test_what_a_proposal_keeps_is_made_for_every_later_use():
     assert not law.log_proposal_on("cpu").is_inference()
     assert not law.table_on("cpu").is_inference()
     query = torch.randn(3, 4, requires_grad=True)
-    ops.sampled_softmax(query, torch.randn(39, 4), torch.arange(3), Draw(law, 0, 0, 5),
-                                reduction="mean").backward()
+    ops.sampled_softmax(
+        query, torch.randn(39, 4), torch.arange(3), Draw(law, 0, 0, 5), reduction="mean"
+    ).backward()
 
     for inside in (torch.func.functionalize, torch.func.grad):
         law = power(np.arange(1, 40), 0.5)

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fastpop.popularity import (
-    PopularityPrior,
-    decayed_counts,
-    loo_alpha,
-    power,
-    smooth_counts,
-)
+from fastpop.popularity import PopularityPrior, decayed_counts, loo_alpha, power, smooth_counts
 
 pytest.importorskip("duckdb", reason="duckdb, which reads logs, is not installed")
 
@@ -77,9 +71,7 @@ def test_a_decayed_marginal_predicts_the_next_week_better(movietweetings):
         past = time < start
         coming = (time >= start) & (time < start + WEEK)
         all_time = np.bincount(item[past], minlength=num_items).astype(float)
-        recent = decayed_counts(
-            item[past], time[past], num_items, half_life=2 * WEEK, at=start
-        )
+        recent = decayed_counts(item[past], time[past], num_items, half_life=2 * WEEK, at=start)
         before, after = (np.log(smooth_counts(c, 0.1)[0])[item[coming]] for c in (all_time, recent))
         gain.append(after - before)
     assert 0.1 < np.concatenate(gain).mean() < 0.5

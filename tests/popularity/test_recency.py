@@ -41,8 +41,10 @@ def judged_one_by_one(log, half_life, alpha, horizon, num_judged, kept=None):
     return total / size
 
 
-@pytest.mark.parametrize(("weighted", "first_events", "horizon"), [
-    (False, True, None), (True, True, 1.7 * DAY), (True, False, WEEK)])
+@pytest.mark.parametrize(
+    ("weighted", "first_events", "horizon"),
+    [(False, True, None), (True, True, 1.7 * DAY), (True, False, WEEK)],
+)
 def test_the_likelihood_is_its_definition(weighted, first_events, horizon):
     log = drifting(1, count=600, weighted=weighted)
     found = recency_counts(log, horizon=horizon, first_events=first_events)
@@ -51,18 +53,23 @@ def test_the_likelihood_is_its_definition(weighted, first_events, horizon):
         kept[log.offsets[:-1][np.diff(log.offsets) > 0]] = False
     assert 0.25 * kept.sum() <= found.num_judged <= 0.6 * kept.sum()
     for half_life, alpha, nll in found.tried[::4]:
+
         def of(x, half_life=half_life):
             return judged_one_by_one(log, half_life, x, found.horizon, found.num_judged, kept)
+
         assert nll == pytest.approx(of(alpha), rel=1e-9)
         assert of(alpha) <= min(of(alpha * 1.03), of(alpha / 1.03)) + 1e-7  # flat where nothing helps
     assert found.nll == min(nll for _, _, nll in found.tried)
     assert (found.half_life, found.alpha, found.nll) in found.tried
     for alpha, nll in found.alphas:
-        assert nll == pytest.approx(judged_one_by_one(
-            log, found.half_life, alpha, found.horizon, found.num_judged, kept), rel=1e-9)
+        assert nll == pytest.approx(
+            judged_one_by_one(log, found.half_life, alpha, found.horizon, found.num_judged, kept), rel=1e-9
+        )
     weight = None if log.weight is None else log.weight[kept]
-    np.testing.assert_allclose(found.counts_V, decayed_counts(
-        log.item[kept], log.time[kept], V, half_life=found.half_life, weight=weight))
+    np.testing.assert_allclose(
+        found.counts_V,
+        decayed_counts(log.item[kept], log.time[kept], V, half_life=found.half_life, weight=weight),
+    )
     prior = found.prior()
     assert prior.alpha == found.alpha
     np.testing.assert_array_equal(prior.counts_V, found.counts_V)
@@ -107,20 +114,24 @@ def test_half_lives_far_shorter_than_the_log():
     """Weights span more powers of two than a float has: nothing overflows, and the value is right."""
     log = drifting(1, count=500, days=900)
     found = recency_counts(log, half_life=DAY / 2, horizon=float(DAY), judged=0.9)
-    assert found.nll == pytest.approx(judged_one_by_one(
-        log, DAY / 2, found.alpha, DAY, found.num_judged), rel=1e-9)
+    assert found.nll == pytest.approx(
+        judged_one_by_one(log, DAY / 2, found.alpha, DAY, found.num_judged), rel=1e-9
+    )
     assert found.nll == pytest.approx(math.log(V), abs=0.05)  # nothing is known of an event a day
 
 
-@pytest.mark.parametrize(("change", "kind", "message"), [
-    ({"half_life": 0}, ValueError, "half_life: expected a finite number > 0; got 0"),
-    ({"half_life": math.nan}, ValueError, "half_life: expected a finite number > 0"),
-    ({"horizon": -1}, ValueError, "horizon: expected a finite number > 0; got -1"),
-    ({"horizon": 1e9}, ValueError, "horizon: expected periods short enough for events in two of them"),
-    ({"judged": 1.0}, ValueError, "judged: expected a share below 1; got 1.0"),
-    ({"at": 5}, ValueError, "log: expected at least one event to count; got none"),
-    ({"at": 1.5}, TypeError, "at: expected an integer"),
-])
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"half_life": 0}, ValueError, "half_life: expected a finite number > 0; got 0"),
+        ({"half_life": math.nan}, ValueError, "half_life: expected a finite number > 0"),
+        ({"horizon": -1}, ValueError, "horizon: expected a finite number > 0; got -1"),
+        ({"horizon": 1e9}, ValueError, "horizon: expected periods short enough for events in two of them"),
+        ({"judged": 1.0}, ValueError, "judged: expected a share below 1; got 1.0"),
+        ({"at": 5}, ValueError, "log: expected at least one event to count; got none"),
+        ({"at": 1.5}, TypeError, "at: expected an integer"),
+    ],
+)
 def test_bad_input_gets_one_clear_error(change, kind, message):
     with pytest.raises(kind, match=message):
         recency_counts(drifting(1, count=50), **change)
@@ -157,8 +168,10 @@ def test_smoothing_that_fits_fractional_counts_on_the_bundled_log(cut):
     assert nats(PopularityPrior.from_counts(counts, 1.0)) == pytest.approx(7.746, abs=0.002)
     best = min(nats(PopularityPrior.from_counts(counts, a)) for a in np.geomspace(0.01, 1, 60))
     alone, of_a_week, chosen = (
-        PopularityPrior.from_counts(counts), recency_counts(past, half_life=WEEK).prior(),
-        recency_counts(past).prior())
+        PopularityPrior.from_counts(counts),
+        recency_counts(past, half_life=WEEK).prior(),
+        recency_counts(past).prior(),
+    )
     assert nats(alone) <= 7.49 < best + 0.01
     assert nats(of_a_week) <= best + 0.002
     assert nats(chosen) <= 7.49
@@ -167,8 +180,9 @@ def test_smoothing_that_fits_fractional_counts_on_the_bundled_log(cut):
     assert weekly.half_life == WEEK / 2 * 2  # one half-life of the grid is a week
 
 
-@pytest.mark.parametrize(("bucket", "half_life", "nll"), [
-    ("day", WEEK, 7.53), ("week", WEEK, 7.52), ("week", 3 * DAY, 7.50)])
+@pytest.mark.parametrize(
+    ("bucket", "half_life", "nll"), [("day", WEEK, 7.53), ("week", WEEK, 7.52), ("week", 3 * DAY, 7.50)]
+)
 def test_smoothing_that_fits_decaying_buckets_on_the_bundled_log(cut, bucket, half_life, nll):
     """It was 8.4 nats with alpha = 1; no alpha does better than 7.513 for a week."""
     past, coming, _ = cut

@@ -56,7 +56,9 @@ def test_alpha_maximises_the_leave_one_out_likelihood(drift):
     prior = TemporalPrior.from_events(item, time, V, smoothing=0.7)
     found = optimize.minimize_scalar(
         lambda x: -loo_likelihood(prior.counts_TV, 0.7, math.exp(x)),
-        bounds=(math.log(1e-3), math.log(1e7)), method="bounded", options={"xatol": 1e-9},
+        bounds=(math.log(1e-3), math.log(1e7)),
+        method="bounded",
+        options={"xatol": 1e-9},
     )
     assert math.log(prior.alpha) == pytest.approx(found.x, abs=1e-3)
 
@@ -120,9 +122,7 @@ def test_decayed_counts_are_their_formula():
     item, time, weight = [0, 1, 0, 2], [0, 100, 200, 400], [1.0, 2, 1, 5]
     ours = decayed_counts(item, time, 4, half_life=100, at=200, weight=weight)
     np.testing.assert_allclose(ours, [1.25, 1.0, 0, 0])
-    np.testing.assert_allclose(
-        decayed_counts(item, time, 4, half_life=1e12), [2, 1, 1, 0], atol=1e-6
-    )
+    np.testing.assert_allclose(decayed_counts(item, time, 4, half_life=1e12), [2, 1, 1, 0], atol=1e-6)
 
 
 def test_decaying_buckets_equal_decayed_counts_at_their_ends():
@@ -140,8 +140,9 @@ def test_alpha_of_decaying_buckets_predicts_the_next_one(pooled_alpha):
     """Each event from the row before its bucket, and from the pooled marginal of what came before."""
     item, time = events(drift=2, count=700)
     weight = np.random.default_rng(1).choice([0.5, 1.0, 2.0], 700)
-    prior = TemporalPrior.from_events(item, time, V, weight=weight, half_life=1.5 * DAY,
-                                      smoothing=pooled_alpha)
+    prior = TemporalPrior.from_events(
+        item, time, V, weight=weight, half_life=1.5 * DAY, smoothing=pooled_alpha
+    )
     bucket = prior.bucket_of(time)
 
     def likelihood(alpha):
@@ -151,12 +152,19 @@ def test_alpha_of_decaying_buckets_predicts_the_next_one(pooled_alpha):
             known = np.bincount(item[before], weight[before], V) + pooled_alpha
             p = known / known.sum()
             coming = bucket == s + 1
-            terms += [w * math.log((row[i] + alpha * p[i]) / (row.sum() + alpha))
-                      for i, w in zip(item[coming], weight[coming]) if p[i] > 0]
+            terms += [
+                w * math.log((row[i] + alpha * p[i]) / (row.sum() + alpha))
+                for i, w in zip(item[coming], weight[coming])
+                if p[i] > 0
+            ]
         return math.fsum(terms)
 
-    found = optimize.minimize_scalar(lambda x: -likelihood(math.exp(x)), method="bounded",
-                                     bounds=(math.log(1e-3), math.log(1e7)), options={"xatol": 1e-9})
+    found = optimize.minimize_scalar(
+        lambda x: -likelihood(math.exp(x)),
+        method="bounded",
+        bounds=(math.log(1e-3), math.log(1e7)),
+        options={"xatol": 1e-9},
+    )
     assert math.log(prior.alpha) == pytest.approx(found.x, abs=1e-3)
 
 
@@ -169,12 +177,20 @@ def test_alpha_of_weighted_events_leaves_each_out_by_its_weight():
 
     def likelihood(alpha):
         return math.fsum(
-            w * math.log((prior.counts_TV[t, i] - w + alpha * (total[i] - w + 0.7)
-                          / (total.sum() - w + 0.7 * V)) / (prior.counts_TV[t].sum() - w + alpha))
-            for t, i, w in zip(bucket, item, weight))
+            w
+            * math.log(
+                (prior.counts_TV[t, i] - w + alpha * (total[i] - w + 0.7) / (total.sum() - w + 0.7 * V))
+                / (prior.counts_TV[t].sum() - w + alpha)
+            )
+            for t, i, w in zip(bucket, item, weight)
+        )
 
-    found = optimize.minimize_scalar(lambda x: -likelihood(math.exp(x)), method="bounded",
-                                     bounds=(math.log(1e-3), math.log(1e7)), options={"xatol": 1e-9})
+    found = optimize.minimize_scalar(
+        lambda x: -likelihood(math.exp(x)),
+        method="bounded",
+        bounds=(math.log(1e-3), math.log(1e7)),
+        options={"xatol": 1e-9},
+    )
     assert math.log(prior.alpha) == pytest.approx(found.x, abs=1e-3)
     tenfold = TemporalPrior.from_events(item, time, V, weight=10 * weight, smoothing=7.0)
     assert tenfold.alpha == pytest.approx(10 * prior.alpha, rel=1e-6)
@@ -186,9 +202,7 @@ def test_alpha_of_weighted_events_leaves_each_out_by_its_weight():
 def test_weights_count_and_the_log_supplies_them():
     item, time = np.array([0, 1, 1, 2]), np.array([0, 1, DAY, DAY])
     weight = np.array([2.0, 0.5, 1, 1])
-    log = Interactions.from_arrays(
-        np.array([0, 1, 0, 1]), item, time=time, weight=weight
-    )
+    log = Interactions.from_arrays(np.array([0, 1, 0, 1]), item, time=time, weight=weight)
     ours = TemporalPrior.from_interactions(log, alpha=1.0)
     direct = TemporalPrior.from_events(item, time, 3, weight=weight, alpha=1.0)
     np.testing.assert_array_equal(ours.counts_TV, direct.counts_TV)

@@ -18,7 +18,10 @@ def cells(key, values, decimals=None, **options):
 
 def test_the_numbers_of_a_column_share_their_decimals():
     assert [cell.value for cell in cells("ndcg@10", [[0.1473], [0.00171], [0.08]])] == [
-        "0.1473", "0.0017", "0.0800"]
+        "0.1473",
+        "0.0017",
+        "0.0800",
+    ]
     assert [cell.value for cell in cells("arp@10", [[438.3], [7.96]])] == ["438", "8"]
     assert [cell.value for cell in cells("arp@10", [[43.83], [7.96]])] == ["43.8", "8.0"]
     assert [cell.value for cell in cells("ndcg@10", [[6.12e-4], [5e-6]])] == ["0.000612", "0.000005"]
@@ -27,8 +30,10 @@ def test_the_numbers_of_a_column_share_their_decimals():
 
 
 def test_energies_keep_three_digits_each_and_rounding_is_0():
-    for values, shown in (((12127.3, 104.2, 0.00383, 3e-13), ["12127", "104", "0.00383", "0"]),
-                          ((19.0, 4.7, 0.0), ["19.0", "4.70", "0"])):
+    for values, shown in (
+        ((12127.3, 104.2, 0.00383, 3e-13), ["12127", "104", "0.00383", "0"]),
+        ((19.0, 4.7, 0.0), ["19.0", "4.70", "0"]),
+    ):
         assert [cell.value for cell in cells("energy_shared", [[one] for one in values], EACH)] == shown
 
 
@@ -36,9 +41,11 @@ def test_half_widths_are_rounded_up_and_never_to_nothing():
     entry = {"mean": 7.0, "low": 6.9999, "high": 7.0001, "n": 5}
     assert interval_cells("nll", [entry], 3) == [Cell("7.000", "±0.001")]
     assert interval_cells("nll", [{"mean": 7.0, "low": 6.9888, "high": 7.0112, "n": 5}], 3) == [
-        Cell("7.000", "±0.012")]
+        Cell("7.000", "±0.012")
+    ]
     assert interval_cells("energy_total", [{"mean": 104.0, "low": 62.9, "high": 145.1}], EACH) == [
-        Cell("104", "±42")]
+        Cell("104", "±42")
+    ]
 
 
 def test_two_seeds_show_the_least_and_the_most_of_them_and_one_seed_nothing():
@@ -72,10 +79,18 @@ def test_no_half_width_reaches_beyond_what_the_metric_can_be(key):
 
 
 def test_differences_have_signs():
-    entries = [{"mean": 0.012, "low": -0.03, "high": 0.054}, {"mean": -0.2, "low": -0.3, "high": -0.1},
-               {"mean": 1e-9, "low": None, "high": None}, None]
+    entries = [
+        {"mean": 0.012, "low": -0.03, "high": 0.054},
+        {"mean": -0.2, "low": -0.3, "high": -0.1},
+        {"mean": 1e-9, "low": None, "high": None},
+        None,
+    ]
     assert [(cell.value, cell.spread) for cell in interval_cells("ndcg@10", entries, 3, signed=True)] == [
-        ("+0.012", "±0.042"), ("-0.200", "±0.100"), ("0.000", ""), ("-", "")]
+        ("+0.012", "±0.042"),
+        ("-0.200", "±0.100"),
+        ("0.000", ""),
+        ("-", ""),
+    ]
 
 
 def test_what_is_equal_in_all_seeds_has_no_interval():
@@ -84,13 +99,27 @@ def test_what_is_equal_in_all_seeds_has_no_interval():
 
 
 def test_infinities_are_said_as_a_file_has_them():
-    entries = [{"mean": math.inf, "low": math.nan, "high": math.nan},
-               {"mean": "inf", "low": None, "high": None}, {"mean": None}]
+    entries = [
+        {"mean": math.inf, "low": math.nan, "high": math.nan},
+        {"mean": "inf", "low": None, "high": None},
+        {"mean": None},
+    ]
     assert [cell.value for cell in interval_cells("nll", entries, 3)] == ["inf", "inf", "-"]
 
 
-@pytest.mark.parametrize(("value", "draws", "shown"), [
-    (1 / 100, 99, "0.01*"), (2 / 100, 99, "0.02"), (1 / 2001, 2000, "0.0005*"), (2 / 2001, 2000, "0.001"),
-    (1.0, 99, "1.00"), (0.3, 99, "0.30"), (1 / 100, 0, "0.01"), (None, 99, "-"), (math.nan, 99, "-")])
+@pytest.mark.parametrize(
+    ("value", "draws", "shown"),
+    [
+        (1 / 100, 99, "0.01*"),
+        (2 / 100, 99, "0.02"),
+        (1 / 2001, 2000, "0.0005*"),
+        (2 / 2001, 2000, "0.001"),
+        (1.0, 99, "1.00"),
+        (0.3, 99, "0.30"),
+        (1 / 100, 0, "0.01"),
+        (None, 99, "-"),
+        (math.nan, 99, "-"),
+    ],
+)
 def test_a_p_value_at_its_floor_is_marked(value, draws, shown):
     assert p_cell(value, draws) == shown

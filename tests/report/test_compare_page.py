@@ -43,10 +43,20 @@ def test_the_page_is_well_formed_and_needs_nothing_else(compared):
 def test_it_holds_headline_sentences_rules_pictures_and_definitions(compared, made):
     page = Page(compared)
     text = " ".join(page.words)
-    for wanted in [made["headline"], *made["sentences"], *made["rules"].values(), "calibration not computed",
-                   "MovieTweetings 100K", "16,554 users", "each at its own best epoch (validation NLL)",
-                   "at 6 epochs for all", "made of standard at its best epoch, at beta 0", "no model",
-                   "Over the items that were shown at random", "the floor of 2,000 draws"]:
+    for wanted in [
+        made["headline"],
+        *made["sentences"],
+        *made["rules"].values(),
+        "calibration not computed",
+        "MovieTweetings 100K",
+        "16,554 users",
+        "each at its own best epoch (validation NLL)",
+        "at 6 epochs for all",
+        "made of standard at its best epoch, at beta 0",
+        "no model",
+        "Over the items that were shown at random",
+        "the floor of 2,000 draws",
+    ]:
         assert wanted in text
     # Three scatters, the frontier, four curves, the paired test, five of exposure.
     assert len(page.labels) == 3 + 1 + 4 + 1 + 5
@@ -60,9 +70,19 @@ def test_it_holds_headline_sentences_rules_pictures_and_definitions(compared, ma
 
 def test_what_matters_comes_first_and_the_rest_is_folded(compared, made):
     caution, *findings = made["sentences"]
-    order = [made["headline"], caution, *findings[:4], "Mean score of each item against log p",
-             "Accuracy against popularity of what is shown", "Training, epoch by epoch", "more findings",
-             findings[4], "Fit and accuracy on the test part", "Paired test", "Everything else"]
+    order = [
+        made["headline"],
+        caution,
+        *findings[:4],
+        "Mean score of each item against log p",
+        "Accuracy against popularity of what is shown",
+        "Training, epoch by epoch",
+        "more findings",
+        findings[4],
+        "Fit and accuracy on the test part",
+        "Paired test",
+        "Everything else",
+    ]
     places = [compared.index(words) for words in order]
     assert places == sorted(places)
     opened = compared.index("<details")
@@ -73,12 +93,16 @@ def test_what_matters_comes_first_and_the_rest_is_folded(compared, made):
 
 def test_references_are_shown_once_and_where_recall_is_the_hit_rate_one_of_them(made, tmp_path):
     text = write_compare_report(tmp_path / "a.html", made).read_text()
-    story = text[:text.index("Everything else")]
+    story = text[: text.index("Everything else")]
     assert story.count('<th scope="row">markov</th>') == 1
     assert '<th scope="col">HR</th>' in text
     assert '<th scope="col">recall</th>' not in text
-    summary = [{**entry, "values": {**entry["values"], "recall@10": {"mean": 0.01}}}
-               if "hr@10" in entry["values"] else entry for entry in made["summary"]]
+    summary = [
+        {**entry, "values": {**entry["values"], "recall@10": {"mean": 0.01}}}
+        if "hr@10" in entry["values"]
+        else entry
+        for entry in made["summary"]
+    ]
     text = write_compare_report(tmp_path / "b.html", {**made, "summary": summary}).read_text()
     assert '<th scope="col">recall</th>' in text
 
@@ -108,13 +132,21 @@ def test_text_of_users_is_escaped(made, tmp_path):
         return [{**e, "arm": evil} if e["arm"] == "frozen" else e for e in entries]
 
     bad = {
-        **made, "title": evil, "headline": evil, "sentences": [evil] * 9,
-        "arms": [{**a, "name": evil if a["name"] == "frozen" else a["name"], "trained_on": evil}
-                 for a in made["arms"]],
-        **{key: renamed(made[key]) for key in ("rows", "summary", "scatter", "exposure", "curves", "matched",
-                                               "pairs", "differences")},
+        **made,
+        "title": evil,
+        "headline": evil,
+        "sentences": [evil] * 9,
+        "arms": [
+            {**a, "name": evil if a["name"] == "frozen" else a["name"], "trained_on": evil}
+            for a in made["arms"]
+        ],
+        **{
+            key: renamed(made[key])
+            for key in ("rows", "summary", "scatter", "exposure", "curves", "matched", "pairs", "differences")
+        },
         "nulls": [{**null, "arm": evil, "kind": evil} for null in made["nulls"]],
-        "rules": {"encoder": evil}, "data": {"name": evil, "note": evil},
+        "rules": {"encoder": evil},
+        "data": {"name": evil, "note": evil},
         "made_by": {"x": evil, "config": {evil: evil}},
     }
     text = write_compare_report(tmp_path / "r.html", bad).read_text()
@@ -134,13 +166,20 @@ def test_what_is_missing_is_left_out(made, tmp_path):
         write_compare_report(tmp_path / "r.html", empty)
 
 
-@pytest.mark.parametrize(("options", "pictures", "missing"), [
-    ({"test": False}, 3 + 4 + 1, ["Fit and accuracy", "Who is shown", "Accuracy against popularity"]),
-    ({"valid": False}, 3 + 1 + 1 + 1 + 5, ["best epoch (validation", "validation NDCG@10 by epoch"]),
-    ({"arms": ("standard",)}, 1 + 1 + 4 + 1, ["Accuracy at equally popular lists: arm", "Paired test of"]),
-    ({"seeds": (0, 1)}, 14, ["±0"]),
-    ({"seeds": (3,)}, 14, ["±0"]),
-])
+@pytest.mark.parametrize(
+    ("options", "pictures", "missing"),
+    [
+        ({"test": False}, 3 + 4 + 1, ["Fit and accuracy", "Who is shown", "Accuracy against popularity"]),
+        ({"valid": False}, 3 + 1 + 1 + 1 + 5, ["best epoch (validation", "validation NDCG@10 by epoch"]),
+        (
+            {"arms": ("standard",)},
+            1 + 1 + 4 + 1,
+            ["Accuracy at equally popular lists: arm", "Paired test of"],
+        ),
+        ({"seeds": (0, 1)}, 14, ["±0"]),
+        ({"seeds": (3,)}, 14, ["±0"]),
+    ],
+)
 def test_a_part_of_a_comparison_gets_its_page(options, pictures, missing, tmp_path):
     made = helpers_report.comparison(**{"num_items": 200, "seeds": (0, 1, 2)} | options)
     page = Page(write_compare_report(tmp_path / "r.html", made).read_text())
@@ -170,8 +209,9 @@ def drawn(panel):
 
 def lines(ax, colour, least=0.0):
     """Points of the lines of a colour, of at least so wide a line."""
-    return [line.get_xydata() for line in ax.lines
-            if line.get_color() == colour and line.get_linewidth() >= least]
+    return [
+        line.get_xydata() for line in ax.lines if line.get_color() == colour and line.get_linewidth() >= least
+    ]
 
 
 def test_the_scatter_shows_learned_and_served_scores_with_their_slopes(made):
@@ -194,12 +234,19 @@ def test_the_frontier_shows_means_seeds_marks_and_levels(made):
     found = lines(ax, compare_plots.COLOURS["frozen"], 1.5)
     mean = next(points for points in found if len(points) == len(helpers_report.BETAS))
     for points, beta in zip(mean, helpers_report.BETAS):
-        values = [r["values"] for r in made["rows"] if (
-            r["arm"], r["epochs"], r["popularity_weight"]) == ("frozen", "best", beta)]
-        assert points == pytest.approx([np.mean([v["arp@10"] for v in values]),
-                                        np.mean([v["ndcg@10"] for v in values])])
-    thin = [points for points in lines(ax, compare_plots.COLOURS["frozen"])
-            if len(points) == len(helpers_report.BETAS)]
+        values = [
+            r["values"]
+            for r in made["rows"]
+            if (r["arm"], r["epochs"], r["popularity_weight"]) == ("frozen", "best", beta)
+        ]
+        assert points == pytest.approx(
+            [np.mean([v["arp@10"] for v in values]), np.mean([v["ndcg@10"] for v in values])]
+        )
+    thin = [
+        points
+        for points in lines(ax, compare_plots.COLOURS["frozen"])
+        if len(points) == len(helpers_report.BETAS)
+    ]
     assert len(thin) == 3 + 1
     names = {text.get_text() for text in ax.texts}
     assert names == set(helpers_report.ARMS)
@@ -211,8 +258,10 @@ def test_no_name_in_the_frontier_covers_another(made):
     fig = compare_plots.alone(compare_plots.frontier(made)[0])
     canvas = FigureCanvasAgg(fig)
     canvas.draw()
-    boxes = {text.get_text(): Text.get_window_extent(text, canvas.get_renderer())  # without its leader
-             for text in fig.axes[0].texts}
+    boxes = {
+        text.get_text(): Text.get_window_extent(text, canvas.get_renderer())  # without its leader
+        for text in fig.axes[0].texts
+    }
     frame = fig.bbox
     for (one, first), (other, second) in itertools.combinations(boxes.items(), 2):
         assert not first.padded(-1).overlaps(second.padded(-1)), (one, other)
@@ -224,7 +273,11 @@ def test_no_name_in_the_frontier_covers_another(made):
 def test_curves_mark_the_best_epoch_and_leave_out_what_was_not_looked_at(made):
     panels = compare_plots.epochs(made)
     assert [drawn(panel).get_title(loc="left") for panel in panels] == [
-        "validation NLL, nats", "slope of the learned part", "energy off log p, nats²", "validation NDCG@10"]
+        "validation NLL, nats",
+        "slope of the learned part",
+        "energy off log p, nats²",
+        "validation NDCG@10",
+    ]
     ax = drawn(panels[0])
     frozen = lines(ax, compare_plots.COLOURS["frozen"])
     assert sorted(len(points) for points in frozen) == [1, 1, 1, 9, 9, 9]  # dots and curves of three seeds
@@ -237,8 +290,14 @@ def test_curves_mark_the_best_epoch_and_leave_out_what_was_not_looked_at(made):
 
 
 def test_the_paired_test_shows_both_nulls_and_where_the_observed_value_lies():
-    null = {"arm": "standard - frozen", "statistic": "energy_shared", "p_value": 1 / 1000, "kind": "label",
-            "samples": np.linspace(0.1, 9, 999), "observed": 500.0}
+    null = {
+        "arm": "standard - frozen",
+        "statistic": "energy_shared",
+        "p_value": 1 / 1000,
+        "kind": "label",
+        "samples": np.linspace(0.1, 9, 999),
+        "observed": 500.0,
+    }
     far = {"nulls": [null, {**null, "kind": "sign"}], "permutations": 999}
     ax = drawn(compare_plots.paired_test(far)[0])
     assert ax.get_xlim()[1] < 20  # the nulls are seen; what was observed is an arrow beyond them
@@ -259,7 +318,12 @@ def test_the_paired_test_shows_both_nulls_and_where_the_observed_value_lies():
 def test_exposure_is_a_bar_a_tenth(made):
     panels = compare_plots.exposure(made)
     assert [panel.alt.split(":")[0] for panel in panels] == [
-        "standard", "frozen, β = 0", "frozen, β = 1", "learned-from-log-p", "post-hoc, β = 0"]
+        "standard",
+        "frozen, β = 0",
+        "frozen, β = 1",
+        "learned-from-log-p",
+        "post-hoc, β = 0",
+    ]
     entry = next(e for e in made["exposure"] if e["arm"] == "frozen" and e["popularity_weight"] == 1)
     assert [bar.get_height() for bar in drawn(panels[2]).patches] == pytest.approx(entry["share"])
     assert len({drawn(panel).get_ylim() for panel in panels}) == 1
@@ -275,8 +339,10 @@ DICHROMATS = {
 
 @pytest.mark.parametrize("eyes", DICHROMATS)
 def test_arms_with_a_colour_are_told_apart_by_colour_blind_people(eyes):
-    seen = {arm: np.clip(DICHROMATS[eyes] @ np.array(to_rgb(colour)) ** 2.2, 0, 1) ** (1 / 2.2)
-            for arm, colour in {**compare_plots.COLOURS, "others": INK}.items()}
+    seen = {
+        arm: np.clip(DICHROMATS[eyes] @ np.array(to_rgb(colour)) ** 2.2, 0, 1) ** (1 / 2.2)
+        for arm, colour in {**compare_plots.COLOURS, "others": INK}.items()
+    }
     for one, other in itertools.combinations(seen, 2):
         apart = np.linalg.norm(seen[one] - seen[other])
         dashes = [compare_plots.DASHES.get(arm, "-") for arm in (one, other)]
@@ -290,4 +356,6 @@ def test_pictures_are_files_of_their_own_too(made, tmp_path):
     save_figure(sheets["frontier"], tmp_path / "frontier.png")
     assert (tmp_path / "frontier.png").stat().st_size > 10_000
     assert compare_plots.sheets(helpers_report.comparison(num_items=50, test=False)).keys() == {
-        "score-against-log-p", "epochs"}
+        "score-against-log-p",
+        "epochs",
+    }

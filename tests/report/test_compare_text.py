@@ -16,7 +16,7 @@ def block(text, title):
     start = next(n for n, line in enumerate(lines) if line.startswith(title))
     rule = next(n for n in range(start, len(lines)) if lines[n].startswith("-----"))
     end = next((n for n in range(rule, len(lines)) if not lines[n]), len(lines))
-    return lines[rule - 1:end]
+    return lines[rule - 1 : end]
 
 
 def row(lines, arm, nth=0):
@@ -26,6 +26,7 @@ def row(lines, arm, nth=0):
 
 def renamed(made, name):
     """The comparison with frozen called otherwise."""
+
     def of(entries):
         return [{**entry, "arm": name} if entry["arm"] == "frozen" else entry for entry in entries]
 
@@ -46,8 +47,12 @@ def test_text_fits_80_columns(seeds, num_items):
 
 def test_sentences_and_rules_are_said():
     text = " ".join(comparison_text(MADE).split())
-    for wanted in (MADE["headline"], *MADE["sentences"], "calibration: calibration not computed",
-                   "sampler: popularity^0.75"):
+    for wanted in (
+        MADE["headline"],
+        *MADE["sentences"],
+        "calibration: calibration not computed",
+        "sampler: popularity^0.75",
+    ):
         assert wanted in text
 
 
@@ -56,9 +61,12 @@ def test_both_readings_stand_one_under_the_other_and_references_once():
     assert lines[0].split() == ["arm", "epochs", "NLL", "NDCG@10", "mid", "rec.", "coverage", "ARP"]
     headings = [line for line in lines if line.endswith(":")]
     assert headings == [
-        "each at its own best epoch (validation NLL):", "at 6 epochs for all:",
-        "made of standard at its best epoch, at beta 0:", "made of standard at 6 epochs, at beta 0:",
-        "no model:"]
+        "each at its own best epoch (validation NLL):",
+        "at 6 epochs for all:",
+        "made of standard at its best epoch, at beta 0:",
+        "made of standard at 6 epochs, at beta 0:",
+        "no model:",
+    ]
     names = [line.split()[0] for line in lines[2:] if line[0] != " " and line not in headings]
     trained, made = list(helpers_report.ARMS)[:6], list(helpers_report.ARMS)[6:9]
     assert names == [*trained, *trained, *made, *made, "popularity", "recency", "markov"]
@@ -69,8 +77,11 @@ def test_the_numbers_are_the_means_of_the_rows():
     for nth, epochs in enumerate(("best", "equal")):
         for arm, beta in (("frozen", 1.0), ("standard", 1.0), ("post-hoc", 0.0)):
             for place, metric in ((1, "nll"), (2, "ndcg@10"), (4, "coverage@10")):
-                found = [r["values"].get(metric) for r in MADE["rows"] if (
-                    r["arm"], r["epochs"], r["popularity_weight"]) == (arm, epochs, beta)]
+                found = [
+                    r["values"].get(metric)
+                    for r in MADE["rows"]
+                    if (r["arm"], r["epochs"], r["popularity_weight"]) == (arm, epochs, beta)
+                ]
                 shown = row(lines, arm, nth)[place]
                 if None in found:
                     assert (arm, metric, shown) == ("post-hoc", "nll", "-")  # beta 0 is no model of p(i | c)
@@ -84,8 +95,11 @@ def test_energies_geometry_and_matched_accuracy_are_there():
     text = comparison_text(MADE)
     lines = block(text, "Energy of the learned part s")
     assert lines[0].split() == ["arm", "total", "along", "off", "shared", "slope", "ampl.", "cos²"]
-    slopes = [r["values"]["slope"] for r in MADE["rows"] if (
-        r["arm"], r["epochs"], r["popularity_weight"]) == ("standard", "best", None)]
+    slopes = [
+        r["values"]["slope"]
+        for r in MADE["rows"]
+        if (r["arm"], r["epochs"], r["popularity_weight"]) == ("standard", "best", None)
+    ]
     assert row(lines, "standard")[4:] == [f"{sum(slopes) / 3:.3f}", f"{sum(slopes) / 3 / 0.93:.3f}", "-"]
     total, along, off = (float(cell) for cell in row(lines, "frozen")[:3])
     assert total == pytest.approx(along + off, rel=0.01)
@@ -127,10 +141,14 @@ def test_two_seeds_show_their_range_and_no_interval():
     lines = block(text, "Fit and accuracy")
     at = next(n for n, line in enumerate(lines) if line.startswith("frozen"))
     assert [lines[at + n].split()[0] for n in (1, 2)] == ["least", "most"]
-    found = [r["values"]["nll"] for r in made["rows"] if (
-        r["arm"], r["epochs"], r["popularity_weight"]) == ("frozen", "best", 1.0)]
+    found = [
+        r["values"]["nll"]
+        for r in made["rows"]
+        if (r["arm"], r["epochs"], r["popularity_weight"]) == ("frozen", "best", 1.0)
+    ]
     assert [float(lines[at + n].split()[1]) for n in (1, 2)] == pytest.approx(
-        [min(found), max(found)], abs=5.1e-4)
+        [min(found), max(found)], abs=5.1e-4
+    )
     one = comparison_text(helpers_report.comparison(num_items=200, seeds=(4,)))
     assert not re.search(r"±\d|least", one.replace("the least and", ""))
     assert "One seed: no interval." in one
@@ -148,7 +166,10 @@ def test_without_a_validation_part_there_are_equal_epochs_alone():
     assert "best epoch" not in text
     lines = block(text, "Fit and accuracy")
     assert [line for line in lines if line.endswith(":")] == [
-        "at 6 epochs for all:", "made of standard at 6 epochs, at beta 0:", "no model:"]
+        "at 6 epochs for all:",
+        "made of standard at 6 epochs, at beta 0:",
+        "no model:",
+    ]
 
 
 def test_one_arm_alone():

@@ -12,15 +12,28 @@ from fastpop.report.drawing import to_svg
 
 def test_audit_report(tmp_path):
     audit = helpers_report.audit()
-    path = write_audit_report(tmp_path / "a.html", audit, metrics={"ndcg@10": 0.0512},
-                              rules={"encoder": "sasrec <2 layers>"}, name="mine")
+    path = write_audit_report(
+        tmp_path / "a.html",
+        audit,
+        metrics={"ndcg@10": 0.0512},
+        rules={"encoder": "sasrec <2 layers>"},
+        name="mine",
+    )
     page = Page(path.read_text())
     text = " ".join(page.words)
     assert len(page.labels) == 3
     share = f"{100 * audit['energy_direction'] / audit['energy_total']:.3g} %"
-    for wanted in (share, "sasrec <2 layers>", "calibration not computed", "0.0512", "NDCG@10",
-                   "associated with log p beyond relabelling (p = 1/2001, at its floor: none of 2,000 "
-                   "draws reaches the data, so p lies in [0, 0.0018])", "1/2001 floor", "2,000 draws"):
+    for wanted in (
+        share,
+        "sasrec <2 layers>",
+        "calibration not computed",
+        "0.0512",
+        "NDCG@10",
+        "associated with log p beyond relabelling (p = 1/2001, at its floor: none of 2,000 "
+        "draws reaches the data, so p lies in [0, 0.0018])",
+        "1/2001 floor",
+        "2,000 draws",
+    ):
         assert wanted in text
     plain = {k: v for k, v in audit.items() if not k.startswith(("test", "mean", "log"))}
     page = Page(write_audit_report(tmp_path / "b.html", plain).read_text())
@@ -29,12 +42,15 @@ def test_audit_report(tmp_path):
         write_audit_report(tmp_path / "c.html", {})
 
 
-@pytest.mark.parametrize(("p_value", "interval", "words"), [
-    (1 / 2001, [0.0, 0.0018], ", associated with log p beyond relabelling (p = 1/2001, at its floor"),
-    (0.04, [0.032, 0.0495], ", associated with log p beyond relabelling (p = 0.04 (Monte-Carlo"),
-    (0.049, [0.04, 0.06], ", at the edge of what so many draws can tell from relabelling (p = 0.049"),
-    (0.06, [0.052, 0.07], ", not shown to be associated with log p beyond relabelling (p = 0.06"),
-])
+@pytest.mark.parametrize(
+    ("p_value", "interval", "words"),
+    [
+        (1 / 2001, [0.0, 0.0018], ", associated with log p beyond relabelling (p = 1/2001, at its floor"),
+        (0.04, [0.032, 0.0495], ", associated with log p beyond relabelling (p = 0.04 (Monte-Carlo"),
+        (0.049, [0.04, 0.06], ", at the edge of what so many draws can tell from relabelling (p = 0.049"),
+        (0.06, [0.052, 0.07], ", not shown to be associated with log p beyond relabelling (p = 0.06"),
+    ],
+)
 def test_the_words_about_a_p_value_follow_its_interval(p_value, interval, words):
     audit = helpers_report.audit()
     audit["p_value_shared"] = p_value
@@ -70,24 +86,35 @@ def test_a_real_audit_is_taken_as_it_is(tmp_path):
     from fastpop.diagnostics import audit
 
     rng = np.random.default_rng(0)
-    found = audit(rng.normal(size=(40, 4)), rng.normal(size=(30, 4)), rng.integers(1, 50, 30),
-                  permutations=99)
+    found = audit(
+        rng.normal(size=(40, 4)), rng.normal(size=(30, 4)), rng.integers(1, 50, 30), permutations=99
+    )
     page = Page(write_audit_report(tmp_path / "a.html", found.to_dict(samples=True)).read_text())
     assert len(page.labels) == 3
     text = " ".join(page.words)
-    for wanted in ("99 draws", "The 10 best items of a context have", "centred under p", "by chance",
-                   "Energy off log p", "any count"):
+    for wanted in (
+        "99 draws",
+        "The 10 best items of a context have",
+        "centred under p",
+        "by chance",
+        "Energy off log p",
+        "any count",
+    ):
         assert wanted in text
 
 
 def line_points(fig, colour):
-    return [line.get_xydata() for ax in fig.axes for line in ax.lines
-            if line.get_color() == colour]
+    return [line.get_xydata() for ax in fig.axes for line in ax.lines if line.get_color() == colour]
 
 
 def test_pictures_show_the_numbers_given():
-    null = {"arm": "a", "statistic": "energy_shared", "observed": 500.0, "p_value": 0.001,
-            "samples": np.linspace(0.1, 9, 999)}
+    null = {
+        "arm": "a",
+        "statistic": "energy_shared",
+        "observed": 500.0,
+        "p_value": 0.001,
+        "samples": np.linspace(0.1, 9, 999),
+    }
     fig = plots.permutation_null([null])
     assert fig.axes[0].get_xscale() == "log"  # far outside: both are seen
     low, high = fig.axes[0].get_xlim()
@@ -101,18 +128,23 @@ def test_pictures_show_the_numbers_given():
 
     x = np.array([-5.0, -3, -1])
     fig = plots.score_against_popularity(
-        [{"arm": "a", "log_prior": x, "mean_score": 10 + 0.5 * x, "slope": 0.5}])
+        [{"arm": "a", "log_prior": x, "mean_score": 10 + 0.5 * x, "slope": 0.5}]
+    )
     [line] = line_points(fig, "black")
     assert line.tolist() == [[-5, -1], [-1, 1]]
 
 
 def test_degenerate_pictures_are_still_drawn():
-    to_svg(plots.permutation_null([
-        {"arm": "a", "statistic": "t", "observed": 1.0, "p_value": 1.0, "samples": [1.0, 1.0]}]))
-    none = {"energy_total": {"mean": 0.0}, "energy_direction": {"mean": 0.0},
-            "energy_shared": {"mean": 0.0}}
+    to_svg(
+        plots.permutation_null(
+            [{"arm": "a", "statistic": "t", "observed": 1.0, "p_value": 1.0, "samples": [1.0, 1.0]}]
+        )
+    )
+    none = {"energy_total": {"mean": 0.0}, "energy_direction": {"mean": 0.0}, "energy_shared": {"mean": 0.0}}
     to_svg(plots.energy_by_arm([{"arm": "a", "popularity_weight": None, "values": none}]))
-    to_svg(plots.score_against_popularity(
-        [{"arm": "a", "log_prior": [-1.0, -2.0], "mean_score": [0.0, 0.0], "slope": 0.0}]))
-    to_svg(plots.training_curves(
-        [{"arm": "a", "seed": 0, "epoch": [1], "loss": [2.0], "valid": [None]}]))
+    to_svg(
+        plots.score_against_popularity(
+            [{"arm": "a", "log_prior": [-1.0, -2.0], "mean_score": [0.0, 0.0], "slope": 0.0}]
+        )
+    )
+    to_svg(plots.training_curves([{"arm": "a", "seed": 0, "epoch": [1], "loss": [2.0], "valid": [None]}]))

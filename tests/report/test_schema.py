@@ -17,14 +17,22 @@ def differences(value, kind, place=""):
     if is_typeddict(kind):
         hints = get_type_hints(kind, include_extras=True)
         optional = {key for key, hint in hints.items() if get_origin(hint) is NotRequired} | (
-            set() if kind.__total__ else set(hints))
+            set() if kind.__total__ else set(hints)
+        )
         found = [f"{place}: no key {key!r}" for key in hints if key not in value and key not in optional]
         found += [f"{place}: another key {key!r}" for key in value if key not in hints]
-        return found + [line for key in hints if key in value
-                        for line in differences(value[key], hints[key], f"{place}.{key}")]
+        return found + [
+            line
+            for key in hints
+            if key in value
+            for line in differences(value[key], hints[key], f"{place}.{key}")
+        ]
     if get_origin(kind) is list:
-        return [line for n, inner in enumerate(value) for line in differences(
-            inner, get_args(kind)[0], f"{place}[{n}]")]
+        return [
+            line
+            for n, inner in enumerate(value)
+            for line in differences(inner, get_args(kind)[0], f"{place}[{n}]")
+        ]
     known = get_args(kind)
     if known and all(isinstance(word, str) for word in known) and value not in known:
         return [f"{place}: {value!r} is none of {known}"]
@@ -34,8 +42,18 @@ def differences(value, kind, place=""):
 @pytest.fixture(scope="module")
 def real():
     return fastpop.compare(
-        small_log(events=2000), seeds=2, arms=["standard", "frozen"], epochs=2, dim=4, batch_size=128,
-        num_negatives=16, learning_rate=0.03, permutations=19, popularity_weights=[0, 1], progress=False)
+        small_log(events=2000),
+        seeds=2,
+        arms=["standard", "frozen"],
+        epochs=2,
+        dim=4,
+        batch_size=128,
+        num_negatives=16,
+        learning_rate=0.03,
+        permutations=19,
+        popularity_weights=[0, 1],
+        progress=False,
+    )
 
 
 def test_a_real_comparison_is_as_the_contract_says(real):
@@ -50,13 +68,21 @@ def test_the_contract_is_not_empty(real):
     del wrong["headline"]
     wrong["rows"] = [{**real.rows[0], "seeds": 3}]
     assert differences(wrong, schema.Comparison) == [
-        ": no key 'headline'", ": another key 'more'", ".readings[0]: 'last' is none of ('best', 'equal')",
-        ".rows[0]: another key 'seeds'"]
+        ": no key 'headline'",
+        ": another key 'more'",
+        ".readings[0]: 'last' is none of ('best', 'equal')",
+        ".rows[0]: another key 'seeds'",
+    ]
 
 
 def test_all_of_a_real_comparison_is_shown(real, tmp_path):
     assert [table.name for table in all_tables(real.comparison)] == [
-        "fit", "matched", "energies", "p", "geometry"]
+        "fit",
+        "matched",
+        "energies",
+        "p",
+        "geometry",
+    ]
     assert max(map(len, comparison_text(real.comparison).splitlines())) <= 80
     page = write_compare_report(tmp_path / "r.html", real.comparison).read_text()
     assert page.count("<svg role") == 3 + 1 + 4 + 1 + 4

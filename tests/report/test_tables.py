@@ -16,9 +16,19 @@ MADE = helpers_report.comparison(num_items=200, seeds=(0, 1))
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.0512345, "0.05123"), (1 / 2001, "0.0004998"), (1.234e-9, "1.23e-9"), (12345.6, "12346"),
-     (-0.5, "-0.5"), (0.0, "0"), (7, "7"), (None, "-"), (float("nan"), "-"),
-     (2.5e9, "2.50e9"), (float("inf"), "inf")],
+    [
+        (0.0512345, "0.05123"),
+        (1 / 2001, "0.0004998"),
+        (1.234e-9, "1.23e-9"),
+        (12345.6, "12346"),
+        (-0.5, "-0.5"),
+        (0.0, "0"),
+        (7, "7"),
+        (None, "-"),
+        (float("nan"), "-"),
+        (2.5e9, "2.50e9"),
+        (float("inf"), "inf"),
+    ],
 )
 def test_numbers_are_short_and_keep_their_size(value, shown):
     assert tables.number(value) == shown
@@ -37,11 +47,16 @@ def test_csv_reads_back():
 
 
 def test_json_is_strict_and_takes_arrays(tmp_path):
-    value = {"a": np.arange(3), "b": np.float32(0.5), "c": float("nan"), "d": float("-inf"),
-             1: (True, None), "e": tmp_path}
+    value = {
+        "a": np.arange(3),
+        "b": np.float32(0.5),
+        "c": float("nan"),
+        "d": float("-inf"),
+        1: (True, None),
+        "e": tmp_path,
+    }
     got = json.loads(write_json(tmp_path / "deep" / "x.json", value).read_text())
-    assert got == {"a": [0, 1, 2], "b": 0.5, "c": None, "d": "-inf", "1": [True, None],
-                   "e": str(tmp_path)}
+    assert got == {"a": [0, 1, 2], "b": 0.5, "c": None, "d": "-inf", "1": [True, None], "e": str(tmp_path)}
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

@@ -9,8 +9,9 @@ from fastpop.diagnostics import audit
 
 
 def run(control, **more):
-    return audit(control.query, control.items, control.counts, bias=control.bias,
-                 **{"permutations": 199, **more})
+    return audit(
+        control.query, control.items, control.counts, bias=control.bias, **{"permutations": 199, **more}
+    )
 
 
 def test_uniform_popularity_is_refused():

@@ -12,8 +12,12 @@ from fastpop.popularity.prior import PopularityPrior
 from fastpop.synthetic import TwinBlock
 
 LAWS = st.builds(
-    TwinBlock, groups=st.integers(4, 9), levels=st.integers(2, 6), zeta=st.floats(0.2, 2),
-    kappa=st.floats(-2, 2), kappa_slope=st.floats(-1, 1),
+    TwinBlock,
+    groups=st.integers(4, 9),
+    levels=st.integers(2, 6),
+    zeta=st.floats(0.2, 2),
+    kappa=st.floats(-2, 2),
+    kappa_slope=st.floats(-1, 1),
     modes=st.sampled_from([(1,), (2,), (1, 2)]),
 )
 
@@ -104,9 +108,7 @@ def test_the_chain_keeps_p_and_its_posterior_is_bayes(law):
     every = law.transition(np.arange(law.num_items))
     np.testing.assert_allclose(law.prior_V @ every, law.prior_V, rtol=1e-12)
     joint = every[2][:, None] * every  # left = 2, then j, then right
-    np.testing.assert_allclose(
-        law.masked_posterior(2, 3), joint[:, 3] / joint[:, 3].sum(), rtol=1e-10
-    )
+    np.testing.assert_allclose(law.masked_posterior(2, 3), joint[:, 3] / joint[:, 3].sum(), rtol=1e-10)
     next_entropy = -(law.prior_V @ (every * np.log(every)).sum(axis=1))
     assert next_entropy == pytest.approx(law.entropy_floor, rel=1e-11)
 
@@ -149,8 +151,7 @@ def test_an_audit_of_sampled_counts_finds_the_population_value():
     log = law.sample_events(3000, 100, seed=0)
     prior = PopularityPrior.from_interactions(log)
     query, items, bias = law.factors(1.0)
-    found = audit_many({"m": ScoreMoments.of(query, items, bias=bias)}, prior.log_prior_V,
-                       permutations=0)
+    found = audit_many({"m": ScoreMoments.of(query, items, bias=bias)}, prior.log_prior_V, permutations=0)
     assert found.energy["m"].slope_mean == pytest.approx(1 + law.delta, rel=0.01)
 
 

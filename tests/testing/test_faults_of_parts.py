@@ -94,41 +94,87 @@ SUM = r"Given\.forward: expected a scalar tensor with a gradient, the sum over r
 WRONG_PARTS = [
     (encoded(lambda row_BLD: row_BLD[:, -1]), ValueError, FORWARD + rf"\[\d+, {DIM}\]"),
     (encoded(lambda row_BLD: row_BLD[:, 1:]), ValueError, FORWARD + rf"\[\d+, \d, {DIM}\]"),
-    (encoded(lambda row_BLD: torch.cat([row_BLD] * 2, 2)), ValueError,
-     FORWARD + rf"\[\d+, {LENGTH}, {2 * DIM}\]"),
+    (
+        encoded(lambda row_BLD: torch.cat([row_BLD] * 2, 2)),
+        ValueError,
+        FORWARD + rf"\[\d+, {LENGTH}, {2 * DIM}\]",
+    ),
     (encoded(lambda row_BLD: None), TypeError, r"Asked\.forward: expected a torch tensor; got NoneType"),
-    (encoded(lambda row_BLD: row_BLD, last=lambda self, user_C, history_CL, item_VD: item_VD[history_CL]),
-     ValueError, rf"Asked\.last: expected shape \[\d+, {DIM}\]; got float32"),
-    (encoded(None, reads="events"), ValueError,
-     BUILD + "a module with reads = 'sequences', as its options have; got 'events'"),
+    (
+        encoded(lambda row_BLD: row_BLD, last=lambda self, user_C, history_CL, item_VD: item_VD[history_CL]),
+        ValueError,
+        rf"Asked\.last: expected shape \[\d+, {DIM}\]; got float32",
+    ),
+    (
+        encoded(None, reads="events"),
+        ValueError,
+        BUILD + "a module with reads = 'sequences', as its options have; got 'events'",
+    ),
     (encoded(None, reads=None), ValueError, BUILD + ".* as its options have; got None"),
-    (encoded(None, rows="events"), ValueError, "rows events: expected batches with histories where the "
-     "encoder reads sequences, and only there"),
-    ({"encoder": with_module(EncoderOptions, nn.Linear(2, 2))}, TypeError,
-     BUILD + r"a fastpop\.encoders\.Encoder; got Linear"),
+    (
+        encoded(None, rows="events"),
+        ValueError,
+        "rows events: expected batches with histories where the encoder reads sequences, and only there",
+    ),
+    (
+        {"encoder": with_module(EncoderOptions, nn.Linear(2, 2))},
+        TypeError,
+        BUILD + r"a fastpop\.encoders\.Encoder; got Linear",
+    ),
     (lost(lambda query, items, pos_id: -(query * items[pos_id]).sum(1)), ValueError, SUM + r"float32 \[64\]"),
     (lost(lambda *given: torch.tensor(1.0)), ValueError, SUM + "one without a gradient"),
     (lost(lambda *given: 1.0), TypeError, r"Given\.forward: expected a scalar tensor, the sum over rows"),
-    ({"regularizers": [with_module(RegularizerOptions, Given(lambda query, *rest: query.sum(1)))]},
-     ValueError, SUM + r"float32 \[64\]"),
-    ({"item_tower": with_module(ItemTowerOptions, Tower(lambda item_VD: item_VD[:-1]))}, ValueError,
-     rf"Tower: expected shape \[{ITEMS}, {DIM}\]; got float32 \[{ITEMS - 1}, {DIM}\]"),
-    ({"item_tower": with_module(ItemTowerOptions, Tower(lambda item_VD: None))}, TypeError,
-     "Tower: expected a torch tensor; got NoneType"),
-    ({"item_tower": with_module(ItemTowerOptions, "a")}, TypeError,
-     BUILD + r"a fastpop\.item_towers\.ItemTower or None; got str"),
-    (prior_of(lambda log_p_V: log_p_V[1:]), ValueError,
-     rf"X\(\)\.log_prior: expected shape \[{ITEMS}\]; got float64 \[{ITEMS - 1}\]"),
-    (prior_of(lambda log_p_V: log_p_V * np.nan), ValueError,
-     r"X\(\)\.log_prior: expected finite numbers; got nan at \[0\]"),
-    ({"table_optimizer": with_module(TableOptimizer, None)}, TypeError,
-     BUILD + r"a torch\.optim\.Optimizer; got NoneType"),
-    ({"loggers": [a_part(Logger, needs_folder=False, open=lambda self, out, config: None)]}, TypeError,
-     r"X\(\)\.open: expected what has epoch\(row\) and close\(\); got NoneType"),
-    (split_by(np.zeros), ValueError, r"split x: part: expected 0 \(train\), 1 \(validation\) or 2 \(test\) "
-     r"for each event; got float64 \[1500\]"),
-    (split_by(lambda number: np.full(number, 2)), ValueError,
-     r"split x: part: expected some events that train \(0\); got none"),
+    (
+        {"regularizers": [with_module(RegularizerOptions, Given(lambda query, *rest: query.sum(1)))]},
+        ValueError,
+        SUM + r"float32 \[64\]",
+    ),
+    (
+        {"item_tower": with_module(ItemTowerOptions, Tower(lambda item_VD: item_VD[:-1]))},
+        ValueError,
+        rf"Tower: expected shape \[{ITEMS}, {DIM}\]; got float32 \[{ITEMS - 1}, {DIM}\]",
+    ),
+    (
+        {"item_tower": with_module(ItemTowerOptions, Tower(lambda item_VD: None))},
+        TypeError,
+        "Tower: expected a torch tensor; got NoneType",
+    ),
+    (
+        {"item_tower": with_module(ItemTowerOptions, "a")},
+        TypeError,
+        BUILD + r"a fastpop\.item_towers\.ItemTower or None; got str",
+    ),
+    (
+        prior_of(lambda log_p_V: log_p_V[1:]),
+        ValueError,
+        rf"X\(\)\.log_prior: expected shape \[{ITEMS}\]; got float64 \[{ITEMS - 1}\]",
+    ),
+    (
+        prior_of(lambda log_p_V: log_p_V * np.nan),
+        ValueError,
+        r"X\(\)\.log_prior: expected finite numbers; got nan at \[0\]",
+    ),
+    (
+        {"table_optimizer": with_module(TableOptimizer, None)},
+        TypeError,
+        BUILD + r"a torch\.optim\.Optimizer; got NoneType",
+    ),
+    (
+        {"loggers": [a_part(Logger, needs_folder=False, open=lambda self, out, config: None)]},
+        TypeError,
+        r"X\(\)\.open: expected what has epoch\(row\) and close\(\); got NoneType",
+    ),
+    (
+        split_by(np.zeros),
+        ValueError,
+        r"split x: part: expected 0 \(train\), 1 \(validation\) or 2 \(test\) "
+        r"for each event; got float64 \[1500\]",
+    ),
+    (
+        split_by(lambda number: np.full(number, 2)),
+        ValueError,
+        r"split x: part: expected some events that train \(0\); got none",
+    ),
 ]
 
 
@@ -138,15 +184,29 @@ def test_a_wrong_part_is_named(options, error, message):
         fastpop.train(testing.small_log(), **QUICK | {"epochs": 1} | options)
 
 
-@pytest.mark.parametrize(("members", "message"), [
-    ({"value": lambda self, known, k: np.array(["a"] * known.num_cases)},
-     r"value of the metric 'x@10': expected \[30\] numbers, a case each; got <U1 \[30\]"),
-    ({"value": lambda self, known, k: np.ones(known.num_cases), "size": lambda self, known: np.ones(3)},
-     r"size of the metric 'x@10': expected \[30\] numbers, a case each; got float64 \[3\]"),
-    ({"value": lambda self, known, k: np.ones(known.num_cases),
-      "size": lambda self, known: -np.ones(known.num_cases)},
-     r"size of the metric 'x@10': expected numbers >= 0; got -1"),
-])
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (
+            {"value": lambda self, known, k: np.array(["a"] * known.num_cases)},
+            r"value of the metric 'x@10': expected \[30\] numbers, a case each; got <U1 \[30\]",
+        ),
+        (
+            {
+                "value": lambda self, known, k: np.ones(known.num_cases),
+                "size": lambda self, known: np.ones(3),
+            },
+            r"size of the metric 'x@10': expected \[30\] numbers, a case each; got float64 \[3\]",
+        ),
+        (
+            {
+                "value": lambda self, known, k: np.ones(known.num_cases),
+                "size": lambda self, known: -np.ones(known.num_cases),
+            },
+            r"size of the metric 'x@10': expected numbers >= 0; got -1",
+        ),
+    ],
+)
 def test_a_wrong_metric_is_named(members, message):
     result = fastpop.train(testing.small_log(), **QUICK | {"epochs": 1})
     with pytest.raises(ValueError, match=f"^{message}"):
@@ -169,32 +229,62 @@ def fastpop_command(*words, folder):
     """In a folder that holds a module with parts, and nothing else that leads there."""
     (folder / "my_parts.py").write_text(
         f"import sys\nsys.path.append({str(Path(__file__).parents[1])!r})\nimport fastpop, masked_parts\n"
-        "for part in masked_parts.PARTS:\n    fastpop.register(part.kind, part)\n")
+        "for part in masked_parts.PARTS:\n    fastpop.register(part.kind, part)\n"
+    )
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([Path(sys.executable).parent / "fastpop", *map(str, words)], capture_output=True,
-                          text=True, cwd=folder, env=env)
+    done = subprocess.run(
+        [Path(sys.executable).parent / "fastpop", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=env,
+    )
     return done.returncode, done.stderr
 
 
 TRAIN = ("--plugin", "my_parts", "train", "bundled", "--out", "run")
 
 
-@pytest.mark.parametrize(("words", "text", "message"), [
-    (["--encoder", "sasrec", "--num-layers", "1", "--encoder.num-layers", "3"], "",
-     "encoder.num_layers: expected nothing beside --num-layers, which is the same; got 3"),
-    (["--encoder", "out-bert", "--encoder.width=1", "--encoder.width", "2"], "",
-     "--encoder.width: expected an option once; got '--encoder.width'"),
-    (["--regularizers", "l2", "l2", "--regularizers.l2.weight", "1"], "",
-     "regularizers.l2: expected one of those asked for, once (l2, l2); got 'l2'"),
-    (["--encoder", "out-must"], "",
-     "encoder.width: expected a value, since 'out-must' has no default; got none"),
-    ([], '[encoder]\nname = "factor"\nnum_layers = 3\n',
-     "encoder.num_layers: expected an option of 'factor' (dropout, base); got an unknown one"),
-    ([], '[train]\nnum_layers = 2\n[encoder]\nname = "sasrec"\nnum_layers = 3\n',
-     "run.toml: num_layers: expected an option once; got 3"),
-    ([], '[proposal]\nname = "mixture"\nparts = [{power = 0.5}]\nweights = [1]\n',
-     "proposal.parts: expected one of 'uniform', 'popularity', "),
-])
+@pytest.mark.parametrize(
+    ("words", "text", "message"),
+    [
+        (
+            ["--encoder", "sasrec", "--num-layers", "1", "--encoder.num-layers", "3"],
+            "",
+            "encoder.num_layers: expected nothing beside --num-layers, which is the same; got 3",
+        ),
+        (
+            ["--encoder", "out-bert", "--encoder.width=1", "--encoder.width", "2"],
+            "",
+            "--encoder.width: expected an option once; got '--encoder.width'",
+        ),
+        (
+            ["--regularizers", "l2", "l2", "--regularizers.l2.weight", "1"],
+            "",
+            "regularizers.l2: expected one of those asked for, once (l2, l2); got 'l2'",
+        ),
+        (
+            ["--encoder", "out-must"],
+            "",
+            "encoder.width: expected a value, since 'out-must' has no default; got none",
+        ),
+        (
+            [],
+            '[encoder]\nname = "factor"\nnum_layers = 3\n',
+            "encoder.num_layers: expected an option of 'factor' (dropout, base); got an unknown one",
+        ),
+        (
+            [],
+            '[train]\nnum_layers = 2\n[encoder]\nname = "sasrec"\nnum_layers = 3\n',
+            "run.toml: num_layers: expected an option once; got 3",
+        ),
+        (
+            [],
+            '[proposal]\nname = "mixture"\nparts = [{power = 0.5}]\nweights = [1]\n',
+            "proposal.parts: expected one of 'uniform', 'popularity', ",
+        ),
+    ],
+)
 def test_nothing_that_was_given_is_left_aside(words, text, message, tmp_path):
     (tmp_path / "run.toml").write_text(text)
     code, said = fastpop_command(*TRAIN, *words, "--config", "run.toml", folder=tmp_path)
@@ -205,19 +295,44 @@ def test_nothing_that_was_given_is_left_aside(words, text, message, tmp_path):
 
 def test_the_command_line_finds_parts_where_it_is_called_and_asks_them_for_their_defaults(tmp_path):
     log = testing.small_log()
-    (tmp_path / "log.csv").write_text("user,item,time\n" + "".join(
-        f"{u},{i},{t}\n" for u, i, t in zip(log.user, log.item, log.time)))
+    (tmp_path / "log.csv").write_text(
+        "user,item,time\n" + "".join(f"{u},{i},{t}\n" for u, i, t in zip(log.user, log.item, log.time))
+    )
     (tmp_path / "run.toml").write_text('dropout = 0.2\n[encoder]\nname = "out-bert"\nwidth = 8\n')
-    read = ["--plugin", "my_parts", "train", "log.csv", "--user", "user", "--item", "item", "--time", "time",
-            "--dim", "8", "--batch-size", "64", "--num-negatives", "8", "--epochs", "1",
-            "--permutations", "5"]
+    read = [
+        "--plugin",
+        "my_parts",
+        "train",
+        "log.csv",
+        "--user",
+        "user",
+        "--item",
+        "item",
+        "--time",
+        "time",
+        "--dim",
+        "8",
+        "--batch-size",
+        "64",
+        "--num-negatives",
+        "8",
+        "--epochs",
+        "1",
+        "--permutations",
+        "5",
+    ]
     for out, words, width, dropout, weight in (
-            ("a", ["--encoder", "out-bert", "--prior", "out-partly"], 16, 0.05, 0.5),
-            ("b", ["--encoder", "out-bert", "--dropout", "0.2", "--prior", "out-partly", "--prior-weight",
-                   "1"], 16, 0.2, 1.0),
-            ("c", ["--config", "run.toml", "--prior", "out-partly"], 8, 0.2, 0.5),
-            ("d", ["--config", "run.toml", "--prior", "out-partly", "--encoder.dropout", "0.4"], 8, 0.4,
-             0.5)):
+        ("a", ["--encoder", "out-bert", "--prior", "out-partly"], 16, 0.05, 0.5),
+        (
+            "b",
+            ["--encoder", "out-bert", "--dropout", "0.2", "--prior", "out-partly", "--prior-weight", "1"],
+            16,
+            0.2,
+            1.0,
+        ),
+        ("c", ["--config", "run.toml", "--prior", "out-partly"], 8, 0.2, 0.5),
+        ("d", ["--config", "run.toml", "--prior", "out-partly", "--encoder.dropout", "0.4"], 8, 0.4, 0.5),
+    ):
         code, said = fastpop_command(*read, "--out", out, *words, folder=tmp_path)
         assert code == 0, said
         kept = json.loads((tmp_path / out / "config.json").read_text())
@@ -230,23 +345,67 @@ def test_the_command_line_finds_parts_where_it_is_called_and_asks_them_for_their
 
 
 PARTS_TO_TRY = {
-    "encoder": ["factor", "bag", "sasrec", "out-bert", SASRec(num_layers=1), SASRec(hidden=7, dropout=0.3),
-                Factor(base=False), Bag(dropout=0.1), Bert(width=3), Bert(dropout=0.2), Bert(mask="zero")],
-    "prior": ["none", "frozen", "permuted", "learned", "out-partly", Frozen(weight=0.5),
-              Learned(start="log-prior", learning_rate=0.1), Partly(weight=1.0), Partly(weight=0.25)],
-    "loss": ["full_softmax", "sampled_softmax", FullSoftmax(label_smoothing=0.1),
-             SampledSoftmax(num_negatives=4, group_size=1, logq="none")],
-    "proposal": ["uniform", "popularity", "mixture", PopularityProposal(power=0.5),
-                 MixtureProposal(power=0.5), MixtureProposal(uniform_share=0.2), MixtureProposal(
-                     parts=(UniformProposal(), MixtureProposal(parts=(LogUniformProposal(),), weights=(1,))),
-                     weights=(1, 2.5))],
-    "item_tower": ["table", "linear", Linear(depth=2)], "table_optimizer": ["auto", "row_sgd", RowAdagrad()],
+    "encoder": [
+        "factor",
+        "bag",
+        "sasrec",
+        "out-bert",
+        SASRec(num_layers=1),
+        SASRec(hidden=7, dropout=0.3),
+        Factor(base=False),
+        Bag(dropout=0.1),
+        Bert(width=3),
+        Bert(dropout=0.2),
+        Bert(mask="zero"),
+    ],
+    "prior": [
+        "none",
+        "frozen",
+        "permuted",
+        "learned",
+        "out-partly",
+        Frozen(weight=0.5),
+        Learned(start="log-prior", learning_rate=0.1),
+        Partly(weight=1.0),
+        Partly(weight=0.25),
+    ],
+    "loss": [
+        "full_softmax",
+        "sampled_softmax",
+        FullSoftmax(label_smoothing=0.1),
+        SampledSoftmax(num_negatives=4, group_size=1, logq="none"),
+    ],
+    "proposal": [
+        "uniform",
+        "popularity",
+        "mixture",
+        PopularityProposal(power=0.5),
+        MixtureProposal(power=0.5),
+        MixtureProposal(uniform_share=0.2),
+        MixtureProposal(
+            parts=(UniformProposal(), MixtureProposal(parts=(LogUniformProposal(),), weights=(1,))),
+            weights=(1, 2.5),
+        ),
+    ],
+    "item_tower": ["table", "linear", Linear(depth=2)],
+    "table_optimizer": ["auto", "row_sgd", RowAdagrad()],
     "split": ["leave-last-out", "leave-last-n", "global-time", "none"],
-    "regularizers": ["l2", (L2(weight=1),), (L2(), L2(weight=0.5))], "loggers": ["tensorboard", ()],
-    "num_layers": [2, 3], "num_heads": [2, 4], "dropout": [0.2, 0.4], "base": [True, False],
-    "prior_weight": [1.0, 0.5, 0.75], "bias_start": ["zero", "log-prior"], "num_negatives": [4, 1024],
-    "group_size": [0, 1], "label_smoothing": [0.0, 0.1], "proposal_power": [0.75, 0.5], "split_n": [1, 2],
-    "logq": ["standard", "none"], "smoothing": ["loo", 1.5], "epochs": [np.int64(3)],
+    "regularizers": ["l2", (L2(weight=1),), (L2(), L2(weight=0.5))],
+    "loggers": ["tensorboard", ()],
+    "num_layers": [2, 3],
+    "num_heads": [2, 4],
+    "dropout": [0.2, 0.4],
+    "base": [True, False],
+    "prior_weight": [1.0, 0.5, 0.75],
+    "bias_start": ["zero", "log-prior"],
+    "num_negatives": [4, 1024],
+    "group_size": [0, 1],
+    "label_smoothing": [0.0, 0.1],
+    "proposal_power": [0.75, 0.5],
+    "split_n": [1, 2],
+    "logq": ["standard", "none"],
+    "smoothing": ["loo", 1.5],
+    "epochs": [np.int64(3)],
 }
 
 
@@ -273,11 +432,16 @@ def test_a_configuration_comes_back_from_wherever_it_was_put(tmp_path):
         path.write_text("".join(f"{name} = {toml(value)}\n" for name, value in given.items()))
         whole = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
         there = config.replace(epochs=9)
-        for found in (TrainConfig.from_dict(config.to_dict()), TrainConfig.from_toml(path),
-                      TrainConfig.from_dict(json.loads(config.to_json())), TrainConfig(**whole),
-                      config.replace(), there.replace(epochs=config.epochs),
-                      pickle.loads(pickle.dumps(config)),
-                      copy.deepcopy(config)):
+        for found in (
+            TrainConfig.from_dict(config.to_dict()),
+            TrainConfig.from_toml(path),
+            TrainConfig.from_dict(json.loads(config.to_json())),
+            TrainConfig(**whole),
+            config.replace(),
+            there.replace(epochs=config.epochs),
+            pickle.loads(pickle.dumps(config)),
+            copy.deepcopy(config),
+        ):
             assert found == config, given
             for kind in SHORT:
                 assert getattr(found, f"{kind}_part") == getattr(config, f"{kind}_part"), given

@@ -47,8 +47,11 @@ def test_the_name_of_somebody_elses_part_stands_for_its_own_defaults():
     assert TrainConfig(prior="out-partly", prior_weight=0.75).prior == Partly(weight=0.75)
     assert config.replace(prior_weight=0.75).prior == Partly(weight=0.75)
     assert asked.replace(prior="frozen").prior_weight == 1.0
-    with pytest.raises(ValueError, match=r"^prior_weight: expected nothing beside prior=Partly\(weight=0.25\)"
-                                         r", which has its own weight; got 0.5$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^prior_weight: expected nothing beside prior=Partly\(weight=0.25\)"
+        r", which has its own weight; got 0.5$",
+    ):
         TrainConfig(prior=Partly(weight=0.25), prior_weight=0.5)
     with pytest.raises(ValueError, match=r"^num_layers: expected nothing beside encoder=SASRec"):
         TrainConfig(encoder=SASRec(num_layers=3), num_layers=5)
@@ -67,19 +70,25 @@ def test_an_arm_trains_beside_its_own_prior(monkeypatch):
     from fastpop.training import build
 
     seen, made = [], build.build_model
-    monkeypatch.setattr(build, "build_model", lambda config, *rest: (
-        seen.append(config.prior_part), made(config, *rest))[1])
+    monkeypatch.setattr(
+        build, "build_model", lambda config, *rest: (seen.append(config.prior_part), made(config, *rest))[1]
+    )
     with registry.registered("arm", Arm("out-half", "s + log p / 2", "s + beta log p", "out-partly")):
         fastpop.compare(testing.small_log(), arms=["out-half"], seeds=1, permutations=5, **QUICK)
     assert [part.tau for part in seen] == [1.0, 0.5]
     assert seen[1] == Partly()
 
 
-@pytest.mark.parametrize(("arm", "message"), [
-    (Arm("out-a", "s", "s", "nope"), r"^prior of the arm 'out-a': expected one of 'none', "),
-    (Arm("out-a", "s", "s", "out-partly", bias_start="log-prior"),
-     r"^bias_start of the arm 'out-a': expected 'zero' with the prior 'out-partly', which has none; got 'lo"),
-])
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        (Arm("out-a", "s", "s", "nope"), r"^prior of the arm 'out-a': expected one of 'none', "),
+        (
+            Arm("out-a", "s", "s", "out-partly", bias_start="log-prior"),
+            r"^bias_start of the arm 'out-a': expected 'zero' with the prior 'out-partly', which has none",
+        ),
+    ],
+)
 def test_an_arm_that_cannot_train_is_refused_before_any_does(arm, message, monkeypatch):
     monkeypatch.setattr(sys.modules["fastpop.experiments.compare"], "train_arm", None)
     with registry.registered("arm", arm), pytest.raises(ValueError, match=message):
@@ -94,9 +103,13 @@ def test_arms_take_no_loggers():
 def test_a_run_keeps_version_and_options_of_a_part_at_its_defaults(tmp_path):
     fastpop.train(testing.small_log(), encoder="out-bert", out=tmp_path / "run", **QUICKER)
     kept = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert kept["encoder"] == {"kind": "encoder", "name": "out-bert", "version": 1,
-                               "class": "masked_parts:Bert",
-                               "options": {"width": 16, "dropout": 0.05, "mask": "free"}}
+    assert kept["encoder"] == {
+        "kind": "encoder",
+        "name": "out-bert",
+        "version": 1,
+        "class": "masked_parts:Bert",
+        "options": {"width": 16, "dropout": 0.05, "mask": "free"},
+    }
     assert kept["prior"] == "frozen"
     assert fastpop.load(tmp_path / "run").config.encoder == "out-bert"
 
@@ -112,8 +125,11 @@ def test_a_run_keeps_version_and_options_of_a_part_at_its_defaults(tmp_path):
     Wider.version = 2
     with pytest.raises(registry.Missing, match=r"^encoder: expected version 1 of 'out-bert'"):
         fastpop.load(tmp_path / "run")
-    with pytest.raises(ValueError, match=r"^encoder: expected 'out-bert', version 1, with \{'width': 16, .*; "
-                                         r"got 'out-bert', version 2, with \{'width': 32"):
+    with pytest.raises(
+        ValueError,
+        match=r"^encoder: expected 'out-bert', version 1, with \{'width': 16, .*; "
+        r"got 'out-bert', version 2, with \{'width': 32",
+    ):
         fastpop.train(testing.small_log(), encoder="out-bert", out=tmp_path / "run", resume=True, **QUICKER)
 
 
@@ -122,8 +138,10 @@ def test_parts_that_no_name_finds_are_not_saved(tmp_path):
     class Nobodys(SASRec):
         """Under the name of ours, which load would make instead."""
 
-    message = r"^encoder: expected a part that is registered \(fastpop\.register\('encoder', \.\.\.\)\) " \
-              r"where a run is saved, which finds it by its name; got Nobodys\(num_layers=1\)$"
+    message = (
+        r"^encoder: expected a part that is registered \(fastpop\.register\('encoder', \.\.\.\)\) "
+        r"where a run is saved, which finds it by its name; got Nobodys\(num_layers=1\)$"
+    )
     with pytest.raises(ValueError, match=message):
         fastpop.train(testing.small_log(), encoder=Nobodys(num_layers=1), out=tmp_path / "run", **QUICKER)
     result = fastpop.train(testing.small_log(), encoder=Nobodys(num_layers=1), **QUICKER | {"epochs": 1})
@@ -154,8 +172,9 @@ def a_class(base, name="out-x", **members):
 
 
 def with_option(hint, default):
-    return a_class(EncoderOptions, width=default, build=lambda self, sizes: None,
-                   __annotations__={"width": hint})
+    return a_class(
+        EncoderOptions, width=default, build=lambda self, sizes: None, __annotations__={"width": hint}
+    )
 
 
 class Undecorated(EncoderOptions):
@@ -166,21 +185,53 @@ class Undecorated(EncoderOptions):
         return None
 
 
-@pytest.mark.parametrize(("kind", "part", "error", "message"), [
-    ("encoder", with_option(np.ndarray, None), TypeError, r"X\.width: expected an int, float, bool, str, "
-     r"Literal, a part or a tuple of these; got <class 'numpy\.ndarray'>"),
-    ("encoder", with_option(list, field(default_factory=list)), TypeError, r"X\.width: .*; got <class 'list"),
-    ("encoder", with_option(tuple[np.ndarray, ...], ()), TypeError, r"X\.width: .*; got tuple\["),
-    ("encoder", Undecorated, TypeError, "part: expected a frozen dataclass; got Undecorated, whose width is "
-     r"no field: put @dataclass\(frozen=True\) above it"),
-    ("encoder", a_class(EncoderOptions), TypeError, r"X\.build: expected a method of its own; got none"),
-    ("split", a_class(SplitRule), TypeError, r"X\.part or cut: expected a method of its own; got none"),
-    ("encoder", a_class(EncoderOptions, reads="both", build=None), ValueError,
-     r"X\.reads: expected one of 'events', 'sequences'; got 'both'"),
-    ("loss", a_class(Objective, needs="negs", build=None), ValueError, r"X\.needs: expected one of 'cat"),
-    ("metric", a_class(Metric, needs="counts", value=None), TypeError, r"X\.needs: expected a tuple; got s"),
-    ("encoder", a_class(EncoderOptions, version="2", build=None), TypeError, r"X\.version: expected an int"),
-])
+@pytest.mark.parametrize(
+    ("kind", "part", "error", "message"),
+    [
+        (
+            "encoder",
+            with_option(np.ndarray, None),
+            TypeError,
+            r"X\.width: expected an int, float, bool, str, "
+            r"Literal, a part or a tuple of these; got <class 'numpy\.ndarray'>",
+        ),
+        (
+            "encoder",
+            with_option(list, field(default_factory=list)),
+            TypeError,
+            r"X\.width: .*; got <class 'list",
+        ),
+        ("encoder", with_option(tuple[np.ndarray, ...], ()), TypeError, r"X\.width: .*; got tuple\["),
+        (
+            "encoder",
+            Undecorated,
+            TypeError,
+            "part: expected a frozen dataclass; got Undecorated, whose width is "
+            r"no field: put @dataclass\(frozen=True\) above it",
+        ),
+        ("encoder", a_class(EncoderOptions), TypeError, r"X\.build: expected a method of its own; got none"),
+        ("split", a_class(SplitRule), TypeError, r"X\.part or cut: expected a method of its own; got none"),
+        (
+            "encoder",
+            a_class(EncoderOptions, reads="both", build=None),
+            ValueError,
+            r"X\.reads: expected one of 'events', 'sequences'; got 'both'",
+        ),
+        ("loss", a_class(Objective, needs="negs", build=None), ValueError, r"X\.needs: expected one of 'cat"),
+        (
+            "metric",
+            a_class(Metric, needs="counts", value=None),
+            TypeError,
+            r"X\.needs: expected a tuple; got s",
+        ),
+        (
+            "encoder",
+            a_class(EncoderOptions, version="2", build=None),
+            TypeError,
+            r"X\.version: expected an int",
+        ),
+    ],
+)
 def test_a_class_that_cannot_be_a_part_is_refused(kind, part, error, message):
     with pytest.raises(error, match=f"^{message}"):
         fastpop.register(kind, part)
@@ -214,32 +265,38 @@ class Shaped(EncoderOptions):
         return None
 
 
-@pytest.mark.parametrize(("options", "error", "message"), [
-    ({"sizes": "abc"}, TypeError, r"encoder\.sizes: expected a tuple; got str"),
-    ({"sizes": (1, "a")}, TypeError, r"encoder\.sizes\[1\]: expected an integer; got str"),
-    ({"sizes": np.zeros(2)}, TypeError, r"encoder\.sizes: expected a tuple; got float64 \[2\]"),
-    ({"pair": ("a",)}, ValueError, r"encoder\.pair: expected 2 values; got \('a',\)"),
-    ({"pair": ("a", float("nan"))}, ValueError, r"encoder\.pair\[1\]: expected a finite number; got nan"),
-    ({"most": "x"}, TypeError, r"encoder\.most: expected an integer or None; got str"),
-    ({"rate": "often"}, ValueError, r"encoder\.rate: expected one of 'auto'; got 'often'"),
-    ({"rate": float("inf")}, ValueError, r"encoder\.rate: expected a finite number; got inf"),
-    ({"most": True}, TypeError, r"encoder\.most: expected an integer or None; got bool"),
-])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"sizes": "abc"}, TypeError, r"encoder\.sizes: expected a tuple; got str"),
+        ({"sizes": (1, "a")}, TypeError, r"encoder\.sizes\[1\]: expected an integer; got str"),
+        ({"sizes": np.zeros(2)}, TypeError, r"encoder\.sizes: expected a tuple; got float64 \[2\]"),
+        ({"pair": ("a",)}, ValueError, r"encoder\.pair: expected 2 values; got \('a',\)"),
+        ({"pair": ("a", float("nan"))}, ValueError, r"encoder\.pair\[1\]: expected a finite number; got nan"),
+        ({"most": "x"}, TypeError, r"encoder\.most: expected an integer or None; got str"),
+        ({"rate": "often"}, ValueError, r"encoder\.rate: expected one of 'auto'; got 'often'"),
+        ({"rate": float("inf")}, ValueError, r"encoder\.rate: expected a finite number; got inf"),
+        ({"most": True}, TypeError, r"encoder\.most: expected an integer or None; got bool"),
+    ],
+)
 def test_options_have_the_types_that_they_are_declared_with(options, error, message):
     with pytest.raises(error, match=f"^{message}$"):
         Shaped(**options)
 
 
-@pytest.mark.parametrize(("words", "part"), [
-    (["--encoder.sizes", "3", "5", "7", "--encoder.most", "4"], Shaped(sizes=(3, 5, 7), most=4)),
-    (["--encoder.pair", "b", "0.5", "--encoder.sizes"], Shaped(pair=("b", 0.5), sizes=())),
-    (["--encoder.most=none"], Shaped(most=None)),
-    (["--encoder.most=-1"], Shaped(most=-1)),
-    (["--encoder.rate", "auto"], Shaped()),
-    (["--encoder.rate", "0.5"], Shaped(rate=0.5)),
-    (["--encoder.most", "x"], "encoder.most: expected an integer; got 'x'"),
-    (["--encoder.pair", "b"], "encoder.pair: expected 2 values; got b"),
-])
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--encoder.sizes", "3", "5", "7", "--encoder.most", "4"], Shaped(sizes=(3, 5, 7), most=4)),
+        (["--encoder.pair", "b", "0.5", "--encoder.sizes"], Shaped(pair=("b", 0.5), sizes=())),
+        (["--encoder.most=none"], Shaped(most=None)),
+        (["--encoder.most=-1"], Shaped(most=-1)),
+        (["--encoder.rate", "auto"], Shaped()),
+        (["--encoder.rate", "0.5"], Shaped(rate=0.5)),
+        (["--encoder.most", "x"], "encoder.most: expected an integer; got 'x'"),
+        (["--encoder.pair", "b"], "encoder.pair: expected 2 values; got b"),
+    ],
+)
 def test_words_become_what_the_option_is_declared_as(words, part):
     from fastpop.cli.parse import parse
 

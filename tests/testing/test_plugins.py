@@ -18,16 +18,25 @@ from fastpop.encoders import EncoderOptions, Factor, SASRec
 from fastpop.popularity import LogUniformProposal, MixtureProposal, PopularityProposal, UniformProposal
 
 CHECKS = {
-    "encoder": testing.check_encoder, "item_tower": testing.check_item_tower, "loss": testing.check_loss,
-    "regularizer": testing.check_regularizer, "proposal": testing.check_proposal,
-    "prior": testing.check_prior, "rows": testing.check_rows,
-    "table_optimizer": testing.check_table_optimizer, "split": testing.check_split,
+    "encoder": testing.check_encoder,
+    "item_tower": testing.check_item_tower,
+    "loss": testing.check_loss,
+    "regularizer": testing.check_regularizer,
+    "proposal": testing.check_proposal,
+    "prior": testing.check_prior,
+    "rows": testing.check_rows,
+    "table_optimizer": testing.check_table_optimizer,
+    "split": testing.check_split,
     "logger": testing.check_logger,
 }
-EVERY = [(kind, name) for kind in CHECKS
-         for name in (*registry.all_of(kind), *(part.name for part in toy_parts.PARTS[kind]))]
-THREE = MixtureProposal(parts=(UniformProposal(), PopularityProposal(power=0.5), LogUniformProposal()),
-                        weights=(1, 2, 1.5))
+EVERY = [
+    (kind, name)
+    for kind in CHECKS
+    for name in (*registry.all_of(kind), *(part.name for part in toy_parts.PARTS[kind]))
+]
+THREE = MixtureProposal(
+    parts=(UniformProposal(), PopularityProposal(power=0.5), LogUniformProposal()), weights=(1, 2, 1.5)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +58,18 @@ def test_parts_keep_their_contracts(kind, name):
     testing.check_options(registry.made(kind, name))
 
 
-@pytest.mark.parametrize("part", [SASRec(num_layers=1, hidden=12), Factor(base=False), THREE,
-                                  toy_parts.Recurrent(width=4), toy_parts.BPR(margin=0.5),
-                                  toy_parts.EveryTenth(every=7)], ids=repr)
+@pytest.mark.parametrize(
+    "part",
+    [
+        SASRec(num_layers=1, hidden=12),
+        Factor(base=False),
+        THREE,
+        toy_parts.Recurrent(width=4),
+        toy_parts.BPR(margin=0.5),
+        toy_parts.EveryTenth(every=7),
+    ],
+    ids=repr,
+)
 def test_parts_with_options_go_all_the_way(part):
     testing.check_options(part)
     testing.check_run(**{part.kind: part})
@@ -59,8 +77,9 @@ def test_parts_with_options_go_all_the_way(part):
 
 def test_a_name_and_an_object_are_one_choice():
     given = fastpop.TrainConfig(encoder=SASRec(num_layers=3), proposal=PopularityProposal(power=0.5))
-    assert given == fastpop.TrainConfig(encoder="sasrec", num_layers=3, proposal="popularity",
-                                        proposal_power=0.5)
+    assert given == fastpop.TrainConfig(
+        encoder="sasrec", num_layers=3, proposal="popularity", proposal_power=0.5
+    )
     assert (given.encoder, given.num_layers) == ("sasrec", 3)
     wide = fastpop.TrainConfig(encoder=SASRec(hidden=12))
     assert (repr(wide.encoder), str(wide.encoder)) == ("SASRec(hidden=12)", "sasrec")
@@ -82,11 +101,17 @@ def test_register_takes_parts_of_its_kind_under_free_names():
         for part in parts:
             assert fastpop.register(kind, part) is part  # again, as a module that is loaded anew does
             assert part.name in fastpop.available(registry.KINDS[kind].plural)
-    with pytest.raises(ValueError, match=r"name: expected one that no other encoder has; got 'sasrec', which "
-                                         r"is fastpop\.encoders\.sasrec\.SASRec"):
+    with pytest.raises(
+        ValueError,
+        match=r"name: expected one that no other encoder has; got 'sasrec', which "
+        r"is fastpop\.encoders\.sasrec\.SASRec",
+    ):
         fastpop.register("encoder", toy_parts.Recurrent, name="sasrec")
-    with pytest.raises(TypeError, match=r"part: expected a fastpop\.objectives\.Objective, its class or an "
-                                        r"object; got Recurrent"):
+    with pytest.raises(
+        TypeError,
+        match=r"part: expected a fastpop\.objectives\.Objective, its class or an "
+        r"object; got Recurrent",
+    ):
         fastpop.register("loss", toy_parts.Recurrent)
     with pytest.raises(ValueError, match=r"name: expected letters, digits, - and _, a letter first"):
         fastpop.register("encoder", toy_parts.Recurrent, name="a b")
@@ -100,38 +125,73 @@ def test_a_run_folder_imports_nothing_and_says_what_is_missing(tmp_path):
         name: ClassVar[str] = "toy-passing"
 
     fastpop.register("encoder", Passing)
-    fastpop.train(testing.small_log(), encoder=Passing(width=3), out=tmp_path / "run",
-                  **testing.training.QUICK)
+    fastpop.train(
+        testing.small_log(), encoder=Passing(width=3), out=tmp_path / "run", **testing.training.QUICK
+    )
     found = fastpop.load(tmp_path / "run")
     assert found.config.encoder == Passing(width=3)
     Passing.version = 2
     with pytest.raises(registry.Missing, match=r"expected version 1 of 'toy-passing'.*; got 2"):
         fastpop.load(tmp_path / "run")
     del registry._parts["encoder"]["toy-passing"]
-    with pytest.raises(ValueError, match=r"encoder: expected 'toy-passing' to be registered, as where this "
-                                         r"was made; got none: first import what registers it .*Passing"):
+    with pytest.raises(
+        ValueError,
+        match=r"encoder: expected 'toy-passing' to be registered, as where this "
+        r"was made; got none: first import what registers it .*Passing",
+    ):
         fastpop.load(tmp_path / "run")
 
 
 def fastpop_command(*words, **env):
-    done = subprocess.run([Path(sys.executable).parent / "fastpop", *map(str, words)], capture_output=True,
-                          text=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])} | env)
+    done = subprocess.run(
+        [Path(sys.executable).parent / "fastpop", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])} | env,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
 def test_the_command_line_reaches_parts_from_outside(tmp_path):
     log = tmp_path / "log.csv"
     small = testing.small_log()
-    log.write_text("user,item,time\n" + "".join(
-        f"{u},{i},{t}\n" for u, i, t in zip(small.user, small.item, small.time)))
+    log.write_text(
+        "user,item,time\n" + "".join(f"{u},{i},{t}\n" for u, i, t in zip(small.user, small.item, small.time))
+    )
     read = [log, "--user", "user", "--item", "item", "--time", "time"]
     quick = ["--dim", 8, "--batch-size", 64, "--num-negatives", 8, "--permutations", 10]
     out = tmp_path / "run"
     code, _, said = fastpop_command(
-        "--plugin", "toy_plugin", "train", *read, "--out", out, "--encoder", "toy-gru", "--encoder.width", 4,
-        "--loss", "toy-bpr", "--loss.margin=0.5", "--epochs", 1, "--proposal", "mixture", "--proposal.parts",
-        "uniform", "log_uniform", "--proposal.weights", 1, 3, "--regularizers", "l2", "toy-mean",
-        "--regularizers.toy-mean.weight", 0.01, *quick)
+        "--plugin",
+        "toy_plugin",
+        "train",
+        *read,
+        "--out",
+        out,
+        "--encoder",
+        "toy-gru",
+        "--encoder.width",
+        4,
+        "--loss",
+        "toy-bpr",
+        "--loss.margin=0.5",
+        "--epochs",
+        1,
+        "--proposal",
+        "mixture",
+        "--proposal.parts",
+        "uniform",
+        "log_uniform",
+        "--proposal.weights",
+        1,
+        3,
+        "--regularizers",
+        "l2",
+        "toy-mean",
+        "--regularizers.toy-mean.weight",
+        0.01,
+        *quick,
+    )
     assert code == 0, said
     kept = json.loads((out / "config.json").read_text())
     assert kept["encoder"]["options"]["width"] == 4
@@ -146,11 +206,26 @@ def test_the_command_line_reaches_parts_from_outside(tmp_path):
     assert code == 0, said
     assert "ndcg" in shown
     config = tmp_path / "run.toml"
-    config.write_text('[train]\nencoder = {name = "toy-gru", width = 4}\nepochs = 1\n'
-                      '[split]\nname = "toy-tenth"\nevery = 8\n'
-                      '[[regularizers]]\nname = "toy-mean"\nweight = 0.5\n')
-    code, _, said = fastpop_command("compare", "--plugin", "toy_plugin", *read, "--config", config, "--out",
-                                    tmp_path / "compared", "--arms", "frozen", "--seeds", 1, *quick)
+    config.write_text(
+        '[train]\nencoder = {name = "toy-gru", width = 4}\nepochs = 1\n'
+        '[split]\nname = "toy-tenth"\nevery = 8\n'
+        '[[regularizers]]\nname = "toy-mean"\nweight = 0.5\n'
+    )
+    code, _, said = fastpop_command(
+        "compare",
+        "--plugin",
+        "toy_plugin",
+        *read,
+        "--config",
+        config,
+        "--out",
+        tmp_path / "compared",
+        "--arms",
+        "frozen",
+        "--seeds",
+        1,
+        *quick,
+    )
     assert code == 0, said
     made_by = json.loads((tmp_path / "compared" / "comparison.json").read_text())["made_by"]["config"]
     assert made_by["encoder"]["options"]["width"] == 4
@@ -160,22 +235,39 @@ def test_the_command_line_reaches_parts_from_outside(tmp_path):
     assert fastpop.TrainConfig.from_toml(config).split == toy_parts.EveryTenth(every=8)
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["--plugin", "no_such_module", "train"], "plugin: expected a module that can be imported; got "
-                                              "'no_such_module': ModuleNotFoundError"),
-    (["train", "bundled", "--out", "x", "--encoder.num-layers", "3"],
-     "encoder.num_layers: expected an option of 'factor' (dropout, base); got an unknown one"),
-    (["train", "bundled", "--out", "x", "--encoder", "sasrec", "--encoder.hidden", "wide"],
-     "encoder.hidden: expected an integer; got 'wide'"),
-    (["train", "bundled", "--out", "x", "--encoder", "factr"],
-     "encoder: expected one of 'factor', 'bag', 'sasrec' (did you mean 'factor'?); got 'factr'"),
-    (["train", "bundled", "--out", "x", "--regularizers.l2.weight", "1"],
-     "regularizers.l2: expected one of those asked for, once (none); got 'l2'"),
-    (["train", "bundled", "--out", "x", "--regularizers.weight", "1"],
-     "--regularizers.weight: expected --regularizers.NAME.OPTION; got '--regularizers.weight'"),
-    (["train", "bundled", "--out", "x", "--table-optimizer.lr", "1"],
-     "table_optimizer: expected a name beside its options; got 'auto'"),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--plugin", "no_such_module", "train"],
+            "plugin: expected a module that can be imported; got 'no_such_module': ModuleNotFoundError",
+        ),
+        (
+            ["train", "bundled", "--out", "x", "--encoder.num-layers", "3"],
+            "encoder.num_layers: expected an option of 'factor' (dropout, base); got an unknown one",
+        ),
+        (
+            ["train", "bundled", "--out", "x", "--encoder", "sasrec", "--encoder.hidden", "wide"],
+            "encoder.hidden: expected an integer; got 'wide'",
+        ),
+        (
+            ["train", "bundled", "--out", "x", "--encoder", "factr"],
+            "encoder: expected one of 'factor', 'bag', 'sasrec' (did you mean 'factor'?); got 'factr'",
+        ),
+        (
+            ["train", "bundled", "--out", "x", "--regularizers.l2.weight", "1"],
+            "regularizers.l2: expected one of those asked for, once (none); got 'l2'",
+        ),
+        (
+            ["train", "bundled", "--out", "x", "--regularizers.weight", "1"],
+            "--regularizers.weight: expected --regularizers.NAME.OPTION; got '--regularizers.weight'",
+        ),
+        (
+            ["train", "bundled", "--out", "x", "--table-optimizer.lr", "1"],
+            "table_optimizer: expected a name beside its options; got 'auto'",
+        ),
+    ],
+)
 def test_bad_words_about_parts_get_one_clear_error(words, message, tmp_path):
     code, _, said = fastpop_command(*words)
     assert code == 2

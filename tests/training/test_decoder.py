@@ -17,10 +17,18 @@ def served(prior, weight, **options):
     return (decoder.score(query, weight) - learned).detach().numpy(), decoder
 
 
-@pytest.mark.parametrize(("prior", "weight", "factor"), [
-    ("none", 1.0, 0.0), ("none", 0.0, -1.0), ("none", 0.5, -0.5),
-    ("frozen", 1.0, 1.0), ("frozen", 0.0, 0.0), ("frozen", 0.5, 0.5), ("permuted", 2.0, 2.0),
-])
+@pytest.mark.parametrize(
+    ("prior", "weight", "factor"),
+    [
+        ("none", 1.0, 0.0),
+        ("none", 0.0, -1.0),
+        ("none", 0.5, -0.5),
+        ("frozen", 1.0, 1.0),
+        ("frozen", 0.0, 0.0),
+        ("frozen", 0.5, 0.5),
+        ("permuted", 2.0, 2.0),
+    ],
+)
 def test_the_knob_adds_this_much_log_p(prior, weight, factor):
     added, _ = served(prior, weight)
     np.testing.assert_allclose(added, np.tile(factor * LOG_PRIOR, (2, 1)), atol=1e-6)
@@ -42,8 +50,10 @@ def test_temperature_scales_the_dot_product_only():
     np.testing.assert_allclose(decoder.score(query, 1.0).detach().numpy()[0], LOG_PRIOR, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("prior", "weight", "trained"), [
-    ("none", 1.0, 1.0), ("frozen", 0.7, 0.7), ("permuted", 0.7, 0.7), ("learned", 1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("prior", "weight", "trained"),
+    [("none", 1.0, 1.0), ("frozen", 0.7, 0.7), ("permuted", 0.7, 0.7), ("learned", 1.0, 1.0)],
+)
 def test_trained_weight_serves_what_was_trained(prior, weight, trained):
     _, decoder = served(prior, 1.0, prior_weight=weight)
     assert decoder.trained_weight == trained
@@ -55,11 +65,14 @@ def test_trained_weight_serves_what_was_trained(prior, weight, trained):
     torch.testing.assert_close(decoder.score(query, trained), logits.detach())
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"prior": "x"}, "prior: expected one of"),
-    ({"temperature": 0.0}, "temperature: expected a finite number > 0"),
-    ({"log_prior": np.zeros((2, 2))}, "log_prior: expected shape [V]"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prior": "x"}, "prior: expected one of"),
+        ({"temperature": 0.0}, "temperature: expected a finite number > 0"),
+        ({"log_prior": np.zeros((2, 2))}, "log_prior: expected shape [V]"),
+    ],
+)
 def test_bad_arguments_are_named(options, message):
     given = {"log_prior": LOG_PRIOR, "dim": 3} | options
     with pytest.raises(ValueError) as caught:

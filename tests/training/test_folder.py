@@ -17,8 +17,14 @@ from fastpop.data.batches import EventBatches
 from fastpop.training import CheckpointError, TrainConfig, build, checkpoint, folder, loop, sealed
 from fastpop.training.result import moments_of
 
-QUICK = {"epochs": 3, "dim": 8, "batch_size": 64, "num_negatives": 16, "learning_rate": 0.02,
-         "progress": False}
+QUICK = {
+    "epochs": 3,
+    "dim": 8,
+    "batch_size": 64,
+    "num_negatives": 16,
+    "learning_rate": 0.02,
+    "progress": False,
+}
 
 
 def weights(result):
@@ -65,8 +71,10 @@ def test_any_changed_byte_of_a_sealed_file_is_found(tmp_path):
 def test_a_digit_changed_in_the_configuration_or_the_state_is_found(tmp_path):
     out = tmp_path / "run"
     fastpop.train(small_log(), out=out, **QUICK)
-    for file, before, after in (("config.json", '"prior_weight": 1.0', '"prior_weight": 9.0'),
-                                ("model/state.json", '"epoch": 1', '"epoch": 2')):
+    for file, before, after in (
+        ("config.json", '"prior_weight": 1.0', '"prior_weight": 9.0'),
+        ("model/state.json", '"epoch": 1', '"epoch": 2'),
+    ):
         text = (out / file).read_text()
         assert before in text
         (out / file).write_text(text.replace(before, after, 1))
@@ -79,8 +87,10 @@ def test_a_digit_changed_in_the_configuration_or_the_state_is_found(tmp_path):
         fastpop.load(out)
 
 
-@pytest.mark.parametrize(("file", "at"), [
-    ("state.json", 40), ("model.safetensors", -3), ("optimizer.safetensors", 20), ("state.json", None)])
+@pytest.mark.parametrize(
+    ("file", "at"),
+    [("state.json", 40), ("model.safetensors", -3), ("optimizer.safetensors", 20), ("state.json", None)],
+)
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so(tmp_path, whole, file, at):
     out = tmp_path / "run"
     fastpop.train(small_log(), out=out, **QUICK)
@@ -101,7 +111,9 @@ def test_the_checkpoint_before_is_kept_where_steps_get_another_digit(tmp_path):
     for step in (99_999_998, 99_999_999, 100_000_000):
         checkpoint.save(tmp_path, step, model, [], {})
     assert [path.name for path in checkpoint.all_of(tmp_path)] == [
-        "checkpoint-99999999", "checkpoint-100000000"]
+        "checkpoint-99999999",
+        "checkpoint-100000000",
+    ]
 
 
 def test_a_negative_batch_in_the_state_is_found(tmp_path):
@@ -126,8 +138,11 @@ def test_a_damaged_log_is_written_anew_before_training(tmp_path, whole, monkeypa
         small_log(seed=5).save(out / "log")
     steps = []
     real = loop.train_step
-    monkeypatch.setattr(loop, "train_step", lambda *given: (steps.append(
-        fastpop.Interactions.load(out / "log").num_events), real(*given))[1])
+    monkeypatch.setattr(
+        loop,
+        "train_step",
+        lambda *given: (steps.append(fastpop.Interactions.load(out / "log").num_events), real(*given))[1],
+    )
     with pytest.warns(UserWarning, match="It is written anew"):
         resumed = fastpop.train(small_log(), out=out, resume=True, **QUICK | {"epochs": 4})
     assert set(steps) == {small_log().num_events}
@@ -169,14 +184,20 @@ def test_the_fingerprint_is_of_the_log_and_not_of_what_holds_it(tmp_path):
 
 def test_a_second_writer_is_refused_by_name(tmp_path):
     out = tmp_path / "run"
-    code = ("import sys; from pathlib import Path; from fastpop.training import folder\n"
-            "with folder.held(Path(sys.argv[1])):\n print('held', flush=True); sys.stdin.read()")
-    other = subprocess.Popen([sys.executable, "-c", code, str(out)], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, text=True)
+    code = (
+        "import sys; from pathlib import Path; from fastpop.training import folder\n"
+        "with folder.held(Path(sys.argv[1])):\n print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert other.stdout.readline() == "held\n"
     result = fastpop.train(small_log(), **QUICK)
-    for refused in (lambda: fastpop.train(small_log(), out=out, **QUICK), lambda: result.save(out),
-                    lambda: fastpop.compare(small_log(), out=out, **QUICK)):
+    for refused in (
+        lambda: fastpop.train(small_log(), out=out, **QUICK),
+        lambda: result.save(out),
+        lambda: fastpop.compare(small_log(), out=out, **QUICK),
+    ):
         with pytest.raises(CheckpointError, match=f"got {out}, which process {other.pid} is writing now"):
             refused()
     other.kill()
@@ -210,8 +231,11 @@ def test_what_a_killed_process_left_is_swept_at_the_next_start(tmp_path, whole):
     out = tmp_path / "run"
     fastpop.train(small_log(), out=out, **QUICK)
     oldest = checkpoint.all_of(out)[0]
-    left = [".log.0123abcd.fastpop-part", ".checkpoint-00000013.0123abcd.fastpop-part",
-            ".best.0123abcd.fastpop-part"]
+    left = [
+        ".log.0123abcd.fastpop-part",
+        ".checkpoint-00000013.0123abcd.fastpop-part",
+        ".best.0123abcd.fastpop-part",
+    ]
     for name in left:
         (out / name).mkdir()
         (out / name / "half").write_bytes(b"half")
@@ -229,8 +253,9 @@ def test_what_a_killed_process_left_is_swept_at_the_next_start(tmp_path, whole):
     assert len(checkpoint.all_of(out)) == 2
 
 
-@pytest.mark.parametrize("name", [".config.json.0123abcd.fastpop-part", ".lock", ".log.0123abcd.fastpop-part",
-                                  ".log.fastpop-lock"])
+@pytest.mark.parametrize(
+    "name", [".config.json.0123abcd.fastpop-part", ".lock", ".log.0123abcd.fastpop-part", ".log.fastpop-lock"]
+)
 def test_a_kill_before_the_first_file_leaves_a_folder_that_is_as_good_as_empty(tmp_path, name):
     out = tmp_path / "run"
     out.mkdir()
@@ -282,8 +307,9 @@ def test_checkpoints_by_time_stand_within_an_epoch(tmp_path, monkeypatch, whole)
         return real(*given)
 
     monkeypatch.setattr(loop, "train_step", minute)
-    monkeypatch.setattr(checkpoint, "save", lambda out, step, *rest: (
-        saved.append(step), real_save(out, step, *rest))[1])
+    monkeypatch.setattr(
+        checkpoint, "save", lambda out, step, *rest: (saved.append(step), real_save(out, step, *rest))[1]
+    )
     options = QUICK | {"epochs": 4, "checkpoint_every": 100}
     result = fastpop.train(small_log(), out=tmp_path / "run", checkpoint_minutes=5, **options)
     assert saved[:3] == [6, 12, 18]
@@ -317,8 +343,10 @@ def test_a_host_keeps_its_signal_handlers(tmp_path):
     import signal
 
     calls = []
-    before = {number: signal.signal(number, lambda *_: calls.append(1))
-              for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, lambda *_: calls.append(1))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         mine = {number: signal.getsignal(number) for number in before}
         fastpop.train(small_log(), out=tmp_path / "run", **QUICK | {"epochs": 1})
@@ -338,8 +366,11 @@ def test_a_disk_that_fills_up_while_the_log_is_written_is_one_error(tmp_path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(fastpop.Interactions, "save", full)
-    with pytest.raises(CheckpointError, match="out: expected a writable folder with room; got "
-                                              f"{tmp_path / 'run' / 'log'}: No space left on device"):
+    with pytest.raises(
+        CheckpointError,
+        match="out: expected a writable folder with room; got "
+        f"{tmp_path / 'run' / 'log'}: No space left on device",
+    ):
         fastpop.train(small_log(), out=tmp_path / "run", **QUICK)
     monkeypatch.undo()
     with warnings.catch_warnings():
@@ -374,8 +405,10 @@ def test_the_plan_of_one_epoch_is_enough(monkeypatch):
 
     planned = []
     real = SequenceBatches._plan
-    monkeypatch.setattr(SequenceBatches, "_plan", lambda self, epoch: (planned.append(epoch),
-                                                                       real(self, epoch))[1])
+    monkeypatch.setattr(
+        SequenceBatches, "_plan", lambda self, epoch: (planned.append(epoch), real(self, epoch))[1]
+    )
+
     class Enough(Exception):
         pass
 
@@ -394,8 +427,14 @@ def test_max_length_is_bounded_by_the_longest_history():
     config = TrainConfig(encoder="sasrec", max_length=10**9)
     assert build.bounded(config, log).max_length == longest
     assert build.bounded(TrainConfig(max_length=3), log).max_length == 3
-    cases = fastpop.data.Cases(np.array([-1]), np.array([0, 70]), np.zeros(70, np.int64), np.array([0, 1]),
-                               np.array([3]), log.num_items)
+    cases = fastpop.data.Cases(
+        np.array([-1]),
+        np.array([0, 70]),
+        np.zeros(70, np.int64),
+        np.array([0, 1]),
+        np.array([3]),
+        log.num_items,
+    )
     assert build.bounded(config, log, cases).max_length == max(70, longest)
     short = fastpop.train(log, encoder="bag", max_length=longest, **QUICK)
     long = fastpop.train(log, encoder="bag", max_length=2**62, **QUICK)
@@ -416,11 +455,13 @@ def test_k_is_bounded_by_the_catalogue():
 def test_a_knob_beyond_float32_is_refused_everywhere(weight):
     result = fastpop.train(small_log(), **QUICK)
     user = result.log.user_ids[:1]
-    for call in (lambda: result.recommend(user, popularity_weight=weight),
-                 lambda: result.evaluate(popularity_weight=weight),
-                 lambda: result.audit(popularity_weight=weight, permutations=0),
-                 lambda: fastpop.compare(small_log(), popularity_weights=[weight], **QUICK),
-                 lambda: TrainConfig(prior_weight=weight)):
+    for call in (
+        lambda: result.recommend(user, popularity_weight=weight),
+        lambda: result.evaluate(popularity_weight=weight),
+        lambda: result.audit(popularity_weight=weight, permutations=0),
+        lambda: fastpop.compare(small_log(), popularity_weights=[weight], **QUICK),
+        lambda: TrainConfig(prior_weight=weight),
+    ):
         with pytest.raises(ValueError, match=r"weights?: expected a finite number"):
             call()
 
@@ -443,8 +484,18 @@ def test_a_result_is_a_few_lines(tmp_path):
     judged = result.evaluate()
     moments = moments_of(result.model, result.split.train)
     batch = next(iter(EventBatches(result.log, 64, 0).epoch(0)))
-    for one in (audit, audit.geometry, top, judged, result.split, result.log, result.prior,
-                result.split.test, moments, batch):
+    for one in (
+        audit,
+        audit.geometry,
+        top,
+        judged,
+        result.split,
+        result.log,
+        result.prior,
+        result.split.test,
+        moments,
+        batch,
+    ):
         assert len(repr(one)) < 1500, type(one)
         assert len(repr(one).splitlines()) <= 10, type(one)
         assert "array(" not in repr(one), type(one)

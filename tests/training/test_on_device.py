@@ -11,8 +11,17 @@ from helpers_logs import small_log
 
 import fastpop
 
-QUICK = {"epochs": 3, "dim": 8, "batch_size": 64, "num_negatives": 16, "max_length": 10, "num_layers": 1,
-         "learning_rate": 0.02, "dropout": 0.0, "progress": False}
+QUICK = {
+    "epochs": 3,
+    "dim": 8,
+    "batch_size": 64,
+    "num_negatives": 16,
+    "max_length": 10,
+    "num_layers": 1,
+    "learning_rate": 0.02,
+    "dropout": 0.0,
+    "progress": False,
+}
 # Losses in nats. A step's rounding is amplified by the 40 after it: losses of one processor's own paths
 # differ by 6e-6 (vector lengths), of tf32x3, with 3 bits fewer, by some ten times that; of bf16 beside fp32
 # on one processor by up to 2.6e-2 (eight logs and seeds, sasrec), and the evaluated NLL by up to 4.1e-2.
@@ -40,12 +49,22 @@ def test_losses_and_metrics_are_those_of_the_processor(device, encoder, precisio
     assert there.metrics["auc"] == pytest.approx(here.metrics["auc"], abs=2e-2)
 
 
-@pytest.mark.parametrize("options", [
-    {"loss": "full_softmax"}, {"group_size": 1, "logq": "corrected"}, {"proposal": "in_batch"},
-    {"table_optimizer": "row_adagrad"}, {"table_optimizer": "adam", "learn_temperature": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "full_softmax"},
+        {"group_size": 1, "logq": "corrected"},
+        {"proposal": "in_batch"},
+        {"table_optimizer": "row_adagrad"},
+        {"table_optimizer": "adam", "learn_temperature": True},
+    ],
+    ids=str,
+)
 def test_losses_of_every_path_are_those_of_the_processor(device, options):
-    losses = [[row["loss"] for row in trained(where, encoder="factor", **options).history]
-              for where in (device, "cpu")]
+    losses = [
+        [row["loss"] for row in trained(where, encoder="factor", **options).history]
+        for where in (device, "cpu")
+    ]
     np.testing.assert_allclose(*losses, rtol=0, atol=MOST["fp32"])
 
 

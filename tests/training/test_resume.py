@@ -19,8 +19,15 @@ from fastpop.training import CheckpointError, checkpoint, loop
 
 pytest.importorskip("duckdb", reason="duckdb, which keeps a run's log, is not installed")
 
-QUICK = {"dim": 8, "batch_size": 64, "num_negatives": 16, "max_length": 10, "num_layers": 1,
-         "learning_rate": 0.02, "progress": False}
+QUICK = {
+    "dim": 8,
+    "batch_size": 64,
+    "num_negatives": 16,
+    "max_length": 10,
+    "num_layers": 1,
+    "learning_rate": 0.02,
+    "progress": False,
+}
 KINDS = [
     {"encoder": "factor"},
     {"encoder": "sasrec", "clip_norm": 1.0},
@@ -36,15 +43,15 @@ def assert_same_run(one, two):
     assert one.metrics == two.metrics
     strip = ("seconds", "examples_per_second")
     assert [{k: v for k, v in row.items() if k not in strip} for row in one.history] == [
-        {k: v for k, v in row.items() if k not in strip} for row in two.history]
+        {k: v for k, v in row.items() if k not in strip} for row in two.history
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_four_epochs_are_two_and_two_more(tmp_path, kind):
     whole = fastpop.train(small_log(), epochs=4, out=tmp_path / "whole", **QUICK | kind)
     fastpop.train(small_log(), epochs=2, out=tmp_path / "parts", **QUICK | kind)
-    resumed = fastpop.train(small_log(), epochs=4, out=tmp_path / "parts", resume=True,
-                            **QUICK | kind)
+    resumed = fastpop.train(small_log(), epochs=4, out=tmp_path / "parts", resume=True, **QUICK | kind)
     assert_same_run(whole, resumed)
     names = {path.name for path in (tmp_path / "parts").iterdir()}
     assert len([name for name in names if name.startswith("checkpoint-")]) == 2  # and the one before
@@ -85,8 +92,9 @@ def test_kill_minus_nine_in_the_third_epoch(tmp_path):
     options = QUICK | {"encoder": "sasrec", "batch_size": 8}
     whole = fastpop.train(small_log(), epochs=4, out=tmp_path / "whole", **options)
     out = tmp_path / "killed"
-    script = textwrap.dedent(SCRIPT.format(
-        tests=str(Path(__file__).parents[1]), out=str(out), options=options))
+    script = textwrap.dedent(
+        SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(out), options=options)
+    )
     process = subprocess.Popen([sys.executable, "-c", script])
     per_epoch = whole.history[1]["step"]
     deadline = time.monotonic() + 120
@@ -117,8 +125,11 @@ def test_a_full_disk_is_one_clear_error_and_the_checkpoint_before_survives(tmp_p
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     out = tmp_path / "run"
-    with pytest.raises(CheckpointError, match="No space left on device; the checkpoint "
-                                              r"checkpoint-0000001\d before it is kept"):
+    with pytest.raises(
+        CheckpointError,
+        match="No space left on device; the checkpoint "
+        r"checkpoint-0000001\d before it is kept",
+    ):
         fastpop.train(small_log(), out=out, **options)
     monkeypatch.setattr(checkpoint, "save_file", real)
     assert not list(out.glob("*fastpop-*"))

@@ -11,8 +11,14 @@ from helpers_logs import small_log
 import fastpop
 from fastpop.training import CheckpointError, TrainConfig, build, checkpoint, sealed
 
-QUICK = {"epochs": 1, "dim": 8, "batch_size": 64, "num_negatives": 16, "learning_rate": 0.02,
-         "progress": False}
+QUICK = {
+    "epochs": 1,
+    "dim": 8,
+    "batch_size": 64,
+    "num_negatives": 16,
+    "learning_rate": 0.02,
+    "progress": False,
+}
 
 
 def held_out(log, every=10):
@@ -50,7 +56,8 @@ def test_every_file_of_a_run_may_be_read_by_whom_the_umask_lets(tmp_path, mask, 
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert len([path for path in files if path.suffix == ".safetensors"]) >= 2
         assert {(path.name, stat.S_IMODE(path.stat().st_mode)) for path in files} == {
-            (path.name, mode) for path in files}
+            (path.name, mode) for path in files
+        }
 
 
 def test_resume_refuses_another_test_part_and_other_ids(tmp_path):
@@ -60,12 +67,12 @@ def test_resume_refuses_another_test_part_and_other_ids(tmp_path):
     with pytest.raises(ValueError, match="the log and the test part of the run"):
         fastpop.train(train, out=tmp_path / "run", resume=True, **more)
     with pytest.raises(ValueError, match="the log and the test part of the run"):
-        fastpop.train(train, test=held_out(small_log(), 7)[1], out=tmp_path / "run", resume=True,
-                      **more)
+        fastpop.train(train, test=held_out(small_log(), 7)[1], out=tmp_path / "run", resume=True, **more)
     fastpop.train(train, test=test, out=tmp_path / "run", resume=True, **more)
     log = small_log()
     other_ids = fastpop.Interactions.from_arrays(
-        log.user, log.item, log.time, user_ids=log.user_ids, item_ids=log.item_ids + 5)
+        log.user, log.item, log.time, user_ids=log.user_ids, item_ids=log.item_ids + 5
+    )
     fastpop.train(log, out=tmp_path / "ids", **QUICK)
     with pytest.raises(ValueError, match="the log and the test part of the run"):
         fastpop.train(other_ids, out=tmp_path / "ids", resume=True, **more)
@@ -131,8 +138,9 @@ def test_in_batch_law_is_what_batches_hold(encoder):
 def test_weight_zero_is_a_legal_weight(proposal):
     log = small_log(weighted=True)
     weight = np.where(log.item == log.item[0], 0.0, log.weight)
-    zero = fastpop.Interactions.from_arrays(log.user, log.item, log.time, weight,
-                                            user_ids=log.user_ids, item_ids=log.item_ids)
+    zero = fastpop.Interactions.from_arrays(
+        log.user, log.item, log.time, weight, user_ids=log.user_ids, item_ids=log.item_ids
+    )
     assert np.isfinite(fastpop.train(zero, proposal=proposal, **QUICK).history[-1]["loss"])
 
 
@@ -158,8 +166,14 @@ def test_a_refreshed_prior_is_not_judged_by_old_numbers():
 
 def test_cases_that_no_one_can_read_are_said():
     train, _ = held_out(small_log())
-    strangers = fastpop.data.Cases(np.array([-1, -1]), np.array([0, 1, 2]), np.array([1, 2]),
-                                   np.array([0, 1, 2]), np.array([3, 4]), train.num_items)
+    strangers = fastpop.data.Cases(
+        np.array([-1, -1]),
+        np.array([0, 1, 2]),
+        np.array([1, 2]),
+        np.array([0, 1, 2]),
+        np.array([3, 4]),
+        train.num_items,
+    )
     with pytest.warns(UserWarning, match="none of the 2 test cases can be judged"):
         result = fastpop.train(train, test=strangers, **QUICK)
     assert result.metrics == {}
@@ -168,4 +182,5 @@ def test_cases_that_no_one_can_read_are_said():
 def test_smoothing_as_text():
     assert TrainConfig(smoothing="0.5").smoothing == 0.5
     assert torch.isfinite(
-        fastpop.train(small_log(), smoothing="0.5", **QUICK).model.decoder.log_prior_V).all()
+        fastpop.train(small_log(), smoothing="0.5", **QUICK).model.decoder.log_prior_V
+    ).all()

@@ -14,8 +14,16 @@ from fastpop.popularity import PopularityPrior, recency_counts
 from fastpop.training import Serving, serving
 from fastpop.training.serving import fit_weights
 
-QUICK = {"epochs": 3, "dim": 8, "batch_size": 64, "num_negatives": 16, "max_length": 10,
-         "num_layers": 1, "learning_rate": 0.02, "progress": False}
+QUICK = {
+    "epochs": 3,
+    "dim": 8,
+    "batch_size": 64,
+    "num_negatives": 16,
+    "max_length": 10,
+    "num_layers": 1,
+    "learning_rate": 0.02,
+    "progress": False,
+}
 U, V, D = 40, 60, 4
 
 
@@ -40,8 +48,9 @@ def cases_of(user, offsets, target):
 def drawn(model, popularity_weight, personal_weight, count, seed=0, a_case=1):
     """Cases whose targets are drawn from the softmax of the scores served at these weights."""
     rng = np.random.default_rng(seed)
-    score_UV = model.decoder.score(model.encoder(torch.arange(U), None, None).detach(), popularity_weight,
-                                   personal_weight).double()
+    score_UV = model.decoder.score(
+        model.encoder(torch.arange(U), None, None).detach(), popularity_weight, personal_weight
+    ).double()
     p_UV = score_UV.softmax(1).numpy()
     user = rng.integers(0, U, count)
     target = np.concatenate([rng.choice(V, a_case, replace=False, p=p_UV[u]) for u in user])
@@ -52,8 +61,10 @@ def fit(model, cases, **options):
     return fit_weights(model, cases, **{"fitted_on": "these", "most_cases": 10**6, "seed": 0} | options)
 
 
-@pytest.mark.parametrize(("prior", "options"), [
-    ("frozen", {}), ("none", {}), ("learned", {}), ("frozen", {"temperature": 0.5, "prior_weight": 0.5})])
+@pytest.mark.parametrize(
+    ("prior", "options"),
+    [("frozen", {}), ("none", {}), ("learned", {}), ("frozen", {"temperature": 0.5, "prior_weight": 0.5})],
+)
 def test_known_weights_are_found_within_their_errors(prior, options):
     model = a_model(prior, **options)
     found = fit(model, drawn(model, 0.7, 0.4, 20_000))
@@ -69,8 +80,9 @@ def test_standard_errors_are_those_of_repetition():
     model = a_model()
     found = [fit(model, drawn(model, 0.7, 0.4, 800, seed)) for seed in range(60)]
     for name, value in (("popularity", 0.7), ("personal", 0.4)):
-        z = np.array([(getattr(one, f"{name}_weight") - value) / getattr(one, f"{name}_error")
-                      for one in found])
+        z = np.array(
+            [(getattr(one, f"{name}_weight") - value) / getattr(one, f"{name}_error") for one in found]
+        )
         assert abs(z.mean()) < 4 / np.sqrt(60)
         assert 0.7 < z.std() < 1.3
     weights = np.array([(one.personal_weight, one.popularity_weight) for one in found])
@@ -174,7 +186,8 @@ def test_what_was_fitted_is_served_kept_and_loaded(tmp_path):
     query = fitted.model.encode(fitted.split.test)
     by_hand = fitted.model.score(query, beta, lam).double()
     assert fitted.evaluate().metrics["nll"] == pytest.approx(
-        fastpop.evaluation.evaluate(by_hand, fitted.split.test).metrics["nll"], rel=1e-5)
+        fastpop.evaluation.evaluate(by_hand, fitted.split.test).metrics["nll"], rel=1e-5
+    )
     fitted.save(tmp_path / "run")
     back = fastpop.load(tmp_path / "run")
     assert back.serving == fitted.serving

@@ -13,8 +13,16 @@ from fastpop.popularity import PopularityPrior, recency_counts
 from fastpop.training import CheckpointError, checkpoint, target_counts
 from fastpop.training.result import moments_of
 
-QUICK = {"epochs": 2, "dim": 8, "batch_size": 64, "num_negatives": 16, "max_length": 10,
-         "num_layers": 1, "learning_rate": 0.02, "progress": False}
+QUICK = {
+    "epochs": 2,
+    "dim": 8,
+    "batch_size": 64,
+    "num_negatives": 16,
+    "max_length": 10,
+    "num_layers": 1,
+    "learning_rate": 0.02,
+    "progress": False,
+}
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -28,7 +36,8 @@ def test_the_prior_counts_what_an_epoch_predicts(encoder, weighted):
     assert train.user_counts().max() > 8
     config = result.config
     batches = config.encoder_part.rows_part().batches(
-        train, max_length=config.max_length, batch_size=config.batch_size, seed=0)
+        train, max_length=config.max_length, batch_size=config.batch_size, seed=0
+    )
     held_V = np.zeros(log.num_items)
     for batch in batches.epoch(1):
         real = batch.target >= 0
@@ -39,8 +48,11 @@ def test_the_prior_counts_what_an_epoch_predicts(encoder, weighted):
     contexts = sum(weight.sum() for _, weight, _ in result.model.training_contexts(train))
     assert contexts == held_V.sum()
     audit = result.audit(permutations=0)
-    again = diagnostics.audit_moments(moments_of(result.model, train), PopularityPrior.from_counts(
-        held_V, result.prior.alpha), permutations=0)
+    again = diagnostics.audit_moments(
+        moments_of(result.model, train),
+        PopularityPrior.from_counts(held_V, result.prior.alpha),
+        permutations=0,
+    )
     assert audit.energy_shared == again.energy_shared
     same = result.refresh_prior(held_V, smoothing=result.prior.alpha)
     np.testing.assert_array_equal(same.prior.log_prior_V, result.prior.log_prior_V)

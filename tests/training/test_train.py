@@ -11,8 +11,16 @@ from helpers_logs import small_log
 import fastpop
 from fastpop.training import TrainConfig, TrainingDiverged, sealed
 
-QUICK = {"epochs": 3, "dim": 8, "batch_size": 64, "num_negatives": 16, "max_length": 10,
-         "num_layers": 1, "learning_rate": 0.02, "progress": False}
+QUICK = {
+    "epochs": 3,
+    "dim": 8,
+    "batch_size": 64,
+    "num_negatives": 16,
+    "max_length": 10,
+    "num_layers": 1,
+    "learning_rate": 0.02,
+    "progress": False,
+}
 
 
 @pytest.mark.parametrize("encoder", fastpop.available("encoders"))
@@ -33,13 +41,22 @@ def test_every_prior_goes_with_every_proposal(prior, proposal):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "row_adam", "row_adagrad", "row_sgd"])
-@pytest.mark.parametrize("options", [
-    {"encoder": "factor"}, {"encoder": "factor", "base": False}, {"encoder": "sasrec"},
-    {"encoder": "bag", "prior": "learned"},
-    {"group_size": 1, "logq": "corrected"}, {"group_size": 16}, {"accumulate": 3}, {"clip_norm": 0.1},
-    {"precision": "bf16"}, {"learn_temperature": True, "temperature": 0.5},
-    {"proposal": "in_batch", "extra_negatives": 8},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"encoder": "factor"},
+        {"encoder": "factor", "base": False},
+        {"encoder": "sasrec"},
+        {"encoder": "bag", "prior": "learned"},
+        {"group_size": 1, "logq": "corrected"},
+        {"group_size": 16},
+        {"accumulate": 3},
+        {"clip_norm": 0.1},
+        {"precision": "bf16"},
+        {"learn_temperature": True, "temperature": 0.5},
+        {"proposal": "in_batch", "extra_negatives": 8},
+    ],
+)
 def test_options_combine(optimizer, options):
     result = fastpop.train(small_log(), table_optimizer=optimizer, **QUICK | options)
     assert np.isfinite([row["loss"] for row in result.history]).all()
@@ -47,7 +64,8 @@ def test_options_combine(optimizer, options):
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
     first, again, other = (
-        fastpop.train(small_log(), encoder="sasrec", seed=seed, **QUICK) for seed in (0, 0, 1))
+        fastpop.train(small_log(), encoder="sasrec", seed=seed, **QUICK) for seed in (0, 0, 1)
+    )
     for name, value in first.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
     assert first.history[0]["loss"] != other.history[0]["loss"]
@@ -71,8 +89,10 @@ def test_accumulation_is_the_same_step_in_less_memory():
 
 @pytest.mark.parametrize("encoder", ["factor", "bag", "sasrec"])
 def test_steps_inside_backward_are_the_same_steps(encoder):
-    models = [fastpop.train(small_log(), encoder=encoder, update_in_backward=inside, **QUICK).model
-              for inside in (False, True)]
+    models = [
+        fastpop.train(small_log(), encoder=encoder, update_in_backward=inside, **QUICK).model
+        for inside in (False, True)
+    ]
     for one, other in zip(*(model.state_dict().values() for model in models)):
         assert torch.equal(one, other)
 
@@ -80,8 +100,7 @@ def test_steps_inside_backward_are_the_same_steps(encoder):
 def test_weights_multiply_the_loss_and_the_counts():
     """An event of weight 2 trains like two events (one batch an epoch, full softmax)."""
     log = small_log()
-    doubled = fastpop.Interactions.from_arrays(log.user, log.item, log.time,
-                                               np.full(log.num_events, 2.0))
+    doubled = fastpop.Interactions.from_arrays(log.user, log.item, log.time, np.full(log.num_events, 2.0))
     options = QUICK | {"loss": "full_softmax", "batch_size": 10_000, "split": "none"}
     plain = fastpop.train(log, **options)
     heavy = fastpop.train(doubled, **options)
@@ -91,8 +110,13 @@ def test_weights_multiply_the_loss_and_the_counts():
 
 
 def test_early_stopping_keeps_the_best_model(tmp_path):
-    options = QUICK | {"epochs": 60, "learning_rate": 0.3, "evaluate_every": 1, "patience": 3,
-                       "metric": "nll"}
+    options = QUICK | {
+        "epochs": 60,
+        "learning_rate": 0.3,
+        "evaluate_every": 1,
+        "patience": 3,
+        "metric": "nll",
+    }
     in_memory = fastpop.train(small_log(), **options)
     on_disk = fastpop.train(small_log(), out=tmp_path / "run", **options)
     looks = [row["valid_nll"] for row in in_memory.history]
@@ -112,7 +136,8 @@ def test_no_test_event_reaches_the_prior_or_the_model():
     item = np.array(log.item)
     item[part != 0] = (item[part != 0] + 11) % log.num_items
     changed = fastpop.Interactions.from_arrays(
-        log.user, item, log.time, user_ids=log.user_ids, item_ids=log.item_ids)
+        log.user, item, log.time, user_ids=log.user_ids, item_ids=log.item_ids
+    )
     other = fastpop.train(changed, **QUICK)
     np.testing.assert_array_equal(other.prior.log_prior_V, plain.prior.log_prior_V)
     for name, value in plain.model.state_dict().items():
@@ -241,8 +266,10 @@ def test_a_refreshed_prior_comes_back_from_disk(tmp_path):
         assert np.array_equal(held, saved.prior.log_prior_V.astype(np.float32))
         users = result.log.user_ids[:5]
         for knob in (0.0, 1.0, 2.0):
-            assert back.recommend(users, 5, popularity_weight=knob).item.tolist() == \
-                saved.recommend(users, 5, popularity_weight=knob).item.tolist()
+            assert (
+                back.recommend(users, 5, popularity_weight=knob).item.tolist()
+                == saved.recommend(users, 5, popularity_weight=knob).item.tolist()
+            )
     fresh.save(tmp_path / "run")  # over the run itself: what was saved last is there
     assert fastpop.load(tmp_path / "run").prior.counts_V.tolist() == fresh.prior.counts_V.tolist()
 
@@ -260,8 +287,12 @@ def test_results_are_read_only():
         result.history.append({})
     with pytest.raises(TypeError, match="results are read-only"):
         shown.metrics["nll"] = 0.0
-    for array in (shown.per_case["nll"], result.prior.counts_V, result.audit(permutations=0).mean_score_V,
-                  result.recommend(result.log.user_ids[:1]).score):
+    for array in (
+        shown.per_case["nll"],
+        result.prior.counts_V,
+        result.audit(permutations=0).mean_score_V,
+        result.recommend(result.log.user_ids[:1]).score,
+    ):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
 
@@ -289,35 +320,50 @@ def test_a_toml_file_holds_the_same_options(tmp_path):
         TrainConfig.from_toml(path)
 
 
-@pytest.mark.parametrize(("options", "kind", "message"), [
-    ({"encoder": "bert"}, ValueError, "encoder: expected one of 'factor', 'bag', 'sasrec'; got 'bert'"),
-    ({"learning_rte": 1.0}, TypeError, "did you mean 'learning_rate'?"),
-    ({"epochs": 0}, ValueError, "epochs: expected an integer >= 1; got 0"),
-    ({"epochs": 1.5}, TypeError, "epochs: expected an integer"),
-    ({"dropout": 1.0}, ValueError, "dropout: expected a number below 1; got 1.0"),
-    ({"learning_rate": -1}, ValueError, "learning_rate: expected a finite number > 0; got -1"),
-    ({"logq": "corrected", "hits": "keep"}, ValueError, "hits: expected 'drop'"),
-    ({"encoder": "sasrec", "dim": 10, "num_heads": 3}, ValueError,
-     "num_heads: expected a divisor of dim = 10"),
-    ({"device": "tpu:0"}, ValueError, "device: expected"),
-    ({"patience": 2}, ValueError, "evaluate_every: expected >= 1"),
-    ({"metric": "magic"}, ValueError, "metric: expected one of"),
-    ({"seed": 2**64}, ValueError, "seed: expected an integer >= 0 <= 9.22337e+18"),
-    ({"smoothing": "much"}, ValueError, "smoothing: expected loo, good-turing or a number"),
-    ({"device": "meta"}, ValueError, "device: expected auto, cpu, cuda or cuda:N"),
-    ({"accumulate": 2, "proposal": "in_batch"}, ValueError, "accumulate: expected 1 with in-batch"),
-    ({"tensorboard": True}, ValueError, "tensorboard: expected false without out="),
-    ({"patience": 1, "evaluate_every": 1, "split": "none"}, ValueError, "patience: expected 0"),
-    ({"out": 3}, TypeError, "out: expected the path of a folder"),
-    ({"split": "by-magic"}, ValueError, "split: expected one of"),
-    ({"resume": True}, ValueError, "out: expected the folder to resume from; got None"),
-    ({"update_in_backward": True, "clip_norm": 1.0}, ValueError,
-     "clip_norm: expected 0 with update_in_backward"),
-    ({"update_in_backward": True, "accumulate": 2}, ValueError,
-     "accumulate: expected 1 with update_in_backward"),
-    ({"update_in_backward": True, "table_optimizer": "adam"}, ValueError,
-     "update_in_backward: expected False with table_optimizer adam"),
-])
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"encoder": "bert"}, ValueError, "encoder: expected one of 'factor', 'bag', 'sasrec'; got 'bert'"),
+        ({"learning_rte": 1.0}, TypeError, "did you mean 'learning_rate'?"),
+        ({"epochs": 0}, ValueError, "epochs: expected an integer >= 1; got 0"),
+        ({"epochs": 1.5}, TypeError, "epochs: expected an integer"),
+        ({"dropout": 1.0}, ValueError, "dropout: expected a number below 1; got 1.0"),
+        ({"learning_rate": -1}, ValueError, "learning_rate: expected a finite number > 0; got -1"),
+        ({"logq": "corrected", "hits": "keep"}, ValueError, "hits: expected 'drop'"),
+        (
+            {"encoder": "sasrec", "dim": 10, "num_heads": 3},
+            ValueError,
+            "num_heads: expected a divisor of dim = 10",
+        ),
+        ({"device": "tpu:0"}, ValueError, "device: expected"),
+        ({"patience": 2}, ValueError, "evaluate_every: expected >= 1"),
+        ({"metric": "magic"}, ValueError, "metric: expected one of"),
+        ({"seed": 2**64}, ValueError, "seed: expected an integer >= 0 <= 9.22337e+18"),
+        ({"smoothing": "much"}, ValueError, "smoothing: expected loo, good-turing or a number"),
+        ({"device": "meta"}, ValueError, "device: expected auto, cpu, cuda or cuda:N"),
+        ({"accumulate": 2, "proposal": "in_batch"}, ValueError, "accumulate: expected 1 with in-batch"),
+        ({"tensorboard": True}, ValueError, "tensorboard: expected false without out="),
+        ({"patience": 1, "evaluate_every": 1, "split": "none"}, ValueError, "patience: expected 0"),
+        ({"out": 3}, TypeError, "out: expected the path of a folder"),
+        ({"split": "by-magic"}, ValueError, "split: expected one of"),
+        ({"resume": True}, ValueError, "out: expected the folder to resume from; got None"),
+        (
+            {"update_in_backward": True, "clip_norm": 1.0},
+            ValueError,
+            "clip_norm: expected 0 with update_in_backward",
+        ),
+        (
+            {"update_in_backward": True, "accumulate": 2},
+            ValueError,
+            "accumulate: expected 1 with update_in_backward",
+        ),
+        (
+            {"update_in_backward": True, "table_optimizer": "adam"},
+            ValueError,
+            "update_in_backward: expected False with table_optimizer adam",
+        ),
+    ],
+)
 def test_bad_options_get_one_clear_error(options, kind, message):
     with pytest.raises(kind) as caught:
         fastpop.train(small_log(), **QUICK | options)

@@ -57,8 +57,14 @@ def top(context: Context, shape: TopItems, dtype: str) -> None:
     query, item = (one.to(getattr(torch, dtype)) for one in (query, item))
 
     def run(rows: int = shape.rows):
-        return ops.top_items(query[:rows], item, shape.k, exclude_offsets=offsets[: rows + 1],
-                             exclude_item=seen[: rows * shape.seen], impl=impl_of(context))[0]
+        return ops.top_items(
+            query[:rows],
+            item,
+            shape.k,
+            exclude_offsets=offsets[: rows + 1],
+            exclude_item=seen[: rows * shape.seen],
+            impl=impl_of(context),
+        )[0]
 
     few = min(64, shape.rows)
     error = check_top(run(few), query[:few], item, offsets[: few + 1], seen[: few * shape.seen])

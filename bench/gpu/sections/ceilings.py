@@ -28,8 +28,16 @@ def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
 
 def ceiling(context: Context, name: str, run: Callable[[], object], work: float, unit: str) -> None:
     found = timed(run, seconds=0.5, most=20)
-    context.add("ceiling", name, rate=work / found.low, unit=unit, seconds=found.low, rounds=found.rounds,
-                clock=found.clock, predicted=costs.H100[name])
+    context.add(
+        "ceiling",
+        name,
+        rate=work / found.low,
+        unit=unit,
+        seconds=found.low,
+        rounds=found.rounds,
+        clock=found.clock,
+        predicted=costs.H100[name],
+    )
 
 
 def gemm(context: Context, name: str) -> None:
@@ -55,8 +63,13 @@ def gather(context: Context) -> None:
     table = torch.randn(BYTES // ROW, ROW // 4, device=DEVICE)
     ids = torch.randint(len(table), (len(table) // 2,), device=DEVICE)
     rows = torch.empty(len(ids), ROW // 4, device=DEVICE)
-    ceiling(context, "gather", lambda: torch.index_select(table, 0, ids, out=rows),
-            2.0 * rows.nbytes + ids.nbytes, "B/s")
+    ceiling(
+        context,
+        "gather",
+        lambda: torch.index_select(table, 0, ids, out=rows),
+        2.0 * rows.nbytes + ids.nbytes,
+        "B/s",
+    )
 
 
 def exponentials(context: Context) -> None:
@@ -74,7 +87,13 @@ def clocks(context: Context) -> None:
     busy = torch.randn(SIZE, SIZE, device=DEVICE, dtype=torch.bfloat16)
     for _ in range(300):
         busy @ busy
-    context.add("fact", "clocks while multiplying", read=output(
-        "nvidia-smi", "--query-gpu=clocks.sm,clocks.mem,power.draw,temperature.gpu",
-        "--format=csv,noheader"))
+    context.add(
+        "fact",
+        "clocks while multiplying",
+        read=output(
+            "nvidia-smi",
+            "--query-gpu=clocks.sm,clocks.mem,power.draw,temperature.gpu",
+            "--format=csv,noheader",
+        ),
+    )
     torch.cuda.synchronize()

@@ -56,8 +56,9 @@ def kernels(context: Context) -> None:
     report(context, *in_parallel(names, int(arch()), os.cpu_count() or 1))
 
 
-def in_parallel(names: list[str], capability: int, workers: int,
-                function: Callable[[str, int], dict] | None = None) -> tuple[dict[str, dict], float]:
+def in_parallel(
+    names: list[str], capability: int, workers: int, function: Callable[[str, int], dict] | None = None
+) -> tuple[dict[str, dict], float]:
     """What each case said, and when the first began."""
     started = time.monotonic()
     # As without a card: a context of CUDA a process would take longer than compiling.
@@ -95,7 +96,11 @@ def report(context: Context, found: dict[str, dict], started: float) -> None:
     for name, one in found.items():
         if "error" in one:
             context.add("error", f"compiling {name}", error=one["error"])
-    context.add("fact", "kernels compiled beforehand", cases=len(found),
-                from_cache=sum(one.get("from_cache", 0) for one in found.values()),
-                compiled=sum(one.get("compiled", 0) for one in found.values()),
-                seconds=round(time.monotonic() - started, 1))
+    context.add(
+        "fact",
+        "kernels compiled beforehand",
+        cases=len(found),
+        from_cache=sum(one.get("from_cache", 0) for one in found.values()),
+        compiled=sum(one.get("compiled", 0) for one in found.values()),
+        seconds=round(time.monotonic() - started, 1),
+    )

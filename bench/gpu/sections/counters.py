@@ -12,16 +12,33 @@ from pathlib import Path
 
 from gpu.context import Context, Skip
 
-SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis", "SchedulerStats",
-            "WarpStateStats", "Occupancy", "InstructionStats", "LaunchStats")
+SECTIONS = (
+    "SpeedOfLight",
+    "ComputeWorkloadAnalysis",
+    "MemoryWorkloadAnalysis",
+    "SchedulerStats",
+    "WarpStateStats",
+    "Occupancy",
+    "InstructionStats",
+    "LaunchStats",
+)
 # Of what ncu prints, by its own names; the rest is in gpu-profile-ncu.csv.
 WANTED = {
-    "Duration": "duration", "SM Frequency": "sm_frequency", "Compute (SM) Throughput": "compute_pct",
-    "Memory Throughput": "memory", "DRAM Throughput": "dram_pct", "L2 Hit Rate": "l2_hit_pct",
-    "Issue Slots Busy": "issue_pct", "No Eligible": "no_eligible_pct", "Executed Ipc Active": "ipc",
-    "Achieved Occupancy": "occupancy_pct", "Registers Per Thread": "registers",
-    "Block Limit Registers": "blocks_by_registers", "Block Limit Shared Mem": "blocks_by_shared",
-    "Executed Instructions": "instructions", "Warp Cycles Per Issued Instruction": "cycles_an_issue",
+    "Duration": "duration",
+    "SM Frequency": "sm_frequency",
+    "Compute (SM) Throughput": "compute_pct",
+    "Memory Throughput": "memory",
+    "DRAM Throughput": "dram_pct",
+    "L2 Hit Rate": "l2_hit_pct",
+    "Issue Slots Busy": "issue_pct",
+    "No Eligible": "no_eligible_pct",
+    "Executed Ipc Active": "ipc",
+    "Achieved Occupancy": "occupancy_pct",
+    "Registers Per Thread": "registers",
+    "Block Limit Registers": "blocks_by_registers",
+    "Block Limit Shared Mem": "blocks_by_shared",
+    "Executed Instructions": "instructions",
+    "Warp Cycles Per Issued Instruction": "cycles_an_issue",
 }
 PLACES = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute")
 
@@ -55,10 +72,23 @@ def counted(context: Context, name: str) -> None:
         done = subprocess.run(script, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(done.stderr.strip()[-500:])
-        raise Skip("ncu is not installed; the kernel ran without it" if context.cuda
-                   else "no CUDA device; its call was run on the processor")
-    words = [program, "--clock-control", "none", "--profile-from-start", "off", "--csv", "--page", "details",
-             "--kernel-name", f"regex:{KERNELS[name]}"]
+        raise Skip(
+            "ncu is not installed; the kernel ran without it"
+            if context.cuda
+            else "no CUDA device; its call was run on the processor"
+        )
+    words = [
+        program,
+        "--clock-control",
+        "none",
+        "--profile-from-start",
+        "off",
+        "--csv",
+        "--page",
+        "details",
+        "--kernel-name",
+        f"regex:{KERNELS[name]}",
+    ]
     for one in SECTIONS:
         words += ["--section", one]
     words += script

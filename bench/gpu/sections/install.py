@@ -27,14 +27,24 @@ def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
 def machine(context: Context) -> None:
     import torch
 
-    facts = {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda,
-             "cores": os.cpu_count()}
+    facts = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cores": os.cpu_count(),
+    }
     context.add("fact", "software", **facts, **{name: version_of(name) for name in NEAR})
     if context.cuda:
         found = torch.cuda.get_device_properties(0)
-        context.add("fact", "device", device=found.name, sm=f"{found.major}{found.minor}",
-                    processors=found.multi_processor_count, memory=found.total_memory,
-                    nvidia_smi=output("nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"))
+        context.add(
+            "fact",
+            "device",
+            device=found.name,
+            sm=f"{found.major}{found.minor}",
+            processors=found.multi_processor_count,
+            memory=found.total_memory,
+            nvidia_smi=output("nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"),
+        )
         return
     context.add("fact", "device", device=platform.machine(), nvidia_smi=None)
 
@@ -45,8 +55,11 @@ def version_of(name: str) -> str | None:
 
     if importlib.util.find_spec(name) is None:
         return None
-    known = {"xdist": "pytest-xdist", "liger_kernel": "liger-kernel",
-             "cut_cross_entropy": "cut-cross-entropy"}
+    known = {
+        "xdist": "pytest-xdist",
+        "liger_kernel": "liger-kernel",
+        "cut_cross_entropy": "cut-cross-entropy",
+    }
     try:
         return importlib.metadata.version(known.get(name, name))
     except importlib.metadata.PackageNotFoundError:
@@ -79,12 +92,14 @@ def module(context: Context) -> None:
         context.add("fact", "compiled module", source="installed", before="; ".join(refusals))
         return
     refusals.append(f"installed: {why}")
-    built = layout.build(context.site / "build", arch(), context.out / "gpu-day-build.log",
-                         cuda="1" if context.cuda else "0")
+    built = layout.build(
+        context.site / "build", arch(), context.out / "gpu-day-build.log", cuda="1" if context.cuda else "0"
+    )
     layout.lay_out(context.site, built)
     why = layout.loads(context.site, cuda=context.cuda)
-    context.check("compiled module", not why, source="built", arch=arch(), why=why,
-                  before="; ".join(refusals))
+    context.check(
+        "compiled module", not why, source="built", arch=arch(), why=why, before="; ".join(refusals)
+    )
 
 
 def peers(context: Context) -> None:
@@ -112,11 +127,20 @@ def launch(context: Context) -> None:
     """One CUDA kernel of the module, in a process that sees what was laid out just now."""
     if not context.cuda:
         raise Skip("no CUDA device")
-    code = ("import torch; from fastpop import ops; t = torch.ones(9, 8, device='cuda'); "
-            "ops.row_sgd_(t, torch.tensor([1, 4], device='cuda'), torch.ones(2, 8, device='cuda'), lr=1.0, "
-            "impl='cuda'); print(t.sum().item())")
+    code = (
+        "import torch; from fastpop import ops; t = torch.ones(9, 8, device='cuda'); "
+        "ops.row_sgd_(t, torch.tensor([1, 4], device='cuda'), torch.ones(2, 8, device='cuda'), lr=1.0, "
+        "impl='cuda'); print(t.sum().item())"
+    )
     path = os.pathsep.join([str(context.site), str(Path(__file__).parents[2])])
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": path})
-    context.check("a CUDA kernel of fastpop._C", done.stdout.strip() == "56.0",
-                  said=(done.stdout + done.stderr).strip()[-200:])
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    context.check(
+        "a CUDA kernel of fastpop._C",
+        done.stdout.strip() == "56.0",
+        said=(done.stdout + done.stderr).strip()[-200:],
+    )

@@ -74,7 +74,8 @@ def liger(case, query, items, *, cuda: bool):
     if not cuda:
         raise Skip("no CUDA device: Liger's cross-entropy is a Triton kernel")
     loss = kernels.liger_fused_linear_cross_entropy(
-        query, items, case.pos_id, bias=case.log_prior.to(query.dtype), reduction="sum")
+        query, items, case.pos_id, bias=case.log_prior.to(query.dtype), reduction="sum"
+    )
     loss.backward()
     return loss
 
@@ -95,7 +96,8 @@ def cut(case, query, items, *, cuda: bool, impl: str):
 
 FULL = {
     "fastpop": lambda case, query, items, *, cuda: our_full(
-        case, query, items, impl="triton" if cuda else "cpu"),
+        case, query, items, impl="triton" if cuda else "cpu"
+    ),
     "torch eager": lambda case, query, items, *, cuda: full_eager(case, query, items),
     "Liger": liger,
     "CCE, exact": partial(cut, impl="cce_exact"),

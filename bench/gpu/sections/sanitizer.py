@@ -15,8 +15,12 @@ SECONDS = 20  # each at least
 TOOLS = ("memcheck", "racecheck")
 PLACES = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
 # Small shapes of every kernel: a kernel runs ten to a hundred times slower under it.
-FILES = ["tests/ops/test_row_update_on_device.py", "tests/kernels/test_alias_draw.py",
-         "tests/ops/test_triton.py", "tests/ops/test_sampled_softmax_on_device.py"]
+FILES = [
+    "tests/ops/test_row_update_on_device.py",
+    "tests/kernels/test_alias_draw.py",
+    "tests/ops/test_triton.py",
+    "tests/ops/test_sampled_softmax_on_device.py",
+]
 
 
 def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -28,7 +32,8 @@ def find_tool() -> Path | None:
     home = os.environ.get("CUDA_HOME")
     places = [*([f"{home}/bin", f"{home}/compute-sanitizer"] if home else []), *PLACES]
     found = shutil.which("compute-sanitizer") or next(
-        (f"{place}/compute-sanitizer" for place in places if Path(place, "compute-sanitizer").exists()), None)
+        (f"{place}/compute-sanitizer" for place in places if Path(place, "compute-sanitizer").exists()), None
+    )
     return Path(found) if found else None
 
 
@@ -49,9 +54,15 @@ def sanitized(context: Context, tool: str) -> None:
     hazards = re.findall(r"========= (Invalid|Error|Warning|Race|Misaligned|Uninitialized)[^\n]*", said)
     found = testing.counts(context, since)
     clean = not hazards and all(re.search(r": 0 (errors|hazards)", line) for line in summary)
-    context.check(f"{tool}, {sum(found.values())} tests", clean and sum(found.values()) > 0,
-                  summary=summary[-1] if summary else f"cut off after {seconds:.0f} s", hazards=len(hazards),
-                  status=status, version=version(program), **found)
+    context.check(
+        f"{tool}, {sum(found.values())} tests",
+        clean and sum(found.values()) > 0,
+        summary=summary[-1] if summary else f"cut off after {seconds:.0f} s",
+        hazards=len(hazards),
+        status=status,
+        version=version(program),
+        **found,
+    )
 
 
 def version(program: Path) -> str:

@@ -18,8 +18,7 @@ def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
         yield f"shared {shape}", partial(measure, context, shape)
     for shape in GPU_GRAPH:
         for what in ("forward", "both"):
-            yield (f"graph, {what}, {shape}",
-                   partial(in_a_graph, context, shape, what))
+            yield (f"graph, {what}, {shape}", partial(in_a_graph, context, shape, what))
 
 
 def measure(context: Context, shape: Softmax) -> None:
@@ -34,8 +33,12 @@ def measure(context: Context, shape: Softmax) -> None:
     context.time(figures.shared(shape, "both"), both)
     memory = memory_of(both)
     if memory is not None:
-        context.add("fact", figures.shared(shape, "memory"), peak_mib=round(memory[0] / 2**20, 1),
-                    left_mib=round(memory[1] / 2**20, 1))
+        context.add(
+            "fact",
+            figures.shared(shape, "memory"),
+            peak_mib=round(memory[0] / 2**20, 1),
+            left_mib=round(memory[1] / 2**20, 1),
+        )
 
 
 def in_a_graph(context: Context, shape: Softmax, what: str) -> None:

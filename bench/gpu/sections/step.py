@@ -49,8 +49,9 @@ def trace(context: Context, run: Ours) -> None:
     launches = sum(one.count for one in table if "LaunchKernel" in one.key) / TRACED
     context.add("fact", "train step: device", busy_ms=round(busy * 1e3, 3), launches=launches)
     for one in sorted(table, key=lambda one: -getattr(one, own))[:12]:
-        context.add("fact", f"  {one.key[:44]}", us=round(getattr(one, own) / TRACED, 1),
-                    times=one.count / TRACED)
+        context.add(
+            "fact", f"  {one.key[:44]}", us=round(getattr(one, own) / TRACED, 1), times=one.count / TRACED
+        )
     with tempfile.TemporaryDirectory() as folder:
         plain_file = Path(folder) / "trace.json"
         profile.export_chrome_trace(str(plain_file))

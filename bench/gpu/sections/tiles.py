@@ -19,12 +19,32 @@ from gpu.timing import timed
 # (rows, candidates, warps, stages) of each pass. Two blocks on a multiprocessor let one multiply while the
 # other exponentiates: tiles of four warps, and smaller ones.
 CANDIDATES = {
-    "FORWARD": [(128, 128, 8, 3), (128, 64, 4, 3), (64, 128, 4, 3), (128, 128, 4, 2), (128, 64, 8, 3),
-                (64, 64, 4, 3), (128, 256, 8, 2), (256, 64, 8, 2)],
-    "QUERY": [(128, 64, 8, 3), (64, 64, 4, 3), (64, 128, 4, 2), (128, 128, 8, 2), (64, 64, 4, 2),
-              (128, 64, 4, 2)],
-    "ITEM": [(64, 128, 8, 3), (64, 64, 4, 3), (128, 64, 4, 2), (128, 128, 8, 2), (64, 64, 4, 2),
-             (64, 128, 4, 2)],
+    "FORWARD": [
+        (128, 128, 8, 3),
+        (128, 64, 4, 3),
+        (64, 128, 4, 3),
+        (128, 128, 4, 2),
+        (128, 64, 8, 3),
+        (64, 64, 4, 3),
+        (128, 256, 8, 2),
+        (256, 64, 8, 2),
+    ],
+    "QUERY": [
+        (128, 64, 8, 3),
+        (64, 64, 4, 3),
+        (64, 128, 4, 2),
+        (128, 128, 8, 2),
+        (64, 64, 4, 2),
+        (128, 64, 4, 2),
+    ],
+    "ITEM": [
+        (64, 128, 8, 3),
+        (64, 64, 4, 3),
+        (128, 64, 4, 2),
+        (128, 128, 8, 2),
+        (64, 64, 4, 2),
+        (64, 128, 4, 2),
+    ],
 }
 
 
@@ -51,8 +71,12 @@ def with_tile(table: str, shape: Softmax, tile: tuple[int, ...]) -> Any:
 
 
 def names() -> list[str]:
-    return [f"{table}/{at}/{number}" for at in range(len(SHAPES)) for table, tiles in CANDIDATES.items()
-            for number in range(len(tiles))]
+    return [
+        f"{table}/{at}/{number}"
+        for at in range(len(SHAPES))
+        for table, tiles in CANDIDATES.items()
+        for number in range(len(tiles))
+    ]
 
 
 def compile_all(context: Context) -> None:
@@ -117,4 +141,3 @@ def sweep(context: Context, shape: Softmax, table: str) -> None:
         context.timed(name, found, error=float(error))
         if not error < 0.02:
             context.check(f"{name} gives what the written tile gives", False, error=float(error))
-
