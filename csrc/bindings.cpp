@@ -126,21 +126,21 @@ void bind_tile(py::module_& m) {
       "bf16_products",
       [](const Array<uint16_t>& a_IT, const Array<uint16_t>& b_JT, const std::string& path) {
         const fastpop::Tile& tile = tile_of(path);
-        const fastpop::HalfTile* half = tile.wide_half != nullptr ? tile.wide_half : tile.half;
-        if (half == nullptr) throw std::invalid_argument("path: " + path + " has no bfloat16 products");
+        const fastpop::Bf16Tile* bf16 = tile.wide_bf16 != nullptr ? tile.wide_bf16 : tile.bf16;
+        if (bf16 == nullptr) throw std::invalid_argument("path: " + path + " has no bfloat16 products");
         const int64_t I = a_IT.shape(0), J = b_JT.shape(0), T = a_IT.shape(1);
-        if (b_JT.shape(1) != T || I % half->rows != 0 || J % tile.panel != 0 || T % half->depth_unit != 0)
+        if (b_JT.shape(1) != T || I % bf16->rows != 0 || J % tile.panel != 0 || T % bf16->depth_unit != 0)
           throw std::invalid_argument("a_IT, b_JT: expected whole tiles of one depth");
         Array<float> out_IJ({I, J});
         std::vector<uint32_t> panels(J * T / 2);
-        std::vector<float> bias(J, 0.0f), largest(half->rows);
-        half->enter();
+        std::vector<float> bias(J, 0.0f), largest(bf16->rows);
+        bf16->enter();
         for (int64_t j = 0; j < J; j += tile.panel)
-          half->pack(b_JT.data() + j * T, T, T, panels.data() + j * T / 2);
-        for (int64_t i = 0; i < I; i += half->rows)
-          half->logits(a_IT.data() + i * T, T, T, panels.data(), J / tile.panel, 1.0f, bias.data(),
+          bf16->pack(b_JT.data() + j * T, T, T, panels.data() + j * T / 2);
+        for (int64_t i = 0; i < I; i += bf16->rows)
+          bf16->logits(a_IT.data() + i * T, T, T, panels.data(), J / tile.panel, 1.0f, bias.data(),
                        out_IJ.mutable_data() + i * J, J, largest.data());
-        half->leave();
+        bf16->leave();
         return out_IJ;
       },
       "a_IT"_a.noconvert(), "b_JT"_a.noconvert(), "path"_a,

@@ -56,26 +56,26 @@ class Bf16Logits {
   static constexpr bool kPairs = true;
   static int64_t packed(int64_t numbers) { return numbers / 2; }
 
-  Bf16Logits(const Tile& tile, const HalfTile& half) : panel_(tile.panel), half_(half) {}
+  Bf16Logits(const Tile& tile, const Bf16Tile& bf16) : panel_(tile.panel), bf16_(bf16) {}
 
-  int strip() const { return half_.rows; }
-  int64_t depth_unit() const { return half_.depth_unit; }
-  void enter() const { half_.enter(); }
-  void leave() const { half_.leave(); }
+  int strip() const { return bf16_.rows; }
+  int64_t depth_unit() const { return bf16_.depth_unit; }
+  void enter() const { bf16_.enter(); }
+  void leave() const { bf16_.leave(); }
   void fetch(const Matrix& m, int64_t row, int64_t dim, int64_t padded, uint16_t* out) const {
-    half_.fetch(m, row, dim, padded, out);
+    bf16_.fetch(m, row, dim, padded, out);
   }
   void pack(const uint16_t* rows, int64_t stride, int64_t depth, uint32_t* out) const {
-    half_.pack(rows, stride, depth, out);
+    bf16_.pack(rows, stride, depth, out);
   }
   void make(const uint16_t* q, int64_t stride_q, int64_t depth, const uint32_t* panels, int64_t columns,
             float scale, const float* bias, float* e, float* largest) const {
-    half_.logits(q, stride_q, depth, panels, columns / panel_, scale, bias, e, kChunkStride, largest);
+    bf16_.logits(q, stride_q, depth, panels, columns / panel_, scale, bias, e, kChunkStride, largest);
   }
 
  private:
   int panel_;
-  const HalfTile& half_;
+  const Bf16Tile& bf16_;
 };
 
 class Fp32Sums {
@@ -144,44 +144,44 @@ class Bf16Sums {
   static constexpr int64_t kExpBytes = 2;
   static int64_t packed(int64_t numbers) { return numbers / 2; }
 
-  explicit Bf16Sums(const HalfTile& half) : half_(half) {}
+  explicit Bf16Sums(const Bf16Tile& bf16) : bf16_(bf16) {}
 
-  int row_unit() const { return half_.row_unit; }
-  int64_t room(int64_t) const { return half_.rows * int64_t{kChunkStride}; }
+  int row_unit() const { return bf16_.row_unit; }
+  int64_t room(int64_t) const { return bf16_.rows * int64_t{kChunkStride}; }
   float* place(uint32_t*, float* scratch) const { return scratch; }
 
   void pair_rows(const uint16_t* rows, int64_t num, int64_t padded, uint32_t* out) const {
-    half_.pair_rows(rows, padded, num, padded, out);
+    bf16_.pair_rows(rows, padded, num, padded, out);
   }
   void add_rows(const float* e, int64_t columns, uint32_t* kept, const uint32_t* items, int64_t padded,
                 const float* keep, uint16_t* room, float* out) const {
     uint16_t* rows = out != nullptr ? room : nullptr;
-    half_.round_strip(e, kChunkStride, columns, rows, kept);
-    if (out != nullptr) half_.add_rows(rows, kChunkStride, columns, items, padded, keep, out);
+    bf16_.round_strip(e, kChunkStride, columns, rows, kept);
+    if (out != nullptr) bf16_.add_rows(rows, kChunkStride, columns, items, padded, keep, out);
   }
   void scale_rows(const float* q, int64_t padded, const float* f, int64_t num_rows, uint32_t* out) const {
-    half_.scale_rows(q, padded, f, num_rows, out);
+    bf16_.scale_rows(q, padded, f, num_rows, out);
   }
   void add_columns(const uint32_t* kept, int64_t num_rows, int64_t first, int64_t last, const uint32_t* q,
                    int64_t padded, int64_t dim, const int32_t* row_of, float* out, int64_t stride_out) const {
-    half_.add_columns(kept, kChunkStride, num_rows, first, last, q, padded, dim, row_of, out, stride_out);
+    bf16_.add_columns(kept, kChunkStride, num_rows, first, last, q, padded, dim, row_of, out, stride_out);
   }
 
  private:
-  const HalfTile& half_;
+  const Bf16Tile& bf16_;
 };
 
 // use(logits, sums) with the products for rows of these types. `cancels`: sums that cancel are wanted.
 template <class Use>
 void with_products(const Tile& tile, const Matrix& query_BD, const Matrix& item_VD, bool cancels, Use use) {
   const bool both_bf16 = query_BD.dtype == Dtype::bf16 && item_VD.dtype == Dtype::bf16;
-  const HalfTile* half = tile.wide_half != nullptr ? tile.wide_half : tile.half;
-  if (!both_bf16 || half == nullptr) {
+  const Bf16Tile* bf16 = tile.wide_bf16 != nullptr ? tile.wide_bf16 : tile.bf16;
+  if (!both_bf16 || bf16 == nullptr) {
     use(Fp32Logits(tile), Fp32Sums(tile, kTileRows));
   } else if (cancels) {
-    use(Bf16Logits(tile, *half), Fp32Sums(tile, half->rows));
+    use(Bf16Logits(tile, *bf16), Fp32Sums(tile, bf16->rows));
   } else {
-    use(Bf16Logits(tile, *half), Bf16Sums(*half));
+    use(Bf16Logits(tile, *bf16), Bf16Sums(*bf16));
   }
 }
 

@@ -36,7 +36,7 @@ struct ItemBlock;   // top_items/top_items.h
 struct QueryPanel;  // top_items/top_items.h
 
 // Products of bfloat16 pairs. Depths are whole `depth_unit`s; e has the stride of a chunk, in elements.
-struct HalfTile {
+struct Bf16Tile {
   int rows;        // of a strip
   int row_unit;    // rows that add_columns sums over come in these; those past the last are zero
   int depth_unit;  // numbers of a row come in these
@@ -131,15 +131,15 @@ struct Tile {
   // Scores the items for the panel's queries and appends what may be among their best.
   void (*scan)(const ItemBlock& block, const QueryPanel& panel);
 
-  const HalfTile* half;  // null where the path has no such product
+  const Bf16Tile* bf16;  // null where the path has no such product
   // The same for those who round e and sum over rows by add_columns alone, or null: tile registers.
-  const HalfTile* wide_half;
+  const Bf16Tile* wide_bf16;
 };
 
 // The functions of each table by name, from which tables are filled: an entry has no place to be in but
 // its own, and one that is declared above and not named here does not compile.
 // clang-format off
-#define FASTPOP_HALF_TILE_FUNCTIONS(F)                                                          \
+#define FASTPOP_BF16_TILE_FUNCTIONS(F)                                                          \
   F(enter) F(leave) F(fetch) F(pack) F(pair_rows) F(logits) F(round_strip) F(scale_rows)        \
   F(add_rows) F(add_columns)
 #define FASTPOP_TILE_FUNCTIONS(F)                                                               \
@@ -149,9 +149,9 @@ struct Tile {
 // clang-format on
 
 #define FASTPOP_SIZE_OF(function) +sizeof(void (*)())
-static_assert(sizeof(HalfTile) == offsetof(HalfTile, enter) FASTPOP_HALF_TILE_FUNCTIONS(FASTPOP_SIZE_OF),
-              "a function of HalfTile has no name in the list");
-static_assert(offsetof(Tile, half) == offsetof(Tile, fetch) FASTPOP_TILE_FUNCTIONS(FASTPOP_SIZE_OF),
+static_assert(sizeof(Bf16Tile) == offsetof(Bf16Tile, enter) FASTPOP_BF16_TILE_FUNCTIONS(FASTPOP_SIZE_OF),
+              "a function of Bf16Tile has no name in the list");
+static_assert(offsetof(Tile, bf16) == offsetof(Tile, fetch) FASTPOP_TILE_FUNCTIONS(FASTPOP_SIZE_OF),
               "a function of Tile has no name in the list");
 #undef FASTPOP_SIZE_OF
 

@@ -9,21 +9,21 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")
 #define FASTPOP_PATH avx512_bf16
 #define FASTPOP_AVX512 1
-#define FASTPOP_HALF 1
+#define FASTPOP_BF16 1
 #include "tile.inc"
 
 namespace fastpop {
 namespace {
-constexpr Tile with(const char* name, const HalfTile* wide_half) {
+constexpr Tile with(const char* name, const Bf16Tile* wide_bf16) {
   Tile tile = avx512_bf16::kTile;
   tile.name = name;
-  tile.wide_half = wide_half;
+  tile.wide_bf16 = wide_bf16;
   return tile;
 }
 
-constexpr Tile kAmx = with("avx512_amx", &avx512_bf16::kHalf<avx512_bf16::TileProducts<avx512_bf16::Amx>>);
+constexpr Tile kAmx = with("avx512_amx", &avx512_bf16::kBf16<avx512_bf16::TileProducts<avx512_bf16::Amx>>);
 constexpr Tile kAmxEmulation =
-    with("avx512_amx_emulation", &avx512_bf16::kHalf<avx512_bf16::TileProducts<avx512_bf16::AmxEmulation>>);
+    with("avx512_amx_emulation", &avx512_bf16::kBf16<avx512_bf16::TileProducts<avx512_bf16::AmxEmulation>>);
 }  // namespace
 
 const Tile* tile_avx512_bf16() { return &avx512_bf16::kTile; }
