@@ -59,7 +59,7 @@ triton36-others:
 	$(TRITON36_PYTEST) -k "not test_sampled_softmax.py" tests/ops/test_triton.py tests/kernels/test_triton_launch.py \
 		tests/kernels/test_triton_compile.py tests/ops/test_row_update_on_device.py \
 		tests/ops/test_sampled_softmax_on_device.py tests/training/test_on_device.py tests/test_house.py
-	$(TRITON36_PYTEST) -k "host and twin" tests/ops/test_sampled_softmax.py tests/ops/test_row_update.py
+	$(TRITON36_PYTEST) -k "host and emulation" tests/ops/test_sampled_softmax.py tests/ops/test_row_update.py
 
 # On a machine with a GPU: what the interpreter at hand ($(PYTHON), its own torch and triton) says of it.
 # -P: under plain python -m, the folder kernels/ would shadow the package. A test that fails does not keep

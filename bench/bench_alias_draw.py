@@ -28,16 +28,16 @@ def ours(impl, proposal, draws):
     return lambda: proposal.sample(0, 0, draws, impl=impl)
 
 
-def theirs(name, law_V, draws):
+def theirs(name, probability_V, draws):
     """Set up once, as ours is: what repeats in training is the draw alone, where the API lets it."""
-    weight, rng = torch.from_numpy(law_V), np.random.default_rng(0)
+    weight, rng = torch.from_numpy(probability_V), np.random.default_rng(0)
     cumulative = weight.cumsum(0)
     return {
         "torch.multinomial": lambda: torch.multinomial(weight, draws, replacement=True),
         "torch.searchsorted of the sums": lambda: torch.searchsorted(
             cumulative, torch.rand(draws, dtype=torch.float64)
         ),
-        "numpy Generator.choice": lambda: rng.choice(len(law_V), draws, p=law_V),
+        "numpy Generator.choice": lambda: rng.choice(len(probability_V), draws, p=probability_V),
     }[name]
 
 
@@ -50,16 +50,16 @@ PEERS = ("torch.multinomial", "torch.searchsorted of the sums", "numpy Generator
 @pytest.mark.parametrize("shape", DRAWS, ids=str)
 def test_alias_draw(shape, contender, measure):
     proposal = proposal_of(shape)
-    law_V = np.exp(proposal.log_proposal_V)
-    law_V /= law_V.sum()
+    probability_V = np.exp(proposal.log_proposal_V)
+    probability_V /= probability_V.sum()
     run = (
-        theirs(contender, law_V, shape.draws)
+        theirs(contender, probability_V, shape.draws)
         if contender in PEERS
         else ours(contender.removeprefix("fastpop "), proposal, shape.draws)
     )
     # The hundred likeliest items, each within six standard errors of its share.
-    head = np.argsort(-law_V)[:100]
+    head = np.argsort(-probability_V)[:100]
     found = np.bincount(torch.as_tensor(run()).cpu().numpy().ravel(), minlength=shape.items)[head]
-    share = law_V[head]
+    share = probability_V[head]
     assert (np.abs(found / shape.draws - share) < 6 * np.sqrt(share / shape.draws)).all()
     measure(contender, shape, run)

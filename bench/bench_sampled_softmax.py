@@ -1,4 +1,4 @@
-"""Sampled softmax with log Q and hits dropped, forward and backward with the table's gradient."""
+"""Sampled softmax with log Q and accidental hits dropped, forward and backward with the table's gradient."""
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -45,7 +45,7 @@ def case_of(shape: Softmax) -> Case:
     touched = torch.cat([pos_id, neg_id_GK.reshape(-1)]).unique()
     wide = query.double().requires_grad_()
     table = items[touched].double().requires_grad_()
-    law = log_proposal[touched].double()
+    log_q = log_proposal[touched].double()
     loss = []
     block = shape.group or 512
     for first in range(0, shape.rows, block):
@@ -56,7 +56,7 @@ def case_of(shape: Softmax) -> Case:
             table,
             torch.searchsorted(touched, pos_id[rows]),
             torch.searchsorted(touched, neg_id),
-            law,
+            log_q,
             sparse=False,
         )
         part.sum().backward()
@@ -107,7 +107,7 @@ def ours(case, query, items, *, impl, drawn, reduction="sum"):
         case.pos_id,
         **words,
         log_proposal=case.log_proposal,
-        hits="drop",
+        accidental_hits="drop",
         sparse_grad=True,
         reduction=reduction,
         impl=impl,
@@ -115,8 +115,9 @@ def ours(case, query, items, *, impl, drawn, reduction="sum"):
 
 
 def replay(case, query, items, *, sparse):
-    """RePlay's loss on the logits of its own head. It drops hits, as we do, and has no log Q: that goes in
-    through the logits. Its models look items up with dense gradients; the loss takes sparse ones too.
+    """RePlay's loss on the logits of its own head. It drops accidental hits, as we do, and has no log Q:
+    that goes in through the logits. Its models look items up with dense gradients; the loss takes sparse
+    ones too.
 
     The loss for groups of rows gives the mean of their means only, here turned into the sum over rows.
     """

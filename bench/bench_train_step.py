@@ -18,7 +18,7 @@ STEPS = 64  # batches made; a longer measurement starts over
 
 @lru_cache(maxsize=1)
 def log_of(shape: Softmax) -> Interactions:
-    """Random events whose items follow a Zipf law."""
+    """Random events whose items follow a Zipf proposal."""
     rng = np.random.default_rng(0)
     num_events = shape.rows * STEPS
     item = (rng.zipf(1.3, num_events) - 1) % shape.items
@@ -70,11 +70,11 @@ class Plain:
             for n in (log.num_users, shape.items)
         )
         self.base = torch.zeros(shape.dim, device=DEVICE, requires_grad=True)
-        law = self.ours.loss.proposal
+        proposal = self.ours.loss.proposal
         counts = log.item_counts()
         log_prior_V = np.log((counts + 1) / (counts.sum() + shape.items))
-        self.bias = torch.from_numpy(log_prior_V - law.log_proposal_V).float().to(DEVICE)
-        self.sampler = law
+        self.bias = torch.from_numpy(log_prior_V - proposal.log_proposal_V).float().to(DEVICE)
+        self.sampler = proposal
         self.dropout = config.dropout
         self.num_negatives = shape.negatives
         self.optimizers = [
@@ -109,7 +109,7 @@ CONTENDERS = {"fastpop.train": Ours, "torch, sparse embeddings and SparseAdam": 
 def test_train_step(shape, contender, measure):
     run = CONTENDERS[contender](shape)
     with judged(contender):
-        # Scores start near zero: the loss is near that of the prior, log Q being the candidates' law.
+        # Scores start near zero: the loss is near that of the prior, log Q being the candidates' proposal.
         first = run.step()
         assert 0 < first < 20, first
     measure(

@@ -51,7 +51,13 @@ class Point:
 
     def ours(self):
         return ops.sampled_softmax(
-            self.query, self.items, self.pos_id, self.draw, hits="drop", sparse_grad=True, reduction="mean"
+            self.query,
+            self.items,
+            self.pos_id,
+            self.draw,
+            accidental_hits="drop",
+            sparse_grad=True,
+            reduction="mean",
         )
 
     def theirs(self, sparse):

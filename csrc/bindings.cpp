@@ -177,7 +177,7 @@ void bind_sampled_softmax(py::module_& m) {
       [](const py::kwargs& kwargs) {
         Arguments given(kwargs);
         double d_scale = 0;
-        int64_t bad_prior_id = -1, bad_law_id = -1;
+        int64_t bad_prior_id = -1, bad_proposal_id = -1;
         fastpop::SampledSoftmax a{};
         fastpop::read_inputs(given, a);
         a.G = given.get<int64_t>("num_groups");
@@ -189,7 +189,7 @@ void bind_sampled_softmax(py::module_& m) {
         a.d_bias_n = given.at<double>("d_bias");
         a.d_scale = given.get<bool>("wants_scale", false) ? &d_scale : nullptr;
         a.bad_prior_id = &bad_prior_id;
-        a.bad_law_id = &bad_law_id;
+        a.bad_proposal_id = &bad_proposal_id;
         a.threads = given.get<int>("threads");
         const fastpop::Tile& tile = tile_of(given.get<std::string>("path"));
         given.all_read();
@@ -197,7 +197,7 @@ void bind_sampled_softmax(py::module_& m) {
           py::gil_scoped_release release;
           fastpop::sampled_softmax_cpu(a, tile);
         }
-        return py::make_tuple(d_scale, bad_prior_id, bad_law_id);
+        return py::make_tuple(d_scale, bad_prior_id, bad_proposal_id);
       },
       "Addresses in, results written to them; returns d_scale and the ids of a bad log p and log q "
       "(-1: none). See kernels/sampled_softmax/_cpu.py.");

@@ -25,7 +25,7 @@ SampledRows sampled_rows_of(const py::kwargs& kwargs) {
   a.counter_2 = given.at<uint64_t>("counter");
   a.prior_weight = given.at<float>("prior_weight");
   a.scale = given.at<float>("scale");
-  a.log_count = log_of_count(a.K, a.logq, a.exclude_own_slot);
+  a.log_count = log_of_count(a.K, a.logq, a.exclude_diagonal);
   a.d_scale_B = given.at<double>("d_scale");
   a.entry_id = given.at<int32_t>("entry_id");
   a.coef_pos_B = given.at<float>("coef_pos");

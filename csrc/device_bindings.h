@@ -4,7 +4,7 @@
 
 namespace fastpop {
 
-// Adds the GPU kernels, and their host twins, to the module.
+// Adds the GPU kernels, and their host emulations, to the module.
 void bind_device_kernels(pybind11::module_& m);
 
 }  // namespace fastpop

@@ -6,7 +6,7 @@
 //           TableSums    the same, of a table's rows where they lie
 //           Bf16Sums     both rounded to bfloat16, in pairs of rows
 //
-// Logits are the same in forward and backward: lse and the logits made again must have the same bits, or
+// Logits are the same in forward and backward: lse and the recomputed logits must have the same bits, or
 // p - 1 of a sure row is the difference of their roundings. Exponentials are rounded for the gradients of
 // rows. Those of biases and of the scale are sums that cancel: for them e stays in fp32.
 #pragma once

@@ -26,7 +26,7 @@ def progress_bar(
 ) -> Any:
     """A tqdm bar on standard error that goes when it ends.
 
-    total, initial: in any unit. show: True at once, None after `delay` seconds where a person looks
+    total, initial: in any unit. show: True at once, None after `delay` seconds at a terminal
     (a terminal, a notebook), False never. unit: says how much is done, in thousands of it; total
     may then be None.
     """

@@ -18,7 +18,7 @@ def time_steps(
     """One row a catalogue size: the median time of a training step, as `fastpop.train` makes it.
 
     A factor model with log p frozen, sampled softmax with log Q, sparse row gradients and row-wise
-    Adam, on random events whose items follow a Zipf law.
+    Adam, on random events whose items follow a Zipf distribution.
 
     Args:
         items: catalogue sizes V. dim: D. negatives: K, shared by the batch. batch: B.
@@ -27,14 +27,14 @@ def time_steps(
         dicts with items, dim, negatives, batch, seconds_per_step, examples_per_second.
     """
     for name, value in (("dim", dim), ("negatives", negatives), ("batch", batch), ("rounds", rounds)):
-        checks.number(name, value, least=1, integer=True)
+        checks.number(name, value, ge=1, integer=True)
     if not items:
         raise checks.wrong("items", "at least one catalogue size", list(items))
     return [_row(int(num_items), dim, negatives, batch, rounds, seed) for num_items in items]
 
 
 def _row(num_items: int, dim: int, negatives: int, batch: int, rounds: int, seed: int) -> dict[str, Any]:
-    checks.number("items", num_items, least=2, integer=True)
+    checks.number("items", num_items, ge=2, integer=True)
     rng = np.random.default_rng(seed)
     num_events = batch * (rounds + 3)
     item = (rng.zipf(1.3, num_events) - 1) % num_items

@@ -1,7 +1,7 @@
 """Every error message about an argument is made here: what it is, what was expected, what came.
 
-Public functions check once, at the door; nothing behind it checks again. A wrong value raises
-ValueError, a wrong type TypeError, both with the same three parts.
+Public functions check their arguments once, on entry; nothing that they call checks again. A wrong
+value raises ValueError, a wrong type TypeError, both with the same three parts.
 """
 
 import dataclasses
@@ -65,9 +65,9 @@ def number(
     argument: str,
     value: Any,
     *,
-    above: float | None = None,
-    least: float | None = None,
-    most: float | None = None,
+    gt: float | None = None,
+    ge: float | None = None,
+    le: float | None = None,
     integer: bool = False,
 ) -> None:
     """A finite real number (a bool is none), optionally within bounds."""
@@ -77,17 +77,17 @@ def number(
     if isinstance(value, (bool, np.bool_)) or not (symbolic or isinstance(value, kinds)):
         raise wrong_type(argument, noun, value)
     bounds = []
-    if above is not None:
-        bounds.append(f"> {above:g}")
-    if least is not None:
-        bounds.append(f">= {least:g}")
-    if most is not None:
-        bounds.append(f"<= {most:g}")
+    if gt is not None:
+        bounds.append(f"> {gt:g}")
+    if ge is not None:
+        bounds.append(f">= {ge:g}")
+    if le is not None:
+        bounds.append(f"<= {le:g}")
     given: Any = value
     ok: Any = integer or abs(given) <= sys.float_info.max  # NaN is not
-    ok = ok and (above is None or value > above) and (least is None or value >= least)
-    ok = ok and (most is None or value <= most)
-    if integer and most is None and not symbolic and not -(2**63) <= given < 2**63:
+    ok = ok and (gt is None or value > gt) and (ge is None or value >= ge)
+    ok = ok and (le is None or value <= le)
+    if integer and le is None and not symbolic and not -(2**63) <= given < 2**63:
         ok = False
         bounds.append("of 64 bits")
     if not ok:
@@ -96,7 +96,7 @@ def number(
 
 def knob(argument: str, value: Any) -> None:
     """A weight of log p: finite, and small enough for float32 scores to mean something still."""
-    number(argument, value, least=-KNOB, most=KNOB)
+    number(argument, value, ge=-KNOB, le=KNOB)
 
 
 def float32(argument: str, value: Any) -> None:
@@ -133,7 +133,7 @@ def id_out_of_range(argument: str, value: int, at: int, stop: int) -> ValueError
     return wrong(argument, f"ids in [0, {stop})", f"={value} at position {at}")
 
 
-def no_law(drawn: str, item: int, log_q: float) -> ValueError:
+def no_proposal(drawn: str, item: int, log_q: float) -> ValueError:
     """The error for an id whose log q is not finite."""
     why = ": the proposal cannot draw an item whose log q is -inf" if log_q < 0 else ""
     return wrong("log_proposal", f"a finite log q for every id in {drawn}{why}", f"={log_q} for item {item}")
@@ -145,7 +145,7 @@ def no_prior(item: int, log_p: float) -> ValueError:
 
 
 def real_array(argument: str, value: Any) -> None:
-    """A numpy array or torch tensor of real numbers, whatever its shape; its numbers are not looked at."""
+    """A numpy array or torch tensor of real numbers, whatever its shape; its numbers are not checked."""
     if not (hasattr(value, "shape") and hasattr(value, "dtype")):
         raise wrong_type(argument, "a numpy array or torch tensor", value)
     kind = str(value.dtype).removeprefix("torch.")
@@ -176,8 +176,8 @@ def _holds_numbers(tensor: Any) -> bool:
 
 
 def array_like(argument: str, value: Any, *, by_item: bool = False, objects: bool = False) -> Any:
-    """The torch tensor that `value` is, or a numpy array of it: what every door that takes an array
-    takes. Nothing is copied that need not be, and no number is looked at.
+    """The torch tensor that `value` is, or a numpy array of it: what every public function that
+    takes an array takes. Nothing is copied that need not be, and no number is checked.
 
     Args:
         value: numpy, torch, lists of numbers, a pandas or polars frame or series, an arrow table or

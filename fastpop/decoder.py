@@ -12,7 +12,7 @@ from fastpop.item_towers import ItemTower
 from fastpop.priors import Prior
 
 
-class WithLaws(nn.Module):
+class WithLogProbabilities(nn.Module):
     """A module whose floating buffers, log p and its like, stay as they were made where a trainer casts
     the model or loads a cast one: beyond -16 nats, a rare item's log p, bfloat16 is off by up to .06 nats.
 
@@ -23,27 +23,27 @@ class WithLaws(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         before = dict(self._buffers)
         super()._apply(fn, recurse)
-        for name, law in before.items():
+        for name, vector in before.items():
             moved = self._buffers[name]
-            if law is None or moved is None:
+            if vector is None or moved is None:
                 continue
-            if law.is_meta and not moved.is_meta:
+            if vector.is_meta and not moved.is_meta:
                 with torch.no_grad():
                     moved.fill_(torch.nan if moved.is_floating_point() else 0)
-            elif law.is_floating_point() and moved.dtype != law.dtype:
-                self._buffers[name] = law.to(moved.device)
+            elif vector.is_floating_point() and moved.dtype != vector.dtype:
+                self._buffers[name] = vector.to(moved.device)
         return self
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
-        dtypes = {name: law.dtype for name, law in self._buffers.items() if law is not None}
+        dtypes = {name: vector.dtype for name, vector in self._buffers.items() if vector is not None}
         super()._load_from_state_dict(state_dict, prefix, *others)
         for name, dtype in dtypes.items():
-            law = self._buffers[name]
-            if law is not None and law.dtype != dtype:  # with assign=True
-                self._buffers[name] = law.to(dtype)
+            vector = self._buffers[name]
+            if vector is not None and vector.dtype != dtype:  # with assign=True
+                self._buffers[name] = vector.to(dtype)
 
 
-class Decoder(WithLaws):
+class Decoder(WithLogProbabilities):
     """logit(b, i) = scale * <query[b], item[i]> + a popularity term.
 
     | prior | trained on | served at knob β |
@@ -83,8 +83,8 @@ class Decoder(WithLaws):
         super().__init__()
         checks.knob("prior_weight", prior_weight)
         checks.one_of("bias_start", bias_start, ("zero", "log-prior"))
-        checks.number("temperature", temperature, above=0)
-        checks.number("dim", dim, least=1, integer=True)
+        checks.number("temperature", temperature, gt=0)
+        checks.number("dim", dim, ge=1, integer=True)
         for name, value, default in (("prior_weight", prior_weight, 1.0), ("bias_start", bias_start, "zero")):
             if isinstance(prior, Prior) and value != default:
                 raise checks.wrong(name, f"none beside prior={prior!r}, which has its own", value)

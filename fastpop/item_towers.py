@@ -72,7 +72,7 @@ class Linear(ItemTowerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("item_tower.depth", self.depth, least=1, most=MOST_DEPTH, integer=True)
+        checks.number("item_tower.depth", self.depth, ge=1, le=MOST_DEPTH, integer=True)
 
     def build(self, sizes: ItemSizes) -> "LinearTower":
         return LinearTower(sizes.dim, self.depth)

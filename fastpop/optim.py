@@ -155,15 +155,15 @@ def _on_gradient(optimizer: "weakref.ref[_RowOptimizer]", param: Tensor) -> None
 
 
 def _check_numbers(group: dict[str, Any]) -> None:
-    checks.number("lr", group["lr"], least=0)
+    checks.number("lr", group["lr"], ge=0)
     if "eps" in group:
-        checks.number("eps", group["eps"], least=0)
+        checks.number("eps", group["eps"], ge=0)
     if "betas" in group:
         betas = group["betas"]
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise checks.wrong("betas", "two numbers", betas)
         for beta in betas:
-            checks.number("betas", beta, least=0)
+            checks.number("betas", beta, ge=0)
             if beta >= 1:
                 raise checks.wrong("betas", "numbers in [0, 1)", beta)
 
@@ -222,7 +222,7 @@ def _local_gradient(param: Any) -> Tensor:
 
 
 def _zeros(param: Any, dtype: torch.dtype, *, a_row: bool = False) -> Tensor:
-    """State of a table: a number an entry, or one a row."""
+    """State of a table: a number per entry, or one per row."""
 
     def shape_of(table: Tensor) -> tuple[int, ...]:
         return (table.shape[0],) if a_row else (table.shape[0], *(table.shape[1:] or (1,)))
@@ -333,9 +333,9 @@ def clip_grad_norm_(
     Cost: two passes over the entries that are there. With DTensors one sum over processes each.
     """
     if max_norm != math.inf:
-        checks.number("max_norm", max_norm, least=0)
+        checks.number("max_norm", max_norm, ge=0)
     if norm_type != math.inf:
-        checks.number("norm_type", norm_type, above=0)
+        checks.number("norm_type", norm_type, gt=0)
     grads = []
     for param in [parameters] if isinstance(parameters, Tensor) else list(parameters):
         if not isinstance(param, Tensor):
@@ -370,7 +370,7 @@ def _steps_in_backward(param: Tensor) -> bool:
 
 def _summed(grad: Tensor) -> Tensor:
     """A gradient none of whose entries comes twice. Autograd drops the flag of one that is coalesced, so
-    the CPU looks whether ids ascend before anything is sorted."""
+    the CPU checks whether ids ascend before anything is sorted."""
     if grad.layout == torch.strided:
         return grad
     if grad.layout != torch.sparse_coo:

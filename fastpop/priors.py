@@ -107,7 +107,7 @@ class Learned(Prior):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("prior.learning_rate", self.learning_rate, least=0)
+        checks.number("prior.learning_rate", self.learning_rate, ge=0)
         checks.float32("prior.learning_rate", self.learning_rate)
 
     @property

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fastpop import checks
+from fastpop import checks, deprecated
 from fastpop.components import Component, checked, hints_of, is_option
 
 
@@ -52,7 +52,7 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _parts: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 _ours: set[tuple[str, str]] = set()  # kinds and names of what comes with this package
 _sound: set[tuple[str, type]] = set()  # kinds and classes that `check_class` found right
-_looked: set[str] = set()  # kinds whose entry points were looked at
+_loaded: set[str] = set()  # kinds whose entry points were loaded
 
 
 class Missing(ValueError):
@@ -185,7 +185,7 @@ def available(kind: str) -> tuple[str, ...]:
 def all_of(kind: str) -> dict[str, Any]:
     """name → part of a kind: ours, those that were registered, those of installed packages."""
     importlib.import_module(KINDS[kind].room)
-    _look_around(kind)
+    _load_entry_points_of(kind)
     return dict(_parts[kind])
 
 
@@ -239,6 +239,7 @@ def made(
 def with_options(part: Any, options: dict[str, Any], argument: str) -> Any:
     """A part of this class with these options. Raises TypeError, ValueError that names the argument."""
     known = defaults(part) if isinstance(part, type) else {}
+    options = deprecated.current(options, renamed(part), prefix=f"{argument}.", stacklevel=5)
     name = str(part.name)
     for option in options:
         if option not in known:
@@ -275,6 +276,11 @@ def _from_plain(value: Any, hint: Any, argument: str) -> Any:
         return made(hint.kind, value, argument)
     found = find(hint.kind, value.get("name"), argument)
     return with_options(found, {key: one for key, one in value.items() if key != "name"}, argument)
+
+
+def renamed(part: Any) -> dict[str, str]:
+    """Old names of the options of a part or its class, to the new ones."""
+    return dict(getattr(part, "RENAMED", {}))
 
 
 def defaults(part: Any) -> dict[str, Any]:
@@ -319,6 +325,13 @@ def is_record(value: Any) -> bool:
     return isinstance(value, dict) and {"kind", "name", "version", "class", "options"} == set(value)
 
 
+def renewed(kept: dict[str, Any]) -> dict[str, Any]:
+    """What `record` gave in an earlier version, its options under the names that they have now."""
+    known = renamed(_parts.get(kept["kind"], {}).get(kept["name"]))
+    options = {name: renewed(one) if is_record(one) else one for name, one in kept["options"].items()}
+    return {**kept, "options": deprecated.current(options, known, stacklevel=None)}
+
+
 def _kept(value: Any) -> Any:
     if isinstance(value, Component):
         return record(value)
@@ -335,7 +348,7 @@ def restored(kept: dict[str, Any]) -> Any:
     checks.one_of("kind", kind, KINDS)
     importlib.import_module(KINDS[kind].room)
     if kept["name"] not in _parts[kind]:
-        _look_around(kind)
+        _load_entry_points_of(kind)
     part = _parts[kind].get(kept["name"])
     if part is None:
         raise Missing(
@@ -349,7 +362,7 @@ def restored(kept: dict[str, Any]) -> Any:
             f"made; got {part.version}, of {_origin(part)}"
         )
     return (
-        with_options(part, {name: _back(value) for name, value in kept["options"].items()}, kind)
+        with_options(part, {name: _back(value) for name, value in renewed(kept)["options"].items()}, kind)
         if isinstance(part, type)
         else part
     )
@@ -366,7 +379,7 @@ def _origin(part: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def look_everywhere() -> None:
+def load_entry_points() -> None:
     """Register what installed packages offer, of every kind; imports nothing where they offer none."""
     groups = importlib.metadata.entry_points().groups
     for kind, about in KINDS.items():
@@ -374,11 +387,11 @@ def look_everywhere() -> None:
             all_of(kind)
 
 
-def _look_around(kind: str) -> None:
+def _load_entry_points_of(kind: str) -> None:
     """Register what installed packages offer under entry points; one that fails is warned of."""
-    if kind in _looked:
+    if kind in _loaded:
         return
-    _looked.add(kind)
+    _loaded.add(kind)
     for point in importlib.metadata.entry_points(group=f"fastpop.{KINDS[kind].plural}"):
         try:
             register(kind, point.load(), name=point.name)

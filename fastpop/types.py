@@ -11,5 +11,5 @@ from typing import Literal
 
 Impl = Literal["auto", "reference", "cpu", "triton", "cuda"]
 LogQ = Literal["standard", "corrected", "none"]
-Hits = Literal["keep", "drop"]
+AccidentalHits = Literal["keep", "drop"]
 Reduction = Literal["none", "mean", "sum"]

@@ -1,7 +1,7 @@
 """What the Python sides of the CUDA kernels share: where they run, and why they may not.
 
-Every kernel of csrc/<op>/cuda.cu has a twin that runs the same code on the CPU, its lanes in a loop.
-Tests set `where` to "cpu" to run that twin behind the same Python; nothing else may.
+Every kernel of csrc/<op>/cuda.cu has a host emulation: the same code on the CPU, its lanes in a loop.
+Tests set `where` to "cpu" to run that emulation behind the same Python; nothing else may.
 """
 
 from typing import Any

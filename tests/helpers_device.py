@@ -1,5 +1,5 @@
-"""Where an implementation runs in a test: here, on a GPU, or as the host twin of CUDA kernels, whose lanes
-are a loop."""
+"""Where an implementation runs in a test: here, on a GPU, or as the host emulation of CUDA kernels, whose
+lanes are a loop."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from fastpop.kernels import device
 from fastpop.ops import _dispatch
 
 GPU = pytest.param("gpu", marks=pytest.mark.gpu)
-HOST_AND_GPU = ["host twin", GPU]
+HOST_AND_GPU = ["host emulation", GPU]
 CPU_AND_GPU = ["cpu", GPU]
 HALF_AND_SINGLE = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -35,10 +35,10 @@ def gpu() -> str:
 
 
 def device_of(where: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The device for "cpu", "host twin" or "gpu"."""
+    """The device for "cpu", "host emulation" or "gpu"."""
     if where == "gpu":
         return gpu()
-    if where == "host twin":
+    if where == "host emulation":
         monkeypatch.setattr(device, "where", "cpu")
     return "cpu"
 
@@ -51,7 +51,7 @@ def runs_of(op: str) -> list:
     if os.environ.get("TRITON_INTERPRET") == "1":
         return runs
     if "cuda" in implementations:
-        runs += [("cuda", dtype, "host twin") for dtype in HALF_AND_SINGLE]
+        runs += [("cuda", dtype, "host emulation") for dtype in HALF_AND_SINGLE]
     on_gpu = [*(impl for impl in implementations if impl != "cpu"), "auto"]
     return [
         *runs,

@@ -38,9 +38,9 @@ def dense_sampled_logits(
     log_proposal=None,
     scale=1.0,
     logq="standard",
-    hits=None,
+    accidental_hits=None,
     group_size=None,
-    exclude_own_slot=False,
+    exclude_diagonal=False,
     ignore_index=-100,
     **_,
 ) -> tuple[Tensor, Tensor]:
@@ -61,7 +61,7 @@ def dense_sampled_logits(
     logit = scale * torch.einsum("bd,bkd->bk", query, items[ids])
     if has_prior:
         logit = logit + weighted_prior(log_prior, prior_weight)[ids]
-    drawn = neg_BK.shape[1] - int(exclude_own_slot)
+    drawn = neg_BK.shape[1] - int(exclude_diagonal)
     if logq == "standard":
         logit = logit - log_proposal[ids]
     elif logq == "corrected":
@@ -69,9 +69,9 @@ def dense_sampled_logits(
         correction = torch.cat([torch.zeros_like(correction[:, :1]), correction[:, 1:]], 1)
         logit = logit - correction
     gone = torch.zeros_like(logit, dtype=torch.bool)
-    if hits == "drop" or logq == "corrected":
+    if accidental_hits == "drop" or logq == "corrected":
         gone[:, 1:] |= neg_BK == pos[:, None]
-    if exclude_own_slot:
+    if exclude_diagonal:
         own = torch.arange(num_rows)
         gone[own, 1 + own] = True
     return torch.where(gone, -math.inf, logit), ids

@@ -67,7 +67,10 @@ CSRC_MUTANTS = [
     ),
     CsrcMutant("a repeated negative counts once", 9, f"{VALUES}repeated negatives]", "loss: error"),
     CsrcMutant(
-        "a row's own slot is among its negatives", 10, f"{VALUES}in-batch: own slot excluded]", "loss: error"
+        "the in-batch diagonal is among the negatives",
+        10,
+        f"{VALUES}in-batch: diagonal excluded]",
+        "loss: error",
     ),
     CsrcMutant(
         "a positive's share of the table's gradient lacks the scale",

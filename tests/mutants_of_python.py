@@ -24,7 +24,7 @@ PYTHON_MUTANTS = [
         "torch.testing.assert_close(ops.sampled_softmax(**inputs), full, rtol=0.02, atol=0)",
     ),
     PythonMutant(
-        "a dropped hit becomes a phantom of logit 0",
+        "a dropped accidental hit becomes a phantom of logit 0",
         SAMPLED,
         "neg_gsK = neg_gsK.masked_fill(hit_gsK, -math.inf)",
         "neg_gsK = neg_gsK.masked_fill(hit_gsK, 0.0)",
@@ -36,7 +36,7 @@ PYTHON_MUTANTS = [
         SAMPLED,
         "own_gsK = (slot_K == row_r[:, None])",
         "own_gsK = (slot_K == row_r[:, None] + 1)",
-        f"{SAMPLED_TESTS}values_and_gradients[reference-torch.float64-cpu-in-batch: own slot excluded]",
+        f"{SAMPLED_TESTS}values_and_gradients[reference-torch.float64-cpu-in-batch: diagonal excluded]",
         "loss: error",
     ),
     PythonMutant(
@@ -177,7 +177,7 @@ PYTHON_MUTANTS = [
         often=False,
     ),
     PythonMutant(
-        "in Triton a dropped hit becomes a phantom of logit 0",
+        "in Triton a dropped accidental hit becomes a phantom of logit 0",
         "kernels/sampled_softmax/_triton_kernels.py",
         'logit_bk = tl.where(id_k[None, :] == pos_id_b[:, None], float("-inf"),',
         "logit_bk = tl.where(id_k[None, :] == pos_id_b[:, None], 0.0,",
@@ -245,7 +245,7 @@ PYTHON_MUTANTS = [
     ),
     PythonMutant(
         "a padding row comes back at a prior weight of 0",
-        "fastpop/ops/door.py",
+        "fastpop/ops/validation.py",
         "    return log_prior + removed_V, prior_weight",
         "    return log_prior, prior_weight",
         "tests/ops/test_row_shapes.py::test_a_padding_row_is_no_item[full-prior-reference]",
@@ -311,7 +311,7 @@ PYTHON_MUTANTS = [
         "assert found.fetchall() == [(str(number),)], name",
     ),
     PythonMutant(
-        "the corrected loss keeps its hits unless told",
+        "the corrected loss keeps accidental hits unless told",
         "fastpop/ops/sampled_softmax.py",
         'return logq == "corrected"',
         "return False",
@@ -330,7 +330,7 @@ PYTHON_MUTANTS = [
     ),
     PythonMutant(
         "a row's several positives each have its whole weight",
-        "fastpop/ops/door.py",
+        "fastpop/ops/validation.py",
         "        weight_R = weight_R / weight_R.sum(1, keepdim=True).clamp(min=1)\n",
         "",
         f"{SAMPLED_TESTS}several_positives_are_the_mean_of_their_losses[shared]",

@@ -1,4 +1,4 @@
-"""Every public door that takes an array takes what people hold: frames, series, arrow, lists; or
+"""Every public function that takes an array takes what people hold: frames, series, arrow, lists; or
 refuses it by name."""
 
 import decimal
@@ -62,8 +62,8 @@ def test_counts_in_every_form(kind):
     assert got.log_prior_V.tobytes() == want.log_prior_V.tobytes()
     assert got.counts_V.flags.writeable is False
     for name in ("popularity", "in_batch", "log_uniform", "uniform", "mixture"):
-        law = proposal_from_name(name, given)
-        assert law.log_proposal_V.tobytes() == proposal_from_name(name, COUNTS).log_proposal_V.tobytes()
+        proposal = proposal_from_name(name, given)
+        assert proposal.log_proposal_V.tobytes() == proposal_from_name(name, COUNTS).log_proposal_V.tobytes()
     found = evaluate(lambda rows: QUERY[rows] @ ITEMS.T, cases(), counts=given, ks=(3,))
     assert (
         found.metrics == evaluate(lambda rows: QUERY[rows] @ ITEMS.T, cases(), counts=COUNTS, ks=(3,)).metrics
@@ -159,13 +159,13 @@ def test_counts_in_another_order_than_the_items_are_refused():
     ],
 )
 def test_bad_counts_say_what_they_are(value, error, says):
-    for door in (
+    for function in (
         PopularityPrior.from_counts,
         lambda x: fastpop.audit(QUERY, ITEMS, x),
         lambda x: proposal_from_name("popularity", x),
     ):
         with pytest.raises(error, match=says):
-            door(value)
+            function(value)
 
 
 def test_evaluate_says_what_it_wanted():

@@ -38,7 +38,7 @@ def test_the_widget_of_a_notebook_takes_the_place_of_the_bar():
     assert "{bar:" not in bars.FORMAT
 
 
-def test_nothing_is_drawn_where_nobody_looks(monkeypatch):
+def test_nothing_is_drawn_without_a_terminal(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     for show in (None, False):

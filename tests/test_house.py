@@ -1,4 +1,4 @@
-"""The floor plan: imports go one way, the front door is light, nothing but the house is tracked."""
+"""The floor plan: imports go one way, the import is light, nothing but the house is tracked."""
 
 import ast
 import functools
@@ -18,6 +18,7 @@ ROOMS = (
     "types",
     "checks",
     "text",
+    "deprecated",
     "components",
     "registry",
     "frozen",

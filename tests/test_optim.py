@@ -203,7 +203,7 @@ def test_a_gradient_of_no_rows_changes_nothing(kind):
         ({"eps": -1}, "eps: expected"),
     ],
 )
-def test_numbers_of_an_optimizer_are_looked_at_when_it_is_made(options, message):
+def test_numbers_of_an_optimizer_are_checked_when_it_is_made(options, message):
     with pytest.raises(ValueError, match=message):
         one_table(optim.RowAdam, **options)
 

@@ -32,13 +32,13 @@ def made(shape: Softmax, device: Any) -> Inputs:
     pos_id = torch.randint(shape.items, (shape.rows,), generator=generator, device=device)
     draw = Draw(popularity.uniform(shape.items), 0, 0, shape.negatives, shape.group)
     neg_id = draw.tensor(shape.rows, device)
-    law = draw.proposal.log_proposal_on(device, torch.float32)
+    log_q = draw.proposal.log_proposal_on(device, torch.float32)
     return Inputs(
         query,
         items,
         pos_id,
         neg_id if shape.group else neg_id[0],
-        law,
+        log_q,
         torch.ones((), device=device),
         shape.group,
     )
@@ -66,7 +66,7 @@ def loss(inputs: Inputs, impl: str = "auto") -> Tensor:
         inputs.neg_id,
         group_size=inputs.group,
         log_proposal=inputs.log_proposal,
-        hits="drop",
+        accidental_hits="drop",
         scale=inputs.one,
         prior_weight=inputs.one,
         sparse_grad=True,

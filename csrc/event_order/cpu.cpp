@@ -9,7 +9,7 @@
 namespace fastpop {
 namespace {
 
-constexpr int64_t kAhead = 16;  // rows whose places are fetched early
+constexpr int64_t kAhead = 16;  // rows whose destinations are prefetched
 
 int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 

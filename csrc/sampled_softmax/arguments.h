@@ -22,8 +22,8 @@ void read_inputs(Arguments& given, Args& a) {
   a.log_prior_V = given.at<float>("log_prior");
   a.log_proposal_V = given.at<float>("log_proposal");
   a.logq = given.choice<LogQ>("logq", {"none", "standard", "corrected"});
-  a.drop_hits = given.get<bool>("drop_hits");
-  a.exclude_own_slot = given.get<bool>("exclude_own_slot");
+  a.drop_accidental_hits = given.get<bool>("drop_accidental_hits");
+  a.exclude_diagonal = given.get<bool>("exclude_diagonal");
   a.lse_B = given.at<float>("lse");
   a.pos_logit_B = given.at<float>("pos_logit");
   a.d_lse_B = given.at<float>("d_lse");

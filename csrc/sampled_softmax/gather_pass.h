@@ -79,8 +79,8 @@ class GatherPass : RowTerms {
     float largest = -kInf;
     for (int64_t k = 0; k < a_.K; ++k) {
       z[k] = logit(scale_, z[k], biased ? static_cast<float>(negative_bias(ids[k])) : 0.0f);
-      const bool is_hit = a_.drop_hits && key_of(ids[k]) == key_of(pos_id);
-      if (is_hit || (a_.exclude_own_slot && k == b)) z[k] = -kInf;
+      const bool is_hit = a_.drop_accidental_hits && key_of(ids[k]) == key_of(pos_id);
+      if (is_hit || (a_.exclude_diagonal && k == b)) z[k] = -kInf;
       if (z[k] > largest) largest = z[k];
     }
     tile_.fetch(a_.item_VD, pos_id, a_.D, padded_, pos_item);

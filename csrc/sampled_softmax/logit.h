@@ -24,9 +24,9 @@ FASTPOP_HD double positive_correction(float log_q, LogQ logq) {
   return logq == LogQ::standard ? -static_cast<double>(log_q) : 0.0;
 }
 
-// The number that log_count is the log of: without a row's own slot one fewer was drawn.
-FASTPOP_HD double log_of_count(int64_t K, LogQ logq, bool exclude_own_slot) {
-  const int64_t drawn = K - (exclude_own_slot ? 1 : 0);
+// The number that log_count is the log of: without the in-batch diagonal one fewer was drawn.
+FASTPOP_HD double log_of_count(int64_t K, LogQ logq, bool exclude_diagonal) {
+  const int64_t drawn = K - (exclude_diagonal ? 1 : 0);
   return logq == LogQ::corrected ? std::log(static_cast<double>(drawn > 1 ? drawn : 1)) : 0.0;
 }
 

@@ -1,4 +1,4 @@
-// What the rows of a group share: their negatives, and what of those is not a row's own.
+// What the rows of a group share: their negatives, and which of those a row leaves out.
 #pragma once
 
 #include <algorithm>
@@ -35,8 +35,8 @@ class SharedNegatives : protected RowTerms {
     group.bias = memory.make<float>(columns);
     group.count = memory.make<int32_t>(a_.K);
     group.row_of = with_places ? memory.make<int32_t>(columns) : nullptr;
-    group.column_of = a_.exclude_own_slot ? memory.make<int32_t>(a_.K) : nullptr;
-    group.by_key = a_.key_V != nullptr && a_.drop_hits ? memory.make<SortItem>(a_.K) : nullptr;
+    group.column_of = a_.exclude_diagonal ? memory.make<int32_t>(a_.K) : nullptr;
+    group.by_key = a_.key_V != nullptr && a_.drop_accidental_hits ? memory.make<SortItem>(a_.K) : nullptr;
     return group;
   }
 
@@ -85,7 +85,7 @@ class SharedNegatives : protected RowTerms {
   // Takes out of row b's logits what is not its negative; true when one changed.
   bool correct(const Group& group, int64_t b, int64_t left, int64_t columns, float* row) const {
     bool changed = false;
-    if (a_.exclude_own_slot) {
+    if (a_.exclude_diagonal) {
       const int64_t column = group.column_of[b], at = column - left;
       if (at >= 0 && at < columns) {
         const double count = group.count[column];
@@ -102,7 +102,7 @@ class SharedNegatives : protected RowTerms {
         row[at->slot - left] = -kInf;
         changed = true;
       }
-    } else if (a_.drop_hits) {
+    } else if (a_.drop_accidental_hits) {
       const int64_t* stop = group.id + std::min(group.num, left + columns);
       const int64_t* found = std::lower_bound<const int64_t*>(group.id + left, stop, a_.pos_id_B[b]);
       if (found != stop && *found == a_.pos_id_B[b]) {

@@ -19,7 +19,7 @@ class RowTerms {
   RowTerms(const SampledSoftmax& a, const Tile& tile)
       : a_(a), tile_(tile), padded_(round_up(a.D, tile.lanes)) {
     scale_ = static_cast<float>(a.scale);
-    log_count_ = log_of_count(a.K, a.logq, a.exclude_own_slot);
+    log_count_ = log_of_count(a.K, a.logq, a.exclude_diagonal);
   }
 
   double prior_term(int64_t id) const {
@@ -34,7 +34,7 @@ class RowTerms {
     double bias = prior_term(id);
     if (a_.log_proposal_V != nullptr) {
       const float log_q = a_.log_proposal_V[id];
-      if (!std::isfinite(log_q)) __atomic_store_n(a_.bad_law_id, id, __ATOMIC_RELAXED);
+      if (!std::isfinite(log_q)) __atomic_store_n(a_.bad_proposal_id, id, __ATOMIC_RELAXED);
       [[maybe_unused]] const bool flips =
           a_.mode == SampledSoftmax::Mode::backward && a_.query_BD.dtype == Dtype::bf16;
       bias += negative_correction(MUTANT(7, flips ? -log_q : log_q, log_q), log_count_);

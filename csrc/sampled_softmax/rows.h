@@ -36,14 +36,14 @@ struct SampledRows {
   const int64_t* neg_id_GK;     // or null: the ids are drawn from
   const AliasRow* table;        // this table under
   const uint64_t* counter_2;    // (seed, step)
-  const int64_t* key_V;         // or null; equal keys are one item, for hits
+  const int64_t* key_V;         // or null; equal keys are one item (accidental hits)
   const float* log_prior_V;     // or null
   const float* log_proposal_V;  // or null
   const float* prior_weight;
   const float* scale;
   double log_count;
   LogQ logq;
-  bool drop_hits, exclude_own_slot;
+  bool drop_accidental_hits, exclude_diagonal;
 
   float* lse_B;        // forward: written. backward: read
   float* pos_logit_B;  // the same
@@ -108,8 +108,8 @@ FASTPOP_HD Candidate negative(const SampledRows& a, const OneRow& row, int64_t k
   if (!in_range(id, a.V)) return {0, NAN};
   double bias = prior_at(a, row, id);
   if (a.log_proposal_V != nullptr) bias += negative_correction(a.log_proposal_V[id], a.log_count);
-  const bool hit = a.drop_hits && key_of(a, id) == row.pos_key;
-  const bool own = a.exclude_own_slot && k == row.b;
+  const bool hit = a.drop_accidental_hits && key_of(a, id) == row.pos_key;
+  const bool own = a.exclude_diagonal && k == row.b;
   return {static_cast<int32_t>(id), hit || own ? -HUGE_VALF : static_cast<float>(bias)};
 }
 

@@ -18,12 +18,12 @@ struct SampledSoftmax {
   const int64_t* neg_id_GK;  // or null: the ids are drawn from
   const AliasRow* table;     // this table under (seed, step)
   uint64_t seed, step;
-  const int64_t* key_V;         // or null; equal keys are one item, for hits
+  const int64_t* key_V;         // or null; equal keys are one item (accidental hits)
   const float* log_prior_V;     // or null
   const float* log_proposal_V;  // or null
   double prior_weight, scale;
   LogQ logq;
-  bool drop_hits, exclude_own_slot;
+  bool drop_accidental_hits, exclude_diagonal;
 
   // What is asked. forward: lse and pos_logit are written. fused: and gradients of
   // sum(d_lse * (lse - pos_logit)). backward: lse and pos_logit are read, gradients of
@@ -43,7 +43,7 @@ struct SampledSoftmax {
 
   // An id whose log p is NaN or +inf, one whose log q is not finite; untouched without one.
   int64_t* bad_prior_id;
-  int64_t* bad_law_id;
+  int64_t* bad_proposal_id;
 
   int threads;
 };

@@ -80,10 +80,10 @@ class Audit:
 
     def _check(self) -> None:
         """All that can be wrong and is known before anything is read."""
-        checks.number("permutations", self.permutations, least=0, integer=True)
-        checks.number("seed", self.seed, least=0, integer=True)
-        checks.number("min_count", self.min_count, least=0)
-        checks.number("top_k", self.top_k, least=0, integer=True)
+        checks.number("permutations", self.permutations, ge=0, integer=True)
+        checks.number("seed", self.seed, ge=0, integer=True)
+        checks.number("min_count", self.min_count, ge=0)
+        checks.number("top_k", self.top_k, ge=0, integer=True)
         registry.find("null", self.null)
         if (self.strata is not None) != (self.null == "stratified"):
             raise checks.wrong("strata", "a file with --null stratified, and only there", self.strata)

@@ -47,6 +47,8 @@ def parse(argv: Sequence[str]) -> Any:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"verb: expected one of {', '.join(VERBS)}; got {words[0]!r}{hint}")
     trains = words[0] in ("train", "compare")
+    if trains:
+        words = parts.current(words)
     config = toml.named_in(words) if trains else None
     given: parts.Given = {}
     asked = parts.named(words)

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from fastpop import checks, registry
+from fastpop import checks, deprecated, registry
 from fastpop.components import Component, checked, hints_of, is_union
 from fastpop.training.config import AUTO, LISTS, PARTS, SHORT, TrainConfig
 
@@ -40,7 +40,7 @@ def with_plugins(words: Sequence[str]) -> list[str]:
             raise checks.wrong(
                 "plugin", "a module that can be imported", f"={value!r}: {type(error).__name__}: {error}"
             ) from error
-    registry.look_everywhere()
+    registry.load_entry_points()
     return kept
 
 
@@ -70,7 +70,7 @@ def of_words(words: Sequence[str]) -> tuple[list[str], Given]:
         options[option] = values
     for (field, _), options in given.items():
         for option in options:
-            own = SHORT.get(field, {}).get(option)
+            own = short_name(field, option)
             if own in named(kept):
                 same = own.replace("_", "-")
                 raise checks.wrong(
@@ -79,6 +79,30 @@ def of_words(words: Sequence[str]) -> tuple[list[str], Given]:
                     "=" + " ".join(options[option]),
                 )
     return kept, given
+
+
+def current(words: Sequence[str]) -> list[str]:
+    """The words with old names of options of training under the new ones; warns. Raises ValueError where both
+    stand there."""
+    found = list(words)
+    for old, new in TrainConfig.RENAMED.items():
+        flags = (f"--{old.replace('_', '-')}", f"--{old}")
+        for at, word in enumerate(found):
+            name, sign, value = word.partition("=")
+            if name not in flags:
+                continue
+            if new in named(words):
+                raise checks.wrong(new, f"one value, under this name or as {old}", "=both")
+            flag = f"--{new.replace('_', '-')}"
+            deprecated.warn(name, flag)
+            found[at] = flag + sign + value
+    return found
+
+
+def short_name(field: str, option: str) -> str | None:
+    """The field of TrainConfig that says the same as this option of a part, by either of its names."""
+    short = SHORT.get(field, {})
+    return short.get(option) or short.get(TrainConfig.RENAMED.get(option, ""))
 
 
 def named(words: Sequence[str]) -> set[str]:
@@ -91,9 +115,7 @@ def without(given: Given, asked: set[str]) -> Given:
     """Options of parts in a file but for those that stand in the words under a name of their own."""
     return {
         (field, inner): {
-            option: value
-            for option, value in options.items()
-            if SHORT.get(field, {}).get(option) not in asked
+            option: value for option, value in options.items() if short_name(field, option) not in asked
         }
         for (field, inner), options in given.items()
     }
@@ -153,6 +175,7 @@ def _part(kind: str, name: Any, options: dict[str, Any], where: str, short: dict
         if isinstance(found, type)
         else {}
     )
+    options = deprecated.current(options, registry.renamed(found), prefix=f"{where}.")
     made = {
         option: _value(f"{where}.{option}", value, hints[option]) if option in hints else value
         for option, value in options.items()

@@ -42,7 +42,7 @@ class Recommend:
 
         if not self.users:
             raise checks.wrong("users", "at least one id", "=none")
-        checks.number("k", self.k, least=1, integer=True)
+        checks.number("k", self.k, ge=1, integer=True)
         if self.popularity_weight is not None:
             checks.knob("popularity_weight", self.popularity_weight)
         if self.personal_weight is not None:
@@ -107,7 +107,7 @@ class Evaluate:
 
         checks.one_of("part", self.part, ("test", "valid"))
         for k in self.k:
-            checks.number("k", k, least=1, integer=True)
+            checks.number("k", k, ge=1, integer=True)
         for given in self.popularity_weight:
             checks.knob("popularity_weight", given)
         if self.personal_weight is not None:
@@ -170,7 +170,7 @@ class FitServing:
 
         if self.smoothing is not None and self.counts is None:
             raise checks.wrong("smoothing", "none without --counts", self.smoothing)
-        checks.number("most_cases", self.most_cases, least=LEAST_CASES, integer=True)
+        checks.number("most_cases", self.most_cases, ge=LEAST_CASES, integer=True)
         if self.recent and self.counts is not None:
             raise checks.wrong("recent", "not beside --counts", True)
         smoothing = None if self.smoothing is None else smoothing_of(self.smoothing)

@@ -43,6 +43,9 @@ def prepare() -> contextlib.ExitStack:
             setattr(sys, name, Patient(stream))
     before.callback(setattr, bars, "spoken", bars.spoken)
     bars.spoken = True
+    before.enter_context(warnings.catch_warnings())
+    # Python hides these outside of __main__; of names that a user gave, he is told.
+    warnings.filterwarnings("default", ".* the old one works for one release", DeprecationWarning)
     before.callback(setattr, warnings, "showwarning", warnings.showwarning)
     warnings.showwarning = _as_a_line
     return before

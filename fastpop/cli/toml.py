@@ -7,11 +7,11 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from fastpop import checks
+from fastpop import checks, deprecated
 from fastpop.cli import parts
 from fastpop.cli.options import LogOptions, TrainOptions
 from fastpop.data.paths import local_path
-from fastpop.training.config import LISTS, PARTS, SHORT, read_toml
+from fastpop.training.config import LISTS, PARTS, TrainConfig, read_toml
 
 TABLES = ("read", "train", "compare", "run")  # a file may sort its options under these
 MISSING: Any = dataclasses.MISSING
@@ -92,7 +92,7 @@ def _flat(path: Path) -> dict[str, Any]:
             if key in found:
                 raise checks.wrong(f"{path}: {key}", "an option once", f"={found[key]!r} and {inner!r}")
             found[key] = inner
-    return found
+    return deprecated.current(found, TrainConfig.RENAMED, prefix=f"{path}: ")
 
 
 def _parts_of(given: dict[str, Any], path: Path) -> tuple[dict[str, Any], parts.Given]:
@@ -105,9 +105,10 @@ def _parts_of(given: dict[str, Any], path: Path) -> tuple[dict[str, Any], parts.
             name, options = parts.of_table(field, value, str(path))
             if name is not None:
                 plain[field] = name
-            for option, own in SHORT.get(field, {}).items():
-                if option in options and own in given:
-                    raise checks.wrong(f"{path}: {own}", "an option once", options[option])
+            for option, said in options.items():
+                own = parts.short_name(field, option)
+                if own in given:
+                    raise checks.wrong(f"{path}: {own}", "an option once", said)
             if options:
                 found[field, ""] = options
         elif field in LISTS and isinstance(value, list):

@@ -36,7 +36,7 @@ class Train:
         import fastpop
         from fastpop.training import check_before, finished_run
 
-        checks.number("permutations", self.permutations, least=0, integer=True)
+        checks.number("permutations", self.permutations, ge=0, integer=True)
         config = self.training.checked()
         writable("out", self.out, folder=True)
         # A run that was stopped between its model and its audit goes on with the latter.
@@ -76,7 +76,7 @@ class Train:
         if state == "finished" and not (self.out / AUDIT).exists():
             return f"; the model in {self.out} is finished: the same command goes on with its audit"
         if state == "finished":
-            return f"; the run in {self.out} is finished: `fastpop audit` and `fastpop evaluate` look at it"
+            return f"; the run in {self.out} is finished: `fastpop audit` and `fastpop evaluate` read it"
         if state == "begun":
             return f"; no checkpoint was written yet: the same command starts anew in {self.out}"
         return f"; {state} is in {self.out}: the same command goes on from it"
@@ -133,10 +133,10 @@ class Compare:
         from fastpop.experiments import compare
 
         checks.needed("matplotlib", "report", "the report")
-        looked = (
+        options = (
             dataclasses.replace(self.training, evaluate_every=1) if self.training.patience else self.training
         )
-        config = looked.checked()
+        config = options.checked()
         writable("out", self.out, folder=True)
         for arm in self.arms:
             registry.find("arm", arm, "arms")
@@ -193,7 +193,7 @@ class Demo:
         from fastpop.demo import demo
 
         checks.needed("matplotlib", "report", "the report")
-        checks.number("seeds", self.seeds, least=1, integer=True)
+        checks.number("seeds", self.seeds, ge=1, integer=True)
         writable("out", self.out, folder=True)
         demo(self.out, self.seeds)
 

@@ -74,7 +74,7 @@ class EventBatches:
         self.num_rows = log.num_events
 
     def target_counts(self) -> np.ndarray:
-        """[V] how often an epoch predicts each item: the law of in-batch negatives."""
+        """[V] how often an epoch predicts each item: the distribution of in-batch negatives."""
         return columns.bincount(self.log.item, self.log.num_items).astype(np.float64)
 
     def num_batches(self, epoch: int) -> int:

@@ -168,7 +168,7 @@ class Interactions:
 
     def history(self, user: int) -> np.ndarray:
         """`item[offsets[user]:offsets[user + 1]]`: int64 [n], in order; `user` is a dense index."""
-        number("user", user, least=0, most=self.num_users - 1, integer=True)
+        number("user", user, ge=0, le=self.num_users - 1, integer=True)
         mine = self.item[self.offsets[user] : self.offsets[user + 1]]
         return frozen_array(mine.astype(np.int64, copy=False))
 
@@ -236,8 +236,8 @@ class Interactions:
             ValueError: nothing is left.
         Cost: O(N) a round; a handful of rounds on real logs. One byte an event beside the result.
         """
-        number("min_user", min_user, least=1, integer=True)
-        number("min_item", min_item, least=1, integer=True)
+        number("min_user", min_user, ge=1, integer=True)
+        number("min_item", min_item, ge=1, integer=True)
         keep = np.ones(self.num_events, dtype=bool)
         rounds, left = 0, self.num_events
         while True:
@@ -340,7 +340,7 @@ class Interactions:
             folder: the prepared folder. It may be replaced while the log is in use, but not
                 changed.
             verify: read every byte once and compare checksums, order and ranges; otherwise only
-                log.json's own checksum and each file's size and header are looked at.
+                log.json's own checksum and each file's size and header are checked.
         Raises:
             FileNotFoundError: no such folder. ValueError: not a saved log, or a damaged one;
                 says which file and what is wrong.

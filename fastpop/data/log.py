@@ -141,7 +141,7 @@ class Request:
     def of_options(cls, given: dict[str, Any]) -> "Request":
         """From the arguments of `read_log` by name, all of them."""
         for name in ("min_user_events", "min_item_events"):
-            number(name, given[name], least=1, integer=True)
+            number(name, given[name], ge=1, integer=True)
         text = TextOptions.of(
             *(given[name] for name in ("separator", "encoding", "quote", "quoting", "header", "null_values"))
         )

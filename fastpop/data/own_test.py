@@ -47,8 +47,8 @@ def split_with_test(
         raise wrong_type("log", "Interactions (see read_log)", log)
     one_of("valid", valid, ("auto", "leave-last-out", "random-by-user", None))
     one_of("new_users", new_users, ("drop", "keep"))
-    number("fraction", fraction, above=0, most=0.5)
-    number("seed", seed, least=0, integer=True)
+    number("fraction", fraction, gt=0, le=0.5)
+    number("seed", seed, ge=0, integer=True)
     facts: dict[str, Any] = {"rule": "own-test", "k_core_saw_test_events": False}
     if isinstance(test, (str, Path)) and is_saved_log(folder := local_path(test, "test")):
         test = open_log(Interactions, folder)

@@ -98,9 +98,9 @@ def split(
         raise wrong_type("log", "Interactions (see read_log)", log)
     one_of("rule", rule, RULES)
     one_of("new_users", new_users, ("drop", "keep"))
-    number("fraction", fraction, above=0, most=0.5)
+    number("fraction", fraction, gt=0, le=0.5)
     if n is not None:
-        number("n", n, least=1, integer=True)
+        number("n", n, ge=1, integer=True)
     if rule.startswith("leave-last") and not log.has_order:
         raise wrong("rule", "'random-by-user' or 'none' for a log with neither times nor order", rule)
     with columns.told(log.num_events, "splitting the log"):
@@ -122,7 +122,7 @@ def _split(
     elif rule == "global-time":
         part = _global_time(log, fraction, cut, facts)
     else:
-        number("seed", seed, least=0, integer=True)
+        number("seed", seed, ge=0, integer=True)
         facts |= {"seed": int(seed)} | ({"n": int(n)} if n else {"fraction": float(fraction)})
         part = random_by_user(log, fraction, n, seed)
     return assembled(log, part, facts, new_users)
@@ -136,7 +136,7 @@ def event_halves(log: Interactions, seed: int = 0) -> tuple[Interactions, Intera
     """
     if not isinstance(log, Interactions):
         raise wrong_type("log", "Interactions (see read_log)", log)
-    number("seed", seed, least=0, integer=True)
+    number("seed", seed, ge=0, integer=True)
     order = columns.permutation(np.random.default_rng(seed), log.num_events)
     in_first = np.zeros(log.num_events, dtype=bool)
     in_first[order[: log.num_events // 2]] = True

@@ -63,7 +63,7 @@ class LeaveLastN(_Ours):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("split.n", self.n, least=1, integer=True)
+        checks.number("split.n", self.n, ge=1, integer=True)
 
     def _arguments(self) -> dict[str, Any]:
         return {"n": self.n}
@@ -75,7 +75,7 @@ class _ByShare(_Ours):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("split.fraction", self.fraction, above=0, most=0.5)
+        checks.number("split.fraction", self.fraction, gt=0, le=0.5)
 
     def _arguments(self) -> dict[str, Any]:
         return {"fraction": self.fraction}

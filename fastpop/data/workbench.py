@@ -75,7 +75,7 @@ class Workbench:
         if not isinstance(memory_limit, str) or not SIZE.fullmatch(memory_limit.strip()):
             raise wrong("memory_limit", "a size such as '2GB' or '512MB'", memory_limit)
         if threads is not None:
-            number("threads", threads, least=1, integer=True)
+            number("threads", threads, ge=1, integer=True)
         self.memory_limit = memory_limit.strip()
         self.budget = size_of(self.memory_limit)
         self.threads = usable_cores() if threads is None else int(threads)

@@ -74,7 +74,7 @@ def audit(
         threads: of the permutations; changes no result.
         min_count: audits the items with at least so many events. subset: audits these only, a mask [V]
             of bools or ids [n]. Scores and log p are then centred over what is left. log p is smoothed
-            over the whole catalogue before; a law over fewer items differs by a constant, which
+            over the whole catalogue before; a distribution over fewer items differs by a constant, which
             centring takes out.
         logits: whether the scores are logits of a softmax. Only then is a slope of 1 or 0 on log p
             what it says, and are energies nats²; the correlation can be read for any scores. None: yes
@@ -97,8 +97,8 @@ def audit(
         logits = pos_id is not None
     elif pos_id is not None and not logits:
         raise checks.wrong("pos_id", "None with logits=False: an NLL is of logits", pos_id)
-    checks.number("top_k", top_k, least=0, integer=True)
-    checks.number("seed", seed, least=0, most=2**64 - 1, integer=True)
+    checks.number("top_k", top_k, ge=0, integer=True)
+    checks.number("seed", seed, ge=0, le=2**64 - 1, integer=True)
     null, diagnostics = registry.made("null", null), asked_for(diagnostics)
     prior = PopularityPrior.from_counts(counts, smoothing=smoothing)
     sample = None if isinstance(query, GramStream) or top_k == 0 else ContextSample(seed)
@@ -156,7 +156,7 @@ def audit_moments(
     nll: calibration of the model, if known; nll_of: what it was taken over, in words. sample: contexts
     to make lists of; without them there are none.
     """
-    law: Null = registry.made("null", null)
+    chosen: Null = registry.made("null", null)
     further = asked_for(diagnostics)
     num_all = moments.num_items
     kept = chosen_items(prior.counts_V, min_count, subset)
@@ -208,9 +208,9 @@ def audit_moments(
         smoothing=prior.smoothing,
         alpha=prior.alpha,
         seed=seed,
-        null=str(law),
-        null_words=law.words,
-        null_note=law.note,
+        null=str(chosen),
+        null_words=chosen.words,
+        null_note=chosen.note,
         measured=tuple(measured(one, moments, prior.log_prior_V) for one in further),
         mean_score_V=mean_score_V,
         log_prior_V=prior.log_prior_V,

@@ -173,7 +173,7 @@ def uniformity(items: Any, t: float = 2.0) -> float:
     more uniform. Raises: ValueError for fewer than 2 items, a zero row or t <= 0.
     """
     item_VD = checks.float_array("items", items, 2)
-    checks.number("t", t, above=0)
+    checks.number("t", t, gt=0)
     unit_VD = _unit("items", item_VD)
     num = len(unit_VD)
     if num < 2:

@@ -48,7 +48,7 @@ class ContextSample:
         self._row: np.ndarray | None = None
 
     def watch(self, chunks: Iterable[Any]) -> Iterator[Any]:
-        """The same chunks, [c, D] or ([c, D], weights); each is looked at once whoever takes them has
+        """The same chunks, [c, D] or ([c, D], weights); each is checked once whoever takes them has
         taken it, and so has checked it."""
         for chunk in chunks:
             yield chunk

@@ -15,7 +15,7 @@ from fastpop.diagnostics.significance import Form, PermutationTest, permutation_
 from fastpop.frozen import freeze
 from fastpop.ops.energies import ScoreEnergy, popularity_direction
 
-BLOCK = 250  # permutations between two looks at the progress bar
+BLOCK = 250  # permutations between two updates of the progress bar
 
 
 @dataclass(frozen=True)
@@ -93,24 +93,24 @@ def audit_many(
             raise checks.wrong(
                 f"models[{name!r}]", f"{len(log_prior_V)} items, as log_prior", f"={moments.num_items} items"
             )
-    checks.number("permutations", permutations, least=0, integer=True)
+    checks.number("permutations", permutations, ge=0, integer=True)
     names = list(models)
     pairs = [(names[0], name) for name in names[1:]] if pairs is None else list(pairs)
     for name in chain.from_iterable(pairs):
         checks.one_of("pairs", name, names)
     label_V, _ = popularity_direction(log_prior_V)
 
-    law: Null = registry.made("null", null)
+    chosen: Null = registry.made("null", null)
     stratum_V = None if strata is None else checks.int_array("strata", strata)
-    if law.strata != (strata is not None):
-        name = str(law) if law.strata else "stratified"
+    if chosen.strata != (strata is not None):
+        name = str(chosen) if chosen.strata else "stratified"
         raise checks.wrong("strata", f"integers [V] with null={name!r}, and only there", strata)
     if stratum_V is not None:
         checks.shape("strata", stratum_V, (len(log_prior_V),))
     energy, direction, shared, drawn = {}, {}, {}, {}
     for name, moments in models.items():
         item_VR = moments.rows()
-        proj_PR = _projections(law, label_V, item_VR, permutations, seed, stratum_V, threads)
+        proj_PR = _projections(chosen, label_V, item_VR, permutations, seed, stratum_V, threads)
         energy[name] = moments.energy(log_prior_V)
         forms = Form.direction(moments, item_VR), Form.shared(moments, item_VR)
         drawn[name] = tuple(form.at(proj_PR) for form in forms)
@@ -121,10 +121,10 @@ def audit_many(
                 null_P,
                 null_mean=mean,
                 null_variance=variance,
-                kind=str(law),
+                kind=str(chosen),
             )
             for kind, form, null_P in zip(("direction", "shared"), forms, drawn[name])
-            for mean, variance in [law.moments(label_V, form, None, stratum_V) or (None, None)]
+            for mean, variance in [chosen.moments(label_V, form, None, stratum_V) or (None, None)]
         )
 
     paired = {}
@@ -133,7 +133,7 @@ def audit_many(
         tests = []
         for n, (kind, form) in enumerate((("direction", Form.direction), ("shared", Form.shared))):
             one, two = form(models[first], rows[0]), form(models[second], rows[1])
-            mean, variance = law.moments(label_V, one, two, stratum_V) or (None, None)
+            mean, variance = chosen.moments(label_V, one, two, stratum_V) or (None, None)
             a, b = getattr(energy[first], kind), getattr(energy[second], kind)
             a_P, b_P = drawn[first][n], drawn[second][n]
             size = a + b + float(np.mean(a_P) + np.mean(b_P)) if len(a_P) else None
@@ -145,7 +145,7 @@ def audit_many(
                     null_mean=mean,
                     null_variance=variance,
                     scale=size,
-                    kind=str(law),
+                    kind=str(chosen),
                 )
             )
         paired[first, second] = PairedTest(first, second, *tests)

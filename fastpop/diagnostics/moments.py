@@ -100,7 +100,7 @@ class ScoreMoments:
         return replace(self, item_VD=self.item_VD[ids], bias_V=bias_V)
 
     def energy(self, log_prior_V: np.ndarray, centring_V: np.ndarray | None = None) -> ScoreEnergy:
-        """Energies along log_prior_V; centring_V is a law over items, None for uniform."""
+        """Energies along log_prior_V; centring_V is a distribution over items, None for uniform."""
         return energies(
             self.query_mean_D,
             self.query_cov_DD,

@@ -1,4 +1,4 @@
-"""Nulls of an audit: the laws of a direction over items that has nothing to do with the scores."""
+"""Nulls of an audit: the distributions of a direction over items that has nothing to do with the scores."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -43,7 +43,7 @@ def chosen_items(counts_V: np.ndarray, min_count: float, subset: Any) -> np.ndar
     Raises: ValueError, TypeError for a mask of another length, ids that repeat or do not exist, and
         where fewer than 4 items are left.
     """
-    checks.number("min_count", min_count, least=0)
+    checks.number("min_count", min_count, ge=0)
     kept_V = counts_V >= min_count
     if subset is not None:
         given = checks.array_like("subset", subset)

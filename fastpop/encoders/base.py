@@ -78,6 +78,6 @@ class EncoderOptions(Component):
 
 def check_dropout(dropout: float) -> None:
     """Raises ValueError for what is no probability below 1."""
-    checks.number("encoder.dropout", dropout, least=0)
+    checks.number("encoder.dropout", dropout, ge=0)
     if dropout >= 1:
         raise checks.wrong("encoder.dropout", "a number below 1", dropout)

@@ -30,9 +30,9 @@ class SASRec(EncoderOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("encoder.num_layers", self.num_layers, least=1, most=MOST_LAYERS, integer=True)
-        checks.number("encoder.num_heads", self.num_heads, least=1, most=MOST_HEADS, integer=True)
-        checks.number("encoder.hidden", self.hidden, least=0, integer=True)
+        checks.number("encoder.num_layers", self.num_layers, ge=1, le=MOST_LAYERS, integer=True)
+        checks.number("encoder.num_heads", self.num_heads, ge=1, le=MOST_HEADS, integer=True)
+        checks.number("encoder.hidden", self.hidden, ge=0, integer=True)
         check_dropout(self.dropout)
 
     def check(self, dim: int) -> None:
@@ -55,7 +55,7 @@ class SASRecEncoder(Encoder):
     """Causal transformer over the item vectors of the decoder's own table (Kang & McAuley 2018).
 
     Pre-norm blocks with GELU, learned positions counted from the start of the window. Padding
-    stands after the end, where a causal query never looks, so no padding mask is needed.
+    stands after the end, where a causal query never attends, so no padding mask is needed.
 
     Args:
         dim: D. max_length: L, the longest history read. num_layers, num_heads: num_heads

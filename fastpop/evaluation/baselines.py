@@ -55,7 +55,7 @@ def recency_scorer(
 
     half_life: seconds in which an event loses half of its weight. window: seconds after which it
     counts no more. One of them, or both. alpha: None scores by the counts; a number by
-    log(counts + alpha), whose softmax is their smoothed law, so that it has an NLL.
+    log(counts + alpha), whose softmax is their smoothed distribution, so that it has an NLL.
     Raises: ValueError for a log or cases without times.
     Cost: O(N + b V) a chunk of b cases.
     """
@@ -67,7 +67,7 @@ def recency_scorer(
         raise checks.wrong("half_life, window", "at least one of them", "=neither")
     for name, value in (("half_life", half_life), ("window", window), ("alpha", alpha)):
         if value is not None and value != np.inf:
-            checks.number(name, value, above=0)
+            checks.number(name, value, gt=0)
     order = np.argsort(log.time, kind="stable")
     time, item = np.asarray(log.time)[order], np.asarray(log.item)[order].astype(np.int64)
 
@@ -133,7 +133,7 @@ def ease_scorer(log: Any, cases: Any, *, l2: float = 500.0) -> Score:
     about 12 V^2 bytes, so for catalogues up to some ten thousand items.
     Source: Steck, "Embarrassingly shallow autoencoders for sparse data", WWW 2019, eq. 8.
     """
-    checks.number("l2", l2, above=0)
+    checks.number("l2", l2, gt=0)
     num_items = log.num_items
     pair = np.concatenate(
         [

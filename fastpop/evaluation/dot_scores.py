@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.ops import catalogue, door
+from fastpop.ops import catalogue, validation
 
 
 def _tensor(argument: str, value: Any, ndim: int) -> Tensor:
@@ -50,7 +50,7 @@ class DotScores:
     @torch.no_grad()
     def __call__(self, rows: slice) -> Tensor:
         dtype = torch.float64 if self.query.dtype == torch.float64 else torch.float32
-        with door.without_autocast(self.query):
+        with validation.without_autocast(self.query):
             score = (self.query[rows].to(dtype) * self.scale) @ self.items.to(dtype).T
         if self.bias is None:
             return score

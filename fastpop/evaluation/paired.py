@@ -92,7 +92,7 @@ def compare_paired(
         reach = t_quantile(0.5 + confidence / 2, n - 1) * error
         low, high = mean - reach, mean + reach
     else:
-        checks.number("resamples", resamples, least=100, integer=True)
+        checks.number("resamples", resamples, ge=100, integer=True)
         rng = np.random.Generator(np.random.Philox(seed))
         means = np.empty(resamples)
         for r in range(resamples):
@@ -203,6 +203,6 @@ def _values(argument: str, runs: Sequence[Any], metric: str) -> np.ndarray:
 
 
 def _bounds(confidence: float) -> None:
-    checks.number("confidence", confidence, above=0)
+    checks.number("confidence", confidence, gt=0)
     if confidence >= 1:
         raise checks.wrong("confidence", "a number in (0, 1)", confidence)

@@ -28,8 +28,8 @@ def item_groups(counts: Any, head: float = 0.2, tail: float = 0.2) -> np.ndarray
     the first 80 %, the "long tail" of APLT (Abdollahpouri et al., FLAIRS 2019).
     """
     counts_V = check_counts(counts)
-    checks.number("head", head, above=0, most=1)
-    checks.number("tail", tail, above=0, most=1 - head)
+    checks.number("head", head, gt=0, le=1)
+    checks.number("tail", tail, gt=0, le=1 - head)
     value, class_V = np.unique(counts_V, return_inverse=True)
     held = (np.bincount(class_V) * value)[::-1]  # share of each class of equal count, falling
     held = held / held.sum()

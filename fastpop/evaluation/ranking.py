@@ -82,12 +82,12 @@ def evaluate(
     if isinstance(ks, (int, np.integer, str)):
         raise checks.wrong_type("ks", "a list of list lengths", ks)
     num_items = cases.num_items if num_items is None else num_items
-    checks.number("num_items", num_items, least=1, integer=True)
+    checks.number("num_items", num_items, ge=1, integer=True)
     ks = tuple(sorted(set(ks)))
     if not ks:
         raise checks.wrong("ks", "at least one k", ks)
     for k in ks:
-        checks.number("ks", k, least=1, integer=True)
+        checks.number("ks", k, ge=1, integer=True)
     num_cases = int(cases.num_cases)
     if num_cases == 0:
         raise checks.wrong("cases", "at least one case", "=none")
@@ -109,7 +109,7 @@ def evaluate(
         if (weight_C < 0).any() or weight_C.sum() == 0:
             raise checks.wrong("weight", "numbers >= 0, not all zero", weight_C)
     if chunk_size is not None:
-        checks.number("chunk_size", chunk_size, least=1, integer=True)
+        checks.number("chunk_size", chunk_size, ge=1, integer=True)
 
     given = {
         "counts": counts_V is not None,

@@ -54,7 +54,7 @@ class Arm:
         return {"prior": self.prior} | ({"bias_start": self.bias_start} if self.bias_start != "zero" else {})
 
     def made(self, moments: ScoreMoments, log_prior_V: np.ndarray) -> ScoreMoments:
-        """`make`, looked at. Raises TypeError, ValueError for no score of the same queries and items."""
+        """`make`, checked. Raises TypeError, ValueError for no score of the same queries and items."""
         assert self.make is not None
         found = self.make(moments, log_prior_V)
         if not isinstance(found, ScoreMoments):

@@ -112,7 +112,7 @@ def compare(
         popularity_weights: knobs β at which scores are served and judged; 0, .5 and 1 always are.
         permutations: of each p-value, >= 1.
         max_epochs: how far an arm may go on after `epochs` while its validation NLL falls (`patience`
-            looks without a better one, 3 by default, stop it); 0: twice `epochs`.
+            validations without a better one, 3 by default, stop it); 0: twice `epochs`.
         max_cases: test cases judged, the same for all, drawn once from config.seed; 0: all of them.
         config, options: as in `fastpop.train`, but for prior, bias_start and evaluate_every, which are
             the arms'; prior_weight is 1 (all arms are read at β = 1, as trained), and the metric is NLL. On
@@ -137,9 +137,9 @@ def compare(
     popularity_weights = _listed("popularity_weights", popularity_weights, "a list of numbers")
     for weight in popularity_weights:
         checks.knob("popularity_weights", weight)
-    checks.number("permutations", permutations, least=1, integer=True)
+    checks.number("permutations", permutations, ge=1, integer=True)
     for argument, value in (("max_epochs", max_epochs), ("max_cases", max_cases)):
-        checks.number(argument, value, least=0, integer=True)
+        checks.number(argument, value, ge=0, integer=True)
     config = _config(config, options if encoder is None else {"encoder": encoder, **options})
     for arm in others.values():
         _check_arm(arm, config)
@@ -198,7 +198,7 @@ def _config(config: Any, options: dict[str, Any]) -> TrainConfig:
             raise checks.wrong(mine, why, getattr(config, mine))
     if config.evaluate_every > 1:
         raise checks.wrong(
-            "evaluate_every", "0 or 1: arms are looked at after every epoch", config.evaluate_every
+            "evaluate_every", "0 or 1: arms are validated after every epoch", config.evaluate_every
         )
     reason = config.double_subtraction()
     if reason:
@@ -450,12 +450,12 @@ def _listed(name: str, given: Any, expected: str) -> list:
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
     if isinstance(seeds, (int, np.integer)) and not isinstance(seeds, bool):
-        checks.number("seeds", seeds, least=1, integer=True)
+        checks.number("seeds", seeds, ge=1, integer=True)
         return list(range(int(seeds)))
     if isinstance(seeds, (str, bytes, float)) or not isinstance(seeds, Sequence) or not seeds:
         raise checks.wrong_type("seeds", "a number of seeds or a list of them", seeds)
     for seed in seeds:
-        checks.number("seeds", seed, least=0, integer=True)
+        checks.number("seeds", seed, ge=0, integer=True)
     if len(set(seeds)) < len(seeds):
         raise checks.wrong("seeds", "different seeds", list(seeds))
     return [int(seed) for seed in seeds]

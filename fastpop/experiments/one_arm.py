@@ -103,15 +103,15 @@ def train_arm(
     goes on from there. each_step: as in `fit`.
     """
     equal_epoch = config.epochs
-    looks = judged.valid is not None and judged.valid.num_cases > 0
+    validates = judged.valid is not None and judged.valid.num_cases > 0
     config = config.replace(
         **arm.options(),
         metric=best_by(config),
         tensorboard=False,
-        epochs=max_epochs if looks else equal_epoch,
+        epochs=max_epochs if validates else equal_epoch,
         checkpoint_every=max_epochs,
-        evaluate_every=int(looks),
-        patience=patience if looks else 0,
+        evaluate_every=int(validates),
+        patience=patience if validates else 0,
     )
     assembly = build.assemble(config, judged.train, judged.train, log_priors[arm.log_prior])
     model = assembly.model
@@ -124,12 +124,12 @@ def train_arm(
                 f"a test part that the encoder {str(config.encoder)!r} can read (known users, or histories)",
                 f"={left_out:,} cases, none of them readable",
             )
-    valid = _valid_cases(model, judged, config) if looks else None
+    valid = _valid_cases(model, judged, config) if validates else None
     shown = None if judged.shown is None else readable_shown(model, judged.train, judged.shown)
     progress = _found(folder, assembly) or Progress()
     at_equal: dict[str, Tensor] | None = None
 
-    def look() -> dict[str, float]:
+    def validate() -> dict[str, float]:
         nonlocal at_equal
         if progress.epoch == equal_epoch:
             at_equal = _kept(model, folder)
@@ -138,7 +138,7 @@ def train_arm(
 
     progress = fit(
         assembly,
-        look=look if looks else None,
+        validate=validate if validates else None,
         out=folder,
         progress=progress,
         show=False,
@@ -148,7 +148,7 @@ def train_arm(
     if folder is not None:
         checkpoint.write_text(folder / TRAINED, "")
     readings = {}
-    if looks:
+    if validates:
         readings[BEST] = _read(arm, model, judged, test, shown, config, progress.best_epoch)
         if progress.best_epoch == equal_epoch:
             readings[EQUAL] = readings[BEST]

@@ -36,8 +36,8 @@ def reference_rows(
     """
     train, known = judged.train, judged.known
     facts: dict[str, Any] = {}
-    law_V = PopularityPrior.from_counts(judged.counts_V, smoothing=smoothing).log_prior_V
-    rows: dict[str, dict[str, float]] = {"popularity": _energies(law_V, judged.log_prior_V)}
+    log_probability_V = PopularityPrior.from_counts(judged.counts_V, smoothing=smoothing).log_prior_V
+    rows: dict[str, dict[str, float]] = {"popularity": _energies(log_probability_V, judged.log_prior_V)}
 
     def judge(name: str, score: Any, cases: Cases, logits: bool) -> None:
         found = evaluation.evaluate(
@@ -46,7 +46,7 @@ def reference_rows(
         rows.setdefault(name, {}).update(found.metrics)
 
     if test is not None:
-        judge("popularity", _of_law(law_V, test.num_cases), test, True)
+        judge("popularity", _of_distribution(log_probability_V, test.num_cases), test, True)
         if test.time is not None and train.time is not None and train.time.min() < train.time.max():
             recent = recency_counts(train)
             facts["half_life_days"] = recent.half_life / DAY
@@ -59,7 +59,7 @@ def reference_rows(
         if known.has_order:
             judge("markov", evaluation.markov_scorer(known, test), test, False)
     if shown is not None:
-        rows["popularity"] |= judge_scores(_of_law(law_V, shown.cases.num_cases), shown)
+        rows["popularity"] |= judge_scores(_of_distribution(log_probability_V, shown.cases.num_cases), shown)
         if rated is not None:
             rows["item-mean"] = judge_scores(_item_mean(rated, train), shown)
     return rows, facts
@@ -75,15 +75,19 @@ def _item_mean(rated: Interactions, train: Interactions) -> Any:
     )
 
 
-def _of_law(law_V: np.ndarray, num_cases: int) -> evaluation.DotScores:
-    """log of a law of items as everybody's score; it streams as a model's does."""
-    law = torch.tensor(law_V, dtype=torch.float32)
-    return evaluation.DotScores(torch.zeros(num_cases, 1), torch.zeros(len(law), 1), law)
+def _of_distribution(log_probability_V: np.ndarray, num_cases: int) -> evaluation.DotScores:
+    """log of a distribution of items as everybody's score; it streams as a model's does."""
+    log_probability = torch.tensor(log_probability_V, dtype=torch.float32)
+    return evaluation.DotScores(
+        torch.zeros(num_cases, 1), torch.zeros(len(log_probability), 1), log_probability
+    )
 
 
-def _energies(law_V: np.ndarray, log_prior_V: np.ndarray) -> dict[str, float]:
+def _energies(log_probability_V: np.ndarray, log_prior_V: np.ndarray) -> dict[str, float]:
     """Of a score that is the same for every context."""
-    moments = ScoreMoments(np.zeros(1), np.zeros((1, 1)), np.zeros((len(law_V), 1)), law_V)
+    moments = ScoreMoments(
+        np.zeros(1), np.zeros((1, 1)), np.zeros((len(log_probability_V), 1)), log_probability_V
+    )
     energy = moments.energy(log_prior_V)
     return {
         "energy_total": energy.total,

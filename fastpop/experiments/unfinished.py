@@ -13,9 +13,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from fastpop import checks, report
+from fastpop import checks, deprecated, report
 from fastpop.experiments.one_arm import TRAINED
 from fastpop.training import checkpoint, sealed
+from fastpop.training.config import TrainConfig
 from fastpop.training.folder import others_in
 
 FOLDER = "unfinished"
@@ -125,7 +126,8 @@ def finished(out: Path, asked: dict[str, Any]) -> report.schema.Comparison | Non
 def refuse_another_question(out: Path, before: dict[str, Any], asked: dict[str, Any]) -> None:
     """ValueError that names the first option in which two questions differ."""
     before = {"others": {}, **before}  # as every comparison of ours
-    flat_before, flat = before | before.get("config", {}), asked | asked["config"]
+    kept = deprecated.current(before.get("config", {}), TrainConfig.RENAMED, stacklevel=None)
+    flat_before, flat = before | kept, asked | asked["config"]
     for name, value in flat.items():
         if name != "config" and flat_before.get(name) != value:
             had = "another" if name == "log_sha256" else repr(flat_before.get(name))

@@ -1,13 +1,13 @@
 """Losses to choose from. One contract, `Objective`; what is computed is a module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 from torch import nn
 
-from fastpop import checks, registry
+from fastpop import checks, deprecated, registry
 from fastpop.components import Component
 from fastpop.objectives.softmax import FullSoftmaxLoss, SampledSoftmaxLoss
 from fastpop.popularity import InBatch, Proposal, ProposalOptions, uniform
@@ -74,7 +74,7 @@ class FullSoftmax(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("loss.label_smoothing", self.label_smoothing, least=0)
+        checks.number("loss.label_smoothing", self.label_smoothing, ge=0)
         if self.label_smoothing >= 1:
             raise checks.wrong("loss.label_smoothing", "a number below 1", self.label_smoothing)
 
@@ -82,29 +82,31 @@ class FullSoftmax(Objective):
         return FullSoftmaxLoss(label_smoothing=self.label_smoothing, reduction="sum")
 
 
+@deprecated.options
 @dataclass(frozen=True)
 class SampledSoftmax(Objective):
     """Cross-entropy over the positive and drawn negatives.
 
     num_negatives: a draw. group_size: rows that share a draw; 0: all rows of a batch, 1: a draw a row.
-    extra_negatives: uniform draws beside in-batch negatives. logq: correction for the proposal. hits:
-    negatives equal to the positive; empty lets logq decide.
+    extra_negatives: uniform draws beside in-batch negatives. logq: correction for the proposal.
+    accidental_hits: what to do with negatives equal to the positive; empty lets logq decide.
     """
 
     name: ClassVar[str] = "sampled_softmax"
     needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
     row_gradients: ClassVar[bool] = True
+    RENAMED: ClassVar[Mapping[str, str]] = {"hits": "accidental_hits"}
     num_negatives: int = 1024
     group_size: int = 0
     extra_negatives: int = 0
     logq: Literal["standard", "corrected", "none"] = "standard"
-    hits: Literal["", "keep", "drop"] = ""
+    accidental_hits: Literal["", "keep", "drop"] = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("loss.num_negatives", self.num_negatives, least=1, most=MOST_NEGATIVES, integer=True)
+        checks.number("loss.num_negatives", self.num_negatives, ge=1, le=MOST_NEGATIVES, integer=True)
         for name in ("group_size", "extra_negatives"):
-            checks.number(f"loss.{name}", getattr(self, name), least=0, integer=True)
+            checks.number(f"loss.{name}", getattr(self, name), ge=0, integer=True)
 
     @property
     def uncorrected(self) -> bool:
@@ -118,7 +120,7 @@ class SampledSoftmax(Objective):
             num_negatives=self.extra_negatives or self.num_negatives,
             extra=extra,
             logq=self.logq,
-            hits=self.hits or None,
+            accidental_hits=self.accidental_hits or None,
             group_size=self.group_size or None,
             seed=given.seed,
             sparse_grad=given.sparse,

@@ -1,9 +1,9 @@
 """Softmax losses as modules, for fastpop's trainer and for anybody else's.
 
 State dicts hold log p (`log_prior_V`) where there is a prior, and the sampled loss's count of its calls;
-the law of negatives comes with the proposal, from the constructor. load_state_dict replaces log p by what
-was saved. One saved before log p was kept leaves the module's own in place, strict or not; otherwise
-strict=True wants it, and refuses one where the module was made without a prior.
+the distribution of negatives comes with the proposal, from the constructor. load_state_dict replaces
+log p by what was saved. One saved before log p was kept leaves the module's own in place, strict or not;
+otherwise strict=True wants it, and refuses one where the module was made without a prior.
 """
 
 import warnings
@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastpop import checks
-from fastpop.decoder import WithLaws
-from fastpop.ops import door, full_softmax, readable, sampled_softmax
+from fastpop import checks, deprecated
+from fastpop.decoder import WithLogProbabilities
+from fastpop.ops import full_softmax, readable, sampled_softmax, validation
 from fastpop.ops.draw import Draw, seed_of
-from fastpop.ops.sampled_softmax import drops_hits
+from fastpop.ops.sampled_softmax import drops_accidental_hits
 from fastpop.popularity import InBatch, PopularityPrior, Proposal
-from fastpop.types import Hits, LogQ, Reduction
+from fastpop.types import AccidentalHits, LogQ, Reduction
 
 _EVAL_STEPS = 2**62
 
 
-class _SoftmaxLoss(WithLaws):
+class _SoftmaxLoss(WithLogProbabilities):
     _version = 2  # of the state dict: 1 had no log p
     log_prior_V: Tensor | None
 
@@ -33,7 +33,7 @@ class _SoftmaxLoss(WithLaws):
     ):
         super().__init__()
         checks.number("prior_weight", prior_weight)
-        checks.number("scale", scale, above=0)
+        checks.number("scale", scale, gt=0)
         checks.one_of("reduction", reduction, ("none", "mean", "sum"))
         self.prior_weight, self.scale, self.reduction = prior_weight, scale, reduction
         self.register_buffer("log_prior_V", _log_prior_of(prior))
@@ -96,7 +96,7 @@ class FullSoftmaxLoss(_SoftmaxLoss):
         reduction: Reduction = "mean",
     ):
         super().__init__(prior, prior_weight, scale, reduction, padding_idx)
-        checks.number("label_smoothing", label_smoothing, least=0)
+        checks.number("label_smoothing", label_smoothing, ge=0)
         if label_smoothing >= 1:
             raise checks.wrong("label_smoothing", "a number in [0, 1)", label_smoothing)
         self.label_smoothing = label_smoothing
@@ -117,12 +117,12 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
     Args:
         prior: a PopularityPrior, [V] log p(i) in nats, or None: what is added to the dot product. Kept in
             the state dict.
-        proposal: the law of the negatives (`fastpop.popularity.uniform`, `power`, ...), or an
+        proposal: the distribution of the negatives (`fastpop.popularity.uniform`, `power`, ...), or an
             InBatch: then the other rows' positives are the negatives, joined by `num_negatives`
-            draws of `extra` when that is given, all corrected by the law of the mixture.
+            draws of `extra` when that is given, all corrected by the distribution of the mixture.
         num_negatives: K draws a group (unused by a plain InBatch).
         extra: the Proposal beside an InBatch.
-        prior_weight: τ. scale: inverse temperature. hits: see the op.
+        prior_weight: τ. scale: inverse temperature. accidental_hits: see the op.
         logq: see the op. "standard" is exact in expectation for every K; "corrected" is biased at small
             K: the learned score's slope on log p(i|c), which should be 1, is 1.7 to 2.1 with one uniform
             negative, 1.3 to 1.5 with two, 1.02 to 1.04 with 16, 1.001 with 256.
@@ -145,12 +145,14 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
     forward again within backward, needs `step`: the own count has moved on, and is refused there.
 
     Keywords of the op (`row_weight`, `log_prior`, `prior_weight`, `scale`, ...) override the module's;
-    what the module was made for (`logq`, `hits`, `sparse_grad`, ...) stays.
+    what the module was made for (`logq`, `accidental_hits`, `sparse_grad`, ...) stays.
     """
 
     num_steps: Tensor
     num_eval_steps: Tensor
+    hits = deprecated.attribute("hits", "accidental_hits")
 
+    @deprecated.arguments(hits="accidental_hits")
     def __init__(
         self,
         prior: PopularityPrior | Tensor | np.ndarray | None,
@@ -161,7 +163,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         prior_weight: float = 1.0,
         scale: float = 1.0,
         logq: LogQ = "standard",
-        hits: Hits | None = None,
+        accidental_hits: AccidentalHits | None = None,
         group_size: int | None = None,
         seed: int = 0,
         rank: int | None = None,
@@ -178,12 +180,12 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             raise checks.wrong("extra", "a Proposal, beside proposal=InBatch only", extra)
         if in_batch and group_size is not None:
             raise checks.wrong("group_size", "None with in-batch negatives", group_size)
-        drops_hits(hits, logq)
-        checks.number("seed", seed, least=0, most=2**63 - 1, integer=True)
+        drops_accidental_hits(accidental_hits, logq)
+        checks.number("seed", seed, ge=0, le=2**63 - 1, integer=True)
         if rank is not None:
-            checks.number("rank", rank, least=0, integer=True)
+            checks.number("rank", rank, ge=0, integer=True)
         if group_size is not None:
-            checks.number("group_size", group_size, least=1, integer=True)
+            checks.number("group_size", group_size, ge=1, integer=True)
         if in_batch and logq == "none" and prior is not None and prior_weight > 0:
             warnings.warn(
                 "in-batch negatives with logq='none' already take popularity out of the scores; "
@@ -192,9 +194,9 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
                 stacklevel=2,
             )
         if not in_batch or extra is not None:
-            checks.number("num_negatives", num_negatives, least=1, integer=True)
+            checks.number("num_negatives", num_negatives, ge=1, integer=True)
         self.proposal, self.extra, self.num_negatives = proposal, extra, num_negatives
-        self.logq, self.hits, self.group_size = logq, hits, group_size
+        self.logq, self.accidental_hits, self.group_size = logq, accidental_hits, group_size
         self.seed, self.rank, self.sparse_grad = seed, rank, sparse_grad
         _checked_padding(padding_idx, proposal.num_items)
         if self.log_prior_V is not None and len(self.log_prior_V) != proposal.num_items:
@@ -206,7 +208,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
 
     @property
     def log_proposal_V(self) -> Tensor:  # noqa: N802
-        """[V] float32 nats: the law of the negatives, on the module's device."""
+        """[V] float32 nats: the distribution of the negatives, on the module's device."""
         return self.proposal.log_proposal_on(self.num_steps.device, torch.float32)
 
     def forward(
@@ -215,22 +217,24 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         readable.tensor("items", items)
         fixed = (
             "logq",
-            "hits",
+            "accidental_hits",
             "sparse_grad",
             "log_proposal",
             "neg_id",
             "group_size",
-            "exclude_own_slot",
+            "exclude_diagonal",
             "padding_idx",
         )
         options = self._terms(terms, fixed) | {
             "logq": self.logq,
-            "hits": self.hits,
+            "accidental_hits": self.accidental_hits,
             "sparse_grad": self.sparse_grad,
         }
         if isinstance(self.proposal, Proposal):
             draw = self._draw(self.proposal, step, self.group_size)
-            return sampled_softmax(query, items, pos_id, draw, log_proposal=self._law(items), **options)
+            return sampled_softmax(
+                query, items, pos_id, draw, log_proposal=self._log_proposal(items), **options
+            )
         neg_id = None
         if self.extra is not None:
             neg_id = self._draw(self.extra, step).tensor(1, items.device)[0]
@@ -243,6 +247,8 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("rank", None)
+        if "hits" in self.__dict__:
+            self.accidental_hits = self.__dict__.pop("hits")
         self.__dict__.pop("_num_eval_steps", None)
         self._buffers.pop("log_proposal_V", None)
         self._non_persistent_buffers_set.discard("log_proposal_V")
@@ -262,7 +268,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             )
         count, first = (self.num_steps, 0) if self.training else (self.num_eval_steps, _EVAL_STEPS)
         # Read before it moves on. A device is not waited for, and a traced count is no constant.
-        step = int(count) if door.may_look(count) else count.clone()
+        step = int(count) if validation.can_read(count) else count.clone()
         count += 1
         return step + first
 
@@ -321,37 +327,37 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
     def _in_batch(
         self, query: Tensor, items: Tensor, pos_id: Tensor, neg_id: Tensor | None, options: dict[str, Any]
     ) -> Any:
-        log_law_V = self._slot_law(len(pos_id), items)
-        if log_law_V is not None and door.may_look(pos_id):
+        log_proposal_V = self._slot_log_proposal(len(pos_id), items)
+        if log_proposal_V is not None and validation.can_read(pos_id):
             # As negatives they would be refused by a name that the caller did not give.
-            checks.ids_in_range("pos_id", pos_id, len(log_law_V))
-            bad = pos_id[~torch.isfinite(log_law_V[pos_id])]
+            checks.ids_in_range("pos_id", pos_id, len(log_proposal_V))
+            bad = pos_id[~torch.isfinite(log_proposal_V[pos_id])]
             if len(bad):
-                raise checks.no_law("pos_id", int(bad[0]), float(log_law_V[bad[0]]))
+                raise checks.no_proposal("pos_id", int(bad[0]), float(log_proposal_V[bad[0]]))
         return sampled_softmax(
             query,
             items,
             pos_id,
             pos_id if neg_id is None else torch.cat([pos_id, neg_id]),
-            log_proposal=log_law_V,
-            exclude_own_slot=True,
+            log_proposal=log_proposal_V,
+            exclude_diagonal=True,
             **options,
         )
 
-    def _law(self, items: Tensor) -> Tensor | None:
+    def _log_proposal(self, items: Tensor) -> Tensor | None:
         return None if self.logq == "none" else self.proposal.log_proposal_on(items.device, torch.float32)
 
-    def _slot_law(self, num_rows: int, items: Tensor) -> Tensor | None:
-        """Law of a candidate slot: in-batch alone, or (B-1) p + K q over B-1+K."""
-        log_law_V = self._law(items)
-        if log_law_V is None or self.extra is None:
-            return log_law_V
+    def _slot_log_proposal(self, num_rows: int, items: Tensor) -> Tensor | None:
+        """log q of a candidate: in-batch alone, or of the mixture (B-1) p + K q over B-1+K."""
+        log_proposal_V = self._log_proposal(items)
+        if log_proposal_V is None or self.extra is None:
+            return log_proposal_V
         log_extra_V = self.extra.log_proposal_on(items.device, torch.float32)
         others = max(num_rows - 1, 0)
         share = self.num_negatives / (others + self.num_negatives)
         if others == 0:
             return log_extra_V
-        return torch.logaddexp(log_law_V + np.log1p(-share), log_extra_V + np.log(share))
+        return torch.logaddexp(log_proposal_V + np.log1p(-share), log_extra_V + np.log(share))
 
 
 def _own_rank() -> int:
@@ -362,7 +368,7 @@ def _own_rank() -> int:
 def _checked_padding(padding_idx: int | None, num_items: int | None) -> int | None:
     if padding_idx is not None:
         most = None if num_items is None else num_items - 1
-        checks.number("padding_idx", padding_idx, least=0, most=most, integer=True)
+        checks.number("padding_idx", padding_idx, ge=0, le=most, integer=True)
     return padding_idx
 
 

@@ -1,4 +1,4 @@
-"""Numbers of a tensor that are looked at when the program runs: the door of an op sees a traced tensor
+"""Numbers of a tensor that are checked when the program runs: validation on entry sees a traced tensor
 without any, so under torch.compile this operator stands in its place."""
 
 import math

@@ -2,7 +2,7 @@
 
 forward gives (lse, pos_logit) of every row, backward the gradients of
 sum(d_lse * lse + d_pos * pos_logit). Which implementation runs is decided inside them, where real
-tensors are. Under torch.compile ids are range-checked here: the public door could not look at them.
+tensors are. Under torch.compile ids are range-checked here: the public function could not check them.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastpop.kernels.full_softmax import reference
 from fastpop.kernels.full_softmax.reference import Gradients, Inputs, Needs
-from fastpop.ops import _dispatch, door
+from fastpop.ops import _dispatch, validation
 from fastpop.ops._counted import CountedRows
 from fastpop.ops._signature import Signature
 
@@ -31,7 +31,7 @@ GRADIENTS = ", ".join(f"Tensor d_{name}" for name in Needs._fields)
 
 def forward(*args: Any) -> tuple[Tensor, Tensor]:
     rows, inputs, module, _ = _enter(args)
-    with door.without_autocast(inputs.query_BD):
+    with validation.without_autocast(inputs.query_BD):
         lse_B, pos_logit_B = module.forward(inputs)
         # The positive is one of the sum's terms, made in another order there: a loss is never negative.
         return rows.spread(torch.maximum(lse_B, pos_logit_B)), rows.spread(pos_logit_B)
@@ -39,7 +39,7 @@ def forward(*args: Any) -> tuple[Tensor, Tensor]:
 
 def backward(*args: Any) -> tuple[Tensor, ...]:
     rows, inputs, module, (*upstream, bits) = _enter(args)
-    with door.without_autocast(inputs.query_BD):
+    with validation.without_autocast(inputs.query_BD):
         grads: Gradients = module.backward(inputs, *rows.gathered(*upstream), SIGNATURE.needs_of(bits))
     if inputs.query_BD is not args[0]:
         grads = grads._replace(query_BD=rows.spread(grads.query_BD))
@@ -52,14 +52,16 @@ def backward(*args: Any) -> tuple[Tensor, ...]:
 def _enter(args: tuple) -> tuple[CountedRows, Inputs, Any, tuple]:
     inputs, options, rest = SIGNATURE.read(args)
     if options.check_ids:
-        door.check_range("pos_id", inputs.pos_id_B, len(inputs.item_VD), ignore_index=options.ignore_index)
+        validation.check_range(
+            "pos_id", inputs.pos_id_B, len(inputs.item_VD), ignore_index=options.ignore_index
+        )
     rows = CountedRows(inputs.query_BD, inputs.pos_id_B, options.ignore_index)
     if rows.query is not inputs.query_BD:
         inputs = inputs._replace(query_BD=rows.query, pos_id_B=rows.pos_id)
     device = inputs.query_BD.device.type
     module = _dispatch.choose("full_softmax", options.impl, device, inputs)
     if module is reference and device == "cpu":
-        door.check_found(reference.bad_ids(inputs), inputs.log_prior_V, None)
+        validation.check_found(reference.bad_ids(inputs), inputs.log_prior_V, None)
     return rows, inputs, module, rest
 
 
@@ -119,7 +121,7 @@ def _register() -> None:
         f"-> ({GRADIENTS})",
     )
     operator.register_fake(_fake_backward)
-    door.refuse_second_derivative(operator, "full_softmax")
+    validation.refuse_second_derivative(operator, "full_softmax")
 
 
 _register()

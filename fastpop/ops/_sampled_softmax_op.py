@@ -10,7 +10,7 @@ Three opaque operators over the same inputs:
 Which implementation runs is decided inside them, where real tensors are. `fixed_rows` is set under
 torch.compile and graph capture, where a result's shape may not depend on values: then the gradient
 of the table has B + G K rows (zeros after the unique ids), and ids are range-checked here, because
-the public door could not look at them. Rows that are ignored stay out of the implementation
+the public function could not check them. Rows that are ignored stay out of the implementation
 (`_counted.py`); their lse and pos_logit are 0.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fastpop.kernels.sampled_softmax import reference
 from fastpop.kernels.sampled_softmax.reference import Gradients, Inputs, Needs
-from fastpop.ops import _dispatch, _draw_op, door
+from fastpop.ops import _dispatch, _draw_op, validation
 from fastpop.ops._counted import CountedRows
 from fastpop.ops._signature import Signature
 
@@ -42,7 +42,7 @@ GRADIENTS = "Tensor d_query, Tensor id, Tensor d_item, Tensor d_log_prior, Tenso
 
 def forward(*args: Any) -> tuple[Tensor, Tensor]:
     rows, inputs, module, _ = _enter(args)
-    with door.without_autocast(inputs.query_BD):
+    with validation.without_autocast(inputs.query_BD):
         lse_B, pos_logit_B = module.forward(inputs)
     return rows.spread(lse_B), rows.spread(pos_logit_B)
 
@@ -52,19 +52,19 @@ def loss(*args: Any) -> tuple[Tensor, ...]:
     needs = SIGNATURE.needs_of(bits)
     if rows.kept is not None:
         weight_B = weight_B[rows.kept]
-    with door.without_autocast(inputs.query_BD):
+    with validation.without_autocast(inputs.query_BD):
         if hasattr(module, "forward_backward") and module.can_fuse(inputs):
             lse_B, pos_logit_B, grads = module.forward_backward(inputs, weight_B, needs)
         else:
             lse_B, pos_logit_B = module.forward(inputs)
             grads = module.backward(inputs, lse_B, pos_logit_B, weight_B, -weight_B, needs)
-        total = door.weighted(door.loss_of(lse_B, pos_logit_B), weight_B).sum()
+        total = validation.weighted(validation.loss_of(lse_B, pos_logit_B), weight_B).sum()
     return (total, *_gradients(args, rows, grads, wide=True))
 
 
 def backward(*args: Any) -> tuple[Tensor, ...]:
     rows, inputs, module, (*upstream, bits) = _enter(args)
-    with door.without_autocast(inputs.query_BD):
+    with validation.without_autocast(inputs.query_BD):
         grads = module.backward(inputs, *rows.gathered(*upstream), SIGNATURE.needs_of(bits))
     return _gradients(args, rows, grads)
 
@@ -73,16 +73,16 @@ def _enter(args: tuple) -> tuple[CountedRows, Inputs, Any, tuple]:
     inputs, options, rest = SIGNATURE.read(args)
     if options.fixed_rows:
         num_items = inputs.item_VD.shape[0]
-        door.check_range("pos_id", inputs.pos_id_B, num_items, ignore_index=options.ignore_index)
+        validation.check_range("pos_id", inputs.pos_id_B, num_items, ignore_index=options.ignore_index)
         if inputs.neg_id_GK is not None:
-            door.check_range("neg_id", inputs.neg_id_GK, num_items)
-    # Rows move up only where that changes neither their negatives nor their own slot.
+            validation.check_range("neg_id", inputs.neg_id_GK, num_items)
+    # Rows move up only where that changes neither their negatives nor the in-batch diagonal.
     own_ids = inputs.neg_id_GK is not None and inputs.group_size == 1
     rows = CountedRows(
         inputs.query_BD,
         inputs.pos_id_B,
         options.ignore_index,
-        drop=(inputs.num_groups == 1 or own_ids) and not inputs.exclude_own_slot,
+        drop=(inputs.num_groups == 1 or own_ids) and not inputs.exclude_diagonal,
     )
     if rows.kept is not None:
         inputs = _with_groups_of(inputs, rows.kept, own_ids)
@@ -108,7 +108,7 @@ def _for_the_reference(inputs: Inputs) -> Inputs:
         ids: Any = _draw_op.IdsWhenRead(inputs.table_V2, inputs.counter_2, inputs.num_negatives)
         inputs = inputs._replace(neg_id_GK=ids)
     if inputs.query_BD.device.type == "cpu":
-        door.check_found(reference.bad_ids(inputs), inputs.log_prior_V, inputs.log_proposal_V)
+        validation.check_found(reference.bad_ids(inputs), inputs.log_prior_V, inputs.log_proposal_V)
     return inputs
 
 
@@ -317,7 +317,7 @@ def _register() -> None:
         elif name == "loss":
             operator.register_autograd(_loss_gradient, setup_context=_save_loss)
         else:
-            door.refuse_second_derivative(operator, "sampled_softmax")
+            validation.refuse_second_derivative(operator, "sampled_softmax")
 
 
 _register()

@@ -86,16 +86,16 @@ def counter_on(seed: Any, step: Any, device: Any) -> Any:
 
 def check_counters(seed: int, step: int, group: int, num_groups: int, num_draws: int) -> None:
     """What the Philox counter can hold: a wrap would repeat draws without a word."""
-    checks.number("seed", seed, least=0, most=MAX_SEED, integer=True)
-    checks.number("step", step, least=0, most=MAX_SEED, integer=True)
-    checks.number("group", group, least=0, most=MAX_GROUPS - 1, integer=True)
-    checks.number("number of draws", num_draws, least=0, most=MAX_DRAWS, integer=True)
+    checks.number("seed", seed, ge=0, le=MAX_SEED, integer=True)
+    checks.number("step", step, ge=0, le=MAX_SEED, integer=True)
+    checks.number("group", group, ge=0, le=MAX_GROUPS - 1, integer=True)
+    checks.number("number of draws", num_draws, ge=0, le=MAX_DRAWS, integer=True)
     most = MAX_GROUPS - int(group)
-    checks.number("number of groups", num_groups, least=0, most=most, integer=True)
+    checks.number("number of groups", num_groups, ge=0, le=most, integer=True)
 
 
 def _is_counter(name: str, word: Any) -> bool:
-    """Whether a word of the counter comes as a tensor, which is not looked at."""
+    """Whether a word of the counter comes as a tensor, whose value is not read."""
     if isinstance(word, (int, np.integer)) or not hasattr(word, "numel"):
         return False
     if word.numel() != 1 or str(word.dtype) != "torch.int64":

@@ -9,7 +9,7 @@ from fastpop import checks
 from fastpop.kernels.alias_draw import reference
 from fastpop.ops import _dispatch
 from fastpop.ops.alias_draw import check_counters, drawn
-from fastpop.ops.law_tensors import LawTensors
+from fastpop.ops.proposal_tensors import ProposalTensors
 from fastpop.types import Impl
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ class AliasTable:
     num_items: int
     log_proposal_V: np.ndarray
     table_V2: np.ndarray
-    _tensors: LawTensors = field(init=False)
+    _tensors: ProposalTensors = field(init=False)
 
     def __post_init__(self) -> None:
         arrays = {"log_proposal_V": self.log_proposal_V, "table_V2": self.table_V2}
-        object.__setattr__(self, "_tensors", LawTensors(arrays))
+        object.__setattr__(self, "_tensors", ProposalTensors(arrays))
 
     def sample(
         self, seed: int, step: int, shape: int | tuple[int, ...], group: int = 0, *, impl: Impl = "cpu"
@@ -83,7 +83,7 @@ def table_of(weights: Any) -> tuple[np.ndarray, np.ndarray]:
         table_V2 = reference.single_item_table(num_items, int(positive[0]))
     else:
         table_V2 = _dispatch.load("alias_draw", "cpu").build(reference.integer_mass(weight_V))
-    log_proposal_V = reference.law_of(table_V2)
+    log_proposal_V = reference.log_proposal_of(table_V2)
     table_V2.flags.writeable = False
     log_proposal_V.flags.writeable = False
     return table_V2, log_proposal_V

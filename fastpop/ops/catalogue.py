@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.ops import door, readable
+from fastpop.ops import readable, validation
 
 
 def check_scored(
@@ -16,10 +16,10 @@ def check_scored(
     """scale * query @ items.T + bias can be made of these: (query [B, D], its leading dimensions, the bias,
     its numbers as they lie in memory, -inf at a padding row)."""
     _check_float("query", query)
-    rows, lead = door.flat_rows("query", query)
+    rows, lead = validation.flat_rows("query", query)
     _check_float("items", items)
     checks.shape("items", items, ("V", query.shape[-1]))
-    door.same_device("items", items, query)
+    validation.same_device("items", items, query)
     checks.number("scale", scale)
     if query.dtype != torch.float64 and abs(scale) > torch.finfo(torch.float32).max:
         raise checks.wrong("scale", "a number that float32 holds", scale)
@@ -27,10 +27,10 @@ def check_scored(
     if bias is not None:
         _check_float("bias", bias)
         checks.shape("bias", bias, (num_items,))
-        door.same_device("bias", bias, query)
+        validation.same_device("bias", bias, query)
         bias = bias.resolve_neg()
     if padding_idx is not None:
-        checks.number("padding_idx", padding_idx, least=0, most=num_items - 1, integer=True)
+        checks.number("padding_idx", padding_idx, ge=0, le=num_items - 1, integer=True)
         dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
         zeros_V = torch.zeros(num_items, dtype=dtype, device=query.device)
         bias = zeros_V if bias is None else bias.detach().clone()
@@ -62,7 +62,7 @@ def check_exclusions(
 
 
 def _check_float(argument: str, value: Any) -> None:
-    if readable.tensor(argument, value, "a floating point torch tensor").dtype not in door.FLOATS:
+    if readable.tensor(argument, value, "a floating point torch tensor").dtype not in validation.FLOATS:
         raise checks.wrong_type(argument, "a floating point torch tensor", value)
 
 

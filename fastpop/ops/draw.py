@@ -37,21 +37,21 @@ class Draw:
     def __post_init__(self) -> None:
         if not isinstance(self.proposal, AliasTable):
             raise checks.wrong_type("proposal", "a Proposal that draws", self.proposal)
-        checks.number("seed", self.seed, least=0, most=MAX_SEED, integer=True)
+        checks.number("seed", self.seed, ge=0, le=MAX_SEED, integer=True)
         step: Any = self.step
         # An int that torch.compile traces as a symbol is an int, but hasattr of it cannot be traced.
         if not isinstance(step, (int, np.integer)) and hasattr(step, "numel"):
             if step.numel() != 1 or str(step.dtype) != "torch.int64":
                 raise checks.wrong("step", "an integer or a one-element int64 tensor", step)
         else:
-            checks.number("step", self.step, least=0, most=MAX_SEED, integer=True)
-        checks.number("num_negatives", self.num_negatives, least=1, most=MAX_DRAWS, integer=True)
+            checks.number("step", self.step, ge=0, le=MAX_SEED, integer=True)
+        checks.number("num_negatives", self.num_negatives, ge=1, le=MAX_DRAWS, integer=True)
         if self.group_size is not None:
-            checks.number("group_size", self.group_size, least=1, integer=True)
+            checks.number("group_size", self.group_size, ge=1, integer=True)
 
     def num_groups(self, num_rows: int) -> int:
         """G = ceil(num_rows / group_size); 1 when all rows share, 0 without rows."""
-        checks.number("num_rows", num_rows, least=0, integer=True)
+        checks.number("num_rows", num_rows, ge=0, integer=True)
         if num_rows == 0:
             return 0
         return 1 if self.group_size is None else -(-num_rows // int(self.group_size))

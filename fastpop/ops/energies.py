@@ -12,7 +12,7 @@ b = f~ / ||f~||, t_c = <S_c H, b>.
 
 Everything is float64 from (mean, covariance) of the queries: O((C + V) D²) once, O(D²) memory
 beyond the item table. The second half of the file is the form for scores that do not factorise:
-tiles in, per-context sums out. Nothing is checked here: `score_energy` is the door.
+tiles in, per-context sums out. Nothing is checked here: `score_energy` is the entry point, and checks.
 Source: arXiv:2606.21275; merging of moments, Chan, Golub & LeVeque 1979.
 """
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.ops import door
+from fastpop.ops import validation
 from fastpop.ops._full_softmax_op import Inputs, Options  # which registers the operators
 from fastpop.types import Impl, Reduction
 
@@ -61,23 +61,25 @@ def full_softmax(
     Source: logit-adjusted loss, Menon et al. 2021 (arXiv 2007.07314); balanced softmax, Ren et
         al. 2020 (arXiv 2007.10740), both at prior_weight 1.
     """
-    query, lead = door.check_query_and_items(query, items)
+    query, lead = validation.check_query_and_items(query, items)
     num_items = items.shape[0]
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
-    checks.number("label_smoothing", label_smoothing, least=0)
+    checks.number("label_smoothing", label_smoothing, ge=0)
     if label_smoothing >= 1:
         raise checks.wrong("label_smoothing", "a number in [0, 1)", label_smoothing)
-    pos_id, pos_shape = door.check_pos_id(pos_id, query, lead, num_items, ignore_index, padding_idx)
+    pos_id, pos_shape = validation.check_pos_id(pos_id, query, lead, num_items, ignore_index, padding_idx)
     if log_prior is not None:
-        log_prior = door.check_vector("log_prior", log_prior, num_items, query)
+        log_prior = validation.check_vector("log_prior", log_prior, num_items, query)
     if not isinstance(prior_weight, Tensor) and prior_weight == 0:
         log_prior = None
-    log_prior, prior_weight = door.without_padding(log_prior, prior_weight, padding_idx, num_items, query)
-    prior_weight = door.scalar("prior_weight", prior_weight, query, positive=False)
-    scale = door.scalar("scale", scale, query, positive=True)
-    row_weight = door.check_row_weight(row_weight, query, lead)
+    log_prior, prior_weight = validation.without_padding(
+        log_prior, prior_weight, padding_idx, num_items, query
+    )
+    prior_weight = validation.scalar("prior_weight", prior_weight, query, positive=False)
+    scale = validation.scalar("scale", scale, query, positive=True)
+    row_weight = validation.check_row_weight(row_weight, query, lead)
 
-    rows, counts = door.rows_for_kernel(query, pos_id), pos_id != ignore_index
+    rows, counts = validation.rows_for_kernel(query, pos_id), pos_id != ignore_index
     inputs = Inputs(
         query_BD=rows,
         item_VD=items,
@@ -88,16 +90,16 @@ def full_softmax(
     )
     options = Options(ignore_index=ignore_index, impl=impl, check_ids=torch.compiler.is_compiling())
     lse, pos_logit = torch.ops.fastpop.full_softmax_forward(*inputs, *options)
-    loss = door.loss_of(lse, pos_logit)
+    loss = validation.loss_of(lse, pos_logit)
     if label_smoothing:
-        with door.without_autocast(query):
+        with validation.without_autocast(query):
             real_rows = torch.where(counts.reshape(-1, 1), rows, 0)  # an ignored row may hold anything
             mean_B = _mean_logit(real_rows, items, log_prior, prior_weight, scale)
         smooth = lse - mean_B.to(lse.dtype)
         # A removed positive stays at +inf, also where everything else is removed and smooth is -inf.
         mixed = (1 - label_smoothing) * loss + label_smoothing * smooth
         loss = torch.where(loss == torch.inf, loss, mixed)
-    loss = door.finish(loss, counts, row_weight, reduction)
+    loss = validation.finish(loss, counts, row_weight, reduction)
     if reduction == "none":
         loss = loss.view(lead)
     return (loss, lse.view(pos_shape)) if return_lse else loss

@@ -55,12 +55,12 @@ def permutation(
     checks.shape("items", item_VR, (len(label_V), "R"))
     if len(label_V) < 2:
         raise checks.wrong("labels", "at least 2 items", label_V)
-    checks.number("num_permutations", num_permutations, least=0, integer=True)
-    checks.number("seed", seed, least=0, most=2**64 - 1, integer=True)
-    checks.number("first", first, least=0, most=2**62, integer=True)
+    checks.number("num_permutations", num_permutations, ge=0, integer=True)
+    checks.number("seed", seed, ge=0, le=2**64 - 1, integer=True)
+    checks.number("first", first, ge=0, le=2**62, integer=True)
     checks.one_of("null", null, ("label", "stratified", "sign"))
     if threads is not None:
-        checks.number("threads", threads, least=1, integer=True)
+        checks.number("threads", threads, ge=1, integer=True)
     stratum_V = None
     if (null == "stratified") != (strata is not None):
         raise checks.wrong("strata", "integers [V] with null='stratified', and only there", strata)

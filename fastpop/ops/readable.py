@@ -34,7 +34,7 @@ def tensor(name: str, value: Any, expected: str = "a torch tensor") -> Tensor:
         raise checks.wrong_type(name, expected, f"={_of_type(value)}")
     traced = torch.compiler.is_compiling()  # then the operators see it, when the program runs
     if not traced:
-        forks.settle_after_fork()  # before torch itself looks at numbers
+        forks.settle_after_fork()  # before torch itself reads numbers
         if type(value) is not Tensor and type(value) is not torch.nn.Parameter:
             _require_memory(name, value)
         _outside_transforms(name, value)
@@ -55,7 +55,7 @@ def tensor(name: str, value: Any, expected: str = "a torch tensor") -> Tensor:
 
 
 def without_tangents(names: tuple[str, ...], values: Any) -> None:
-    """Of an operator's arguments: compiled programs come by here with what their door saw as a symbol."""
+    """Of an operator's arguments: a compiled program brings what validation on entry saw as a symbol."""
     if getattr(forward_ad, "_current_level", -1) < 0:
         return
     for name, value in zip(names, values):

@@ -9,7 +9,7 @@ from fastpop import checks
 from fastpop.kernels import fields
 from fastpop.kernels.row_update import reference
 from fastpop.kernels.row_update.reference import Inputs
-from fastpop.ops import _dispatch, door, readable
+from fastpop.ops import _dispatch, readable, validation
 from fastpop.types import Impl
 
 _NAMES = fields.names(Inputs)
@@ -60,7 +60,7 @@ def row_adagrad_(
     """
     _check(table, ids, rows, lr)
     _state("square", square, (table.shape[0],), table, {"table": table, "rows": rows})
-    checks.number("eps", eps, above=0)
+    checks.number("eps", eps, gt=0)
     run = torch.ops.fastpop.row_adagrad if torch.compiler.is_compiling() else _adagrad
     run(table, ids, rows, square, float(lr), float(eps), impl)
 
@@ -98,10 +98,10 @@ def row_adam_(
         raise checks.wrong("betas", "two numbers in [0, 1)", betas)
     beta1, beta2 = betas
     for beta in betas:
-        checks.number("betas", beta, least=0)
+        checks.number("betas", beta, ge=0)
         if beta >= 1:
             raise checks.wrong("betas", "two numbers in [0, 1)", betas)
-    checks.number("eps", eps, above=0)
+    checks.number("eps", eps, gt=0)
     run = torch.ops.fastpop.row_adam if torch.compiler.is_compiling() else _adam
     run(table, ids, rows, mean, square, step, float(lr), float(beta1), float(beta2), float(eps), impl)
 
@@ -116,11 +116,11 @@ def _check(table: Any, ids: Any, rows: Any, lr: float) -> None:
     if not readable.tensor("rows", rows).dtype.is_floating_point:
         raise checks.wrong_type("rows", "a [n, D] float tensor", rows)
     checks.shape("rows", rows, (ids.shape[0], table.shape[1]))
-    checks.number("lr", lr, least=0)
-    door.same_device("ids", ids, table, "table")
-    door.same_device("rows", rows, table, "table")
+    checks.number("lr", lr, ge=0)
+    validation.same_device("ids", ids, table, "table")
+    validation.same_device("rows", rows, table, "table")
     if ids.is_cuda and not torch.compiler.is_compiling():
-        door.check_range("ids", ids, table.shape[0])
+        validation.check_range("ids", ids, table.shape[0])
     _apart("rows", rows, "table", table)
 
 
@@ -138,7 +138,7 @@ def _state(
     if readable.tensor(name, state).dtype != dtype:
         raise checks.wrong_type(name, f"an {kind} tensor" if kind[0] == "i" else f"a {kind} tensor", state)
     checks.shape(name, state, shape)
-    door.same_device(name, state, table, "table")
+    validation.same_device(name, state, table, "table")
     for other, held in others.items():
         _apart(name, state, other, held)
 
@@ -177,7 +177,7 @@ def _are_columns_of_one(one: Tensor, other: Tensor) -> bool:
 def _step(inputs: Inputs, impl: str) -> None:
     readable.without_tangents(_NAMES, inputs)
     module = _dispatch.choose("row_update", impl, inputs.table_VD.device.type, inputs)
-    if module is reference and inputs.ids_n.device.type == "cpu":  # others look themselves
+    if module is reference and inputs.ids_n.device.type == "cpu":  # others check themselves
         checks.ids_in_range("ids", inputs.ids_n, inputs.table_VD.shape[0])
     module.forward(inputs)
 

@@ -5,13 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastpop import checks
-from fastpop.ops import door
+from fastpop import checks, deprecated
+from fastpop.ops import validation
 from fastpop.ops._sampled_softmax_op import SIGNATURE, Inputs, Options  # which registers the operators
 from fastpop.ops.draw import Draw
-from fastpop.types import Hits, Impl, LogQ, Reduction
+from fastpop.types import AccidentalHits, Impl, LogQ, Reduction
 
 
+@deprecated.arguments(hits="accidental_hits", exclude_own_slot="exclude_diagonal")
 def sampled_softmax(
     query: Tensor,
     items: Tensor,
@@ -23,9 +24,9 @@ def sampled_softmax(
     log_proposal: Tensor | None = None,
     scale: float | Tensor = 1.0,
     logq: LogQ = "standard",
-    hits: Hits | None = None,
+    accidental_hits: AccidentalHits | None = None,
     group_size: int | None = None,
-    exclude_own_slot: bool = False,
+    exclude_diagonal: bool = False,
     row_weight: Tensor | None = None,
     ignore_index: int = -100,
     padding_idx: int | None = None,
@@ -39,11 +40,12 @@ def sampled_softmax(
     With z(b, i) = scale * <query[b], items[i]> + prior_weight * log_prior[i]:
 
     - logq="standard": every candidate, the positive too, gets - log q(i) (K cancels);
-      consistent with the full softmax over z, exact when negatives are the catalogue. With hits="keep"
-      and negatives drawn from q the expected loss is least at z = log p(i|c) + const for every K.
+      consistent with the full softmax over z, exact when negatives are the catalogue. With
+      accidental_hits="keep" and negatives drawn from q the expected loss is least at
+      z = log p(i|c) + const for every K.
     - logq="corrected": negatives get - log(K q(i)), the positive nothing, because it is there
-      with probability one. Accidental hits are dropped. K is the
-      number of candidates a row has: one less with exclude_own_slot. Biased at small K: enumerated
+      with probability one. Accidental hits are dropped. K is the number of candidates per row: one less with
+      exclude_diagonal. Biased at small K: enumerated
       over catalogues of 3 to 5 items, the z of least expected loss has slope 1.7 to 2.1 on log p(i|c) with
       K = 1 uniform negatives, 1.3 to 1.5 with 2, 1.02 to 1.04 with 16, 1.001 with 256; and slope .5
       with one negative drawn from p itself.
@@ -63,15 +65,15 @@ def sampled_softmax(
         log_prior: [V] nats, or None. -inf removes an item; a removed positive has loss +inf and
             gives no gradient. Need not be normalised.
         prior_weight: τ. 0 ignores log_prior entirely. May be a learned one-element tensor.
-        log_proposal: [V] nats, log q(i) of the law that the negatives were drawn from: a
+        log_proposal: [V] nats, log q(i) of the distribution that the negatives were drawn from: a
             probability, not an expected count. Required unless logq="none" (a Draw brings its
             own). Takes no gradient.
         scale: inverse temperature, > 0. May be a learned one-element tensor.
-        hits: negatives equal to the row's positive: "keep" (default with "standard" and "none")
-            or "drop" (the only choice with "corrected").
+        accidental_hits: what to do with negatives equal to the row's positive: "keep" (default with
+            "standard" and "none") or "drop" (the only choice with "corrected").
         group_size: rows per group of a [G, K] neg_id; G = ceil(B / group_size).
-        exclude_own_slot: row b ignores negative b of a shared neg_id, K >= B: in-batch negatives,
-            whose first B entries are the rows' own positives. Other rows' equal ids stay.
+        exclude_diagonal: row b ignores negative b of a shared neg_id, K >= B: the diagonal of in-batch
+            negatives, whose first B entries are the rows' own positives. Equal ids of other rows stay.
         row_weight: [B] multiplies each row's loss.
         ignore_index: rows with this pos_id have loss 0 and do not count in the mean. They cost nothing on
             the CPU with shared negatives or ids for each row.
@@ -97,12 +99,12 @@ def sampled_softmax(
     Source: Jean et al. 2015 (doi 10.3115/v1/P15-1001), Bengio & Senécal 2008; "corrected" is
         arXiv 2507.09331; with log_prior, Menon et al. 2021 and Ren et al. 2020.
     """
-    query, lead = door.check_query_and_items(query, items)
+    query, lead = validation.check_query_and_items(query, items)
     num_rows, num_items = query.shape[0], items.shape[0]
     checks.one_of("logq", logq, ("standard", "corrected", "none"))
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
-    drop_hits = drops_hits(hits, logq)
-    pos_id, pos_shape = door.check_pos_id(pos_id, query, lead, num_items, ignore_index, padding_idx)
+    drop_accidental_hits = drops_accidental_hits(accidental_hits, logq)
+    pos_id, pos_shape = validation.check_pos_id(pos_id, query, lead, num_items, ignore_index, padding_idx)
     table = counter = None
     if isinstance(neg_id, Draw):
         draw, neg_id = neg_id, None  # type: ignore[assignment]
@@ -110,8 +112,10 @@ def sampled_softmax(
             raise checks.wrong("group_size", "None beside a Draw, which has its own", group_size)
         if draw.proposal.num_items != num_items:
             raise checks.wrong("neg_id", f"a Draw over {num_items} items", draw.proposal)
-        if exclude_own_slot:
-            raise checks.wrong("exclude_own_slot", "False with a Draw, whose slots are no row's own", True)
+        if exclude_diagonal:
+            raise checks.wrong(
+                "exclude_diagonal", "False with a Draw, which has no diagonal of positives", True
+            )
         if log_proposal is None and logq != "none":
             dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
             log_proposal = draw.proposal.log_proposal_on(query.device, dtype)
@@ -119,19 +123,19 @@ def sampled_softmax(
         num_groups, num_negatives = max(draw.num_groups(num_rows), 1), int(draw.num_negatives)
         group_size = draw.group_size or max(num_rows, 1)
     else:
-        neg_id = door.check_ids("neg_id", neg_id, num_items, query)
+        neg_id = validation.check_ids("neg_id", neg_id, num_items, query)
         neg_id, group_size = _grouped(neg_id, lead, num_rows, group_size)
         num_groups, num_negatives = neg_id.shape
-    if exclude_own_slot and (num_groups != 1 or num_negatives < num_rows):
+    if exclude_diagonal and (num_groups != 1 or num_negatives < num_rows):
         raise checks.wrong(
-            "exclude_own_slot",
+            "exclude_diagonal",
             f"shared negatives [K] with K >= B = {num_rows}",
             f"=[{num_groups}, {num_negatives}]",
         )
-    if exclude_own_slot and pos_id.ndim == 2:
-        raise checks.wrong("exclude_own_slot", "one positive a row", pos_id)
+    if exclude_diagonal and pos_id.ndim == 2:
+        raise checks.wrong("exclude_diagonal", "one positive a row", pos_id)
     if log_prior is not None:
-        log_prior = door.check_vector("log_prior", log_prior, num_items, query)
+        log_prior = validation.check_vector("log_prior", log_prior, num_items, query)
     log_proposal = _checked_proposal(log_proposal, logq, query, num_items)
     if log_proposal is not None and padding_idx is not None and neg_id is not None:
         log_proposal = _with_padding(log_proposal, padding_idx)
@@ -148,15 +152,17 @@ def sampled_softmax(
         raise checks.wrong(
             "prior_weight", "a number beside padding_idx, sparse_grad and a learned log_prior", prior_weight
         )
-    log_prior, prior_weight = door.without_padding(log_prior, prior_weight, padding_idx, num_items, query)
-    prior_weight = door.scalar("prior_weight", prior_weight, query, positive=False)
-    scale = door.scalar("scale", scale, query, positive=True)
-    row_weight = door.check_row_weight(row_weight, query, lead)
+    log_prior, prior_weight = validation.without_padding(
+        log_prior, prior_weight, padding_idx, num_items, query
+    )
+    prior_weight = validation.scalar("prior_weight", prior_weight, query, positive=False)
+    scale = validation.scalar("scale", scale, query, positive=True)
+    row_weight = validation.check_row_weight(row_weight, query, lead)
 
     if pos_id.ndim == 2:
         group_size *= pos_id.shape[1]
     inputs = Inputs(
-        query_BD=door.rows_for_kernel(query, pos_id),
+        query_BD=validation.rows_for_kernel(query, pos_id),
         item_VD=items,
         pos_id_B=pos_id.reshape(-1),
         prior_weight=prior_weight,
@@ -170,11 +176,14 @@ def sampled_softmax(
         log_prior_V=log_prior,
         log_proposal_V=log_proposal,
         logq=logq,
-        drop_hits=drop_hits,
-        exclude_own_slot=exclude_own_slot,
+        drop_accidental_hits=drop_accidental_hits,
+        exclude_diagonal=exclude_diagonal,
     )
     options = Options(
-        ignore_index=ignore_index, impl=impl, sparse_grad=sparse_grad, fixed_rows=door.shapes_are_fixed()
+        ignore_index=ignore_index,
+        impl=impl,
+        sparse_grad=sparse_grad,
+        fixed_rows=validation.shapes_are_fixed(),
     )
     found = reduced(inputs, options, pos_id != ignore_index, row_weight, reduction, return_lse)
     loss, *lse = found if return_lse else (found,)
@@ -196,20 +205,22 @@ def reduced(
     needs = SIGNATURE.wanted(args)
     one_pass = reduction != "none" and not return_lse and inputs.query_BD.device.type == "cpu"
     if one_pass and any(needs) and (row_weight is None or not row_weight.requires_grad):
-        weight_R = door.loss_weights(counts, row_weight, reduction, inputs.scale.dtype)
+        weight_R = validation.loss_weights(counts, row_weight, reduction, inputs.scale.dtype)
         return torch.ops.fastpop.sampled_softmax_loss(*args, weight_R, SIGNATURE.bits(needs))[0]
     lse, pos_logit = torch.ops.fastpop.sampled_softmax_forward(*args)
-    loss = door.finish(door.loss_of(lse, pos_logit), counts, row_weight, reduction)
+    loss = validation.finish(validation.loss_of(lse, pos_logit), counts, row_weight, reduction)
     return (loss, lse) if return_lse else loss
 
 
-def drops_hits(hits: str | None, logq: str) -> bool:
-    if hits is None:
+def drops_accidental_hits(accidental_hits: str | None, logq: str) -> bool:
+    if accidental_hits is None:
         return logq == "corrected"
-    checks.one_of("hits", hits, ("keep", "drop"))
-    if logq == "corrected" and hits == "keep":
-        raise checks.wrong("hits", "'drop' with logq='corrected', which counts the positive once", hits)
-    return hits == "drop"
+    checks.one_of("accidental_hits", accidental_hits, ("keep", "drop"))
+    if logq == "corrected" and accidental_hits == "keep":
+        raise checks.wrong(
+            "accidental_hits", "'drop' with logq='corrected', which counts the positive once", accidental_hits
+        )
+    return accidental_hits == "drop"
 
 
 def _grouped(neg_id: Tensor, lead: torch.Size, num_rows: int, group_size: int | None) -> tuple[Tensor, int]:
@@ -227,7 +238,7 @@ def _grouped(neg_id: Tensor, lead: torch.Size, num_rows: int, group_size: int | 
             shape = ", ".join(map(str, lead))
             raise checks.wrong("neg_id", f"[{shape}, K], a set for each row (or give group_size)", neg_id)
         return neg_id, 1
-    checks.number("group_size", group_size, least=1, integer=True)
+    checks.number("group_size", group_size, ge=1, integer=True)
     num_groups = max(-(-num_rows // group_size), 1)
     if neg_id.shape[0] != num_groups:
         raise checks.wrong(
@@ -237,7 +248,7 @@ def _grouped(neg_id: Tensor, lead: torch.Size, num_rows: int, group_size: int | 
 
 
 def _checked_proposal(log_proposal: Any, logq: str, query: Tensor, num_items: int) -> Tensor | None:
-    """log q as the kernels read it; they look at the negatives' themselves."""
+    """log q as the kernels read it; they check that of the negatives themselves."""
     if logq == "none":
         return None
     if log_proposal is None:
@@ -246,17 +257,19 @@ def _checked_proposal(log_proposal: Any, logq: str, query: Tensor, num_items: in
             f"[V] log q of the negatives for logq={logq!r} (logq='none' leaves them uncorrected)",
             None,
         )
-    log_proposal = door.check_vector("log_proposal", log_proposal, num_items, query)
+    log_proposal = validation.check_vector("log_proposal", log_proposal, num_items, query)
     if log_proposal.requires_grad:
         raise checks.wrong(
-            "log_proposal", "a tensor without gradient: it is the sampler's law", "=requires_grad=True"
+            "log_proposal",
+            "a tensor without gradient: it is the sampler's distribution",
+            "=requires_grad=True",
         )
     return log_proposal
 
 
 def _with_padding(log_proposal: Tensor, padding_idx: int) -> Tensor:
     """log q that is a number at the padding row, where it is not used."""
-    if door.may_look(log_proposal) and torch.isfinite(log_proposal[padding_idx]):
+    if validation.can_read(log_proposal) and torch.isfinite(log_proposal[padding_idx]):
         return log_proposal
     log_proposal = log_proposal.clone()
     log_proposal[padding_idx] = 0
@@ -270,11 +283,11 @@ def _drawable(pos_id: Tensor, log_proposal: Tensor, ignore_index: int) -> Tensor
         # Out of range ids are refused by the operator itself, later.
         safe_id = torch.where(counts, pos_id, 0).clamp(0, log_proposal.shape[0] - 1)
         numbers = torch.where(counts, log_proposal[safe_id], 0)
-        return door.look("log_proposal at pos_id", pos_id, "finite log q", numbers)
+        return validation.check_numbers("log_proposal at pos_id", pos_id, "finite log q", numbers)
     if pos_id.device.type == "cpu":
         ids = pos_id[counts]
         at_ids = log_proposal[ids]
         if not torch.isfinite(at_ids).all():
             bad = int(ids[~torch.isfinite(at_ids)][0])
-            raise checks.no_law("pos_id", bad, float(log_proposal[bad]))
+            raise checks.no_proposal("pos_id", bad, float(log_proposal[bad]))
     return pos_id

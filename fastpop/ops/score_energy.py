@@ -59,7 +59,7 @@ class GramStream:
         return self
 
     def _join(self, moments: tuple) -> None:
-        # NaN and inf run through to the sums, where callers look for them.
+        # NaN and inf run through to the sums, where callers check for them.
         with np.errstate(invalid="ignore", over="ignore"):
             self.weight, self.mean_D, self.scatter_DD = joined(
                 (self.weight, self.mean_D, self.scatter_DD), moments
@@ -79,7 +79,7 @@ def energies(
     """The energies of scale * Q Eᵀ + 1 aᵀ from mean and covariance of Q: one pass over the items,
     and three more where all but a millionth of the energy lies along log p.
 
-    items [V, D] numpy or torch; centring_V a law over items, None for uniform. Not checked here.
+    items [V, D] numpy or torch; centring_V a distribution over items, None for uniform. Not checked here.
     """
     b_V, norm = popularity_direction(log_prior_V, centring_V)
     extra = [one for one in (bias_V, centring_V, b_V) if one is not None]
@@ -141,7 +141,7 @@ def score_energy(
         scale: multiplies the dot product only.
         context_weight: [C] >= 0, None for uniform.
         centring: "uniform" (scores minus their mean over items) or "prior" (minus their mean
-            under the prior; log_prior must then be the log of a law).
+            under the prior; log_prior must then be the log of a distribution).
         soft_cap: > 0, scores squashed into (-soft_cap, soft_cap); None: as they are.
         cosine: query and items divided by their norms first (a row of zeros stays zero); scale is
             then the inverse temperature.
@@ -171,7 +171,7 @@ def score_energy(
     checks.one_of("centring", centring, ("uniform", "prior"))
     checks.one_of("form", form, ("auto", "gram", "streamed"))
     if soft_cap is not None:
-        checks.number("soft_cap", soft_cap, above=0)
+        checks.number("soft_cap", soft_cap, gt=0)
         if form == "gram":
             raise checks.wrong("form", "'streamed' with a soft_cap: capped scores do not factorise", form)
     checks.shape("query", query, ("C", dim))
@@ -246,9 +246,9 @@ def streamed_score_energy(
     Cost: one evaluation of every score; O(rows * columns + C) memory.
     """
     log_prior_V = checks.float_array("log_prior", log_prior, 1)
-    checks.number("num_contexts", num_contexts, least=1, integer=True)
-    checks.number("rows", rows, least=1, integer=True)
-    checks.number("columns", columns, least=1, integer=True)
+    checks.number("num_contexts", num_contexts, ge=1, integer=True)
+    checks.number("rows", rows, ge=1, integer=True)
+    checks.number("columns", columns, ge=1, integer=True)
     weight_C = weights("context_weight", context_weight, num_contexts)
 
     def checked_tile(context: slice, item: slice) -> Any:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels.target_ranks import reference
-from fastpop.ops import _dispatch, catalogue, door
+from fastpop.ops import _dispatch, catalogue, validation
 from fastpop.types import Impl
 
 
@@ -61,7 +61,7 @@ def target_ranks(
         ValueError: wrong shape, id out of range, or a NaN score (names the row).
         TypeError: wrong dtype.
         NotImplementedError: a named implementation does not take these; lists each reason.
-    Not for torch.compile(fullgraph=True): how many targets there are is looked at.
+    Not for torch.compile(fullgraph=True): how many targets there are is read.
     Cost: 2*B*V*D FLOPs, B*V exponentials, two comparisons a target and item; some MiB of memory
         whatever V is (twice the products, and 16 MiB of scores, for the reference).
     """
@@ -111,6 +111,6 @@ def ranks_or_nan(
     excluded = catalogue.check_exclusions(exclude_offsets, exclude_item, query, num_items)
     inputs = reference.Inputs(query, items, target_offsets, target_item, bias, float(scale), *excluded)
     module = _dispatch.choose("target_ranks", impl, query.device.type, inputs)
-    with torch.no_grad(), door.without_autocast(query):
+    with torch.no_grad(), validation.without_autocast(query):
         greater, equal, score, lse = module.forward(inputs)
     return TargetRanks(greater, equal, score, lse.view(lead))

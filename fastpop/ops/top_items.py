@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels.top_items import reference
-from fastpop.ops import _dispatch, catalogue, door
+from fastpop.ops import _dispatch, catalogue, validation
 from fastpop.types import Impl
 
 
@@ -45,18 +45,18 @@ def top_items(
         ValueError: wrong shape, id out of range, k < 1, or a NaN score (names the row).
         TypeError: wrong dtype.
         NotImplementedError: a named implementation does not take these; lists each reason.
-    Not for torch.compile(fullgraph=True): how many exclusions there are is looked at.
+    Not for torch.compile(fullgraph=True): how many exclusions there are is read.
     Cost: 2*B*V*D FLOPs plus a selection pass. Memory, whatever B and V are: 16 MiB of score tile
     (reference), 2 MiB of candidates a thread (cpu), some 128 MiB of maxima and candidates (triton).
     """
     query, lead, bias = catalogue.check_scored(query, items, bias, scale, padding_idx)
-    checks.number("k", k, least=1, integer=True)
+    checks.number("k", k, ge=1, integer=True)
     exclude_offsets, exclude_item = catalogue.check_exclusions(
         exclude_offsets, exclude_item, query, items.shape[0]
     )
     inputs = reference.Inputs(query, items, int(k), bias, float(scale), exclude_offsets, exclude_item)
     module = _dispatch.choose("top_items", impl, query.device.type, inputs)
-    with torch.no_grad(), door.without_autocast(query):
+    with torch.no_grad(), validation.without_autocast(query):
         item_id, score = module.forward(inputs)
     # topk ranks NaN above all numbers, so a NaN anywhere in a row reaches its best k.
     bad = score.isnan().any(1).nonzero()
@@ -71,5 +71,5 @@ def best_columns(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
     For scores that exist already, [B, V], free of NaN, k <= V. Which -inf columns fill a row that
     has fewer than k others is left open.
     """
-    checks.number("k", k, least=1, most=score.shape[1], integer=True)
+    checks.number("k", k, ge=1, le=score.shape[1], integer=True)
     return reference.select(score, k)

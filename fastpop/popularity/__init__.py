@@ -1,8 +1,17 @@
-"""Counts to log p (`PopularityPrior`, `TemporalPrior`) and laws to draw from (`Proposal`)."""
+"""Counts to log p (`PopularityPrior`, `TemporalPrior`) and distributions to draw from (`Proposal`)."""
 
+from fastpop import deprecated
 from fastpop.ops.draw import Draw
 from fastpop.popularity.prior import AlphaSensitivity, PopularityPrior, unit_direction
-from fastpop.popularity.proposal import InBatch, Proposal, log_uniform, mixture, power, slot_law, uniform
+from fastpop.popularity.proposal import (
+    InBatch,
+    Proposal,
+    log_uniform,
+    mixture,
+    power,
+    slot_log_proposal,
+    uniform,
+)
 from fastpop.popularity.proposals import (
     InBatchProposal,
     LogUniformProposal,
@@ -38,8 +47,10 @@ __all__ = [
     "power",
     "proposal_from_name",
     "recency_counts",
-    "slot_law",
+    "slot_log_proposal",
     "smooth_counts",
     "uniform",
     "unit_direction",
 ]
+
+__getattr__ = deprecated.names(__name__, {"slot_law": ("fastpop.popularity.proposal", "slot_log_proposal")})

@@ -1,3 +1,5 @@
-"""Where `LawTensors` was: pickles of proposals name this module."""
+"""Where `ProposalTensors` was: pickles of proposals name this module."""
 
-from fastpop.ops.law_tensors import LawTensors as LawTensors
+from fastpop import deprecated
+
+__getattr__ = deprecated.names(__name__, {"LawTensors": ("fastpop.ops.proposal_tensors", "ProposalTensors")})

@@ -159,7 +159,7 @@ class PopularityPrior:
         own_V = self.direction()
         cosines = []
         for alpha in alpha_A.tolist():
-            checks.number("alphas", alpha, least=0)
+            checks.number("alphas", alpha, ge=0)
             b_V = unit_direction(np.log(additive(used_V, alpha)))
             cosines.append(float(own_V @ b_V))
         unseen_share = float((used_V == 0).mean())
@@ -170,7 +170,7 @@ class PopularityPrior:
 
         The relabelling depends on the seed and V alone (not on numpy's version).
         """
-        checks.number("seed", seed, least=0, most=2**64 - 1, integer=True)
+        checks.number("seed", seed, ge=0, le=2**64 - 1, integer=True)
         key_V2 = words(int(seed), _PERMUTE_STEP, 0, 0, self.num_items).astype(np.uint64)
         order = np.argsort((key_V2[:, 0] << np.uint64(32)) | key_V2[:, 1], kind="stable")
         facts = {**self.facts, "permuted_seed": int(seed)}

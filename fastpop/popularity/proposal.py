@@ -1,8 +1,8 @@
-"""Laws from which negatives are drawn, each with the exact log of what it draws.
+"""Distributions from which negatives are drawn, each with the exact log of what it draws.
 
 A `Proposal` owns an integer alias table: ids depend on (seed, step, group, k) alone, and
-`log_proposal_V` is the law of that table, not of the weights it was made from (the two differ by
-about 2^-32 of a mean item). `InBatch` has a law and no table: the batch itself supplies the ids.
+`log_proposal_V` is the distribution of that table, not of the weights it was made from (the two differ by
+about 2^-32 of a mean item). `InBatch` has a distribution and no table: the batch itself supplies the ids.
 """
 
 import hashlib
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastpop import checks
+from fastpop import checks, deprecated
 from fastpop.frozen import freeze
 from fastpop.ops.alias_table import MAX_ITEMS, AliasTable, table_of
-from fastpop.ops.law_tensors import LawTensors
+from fastpop.ops.proposal_tensors import ProposalTensors
 from fastpop.popularity.smoothing import check_counts
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Proposal(AliasTable):
-    """A law over items that can be drawn from. Made by `uniform`, `power`, `log_uniform`,
+    """A distribution over items that can be drawn from. Made by `uniform`, `power`, `log_uniform`,
     `mixture` or `Proposal.from_weights`.
 
     num_items: V.
-    log_proposal_V: float64 [V], nats; the exact law of what is drawn, -inf where never.
+    log_proposal_V: float64 [V], nats; the exact distribution of what is drawn, -inf where never.
     table_V2: uint32 [V, 2], rows (threshold, alias); what kernels that draw inside read.
     name: "uniform", "popularity", "log_uniform", "mixture" or "weights".
     parameters: what `spec` reports beside name and num_items.
@@ -59,7 +59,7 @@ class Proposal(AliasTable):
         return _log_q(self, ids)
 
     def spec(self) -> dict[str, Any]:
-        """What this law is, as JSON can hold it: name, number of items, parameters, and a digest
+        """What this distribution is, as JSON can hold it: name, number of items, parameters, and a digest
         of the counts it came from, so that a resumed run can tell whether it has the same one."""
         return {"name": self.name, "num_items": self.num_items, **self.parameters}
 
@@ -69,10 +69,10 @@ class Proposal(AliasTable):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class InBatch:
-    """The law of in-batch negatives: the positives of the other rows, q(i) = counts / counts.sum().
+    """The distribution of in-batch negatives: the positives of the other rows, q(i) = counts / counts.sum().
 
     Rows come from training events, so an item stands in a slot with its share of those events. Each
-    row excludes its own slot, not other rows' equal ids; that is the loss's work.
+    row excludes the in-batch diagonal, not equal ids of other rows; the loss does that.
 
     num_items: V. log_proposal_V: float64 [V], nats; -inf for items without training events.
     """
@@ -81,11 +81,11 @@ class InBatch:
     log_proposal_V: np.ndarray
     name: str = "in_batch"
     parameters: dict[str, Any] = field(default_factory=dict)
-    _tensors: LawTensors = field(init=False)
+    _tensors: ProposalTensors = field(init=False)
 
     def __post_init__(self) -> None:
         freeze(self, "parameters")
-        object.__setattr__(self, "_tensors", LawTensors({"log_proposal_V": self.log_proposal_V}))
+        object.__setattr__(self, "_tensors", ProposalTensors({"log_proposal_V": self.log_proposal_V}))
 
     @classmethod
     def from_counts(cls, counts: Any) -> "InBatch":
@@ -121,7 +121,7 @@ class InBatch:
 
 def uniform(num_items: int) -> Proposal:
     """q(i) = 1 / num_items."""
-    checks.number("num_items", num_items, least=1, most=MAX_ITEMS, integer=True)
+    checks.number("num_items", num_items, ge=1, le=MAX_ITEMS, integer=True)
     return Proposal.from_weights(np.ones(int(num_items)), name="uniform", parameters={})
 
 
@@ -144,7 +144,7 @@ def power(counts: Any, alpha: float = 1.0) -> Proposal:
 def log_uniform(counts: Any) -> Proposal:
     """q(rank r) = log((r+2)/(r+1)) / log(V+1), r = 0 for the item with the most training events.
 
-    The law of TensorFlow's log-uniform candidate sampler over ranks taken here, from training
+    The distribution of TensorFlow's log-uniform candidate sampler over ranks taken here, from training
     counts (ties by id), so that ids need no popularity order. Items without events can be drawn.
     """
     count_V = check_counts(counts)
@@ -156,14 +156,14 @@ def log_uniform(counts: Any) -> Proposal:
 
 
 def mixture(parts: list[tuple[Proposal, float]]) -> Proposal:
-    """q = sum of weight * q_part, as one table with the mixture's true law.
+    """q = sum of weight * q_part, as one table with the mixture's true distribution.
 
     Each negative comes from part j with chance weight_j / sum. The correction for a sample from
-    several laws is log of this mixture; correcting each negative by its own part is wrong.
+    several distributions is log of this mixture; correcting each negative by its own part is wrong.
     """
     if not isinstance(parts, (list, tuple)) or not parts:
         raise checks.wrong("parts", "a list of (proposal, weight)", parts)
-    law_V = np.zeros(1)
+    probability_V = np.zeros(1)
     described = []
     total = 0.0
     for at, part in enumerate(parts):
@@ -172,25 +172,27 @@ def mixture(parts: list[tuple[Proposal, float]]) -> Proposal:
         proposal, weight = part
         if not isinstance(proposal, Proposal):
             raise checks.wrong_type(
-                f"parts[{at}]", "a Proposal that draws (for in-batch see slot_law)", proposal
+                f"parts[{at}]", "a Proposal that draws (for in-batch see slot_log_proposal)", proposal
             )
-        checks.number(f"parts[{at}] weight", weight, above=0)
-        if at and proposal.num_items != law_V.shape[0]:
-            raise checks.wrong(f"parts[{at}]", f"{law_V.shape[0]} items", proposal.num_items)
-        law_V = law_V + weight * np.exp(proposal.log_proposal_V)
+        checks.number(f"parts[{at}] weight", weight, gt=0)
+        if at and proposal.num_items != probability_V.shape[0]:
+            raise checks.wrong(f"parts[{at}]", f"{probability_V.shape[0]} items", proposal.num_items)
+        probability_V = probability_V + weight * np.exp(proposal.log_proposal_V)
         total += weight
         described.append({**proposal.spec(), "weight": float(weight)})
     for part_spec in described:
         part_spec["weight"] /= total
-    return Proposal.from_weights(law_V, name="mixture", parameters={"parts": described})
+    return Proposal.from_weights(probability_V, name="mixture", parameters={"parts": described})
 
 
-def slot_law(in_batch: InBatch, proposal: Proposal, batch_size: int, num_negatives: int) -> np.ndarray:
-    """log(((B-1) p + K q) / (B-1+K)): what a candidate slot holds when each row sees the other B-1
-    positives of its batch and K negatives drawn from `proposal`.
+def slot_log_proposal(
+    in_batch: InBatch, proposal: Proposal, batch_size: int, num_negatives: int
+) -> np.ndarray:
+    """log(((B-1) p + K q) / (B-1+K)): log q of a candidate slot when each row sees the other B-1
+    positives of its batch and K negatives drawn from `proposal` (mixed negative sampling, Yang et al. 2020).
 
-    Returns: float64 [V], nats; -inf where both laws are 0. Log Q correction for that candidate
-    set uses this one law for every slot (Yang et al. 2020, mixed negative sampling).
+    Returns: float64 [V], nats; -inf where both distributions are 0. Log Q correction for that candidate
+    set uses this one distribution for every slot.
     """
     if not isinstance(in_batch, InBatch):
         raise checks.wrong_type("in_batch", "an InBatch", in_batch)
@@ -198,16 +200,16 @@ def slot_law(in_batch: InBatch, proposal: Proposal, batch_size: int, num_negativ
         raise checks.wrong_type("proposal", "a Proposal that draws", proposal)
     if proposal.num_items != in_batch.num_items:
         raise checks.wrong("proposal", f"{in_batch.num_items} items", proposal.num_items)
-    checks.number("batch_size", batch_size, least=1, integer=True)
-    checks.number("num_negatives", num_negatives, least=0, integer=True)
+    checks.number("batch_size", batch_size, ge=1, integer=True)
+    checks.number("num_negatives", num_negatives, ge=0, integer=True)
     others = int(batch_size) - 1
     slots = others + int(num_negatives)
     if slots == 0:
         raise checks.wrong("num_negatives", "at least one candidate beside the positive", 0)
-    law_V = others * np.exp(in_batch.log_proposal_V)
-    law_V += int(num_negatives) * np.exp(proposal.log_proposal_V)
+    probability_V = others * np.exp(in_batch.log_proposal_V)
+    probability_V += int(num_negatives) * np.exp(proposal.log_proposal_V)
     with np.errstate(divide="ignore"):
-        return np.log(law_V / slots)
+        return np.log(probability_V / slots)
 
 
 def digest(array: np.ndarray) -> str:
@@ -222,3 +224,6 @@ def _log_q(proposal: Proposal | InBatch, ids: Any) -> np.ndarray:
         raise checks.wrong_type("ids", "integers", index)
     checks.ids_in_range("ids", index, proposal.num_items)
     return proposal.log_proposal_V[index]
+
+
+__getattr__ = deprecated.names(__name__, {"slot_law": ("fastpop.popularity.proposal", "slot_log_proposal")})

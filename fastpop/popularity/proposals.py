@@ -104,7 +104,7 @@ class MixtureProposal(ProposalOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.float32("proposal.power", self.power)
-        checks.number("proposal.uniform_share", self.uniform_share, above=0, most=1)
+        checks.number("proposal.uniform_share", self.uniform_share, gt=0, le=1)
         for name in ("power", "uniform_share"):
             if self.parts and getattr(self, name) != getattr(type(self), name):
                 raise checks.wrong(
@@ -118,7 +118,7 @@ class MixtureProposal(ProposalOptions):
                 "proposal.weights", f"{len(self.parts)} numbers, one for each of parts", self.weights
             )
         for at, weight in enumerate(self.weights):
-            checks.number(f"proposal.weights[{at}]", weight, above=0)
+            checks.number(f"proposal.weights[{at}]", weight, gt=0)
 
     def build(self, count_V: np.ndarray) -> Proposal:
         parts: list[tuple[Any, float]] = [

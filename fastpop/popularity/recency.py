@@ -97,16 +97,16 @@ def recency_counts(
     """
     if log.time is None:
         raise checks.wrong("log", "events with times", "=a log without times")
-    checks.number("judged", judged, above=0)
+    checks.number("judged", judged, gt=0)
     if judged >= 1:
         raise checks.wrong("judged", "a share below 1", judged)
     if half_life is not None and half_life != math.inf:
-        checks.number("half_life", half_life, above=0)
+        checks.number("half_life", half_life, gt=0)
     events = _Events.of(log, at, first_events)
     span = float(events.at - events.time[0])
     if horizon is None:
         horizon = min(float(DAY), max(span / 8, 1.0))
-    checks.number("horizon", horizon, above=0)
+    checks.number("horizon", horizon, gt=0)
     first = events.first_judged(horizon, judged)
     tried, best = [], None
     for one in [half_life] if half_life is not None else _half_lives(horizon, span):

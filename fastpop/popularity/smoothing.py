@@ -43,14 +43,14 @@ def smooth_counts(
             return good_turing(count_V), None
         alpha = loo_alpha(count_V, events)
     else:
-        checks.number("smoothing", smoothing, least=0)
+        checks.number("smoothing", smoothing, ge=0)
         alpha = float(smoothing)
     return additive(count_V, alpha), alpha
 
 
 def apply_min_count(count_V: np.ndarray, min_count: float) -> np.ndarray:
     """Counts below min_count set to 0."""
-    checks.number("min_count", min_count, least=0)
+    checks.number("min_count", min_count, ge=0)
     kept_V = np.where(count_V >= min_count, count_V, 0.0)
     if not kept_V.any():
         raise checks.wrong("min_count", f"at most the largest count, {count_V.max():g}", min_count)
@@ -131,7 +131,7 @@ def loo_alpha(counts: Any, events: Events | None = None) -> float:
 
 
 def loo_range(count_V: np.ndarray, events: Events | None = None) -> tuple[float, float]:
-    """Least and largest alpha that `loo_alpha` looks at."""
+    """Least and largest alpha that `loo_alpha` tries."""
     weight, gain, _ = _left_out(count_V, events)
     num_items = count_V.shape[0]
     unit = float(gain @ weight / gain.sum())

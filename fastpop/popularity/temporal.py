@@ -75,7 +75,7 @@ class TemporalPrior:
         """
         item_N, time_N, weight_N = _check_events(item, time, weight, num_items)
         if half_life is not None:
-            checks.number("half_life", half_life, above=0)
+            checks.number("half_life", half_life, gt=0)
         start_T = _fixed_starts(time_N, bucket) if num_buckets is None else _equal_starts(time_N, num_buckets)
         num_rows = start_T.shape[0]
         if num_rows * num_items * 16 > MEMORY_LIMIT:
@@ -119,7 +119,7 @@ class TemporalPrior:
                     bucket_N, item_N, own_N, own_N, weight_N, count_TV, total_V, pooled_V, pooled_alpha
                 )
         else:
-            checks.number("alpha", alpha, above=0)
+            checks.number("alpha", alpha, gt=0)
             strength = float(alpha)
         log_prior_TV = _shrink(count_TV, pooled_V, strength)
         facts = {
@@ -200,7 +200,7 @@ def decayed_counts(
     """
     item_N, time_N, weight_N = _check_events(item, time, weight, num_items)
     if half_life != math.inf:
-        checks.number("half_life", half_life, above=0)
+        checks.number("half_life", half_life, gt=0)
     now = int(time_N.max()) if at is None else at
     checks.number("at", now, integer=True)
     age_N = (now - time_N).astype(np.float64)
@@ -317,7 +317,7 @@ def _fixed_starts(time_N: np.ndarray, bucket: str | int) -> np.ndarray:
         checks.one_of("bucket", bucket, WIDTHS)
         width = WIDTHS[bucket]
     else:
-        checks.number("bucket", bucket, least=1, integer=True)
+        checks.number("bucket", bucket, ge=1, integer=True)
         width = int(bucket)
     first, last = int(time_N.min()) // width, int(time_N.max()) // width
     if last - first >= 1 << 24:
@@ -326,7 +326,7 @@ def _fixed_starts(time_N: np.ndarray, bucket: str | int) -> np.ndarray:
 
 
 def _equal_starts(time_N: np.ndarray, num_buckets: int) -> np.ndarray:
-    checks.number("num_buckets", num_buckets, least=1, most=time_N.shape[0], integer=True)
+    checks.number("num_buckets", num_buckets, ge=1, le=time_N.shape[0], integer=True)
     ordered = np.sort(time_N)
     return np.unique(ordered[np.arange(num_buckets) * ordered.shape[0] // num_buckets])
 
@@ -339,7 +339,7 @@ def _whole(argument: str, value: Any) -> np.ndarray:
 def _check_events(
     item: Any, time: Any, weight: Any, num_items: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    checks.number("num_items", num_items, least=1, integer=True)
+    checks.number("num_items", num_items, ge=1, integer=True)
     item_N, time_N = _whole("item", item), _whole("time", time)
     for name, array in (("item", item_N), ("time", time_N)):
         if array.dtype.kind not in "iu":

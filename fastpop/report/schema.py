@@ -94,7 +94,7 @@ class Arm(TypedDict):
 
 
 class Row(TypedDict):
-    """One run of one arm, read at one epoch and looked at in one way."""
+    """One run of one arm, read at one epoch and judged in one way."""
 
     arm: str
     seed: int
@@ -230,7 +230,7 @@ Curve = TypedDict(
         "epoch": Any,  # [n]
         "loss": Any,  # [n] training loss, nats
         "readings": NotRequired[dict[str, int]],  # the epochs that were read: {"best": 7, "equal": 4}
-        # After each epoch, on the validation part as trained; None where not looked at.
+        # After each epoch, on the validation part as trained; None where not validated.
         "nll": NotRequired[Any],
         "ndcg@10": NotRequired[Any],
         "slope": NotRequired[Any],  # of the learned part on log p

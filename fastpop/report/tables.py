@@ -30,7 +30,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def weight_words(popularity_weight: float | None) -> str:
-    """How a row was looked at: "s" is the learned part alone, else beta."""
+    """How a row was scored: "s" is the learned part alone, else beta."""
     return "s" if popularity_weight is None else f"{popularity_weight:g}"
 
 

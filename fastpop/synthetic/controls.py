@@ -94,6 +94,6 @@ def _counts(rng: np.random.Generator, num_items: int) -> np.ndarray:
 
 
 def _rng(num_items: int, seed: int) -> np.random.Generator:
-    checks.number("num_items", num_items, least=4, integer=True)
-    checks.number("seed", seed, least=0, integer=True)
+    checks.number("num_items", num_items, ge=4, integer=True)
+    checks.number("seed", seed, ge=0, integer=True)
     return np.random.Generator(np.random.PCG64(seed))

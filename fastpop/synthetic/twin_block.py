@@ -1,5 +1,5 @@
 # ruff: noqa: N802 -- properties are named by their dimensions, as arrays are
-"""A catalogue whose every answer is known: the circulant twin-block law.
+"""A catalogue whose every answer is known: the circulant twin-block model.
 
 Items (l, g): popularity level l = 1..L and group g = 0..G-1, V = L G; G equally likely kinds of
 context. With z_l ~ l^-zeta, c(x) = sum over modes m of cos(2 pi m x / G) and strength
@@ -11,7 +11,7 @@ kappa_l = kappa + kappa_slope * log l,
 Rows and columns hold exactly, without iteration: sum_i p(i | k) = 1 and mean_k p(i | k) = p(i).
 So PMI(k, i) = kappa_l c(k - g) - A_l, and D_i = KL(p(k) || p(k | i)) = A_l.
 
-The same law as a Markov chain: T(i -> j) = p(j | k = group of i) has stationary law p, and its
+The same model as a Markov chain: T(i -> j) = p(j | k = group of i) has stationary distribution p, and its
 next-item entropy is the entropy of an item given its context.
 """
 
@@ -21,14 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from fastpop import checks
+from fastpop import checks, deprecated
 from fastpop.data import Interactions
 from fastpop.popularity.prior import unit_direction
 
 
 @dataclass(frozen=True)
 class TwinBlock:
-    """The law above. Item (l, g) has id (l - 1) * groups + g: rising ids fall in popularity.
+    """The model above. Item (l, g) has id (l - 1) * groups + g: rising ids fall in popularity.
 
     Args:
         groups: G >= 2, also the number of context kinds. levels: L >= 1; G * L >= 4 items.
@@ -47,15 +47,15 @@ class TwinBlock:
     modes: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
-        checks.number("groups", self.groups, least=2, integer=True)
-        checks.number("levels", self.levels, least=1, integer=True)
-        checks.number("zeta", self.zeta, least=0)
+        checks.number("groups", self.groups, ge=2, integer=True)
+        checks.number("levels", self.levels, ge=1, integer=True)
+        checks.number("zeta", self.zeta, ge=0)
         checks.number("kappa", self.kappa)
         checks.number("kappa_slope", self.kappa_slope)
         if self.num_items < 4:
             raise checks.wrong("groups * levels", "at least 4 items", f"={self.num_items}")
         for mode in self.modes:
-            checks.number("modes", mode, least=1, most=self.groups / 2, integer=True)
+            checks.number("modes", mode, ge=1, le=self.groups / 2, integer=True)
         if len(set(self.modes)) != len(self.modes):
             raise checks.wrong("modes", "different integers", self.modes)
 
@@ -79,10 +79,12 @@ class TwinBlock:
         return np.tile(np.arange(self.groups), self.levels)
 
     @cached_property
-    def level_law_L(self) -> np.ndarray:
+    def level_probability_L(self) -> np.ndarray:
         """z: probability of each level."""
         z_L = np.arange(1, self.levels + 1.0) ** -self.zeta
         return z_L / z_L.sum()
+
+    level_law_L = deprecated.attribute("level_law_L", "level_probability_L")
 
     @cached_property
     def _strength_L(self) -> np.ndarray:
@@ -107,7 +109,7 @@ class TwinBlock:
     @cached_property
     def prior_V(self) -> np.ndarray:
         """p(i), sums to 1."""
-        return self.level_law_L[self.level_V] / self.groups
+        return self.level_probability_L[self.level_V] / self.groups
 
     @cached_property
     def log_prior_V(self) -> np.ndarray:
@@ -170,29 +172,29 @@ class TwinBlock:
         item."""
         tilt_LG = self._log_tilt_LG
         information_L = (np.exp(tilt_LG) * tilt_LG).mean(axis=1)
-        return self.entropy - float(self.level_law_L @ information_L)
+        return self.entropy - float(self.level_probability_L @ information_L)
 
     def transition(self, item: Any) -> np.ndarray:
-        """[n, V] T(i -> .), the law of the item after each of `item` [n]."""
+        """[n, V] T(i -> .), the distribution of the item after each of `item` [n]."""
         item_N = self._items("item", item)
         return np.exp(self.scores())[self.group_V[item_N]]
 
     def masked_posterior(self, left: int, right: int) -> np.ndarray:
-        """[V] law of the item between `left` and `right` in the chain,
+        """[V] distribution of the item between `left` and `right` in the chain,
         T(left -> j) T(j -> right) / Z."""
         left_1, right_1 = self._items("left", [left]), self._items("right", [right])
         log_GV = self.scores()
         weight_V = log_GV[self.group_V[left_1[0]]] + log_GV[self.group_V, right_1[0]]
-        law_V = np.exp(weight_V - weight_V.max())
-        return law_V / law_V.sum()
+        probability_V = np.exp(weight_V - weight_V.max())
+        return probability_V / probability_V.sum()
 
     def sample_events(self, num_users: int, events_per_user: int, *, seed: int) -> Interactions:
         """Users of one context kind each (user u has kind u % G), events independent given it.
 
         The log has all num_items items (ids 0..V-1, seen or not) and no times.
         """
-        checks.number("num_users", num_users, least=1, integer=True)
-        checks.number("events_per_user", events_per_user, least=1, integer=True)
+        checks.number("num_users", num_users, ge=1, integer=True)
+        checks.number("events_per_user", events_per_user, ge=1, integer=True)
         rng = self._rng(seed)
         kind_U = np.arange(num_users) % self.groups
         kind_N = np.repeat(kind_U, events_per_user)
@@ -205,12 +207,12 @@ class TwinBlock:
         )
 
     def sample_sequences(self, num_users: int, length: int, *, seed: int) -> Interactions:
-        """Markov chains of `length` items, one a user, started from the stationary law p.
+        """Markov chains of `length` items, one a user, started from the stationary distribution p.
 
         time is the step, 0..length-1 seconds.
         """
-        checks.number("num_users", num_users, least=1, integer=True)
-        checks.number("length", length, least=1, integer=True)
+        checks.number("num_users", num_users, ge=1, integer=True)
+        checks.number("length", length, ge=1, integer=True)
         rng = self._rng(seed)
         item_UN = np.empty((num_users, length), np.int64)
         # A uniform kind of context makes the first item a draw from p.
@@ -228,7 +230,7 @@ class TwinBlock:
 
     def _draw(self, kind_N: np.ndarray, uniform_2N: np.ndarray) -> np.ndarray:
         """One item for each kind: the level from z (the same for every kind), then the group."""
-        level_N = _invert(self.level_law_L[None], np.zeros_like(kind_N), uniform_2N[0])
+        level_N = _invert(self.level_probability_L[None], np.zeros_like(kind_N), uniform_2N[0])
         shift_N = _invert(np.exp(self._log_tilt_LG), level_N, uniform_2N[1])
         return level_N * self.groups + (kind_N - shift_N) % self.groups
 
@@ -254,15 +256,15 @@ class TwinBlock:
 
     @staticmethod
     def _rng(seed: int) -> np.random.Generator:
-        checks.number("seed", seed, least=0, integer=True)
+        checks.number("seed", seed, ge=0, integer=True)
         return np.random.Generator(np.random.PCG64(seed))
 
 
 def _invert(weight_RK: np.ndarray, row_N: np.ndarray, uniform_N: np.ndarray) -> np.ndarray:
-    """A column of each row's law by inverse transform, rows laid end to end."""
+    """A column of each row's distribution by inverse transform, rows laid end to end."""
     size = weight_RK.shape[1]
-    law_RK = weight_RK / weight_RK.sum(axis=1, keepdims=True)
-    end_RK = np.cumsum(law_RK, axis=1) / law_RK.sum(axis=1, keepdims=True)
+    probability_RK = weight_RK / weight_RK.sum(axis=1, keepdims=True)
+    end_RK = np.cumsum(probability_RK, axis=1) / probability_RK.sum(axis=1, keepdims=True)
     end_RK[:, -1] = 1.0
     edges = (end_RK + np.arange(len(end_RK))[:, None]).reshape(-1)
     place_N = np.searchsorted(edges, row_N + uniform_N, side="right")
@@ -271,5 +273,5 @@ def _invert(weight_RK: np.ndarray, row_N: np.ndarray, uniform_N: np.ndarray) -> 
 
 
 def paper_headline() -> TwinBlock:
-    """The law whose population energy reduction is the paper's headline, 98.6 %: delta .1342."""
+    """The model whose population energy reduction is the paper's headline, 98.6 %: delta .1342."""
     return TwinBlock(groups=12, levels=30, zeta=1.1, kappa=0.5, kappa_slope=0.3095, modes=(1,))

@@ -9,13 +9,14 @@ where that was given, and is then kept as an object, the field at its default.
 import dataclasses
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
-from fastpop import checks, evaluation, registry
+from fastpop import checks, deprecated, evaluation, registry
 from fastpop.components import Component, check_options
 from fastpop.data.paths import local_path
 from fastpop.data.splits import SplitRule
@@ -38,19 +39,29 @@ SHORT = {
     "prior": {"weight": "prior_weight", "start": "bias_start", "learning_rate": "bias_learning_rate"},
     "loss": {
         name: name
-        for name in ("label_smoothing", "num_negatives", "group_size", "extra_negatives", "logq", "hits")
+        for name in (
+            "label_smoothing",
+            "num_negatives",
+            "group_size",
+            "extra_negatives",
+            "logq",
+            "accidental_hits",
+        )
     },
     "proposal": {"power": "proposal_power"},
     "split": {"n": "split_n", "fraction": "split_fraction"},
 }
-LOOK_K = 10  # length of the lists that validation judges
+VALIDATION_K = 10  # length of the lists that validation judges
 AUTO = "auto"  # table_optimizer: row_adam for losses with row gradients, else adam
 SMOOTHINGS = ("loo", "good-turing")
 
 
+@deprecated.options
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. Every field is an option of `fastpop.train` and of `fastpop train`."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"hits": "accidental_hits"}
 
     encoder: Any = "factor"
     """factor (a vector a user), bag (mean of the history) or sasrec."""
@@ -101,8 +112,8 @@ class TrainConfig:
     """Uniform draws beside in-batch negatives."""
     logq: Literal["standard", "corrected", "none"] = "standard"
     """Correction of the sampled loss for its proposal."""
-    hits: Literal["", "keep", "drop"] = ""
-    """Negatives equal to the positive; empty lets logq decide."""
+    accidental_hits: Literal["", "keep", "drop"] = ""
+    """keep or drop negatives equal to the positive; empty lets logq decide."""
     label_smoothing: float = 0.0
     """Share of the target spread over the catalogue (full_softmax)."""
     epochs: int = 20
@@ -139,14 +150,14 @@ class TrainConfig:
     mask_seen: bool = True
     """Leave seen items out of rankings."""
     evaluate_every: int = 0
-    """Epochs between looks at the validation part; 0: never."""
+    """Epochs between validations; 0: never."""
     metric: str = "ndcg@10"
     """What early stopping wants large (nll, perplexity and rank: small)."""
     patience: int = 0
-    """Looks without a better one before stopping; 0: no early stopping. The best model is then the
+    """Validations without a better one before stopping; 0: no early stopping. The best model is then the
     result."""
     valid_cases: int = 0
-    """Validation cases looked at while training; 0: all."""
+    """Validation cases judged while training; 0: all."""
     checkpoint_every: int = 1
     """Epochs between checkpoints."""
     checkpoint_minutes: float = 10.0
@@ -164,17 +175,21 @@ class TrainConfig:
             except ValueError:
                 raise checks.wrong("smoothing", "loo, good-turing or a number >= 0", self.smoothing) from None
         if not isinstance(self.smoothing, str):
-            checks.number("smoothing", self.smoothing, least=0)
-        checks.number("seed", self.seed, least=0, most=2**63 - 1, integer=True)
+            checks.number("smoothing", self.smoothing, ge=0)
+        checks.number("seed", self.seed, ge=0, le=2**63 - 1, integer=True)
         check_options(self)
         self._check_numbers()
         self._take_parts()
         chosen, k = evaluation.find_metric(self.metric)
-        if k not in (0, LOOK_K) or not chosen.direction or not {"counts", "logits"}.issuperset(chosen.needs):
+        if (
+            k not in (0, VALIDATION_K)
+            or not chosen.direction
+            or not {"counts", "logits"}.issuperset(chosen.needs)
+        ):
             raise checks.wrong(
                 "metric",
-                f"one that validation has, at {LOOK_K} where it has lists (say "
-                f"'nll' or 'ndcg@{LOOK_K}'), and of which more or less is better",
+                f"one that validation has, at {VALIDATION_K} where it has lists (say "
+                f"'nll' or 'ndcg@{VALIDATION_K}'), and of which more or less is better",
                 self.metric,
             )
         in_batch = self.proposal_part.in_batch
@@ -196,8 +211,10 @@ class TrainConfig:
                     f"False with table_optimizer {self.table_optimizer_part}, which is torch's own",
                     True,
                 )
-        if self.logq == "corrected" and self.hits == "keep":
-            raise checks.wrong("hits", "'drop' (or '') with logq='corrected'", self.hits)
+        if self.logq == "corrected" and self.accidental_hits == "keep":
+            raise checks.wrong(
+                "accidental_hits", "'drop' (or '') with logq='corrected'", self.accidental_hits
+            )
         if self.extra_negatives and not in_batch:
             raise checks.wrong("extra_negatives", "0 unless proposal='in_batch'", self.extra_negatives)
         if self.group_size and in_batch:
@@ -212,13 +229,13 @@ class TrainConfig:
 
     def _check_numbers(self) -> None:
         """Fields one by one, before parts are made of them, whose errors have other names."""
-        checks.number("split_fraction", self.split_fraction, above=0, most=0.5)
+        checks.number("split_fraction", self.split_fraction, gt=0, le=0.5)
         for name in ("max_length", "epochs", "batch_size", "accumulate", "split_n", "checkpoint_every"):
-            checks.number(name, getattr(self, name), least=1, integer=True)
+            checks.number(name, getattr(self, name), ge=1, integer=True)
         for name, most in LARGEST.items():
-            checks.number(name, getattr(self, name), least=1, most=most, integer=True)
+            checks.number(name, getattr(self, name), ge=1, le=most, integer=True)
         for name in ("group_size", "extra_negatives", "evaluate_every", "patience", "valid_cases", "seed"):
-            checks.number(name, getattr(self, name), least=0, integer=True)
+            checks.number(name, getattr(self, name), ge=0, integer=True)
         for name in (
             "weight_decay",
             "clip_norm",
@@ -228,9 +245,9 @@ class TrainConfig:
             "dropout",
             "checkpoint_minutes",
         ):
-            checks.number(name, getattr(self, name), least=0)
+            checks.number(name, getattr(self, name), ge=0)
         for name in ("learning_rate", "temperature", "split_fraction"):
-            checks.number(name, getattr(self, name), above=0)
+            checks.number(name, getattr(self, name), gt=0)
         checks.knob("prior_weight", self.prior_weight)
         for name in (
             "learning_rate",
@@ -325,6 +342,7 @@ class TrainConfig:
 
     def replace(self, **options: Any) -> "TrainConfig":
         """A copy with some options changed; an unknown name raises with the nearest known one."""
+        options = deprecated.current(options, self.RENAMED)
         known = [field.name for field in dataclasses.fields(self)]
         for name in options:
             if name not in known:
@@ -370,7 +388,7 @@ class TrainConfig:
     def from_dict(cls, options: dict[str, Any]) -> "TrainConfig":
         """From what `to_dict` gave, or from a TOML file: a part as a name, a table of name and options,
         or a record. Raises registry.Missing for a part that is not registered here."""
-        options = dict(options)
+        options = deprecated.current(options, cls.RENAMED)
         for kind in PARTS:
             kept = options.get(kind)
             if isinstance(kept, dict):

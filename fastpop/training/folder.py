@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpop import checks, files, registry
+from fastpop import checks, deprecated, files, registry
 from fastpop.components import Component
 from fastpop.data import columns
 from fastpop.data.cases import Cases
@@ -191,9 +191,11 @@ def write_config(folder: Path, config: TrainConfig, print_of_log: str) -> None:
 def read_config(folder: Path) -> dict[str, Any]:
     """Options and fingerprint in folder/config.json. Raises CheckpointError for a damaged file."""
     try:
-        return sealed.read(folder / CONFIG)
+        found = sealed.read(folder / CONFIG)
     except (OSError, sealed.Damaged) as error:
         raise checkpoint.CheckpointError(str(error)) from None
+    found = deprecated.current(found, TrainConfig.RENAMED, stacklevel=None)
+    return {name: registry.renewed(one) if registry.is_record(one) else one for name, one in found.items()}
 
 
 def read_options(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The training loop: steps, looks at the validation part, checkpoints, and stopping well.
+"""The training loop: steps, validation, checkpoints, and stopping well.
 
 Everything random is a function of (seed, epoch) or (seed, step): the data order, the draws, and
 dropout, whose generator is seeded anew at each step. So a run that resumes from a checkpoint does
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastpop import bars, checks
+from fastpop import bars, checks, deprecated
 from fastpop.data.batches import Batch
 from fastpop.model import Recommender
 from fastpop.training import checkpoint
@@ -30,6 +30,9 @@ from fastpop.training.config import TrainConfig
 
 class TrainingDiverged(RuntimeError):
     """The loss became NaN or infinite; says where, and where the batch was saved."""
+
+
+RENAMED = {"looks_since_best": "validations_since_best"}  # of what checkpoints hold
 
 
 @dataclass
@@ -45,14 +48,19 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)  # a row an epoch
     best: float | None = None
     best_epoch: int = 0
-    looks_since_best: int = 0
+    validations_since_best: int = 0
     stopped: str = ""  # "epochs", "patience"
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> "Progress":
+        """From a checkpoint, which an earlier version may have written."""
+        return cls(**deprecated.current(state, RENAMED, stacklevel=None))
 
 
 def fit(
     parts: Assembly,
     *,
-    look: Callable[[], dict[str, float]] | None = None,
+    validate: Callable[[], dict[str, float]] | None = None,
     out: Path | None = None,
     progress: Progress | None = None,
     show: bool | None = None,
@@ -62,9 +70,9 @@ def fit(
 ) -> Progress:
     """Train the model of an assembly in place up to config.epochs; returns where it ended.
 
-    look: called every config.evaluate_every epochs; its numbers join the epoch's row and decide
+    validate: called every config.evaluate_every epochs; its numbers join the epoch's row and decide
     early stopping. out: folder for checkpoints, train.csv and failures. progress: where to go on
-    from. show: a progress bar; None shows one where a person looks. each_step: called with the
+    from. show: a progress bar; None shows one at a terminal. each_step: called with the
     steps that the running epoch has, after each. least_epochs: no early stop before these.
 
     Raises TrainingDiverged, CheckpointError; KeyboardInterrupt after a checkpoint is written.
@@ -121,11 +129,11 @@ def fit(
                         raise KeyboardInterrupt
             progress.seconds += time.perf_counter() - started
             row = _end_epoch(progress)
-            if look is not None and _due(progress.epoch, config.evaluate_every, config.epochs):
-                row |= {f"valid_{name}": value for name, value in look().items()}
+            if validate is not None and _due(progress.epoch, config.evaluate_every, config.epochs):
+                row |= {f"valid_{name}": value for name, value in validate().items()}
                 if _is_better(row, config, progress) and config.patience:
                     best_state = _keep_best(model, out, progress)
-            waited = config.patience and progress.looks_since_best >= config.patience
+            waited = config.patience and progress.validations_since_best >= config.patience
             if waited and progress.epoch >= least_epochs:
                 progress.stopped = "patience"
             elif progress.epoch == config.epochs:
@@ -270,9 +278,9 @@ def _is_better(row: dict[str, Any], config: TrainConfig, progress: Progress) -> 
     if progress.best is not None:
         falls = config.metric_part.direction == "smaller"
         if not (value < progress.best if falls else value > progress.best):
-            progress.looks_since_best += 1
+            progress.validations_since_best += 1
             return False
-    progress.best, progress.best_epoch, progress.looks_since_best = value, progress.epoch, 0
+    progress.best, progress.best_epoch, progress.validations_since_best = value, progress.epoch, 0
     return True
 
 

@@ -215,7 +215,7 @@ class TrainResult:
         Raises: ValueError without cases to fit, or where they leave a weight undecided.
         Cost: 2 C V D FLOPs and C V exponentials for each of about ten steps.
         """
-        checks.number("most_cases", most_cases, least=LEAST_CASES, integer=True)
+        checks.number("most_cases", most_cases, ge=LEAST_CASES, integer=True)
         base = self if prior is None else self.refresh_prior(prior)
         given, words = self._cases_to_fit(cases)
         readable, _ = readable_cases(self.model, self.split.train, given)
@@ -284,8 +284,8 @@ class TrainResult:
         null, strata, min_count, subset, top_k, diagnostics: as in `fastpop.audit`; ids are places in
         log.item_ids.
         """
-        checks.number("top_k", top_k, least=0, integer=True)
-        checks.number("seed", seed, least=0, most=2**64 - 1, integer=True)
+        checks.number("top_k", top_k, ge=0, integer=True)
+        checks.number("seed", seed, ge=0, le=2**64 - 1, integer=True)
         decoder = self.model.decoder
         bias = None
         if popularity_weight is not None:
@@ -332,7 +332,7 @@ class TrainResult:
         (no training event for a user embedding, no history for a sequence encoder).
         Cost: O(n V D), streaming over the catalogue.
         """
-        checks.number("k", k, least=1, integer=True)
+        checks.number("k", k, ge=1, integer=True)
         k = min(k, self.log.num_items)
         wanted = np.atleast_1d(np.asarray(users))
         dense = self.log.encode_users(wanted)

@@ -19,7 +19,7 @@ from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
 from fastpop.training import build, checkpoint
 from fastpop.training import folder as run_folder
-from fastpop.training.config import LOOK_K, TrainConfig
+from fastpop.training.config import VALIDATION_K, TrainConfig
 from fastpop.training.loop import Progress, fit
 from fastpop.training.result import TrainResult, evaluate_model, readable_cases
 from fastpop.training.serving import Serving
@@ -103,15 +103,15 @@ def train(
         valid = _valid_cases(model, parts, config)
         counts_V = parts.train.item_counts()  # what is shown is judged by all training events
 
-        def look() -> dict[str, float]:
+        def validate() -> dict[str, float]:
             assert valid is not None
             return evaluate_model(
-                model, valid, counts_V, config, ks=(LOOK_K,), metrics=(config.metric_part,)
+                model, valid, counts_V, config, ks=(VALIDATION_K,), metrics=(config.metric_part,)
             ).metrics
 
         progress_state = fit(
             assembly,
-            look=look if valid is not None else None,
+            validate=validate if valid is not None else None,
             out=place,
             progress=state,
             show=progress,
@@ -143,7 +143,7 @@ def train(
 
 
 def _valid_cases(model: Recommender, parts: Split, config: TrainConfig) -> Cases | None:
-    """What is looked at while training."""
+    """The cases that validation judges while training; None: there is no validation."""
     if not config.evaluate_every or parts.valid is None or not parts.valid.num_cases:
         return None
     valid = readable_cases(model, parts.train, parts.valid)[0]
@@ -164,7 +164,7 @@ def go_on_from(place: Path, assembly: build.Assembly) -> Progress | None:
         log_prior_V = model.decoder.log_prior_V.clone()
         model.load_state_dict(tensors["model"])
         checkpoint.restore_optimizers(assembly.optimizers, tensors["optimizer"])
-        progress = Progress(**state)
+        progress = Progress.restored(state)
     # another machine's logarithms may differ in their last bits, another marginal by much more
     if not torch.allclose(log_prior_V, model.decoder.log_prior_V, rtol=0, atol=1e-4):
         raise checkpoint.CheckpointError(

@@ -7,7 +7,7 @@ The table is one uint32 array table_V2 [V, 2] whose rows are (threshold, alias).
     id     = bucket if word_threshold < threshold[bucket] else alias[bucket]
 
 A bucket that always gives itself has alias[bucket] == bucket. Only integers are compared, so that
-no two machines can disagree, and the law of the table is known exactly: bucket j is hit by
+no two machines can disagree, and the distribution of the table is known exactly: bucket j is hit by
 n_j = ceil((j+1) 2^32/V) - ceil(j 2^32/V) of the 2^32 words, hence in units of 2^-64
 
     mass_i = n_i threshold_i + sum over j with alias_j = i of n_j (2^32 - threshold_j)
@@ -208,7 +208,7 @@ def build(mass_V: np.ndarray) -> np.ndarray:
 def mass_of(table_V2: np.ndarray) -> np.ndarray:
     """The exact masses of a table, uint64 [V] in units of 2^-64, adding up to 2^64.
 
-    An item that has all of it would read 0: `law_of` sees to that case.
+    An item that has all of it would read 0: `log_proposal_of` sees to that case.
     """
     num_items = table_V2.shape[0]
     unit = bucket_words(num_items).astype(np.uint64)
@@ -219,16 +219,16 @@ def mass_of(table_V2: np.ndarray) -> np.ndarray:
     return mass_V
 
 
-def law_of(table_V2: np.ndarray) -> np.ndarray:
-    """log of the law of what the table draws (nats), float64 [V]; -inf for what it never draws.
+def log_proposal_of(table_V2: np.ndarray) -> np.ndarray:
+    """log of the distribution of what the table draws (nats), float64 [V]; -inf for what it never draws.
 
     Exact but for the last rounding to float64.
     """
     mass_V = mass_of(table_V2)
     if not mass_V.any():
-        law_V = np.zeros(table_V2.shape[0])
-        law_V[int(table_V2[0, 1])] = 1.0
+        probability_V = np.zeros(table_V2.shape[0])
+        probability_V[int(table_V2[0, 1])] = 1.0
     else:
-        law_V = mass_V.astype(np.float64) * 2.0**-64
+        probability_V = mass_V.astype(np.float64) * 2.0**-64
     with np.errstate(divide="ignore"):
-        return np.log(law_V)
+        return np.log(probability_V)

@@ -18,7 +18,7 @@ A permutation of one stratum, in two steps.
    j + floor(word_j * (n - j) / 2**64) are swapped. Swaps among common labels do nothing, so they
    may be skipped.
 Every arrangement is equally likely, whatever the levels: positions are drawn independently by
-one law and kept or not by counts alone, so step 1 is exchangeable, and so is the filling of
+one distribution and kept or not by counts alone, so step 1 is exchangeable, and so is the filling of
 the blanks. What remains is the resolution of the words, 2**-64 * n in step 2.
 A stratum of fewer than FEW items has no frequent labels: all of it is blank.
 Source: Fisher-Yates as in Knuth, TAOCP 2 sec. 3.4.2; SplitMix64, Steele et al. 2014.

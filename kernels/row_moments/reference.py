@@ -29,7 +29,7 @@ def forward(inputs: Inputs) -> tuple[float, np.ndarray, np.ndarray]:
     W = sum w, mean = sum w x / W, scatter = sum w (x - mean)(x - mean)ᵀ; float64.
 
     Torch rows are reduced on their own device (on the host where it has no float64). NaN and inf
-    run through to the sums, where callers look for them.
+    run through to the sums, where callers check for them.
     """
     rows_ND, weight_N, extra_NM = inputs
     found = (0.0, np.zeros(rows_ND.shape[1] + (0 if extra_NM is None else extra_NM.shape[1])))

@@ -3,7 +3,7 @@
 Ids come in any order and any number of times: they are sorted on the device, rows of ids that come
 again are summed first (kernels/row_sum), the others are read where they lie. An id makes one step;
 one out of range makes none. Nothing waits for the device, so it cannot raise as the CPU does; with
-FASTPOP_CHECK_IDS=1 the ops look first. fp32 inside and one rounding at the end, whatever the
+FASTPOP_CHECK_IDS=1 the ops check first. fp32 inside and one rounding at the end, whatever the
 table; state is fp32.
 
 Bytes a row of D numbers (memory binds; 2 to 10 FLOPs a number): gradient and table D (4 + 2 s), s the

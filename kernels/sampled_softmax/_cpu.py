@@ -137,7 +137,7 @@ def _run(inputs: Inputs, mode: str, lse_B: Tensor, pos_logit_B: Tensor, **wanted
     given, _held = native.named(inputs)
     lse_B, pos_logit_B = lse_B.contiguous(), pos_logit_B.contiguous()
     num_rows, dim = inputs.query_BD.shape
-    d_scale, bad_prior_id, bad_law_id = _C.sampled_softmax(
+    d_scale, bad_prior_id, bad_proposal_id = _C.sampled_softmax(
         mode=mode,
         **given,
         B=num_rows,
@@ -151,6 +151,6 @@ def _run(inputs: Inputs, mode: str, lse_B: Tensor, pos_logit_B: Tensor, **wanted
     )
     if bad_prior_id >= 0 and inputs.log_prior_V is not None:
         raise checks.no_prior(bad_prior_id, float(inputs.log_prior_V[bad_prior_id]))
-    if bad_law_id >= 0 and inputs.log_proposal_V is not None:
-        raise checks.no_law("neg_id", bad_law_id, float(inputs.log_proposal_V[bad_law_id]))
+    if bad_proposal_id >= 0 and inputs.log_proposal_V is not None:
+        raise checks.no_proposal("neg_id", bad_proposal_id, float(inputs.log_proposal_V[bad_proposal_id]))
     return d_scale

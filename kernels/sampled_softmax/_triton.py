@@ -40,7 +40,7 @@ LEAST_GROUP = 16
 
 def unsupported(inputs: Inputs) -> str | None:
     if inputs.key_V is not None:
-        return "hits are found by keys, which these kernels do not read"
+        return "accidental hits are found by keys, which these kernels do not read"
     if inputs.num_groups > 1 and inputs.group_size < LEAST_GROUP:
         return (
             f"groups of {inputs.group_size} rows, tensor cores want {LEAST_GROUP} "
@@ -217,7 +217,7 @@ def _tile(table: Tiles, inputs: Inputs) -> Tile:
 def _launch(jitted: Any, grid: tuple[int, int], inputs: Inputs, tile: Tile, **own: Any) -> None:
     """With what the three kernels share: inputs, sizes and constants, of which each takes its own."""
     num_groups, num_negatives, group_size = _groups(inputs)
-    num_drawn = num_negatives - int(inputs.exclude_own_slot)
+    num_drawn = num_negatives - int(inputs.exclude_diagonal)
     (num_rows, dim), num_items = inputs.query_BD.shape, inputs.item_VD.shape[0]
     shared = {
         **triton_tiles.tensors(inputs),
@@ -236,8 +236,8 @@ def _launch(jitted: Any, grid: tuple[int, int], inputs: Inputs, tile: Tile, **ow
         **triton_tiles.taken(jitted, shared),
         **own,
         CORRECT_POSITIVE=inputs.logq == "standard",
-        DROP_HITS=inputs.drop_hits,
-        OWN_SLOT=inputs.exclude_own_slot,
+        DROP_ACCIDENTAL_HITS=inputs.drop_accidental_hits,
+        EXCLUDE_DIAGONAL=inputs.exclude_diagonal,
         BLOCK_K=tile.candidates,
         **triton_tiles.constants(inputs.query_BD, inputs.item_VD, tile),
     )

@@ -78,8 +78,8 @@ def forward_kernel(
     stride_ev,
     stride_ed,
     CORRECT_POSITIVE: tl.constexpr,
-    DROP_HITS: tl.constexpr,
-    OWN_SLOT: tl.constexpr,
+    DROP_ACCIDENTAL_HITS: tl.constexpr,
+    EXCLUDE_DIAGONAL: tl.constexpr,
     DOT: tl.constexpr,
     PRECISION: tl.constexpr,
     RANGE: tl.constexpr,
@@ -94,7 +94,7 @@ def forward_kernel(
     [BLOCK_B]. To memory, once: lse [split, B], and pos_logit [B] from split 0.
     1. Split 0: positive logit as float32 dot products; it seeds the run, so no row starts empty.
     2. Per block of candidates: ids (read or drawn), bias, gather of item rows, tensor-core product.
-    3. Hits and the row's own slot become -inf: they leave the sum, exp(-inf) = 0.
+    3. Accidental hits and the in-batch diagonal become -inf: they leave the sum, exp(-inf) = 0.
     4. Merge into the run; at the end lse = run_max + log run_sum.
     Each program owns its outputs: no atomics, hence bitwise repeatable.
     Cost: 2 BLOCK_B K D FLOPs; K D numbers of items through the L2 cache.
@@ -144,9 +144,9 @@ def forward_kernel(
         if log_prior_ptr is not None:
             # Of a removed item, too, whatever its row holds: NaN and -inf are NaN.
             logit_bk = tl.where((bias_k == float("-inf"))[None, :], float("-inf"), logit_bk)
-        if DROP_HITS:
+        if DROP_ACCIDENTAL_HITS:
             logit_bk = tl.where(id_k[None, :] == pos_id_b[:, None], float("-inf"), logit_bk)
-        if OWN_SLOT:
+        if EXCLUDE_DIAGONAL:
             logit_bk = tl.where(offs_k[None, :] == offs_b[:, None], float("-inf"), logit_bk)
         run_max_b, run_sum_b = online_sum(run_max_b, run_sum_b, logit_bk)
     tl.store(
@@ -184,8 +184,8 @@ def query_kernel(
     stride_ev,
     stride_ed,
     CORRECT_POSITIVE: tl.constexpr,
-    DROP_HITS: tl.constexpr,
-    OWN_SLOT: tl.constexpr,
+    DROP_ACCIDENTAL_HITS: tl.constexpr,
+    EXCLUDE_DIAGONAL: tl.constexpr,
     DOT: tl.constexpr,
     PRECISION: tl.constexpr,
     RANGE: tl.constexpr,
@@ -236,10 +236,10 @@ def query_kernel(
         dot_bk = product(query_bd, tl.trans(item_kd), PRECISION)
         # The same roundings as in forward, whose sum safe_lse is: probabilities then add up to 1.
         probability_bk = tl.exp(dot_bk * scale + bias_k[None, :] - safe_lse_b[:, None])
-        if DROP_HITS:
+        if DROP_ACCIDENTAL_HITS:
             hit_bk = id_k[None, :] == pos_id_b[:, None]
             probability_bk = tl.where(hit_bk, 0.0, probability_bk)
-        if OWN_SLOT:
+        if EXCLUDE_DIAGONAL:
             probability_bk = tl.where(offs_k[None, :] == offs_b[:, None], 0.0, probability_bk)
         if d_scale_ptr is not None:
             d_scale_b += tl.sum(probability_bk * dot_bk, 1)
@@ -299,8 +299,8 @@ def item_kernel(
     stride_ev,
     stride_ed,
     CORRECT_POSITIVE: tl.constexpr,
-    DROP_HITS: tl.constexpr,
-    OWN_SLOT: tl.constexpr,
+    DROP_ACCIDENTAL_HITS: tl.constexpr,
+    EXCLUDE_DIAGONAL: tl.constexpr,
     DOT: tl.constexpr,
     PRECISION: tl.constexpr,
     RANGE: tl.constexpr,
@@ -348,10 +348,10 @@ def item_kernel(
         query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
         dot_kb = product(item_kd, tl.trans(query_bd), PRECISION)
         share_kb = tl.exp(dot_kb * scale + bias_k[:, None] - safe_lse_b[None, :]) * weight_b[None, :]
-        if DROP_HITS:
+        if DROP_ACCIDENTAL_HITS:
             pos_id_b = tl.load(pos_id_ptr + row_b).to(tl.int32)
             share_kb = tl.where(id_k[:, None] == pos_id_b[None, :], 0.0, share_kb)
-        if OWN_SLOT:
+        if EXCLUDE_DIAGONAL:
             share_kb = tl.where(offs_k[:, None] == offs_b[None, :], 0.0, share_kb)
         if d_bias_ptr is not None:
             d_bias_k += tl.sum(share_kb, 1)

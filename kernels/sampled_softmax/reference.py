@@ -2,7 +2,7 @@
 
     z(b, i)   = scale * <query[b], items[i]> + prior_weight * log_prior[i]
     standard  : every candidate, the positive too, gets - log q(i)
-    corrected : a negative gets - log(K q(i)), the positive nothing, hits are dropped
+    corrected : a negative gets - log(K q(i)), the positive nothing, accidental hits are dropped
     none      : z as it is
     lse[b]    = logsumexp over the positive and the row's K negatives
 
@@ -10,7 +10,7 @@ Negatives come as [G, K]: row b reads group b // group_size. Shared negatives ar
 negatives are group_size = 1. Rows go through in tiles, so that a tile of logits, not [B, K], is alive;
 backward makes each tile again from lse, and reads its ids again: where they are drawn, whoever calls
 gives something that draws them when a slice of groups is read. Half inputs are computed in fp32, fp64
-in fp64. Numbers that no law has are not refused here but found (`bad_ids`).
+in fp64. Numbers that no distribution has are not refused here but found (`bad_ids`).
 """
 
 import math
@@ -44,10 +44,12 @@ class Inputs(NamedTuple):
     counter_2: Tensor | None = None  # seed and step, uint64 bits as int64
     log_prior_V: Tensor | None = None  # None: no prior, or a weight that is the number 0
     log_proposal_V: Tensor | None = None  # None exactly when logq is "none"
-    key_V: Tensor | None = None  # rows with equal keys are one item, for hits; None: each its own
+    key_V: Tensor | None = (
+        None  # rows with equal keys are one item when accidental hits are dropped; None: each its own
+    )
     logq: str = "none"
-    drop_hits: bool = False
-    exclude_own_slot: bool = False
+    drop_accidental_hits: bool = False
+    exclude_diagonal: bool = False
 
 
 class Gradients(NamedTuple):
@@ -138,20 +140,20 @@ def _logits(inputs: Inputs, rows: slice, neg_id_gK: Tensor, pos_dot_r: Tensor, n
         pos_r = pos_r + _prior_term(*prior, pos_id_r)
         neg_gsK = neg_gsK + _prior_term(*prior, neg_id_gK).unsqueeze(1)
     if inputs.log_proposal_V is not None:
-        num_drawn = neg_id_gK.shape[1] - int(inputs.exclude_own_slot)
+        num_drawn = neg_id_gK.shape[1] - int(inputs.exclude_diagonal)
         log_count = math.log(max(num_drawn, 1)) if inputs.logq == "corrected" else 0.0
         log_q_gK = inputs.log_proposal_V[neg_id_gK]
         neg_gsK = neg_gsK - (log_q_gK + log_count).unsqueeze(1)
         if inputs.logq == "standard":
             pos_r = pos_r - inputs.log_proposal_V[pos_id_r]
-    if inputs.drop_hits:
+    if inputs.drop_accidental_hits:
         # A dropped hit leaves the sum: exp(-inf) = 0, never a phantom exp(0).
         pos_key_r, neg_key_gK = (
             ids if inputs.key_V is None else inputs.key_V[ids] for ids in (pos_id_r, neg_id_gK)
         )
         hit_gsK = neg_key_gK.unsqueeze(1) == pos_key_r.view(neg_gsK.shape[0], -1, 1)
         neg_gsK = neg_gsK.masked_fill(hit_gsK, -math.inf)
-    if inputs.exclude_own_slot:
+    if inputs.exclude_diagonal:
         slot_K = torch.arange(neg_id_gK.shape[1], device=neg_gsK.device)
         row_r = torch.arange(rows.start, rows.stop, device=neg_gsK.device)
         own_gsK = (slot_K == row_r[:, None]).view_as(neg_gsK)
@@ -178,7 +180,7 @@ def _negatives(inputs: Inputs, groups: slice) -> Tensor:
 def bad_ids(inputs: Inputs) -> tuple[int, int]:
     """(an id whose log p is NaN or +inf, an id of a negative whose log q is not finite), -1 where there is
     none. Of the ids that are read, and no others."""
-    bad_prior_id = bad_law_id = -1
+    bad_prior_id = bad_proposal_id = -1
     for rows, groups in _tiles_of(inputs):
         neg_id_gK = _negatives(inputs, groups)
         if inputs.log_prior_V is not None and bad_prior_id < 0:
@@ -186,10 +188,10 @@ def bad_ids(inputs: Inputs) -> tuple[int, int]:
                 bad = ids[~(inputs.log_prior_V[ids] < math.inf)]  # of a NaN, too
                 if bad_prior_id < 0 and len(bad):
                     bad_prior_id = int(bad[0])
-        if inputs.log_proposal_V is not None and bad_law_id < 0:
+        if inputs.log_proposal_V is not None and bad_proposal_id < 0:
             bad = neg_id_gK[~torch.isfinite(inputs.log_proposal_V[neg_id_gK])]
-            bad_law_id = int(bad[0]) if len(bad) else -1
-    return bad_prior_id, bad_law_id
+            bad_proposal_id = int(bad[0]) if len(bad) else -1
+    return bad_prior_id, bad_proposal_id
 
 
 def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:

@@ -342,7 +342,7 @@ def test_advice_says_what_is_there(tmp_path):
     (out / "model").mkdir()
     assert train.left() == f"; the model in {out} is finished: the same command goes on with its audit"
     (out / "audit.json").touch()
-    assert "is finished: `fastpop audit` and `fastpop evaluate` look at it" in train.left()
+    assert "is finished: `fastpop audit` and `fastpop evaluate` read it" in train.left()
     other = Compare(LogOptions("x"), TrainOptions(), tmp_path / "report")
     assert other.left() == "; nothing was written: the same command starts anew"
 

@@ -74,7 +74,7 @@ def damaged(raw: bytes, rng) -> bytes:
 
 
 def check_one(seed: int, folder, monkeypatch) -> str:
-    """What became of one file: "read" or "refused"; a broken law fails."""
+    """What became of one file: "read" or "refused"; a broken property fails."""
     rng = np.random.default_rng(seed)
     monkeypatch.setattr(staging, "BLOCK", int(rng.choice([16, 48, 200, 1 << 20])))
     text, separator, quote = sound_file(rng)

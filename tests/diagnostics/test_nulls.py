@@ -114,7 +114,7 @@ def test_a_null_from_outside_runs_through_an_audit_and_its_page(tmp_path):
     assert "turned: a direction drawn at random in the whole space of items, 50 draws, seed 3" in page
 
 
-def test_the_generic_path_has_the_law_of_the_kernel():
+def test_the_generic_path_has_the_distribution_of_the_kernel():
     """Not its bits: 20,000 draws of each, whose quantiles agree."""
     rng = np.random.default_rng(0)
     label_V = rng.standard_normal(30)

@@ -161,10 +161,10 @@ def test_a_part_of_the_catalogue_is_centred_over_itself_and_keeps_the_smoothing_
         for name in ("total", "direction", "shared", "off_direction", "slope_mean"):
             assert getattr(found.energy, name) == pytest.approx(float(truth[name]), rel=1e-10)
         assert found.alpha == prior.alpha
-        law = np.exp(log_p) / np.exp(log_p).sum()
-        under_p = dense_energies(query, items[kept], log_p, bias=bias[kept], scale=1.4, centring=law)
+        probability = np.exp(log_p) / np.exp(log_p).sum()
+        under_p = dense_energies(query, items[kept], log_p, bias=bias[kept], scale=1.4, centring=probability)
         assert found.energy_prior_centred.direction == pytest.approx(float(under_p["direction"]), rel=1e-9)
-        np.testing.assert_allclose(np.exp(found.log_prior_V), law, rtol=1e-12)
+        np.testing.assert_allclose(np.exp(found.log_prior_V), probability, rtol=1e-12)
         np.testing.assert_array_equal(found.item_ids, np.flatnonzero(kept))
         assert found.num_items == kept.sum()
         assert f"{kept.sum()} of 90, those" in found.table()

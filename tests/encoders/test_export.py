@@ -95,7 +95,7 @@ def test_last_is_the_query_at_the_last_item():
 
 
 def test_ops_of_the_catalogue_are_not_for_graphs():
-    """How many exclusions there are is looked at: refused, not frozen."""
+    """How many exclusions there are is read: refused, not frozen."""
 
     class Best(torch.nn.Module):
         def forward(self, query, items):

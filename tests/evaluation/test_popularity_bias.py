@@ -1,4 +1,4 @@
-"""Popularity-bias numbers against their definitions, scipy, and their laws."""
+"""Popularity-bias numbers against their definitions, scipy, and their properties."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`evaluate` against a slow oracle written from the definitions, sklearn, and its own laws."""
+"""`evaluate` against a slow oracle written from the definitions, sklearn, and its own properties."""
 
 import json
 import math

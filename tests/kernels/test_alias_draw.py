@@ -1,4 +1,4 @@
-"""The alias draw: known Philox words, exact law, the same ids from every implementation."""
+"""The alias draw: known Philox words, exact distribution, the same ids from every implementation."""
 
 import os
 import re
@@ -73,7 +73,7 @@ KINDS = ["uniform", "zipf", "half zero", "one zero", "long range"]
 
 
 def python_mass(table_V2):
-    """The law by the definition, in Python integers: bucket by bucket."""
+    """The distribution by the definition, in Python integers: bucket by bucket."""
     num_items = len(table_V2)
     start = [-(-j * 2**32 // num_items) for j in range(num_items + 1)]
     mass = [0] * num_items
@@ -86,7 +86,7 @@ def python_mass(table_V2):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_items", [2, 3, 64, 1000])
-def test_law_adds_up_to_one_in_integers_and_hits_its_target(kind, num_items):
+def test_distribution_adds_up_to_one_in_integers_and_hits_its_target(kind, num_items):
     weight_V = weights(kind, num_items)
     target_V = reference.integer_mass(weight_V)
     assert sum(map(int, target_V)) == 2**64

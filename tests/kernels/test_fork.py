@@ -15,7 +15,7 @@ native.WORK_A_THREAD = 1
 torch.set_num_threads(2)
 generator = torch.Generator().manual_seed(0)
 query, items = (torch.randn(n, 16, generator=generator) for n in (64, 500))
-pos_id, law = torch.arange(64), popularity.uniform(500)
+pos_id, proposal = torch.arange(64), popularity.uniform(500)
 neg_id = torch.randint(500, (64, 40), generator=generator)
 
 def everything():
@@ -23,14 +23,14 @@ def everything():
     items.requires_grad_()
     losses = [ops.full_softmax(query, items, pos_id, reduction="mean"),
               ops.sampled_softmax(query, items, pos_id, neg_id, logq="none", reduction="mean"),
-              ops.sampled_softmax(query, items, pos_id, Draw(law, 0, 0, 50000), reduction="mean")]
+              ops.sampled_softmax(query, items, pos_id, Draw(proposal, 0, 0, 50000), reduction="mean")]
     torch.stack(losses).sum().backward()
     table = torch.zeros(500, 16)
     ops.row_sgd_(table, pos_id, query, lr=1.0)
     ranks = ops.target_ranks(query, items.detach(), torch.arange(65), pos_id)
     ids = ops.top_items(query, items.detach(), 5)[0]
     energy = ops.score_energy(query, items.detach(), torch.arange(500.0), form="streamed")
-    drawn = law.sample(0, 0, 1_000_000)[-5:]
+    drawn = proposal.sample(0, 0, 1_000_000)[-5:]
     return [*(loss.item() for loss in losses), items.grad.abs().sum().item(), table.sum().item(),
             ranks.greater.sum().item(), ids.sum().item(), energy.total, drawn.sum()]
 

@@ -201,7 +201,7 @@ def test_every_arrangement_is_equally_likely_when_labels_are_drawn(label, draws_
 
 
 @pytest.mark.parametrize("level", [1, 40, 127])
-def test_the_law_does_not_depend_on_the_levels(level, draws_often, monkeypatch):
+def test_the_distribution_does_not_depend_on_the_levels(level, draws_often, monkeypatch):
     # A label that owns any share of the bytes: draws too rare, or far too often.
     monkeypatch.setattr(reference, "level", lambda count, num: level if count > 1 else 0)
     label, draws = np.array([7, 0, 7, 0, 7.0]), 15_000

@@ -61,7 +61,7 @@ def test_gram_energies_equal_the_dense_definition(impl, bias, weighted, centring
     p["bias"] = p["bias"] if bias else None
     p["weight"] = p["weight"] if weighted else None
     p["centring"] = centring
-    law = np.exp(p["log_prior"]) if centring == "prior" else None
+    probability = np.exp(p["log_prior"]) if centring == "prior" else None
     close(
         ours(p, impl),
         dense_energies(
@@ -71,7 +71,7 @@ def test_gram_energies_equal_the_dense_definition(impl, bias, weighted, centring
             bias=p["bias"],
             scale=p["scale"],
             weight=p["weight"],
-            centring=law,
+            centring=probability,
         ),
         1e-11,
     )
@@ -98,7 +98,7 @@ def test_energy_off_log_p_keeps_its_digits_where_nearly_all_lies_along_it(monkey
     p = problem(items=60)
     p["items"] = rest * p["items"]
     p["bias"] = 40 * p["log_prior"] + rest * p["bias"]
-    law = np.exp(p["log_prior"]) if centring == "prior" else None
+    probability = np.exp(p["log_prior"]) if centring == "prior" else None
     # Rows that hold log p too, so that it is not the bias alone that has to lose it.
     p["query"] = np.column_stack([p["query"], 2 + rest * p["query"][:, 0]])
     p["items"] = np.column_stack([p["items"], p["log_prior"]])
@@ -109,7 +109,7 @@ def test_energy_off_log_p_keeps_its_digits_where_nearly_all_lies_along_it(monkey
         bias=p["bias"],
         scale=p["scale"],
         weight=p["weight"],
-        centring=law,
+        centring=probability,
     )
     got = ours(p, centring=centring)
     assert got.off_direction == pytest.approx(float(truth["off_direction"]), rel=3e-6, abs=0)

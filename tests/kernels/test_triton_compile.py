@@ -143,7 +143,7 @@ def compiled(kernel_name, arch, dim, dtype, tmp_path, sizes=()):
         "CAPPED": True,
         "CORRECT_POSITIVE": True,
         "DROP_HITS": True,
-        "OWN_SLOT": False,
+        "EXCLUDE_DIAGONAL": False,
         "stride_qd": 1,
         "stride_ed": 1,
         **triton_tiles.dot_constants(dtype, dim),

@@ -68,7 +68,7 @@ def sampled_step(rows, dtype, **negatives):
             log_prior_V=log_V,
             log_proposal_V=log_V,
             logq="corrected",
-            drop_hits=True,
+            drop_accidental_hits=True,
             **negatives,
         ),
     )

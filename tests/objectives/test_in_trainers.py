@@ -20,7 +20,7 @@ from fastpop.ops.draw import seed_of
 V, B, D = 50, 12, 6
 COUNTS = np.arange(1, V + 1)
 PRIOR = popularity.PopularityPrior.from_counts(COUNTS)
-LAW = popularity.power(COUNTS, 0.75)
+PROPOSAL = popularity.power(COUNTS, 0.75)
 
 
 def tensors(seed=0):
@@ -33,7 +33,7 @@ def tensors(seed=0):
 
 
 def sampled(prior=PRIOR, **options):
-    return SampledSoftmaxLoss(prior, LAW, num_negatives=16, **options)
+    return SampledSoftmaxLoss(prior, PROPOSAL, num_negatives=16, **options)
 
 
 HEADS = {
@@ -41,7 +41,7 @@ HEADS = {
     "groups": lambda **more: sampled(group_size=4, **more),
     "in batch": lambda **more: SampledSoftmaxLoss(PRIOR, popularity.InBatch.from_counts(COUNTS), **more),
     "in batch and draws": lambda **more: SampledSoftmaxLoss(
-        PRIOR, popularity.InBatch.from_counts(COUNTS), extra=LAW, num_negatives=16, **more
+        PRIOR, popularity.InBatch.from_counts(COUNTS), extra=PROPOSAL, num_negatives=16, **more
     ),
 }
 DRAWING = [name for name in HEADS if name != "in batch"]
@@ -234,16 +234,16 @@ def test_a_decoder_on_fresh_memory_is_refused_too():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("assign", [False, True])
-def test_laws_stay_float32_where_a_cast_state_dict_is_loaded(dtype, assign):
+def test_distributions_stay_float32_where_a_cast_state_dict_is_loaded(dtype, assign):
     for module in (sampled(), FullSoftmaxLoss(PRIOR), Decoder(PRIOR.log_prior_V, D)):
         state = {
             name: value.to(dtype) if value.is_floating_point() else value
             for name, value in module.state_dict().items()
         }
         module.load_state_dict(state, assign=assign)
-        laws = [law for law in module.buffers() if law.is_floating_point()]
-        assert laws
-        assert all(law.dtype == torch.float32 for law in laws)
+        vectors = [vector for vector in module.buffers() if vector.is_floating_point()]
+        assert vectors
+        assert all(vector.dtype == torch.float32 for vector in vectors)
         assert torch.equal(module.log_prior_V, state["log_prior_V"].float())
 
 
@@ -319,8 +319,8 @@ def test_seeds_and_ranks_side_by_side_meet_nowhere():
     assert len(made) == 100 * 100
     assert [seed_of(seed, 0) for seed in (0, 5, 2**63 - 1)] == [0, 5, 2**63 - 1]
     assert all(0 <= seed_of(2**63 - 1, rank) < 2**64 for rank in range(1000))
-    counts = np.bincount(LAW.sample(seed_of(0, 1), 0, 20_000), minlength=V) / 20_000
-    np.testing.assert_allclose(counts, np.exp(LAW.log_proposal_V), atol=0.01)
+    counts = np.bincount(PROPOSAL.sample(seed_of(0, 1), 0, 20_000), minlength=V) / 20_000
+    np.testing.assert_allclose(counts, np.exp(PROPOSAL.log_proposal_V), atol=0.01)
     with pytest.raises(ValueError, match="rank: expected an integer >= 0"):
         sampled(rank=-1)
 
@@ -347,8 +347,8 @@ print(head(torch.randn(3, 4), torch.randn(1000, 4), torch.arange(3)).item())
 
 def test_training_in_inference_mode_first():
     """What a validation keeps must serve the training after it."""
-    law = popularity.power(COUNTS, 0.5)
-    head, (query, items, pos_id) = SampledSoftmaxLoss(None, law, num_negatives=8), tensors()
+    proposal = popularity.power(COUNTS, 0.5)
+    head, (query, items, pos_id) = SampledSoftmaxLoss(None, proposal, num_negatives=8), tensors()
     with torch.inference_mode():
         head.eval()
         head(query, items, pos_id)

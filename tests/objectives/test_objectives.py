@@ -52,17 +52,17 @@ def test_the_module_counts_its_calls_and_a_state_dict_keeps_the_count(tensors, c
 def test_evaluation_has_draws_of_its_own_the_same_each_time(tensors):
     head, twin = (SampledSoftmaxLoss(None, popularity.uniform(V), num_negatives=4) for _ in range(2))
     trained = [head(*tensors).item(), twin(*tensors).item()]
-    looked = []
+    seen = []
     for _ in range(2):
         head.eval()
-        looked.append([head(*tensors).item() for _ in range(3)])
+        seen.append([head(*tensors).item() for _ in range(3)])
         head.train()
-    assert looked[0] == looked[1]
-    assert len({*looked[0], *trained}) == 4
+    assert seen[0] == seen[1]
+    assert len({*seen[0], *trained}) == 4
     assert head(*tensors).item() == twin(*tensors).item()
 
 
-def test_laws_stay_float32_where_a_trainer_casts_the_model(tensors, counts):
+def test_distributions_stay_float32_where_a_trainer_casts_the_model(tensors, counts):
     query, items, pos_id = (one.bfloat16() if one.is_floating_point() else one for one in tensors)
     prior = popularity.PopularityPrior.from_counts(counts)
     head = SampledSoftmaxLoss(prior, popularity.power(counts, 0.75), num_negatives=16)
@@ -77,14 +77,14 @@ def test_laws_stay_float32_where_a_trainer_casts_the_model(tensors, counts):
     assert decoder.to("meta").log_prior_V.device.type == "meta"
 
 
-def test_in_batch_rows_leave_out_their_own_slot_only(tensors, counts):
+def test_in_batch_rows_leave_out_the_diagonal_only(tensors, counts):
     query, items, _ = tensors
     pos_id = torch.tensor([1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])
     in_batch = popularity.InBatch.from_counts(counts)
     got = SampledSoftmaxLoss(None, in_batch, reduction="none")(query, items, pos_id)
     log_q = torch.tensor(in_batch.log_proposal_V, dtype=torch.float32)
     logit = query @ items[pos_id].T - log_q[pos_id]
-    # The other row with item 1 stays in row 0's sum: B logits, own slot standing for the positive.
+    # The other row with item 1 stays in row 0's sum: B logits, the diagonal standing for the positive.
     expected = torch.logsumexp(logit, 1) - logit.diagonal()
     torch.testing.assert_close(got, expected)
 
@@ -97,9 +97,9 @@ def test_extra_draws_beside_in_batch_are_corrected_by_the_mixture(tensors, count
     )
     got = head(query, items, pos_id, step=3)
     neg_id = torch.cat([pos_id, torch.from_numpy(extra.sample(0, 3, 20))])
-    law = torch.tensor(popularity.slot_law(in_batch, extra, B, 20))
+    log_q = torch.tensor(popularity.slot_log_proposal(in_batch, extra, B, 20))
     expected = ops.sampled_softmax(
-        query, items, pos_id, neg_id, log_proposal=law, logq="corrected", exclude_own_slot=True
+        query, items, pos_id, neg_id, log_proposal=log_q, logq="corrected", exclude_diagonal=True
     )
     torch.testing.assert_close(got, expected)
 
@@ -136,8 +136,8 @@ def test_bad_arguments_are_named(counts):
         SampledSoftmaxLoss(None, popularity.InBatch.from_counts(counts), group_size=4)
     with pytest.raises(ValueError, match="extra: expected a Proposal, beside"):
         SampledSoftmaxLoss(None, popularity.uniform(V), extra=popularity.uniform(V))
-    with pytest.raises(ValueError, match="hits: expected one of"):
-        SampledSoftmaxLoss(None, popularity.uniform(V), hits="x")
+    with pytest.raises(ValueError, match="accidental_hits: expected one of"):
+        SampledSoftmaxLoss(None, popularity.uniform(V), accidental_hits="x")
     with pytest.warns(UserWarning, match="takes it out again"):
         SampledSoftmaxLoss(counts / counts.sum(), popularity.InBatch.from_counts(counts), logq="none")
 

@@ -40,10 +40,10 @@ def more(make, with_hits, with_draw):
         inputs["neg_id"][:, 0] = inputs["pos_id"][::size]
         return inputs | {"group_size": size}
 
-    def own_slot():
+    def in_batch():
         inputs = make(rows=8)
         neg_id = torch.cat([inputs["pos_id"], inputs["neg_id"]])
-        return inputs | {"neg_id": neg_id, "exclude_own_slot": True}
+        return inputs | {"neg_id": neg_id, "exclude_diagonal": True}
 
     def of_one_popular_item(**options):
         """Most entries name item 3: its segment spans many chunks of the row sum."""
@@ -53,12 +53,12 @@ def more(make, with_hits, with_draw):
         return inputs
 
     return {
-        "groups of 3, dropped": lambda: in_groups(3, hits="drop"),
+        "groups of 3, dropped": lambda: in_groups(3, accidental_hits="drop"),
         "groups of 8, corrected": lambda: in_groups(8, logq="corrected"),
         "drawn inside, groups of 8": lambda: with_draw(8),
-        "in-batch, 8 rows": own_slot,
-        "in-batch, 8 rows, corrected": lambda: own_slot() | {"logq": "corrected"},
-        "8 lanes, 16-byte loads, D 64": lambda: with_hits(shape="rows", dim=64, hits="drop"),
+        "in-batch, 8 rows": in_batch,
+        "in-batch, 8 rows, corrected": lambda: in_batch() | {"logq": "corrected"},
+        "8 lanes, 16-byte loads, D 64": lambda: with_hits(shape="rows", dim=64, accidental_hits="drop"),
         "8 lanes, 16-byte loads, D 96": lambda: with_hits(shape="rows", dim=96, logq="corrected"),
         "8 lanes, 16-byte loads, D 256": lambda: make(shape="rows", dim=256, spread=0.2),
         "32 lanes, 16-byte loads, D 264": lambda: make(shape="rows", dim=264, spread=0.2),

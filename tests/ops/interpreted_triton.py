@@ -1,4 +1,4 @@
-"""Laws of the Triton kernels, under their interpreter: test_triton.py runs this file in a process that
+"""Properties of the Triton kernels, under their interpreter: test_triton.py runs this file in a process that
 has TRITON_INTERPRET=1. Fresh memory is NaN here, so that nothing unwritten can be read unnoticed."""
 
 import math
@@ -18,7 +18,7 @@ from fastpop import ops, popularity
 from fastpop.kernels import triton_tiles
 from fastpop.kernels.sampled_softmax import _triton, _triton_rows
 from fastpop.kernels.top_items import _triton as top_items_triton
-from fastpop.ops import door
+from fastpop.ops import validation
 
 WANTED = ("query", "items", "log_prior", "scale", "prior_weight")
 sampled_softmax = partial(ops.sampled_softmax, impl="triton")
@@ -168,15 +168,15 @@ def test_top_items_of_mixed_dtypes_and_of_no_items():
 @pytest.mark.parametrize("num_items", [1, 2, 97, 100_000])
 @pytest.mark.parametrize(("seed", "step"), [(0, 0), (2**64 - 1, 2**63 + 5), (2**33 + 1, 2**40)])
 def test_draws_are_those_of_the_host(num_items, seed, step):
-    law = popularity.power(np.arange(1, num_items + 1), 0.7)
-    draw = fastpop.Draw(law, seed, step, 301, 16)
+    proposal = popularity.power(np.arange(1, num_items + 1), 0.7)
+    draw = fastpop.Draw(proposal, seed, step, 301, 16)
     got = draw.tensor(65, impl="triton")
     assert np.array_equal(got.numpy(), draw.ids(65))
 
 
 @pytest.mark.parametrize("group_size", [None, 16])
 def test_a_draw_inside_the_kernel_is_its_ids(group_size):
-    inputs = single(**with_draw(group_size, hits="drop"))
+    inputs = single(**with_draw(group_size, accidental_hits="drop"))
     ids = torch.from_numpy(inputs["neg_id"].ids(65))
     given = inputs | ({"neg_id": ids[0]} if group_size is None else {"neg_id": ids, "group_size": group_size})
     drawn, told = (loss_and_gradients(sampled_softmax, one, WANTED) for one in (inputs, given))
@@ -194,7 +194,7 @@ def test_bitwise_repeatable():
 @pytest.mark.parametrize("shape", ["shared", "groups"])
 @pytest.mark.parametrize("tile", [triton_tiles.Tile(16, 64, 4, 1), triton_tiles.Tile(128, 16, 4, 1)])
 def test_tiles_and_splits_change_nothing(monkeypatch, shape, tile):
-    inputs = single(**with_hits(rows=90, negatives=150, shape=shape, hits="drop"))
+    inputs = single(**with_hits(rows=90, negatives=150, shape=shape, accidental_hits="drop"))
     expected = loss_and_gradients(sampled_softmax, inputs, WANTED)
     monkeypatch.setattr(triton_tiles, "INTERPRETED_TILE", tile)
     assert_close(loss_and_gradients(sampled_softmax, inputs, WANTED), expected)
@@ -230,7 +230,7 @@ def test_full_softmax_loss_and_gradients_of_no_rows_are_zero():
 
 
 def test_a_dropped_hit_is_no_phantom_negative_of_logit_zero():
-    inputs = single(**with_hits(hits="drop", logq="none")) | {"prior_weight": 1.0}
+    inputs = single(**with_hits(accidental_hits="drop", logq="none")) | {"prior_weight": 1.0}
     before = sampled_softmax(**inputs)
     after = sampled_softmax(**inputs | {"log_prior": inputs["log_prior"] - 8})
     torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
@@ -268,13 +268,13 @@ def assert_only_these_rows_are_lost(function, clean, wild, lost):
 
 @pytest.fixture
 def unchecked_ids(monkeypatch):
-    """As on a device, where looking at ids would wait for it."""
-    monkeypatch.setattr(door, "check_range", lambda *_, **__: None)
+    """As on a device, where reading ids would wait for it."""
+    monkeypatch.setattr(validation, "check_range", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize("logq", ["none", "corrected"])
 def test_an_id_out_of_range_is_seen_in_the_loss_and_nowhere_else(unchecked_ids, logq):
-    clean = single(**with_hits(shape="groups", logq=logq, hits="drop"))
+    clean = single(**with_hits(shape="groups", logq=logq, accidental_hits="drop"))
     wild = clean | {"neg_id": clean["neg_id"].clone(), "pos_id": clean["pos_id"].clone()}
     wild["neg_id"][1, 3:8] = torch.tensor(WILD)
     wild["pos_id"][40:45] = torch.tensor(WILD)

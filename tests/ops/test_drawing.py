@@ -12,18 +12,18 @@ from fastpop.kernels.alias_draw.reference import Inputs
 from fastpop.ops import _dispatch
 from fastpop.ops.alias_table import table_of
 
-LAW = popularity.power(np.arange(1, 98), 0.7)
+PROPOSAL = popularity.power(np.arange(1, 98), 0.7)
 
 
 @pytest.mark.parametrize("impl", [*implementations_here("alias_draw"), "auto"])
 def test_every_implementation_draws_the_same_ids_numpy_or_torch(impl):
-    expected = LAW.sample(2**64 - 1, 7, (3, 33), group=5, impl="reference")
+    expected = PROPOSAL.sample(2**64 - 1, 7, (3, 33), group=5, impl="reference")
     if impl != "triton":
-        got = ops.alias_draw(LAW.table_V2, 2**64 - 1, 7, 3, 33, group=5, impl=impl)
+        got = ops.alias_draw(PROPOSAL.table_V2, 2**64 - 1, 7, 3, 33, group=5, impl=impl)
         assert isinstance(got, np.ndarray)
         np.testing.assert_array_equal(got, expected)
     for step in (7, torch.tensor([7])):
-        got = ops.alias_draw(LAW.table_on("cpu"), 2**64 - 1, step, 3, 33, group=5, impl=impl)
+        got = ops.alias_draw(PROPOSAL.table_on("cpu"), 2**64 - 1, step, 3, 33, group=5, impl=impl)
         assert got.dtype == torch.int64
         np.testing.assert_array_equal(got.numpy(), expected)
 
@@ -31,7 +31,7 @@ def test_every_implementation_draws_the_same_ids_numpy_or_torch(impl):
 @pytest.mark.parametrize(("num_groups", "num_draws"), [(0, 4), (3, 0), (1, 1)])
 def test_few_ids_or_none(num_groups, num_draws):
     for impl in ("reference", "cpu"):
-        assert ops.alias_draw(LAW.table_V2, 0, 0, num_groups, num_draws, impl=impl).shape == (
+        assert ops.alias_draw(PROPOSAL.table_V2, 0, 0, num_groups, num_draws, impl=impl).shape == (
             num_groups,
             num_draws,
         )
@@ -59,7 +59,7 @@ BAD = {
 @pytest.mark.parametrize("what", BAD)
 def test_bad_input_has_one_clear_error(what):
     change, kind, message = BAD[what]
-    given = {"table": LAW.table_V2, "seed": 0, "step": 0, "num_groups": 1, "num_draws": 2}
+    given = {"table": PROPOSAL.table_V2, "seed": 0, "step": 0, "num_groups": 1, "num_draws": 2}
     with pytest.raises(kind, match=message):
         ops.alias_draw(**given | change)
 
@@ -69,7 +69,7 @@ def test_a_named_implementation_runs_or_raises(impl):
     if impl == "triton" and "triton" in implementations_here("alias_draw"):
         pytest.skip("here it runs")
     with pytest.raises(NotImplementedError, match=f"of alias_draw for impl='{impl}': {impl}: "):
-        fastpop.Draw(LAW, 0, 0, 4).tensor(3, impl=impl)
+        fastpop.Draw(PROPOSAL, 0, 0, 4).tensor(3, impl=impl)
 
 
 def test_a_table_on_a_device_is_never_drawn_from_on_the_host(monkeypatch):
@@ -112,8 +112,8 @@ def test_on_a_device_the_first_that_takes_the_table_draws_there(monkeypatch):
 def test_a_reference_on_the_cpu_draws_the_groups_that_it_reads():
     """The specification of the softmax is given ids; those of a Draw come group by group, the same ones."""
     query, items = torch.randn(40, 5, dtype=torch.float64), torch.randn(97, 5, dtype=torch.float64)
-    draw = fastpop.Draw(LAW, 3, 4, 11, 4)
-    given = {"log_proposal": LAW.log_proposal_on("cpu", torch.float64), "impl": "reference"}
+    draw = fastpop.Draw(PROPOSAL, 3, 4, 11, 4)
+    given = {"log_proposal": PROPOSAL.log_proposal_on("cpu", torch.float64), "impl": "reference"}
     pos_id = torch.arange(40)
     drawn = ops.sampled_softmax(query, items, pos_id, draw, **given)
     ids = draw.tensor(40)
@@ -121,9 +121,9 @@ def test_a_reference_on_the_cpu_draws_the_groups_that_it_reads():
 
 
 def test_drawing_under_torch_compile():
-    compiled = torch.compile(lambda step: fastpop.Draw(LAW, 1, step, 6, 4).tensor(9), fullgraph=True)
+    compiled = torch.compile(lambda step: fastpop.Draw(PROPOSAL, 1, step, 6, 4).tensor(9), fullgraph=True)
     for step in (3, 2**40):
-        expected = fastpop.Draw(LAW, 1, step, 6, 4).ids(9)
+        expected = fastpop.Draw(PROPOSAL, 1, step, 6, 4).ids(9)
         np.testing.assert_array_equal(compiled(torch.tensor(step)).numpy(), expected)
 
 
@@ -137,10 +137,9 @@ def test_anything_with_an_alias_table_can_be_drawn_from():
 
 
 def test_names_of_before_are_still_there():
-    from fastpop.popularity import draw, law_tensors
+    from fastpop.popularity import draw
 
     assert fastpop.Draw is popularity.Draw is ops.Draw is draw.Draw
-    assert law_tensors.LawTensors is type(LAW._tensors)
 
 
 def test_what_is_available_says_why_the_rest_is_not():
@@ -158,7 +157,7 @@ def test_what_is_available_says_why_the_rest_is_not():
 @pytest.mark.gpu
 @pytest.mark.parametrize("impl", ["auto", "triton", "cuda"])
 def test_on_a_gpu_ids_are_those_of_the_host(impl):
-    draw = fastpop.Draw(LAW, 2**63 + 5, 2**40 + 1, 1001, 4)
+    draw = fastpop.Draw(PROPOSAL, 2**63 + 5, 2**40 + 1, 1001, 4)
     if impl != "auto" and ops.available("alias_draw")[impl] is not None:
         pytest.skip(ops.available("alias_draw")[impl])
     ids = draw.tensor(9, gpu(), impl=impl)

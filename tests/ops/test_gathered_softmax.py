@@ -12,7 +12,15 @@ def gathered(inputs: dict, **options):
     pos_id, neg_id = inputs["pos_id"], inputs["neg_id"]
     given = {
         name: inputs[name]
-        for name in ("scale", "prior_weight", "logq", "hits", "group_size", "reduction", "row_weight")
+        for name in (
+            "scale",
+            "prior_weight",
+            "logq",
+            "accidental_hits",
+            "group_size",
+            "reduction",
+            "row_weight",
+        )
         if name in inputs
     }
     if neg_id.ndim == 2 and "group_size" not in given:
@@ -36,13 +44,13 @@ CASES = {
     "groups": lambda: make(shape="groups"),
     "a set for each row": lambda: make(shape="rows"),
     "hits kept": with_hits,
-    "hits dropped": lambda: with_hits(hits="drop"),
-    "hits dropped, many chunks": lambda: with_hits(rows=70, items=50, negatives=1500, hits="drop"),
-    "hits dropped in groups": lambda: with_hits(shape="groups", hits="drop"),
-    "hits dropped, a set for each row": lambda: with_hits(shape="rows", hits="drop"),
+    "hits dropped": lambda: with_hits(accidental_hits="drop"),
+    "hits dropped, many chunks": lambda: with_hits(rows=70, items=50, negatives=1500, accidental_hits="drop"),
+    "hits dropped in groups": lambda: with_hits(shape="groups", accidental_hits="drop"),
+    "hits dropped, a set for each row": lambda: with_hits(shape="rows", accidental_hits="drop"),
     "corrected": lambda: with_hits(logq="corrected"),
     "no correction, no prior": lambda: make(logq="none") | {"log_prior": None},
-    "summed": lambda: with_hits(hits="drop", reduction="sum"),
+    "summed": lambda: with_hits(accidental_hits="drop", reduction="sum"),
 }
 
 
@@ -81,8 +89,8 @@ BAD = {
         {"neg_item": torch.zeros(2, 3, dtype=torch.bfloat16)},
         "neg_item: expected float32, as pos_item",
     ),
-    "law": ({"neg_log_proposal": None}, "neg_log_proposal: expected log q"),
-    "ids": ({"hits": "drop"}, "pos_id: expected int64 ids"),
+    "distribution": ({"neg_log_proposal": None}, "neg_log_proposal: expected log q"),
+    "ids": ({"accidental_hits": "drop"}, "pos_id: expected int64 ids"),
     "prior of a positive": (
         {"pos_log_prior": torch.full((5,), torch.inf), "neg_log_prior": torch.zeros(2)},
         "pos_log_prior: expected numbers below +inf, none NaN; got inf",

@@ -51,7 +51,7 @@ CALLS = {
         },
     ),
     "gathered_softmax": (
-        lambda **given: ops.gathered_softmax(**given, hits="drop"),
+        lambda **given: ops.gathered_softmax(**given, accidental_hits="drop"),
         {
             "query": rows(B),
             "pos_item": rows(B) + 1,
@@ -276,10 +276,10 @@ def test_a_forward_mode_tangent_is_refused_and_its_absence_is_not(of):
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("of", ["full_softmax", "sampled_softmax", "sampled_softmax rows", "scale"])
 def test_a_tangent_that_reaches_a_compiled_program_is_refused(of, backend):
-    """Its door saw a symbol: the operators look when the program runs."""
+    """Validation on entry saw a symbol: the operators check when the program runs."""
     torch._dynamo.reset()
     query = rows(B)
-    if of == "scale":  # through the operator that looks at numbers
+    if of == "scale":  # through the operator that checks numbers
         query = torch.tensor(2.0)
         compiled = torch.compile(
             lambda scale: ops.full_softmax(rows(B), rows(V), IDS, scale=scale), backend=backend

@@ -10,7 +10,7 @@ from fastpop.popularity import InBatch, power, uniform
 
 V, B, D, K = 40, 30, 8, 12
 IGNORED = [0, 3, 4, 17, 29]
-LAW = uniform(V)
+PROPOSAL = uniform(V)
 
 
 def made(seed=0, dtype=torch.float32):
@@ -29,13 +29,13 @@ OPS = {
         q, e, p, log_prior=lp, label_smoothing=0.1, **more
     ),
     "shared": lambda q, e, p, n, lp, rows, **more: ops.sampled_softmax(
-        q, e, p, n[0], log_prior=lp, logq="none", hits="drop", **more
+        q, e, p, n[0], log_prior=lp, logq="none", accidental_hits="drop", **more
     ),
     "shared draw": lambda q, e, p, n, lp, rows, **more: ops.sampled_softmax(
-        q, e, p, Draw(LAW, 1, 2, K), log_prior=lp, **more
+        q, e, p, Draw(PROPOSAL, 1, 2, K), log_prior=lp, **more
     ),
     "rows": lambda q, e, p, n, lp, rows, **more: ops.sampled_softmax(
-        q, e, p, n[rows], log_prior=lp, log_proposal=LAW.log_proposal_on("cpu"), **more
+        q, e, p, n[rows], log_prior=lp, log_proposal=PROPOSAL.log_proposal_on("cpu"), **more
     ),
 }
 GROUPED = {
@@ -43,10 +43,10 @@ GROUPED = {
         q, e, p, n[:5], group_size=6, log_prior=lp, logq="none", **more
     ),
     "draws for rows": lambda q, e, p, n, lp, **more: ops.sampled_softmax(
-        q, e, p, Draw(LAW, 1, 2, K, 1), log_prior=lp, **more
+        q, e, p, Draw(PROPOSAL, 1, 2, K, 1), log_prior=lp, **more
     ),
-    "own slots": lambda q, e, p, n, lp, **more: ops.sampled_softmax(
-        q, e, p, torch.arange(B + 3), log_prior=lp, logq="none", exclude_own_slot=True, **more
+    "in-batch diagonal": lambda q, e, p, n, lp, **more: ops.sampled_softmax(
+        q, e, p, torch.arange(B + 3), log_prior=lp, logq="none", exclude_diagonal=True, **more
     ),
 }
 
@@ -104,7 +104,7 @@ def test_a_batch_has_the_bits_of_its_rows_that_count(op, impl, reduction, return
 @pytest.mark.parametrize("op", GROUPED)
 def test_rows_that_are_ignored_in_groups_leave_the_others_as_they_are(op, impl):
     query, items, pos_id, neg_id, log_prior = made()
-    log_prior[0] = torch.nan  # which no row looks at
+    log_prior[0] = torch.nan  # which no row reads
     neg_id = neg_id.clamp(min=1)
     if op != "groups":
         log_prior[0] = 0.0  # which somebody draws
@@ -206,7 +206,7 @@ LEADING = {
         q, e, p, n.reshape(-1, K)[:8], logq="none", row_weight=w, group_size=4, **more
     ),
     "draw": lambda q, e, p, n, w, **more: ops.sampled_softmax(
-        q, e, p, Draw(LAW, 0, 1, K, 4), row_weight=w, **more
+        q, e, p, Draw(PROPOSAL, 0, 1, K, 4), row_weight=w, **more
     ),
     "gathered": lambda q, e, p, n, w, **more: ops.gathered_softmax(
         q,
@@ -225,10 +225,10 @@ LEADING = {
         q, e, p, row_weight=w, **more
     ),
     "SampledSoftmaxLoss": lambda q, e, p, n, w, reduction="none", **more: SampledSoftmaxLoss(
-        None, LAW, num_negatives=K, reduction=reduction
+        None, PROPOSAL, num_negatives=K, reduction=reduction
     )(q, e, p, row_weight=w, **more),
     "in batch": lambda q, e, p, n, w, reduction="none", **more: SampledSoftmaxLoss(
-        None, InBatch.from_counts(torch.ones(V)), extra=LAW, num_negatives=K, reduction=reduction
+        None, InBatch.from_counts(torch.ones(V)), extra=PROPOSAL, num_negatives=K, reduction=reduction
     )(q, e, p, row_weight=w, **more),
 }
 
@@ -325,16 +325,16 @@ def test_shapes_that_do_not_fit_are_named(change, message):
 
 PAD = 7
 PADDED = {
-    "full": lambda q, e, p, n, law, **more: ops.full_softmax(q, e, p, **more),
-    "smooth": lambda q, e, p, n, law, **more: ops.full_softmax(q, e, p, label_smoothing=0.2, **more),
-    "given": lambda q, e, p, n, law, **more: ops.sampled_softmax(q, e, p, n, log_proposal=law, **more),
-    "none": lambda q, e, p, n, law, **more: ops.sampled_softmax(q, e, p, n, logq="none", **more),
-    "sparse": lambda q, e, p, n, law, **more: ops.sampled_softmax(
+    "full": lambda q, e, p, n, log_q, **more: ops.full_softmax(q, e, p, **more),
+    "smooth": lambda q, e, p, n, log_q, **more: ops.full_softmax(q, e, p, label_smoothing=0.2, **more),
+    "given": lambda q, e, p, n, log_q, **more: ops.sampled_softmax(q, e, p, n, log_proposal=log_q, **more),
+    "none": lambda q, e, p, n, log_q, **more: ops.sampled_softmax(q, e, p, n, logq="none", **more),
+    "sparse": lambda q, e, p, n, log_q, **more: ops.sampled_softmax(
         q, e, p, n, logq="none", sparse_grad=True, **more
     ),
-    "drawn": lambda q, e, p, n, law, **more: ops.sampled_softmax(q, e, p, Draw(LAW, 5, 6, 60), **more),
-    "drawn corrected": lambda q, e, p, n, law, **more: ops.sampled_softmax(
-        q, e, p, Draw(LAW, 5, 6, 60, 4), logq="corrected", **more
+    "drawn": lambda q, e, p, n, log_q, **more: ops.sampled_softmax(q, e, p, Draw(PROPOSAL, 5, 6, 60), **more),
+    "drawn corrected": lambda q, e, p, n, log_q, **more: ops.sampled_softmax(
+        q, e, p, Draw(PROPOSAL, 5, 6, 60, 4), logq="corrected", **more
     ),
 }
 PRIORS = {
@@ -347,15 +347,15 @@ PRIORS = {
 }
 
 
-def without_padding(table, pos_id, neg_id, law, prior):
+def without_padding(table, pos_id, neg_id, log_q, prior):
     """The same, of items from which the padding row is taken out by hand: as log p = -inf."""
     weight = prior.get("prior_weight", 1.0)
     log_prior = prior.get("log_prior", torch.zeros(V))
     term = torch.where(torch.isfinite(log_prior), weight * log_prior, -torch.inf if weight != 0 else 0.0)
     term[PAD] = -torch.inf
-    law = law.clone()
-    law[PAD] = 0
-    return table, torch.where(pos_id == PAD, -100, pos_id), neg_id, law, {"log_prior": term}
+    log_q = log_q.clone()
+    log_q[PAD] = 0
+    return table, torch.where(pos_id == PAD, -100, pos_id), neg_id, log_q, {"log_prior": term}
 
 
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
@@ -365,19 +365,19 @@ def test_a_padding_row_is_no_item(op, prior, impl):
     query, items, pos_id, neg_id, log_prior = made()
     pos_id[[2, 9]] = PAD
     pos_id[pos_id == 3] = 4
-    law = LAW.log_proposal_on("cpu").clone()
-    law[PAD] = -torch.inf
+    log_q = PROPOSAL.log_proposal_on("cpu").clone()
+    log_q[PAD] = -torch.inf
     neg_id[:, 5] = PAD
     items[PAD] = torch.nan
     given = PRIORS[prior](log_prior)
-    table, other_id, other_neg, other_law, other = without_padding(items, pos_id, neg_id, law, given)
+    table, other_id, other_neg, other_log_q, other = without_padding(items, pos_id, neg_id, log_q, given)
     found = []
-    for ids, neg, one_law, options in (
-        (pos_id, neg_id, law, given | {"padding_idx": PAD}),
-        (other_id, other_neg, other_law, other),
+    for ids, neg, one_log_q, options in (
+        (pos_id, neg_id, log_q, given | {"padding_idx": PAD}),
+        (other_id, other_neg, other_log_q, other),
     ):
         leaves = query.clone().requires_grad_(), table.clone().requires_grad_()
-        loss = PADDED[op](*leaves, ids, neg, one_law, impl=impl, **options)
+        loss = PADDED[op](*leaves, ids, neg, one_log_q, impl=impl, **options)
         loss.sum().backward()
         found.append((loss.detach(), leaves[0].grad, leaves[1].grad.to_dense()))
     for one, other in zip(*found):
@@ -457,13 +457,15 @@ def test_lists_and_ranks_without_the_padding_row():
 HEADS = {
     "full": lambda **more: FullSoftmaxLoss(torch.linspace(-3, 0, V), **more),
     "full without a prior": lambda **more: FullSoftmaxLoss(**more),
-    "sampled": lambda **more: SampledSoftmaxLoss(torch.linspace(-3, 0, V), LAW, num_negatives=300, **more),
+    "sampled": lambda **more: SampledSoftmaxLoss(
+        torch.linspace(-3, 0, V), PROPOSAL, num_negatives=300, **more
+    ),
     "in batch": lambda **more: SampledSoftmaxLoss(None, InBatch.from_counts(torch.arange(V) != PAD), **more),
     "in batch corrected": lambda **more: SampledSoftmaxLoss(
         None, InBatch.from_counts(torch.arange(V) != PAD), logq="corrected", **more
     ),
     "in batch and more": lambda **more: SampledSoftmaxLoss(
-        None, InBatch.from_counts(torch.arange(V) != PAD), extra=LAW, num_negatives=300, **more
+        None, InBatch.from_counts(torch.arange(V) != PAD), extra=PROPOSAL, num_negatives=300, **more
     ),
 }
 
@@ -496,13 +498,13 @@ def test_errors_of_in_batch_negatives_name_what_the_caller_gave():
             head(query, items, torch.full((B,), V))
 
 
-def test_a_law_that_draws_the_padding_row_is_still_unbiased():
+def test_a_distribution_that_draws_the_padding_row_is_still_unbiased():
     """Draws of it count among K, and the others are corrected by their own chance: the sum over the
     catalogue without it is what many draws converge to."""
     query, items, pos_id, *_ = made()
     pos_id[pos_id == PAD] = 8
-    law = power(torch.arange(1, V + 1), 0.5)
+    log_q = power(torch.arange(1, V + 1), 0.5)
     exact = ops.full_softmax(query, items, pos_id, padding_idx=PAD)
-    draw = Draw(law, 0, 0, 200_000)
+    draw = Draw(log_q, 0, 0, 200_000)
     got = ops.sampled_softmax(query, items, pos_id, draw, logq="corrected", padding_idx=PAD)
     torch.testing.assert_close(got, exact, rtol=0.02, atol=0.02)

@@ -1,6 +1,6 @@
 """Row-wise optimiser steps: the touched rows move as they should, no other row at all.
 
-The contract is rule x implementation x case x dtype against fp64; the rest are laws.
+The contract is rule x implementation x case x dtype against fp64; the rest are properties.
 """
 
 import os
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fastpop import ops, optim
 from fastpop.ops._dispatch import IMPLEMENTATIONS
 
-# Of "cuda" its host twin, in the contract; its laws: test_row_update_on_device.py.
+# Of "cuda" its host emulation, in the contract; its properties: test_row_update_on_device.py.
 IMPLS = sorted(set(IMPLEMENTATIONS["row_update"]) - {"cuda"})
 LR, BETAS, EPS = 0.3, (0.9, 0.999), 1e-8
 STATE = {"sgd": (), "adagrad": ("square",), "adam": ("mean", "square", "step")}

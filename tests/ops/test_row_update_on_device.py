@@ -1,5 +1,5 @@
-"""Laws of row-wise steps on a GPU, and, where there is none, of what its CUDA kernels compute: the host twin
-runs the same code, lanes in a loop, behind the same Python. Values: test_row_update.py."""
+"""Properties of row-wise steps on a GPU, and, where there is none, of what its CUDA kernels compute: the host
+emulation runs the same code, lanes in a loop, behind the same Python. Values: test_row_update.py."""
 
 import ops.test_row_update as contract
 import pytest
@@ -77,7 +77,7 @@ def test_an_id_out_of_range_makes_no_step(device, rule):
 
 
 def test_rows_of_ids_that_come_once_are_not_read_by_the_sum(device):
-    """NaN where nothing should look; the sums of the others, chunk after chunk."""
+    """NaN where nothing should read; the sums of the others, chunk after chunk."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.cat([torch.arange(1000, 1500), torch.randint(30, (3000,), generator=generator)])
     ids = ids[torch.randperm(3500, generator=generator)].to(device)

@@ -101,10 +101,10 @@ def some_ignored():
     return inputs
 
 
-def own_slot():
+def in_batch():
     inputs = make(rows=64)
     inputs["neg_id"] = torch.cat([inputs["pos_id"], inputs["neg_id"]])
-    inputs["exclude_own_slot"] = True
+    inputs["exclude_diagonal"] = True
     return inputs
 
 
@@ -153,23 +153,23 @@ CASES = {
     "all rows ignored": lambda: make() | {"pos_id": torch.full((65,), -100)},
     "some rows ignored": some_ignored,
     "positives among negatives, kept": with_hits,
-    "positives among negatives, dropped": lambda: with_hits(hits="drop"),
+    "positives among negatives, dropped": lambda: with_hits(accidental_hits="drop"),
     "positives among negatives, corrected": lambda: with_hits(logq="corrected"),
     "every negative dropped": lambda: make(items=1, logq="corrected"),
     "no correction": lambda: make(logq="none"),
-    "no correction, hits dropped": lambda: with_hits(logq="none", hits="drop"),
+    "no correction, hits dropped": lambda: with_hits(logq="none", accidental_hits="drop"),
     "repeated negatives": lambda: make() | {"neg_id": torch.full((33,), 5)},
-    "a set for each row": lambda: with_hits(shape="rows", hits="drop"),
+    "a set for each row": lambda: with_hits(shape="rows", accidental_hits="drop"),
     "a set for each row, corrected": lambda: with_hits(shape="rows", logq="corrected"),
     "a set for each group, last group ragged": lambda: make(shape="groups"),
     "a set for each group, corrected": lambda: with_hits(shape="groups", logq="corrected"),
-    "in-batch: own slot excluded": own_slot,
-    "in-batch, corrected": lambda: own_slot() | {"logq": "corrected"},
+    "in-batch: diagonal excluded": in_batch,
+    "in-batch, corrected": lambda: in_batch() | {"logq": "corrected"},
     "removed items, one of them a positive": with_removed_items,
     "removed items, whole vectors of dimensions": lambda: with_removed_items(make(dim=32)),
     "removed items, a set for each group": lambda: with_removed_items(make(shape="groups")),
     "removed items, a set for each row": lambda: with_removed_items(make(shape="rows")),
-    "in-batch, removed items": lambda: with_removed_items(own_slot()),
+    "in-batch, removed items": lambda: with_removed_items(in_batch()),
     "removed items, drawn inside": lambda: with_removed_items(with_draw(16)),
     "a negative weight removes the same items": lambda: (
         with_removed_items() | {"prior_weight": torch.tensor(-0.7, dtype=torch.float64)}
@@ -188,7 +188,7 @@ CASES = {
     "drawn inside, a set for each row": lambda: with_draw(1),
     "drawn inside, corrected": lambda: with_draw(16) | {"logq": "corrected"},
     "chunks of negatives, ragged; many repeats": lambda: with_hits(
-        rows=130, items=700 // FEWER, dim=40, negatives=1500 // FEWER, hits="drop"
+        rows=130, items=700 // FEWER, dim=40, negatives=1500 // FEWER, accidental_hits="drop"
     ),
     "chunks of negatives, few repeats": lambda: make(rows=77, items=50_000, dim=9, negatives=1300 // FEWER),
     "groups of many negatives": lambda: make(
@@ -303,7 +303,7 @@ def test_each_input_frozen_in_turn_leaves_the_others_their_gradients(impl, reduc
 
 @pytest.mark.parametrize("shape", ["shared", "rows", "groups"])
 def test_tiles_change_nothing(monkeypatch, shape):
-    inputs = with_hits(shape=shape, hits="drop")
+    inputs = with_hits(shape=shape, accidental_hits="drop")
     wanted = ("query", "items", "log_prior", "scale")
     whole, whole_grads = loss_and_gradients(ops.sampled_softmax, inputs, wanted)
     monkeypatch.setattr(reference, "TILE_NUMBERS", 40)
@@ -320,7 +320,7 @@ def test_negatives_that_are_the_catalogue_give_the_full_softmax(impl):
     inputs = widest(make(items=50), impl)
     uniform = torch.full((50,), -math.log(50), dtype=inputs["query"].dtype)
     got = ops.sampled_softmax(
-        **inputs | {"neg_id": torch.arange(50), "log_proposal": uniform, "hits": "drop"}, impl=impl
+        **inputs | {"neg_id": torch.arange(50), "log_proposal": uniform, "accidental_hits": "drop"}, impl=impl
     )
     full = ops.full_softmax(
         inputs["query"],
@@ -349,7 +349,7 @@ def test_a_constant_in_the_prior_or_the_proposal_changes_nothing(impl, shift, se
 
 def test_a_dropped_hit_is_no_phantom_negative_of_logit_zero():
     """Adding -8 to every logit must not change the loss of rows that hit."""
-    inputs = with_hits(hits="drop", logq="none") | {"prior_weight": 1.0}
+    inputs = with_hits(accidental_hits="drop", logq="none") | {"prior_weight": 1.0}
     before = ops.sampled_softmax(**inputs)
     after = ops.sampled_softmax(**inputs | {"log_prior": inputs["log_prior"] - 8})
     torch.testing.assert_close(after, before)
@@ -387,7 +387,7 @@ def test_the_correction_has_the_right_sign():
 
 
 def test_standard_mode_learns_log_p_of_i_given_c():
-    """At the optimum of the expected loss the scores are log p(i|c) up to a constant, q any law."""
+    """At the optimum of the expected loss the scores are log p(i|c) up to a constant, q any distribution."""
     target = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05], dtype=torch.float64)
     proposal = popularity.power([1, 2, 3, 4, 10], 1.0)
     log_q = torch.from_numpy(proposal.log_proposal_V.copy())
@@ -519,7 +519,7 @@ def test_the_log_sum_exp_comes_with_its_gradient(impl):
 # A kernel on a device cannot raise without making the host wait.
 @pytest.mark.parametrize("impl", [impl for impl in IMPLS if impl != "triton"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_bad_prior_or_law_at_a_touched_item_is_an_error(impl, bad):
+def test_a_bad_prior_or_distribution_at_a_touched_item_is_an_error(impl, bad):
     inputs = widest(make(), impl)
     item = int(inputs["neg_id"][4])
     inputs["log_prior"][item] = bad
@@ -532,7 +532,7 @@ def test_a_bad_prior_or_law_at_a_touched_item_is_an_error(impl, bad):
 
 
 def test_gradients_of_the_reference_in_fp64():
-    inputs = with_hits(rows=5, items=9, dim=3, negatives=6, hits="drop")
+    inputs = with_hits(rows=5, items=9, dim=3, negatives=6, accidental_hits="drop")
     leaves = [
         inputs[name].clone().requires_grad_()
         for name in ("query", "items", "log_prior", "scale", "prior_weight")
@@ -646,9 +646,13 @@ BAD = {
     ),
     "scale type": ({"scale": "1"}, TypeError, "scale: expected a finite number; got str"),
     "logq": ({"logq": "yes"}, ValueError, "logq: expected one of 'standard', 'corrected', 'none'; got 'yes'"),
-    "hits": ({"logq": "corrected", "hits": "keep"}, ValueError, "hits: expected 'drop'"),
+    "accidental_hits": (
+        {"logq": "corrected", "accidental_hits": "keep"},
+        ValueError,
+        "accidental_hits: expected 'drop'",
+    ),
     "reduction": ({"reduction": "avg"}, ValueError, "reduction: expected one of"),
-    "own slot": ({"exclude_own_slot": True}, ValueError, "exclude_own_slot: expected shared negatives"),
+    "diagonal": ({"exclude_diagonal": True}, ValueError, "exclude_diagonal: expected shared negatives"),
     "row_weight": ({"row_weight": torch.ones(3)}, ValueError, "row_weight: expected shape [65]"),
     "impl": ({"impl": "fast"}, ValueError, "impl: expected one of"),
 }
@@ -682,7 +686,7 @@ def test_a_sure_row_has_probability_one_however_large_its_logits(path, dtype):
         torch.arange(65),
         log_prior=log_prior,
         logq="none",
-        hits="drop",
+        accidental_hits="drop",
         impl="cpu",
     ).sum().backward()
     assert log_prior.grad.abs().max() <= 4 * torch.finfo(torch.float32).eps

@@ -1,5 +1,6 @@
-"""Laws of sampled_softmax on a GPU, and, where there is none, of what its CUDA kernels compute: the host
-twin runs the same code, lanes in a loop, behind the same Python. Values: test_sampled_softmax.py."""
+"""Properties of sampled_softmax on a GPU, and, where there is none, of what its CUDA kernels compute: the
+host emulation runs the same code, lanes in a loop, behind the same Python.
+Values: test_sampled_softmax.py."""
 
 import math
 
@@ -119,7 +120,7 @@ def test_bitwise_repeatable(device):
 
 
 def test_an_id_out_of_range_is_seen_in_the_loss_and_nowhere_else(device):
-    """The public door looks at ids on the CPU, on CUDA when asked; the kernel reads no such row."""
+    """The public function checks ids on the CPU, on CUDA when asked; the kernel reads no such row."""
     inputs = kernel_inputs(device)
     clean_lse_B, _ = _cuda.forward(inputs)
     clean = gradients_of(inputs)
@@ -167,12 +168,12 @@ def test_ids_above_two_to_the_24_and_offsets_above_two_to_the_31(device):
 
 def test_seed_and_step_are_read_where_they_lie(device):
     """A captured graph replays with another step when the tensor has changed."""
-    law = popularity.power(np.arange(1, 98), 0.5)
+    proposal = popularity.power(np.arange(1, 98), 0.5)
     inputs = on(device, make(rows=40))
-    counter_2 = fastpop.Draw(law, 2**63 + 5, 7, 50, 1).counter_on(device).clone()
+    counter_2 = fastpop.Draw(proposal, 2**63 + 5, 7, 50, 1).counter_on(device).clone()
     drawn = kernel_inputs(device, rows=40)._replace(
         neg_id_GK=None,
-        table_V2=law.table_on(device),
+        table_V2=proposal.table_on(device),
         counter_2=counter_2,
         num_groups=40,
         num_negatives=50,
@@ -182,7 +183,7 @@ def test_seed_and_step_are_read_where_they_lie(device):
     )
     for step in (7, 2**40 + 1):
         counter_2[1] = step
-        neg_id = torch.from_numpy(fastpop.Draw(law, 2**63 + 5, step, 50, 1).ids(40)).to(device)
+        neg_id = torch.from_numpy(fastpop.Draw(proposal, 2**63 + 5, step, 50, 1).ids(40)).to(device)
         given = drawn._replace(neg_id_GK=neg_id, table_V2=None, counter_2=None)
         for one, other in zip(_cuda.forward(drawn), _cuda.forward(given)):
             assert torch.equal(one, other)
@@ -231,12 +232,14 @@ def test_rows_of_one_key_are_one_item(device):
         "group_size": 1,
         "neg_id": neg_id,
         "logq": "none",
-        "hits": "drop",
+        "accidental_hits": "drop",
     }
     given = (inputs["query"], inputs["items"][words["pos_id"]], inputs["items"][neg_id])
     got, expected = (ops.gathered_softmax(*given, **words, impl=impl) for impl in ("cuda", "reference"))
     torch.testing.assert_close(got, expected)
-    assert not torch.allclose(got, ops.gathered_softmax(*given, **words | {"hits": "keep"}, impl="cuda"))
+    assert not torch.allclose(
+        got, ops.gathered_softmax(*given, **words | {"accidental_hits": "keep"}, impl="cuda")
+    )
 
 
 @pytest.mark.parametrize(
@@ -276,10 +279,10 @@ def test_tensors_on_the_cpu_are_refused():
 @pytest.mark.gpu
 def test_nothing_waits_for_the_device_and_a_graph_captures_it():
     device = gpu()
-    law = popularity.power(np.arange(1, 98), 0.5)
-    counter_2 = fastpop.Draw(law, 3, 7, 50, 1).counter_on(device).clone()
+    proposal = popularity.power(np.arange(1, 98), 0.5)
+    counter_2 = fastpop.Draw(proposal, 3, 7, 50, 1).counter_on(device).clone()
     inputs = kernel_inputs(device)._replace(
-        neg_id_GK=None, table_V2=law.table_on(device), counter_2=counter_2, num_negatives=50
+        neg_id_GK=None, table_V2=proposal.table_on(device), counter_2=counter_2, num_negatives=50
     )
     expected = [*_cuda.forward(inputs), *gradients_of(inputs)]
     torch.cuda.set_sync_debug_mode("error")
@@ -297,7 +300,7 @@ def test_nothing_waits_for_the_device_and_a_graph_captures_it():
 
 
 @pytest.mark.gpu
-def test_what_the_gpu_computes_is_what_the_host_twin_computes(monkeypatch):
+def test_what_the_gpu_computes_is_what_the_host_emulation_computes(monkeypatch):
     """Sums have the same order on both; exp and log differ by an ulp or two, FMA by less."""
     inputs = kernel_inputs(gpu(), rows=200, dim=64, negatives=100)
     there = [*_cuda.forward(inputs), *gradients_of(inputs)]

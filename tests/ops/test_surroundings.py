@@ -156,7 +156,7 @@ def test_a_negated_view_is_not_read_as_it_lies():
         ({"row_weight": torch.full((6,), float("inf"))}, "row_weight: expected finite weights >= 0; got inf"),
     ],
 )
-def test_numbers_in_tensors_are_looked_at_too(change, message):
+def test_numbers_in_tensors_are_checked_too(change, message):
     query, items = parts()
     for op in (
         lambda **more: ops.full_softmax(query, items, IDS, **more),
@@ -189,10 +189,10 @@ def test_a_bias_elsewhere_is_refused():
         ops.top_items(query, items, 3, bias=torch.zeros(20, device="meta"))
 
 
-def test_a_draw_has_no_rows_own_slots():
+def test_a_draw_has_no_diagonal():
     query, items = parts()
-    with pytest.raises(ValueError, match="exclude_own_slot: expected False with a Draw"):
-        ops.sampled_softmax(query, items, IDS, Draw(uniform(20), 0, 0, 9), exclude_own_slot=True)
+    with pytest.raises(ValueError, match="exclude_diagonal: expected False with a Draw"):
+        ops.sampled_softmax(query, items, IDS, Draw(uniform(20), 0, 0, 9), exclude_diagonal=True)
 
 
 def in_batch(**options):
@@ -230,7 +230,7 @@ def test_in_batch_negatives_of_no_row_that_counts(num_rows):
     assert in_batch(reduction="none")(query, items, pos_id).shape == (num_rows,)
 
 
-@pytest.mark.parametrize("option", ["logq", "hits", "sparse_grad", "log_proposal"])
+@pytest.mark.parametrize("option", ["logq", "accidental_hits", "sparse_grad", "log_proposal"])
 def test_what_a_module_was_made_for_stays(option):
     with pytest.raises(ValueError, match=f"{option}: expected an option of the module"):
         in_batch()(*parts(), IDS, **{option: "none"})

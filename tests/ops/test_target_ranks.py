@@ -1,4 +1,4 @@
-"""target_ranks against counting in fp64, and its laws."""
+"""target_ranks against counting in fp64, and its properties."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""top_items against a full sort in fp64, and its laws."""
+"""top_items against a full sort in fp64, and its properties."""
 
 import os
 import subprocess

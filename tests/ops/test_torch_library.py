@@ -29,9 +29,9 @@ def leaves(rows=65, items=97, dim=24, seed=0):
 def operator_inputs(fixed_rows: bool, draw: bool, dtype=torch.float32) -> tuple:
     query, table, pos_id, log_prior = leaves()
     query, table = (one.detach().to(dtype).requires_grad_() for one in (query, table))
-    law = popularity.power(np.arange(1, 98), 0.5)
-    given = fastpop.Draw(law, 1, 2, 33, 16)
-    ids, drawn = given.tensor(65), (law.table_on("cpu"), given.counter_on("cpu"))
+    proposal = popularity.power(np.arange(1, 98), 0.5)
+    given = fastpop.Draw(proposal, 1, 2, 33, 16)
+    ids, drawn = given.tensor(65), (proposal.table_on("cpu"), given.counter_on("cpu"))
     negatives = dict(zip(("table_V2", "counter_2"), drawn)) if draw else {"neg_id_GK": ids}
     inputs = SampledInputs(
         query_BD=query,
@@ -43,7 +43,7 @@ def operator_inputs(fixed_rows: bool, draw: bool, dtype=torch.float32) -> tuple:
         num_negatives=33,
         group_size=16,
         log_prior_V=log_prior,
-        log_proposal_V=law.log_proposal_on("cpu"),
+        log_proposal_V=proposal.log_proposal_on("cpu"),
         logq="standard",
         **negatives,
     )
@@ -115,12 +115,12 @@ def test_full_softmax_compiles_without_a_graph_break():
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("draw", [False, True], ids=["ids", "drawn inside"])
 def test_sampled_softmax_compiles_without_a_graph_break(draw, reduction, sparse_grad):
-    law = popularity.power(np.arange(1, 98), 0.5)
-    ids = torch.from_numpy(law.sample(0, 0, 33))
+    proposal = popularity.power(np.arange(1, 98), 0.5)
+    ids = torch.from_numpy(proposal.sample(0, 0, 33))
     _, _, pos_id, _ = leaves()
 
     def function(query, table, log_prior, step):
-        neg_id = fastpop.Draw(law, 1, step, 33, 16) if draw else ids
+        neg_id = fastpop.Draw(proposal, 1, step, 33, 16) if draw else ids
         return ops.sampled_softmax(
             query,
             table,
@@ -128,7 +128,7 @@ def test_sampled_softmax_compiles_without_a_graph_break(draw, reduction, sparse_
             neg_id,
             log_prior=log_prior,
             reduction=reduction,
-            log_proposal=None if draw else law.log_proposal_on("cpu"),
+            log_proposal=None if draw else proposal.log_proposal_on("cpu"),
             sparse_grad=sparse_grad,
         ).mean()
 
@@ -145,7 +145,7 @@ def test_sampled_softmax_compiles_without_a_graph_break(draw, reduction, sparse_
         assert traced[1].grad.is_sparse == sparse_grad
 
 
-def test_a_compiled_graph_holds_several_laws_and_one_of_them_twice():
+def test_a_compiled_graph_holds_several_distributions_and_one_of_them_twice():
     """None is a copy in each step, and what is kept on the side compiles nothing anew."""
     one, two = (popularity.power(np.arange(1, 98), alpha) for alpha in (0.5, 1.0))
     two = copy.deepcopy(two)
@@ -155,9 +155,9 @@ def test_a_compiled_graph_holds_several_laws_and_one_of_them_twice():
         return torch.stack(
             [
                 ops.sampled_softmax(
-                    query, table, pos_id, fastpop.Draw(law, 1, step + at, 33), reduction="mean"
+                    query, table, pos_id, fastpop.Draw(proposal, 1, step + at, 33), reduction="mean"
                 )
-                for at, law in enumerate((one, two, one))
+                for at, proposal in enumerate((one, two, one))
             ]
         )
 
@@ -170,13 +170,13 @@ def test_a_compiled_graph_holds_several_laws_and_one_of_them_twice():
         assert torch.equal(compiled(step), function(step))
         two.log_proposal_on("cpu", torch.float64)
     (graph,) = graphs
-    laws = [
+    vectors = [
         node
         for node in graph.graph.nodes
         if node.op in ("placeholder", "get_attr") and "tensors" in node.name
     ]
-    assert len(laws) == 4
-    assert all("_dynamo_static_input_type" in node.meta["tensor_dict"] for node in laws)
+    assert len(vectors) == 4
+    assert all("_dynamo_static_input_type" in node.meta["tensor_dict"] for node in vectors)
 
 
 def test_a_compiled_op_still_refuses_ids_out_of_range():
@@ -227,7 +227,7 @@ def test_a_compiled_op_still_refuses_bad_numbers(op, name):
         compiled(numbers)
 
 
-def test_looking_at_numbers_is_an_operator_that_gradients_pass():
+def test_checking_numbers_is_an_operator_that_gradients_pass():
     scale = torch.tensor(2.0, requires_grad=True)
     torch.library.opcheck(torch.ops.fastpop.checked.default, (scale, scale, "scale", "a finite number > 0"))
     inputs = leaves()[:3]

@@ -1,4 +1,4 @@
-"""The Triton kernels: the contract suite and their laws, in processes that have the interpreter.
+"""The Triton kernels: the contract suite and their properties, in processes that have the interpreter.
 
 TRITON_INTERPRET=1 must be set before triton is imported, so this process never has it. What the
 interpreter hides (races, real matrix instructions) is left to tests/kernels/test_triton_compile.py and
@@ -56,7 +56,7 @@ def test_on_a_gpu_it_repeats_bit_for_bit_and_never_waits(group_size):
     gpu()
     wanted = ("query", "items", "log_prior", "scale", "prior_weight")
     made = test_sampled_softmax.with_draw(group_size, rows=4099, items=50_000, dim=128, negatives=1031)
-    made |= {"hits": "drop", "sparse_grad": True}
+    made |= {"accidental_hits": "drop", "sparse_grad": True}
     inputs = {
         name: value.float().cuda()
         if isinstance(value, torch.Tensor) and value.is_floating_point()

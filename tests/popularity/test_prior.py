@@ -86,7 +86,7 @@ def test_a_fitted_alpha_says_where_it_ran_to_an_end_of_its_range(counts, options
 
 
 def test_loo_smoothing_predicts_new_events_better_than_fixed_ones():
-    """What the leave-one-out likelihood stands for: held-out events from the same law."""
+    """What the leave-one-out likelihood stands for: held-out events from the same distribution."""
     counts, p = zipf_counts(events=5000)
 
     def held_out(alpha):
@@ -286,7 +286,7 @@ def test_bad_input_gets_one_clear_error(counts, smoothing, min_count, kind, mess
 @given(
     st.lists(st.integers(0, 10**6), min_size=1, max_size=50), st.one_of(st.just("loo"), st.floats(1e-6, 1e6))
 )
-def test_every_prior_is_a_positive_law_in_the_order_of_counts(count_list, smoothing):
+def test_every_prior_is_a_positive_distribution_in_the_order_of_counts(count_list, smoothing):
     counts = np.array(count_list, dtype=float)
     if not counts.any():
         counts[0] = 1

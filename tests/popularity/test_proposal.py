@@ -1,4 +1,4 @@
-"""Proposals: what is drawn follows the law that is written, and bad input gets one clear error."""
+"""Proposals: what is drawn follows the distribution that is written, and bad input gets one clear error."""
 
 import copy
 import json
@@ -27,7 +27,7 @@ from fastpop.popularity import (
     mixture,
     power,
     proposal_from_name,
-    slot_law,
+    slot_log_proposal,
     uniform,
 )
 
@@ -45,17 +45,17 @@ DRAWN = {
 }
 
 
-def law(proposal):
+def probability(proposal):
     return np.exp(proposal.log_proposal_V)
 
 
 @pytest.mark.parametrize("name", DRAWN)
 @pytest.mark.parametrize("impl", ["cpu", "reference"])
-def test_draws_follow_the_exact_law(name, impl):
+def test_draws_follow_the_exact_distribution(name, impl):
     proposal = DRAWN[name]()
     drawn = proposal.sample(11, 5, (4, 60_000), impl=impl)
     observed = np.bincount(drawn.ravel(), minlength=proposal.num_items)
-    expected = law(proposal) * drawn.size
+    expected = probability(proposal) * drawn.size
     possible = expected > 0
     assert observed[~possible].sum() == 0
     if possible.sum() == 1:
@@ -67,7 +67,7 @@ def test_draws_follow_the_exact_law(name, impl):
 def test_the_chi_square_would_see_a_small_error():
     proposal = power(COUNTS, 0.75)
     observed = np.bincount(proposal.sample(11, 5, 240_000), minlength=12)
-    off = law(power(COUNTS, 0.78))
+    off = probability(power(COUNTS, 0.78))
     possible = off > 0
     assert stats.chisquare(observed[possible], off[possible] * 240_000).pvalue < 1e-4
 
@@ -91,14 +91,14 @@ def test_consecutive_draws_steps_and_groups_are_independent():
         assert stats.chi2_contingency(table[used][:, used]).pvalue > 1e-4
 
 
-def test_laws_match_their_formulas():
-    np.testing.assert_allclose(law(uniform(12)), 1 / 12, rtol=1e-9)
-    np.testing.assert_allclose(law(power(COUNTS)), COUNTS / COUNTS.sum(), rtol=1e-7)
-    np.testing.assert_array_equal(law(power(COUNTS, 0.75)) > 0, COUNTS > 0)
+def test_distributions_match_their_formulas():
+    np.testing.assert_allclose(probability(uniform(12)), 1 / 12, rtol=1e-9)
+    np.testing.assert_allclose(probability(power(COUNTS)), COUNTS / COUNTS.sum(), rtol=1e-7)
+    np.testing.assert_array_equal(probability(power(COUNTS, 0.75)) > 0, COUNTS > 0)
     rooted = np.where(COUNTS > 0, np.maximum(COUNTS, 1) ** -0.5, 0)
-    np.testing.assert_allclose(law(power(COUNTS, -0.5)), rooted / rooted.sum(), rtol=1e-7)
+    np.testing.assert_allclose(probability(power(COUNTS, -0.5)), rooted / rooted.sum(), rtol=1e-7)
     np.testing.assert_allclose(
-        law(mixture([(uniform(12), 3), (power(COUNTS), 7)])),
+        probability(mixture([(uniform(12), 3), (power(COUNTS), 7)])),
         0.3 / 12 + 0.7 * COUNTS / COUNTS.sum(),
         rtol=1e-7,
     )
@@ -108,16 +108,16 @@ def test_log_uniform_ranks_by_training_counts_with_ties_by_id():
     expected = {}
     for r, item in enumerate([7, 2, 10, 5, 6, 11, 1, 8, 3, 9, 0, 4]):
         expected[item] = np.log((r + 2) / (r + 1)) / np.log(13)
-    ours = law(log_uniform(COUNTS))
+    ours = probability(log_uniform(COUNTS))
     np.testing.assert_allclose(ours, [expected[i] for i in range(12)], rtol=1e-7)
 
 
 @pytest.mark.parametrize("alpha", [50.0, -50.0, 1000.0])
 def test_extreme_powers_do_not_overflow(alpha):
     proposal = power(COUNTS * 1e200, alpha)
-    assert np.isfinite(law(proposal)).all()
-    assert law(proposal).sum() == pytest.approx(1)
-    assert law(proposal)[0] == 0
+    assert np.isfinite(probability(proposal)).all()
+    assert probability(proposal).sum() == pytest.approx(1)
+    assert probability(proposal)[0] == 0
 
 
 def test_sample_shapes_and_prefixes():
@@ -144,19 +144,19 @@ def test_the_draw_of_a_release_stays_the_draw():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=30), st.floats(-2, 2))
-def test_any_counts_give_a_law_over_seen_items(count_list, alpha):
+def test_any_counts_give_a_distribution_over_seen_items(count_list, alpha):
     counts = np.array(count_list, dtype=float)
     if not counts.any():
         counts[0] = 1
     proposal = power(counts, alpha)
-    assert law(proposal).sum() == pytest.approx(1, abs=1e-12)
-    np.testing.assert_array_equal(law(proposal) > 0, counts > 0)
+    assert probability(proposal).sum() == pytest.approx(1, abs=1e-12)
+    np.testing.assert_array_equal(probability(proposal) > 0, counts > 0)
     assert np.isfinite(proposal.log_q(proposal.sample(0, 0, 50))).all()
 
 
-def test_in_batch_has_a_law_and_no_draws():
+def test_in_batch_has_a_distribution_and_no_draws():
     proposal = InBatch.from_counts(COUNTS)
-    np.testing.assert_allclose(law(proposal), COUNTS / COUNTS.sum())
+    np.testing.assert_allclose(probability(proposal), COUNTS / COUNTS.sum())
     assert proposal.log_q([0, 7]).tolist() == [-np.inf, np.log(COUNTS[7] / COUNTS.sum())]
     with pytest.raises(TypeError, match="proposal: expected one that draws ids; got in_batch"):
         proposal.sample(0, 0, 5)
@@ -164,23 +164,25 @@ def test_in_batch_has_a_law_and_no_draws():
         Draw(proposal, 0, 0, 5)
 
 
-def test_slot_law_is_the_law_of_a_random_slot():
+def test_slot_distribution_is_the_distribution_of_a_random_slot():
     batch, negatives = 33, 20
     in_batch, drawn = InBatch.from_counts(COUNTS), uniform(12)
-    log_law_V = slot_law(in_batch, drawn, batch, negatives)
-    assert np.exp(log_law_V).sum() == pytest.approx(1)
+    log_proposal_V = slot_log_proposal(in_batch, drawn, batch, negatives)
+    assert np.exp(log_proposal_V).sum() == pytest.approx(1)
     rng = np.random.default_rng(0)
-    others = rng.choice(12, size=(3000, batch - 1), p=law(in_batch))
+    others = rng.choice(12, size=(3000, batch - 1), p=probability(in_batch))
     sampled = drawn.sample(0, 0, (3000, negatives))
     observed = np.bincount(np.concatenate([others, sampled], axis=1).ravel(), minlength=12)
-    expected = np.exp(log_law_V) * observed.sum()
+    expected = np.exp(log_proposal_V) * observed.sum()
     assert stats.chisquare(observed, expected).pvalue > 1e-4
-    np.testing.assert_allclose(slot_law(in_batch, drawn, batch, 0), in_batch.log_proposal_V, rtol=1e-12)
-    np.testing.assert_allclose(slot_law(in_batch, drawn, 1, 4), drawn.log_proposal_V)
+    np.testing.assert_allclose(
+        slot_log_proposal(in_batch, drawn, batch, 0), in_batch.log_proposal_V, rtol=1e-12
+    )
+    np.testing.assert_allclose(slot_log_proposal(in_batch, drawn, 1, 4), drawn.log_proposal_V)
     with pytest.raises(ValueError, match="at least one candidate"):
-        slot_law(in_batch, drawn, 1, 0)
+        slot_log_proposal(in_batch, drawn, 1, 0)
     with pytest.raises(ValueError, match="proposal: expected 12 items; got 5"):
-        slot_law(in_batch, uniform(5), 4, 4)
+        slot_log_proposal(in_batch, uniform(5), 4, 4)
 
 
 @pytest.mark.parametrize("name", ["uniform", "popularity", "log_uniform", "in_batch", "mixture"])
@@ -200,9 +202,9 @@ def test_every_name_makes_a_proposal_with_a_json_spec(name):
 
 def test_named_mixture_can_be_all_uniform():
     ours = MixtureProposal(power=1.0, uniform_share=1).build(COUNTS)
-    np.testing.assert_allclose(law(ours), 1 / 12, rtol=1e-8)
+    np.testing.assert_allclose(probability(ours), 1 / 12, rtol=1e-8)
     quarter = MixtureProposal(power=1.0, uniform_share=0.25).build(COUNTS)
-    np.testing.assert_allclose(law(quarter), 0.25 / 12 + 0.75 * COUNTS / COUNTS.sum(), rtol=1e-7)
+    np.testing.assert_allclose(probability(quarter), 0.25 / 12 + 0.75 * COUNTS / COUNTS.sum(), rtol=1e-7)
 
 
 def test_proposals_cannot_be_written_to():
@@ -233,7 +235,7 @@ BAD = [
     (lambda: mixture([uniform(2)]), ValueError, r"parts\[0\]: expected \(proposal, weight\)"),
     (lambda: mixture([(uniform(2), 0)]), ValueError, r"parts\[0\] weight: expected"),
     (lambda: mixture([(uniform(2), 1), (uniform(3), 1)]), ValueError, "expected 2 items; got 3"),
-    (lambda: mixture([(InBatch.from_counts([1]), 1)]), TypeError, "slot_law"),
+    (lambda: mixture([(InBatch.from_counts([1]), 1)]), TypeError, "slot_log_proposal"),
     (lambda: proposal_from_name("zipf", COUNTS), ValueError, "proposal: expected one of 'uniform'"),
     (lambda: MixtureProposal(parts=(UniformProposal(),)), ValueError, "proposal.weights: expected 1 numbers"),
     (
@@ -293,7 +295,7 @@ def test_draw_groups_rows():
 
 
 @pytest.mark.parametrize("proposal", [power(COUNTS), InBatch.from_counts(COUNTS)])
-def test_the_law_on_a_device_is_a_kept_copy(proposal):
+def test_the_distribution_on_a_device_is_a_kept_copy(proposal):
     torch = pytest.importorskip("torch")
     single = proposal.log_proposal_on("cpu")
     assert single.dtype == torch.float32
@@ -330,22 +332,22 @@ def test_importing_and_drawing_needs_neither_numba_nor_torch():
 
 def test_what_a_proposal_keeps_is_made_for_every_later_use():
     """Not an inference tensor, which autograd cannot save, nor a symbol of a trace or transform."""
-    law = power(np.arange(1, 40), 0.5)
+    proposal = power(np.arange(1, 40), 0.5)
     with torch.inference_mode():
-        law.log_proposal_on("cpu")
-        law.table_on("cpu")
-    assert not law.log_proposal_on("cpu").is_inference()
-    assert not law.table_on("cpu").is_inference()
+        proposal.log_proposal_on("cpu")
+        proposal.table_on("cpu")
+    assert not proposal.log_proposal_on("cpu").is_inference()
+    assert not proposal.table_on("cpu").is_inference()
     query = torch.randn(3, 4, requires_grad=True)
     ops.sampled_softmax(
-        query, torch.randn(39, 4), torch.arange(3), Draw(law, 0, 0, 5), reduction="mean"
+        query, torch.randn(39, 4), torch.arange(3), Draw(proposal, 0, 0, 5), reduction="mean"
     ).backward()
 
     for inside in (torch.func.functionalize, torch.func.grad):
-        law = power(np.arange(1, 40), 0.5)
-        inside(lambda one, law=law: (law.log_proposal_on("cpu") + one).sum())(torch.zeros(39))
-        assert not torch._is_functional_tensor(law.log_proposal_on("cpu"))
-    law = power(np.arange(1, 40), 0.5)
+        proposal = power(np.arange(1, 40), 0.5)
+        inside(lambda one, proposal=proposal: (proposal.log_proposal_on("cpu") + one).sum())(torch.zeros(39))
+        assert not torch._is_functional_tensor(proposal.log_proposal_on("cpu"))
+    proposal = power(np.arange(1, 40), 0.5)
     with FakeTensorMode():
-        assert isinstance(law.table_on("cpu"), FakeTensor)
-    np.testing.assert_array_equal(law.table_on("cpu").numpy().view(np.uint32), law.table_V2)
+        assert isinstance(proposal.table_on("cpu"), FakeTensor)
+    np.testing.assert_array_equal(proposal.table_on("cpu").numpy().view(np.uint32), proposal.table_V2)

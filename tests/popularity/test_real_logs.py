@@ -77,7 +77,7 @@ def test_a_decayed_marginal_predicts_the_next_week_better(movietweetings):
     assert 0.1 < np.concatenate(gain).mean() < 0.5
 
 
-def test_draws_from_a_real_catalogue_follow_their_law(beauty):
+def test_draws_from_a_real_catalogue_follow_their_distribution(beauty):
     proposal = power(np.bincount(beauty), 0.75)
     drawn = proposal.sample(0, 0, 3_000_000)
     expected = np.exp(proposal.log_proposal_V) * drawn.size

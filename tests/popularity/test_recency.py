@@ -14,7 +14,7 @@ V = 30
 
 
 def drifting(drift, count=3000, days=40, seed=0, weighted=False):
-    """Items of a Zipf law whose ranks turn by `drift` places a day."""
+    """Items of a Zipf distribution whose ranks turn by `drift` places a day."""
     rng = np.random.default_rng(seed)
     time = np.sort(rng.integers(0, days * DAY, count)) + 1000 * DAY
     rank = rng.choice(V, count, p=(p := 1 / np.arange(1.0, V + 1)) / p.sum())

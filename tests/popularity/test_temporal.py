@@ -14,7 +14,7 @@ V = 30
 
 
 def events(drift, count=4000, days=8, seed=0):
-    """Items of a Zipf law whose ranks turn by `drift` places a day."""
+    """Items of a Zipf distribution whose ranks turn by `drift` places a day."""
     rng = np.random.default_rng(seed)
     time = np.sort(rng.integers(0, days * DAY, count)) + 1000 * DAY
     rank = rng.choice(V, count, p=(p := 1 / np.arange(1.0, V + 1)) / p.sum())
@@ -64,7 +64,7 @@ def test_alpha_maximises_the_leave_one_out_likelihood(drift):
 
 
 def test_drift_lowers_alpha_and_time_then_predicts():
-    """New events of the same buckets: by bucket beats pooled if and only if the law drifts."""
+    """New events of the same buckets: by bucket beats pooled if and only if the distribution drifts."""
     for drift, gains in ((4, True), (0, False)):
         item, time = events(drift, seed=0)
         new_item, new_time = events(drift, seed=1)

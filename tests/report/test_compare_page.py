@@ -270,7 +270,7 @@ def test_no_name_in_the_frontier_covers_another(made):
         assert box.x1 <= frame.x1, name
 
 
-def test_curves_mark_the_best_epoch_and_leave_out_what_was_not_looked_at(made):
+def test_curves_mark_the_best_epoch_and_leave_out_what_was_not_validated(made):
     panels = compare_plots.epochs(made)
     assert [drawn(panel).get_title(loc="left") for panel in panels] == [
         "validation NLL, nats",

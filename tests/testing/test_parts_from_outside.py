@@ -162,7 +162,7 @@ def test_installed_parts_are_found_when_a_run_is_loaded(monkeypatch):
 
     offered = {"fastpop.encoders": [Point()]}
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: offered.get(group, []))
-    monkeypatch.setattr(registry, "_looked", set())
+    monkeypatch.setattr(registry, "_loaded", set())
     assert TrainConfig.from_dict(kept).encoder == Bert(width=3)
 
 

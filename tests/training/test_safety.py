@@ -122,7 +122,7 @@ def test_weights_of_another_shape_are_one_error(tmp_path):
 
 
 @pytest.mark.parametrize("encoder", ["factor", "bag"])
-def test_in_batch_law_is_what_batches_hold(encoder):
+def test_in_batch_distribution_is_what_batches_hold(encoder):
     """Whatever the weights, and without first events where those are no targets."""
     log = small_log(weighted=True)
     config = TrainConfig(encoder=encoder, proposal="in_batch")
@@ -130,8 +130,8 @@ def test_in_batch_law_is_what_batches_hold(encoder):
     held = np.zeros(log.num_items)
     for batch in parts.batches.epoch(0):
         np.add.at(held, batch.target[batch.target >= 0], 1)
-    law = np.exp(parts.loss.proposal.log_proposal_V)
-    np.testing.assert_allclose(law, held / held.sum())
+    probability = np.exp(parts.loss.proposal.log_proposal_V)
+    np.testing.assert_allclose(probability, held / held.sum())
 
 
 @pytest.mark.parametrize("proposal", ["in_batch", "popularity"])

@@ -28,7 +28,7 @@ U, V, D = 40, 60, 4
 
 
 def a_model(prior="frozen", seed=0, **options):
-    """Vectors that mean something, and log p of a Zipf law."""
+    """Vectors that mean something, and log p of a Zipf distribution."""
     torch.manual_seed(seed)
     log_p = np.log((w := 1 / np.arange(1.0, V + 1)) / w.sum())
     model = Recommender(FactorEncoder(U, D), Decoder(log_p, D, prior=prior, **options)).eval()
@@ -108,7 +108,7 @@ def test_it_is_where_the_nll_of_evaluate_is_least():
     assert found.nll_popularity == pytest.approx(curve, abs=1e-3)
 
 
-def test_what_changes_no_law_changes_no_weight(monkeypatch):
+def test_what_changes_no_distribution_changes_no_weight(monkeypatch):
     model = a_model()
     cases = drawn(model, 0.7, 0.4, 500, a_case=2)
     plain = fit(model, cases)

@@ -119,12 +119,12 @@ def test_early_stopping_keeps_the_best_model(tmp_path):
     }
     in_memory = fastpop.train(small_log(), **options)
     on_disk = fastpop.train(small_log(), out=tmp_path / "run", **options)
-    looks = [row["valid_nll"] for row in in_memory.history]
-    assert len(looks) < 60
-    best = int(np.argmin(looks)) + 1
+    validations = [row["valid_nll"] for row in in_memory.history]
+    assert len(validations) < 60
+    best = int(np.argmin(validations)) + 1
     assert in_memory.facts["best_epoch"] == on_disk.facts["best_epoch"] == best
     assert in_memory.facts["stopped"] == "patience"
-    assert in_memory.evaluate("valid").metrics["nll"] == pytest.approx(min(looks))
+    assert in_memory.evaluate("valid").metrics["nll"] == pytest.approx(min(validations))
     assert on_disk.metrics == in_memory.metrics
 
 
@@ -329,7 +329,7 @@ def test_a_toml_file_holds_the_same_options(tmp_path):
         ({"epochs": 1.5}, TypeError, "epochs: expected an integer"),
         ({"dropout": 1.0}, ValueError, "dropout: expected a number below 1; got 1.0"),
         ({"learning_rate": -1}, ValueError, "learning_rate: expected a finite number > 0; got -1"),
-        ({"logq": "corrected", "hits": "keep"}, ValueError, "hits: expected 'drop'"),
+        ({"logq": "corrected", "accidental_hits": "keep"}, ValueError, "accidental_hits: expected 'drop'"),
         (
             {"encoder": "sasrec", "dim": 10, "num_heads": 3},
             ValueError,

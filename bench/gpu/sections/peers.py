@@ -55,9 +55,9 @@ def around(function: Callable, query, items, pos_id, neg_id, log_proposal, *, sp
     return function(query, pos_item, neg_item, log_proposal[pos_id], log_proposal[neg_id], pos_id, neg_id)
 
 
-def logits_and_loss(query, pos_item, neg_item, pos_law, neg_law, pos_id, neg_id):
-    pos = (query * pos_item).sum(1) - pos_law
-    neg = query @ neg_item.T - neg_law
+def logits_and_loss(query, pos_item, neg_item, pos_log_q, neg_log_q, pos_id, neg_id):
+    pos = (query * pos_item).sum(1) - pos_log_q
+    neg = query @ neg_item.T - neg_log_q
     neg = neg.masked_fill(pos_id[:, None] == neg_id, -torch.inf)
     return torch.logsumexp(torch.cat([pos[:, None], neg], 1), 1) - pos
 

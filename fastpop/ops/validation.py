@@ -1,4 +1,4 @@
-"""Checks and composition that the softmax ops share: what stands before and after a kernel."""
+"""Validation and composition that the softmax ops share: what stands before and after a kernel."""
 
 import os
 from typing import Any
@@ -75,16 +75,16 @@ def check_range(name: str, ids: Tensor, num_items: int, *, ignore_index: int | N
 
 def check_found(bad_ids: tuple[int, int], log_prior_V: Tensor | None, log_proposal_V: Tensor | None) -> None:
     """The errors for what a reference's `bad_ids` found."""
-    bad_prior_id, bad_law_id = bad_ids
+    bad_prior_id, bad_proposal_id = bad_ids
     if bad_prior_id >= 0 and log_prior_V is not None:
         raise checks.no_prior(bad_prior_id, float(log_prior_V[bad_prior_id]))
-    if bad_law_id >= 0 and log_proposal_V is not None:
-        raise checks.no_law("neg_id", bad_law_id, float(log_proposal_V[bad_law_id]))
+    if bad_proposal_id >= 0 and log_proposal_V is not None:
+        raise checks.no_proposal("neg_id", bad_proposal_id, float(log_proposal_V[bad_proposal_id]))
 
 
 def check_vector(name: str, value: Any, num_items: int, query: Tensor) -> Tensor:
-    """A [V] float vector on query's device, fp32 (fp64 beside fp64 queries). Kernels look at the
-    numbers that they touch."""
+    """A [V] float vector on query's device, fp32 (fp64 beside fp64 queries). Kernels check the
+    numbers that they read."""
     readable.tensor(name, value, "a [V] float torch tensor")
     if value.dtype not in FLOATS:
         raise checks.wrong_type(name, "a [V] float tensor", value)
@@ -103,9 +103,9 @@ def scalar(name: str, value: Any, query: Tensor, *, positive: bool) -> Tensor:
         real_here(name, value)
         # As float32, where 1e300 is no finite number and 1e-60 none above 0.
         value = value.reshape(()).to(dtype)
-        return look(name, value, f"a finite number{' > 0' if positive else ''}")
+        return check_numbers(name, value, f"a finite number{' > 0' if positive else ''}")
     if positive:
-        checks.number(name, value, above=0)
+        checks.number(name, value, gt=0)
     else:
         checks.number(name, value)
     if abs(value) > torch.finfo(dtype).max or (positive and value < torch.finfo(dtype).tiny):
@@ -121,10 +121,10 @@ def check_row_weight(row_weight: Any, query: Tensor, lead: torch.Size) -> Tensor
     real_here("row_weight", readable.tensor("row_weight", row_weight, "a [B] float torch tensor"))
     checks.shape("row_weight", row_weight, tuple(lead))
     same_device("row_weight", row_weight, query)
-    return look("row_weight", row_weight.reshape(-1), "finite weights >= 0")
+    return check_numbers("row_weight", row_weight.reshape(-1), "finite weights >= 0")
 
 
-def look(name: str, value: Tensor, rule: str, numbers: Tensor | None = None) -> Tensor:
+def check_numbers(name: str, value: Tensor, rule: str, numbers: Tensor | None = None) -> Tensor:
     """`value`, once its numbers (or those given) have passed a rule: now, or under torch.compile when the
     program runs. Not on a device that would be waited for."""
     numbers = value if numbers is None else numbers
@@ -136,7 +136,7 @@ def look(name: str, value: Tensor, rule: str, numbers: Tensor | None = None) -> 
     return value
 
 
-def may_look(tensor: Tensor) -> bool:
+def can_read(tensor: Tensor) -> bool:
     """Whether the numbers are at hand: not on a device that would be waited for, nor while tracing."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
@@ -163,7 +163,7 @@ def check_pos_id(
     """([B] or [B, M] ids, their shape as it came): one positive a query, or M of them. The padding row is
     nobody's positive: such entries are ignored."""
     if padding_idx is not None:
-        checks.number("padding_idx", padding_idx, least=0, most=num_items - 1, integer=True)
+        checks.number("padding_idx", padding_idx, ge=0, le=num_items - 1, integer=True)
     checks.number("ignore_index", ignore_index, integer=True)
     pos_id = check_ids("pos_id", pos_id, num_items, query, ignore_index=ignore_index)
     if pos_id.shape[: len(lead)] != lead or pos_id.ndim > len(lead) + 1:
@@ -201,7 +201,7 @@ def without_padding(
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     if (
         log_prior is not None
-        and may_look(query)
+        and can_read(query)
         and log_prior[padding_idx] == -torch.inf
         and not isinstance(prior_weight, Tensor)
     ):

@@ -1,4 +1,4 @@
-"""What drawing inside a kernel must give: the law of the table, and gradients right in the mean."""
+"""What drawing inside a kernel must give: the distribution of the table, and gradients right in the mean."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def counts_drawn_inside(draw, num_rows, num_items, impl):
     count / (K + 1) a row."""
     log_prior = torch.zeros(num_items + 1, requires_grad=True)
     table = torch.zeros(num_items + 1, 3)
-    pos_id = torch.full((num_rows,), num_items)  # an item that the law never draws
+    pos_id = torch.full((num_rows,), num_items)  # an item that the distribution never draws
     ops.sampled_softmax(
         torch.zeros(num_rows, 3),
         table,
@@ -33,18 +33,18 @@ def counts_drawn_inside(draw, num_rows, num_items, impl):
 
 @pytest.mark.parametrize("group_size", [None, 4, 1], ids=["shared", "groups", "a set for each row"])
 @pytest.mark.parametrize("impl", IMPLS)
-def test_items_are_drawn_by_the_law_of_the_proposal(impl, group_size):
+def test_items_are_drawn_by_the_distribution_of_the_proposal(impl, group_size):
     num_items, num_rows, num_negatives = 40, 8, 6_000
     weight = np.append(np.arange(1, num_items + 1) ** 1.5, 0.0)
-    law = popularity.Proposal.from_weights(weight)
-    draw = fastpop.Draw(law, 11, 5, num_negatives, group_size)
+    proposal = popularity.Proposal.from_weights(weight)
+    draw = fastpop.Draw(proposal, 11, 5, num_negatives, group_size)
     found = counts_drawn_inside(draw, num_rows, num_items, impl)
     rows_a_set = {None: num_rows, 4: 4, 1: 1}[group_size]
     counts = (found / rows_a_set).double().numpy()
     expected = np.bincount(draw.ids(num_rows).reshape(-1), minlength=num_items)
     np.testing.assert_array_equal(counts.round(), expected)  # bit for bit those of the host
-    law_V = np.exp(law.log_proposal_V[:-1])
-    assert chisquare(counts.round(), law_V / law_V.sum() * counts.round().sum()).pvalue > 1e-3
+    probability_V = np.exp(proposal.log_proposal_V[:-1])
+    assert chisquare(counts.round(), probability_V / probability_V.sum() * counts.round().sum()).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("logq", ["standard", "corrected"])
@@ -55,7 +55,7 @@ def test_the_gradient_tends_to_that_of_the_full_softmax(impl, logq):
     query, table = (torch.randn(rows, 8, generator=generator) for rows in (12, 60))
     pos_id = torch.randint(60, (12,), generator=generator)
     log_prior = torch.randn(60, generator=generator)
-    law = popularity.power(np.arange(1, 61), 0.7)
+    proposal = popularity.power(np.arange(1, 61), 0.7)
 
     def gradient(function):
         leaf = table.clone().requires_grad_()
@@ -69,7 +69,7 @@ def test_the_gradient_tends_to_that_of_the_full_softmax(impl, logq):
     )
 
     def sampled(num_negatives, step):
-        draw = fastpop.Draw(law, 0, step, num_negatives)
+        draw = fastpop.Draw(proposal, 0, step, num_negatives)
         return gradient(
             lambda items: ops.sampled_softmax(
                 query, items, pos_id, draw, log_prior=log_prior, logq=logq, reduction="mean", impl=impl
@@ -123,19 +123,19 @@ def slope_of_the_best(p_V, q_V, num_negatives, logq):
     return slope, (best - slope * log_p).abs().max().item()
 
 
-LAW = (1 / torch.arange(1.0, 5, dtype=torch.float64)) / (1 / torch.arange(1.0, 5, dtype=torch.float64)).sum()
+P_V = (1 / torch.arange(1.0, 5, dtype=torch.float64)) / (1 / torch.arange(1.0, 5, dtype=torch.float64)).sum()
 
 
 @pytest.mark.parametrize("proposal", ["uniform", "popularity", "the other way round"])
 def test_standard_is_exact_in_expectation_at_every_number_of_negatives(proposal):
-    q_V = {"uniform": torch.full_like(LAW, 0.25), "popularity": LAW, "the other way round": LAW.flip(0)}[
+    q_V = {"uniform": torch.full_like(P_V, 0.25), "popularity": P_V, "the other way round": P_V.flip(0)}[
         proposal
     ]
     for num_negatives in (1, 2, 4):
-        z_V = LAW.log().clone().requires_grad_()
-        expected_loss(z_V, LAW, q_V, num_negatives, "standard").backward()
+        z_V = P_V.log().clone().requires_grad_()
+        expected_loss(z_V, P_V, q_V, num_negatives, "standard").backward()
         assert z_V.grad.abs().max() < 1e-14
-        slope, off = slope_of_the_best(LAW, q_V, num_negatives, "standard")
+        slope, off = slope_of_the_best(P_V, q_V, num_negatives, "standard")
         assert slope == pytest.approx(1, abs=1e-6)
         assert off < 1e-6
 
@@ -144,7 +144,7 @@ def test_corrected_is_biased_at_few_negatives():
     """What the docstring says, with the values that an enumeration of counts gives (4 items, Zipf)."""
     uniform = torch.full((4,), 0.25, dtype=torch.float64)
     for num_negatives, slope in ((1, 1.951), (2, 1.431), (4, 1.175)):
-        found, _ = slope_of_the_best(LAW, uniform, num_negatives, "corrected")
+        found, _ = slope_of_the_best(P_V, uniform, num_negatives, "corrected")
         assert found == pytest.approx(slope, abs=6e-4)
-    assert slope_of_the_best(LAW, LAW, 1, "corrected")[0] == pytest.approx(0.5, abs=1e-6)
-    assert slope_of_the_best(LAW, LAW, 2, "corrected")[0] == pytest.approx(0.836, abs=6e-4)
+    assert slope_of_the_best(P_V, P_V, 1, "corrected")[0] == pytest.approx(0.5, abs=1e-6)
+    assert slope_of_the_best(P_V, P_V, 2, "corrected")[0] == pytest.approx(0.836, abs=6e-4)
