@@ -109,7 +109,7 @@ const fastpop::Tile& tile_of(const std::string& path) {
 void bind_tile(py::module_& m) {
   m.def(
       "has_path", [](const char* path) { return fastpop::find_tile(path) != nullptr; }, "path"_a,
-      "Whether this machine runs the path baseline, avx2 or avx512.");
+      "Whether this build has the path, and this machine can run it: one of PATHS of kernels/native.py.");
   m.def("best_path", [] { return fastpop::best_tile()->name; }, "The path that \"auto\" takes.");
   m.def(
       "exp",

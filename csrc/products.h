@@ -80,9 +80,9 @@ class Bf16Logits {
 
 class Fp32Sums {
  public:
-  using Exp = float;   // a kept exponential
-  using Item = float;  // a number of an item's row, and of a query's with its factor
-  using Room = float;  // of a thread
+  using Exp = float;      // a kept exponential
+  using Item = float;     // a number of an item's row, and of a query's with its factor
+  using Scratch = float;  // of a thread
   static constexpr bool kRounds = false;
   static constexpr int64_t kExpBytes = 4;
   static int64_t packed(int64_t numbers) { return numbers; }  // how many Exps or Items hold them
@@ -91,15 +91,17 @@ class Fp32Sums {
 
   // Rows that sums over rows come in, whole strips.
   int row_unit() const { return strip_; }
-  int64_t room(int64_t padded) const { return strip_ % kTileRows == 0 ? 0 : strip_room(padded); }
+  int64_t scratch_size(int64_t padded) const {
+    return strip_ % kTileRows == 0 ? 0 : strip_scratch_size(padded);
+  }
   // Where a strip's logits are made, given where its exponentials are kept (or null), and some scratch.
-  float* place(float* kept, float* scratch) const { return kept != nullptr ? kept : scratch; }
+  float* logits_buffer(float* kept, float* scratch) const { return kept != nullptr ? kept : scratch; }
 
   // Keeps a strip's exponentials e, and adds their products to out[strip, padded], or to null:
   // out = keep[strip] * out + e . items.
   void add_rows(const float* e, int64_t columns, float* /* kept: e lies there */, const float* items,
-                int64_t padded, const float* keep, float* room, float* out) const {
-    if (out != nullptr) add_strip_rows(tile_, strip_, e, columns, items, padded, keep, room, out);
+                int64_t padded, const float* keep, float* scratch, float* out) const {
+    if (out != nullptr) add_strip_rows(tile_, strip_, e, columns, items, padded, keep, scratch, out);
   }
   // out = f[r] * q[r, padded], as add_columns takes it.
   void scale_rows(const float* q, int64_t padded, const float* f, int64_t num_rows, float* out) const {
@@ -139,7 +141,7 @@ class Bf16Sums {
  public:
   using Exp = uint32_t;
   using Item = uint32_t;
-  using Room = uint16_t;
+  using Scratch = uint16_t;
   static constexpr bool kRounds = true;
   static constexpr int64_t kExpBytes = 2;
   static int64_t packed(int64_t numbers) { return numbers / 2; }
@@ -147,15 +149,15 @@ class Bf16Sums {
   explicit Bf16Sums(const Bf16Tile& bf16) : bf16_(bf16) {}
 
   int row_unit() const { return bf16_.row_unit; }
-  int64_t room(int64_t) const { return bf16_.rows * int64_t{kChunkStride}; }
-  float* place(uint32_t*, float* scratch) const { return scratch; }
+  int64_t scratch_size(int64_t) const { return bf16_.rows * int64_t{kChunkStride}; }
+  float* logits_buffer(uint32_t*, float* scratch) const { return scratch; }
 
   void pair_rows(const uint16_t* rows, int64_t num, int64_t padded, uint32_t* out) const {
     bf16_.pair_rows(rows, padded, num, padded, out);
   }
   void add_rows(const float* e, int64_t columns, uint32_t* kept, const uint32_t* items, int64_t padded,
-                const float* keep, uint16_t* room, float* out) const {
-    uint16_t* rows = out != nullptr ? room : nullptr;
+                const float* keep, uint16_t* scratch, float* out) const {
+    uint16_t* rows = out != nullptr ? scratch : nullptr;
     bf16_.round_strip(e, kChunkStride, columns, rows, kept);
     if (out != nullptr) bf16_.add_rows(rows, kChunkStride, columns, items, padded, keep, out);
   }

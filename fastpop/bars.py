@@ -26,8 +26,8 @@ def progress_bar(
 ) -> Any:
     """A tqdm bar on standard error that goes when it ends.
 
-    total, initial: in any unit. show: True at once, None after `delay` seconds at a terminal
-    (a terminal, a notebook), False never. unit: says how much is done, in thousands of it; total
+    total, initial: in any unit. show: True at once, None after `delay` seconds in a terminal
+    or a notebook, False never. unit: says how much is done, in thousands of it; total
     may then be None.
     """
     from tqdm.auto import tqdm

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-KNOB = 1e6  # largest weight of log p, in size
+LARGEST_WEIGHT = 1e6  # largest weight of log p, in size
 
 
 def describe(value: Any) -> str:
@@ -94,9 +94,10 @@ def number(
         raise wrong(argument, " ".join([noun, *bounds]), value)
 
 
-def knob(argument: str, value: Any) -> None:
-    """A weight of log p: finite, and small enough for float32 scores to mean something still."""
-    number(argument, value, ge=-KNOB, le=KNOB)
+def score_weight(argument: str, value: Any) -> None:
+    """A weight of log p or of the learned part: finite, and small enough for float32 scores to mean
+    something still."""
+    number(argument, value, ge=-LARGEST_WEIGHT, le=LARGEST_WEIGHT)
 
 
 def float32(argument: str, value: Any) -> None:

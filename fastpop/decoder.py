@@ -46,14 +46,14 @@ class WithLogProbabilities(nn.Module):
 class Decoder(WithLogProbabilities):
     """logit(b, i) = scale * <query[b], item[i]> + a popularity term.
 
-    | prior | trained on | served at knob β |
+    | prior | trained on | served at popularity_weight β |
     |---|---|---|
     | none | s | s + (β - 1) log p: β = 1 is the model as trained, β = 0 post-hoc subtraction |
     | frozen | s + τ log p | s + β log p |
     | permuted | s + τ log p of a fixed random relabelling | s + β times the same |
     | learned | s + a(i), a learned | s + β a(i) |
 
-    where s = scale * <query, item>, the learned part, is what an audit measures. A second knob λ
+    where s = scale * <query, item>, the learned part, is what an audit measures. A second weight λ
     (personal_weight, 1 as trained) serves λ s instead of s.
 
     Args:
@@ -81,7 +81,7 @@ class Decoder(WithLogProbabilities):
         tower: ItemTower | None = None,
     ):
         super().__init__()
-        checks.knob("prior_weight", prior_weight)
+        checks.score_weight("prior_weight", prior_weight)
         checks.one_of("bias_start", bias_start, ("zero", "log-prior"))
         checks.number("temperature", temperature, gt=0)
         checks.number("dim", dim, ge=1, integer=True)
@@ -132,37 +132,41 @@ class Decoder(WithLogProbabilities):
         return item_VD
 
     def tables(self) -> list[nn.Parameter]:
-        """Parameters with one row an item, but for the bias."""
+        """Parameters with one row per item, but for the bias."""
         return [self.item_embedding, *([] if self.tower is None else self.tower.tables())]
 
     @property
     def trained_weight(self) -> float:
-        """The knob at which the served scores are the trained ones: τ, or 1 without a fixed prior."""
-        return self.prior.served_as_trained
+        """The β at which the served scores are the trained ones: τ, or 1 without a fixed prior."""
+        return self.prior.trained_popularity_weight
 
     def popularity_term(self) -> Tensor:
-        """[V] what the knob multiplies: log p, or what is learned in its place."""
+        """[V] what popularity_weight multiplies: log p, or what is learned in its place."""
         return self.prior.term(self.log_prior_V, self.item_bias)
 
     def training_terms(self) -> dict[str, Any]:
         """log_prior, prior_weight and scale as the loss takes them."""
         if not self.prior.trained:
             return {"log_prior": None, "prior_weight": 1.0, "scale": self.scale}
-        return {"log_prior": self.popularity_term(), "prior_weight": self.prior.tau, "scale": self.scale}
+        return {
+            "log_prior": self.popularity_term(),
+            "prior_weight": self.prior.prior_weight,
+            "scale": self.scale,
+        }
 
     def served_bias(self, popularity_weight: float) -> Tensor:
-        """[V] what is added to s at knob β = popularity_weight."""
-        checks.knob("popularity_weight", popularity_weight)
+        """[V] what is added to s at β = popularity_weight."""
+        checks.score_weight("popularity_weight", popularity_weight)
         term_V, weight = self.popularity_term().detach(), popularity_weight - self.prior.offset
         return weight * term_V if weight or self.item_bias is not None else torch.zeros_like(term_V)
 
     def served_scale(self, personal_weight: float) -> Tensor:
         """What multiplies <query, item> at personal weight λ: λ scale."""
-        checks.knob("personal_weight", personal_weight)
+        checks.score_weight("personal_weight", personal_weight)
         return self.scale.detach() * personal_weight
 
     def score(self, query_BD: Tensor, popularity_weight: float, personal_weight: float = 1.0) -> Tensor:
-        """[B, V] served scores: λ s + the popularity term at these knobs, float32."""
+        """[B, V] served scores: λ s + the popularity term at these weights, float32."""
         query_BD = query_BD.to(self.item_embedding.dtype)
         score_BV = (query_BD @ self.item_vectors().detach().T).float()
         return score_BV * self.served_scale(personal_weight) + self.served_bias(popularity_weight)
@@ -194,16 +198,16 @@ class Decoder(WithLogProbabilities):
     def index_vectors(
         self, query_BD: Tensor, popularity_weight: float = 1.0, personal_weight: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """(items [V, D+1], queries [B, D+1]) whose plain dot product is the score served at these knobs,
-        for a nearest-neighbour index: items are [scale e, log p], whatever the knobs, and queries
+        """(items [V, D+1], queries [B, D+1]) whose plain dot product is the score served at these weights,
+        for a nearest-neighbour index: items are [scale e, log p], whatever the weights, and queries
         [λ q, β] (β - 1 with prior="none").
 
         Where an index holds queries as they are, [q, β / λ] ranks the same for λ > 0.
         """
-        checks.knob("popularity_weight", popularity_weight)
-        checks.knob("personal_weight", personal_weight)
+        checks.score_weight("popularity_weight", popularity_weight)
+        checks.score_weight("personal_weight", personal_weight)
         column_V = self.popularity_term().detach()
         items = torch.cat([self.scale.detach() * self.item_vectors().detach(), column_V[:, None]], 1)
-        knob = popularity_weight - self.prior.offset
-        last = torch.full((query_BD.shape[0], 1), knob, dtype=query_BD.dtype, device=query_BD.device)
+        weight = popularity_weight - self.prior.offset
+        last = torch.full((query_BD.shape[0], 1), weight, dtype=query_BD.dtype, device=query_BD.device)
         return items, torch.cat([personal_weight * query_BD, last], 1)

@@ -25,7 +25,7 @@ class ItemTower(nn.Module):
         raise NotImplementedError
 
     def tables(self) -> list[nn.Parameter]:
-        """Parameters with one row an item, which the optimiser of tables steps."""
+        """Parameters with one row per item, which the optimiser of tables steps."""
         return []
 
 
@@ -51,7 +51,7 @@ class ItemTowerOptions(Component):
 
 @dataclass(frozen=True)
 class Table(ItemTowerOptions):
-    """A free vector an item: row gradients, a step independent of the catalogue's size."""
+    """One free vector per item: row gradients, a step independent of the catalogue's size."""
 
     name: ClassVar[str] = "table"
 

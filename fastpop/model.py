@@ -119,7 +119,7 @@ class Recommender(nn.Module):
         return fork
 
     def score(self, query_BD: Tensor, popularity_weight: float = 1.0, personal_weight: float = 1.0) -> Tensor:
-        """[B, V] served scores at both knobs; see `Decoder` for what each arm serves."""
+        """[B, V] served scores at both weights; see `Decoder` for what each arm serves."""
         with torch.no_grad():
             return self.decoder.score(query_BD, popularity_weight, personal_weight)
 
@@ -130,7 +130,7 @@ class Recommender(nn.Module):
         """(query [b, D] float64, weight [b], pos_id [b] or None) over the contexts of a log.
 
         One context a training event: its weights sum over the log to the number (or the weight)
-        of events that the encoder trains on. Encoders that read only the user give one row a user
+        of events that the encoder trains on. Encoders that read only the user give one row per user
         with the user's number of events, and no pos_id.
         """
         was_training = self.training

@@ -1,6 +1,6 @@
-"""Optimisers for embedding tables: one adaptive number a row, untouched rows left alone.
+"""Optimisers for embedding tables: one adaptive number per row, untouched rows left alone.
 
-Tables are [V, D], or [V] for one number an item. The optimisers take sparse gradients
+Tables are [V, D], or [V] for one number per item. The optimisers take sparse gradients
 (`sparse_grad=True`, `nn.Embedding(sparse=True)`) and dense ones, where every row counts as touched.
 
 With update_in_backward=True the step is made inside backward(), as soon as a table's gradient is
@@ -257,7 +257,7 @@ class RowSGD(_RowOptimizer):
 
 
 class RowAdagrad(_RowOptimizer):
-    """Row-wise Adagrad: state is one number a row (`fastpop.ops.row_adagrad_`)."""
+    """Row-wise Adagrad: state is one number per row (`fastpop.ops.row_adagrad_`)."""
 
     def __init__(
         self, params: Iterable[Any], lr: float = 0.1, eps: float = 1e-10, *, update_in_backward: bool = False
@@ -272,7 +272,7 @@ class RowAdagrad(_RowOptimizer):
 
 
 class RowAdam(_RowOptimizer):
-    """Row-wise Adam: full first moment, one second moment and step a row (`fastpop.ops.row_adam_`)."""
+    """Row-wise Adam: full first moment, one second moment and step per row (`fastpop.ops.row_adam_`)."""
 
     def __init__(
         self,

@@ -1,22 +1,24 @@
 """How popularity stands beside the learned part s, in training and at serving. One contract, `Prior`."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
 
-from fastpop import checks, registry
+from fastpop import checks, deprecated, registry
 from fastpop.components import Component
 from fastpop.popularity import PopularityPrior
 
 
 @dataclass(frozen=True)
 class Prior(Component):
-    """The base of popularity terms: trained on s + τ f, served as s + (β - offset) f.
+    """The base of popularity terms: trained on s + τ f, served as s + (β - offset) f, with τ = prior_weight
+    and β = popularity_weight.
 
     f is a vector over items: log p, or what is learned in its place.
-    offset: 1 where s itself holds popularity, since nothing was added in training.
+    offset: the β at which nothing is added to s: 1 where s itself holds popularity, since nothing was added
+    in training.
     trained: whether f was added in training. refreshable: whether f is log p of counts, which today's may
     replace. bias_learning_rate: the step size of a learned f; 0: that of the tables.
     """
@@ -26,19 +28,29 @@ class Prior(Component):
     trained: ClassVar[bool] = True
     refreshable: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "tau" in cls.__dict__:  # overrides what is called prior_weight now
+            deprecated.warn(f"{cls.__name__}.tau", f"{cls.__name__}.prior_weight")
+            setattr(cls, "prior_weight", cls.__dict__["tau"])  # noqa: B010
+
     @property
-    def tau(self) -> float:
+    def prior_weight(self) -> float:
         """τ, the weight of f in training."""
         return 1.0
+
+    tau = deprecated.attribute("tau", "prior_weight")
 
     @property
     def bias_learning_rate(self) -> float:
         return 0.0
 
     @property
-    def served_as_trained(self) -> float:
+    def trained_popularity_weight(self) -> float:
         """The β at which what is served is what was trained."""
-        return self.tau if self.trained else 1.0
+        return self.prior_weight if self.trained else 1.0
+
+    served_as_trained = deprecated.attribute("served_as_trained", "trained_popularity_weight")
 
     def log_prior(self, prior: PopularityPrior, seed: int) -> np.ndarray:
         """[V] nats: the log p that the model keeps."""
@@ -69,10 +81,10 @@ class _Weighted(Prior):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.knob("prior.weight", self.weight)
+        checks.score_weight("prior.weight", self.weight)
 
     @property
-    def tau(self) -> float:
+    def prior_weight(self) -> float:
         return float(self.weight)
 
 

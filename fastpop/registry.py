@@ -1,6 +1,6 @@
 """Names for parts: `fastpop.register` adds one, `fastpop.available` lists them.
 
-A kind of part has a room, which registers ours when it is imported, and a base class there, which says
+A kind of part has a module, which registers ours when it is imported, and a base class there, which says
 what one does. Installed packages add theirs through entry points: group `fastpop.encoders`, name, object.
 """
 
@@ -22,11 +22,11 @@ from fastpop.components import Component, checked, hints_of, is_option
 
 @dataclass(frozen=True)
 class Kind:
-    """plural: as `available` takes it, and `fastpop.<plural>` the group of entry points. room: the module
+    """plural: as `available` takes it, and `fastpop.<plural>` the group of entry points. module: the module
     that registers ours. base: the class there that a part is of. methods: a part has one of its own."""
 
     plural: str
-    room: str
+    module: str
     base: str
     methods: tuple[str, ...] = ()
 
@@ -77,12 +77,12 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
         option of a type that no file can hold.
     """
     checks.one_of("kind", kind, KINDS)
-    base = getattr(importlib.import_module(KINDS[kind].room), KINDS[kind].base)
+    base = getattr(importlib.import_module(KINDS[kind].module), KINDS[kind].base)
     is_class = isinstance(part, type)
     if not (issubclass(part, base) if is_class else isinstance(part, base)):
         raise checks.wrong_type(
             "part",
-            f"a {KINDS[kind].room}.{base.__name__}, its class or an object",
+            f"a {KINDS[kind].module}.{base.__name__}, its class or an object",
             f"={getattr(part, '__name__', type(part).__name__)}",
         )
     own = getattr(part, "name", "")
@@ -111,7 +111,7 @@ def check_class(kind: str, part: type) -> None:
     leaves to it, or whose class variables are not of the base's types."""
     if not issubclass(part, Component) or (kind, part) in _sound:
         return
-    base = getattr(importlib.import_module(KINDS[kind].room), KINDS[kind].base)
+    base = getattr(importlib.import_module(KINDS[kind].module), KINDS[kind].base)
     name, fields = part.__name__, {field.name for field in dataclasses.fields(part)}
     for option, hint in hints_of(part).items():
         if option in fields and not is_option(hint):
@@ -157,7 +157,7 @@ def _same(before: Any, part: Any) -> bool:
 
 
 def ours(kind: str, *parts: Any, names: tuple[str, ...] = ()) -> None:
-    """How a room registers its own parts while it is imported."""
+    """How a module registers its own parts while it is imported."""
     for number, part in enumerate(parts):
         name = names[number] if names else part.name
         _parts[kind][name] = part
@@ -184,14 +184,14 @@ def available(kind: str) -> tuple[str, ...]:
 
 def all_of(kind: str) -> dict[str, Any]:
     """name → part of a kind: ours, those that were registered, those of installed packages."""
-    importlib.import_module(KINDS[kind].room)
+    importlib.import_module(KINDS[kind].module)
     _load_entry_points_of(kind)
     return dict(_parts[kind])
 
 
 def find(kind: str, name: Any, argument: str = "") -> Any:
     """The part of that name. Raises ValueError with the names that there are."""
-    importlib.import_module(KINDS[kind].room)
+    importlib.import_module(KINDS[kind].module)
     if isinstance(name, str) and name in _parts[kind]:
         return _parts[kind][name]
     known = all_of(kind)
@@ -216,7 +216,7 @@ def made(
     """
     if isinstance(given, str) and defaults and not is_ours(kind, given):
         options = {name: value for name, value in (options or {}).items() if value != defaults[name]}
-    base = getattr(importlib.import_module(KINDS[kind].room), KINDS[kind].base)
+    base = getattr(importlib.import_module(KINDS[kind].module), KINDS[kind].base)
     if isinstance(given, base):
         check_class(kind, type(given))
         return given
@@ -339,14 +339,14 @@ def _kept(value: Any) -> Any:
 
 
 def restored(kept: dict[str, Any]) -> Any:
-    """The part that `record` was of. Nothing is imported for it but rooms of this package and entry points of
-    installed ones.
+    """The part that `record` was of. Nothing is imported for it but modules of this package and entry points
+    of installed ones.
 
     Raises Missing where no part of that name and version is registered: it says what to import.
     """
     kind = kept["kind"]
     checks.one_of("kind", kind, KINDS)
-    importlib.import_module(KINDS[kind].room)
+    importlib.import_module(KINDS[kind].module)
     if kept["name"] not in _parts[kind]:
         _load_entry_points_of(kind)
     part = _parts[kind].get(kept["name"])

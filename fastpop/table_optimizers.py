@@ -52,7 +52,7 @@ class _ByRows(TableOptimizer):
 
 @dataclass(frozen=True)
 class RowAdam(_ByRows):
-    """`fastpop.optim.RowAdam`: one second moment a row, untouched rows left alone."""
+    """`fastpop.optim.RowAdam`: one second moment per row, untouched rows left alone."""
 
     name: ClassVar[str] = "row_adam"
     made: ClassVar[Any] = optim.RowAdam

@@ -1,4 +1,4 @@
-"""Words shared by every room: the dimension key and the names of choices.
+"""Words shared by every package: the dimension key and the names of choices.
 
 Dimension key (suffixes of array names, one letter a dimension):
     G groups of rows    B query rows     C contexts   L history length   D embedding

@@ -1,4 +1,4 @@
-"""Fixtures every room uses."""
+"""Fixtures of every package's tests."""
 
 import importlib.util
 import os

@@ -117,7 +117,7 @@ class Partly(Prior):
     weight: float = 0.5
 
     @property
-    def tau(self):
+    def prior_weight(self):
         return self.weight
 
 

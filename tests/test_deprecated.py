@@ -1,5 +1,6 @@
 """Old names: each one warns and gives what the new one gives; both at once are one clear error."""
 
+import dataclasses
 import json
 import pickle
 import warnings
@@ -11,7 +12,7 @@ import torch
 from helpers_logs import small_log
 
 import fastpop
-from fastpop import deprecated, ops, popularity, registry, synthetic
+from fastpop import deprecated, ops, popularity, priors, registry, synthetic
 from fastpop.objectives import SampledSoftmaxLoss
 from fastpop.objectives.options import SampledSoftmax
 from fastpop.training import TrainConfig, loop, sealed
@@ -209,6 +210,30 @@ def test_the_command_line_shows_the_warning(monkeypatch, capsys, tmp_path):
     with pytest.raises(SystemExit):
         cli.main(["train", "no-such-log.csv", "--out", "run", "--hits", "drop"])
     assert "--hits: expected its new name, --accidental-hits" in capsys.readouterr().err
+
+
+def test_tau_of_a_prior_and_of_one_that_overrides_it():
+    with old("Frozen.tau"):
+        assert priors.Frozen(weight=0.5).tau == 0.5
+    with old("Frozen.served_as_trained"):
+        assert priors.Frozen(weight=0.5).served_as_trained == 0.5
+    with old("Mine.tau"):
+
+        @dataclasses.dataclass(frozen=True)
+        class Mine(priors.Prior):
+            name = "mine"
+
+            @property
+            def tau(self):
+                return 0.25
+
+    assert Mine().prior_weight == Mine().trained_popularity_weight == 0.25
+
+
+def test_knobs_of_a_result():
+    result = fastpop.train(small_log(), **QUICK)
+    with old("TrainResult.knobs"):
+        assert result.knobs(0.5) == result.serving_weights(0.5) == (0.5, 1.0)
 
 
 def test_level_law():

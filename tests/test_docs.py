@@ -24,7 +24,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
 def test_python_blocks_run(page, tmp_path, monkeypatch, one_thread):
-    # What a page registers is known while it runs; rooms that nobody imported yet register ours before.
+    # What a page registers is known while it runs; modules that nobody imported yet register ours before.
     monkeypatch.setattr(registry, "_parts", {kind: registry.all_of(kind) for kind in registry.KINDS})
     monkeypatch.chdir(tmp_path)
     names: dict = {}

@@ -1,4 +1,4 @@
-"""The floor plan: imports go one way, the import is light, nothing but the house is tracked."""
+"""The architecture: imports go one way, `import fastpop` is light, nothing but the project is tracked."""
 
 import ast
 import functools
@@ -14,7 +14,7 @@ import pytest
 import fastpop
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = (
+PACKAGES = (
     "types",
     "checks",
     "text",
@@ -55,7 +55,7 @@ ROOMS = (
 FILES = sorted([*ROOT.glob("fastpop/**/*.py"), *ROOT.glob("kernels/**/*.py")])
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     parts = path.relative_to(ROOT).parts
     return "kernels" if parts[0] == "kernels" else parts[1].removesuffix(".py")
 
@@ -96,7 +96,7 @@ def imports_of(path: Path, typing_too: bool = True) -> list[tuple[str, str]]:
     return [(name, bound) for name, bound in found if name.split(".")[0] == "fastpop"]
 
 
-def room_named(name: str) -> str:
+def package_named(name: str) -> str:
     return name.split(".")[1] if "." in name else ""
 
 
@@ -106,19 +106,21 @@ def room_named(name: str) -> str:
     ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_imports_go_one_way(path):
-    own = ROOMS.index(room_of(path))
+    own = PACKAGES.index(package_of(path))
     for name, _ in imports_of(path):
-        room = room_named(name)
-        if room == "_C":
-            assert room_of(path) == "kernels", f"{path} imports fastpop._C"
-        elif room in ROOMS:
-            assert ROOMS.index(room) <= own, f"{path} imports {name}, a later room"
-        if room == "kernels":
-            assert room_of(path) in ("kernels", "ops"), f"{path} imports {name}, which is for ops alone"
+        package = package_named(name)
+        if package == "_C":
+            assert package_of(path) == "kernels", f"{path} imports fastpop._C"
+        elif package in PACKAGES:
+            assert PACKAGES.index(package) <= own, f"{path} imports {name}, a later package"
+        if package == "kernels":
+            assert package_of(path) in ("kernels", "ops"), f"{path} imports {name}, which is for ops alone"
 
 
 @pytest.mark.parametrize(
-    "path", [f for f in FILES if room_of(f) not in ("kernels", "ops")], ids=lambda p: str(p.relative_to(ROOT))
+    "path",
+    [f for f in FILES if package_of(f) not in ("kernels", "ops")],
+    ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_kernels_are_not_imported_by_their_names_in_text(path):
     texts = [
@@ -130,11 +132,11 @@ def test_kernels_are_not_imported_by_their_names_in_text(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_what_is_private_stays_in_its_room(path):
+def test_what_is_private_stays_in_its_package(path):
     """Neither a module nor a name that begins with an underscore, imported or reached for."""
     aliases = {}
     for name, bound in imports_of(path):
-        if room_named(name) in (room_of(path), "_C"):
+        if package_named(name) in (package_of(path), "_C"):
             continue
         private = [part for part in name.split(".")[1:] if part.startswith("_") and not part.startswith("__")]
         assert not private, f"{path} imports {name}"
@@ -149,16 +151,16 @@ def test_what_is_private_stays_in_its_room(path):
             assert not is_private, f"{path} reaches for {aliases[node.value.id]}.{node.attr}"
 
 
-@pytest.mark.parametrize("room", [r for r in ROOMS if r != "adapters"])
-def test_no_room_imports_itself_in_a_circle(room):
+@pytest.mark.parametrize("package", [r for r in PACKAGES if r != "adapters"])
+def test_no_package_imports_itself_in_a_circle(package):
     graph = {}
     for path in FILES:
-        if room_of(path) == room:
+        if package_of(path) == package:
             found = {
                 name if name in MODULES else name.rpartition(".")[0]
                 for name, _ in imports_of(path, typing_too=False)
             }
-            graph[module_of(path)] = {one for one in found if room_named(one) == room}
+            graph[module_of(path)] = {one for one in found if package_named(one) == package}
     assert graph
     done: set[str] = set()
 
@@ -314,7 +316,7 @@ def test_constraints_pin_what_pyproject_asks_for():
 
 
 def test_no_test_room_is_empty():
-    for room in (
+    for package in (
         "data",
         "popularity",
         "ops",
@@ -328,4 +330,4 @@ def test_no_test_room_is_empty():
         "kernels",
         "cli",
     ):
-        assert list((ROOT / "tests" / room).glob("test_*.py")), f"tests/{room} has no test"
+        assert list((ROOT / "tests" / package).glob("test_*.py")), f"tests/{package} has no test"

@@ -126,7 +126,7 @@ class Halved(Prior):
     refreshable: ClassVar[bool] = True
 
     @property
-    def tau(self):
+    def prior_weight(self):
         return 0.5
 
 

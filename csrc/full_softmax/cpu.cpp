@@ -57,7 +57,7 @@ class FullPass {
     float* d_items;   // [kChunk, padded]
     float* d_query;   // [rows, padded]
     OnlineLse* lse;   // [rows]
-    typename Sums::Room* room;
+    typename Sums::Scratch* scratch;
   };
 
  public:
@@ -107,7 +107,7 @@ class FullPass {
         own.pos_item = memory_.make<float>(padded_);
         own.d_items = memory_.make<float>(kChunk * padded_);
         own.d_query = memory_.make<float>(rows_ * padded_);
-        own.room = memory_.make<typename Sums::Room>(sums.room(padded_));
+        own.scratch = memory_.make<typename Sums::Scratch>(sums.scratch_size(padded_));
       } else {
         own.lse = memory_.make<OnlineLse>(rows_);
       }
@@ -244,10 +244,10 @@ class FullPass {
       const int64_t last = std::min(first + block_rows_, num);
       for (int64_t r = first; r < round_up(last, row_unit_); r += strip_) {
         Exp* kept = own.exps + Sums::packed(r - first) * kChunkStride;
-        float* e = sums_.place(kept, own.strip);
+        float* e = sums_.logits_buffer(kept, own.strip);
         logits(own, r, columns, e, largest);
         for (int64_t i = 0; i < strip_; ++i) tile_.exp_row(e + i * kChunkStride, columns, reference_[r + i]);
-        sums_.add_rows(e, columns, kept, own.items, padded_, keep, own.room,
+        sums_.add_rows(e, columns, kept, own.items, padded_, keep, own.scratch,
                        wants_query ? own.d_query + r * padded_ : nullptr);
       }
       if (wants_items)

@@ -80,17 +80,17 @@ Block RowReader::read(const RowLayout& layout, const char* data, int64_t size, i
   return std::move(block_);
 }
 
-// Room for about as many rows a byte as the block before had.
+// Capacity for about as many rows per byte as the block before had.
 void RowReader::reserve(double rows) {
-  const auto room = static_cast<size_t>(rows) + kBatch;
-  block_.user.reserve(room);
-  block_.item.reserve(room);
-  block_.line.reserve(room);
-  if (layout_.position[kBehavior] >= 0) block_.behavior.reserve(room);
-  if (layout_.position[kTime] >= 0) block_.tick.reserve(room);
-  if (layout_.position[kTime] >= 0 && !layout_.code_times) block_.tick_kind.reserve(room);
-  if (layout_.position[kWeight] >= 0) block_.weight.reserve(room);
-  if (layout_.position[kRating] >= 0) block_.rating.reserve(room);
+  const auto capacity = static_cast<size_t>(rows) + kBatch;
+  block_.user.reserve(capacity);
+  block_.item.reserve(capacity);
+  block_.line.reserve(capacity);
+  if (layout_.position[kBehavior] >= 0) block_.behavior.reserve(capacity);
+  if (layout_.position[kTime] >= 0) block_.tick.reserve(capacity);
+  if (layout_.position[kTime] >= 0 && !layout_.code_times) block_.tick_kind.reserve(capacity);
+  if (layout_.position[kWeight] >= 0) block_.weight.reserve(capacity);
+  if (layout_.position[kRating] >= 0) block_.rating.reserve(capacity);
 }
 
 void RowReader::line_end(const char* start, const char* at) {

@@ -1,4 +1,4 @@
-// An open-addressing table whose slots hold short texts themselves: one cache miss a look-up.
+// An open-addressing table whose slots hold short texts themselves: one cache miss per lookup.
 #include "log_rows/intern.h"
 
 #include <sys/mman.h>
@@ -116,7 +116,7 @@ void Intern::resize(uint64_t slots) {
   const size_t bytes = slots * sizeof(Slot);
   void* const fresh = std::aligned_alloc(bytes < kHugePage ? 64 : kHugePage, bytes);
   if (fresh == nullptr) throw std::bad_alloc();
-  if (bytes >= kHugePage) madvise(fresh, bytes, MADV_HUGEPAGE);  // look-ups jump about: spare the TLB
+  if (bytes >= kHugePage) madvise(fresh, bytes, MADV_HUGEPAGE);  // lookups jump about: spare the TLB
   slots_.reset(static_cast<Slot*>(fresh));
   std::fill_n(slots_.get(), slots, Slot{0, 0, 0, kFree});
   mask_ = slots - 1;

@@ -8,7 +8,7 @@
 // owns a chunk: an item that a tenth of all entries name takes no longer than the rest. A team keeps
 // one running sum, E numbers a lane, and writes it when the id changes. A segment that began in an
 // earlier chunk goes to the chunk's carry row; a second pass adds the carries of such a segment, in
-// order, to the row that its first chunk wrote. One writer a row, no atomics, the cut depends on N
+// order, to the row that its first chunk wrote. One writer per row, no atomics, the cut depends on N
 // alone: bitwise repeatable on every device.
 //
 // Cost: an entry reads a row of D numbers, which for queries come from L2 (33 MB at B = 65,536, D = 128,

@@ -6,8 +6,8 @@
 //    it sums a run's gradients in the order they came, reads the row and its state once, writes
 //    them once. No atomics, and the same sums in the same order on any number of threads.
 // Cost: 4 D operations a touched row (Adam 7 D), D for each further gradient of it. Bytes, of a
-// float32 table: 4 D (n + 2 touched) and the state, 8 a row (Adagrad) or 8 D + 24 (Adam). The sort:
-// 32 bytes an id of workspace. Rows far apart cost a page walk each: from memory (a table out of
+// float32 table: 4 D (n + 2 touched) and the state, 8 per row (Adagrad) or 8 D + 24 (Adam). The sort:
+// 32 bytes per id of workspace. Rows far apart cost a page walk each: from memory (a table out of
 // cache, pages of 4 KiB) that is most of the time.
 #include "row_update/row_update.h"
 

@@ -1,4 +1,4 @@
-// One optimiser step on the touched rows of a table, in place: a team of lanes a row.
+// One optimiser step on the touched rows of a table, in place: a team of lanes per row.
 //
 // Entries are sorted by id. An id makes one step, whatever number of entries it has: its gradient is
 // that of its only entry, read where it lies, or the sum that row_sum made of several. Two steps would
@@ -7,9 +7,9 @@
 //
 // Who owns what: the team of an id's first sorted entry owns the table's row and its state; nobody else
 // reads or writes them. In registers: the gradient's row, the table's, the first moment, E numbers a lane
-// each. Bytes a row, ids that come once: D (r + 2 s) for SGD, r the size of the gradient's numbers, s of the
-// table's; 8 more for Adagrad, 8 D + 24 for Adam; 2 to 10 FLOPs a number: memory binds. n = 1M rows, D = 128,
-// fp32: 1.5 GB SGD and Adagrad, 2.6 GB Adam, predicted .5 and .9 ms at 3.0 TB/s.
+// each. Bytes per row, ids that come once: D (r + 2 s) for SGD, r the size of the gradient's numbers, s of
+// the table's; 8 more for Adagrad, 8 D + 24 for Adam; 2 to 10 FLOPs a number: memory binds. n = 1M rows, D =
+// 128, fp32: 1.5 GB SGD and Adagrad, 2.6 GB Adam, predicted .5 and .9 ms at 3.0 TB/s.
 #pragma once
 
 #include <cmath>

@@ -12,7 +12,7 @@ constexpr int kWarps = kThreads / 32;
 // has 4 KB in flight, where 20 KB a multiprocessor cover 700 ns of latency at 3.3 TB/s.
 constexpr int kForwardBlocks = 4, kBackwardBlocks = 3;
 
-// A warp a row; four rows a block, in order, so that small groups meet in L1.
+// A warp per row; four rows per block, in order, so that small groups meet in L1.
 template <class Layout>
 __global__ __launch_bounds__(kThreads, kForwardBlocks) void sampled_rows_forward_kernel(const SampledRows a) {
   const int64_t b = blockIdx.x * static_cast<int64_t>(kWarps) + threadIdx.x / 32;

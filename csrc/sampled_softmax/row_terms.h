@@ -42,11 +42,11 @@ class RowTerms {
     return bias;
   }
 
-  // The K ids of a group: where they were given, or drawn into `room`.
-  const int64_t* negatives_of(int64_t group, int64_t* room) const {
+  // The K ids of a group: where they were given, or drawn into `buffer`.
+  const int64_t* negatives_of(int64_t group, int64_t* buffer) const {
     if (a_.neg_id_GK != nullptr) return a_.neg_id_GK + group * a_.K;
-    alias_draw_group(a_.table, a_.V, a_.seed, a_.step, static_cast<uint32_t>(group), a_.K, room);
-    return room;
+    alias_draw_group(a_.table, a_.V, a_.seed, a_.step, static_cast<uint32_t>(group), a_.K, buffer);
+    return buffer;
   }
 
   double positive_bias(int64_t id) const {

@@ -1,9 +1,9 @@
-// Sampled softmax for rows that have their own negatives: one warp a row.
+// Sampled softmax for rows that have their own negatives: one warp per row.
 //
 // A row's K gathered table rows are read once forward and once backward, and used for nothing else, so
-// memory binds, not arithmetic. Bytes a row: K (D s + 40) forward, s the item's size: 32 of the 40 are
+// memory binds, not arithmetic. Bytes per row: K (D s + 40) forward, s the item's size: 32 of the 40 are
 // the sector of log p (32 more for log q, and a table row where ids are drawn, 8 of 32). FLOPs: 2 K D
-// forward, 4 K D backward, .5 and 1 a byte at fp32, 1 and 2 at half, where a GPU has 20 to 300 a byte.
+// forward, 4 K D backward, .5 and 1 per byte at fp32, 1 and 2 at 16 bits, where a GPU has 20 to 300 per byte.
 // B = 65,536, K = 1,024, D = 128, bf16: 17.2 GB of items alone, 5.7 ms each way at 3.0 TB/s, predicted.
 //
 // Who owns what: a warp owns a row. It walks its negatives 32 at a time: lane j fetches or draws
@@ -24,7 +24,7 @@
 
 namespace fastpop {
 
-// Rows that share negatives, at most. A warp a row gathers again what its neighbours have in L1; from
+// Rows that share negatives, at most. A warp per row gathers again what its neighbours have in L1; from
 // 16 rows on a matrix product does better.
 constexpr int kMaxGroupSize = 8;
 

@@ -73,7 +73,8 @@ class TilePass : SharedNegatives {
       scratch_.push_back(
           memory_.make<float>(std::max<int64_t>({block_rows_, padded_, strip_ * int64_t{kChunkStride}})));
       rows_.push_back(memory_.make<Row>(tile.panel * padded_));
-      room_.push_back(gradients_ ? memory_.make<typename Sums::Room>(sums.room(padded_)) : nullptr);
+      scratch_of_.push_back(gradients_ ? memory_.make<typename Sums::Scratch>(sums.scratch_size(padded_))
+                                       : nullptr);
       scaled_.push_back(gradients_ ? memory_.make<Item>(Sums::packed(block_rows_ * padded_)) : nullptr);
     }
     panels_ = memory_.make<Panel>(Logits::packed(window_ * depth_));
@@ -93,10 +94,10 @@ class TilePass : SharedNegatives {
       d_pos_ = memory_.make<float>(a.B);
     }
     // Groups are sorted while no exponentials are kept: the same memory.
-    auto* room = reinterpret_cast<SortItem*>(exps_);
-    const int64_t fits = room == nullptr ? 0 : exps * Sums::kExpBytes / 16;
-    if (fits < 2 * a.K * together_) room = memory_.make<SortItem>(2 * a.K * together_);
-    for (int i = 0; i < together_; ++i) sorts_.push_back(room + 2 * a.K * i);
+    auto* buffer = reinterpret_cast<SortItem*>(exps_);
+    const int64_t fits = buffer == nullptr ? 0 : exps * Sums::kExpBytes / 16;
+    if (fits < 2 * a.K * together_) buffer = memory_.make<SortItem>(2 * a.K * together_);
+    for (int i = 0; i < together_; ++i) sorts_.push_back(buffer + 2 * a.K * i);
     lse_ = memory_.make<OnlineLse>(a.B);
     for (int64_t b = 0; b < a.B; ++b) lse_[b] = OnlineLse{};
     if (a.d_scale != nullptr) {
@@ -228,7 +229,7 @@ class TilePass : SharedNegatives {
                  int64_t columns, int me) {
     const int64_t at = left - w.first, chunk = at / kChunk;
     Exp* kept = gradients_ ? exps_at(chunk, r) : nullptr;
-    float* e = sums_.place(kept, scratch_[me]);
+    float* e = sums_.logits_buffer(kept, scratch_[me]);
     float* reference = gradients_ ? reference_ + chunk * block_rows_ + r : nullptr;
     float largest[kMostTileRows], keep[kMostTileRows];
     logits_.make(packed_query_ + r * padded_, padded_, depth_, panels_ + Logits::packed(at * depth_), columns,
@@ -268,7 +269,7 @@ class TilePass : SharedNegatives {
       if (wants_query_) sums_.add_rows_of(e, real, a_.item_VD, group.id + left, padded_, keep, d_query);
     } else {
       sums_.add_rows(e, columns, wants_items_ ? kept : nullptr, items_ + Sums::packed(at * padded_), padded_,
-                     keep, room_[me], d_query);
+                     keep, scratch_of_[me], d_query);
     }
   }
 
@@ -399,11 +400,11 @@ class TilePass : SharedNegatives {
   int64_t depth_;             // D in whole units of the logits
   std::vector<Group> groups_;
   std::vector<SortItem*> sorts_;
-  // A thread's: at least a strip of exponentials, a row, a number a row of the block; a panel's rows; what
+  // A thread's: at least a strip of exponentials, a row, a number per row of the block; a panel's rows; what
   // the sums want; [block row, padded] queries with their factors.
   std::vector<float*> scratch_;
   std::vector<Row*> rows_;
-  std::vector<typename Sums::Room*> room_;
+  std::vector<typename Sums::Scratch*> scratch_of_;
   std::vector<Item*> scaled_;
   // Pairs hold two numbers: of a column's dimensions in panels, of two rows in items and exponentials.
   Panel* panels_ = nullptr;  // [window / panel][depth][panel]

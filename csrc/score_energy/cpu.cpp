@@ -52,13 +52,13 @@ class Moments {
 #pragma omp parallel num_threads(a_.threads) if (num_parts_ > 1)
     {
       Workspace own;
-      auto* room = own.make<double>(2 * kStep * width_ + 2 * width_ + width_ * width_);
+      auto* buffer = own.make<double>(2 * kStep * width_ + 2 * width_ + width_ * width_);
       auto* row = own.make<float>(round_up(a_.D, 16));
 #pragma omp for schedule(dynamic, 1)
       for (int i = 0; i < num_parts_; ++i) {
         const Range mine = part(a_.N, kBlock, i, num_parts_);
         for (int64_t first = mine.first; first < mine.last; first += kBlock)
-          add_block(parts_[i], first, std::min(first + kBlock, mine.last), room, row);
+          add_block(parts_[i], first, std::min(first + kBlock, mine.last), buffer, row);
       }
     }
     Part total = parts_[0];
@@ -96,8 +96,8 @@ class Moments {
 
   double weight_of(int64_t n) const { return a_.weight_N == nullptr ? 1.0 : a_.weight_N[n]; }
 
-  void add_block(Part& part, int64_t first, int64_t last, double* room, float* row) {
-    double* x = room;                    // [kStep, width]
+  void add_block(Part& part, int64_t first, int64_t last, double* buffer, float* row) {
+    double* x = buffer;                  // [kStep, width]
     double* wx = x + kStep * width_;     // [kStep, width]
     double* mean = wx + kStep * width_;  // [width]
     double* shift = mean + width_;       // [width]
@@ -160,13 +160,13 @@ class Sums {
     mean_ = memory_.make<double>(a.C);
     shift_ = memory_.make<float>(a.C);
     for (int i = 0; i < a.threads; ++i)
-      room_.push_back(memory_.make<float>(kChunk * (padded_ + a.D + 2) + kTileRows * kChunkStride));
+      buffer_.push_back(memory_.make<float>(kChunk * (padded_ + a.D + 2) + kTileRows * kChunkStride));
   }
 
   void run(int me, int team) {
     const Range mine = part(a_.C, kTileRows, me, team);
     if (mine.first == mine.last) return;
-    float* items = room_[me];
+    float* items = buffer_[me];
     float* panels = items + kChunk * padded_;
     float* bias = panels + kChunk * a_.D;
     float* b = bias + kChunk;
@@ -228,7 +228,7 @@ class Sums {
   const Tile& tile_;
   int64_t padded_;
   Workspace memory_;
-  std::vector<float*> room_;
+  std::vector<float*> buffer_;
   float* query_;  // [C, padded]
   double* mean_;  // [C] of the scores so far, minus shift
   float* shift_;  // [C] the mean of the first chunk

@@ -48,23 +48,23 @@ struct Sizes {
                 kTileRows * kTileRows;
     num_blocks = (a.V + item_rows - 1) / item_rows;
     const int64_t k = std::min(a.k, a.V);
-    room = k + std::clamp<int64_t>(k * 3 / 2, 32, 1 << 14);
-    queries = std::clamp<int64_t>(kBufferBytes / (8 * room), 1, kMostQueries);
+    capacity = k + std::clamp<int64_t>(k * 3 / 2, 32, 1 << 14);
+    queries = std::clamp<int64_t>(kBufferBytes / (8 * capacity), 1, kMostQueries);
     queries = std::min(round_up(queries, tile.panel), round_up(a.B, tile.panel));
     // Blocks j, j + step, ... with a step that is no divisor: all of them, scattered.
     step = std::max<int64_t>(1, static_cast<int64_t>(0.618 * static_cast<double>(num_blocks)));
     while (std::gcd(step, num_blocks) != 1) ++step;
   }
   int64_t item_rows, num_blocks, step;
-  int64_t room;     // of a query's buffer
-  int64_t queries;  // of a block: whole panels
+  int64_t capacity;  // of a query's buffer
+  int64_t queries;   // of a block: whole panels
 };
 
 // A block of queries and the best that one thread has found for them.
 class Best {
  public:
   Best(const TopItems& a, const Tile& tile, const Sizes& sizes)
-      : a_(a), tile_(tile), sizes_(sizes), room_(sizes.room), k_(std::min(a.k, a.V)) {
+      : a_(a), tile_(tile), sizes_(sizes), capacity_(sizes.capacity), k_(std::min(a.k, a.V)) {
     const int64_t num = sizes.queries;
     query_ = memory_.make<float>(num * a.D);
     row_ = memory_.make<float>(round_up(a.D, tile.lanes));
@@ -72,7 +72,7 @@ class Best {
     least_key_ = memory_.make<uint64_t>(num);
     count_ = memory_.make<int32_t>(num);
     checked_ = memory_.make<int32_t>(num);
-    key_ = memory_.make<uint64_t>(num * room_);
+    key_ = memory_.make<uint64_t>(num * capacity_);
     filter_ = a.exclude_offsets == nullptr ? nullptr : memory_.make<uint64_t>(num * kFilterWords);
     if (a.item_VD.dtype != Dtype::f32 || a.item_VD.col_stride != 1)
       item_ = memory_.make<float>(sizes.item_rows * a.D);
@@ -125,8 +125,8 @@ class Best {
                              least_ + q,
                              least_key_ + q,
                              count_ + q,
-                             key_ + q * room_,
-                             room_,
+                             key_ + q * capacity_,
+                             capacity_,
                              prune_one,
                              this,
                              q};
@@ -136,7 +136,7 @@ class Best {
 
   // Step 3.
   void prune(int64_t q) {
-    uint64_t* keys = key_ + q * room_;
+    uint64_t* keys = key_ + q * capacity_;
     if (filter_ != nullptr) {
       int32_t kept = checked_[q];
       for (int32_t n = kept; n < count_[q]; ++n)
@@ -152,7 +152,7 @@ class Best {
     checked_[q] = count_[q];
   }
 
-  const uint64_t* begin_of(int64_t q) const { return key_ + q * room_; }
+  const uint64_t* begin_of(int64_t q) const { return key_ + q * capacity_; }
   const uint64_t* end_of(int64_t q) const { return begin_of(q) + count_[q]; }
 
  private:
@@ -182,7 +182,7 @@ class Best {
   const Tile& tile_;
   const Sizes& sizes_;
   Workspace memory_;
-  int64_t room_, k_;
+  int64_t capacity_, k_;
   int64_t first_ = 0, num_ = 0;  // queries
   float* query_;                 // [panels, D, panel]
   float* row_;                   // [D]
@@ -191,7 +191,7 @@ class Best {
   uint64_t* least_key_;
   int32_t* count_;
   int32_t* checked_;  // how many of a buffer are known not to be excluded
-  uint64_t* key_;     // [query, room]
+  uint64_t* key_;     // [query, capacity]
   uint64_t* filter_;  // [query, word], or null
   std::vector<int64_t> excluded_;
 };

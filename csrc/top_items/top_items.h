@@ -37,7 +37,7 @@ struct ItemBlock {
 };
 
 // One panel of queries and the items that each still has to consider. A scan appends to them what is
-// not worse than `least`, and calls `prune` when a query has no room left.
+// not worse than `least`, and calls `prune` when a query's buffer is full.
 struct QueryPanel {
   const float* query;   // [D, panel], scale within
   int num_vectors;      // that hold queries
@@ -45,8 +45,8 @@ struct QueryPanel {
   float* least;         // [panel] scores below are out; -FLT_MAX lets all but -inf pass
   uint64_t* least_key;  // [panel]
   int32_t* count;       // [panel]
-  uint64_t* key;        // [panel, room]
-  int64_t room;
+  uint64_t* key;        // [panel, capacity]
+  int64_t capacity;
   void (*prune)(void* owner, int64_t query);
   void* owner;
   int64_t first_query;

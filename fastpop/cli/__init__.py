@@ -1,5 +1,5 @@
-"""`fastpop`: one verb a job. The only reader of argv and of the environment, and the only place
-that answers signals: docs/command_line.md has the exit codes."""
+"""`fastpop`: one verb a job. The only reader of argv, and the only place that answers signals:
+docs/command_line.md has the exit codes."""
 
 import os
 import sys
@@ -13,7 +13,8 @@ FAILED = (RuntimeError, OSError, ImportError, MemoryError, NotImplementedError)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: 0 done, 1 the work failed, 2 bad input, 130 interrupted, 143 terminated.
+    """Entry point: 0 done, 1 the work failed, 2 bad input, 129, 130 or 143 stopped by SIGHUP, SIGINT or
+    SIGTERM.
 
     argv: words, from a caller whose process goes on: its signal handlers, streams and warnings are put
     back. None: those of this process, which ends with the command.

@@ -46,7 +46,7 @@ class Audit:
     smoothing: str | None = None
     """Of log p: loo, good-turing or a number to add; loo, or the run's own, when not given."""
     popularity_weight: float | None = None
-    """Audit the scores that a run serves at this knob, not the learned part."""
+    """Audit the scores that a run serves at this weight of log p, not the learned part."""
     permutations: int = 2000
     """Of the p-values; 0: none."""
     seed: int = 0
@@ -88,7 +88,7 @@ class Audit:
         if (self.strata is not None) != (self.null == "stratified"):
             raise checks.wrong("strata", "a file with --null stratified, and only there", self.strata)
         if self.popularity_weight is not None:
-            checks.knob("popularity_weight", self.popularity_weight)
+            checks.score_weight("popularity_weight", self.popularity_weight)
         if self.out is not None:
             writable("out", self.out, folder=True)
             checks.needed("matplotlib", "report", "--out, a report,")

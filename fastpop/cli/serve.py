@@ -15,7 +15,7 @@ from fastpop.cli.options import array, readable, smoothing_of, writable
 )
 @dataclass(frozen=True)
 class Recommend:
-    """Print the best items of users of a trained run, at any popularity knob."""
+    """Print the best items of users of a trained run, at any popularity weight."""
 
     run_folder: Positional[Path]
     """The --out of `fastpop train`."""
@@ -24,7 +24,7 @@ class Recommend:
     k: int = 10
     """Items a user, at most the catalogue."""
     popularity_weight: float | None = None
-    """The knob: 0 serves without log p, 1 with it; as fitted, or as trained, when not given."""
+    """β: 0 serves without log p, 1 with it; as fitted, or as trained, when not given."""
     personal_weight: float | None = None
     """Multiplies the personal part; as fitted, or 1, when not given."""
     counts: Path | None = None
@@ -44,9 +44,9 @@ class Recommend:
             raise checks.wrong("users", "at least one id", "=none")
         checks.number("k", self.k, ge=1, integer=True)
         if self.popularity_weight is not None:
-            checks.knob("popularity_weight", self.popularity_weight)
+            checks.score_weight("popularity_weight", self.popularity_weight)
         if self.personal_weight is not None:
-            checks.knob("personal_weight", self.personal_weight)
+            checks.score_weight("personal_weight", self.personal_weight)
         if self.out is not None:
             writable("out", self.out)
         if self.smoothing is not None and self.counts is None:
@@ -98,7 +98,7 @@ class Evaluate:
     against: Path | None = None
     """Another run on the same log and split: print paired differences, this run minus that."""
     out: Path | None = None
-    """A JSON file of the metrics at each knob."""
+    """A JSON file of the metrics at each weight."""
 
     def run(self) -> None:
         import fastpop
@@ -109,20 +109,20 @@ class Evaluate:
         for k in self.k:
             checks.number("k", k, ge=1, integer=True)
         for given in self.popularity_weight:
-            checks.knob("popularity_weight", given)
+            checks.score_weight("popularity_weight", given)
         if self.personal_weight is not None:
-            checks.knob("personal_weight", self.personal_weight)
+            checks.score_weight("personal_weight", self.personal_weight)
         if self.out is not None:
             writable("out", self.out)
         result = fastpop.load(self.run_folder)
         other = None if self.against is None else fastpop.load(self.against)
         written = []
-        knobs: tuple[float | None, ...] = self.popularity_weight or (None,)
-        for weight in knobs:
+        weights: tuple[float | None, ...] = self.popularity_weight or (None,)
+        for weight in weights:
             found = result.evaluate(
                 self.part, popularity_weight=weight, personal_weight=self.personal_weight, ks=self.k
             )
-            shown, personal = result.knobs(weight, self.personal_weight)
+            shown, personal = result.serving_weights(weight, self.personal_weight)
             print(f"{knobs_text(shown, personal)}\n{found.table()}\n", flush=True)
             written.append({"popularity_weight": shown, "personal_weight": personal, **found.to_dict()})
             if other is not None:

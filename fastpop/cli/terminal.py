@@ -44,7 +44,7 @@ def prepare() -> contextlib.ExitStack:
     before.callback(setattr, bars, "spoken", bars.spoken)
     bars.spoken = True
     before.enter_context(warnings.catch_warnings())
-    # Python hides these outside of __main__; of names that a user gave, he is told.
+    # Python hides these outside of __main__; who gave an old name on the command line is to see it.
     warnings.filterwarnings("default", ".* the old one works for one release", DeprecationWarning)
     before.callback(setattr, warnings, "showwarning", warnings.showwarning)
     warnings.showwarning = _as_a_line

@@ -234,7 +234,7 @@ class Interactions:
             min_user, min_item: least number of events, ≥ 1 (repeats count, weights do not).
         Raises:
             ValueError: nothing is left.
-        Cost: O(N) a round; a handful of rounds on real logs. One byte an event beside the result.
+        Cost: O(N) a round; a handful of rounds on real logs. One byte per event beside the result.
         """
         number("min_user", min_user, ge=1, integer=True)
         number("min_item", min_item, ge=1, integer=True)

@@ -96,7 +96,7 @@ def read_log(
         ValueError, TypeError: a bad argument or a bad file; names file, line and column, what was
             expected and what was there. FileNotFoundError: no file. MemoryError: the cap is too
             small. ImportError: duckdb, which reads frames and parquet, is missing.
-    Cost: one pass over the text, 16 bytes an event while it is read, 32 for the arrays.
+    Cost: one pass over the text, 16 bytes per event while it is read, 32 for the arrays.
     """
     request = Request.of_options({name: value for name, value in locals().items() if name != "source"})
     with (

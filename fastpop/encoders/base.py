@@ -36,7 +36,7 @@ class Encoder(nn.Module):
         return query_CLD.gather(1, at_C[:, None, None].expand(-1, 1, query_CLD.shape[2]))[:, 0]
 
     def tables(self) -> list[nn.Parameter]:
-        """Parameters with one row a user or an item: they may get sparse row gradients."""
+        """Parameters with one row per user or item: they may get sparse row gradients."""
         return []
 
 

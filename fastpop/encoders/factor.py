@@ -1,4 +1,4 @@
-"""A vector a user: matrix factorisation, with or without a vector that all users share."""
+"""One vector per user: matrix factorisation, with or without a vector that all users share."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -11,7 +11,7 @@ from fastpop.encoders.base import Encoder, EncoderOptions, Sizes, check_dropout
 
 @dataclass(frozen=True)
 class Factor(EncoderOptions):
-    """A vector a user: see `FactorEncoder`. dropout: probability, on the user's own part. base: whether
+    """One vector per user: see `FactorEncoder`. dropout: probability, on the user's own part. base: whether
     all users share a vector."""
 
     name: ClassVar[str] = "factor"

@@ -22,7 +22,7 @@ def _tensor(argument: str, value: Any, ndim: int) -> Tensor:
 class DotScores:
     """score(c, i) = scale * <query[c], items[i]> + bias[i], for `evaluate`.
 
-    query: [C, D], one row a case, finite. items: [V, D], on the same device; half rows are scored in
+    query: [C, D], one row per case, finite. items: [V, D], on the same device; half rows are scored in
     float32. bias: [V] nats, -inf removes an item, or None. scale: a finite number. Tensors are kept
     as they are; numpy arrays, frames and lists become tensors.
     Calling it with a slice of cases gives their [b, V] scores.

@@ -161,7 +161,7 @@ class Known:
         return self.top_CK[:, :k]
 
     def mean(self, metric: Metric, k: int = 0) -> float:
-        """The mean of one that has a value a case, as the evaluation gives it."""
+        """The mean of one that has a value per case, as the evaluation gives it."""
         size = metric.size(self)
         return weighted_mean(metric.value(self, k), self.case_weight_C * (1 if size is None else size))
 

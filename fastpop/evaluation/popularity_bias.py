@@ -95,7 +95,7 @@ def popularity_correlation(exposure: Any, counts: Any) -> float:
 
 
 def average_popularity(recommended: Any, counts: Any) -> np.ndarray:
-    """counts[recommended].mean(1): ARP of each list, in training events an item. [C].
+    """counts[recommended].mean(1): ARP of each list, in training events per item. [C].
 
     Source: Yin et al., PVLDB 5(9), 2012.
     """

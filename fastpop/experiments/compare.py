@@ -109,7 +109,7 @@ def compare(
         seeds: how many (0, 1, ...), or which. A seed is also that of its halves. Intervals need three.
         arms: of standard (always run), frozen, learned, learned-from-log-p, permuted, disjoint, and others
             that were registered (`fastpop.available("arms")`).
-        popularity_weights: knobs β at which scores are served and judged; 0, .5 and 1 always are.
+        popularity_weights: β at which scores are served and judged; 0, .5 and 1 always are.
         permutations: of each p-value, >= 1.
         max_epochs: how far an arm may go on after `epochs` while its validation NLL falls (`patience`
             validations without a better one, 3 by default, stop it); 0: twice `epochs`.
@@ -136,7 +136,7 @@ def compare(
     others = _others(arms)
     popularity_weights = _listed("popularity_weights", popularity_weights, "a list of numbers")
     for weight in popularity_weights:
-        checks.knob("popularity_weights", weight)
+        checks.score_weight("popularity_weights", weight)
     checks.number("permutations", permutations, ge=1, integer=True)
     for argument, value in (("max_epochs", max_epochs), ("max_cases", max_cases)):
         checks.number(argument, value, ge=0, integer=True)

@@ -23,7 +23,7 @@ from fastpop.training.result import evaluate_model, moments_of, readable_cases
 from fastpop.training.run import go_on_from
 
 TRAINED = "trained"  # a file that marks an arm's folder
-BETAS = (0.0, 0.5, 1.0)  # knobs at which energies of served scores are given
+BETAS = (0.0, 0.5, 1.0)  # popularity_weights at which energies of served scores are given
 K = 10
 
 

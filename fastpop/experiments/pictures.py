@@ -25,7 +25,7 @@ def pictures(
         for family in reading.served:
             mean_V = family.moments.mean_score()
             served = {}
-            if family.knob_V is not None:
+            if family.term_V is not None:
                 score = family.at(1.0)
                 served = {
                     "served_score": score.mean_score()[shown].tolist(),

@@ -1,4 +1,5 @@
-"""The scores of a trained arm over its knob, and what can be made of the standard one afterwards."""
+"""The scores of a trained arm over beta, its popularity_weight, and what can be made of the standard one
+afterwards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,21 +18,21 @@ from fastpop.training.result import moments_of
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """scale * <query, item> + base + beta * knob, one family of scores over beta.
+    """scale * <query, item> + base + beta * term, one family of scores over beta.
 
-    moments: of the learned part, base included. knob_V: what beta multiplies; None: there is no knob, the
+    moments: of the learned part, base included. term_V: what beta multiplies; None: there is none, the
     scores are served as they are, at beta = 1.
     """
 
     arm: str
     moments: ScoreMoments
-    knob_V: np.ndarray | None
+    term_V: np.ndarray | None
 
     __repr__ = checks.brief
 
     def at(self, weight: float) -> ScoreMoments:
         """The moments of the score served at this beta."""
-        return self.moments if self.knob_V is None else self.moments.with_popularity(weight, self.knob_V)
+        return self.moments if self.term_V is None else self.moments.with_popularity(weight, self.term_V)
 
     def scores(self, query_CD: Tensor, weight: float) -> evaluation.DotScores:
         """What is ranked at this beta; fp32, as a model serves it."""

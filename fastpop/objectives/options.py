@@ -87,7 +87,7 @@ class FullSoftmax(Objective):
 class SampledSoftmax(Objective):
     """Cross-entropy over the positive and drawn negatives.
 
-    num_negatives: a draw. group_size: rows that share a draw; 0: all rows of a batch, 1: a draw a row.
+    num_negatives: per draw. group_size: rows that share a draw; 0: all rows of a batch, 1: one draw per row.
     extra_negatives: uniform draws beside in-batch negatives. logq: correction for the proposal.
     accidental_hits: what to do with negatives equal to the positive; empty lets logq decide.
     """

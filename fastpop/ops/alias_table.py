@@ -67,7 +67,7 @@ def table_of(weights: Any) -> tuple[np.ndarray, np.ndarray]:
     """(table_V2, log_proposal_V), read-only, of weights / weights.sum().
 
     weights: [V] finite numbers >= 0, not all zero. Weight 0 is never drawn; any positive weight can be
-    drawn, however small. Cost: O(V) time (about 50 ns an item) and 24 bytes an item while it builds.
+    drawn, however small. Cost: O(V) time (about 50 ns per item) and 24 bytes per item while it builds.
     """
     weight_V = checks.float_array("weights", weights, 1)
     num_items = weight_V.shape[0]

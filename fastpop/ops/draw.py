@@ -68,7 +68,7 @@ class Draw:
     def tensor(self, num_rows: int, device: Any = "cpu", *, impl: Impl = "auto") -> "torch.Tensor":
         """torch.from_numpy(self.ids(num_rows)).to(device): int64 [G, K], drawn on that device.
 
-        impl: as in `fastpop.ops.alias_draw`. The table (8 bytes an item) is kept on each device it was
+        impl: as in `fastpop.ops.alias_draw`. The table (8 bytes per item) is kept on each device it was
         used on. Works under torch.compile(fullgraph=True), where the implementation is chosen by "auto".
         Raises: NotImplementedError where nothing draws on the device; says what would.
         """

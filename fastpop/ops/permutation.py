@@ -32,7 +32,7 @@ def permutation(
 
     Args:
         labels: [V] real, what is permuted over items.
-        items: [V, R] real, one row an item.
+        items: [V, R] real, one row per item.
         num_permutations: P >= 0.
         seed: integer >= 0 of the counter-based stream.
         null: "label" permutes over all items, "stratified" within `strata`, "sign" multiplies

@@ -78,7 +78,7 @@ def row_adam_(
     eps: float = 1e-8,
     impl: Impl = "auto",
 ) -> None:
-    """Adam on the touched rows, with one second moment a row.
+    """Adam on the touched rows, with one second moment per row.
 
     Args:
         table, ids, rows, lr: as in `row_sgd_`; duplicates are summed first.

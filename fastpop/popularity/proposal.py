@@ -48,7 +48,7 @@ class Proposal(AliasTable):
 
         weights: [V] finite numbers >= 0, not all zero. Weight 0 is never drawn; any positive
         weight can be drawn, however small.
-        Cost: O(V) time (about 50 ns an item) and 24 bytes an item while it builds.
+        Cost: O(V) time (about 50 ns per item) and 24 bytes per item while it builds.
         """
         table_V2, log_proposal_V = table_of(weights)
         made = {"weights_sha256": digest(checks.float_array("weights", weights, 1))}

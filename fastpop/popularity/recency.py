@@ -23,7 +23,7 @@ class RecencyCounts:
     """Counts that halve in weight every half_life, as of a time. Arrays are read-only.
 
     counts_V: float64 [V]. at: seconds; later events are left out. half_life: seconds, inf: no decay.
-    alpha: pseudo-count of each item. nll: nats an event, of the judged events from what was known
+    alpha: pseudo-count of each item. nll: nats per event, of the judged events from what was known
     before each one's period. horizon: length of a period, seconds. num_judged: how many were judged.
     tried: (half_life, its best alpha, its nll), rising. alphas: (alpha, nll) at the half-life taken.
     """

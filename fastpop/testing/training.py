@@ -267,7 +267,7 @@ def check_proposal(proposal: ProposalOptions | str, *, in_a_run: bool = True) ->
 
 
 def check_prior(prior: Prior | str, *, in_a_run: bool = True) -> None:
-    """The contract of priors: at the knob as trained, what is served is what was trained."""
+    """The contract of priors: at the popularity_weight as trained, what is served is what was trained."""
     part: Prior = registry.made("prior", prior)
     known = PopularityPrior.from_counts(np.arange(1, ITEMS + 1))
     log_prior_V = part.log_prior(known, 0)
@@ -279,13 +279,13 @@ def check_prior(prior: Prior | str, *, in_a_run: bool = True) -> None:
     torch.testing.assert_close(
         decoder.served_bias(decoder.trained_weight),
         added_V.detach(),
-        msg=lambda told: f"the scores served at the knob as trained are others: {told}",
+        msg=lambda told: f"the scores served at the popularity_weight as trained are others: {told}",
     )
     steps = [decoder.served_bias(beta) for beta in (0.0, 1.0, 2.0)]
     torch.testing.assert_close(
         steps[2] - steps[1],
         steps[1] - steps[0],
-        msg=lambda told: f"served scores are not linear in the knob: {told}",
+        msg=lambda told: f"served scores are not linear in popularity_weight: {told}",
     )
     if in_a_run:
         check_run(prior=part)

@@ -64,9 +64,9 @@ class TrainConfig:
     RENAMED: ClassVar[Mapping[str, str]] = {"hits": "accidental_hits"}
 
     encoder: Any = "factor"
-    """factor (a vector a user), bag (mean of the history) or sasrec."""
+    """factor (one vector per user), bag (mean of the history) or sasrec."""
     item_tower: Any = "table"
-    """table (a free vector an item) or linear: what item vectors are made of."""
+    """table (one free vector per item) or linear: what item vectors are made of."""
     dim: int = 64
     """Length of query and item vectors."""
     max_length: int = 50
@@ -100,9 +100,9 @@ class TrainConfig:
     regularizers: Any = ()
     """What is added to the loss: l2."""
     num_negatives: int = 1024
-    """Negatives a draw."""
+    """Negatives per draw."""
     group_size: int = 0
-    """Rows that share a draw; 0: all rows of a batch, 1: a draw a row."""
+    """Rows that share a draw; 0: all rows of a batch, 1: one draw per row."""
     proposal: Any = "mixture"
     """Distribution of the negatives: uniform, popularity, log_uniform, in_batch, or mixture (half uniform,
     half popularity)."""
@@ -248,7 +248,7 @@ class TrainConfig:
             checks.number(name, getattr(self, name), ge=0)
         for name in ("learning_rate", "temperature", "split_fraction"):
             checks.number(name, getattr(self, name), gt=0)
-        checks.knob("prior_weight", self.prior_weight)
+        checks.score_weight("prior_weight", self.prior_weight)
         for name in (
             "learning_rate",
             "table_learning_rate",
@@ -453,13 +453,13 @@ class TrainConfig:
         alpha, prior = self.proposal_part.exponent, self.prior_part
         if not self.loss_part.uncorrected or not (prior.trained and prior.refreshable):
             return None
-        if alpha is None or 1 - alpha - prior.tau >= 0:
+        if alpha is None or 1 - alpha - prior.prior_weight >= 0:
             return None
         return (
             f"logq='none' with proposal={str(self.proposal)!r} already takes popularity^{alpha:g} out of "
-            f"the scores; prior={str(prior)!r} with prior_weight={prior.tau:g} takes it out again: "
-            f"the scores will have popularity slope {1 - alpha - prior.tau:g}, not "
-            f"{1 - prior.tau:g}. Use logq='standard', or prior='none'."
+            f"the scores; prior={str(prior)!r} with prior_weight={prior.prior_weight:g} takes it out again: "
+            f"the scores will have popularity slope {1 - alpha - prior.prior_weight:g}, not "
+            f"{1 - prior.prior_weight:g}. Use logq='standard', or prior='none'."
         )
 
 

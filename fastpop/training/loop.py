@@ -45,7 +45,7 @@ class Progress:
     loss_sum: float = 0.0  # over the running epoch
     weight_sum: float = 0.0
     seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)  # a row an epoch
+    history: list[dict[str, Any]] = field(default_factory=list)  # one row per epoch
     best: float | None = None
     best_epoch: int = 0
     validations_since_best: int = 0
@@ -72,7 +72,7 @@ def fit(
 
     validate: called every config.evaluate_every epochs; its numbers join the epoch's row and decide
     early stopping. out: folder for checkpoints, train.csv and failures. progress: where to go on
-    from. show: a progress bar; None shows one at a terminal. each_step: called with the
+    from. show: a progress bar; None shows one in a terminal or a notebook. each_step: called with the
     steps that the running epoch has, after each. least_epochs: no early stop before these.
 
     Raises TrainingDiverged, CheckpointError; KeyboardInterrupt after a checkpoint is written.
@@ -311,7 +311,7 @@ def _fail(out: Path | None, config: TrainConfig, batch: Batch, progress: Progres
 
 
 def history_csv(history: list[dict[str, Any]]) -> str:
-    """A row an epoch; columns that some epochs lack stay empty."""
+    """One row per epoch; columns that some epochs lack stay empty."""
     columns = list(dict.fromkeys(name for row in history for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

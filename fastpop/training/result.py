@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastpop import checks, evaluation, ops
+from fastpop import checks, deprecated, evaluation, ops
 from fastpop.data.cases import Cases, build_cases, gather_csr
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
@@ -34,7 +34,7 @@ class Recommendations:
 
     user: [n] ids as they were asked for. item: [n, k] ids, best first (fewer than k possible
     items leave None at the end). score: [n, k] float32, -inf there. popularity_weight, personal_weight:
-    the knobs.
+    the two weights.
     """
 
     user: np.ndarray
@@ -50,7 +50,7 @@ class Recommendations:
         return self.table(limit=5)
 
     def table(self, limit: int = 20) -> str:
-        """One line a user, at most 80 columns; what could steer a terminal is shown escaped."""
+        """One line per user, at most 80 columns; what could steer a terminal is shown escaped."""
         lines = [
             f"top {self.item.shape[1]} items, " + knobs_text(self.popularity_weight, self.personal_weight)
         ]
@@ -81,7 +81,7 @@ class TrainResult:
     config: what was asked for. model: the Recommender. log: every event that was given.
     split: train events, validation and test cases. prior: log p from the training events that the
     encoder predicts (`target_counts`).
-    metrics: of the test cases at the trained knob; empty without a test part. history: a dict an
+    metrics: of the test cases as trained; empty without a test part. history: a dict an
     epoch. facts: what was left out of evaluation and why, when training stopped and at which epoch
     the weights were taken. serving: the weights that `fit_serving` found, which recommend and evaluate
     then take; None serves the scores as trained.
@@ -158,14 +158,14 @@ class TrainResult:
         ks: tuple[int, ...] = (10, 20),
         metrics: Any = None,
     ) -> "evaluation.Evaluation":
-        """Exact full ranking of a part of the split, served at two knobs.
+        """Exact full ranking of a part of the split, served at two weights.
 
         part: "test" or "valid". popularity_weight: β; personal_weight: λ. None takes what
         `fit_serving` found, or else serves the scores as trained. metrics: further ones, names or objects.
         Raises ValueError when the split has no such part.
         """
         cases = self._cases(part)
-        popularity_weight, personal_weight = self.knobs(popularity_weight, personal_weight)
+        popularity_weight, personal_weight = self.serving_weights(popularity_weight, personal_weight)
         return evaluate_model(
             self.model,
             cases,
@@ -177,7 +177,7 @@ class TrainResult:
             metrics=metrics,
         )
 
-    def knobs(
+    def serving_weights(
         self, popularity_weight: float | None = None, personal_weight: float | None = None
     ) -> tuple[float, float]:
         """(β, λ) that are served: each as given, as fitted, or as trained."""
@@ -189,6 +189,8 @@ class TrainResult:
         if personal_weight is None:
             personal_weight = 1.0 if fitted is None else fitted.personal_weight
         return float(popularity_weight), float(personal_weight)
+
+    knobs = deprecated.attribute("knobs", "serving_weights")
 
     def fit_serving(
         self, cases: Cases | Interactions | None = None, *, prior: Any = None, most_cases: int = 10_000
@@ -280,7 +282,7 @@ class TrainResult:
         predicts.
 
         popularity_weight: None audits the learned part s = scale * <query, item>; a number audits
-        the scores served at that knob. smoothing: of the direction; None takes the run's own.
+        the scores served at that popularity_weight. smoothing: of the direction; None takes the run's own.
         null, strata, min_count, subset, top_k, diagnostics: as in `fastpop.audit`; ids are places in
         log.item_ids.
         """
@@ -325,7 +327,7 @@ class TrainResult:
     ) -> Recommendations:
         """The k best items of each user, given everything the log says of them.
 
-        users: ids as in the log. k: no more than the catalogue are given. popularity_weight: the knob
+        users: ids as in the log. k: no more than the catalogue are given. popularity_weight:
         β; personal_weight: λ; None takes what `fit_serving` found, or else serves the scores as
         trained. exclude_seen: leave out items of the user's history.
         Raises ValueError for a user that the log does not have, or that the encoder cannot read
@@ -350,7 +352,7 @@ class TrainResult:
                 f"users with {need}, which the encoder {str(self.config.encoder)!r} needs",
                 wanted[~known][0],
             )
-        weight, personal = self.knobs(popularity_weight, personal_weight)
+        weight, personal = self.serving_weights(popularity_weight, personal_weight)
         ids, score = ops.top_items(
             k=k,
             **served_scores(self.model, self.model.encode(cases), weight, personal).keywords(),
@@ -368,9 +370,9 @@ class TrainResult:
         counts: of the events that are to be predicted, whole or fractional; for a sequence encoder
         log.item_counts(first_events=False) is what training counted. Or a PopularityPrior, as
         `recency_counts(log).prior()`, which is taken as it is.
-        smoothing: of the counts; None takes the run's own. What the knob adds is another, the learned
-        part the same. The result has no metrics: they were of the old prior. This one and its model
-        stay as they are.
+        smoothing: of the counts; None takes the run's own. What popularity_weight multiplies is another, the
+        learned part the same. The result has no metrics: they were of the old prior. This one and its
+        model stay as they are.
         Raises ValueError for a permuted or a learned popularity term, which no counts replace.
         """
         if not self.config.prior_part.refreshable:
@@ -472,7 +474,7 @@ def readable_cases(model: Recommender, train: Interactions, cases: Cases) -> tup
 def served_scores(
     model: Recommender, query_CD: torch.Tensor, popularity_weight: float, personal_weight: float = 1.0
 ) -> "evaluation.DotScores":
-    """What the model serves at two knobs, as what is ranked without being written down."""
+    """What the model serves at two weights, as what is ranked without being written down."""
     decoder = model.decoder
     return evaluation.DotScores(
         query_CD.detach(),
@@ -499,7 +501,7 @@ def evaluate_model(
     ks: tuple[int, ...] = (10, 20),
     metrics: Any = None,
 ) -> "evaluation.Evaluation":
-    """Evaluation of readable cases at two knobs (None: as trained)."""
+    """Evaluation of readable cases at two weights (None: as trained)."""
     weight = model.decoder.trained_weight if popularity_weight is None else popularity_weight
     return evaluation.evaluate(
         served_scores(model, model.encode(cases), weight, personal_weight),

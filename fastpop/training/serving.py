@@ -104,7 +104,7 @@ def fit_weights(model: Recommender, cases: Cases, *, fitted_on: str, most_cases:
 
 
 def _column_weight(decoder: Decoder, popularity_weight: float) -> float:
-    """What multiplies f at this knob."""
+    """What multiplies f at this popularity_weight."""
     return popularity_weight - decoder.prior.offset
 
 

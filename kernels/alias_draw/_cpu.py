@@ -1,6 +1,6 @@
 """Alias tables and draws in C++ (csrc/alias_draw/cpu.cpp), on all OpenMP threads, without the GIL.
 
-About 5 ns a draw and core when the table fits in cache; ids do not depend on the thread count.
+About 5 ns per draw and core when the table fits in cache; ids do not depend on the thread count.
 """
 
 import numpy as np

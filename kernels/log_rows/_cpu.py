@@ -1,4 +1,4 @@
-"""Blocks of text into columns in C++ (csrc/log_rows), without the GIL; 0.1 us a row and core.
+"""Blocks of text into columns in C++ (csrc/log_rows), without the GIL; 0.1 us per row and core.
 
 A `RowReader` numbers the distinct texts of a role as it meets them; several readers may take turns
 at the blocks of a log, and `dense_ids` puts what they found in order.

@@ -213,7 +213,7 @@ def unsupported(inputs: Inputs) -> str | None:
 
 
 def forward(inputs: Inputs) -> np.ndarray:
-    """proj_PR for permutations first .. first + P - 1. Slow: a Python step an item."""
+    """proj_PR for permutations first .. first + P - 1. Slow: a Python step per item."""
     label_V, item_VR, num_permutations, seed = inputs[:4]
     arranged = arrange(label_V, inputs.stratum_V)
     proj_PR = np.empty((num_permutations, item_VR.shape[1]))

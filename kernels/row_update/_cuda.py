@@ -6,8 +6,8 @@ one out of range makes none. Nothing waits for the device, so it cannot raise as
 FASTPOP_CHECK_IDS=1 the ops check first. fp32 inside and one rounding at the end, whatever the
 table; state is fp32.
 
-Bytes a row of D numbers (memory binds; 2 to 10 FLOPs a number): gradient and table D (4 + 2 s), s the
-size of a table's number; 8 more for Adagrad, 8 D + 24 for Adam; and the sort, 28 an id. Read and
+Bytes per row of D numbers (memory binds; 2 to 10 FLOPs a number): gradient and table D (4 + 2 s), s the
+size of a table's number; 8 more for Adagrad, 8 D + 24 for Adam; and the sort, 28 per id. Read and
 written once, 16 bytes at a time; rows that 16-byte loads do not fit (an odd D, strides) number by
 number.
 """

@@ -6,7 +6,7 @@ table's dtype.
 
     sgd      table[ids] -= lr * rows
     adagrad  square[ids] += mean_D(rows²); table[ids] -= lr * rows / (sqrt(square[ids]) + eps)
-    adam     Adam with a full first moment, one second moment a row, and a step count a row
+    adam     Adam with a full first moment, one second moment per row, and a step count per row
 """
 
 from typing import NamedTuple

@@ -13,7 +13,7 @@ out of range, a log p that is NaN or +inf and a log q that is not finite give th
 is not finite (and no gradient) where the CPU raises: raising would wait for the device.
 
 Bytes (rows.h, row_sum.h derive them; memory binds in all three): K (D s + 40) a row forward and again
-backward, s the size of an item's numbers; 44 an entry for the table's gradient besides its query,
+backward, s the size of an item's numbers; 44 per entry for the table's gradient besides its query,
 which comes from L2, and the sort. B = 65,536, K = 1,024, D = 128, bf16: 17.2 GB of items each way.
 """
 

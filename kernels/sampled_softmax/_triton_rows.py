@@ -51,7 +51,7 @@ def load_sources(
 @triton.jit
 def load_biases(source_n, wanted_n, own_ptr, bias_ptr, num_rows):
     """float64 [N] gradients of the logits' biases, of the same sources: terms that cancel, and one
-    number an id."""
+    number per id."""
     is_row_n = wanted_n & (source_n < num_rows)
     is_item_n = wanted_n & (source_n >= num_rows)
     own_n = tl.load(own_ptr + source_n, mask=is_row_n, other=0.0).to(tl.float64)

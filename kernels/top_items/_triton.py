@@ -4,7 +4,7 @@ The catalogue is cut into tiles of W items, W = the kernels' BLOCK_V. Of a block
 
 1. `best_kernel` makes every score, and keeps the largest of each row in each tile.
 2. `pairs_kernel` makes those of the (row, tile) that hold excluded items again, without them.
-3. k tiles a row are chosen, by (larger maximum, smaller number).
+3. k tiles per row are chosen, by (larger maximum, smaller number).
 4. `pairs_kernel` makes the scores of the k B chosen (row, tile) again; the k best of the k W are the
    answer, by (larger score, smaller id).
 

@@ -1,4 +1,4 @@
-"""Commands of the room start in forks of one process."""
+"""The commands start in forks of one process."""
 
 import numpy as np
 import pytest

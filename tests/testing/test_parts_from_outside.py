@@ -75,7 +75,7 @@ def test_an_arm_trains_beside_its_own_prior(monkeypatch):
     )
     with registry.registered("arm", Arm("out-half", "s + log p / 2", "s + beta log p", "out-partly")):
         fastpop.compare(testing.small_log(), arms=["out-half"], seeds=1, permutations=5, **QUICK)
-    assert [part.tau for part in seen] == [1.0, 0.5]
+    assert [part.prior_weight for part in seen] == [1.0, 0.5]
     assert seen[1] == Partly()
 
 

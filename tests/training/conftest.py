@@ -5,4 +5,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def few_threads(one_thread):
-    """Every test of the room runs on one thread."""
+    """Every test of training runs on one thread."""

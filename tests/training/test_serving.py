@@ -173,9 +173,9 @@ def test_what_was_fitted_is_served_kept_and_loaded(tmp_path):
     assert fitted.metrics == {}
     assert isinstance(fitted.serving, Serving)
     beta, lam = fitted.serving.popularity_weight, fitted.serving.personal_weight
-    assert fitted.knobs() == (beta, lam)
-    assert fitted.knobs(popularity_weight=0.5) == (0.5, lam)
-    assert result.knobs() == (1.0, 1.0)
+    assert fitted.serving_weights() == (beta, lam)
+    assert fitted.serving_weights(popularity_weight=0.5) == (0.5, lam)
+    assert result.serving_weights() == (1.0, 1.0)
     valid = fitted.evaluate("valid").metrics["nll"]
     assert valid == pytest.approx(fitted.serving.nll, rel=1e-5)
     assert valid == fitted.evaluate("valid", popularity_weight=beta, personal_weight=lam).metrics["nll"]
