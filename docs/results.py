@@ -227,7 +227,11 @@ def _together() -> str:
             for arm in found["arms"]
             if arm["name"] in ("standard", "frozen", "learned", "learned-from-log-p", "disjoint")
         }
-        rows = {name for name in ("popularity", "recency", "markov") if name in flat}
+        rows = {
+            arm["name"]
+            for arm in found["arms"]
+            if arm["kind"] == "reference" and "ndcg@10" in flat[arm["name"]]
+        }
         best, rival = (max(names, key=lambda name: flat[name]["ndcg@10"]) for names in (trained, rows))
         lines.append(
             f"| [{run.title}](#{_anchor(run.title)}) | {flat['standard']['epoch']:.3g}, "

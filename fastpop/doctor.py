@@ -12,7 +12,7 @@ from fastpop.ops import availability
 
 PACKAGES = ("duckdb", "tyro", "matplotlib", "pyarrow", "polars", "pandas", "triton", "tensorboard")
 
-NAMED = ("presets", "metrics", "nulls", "diagnostics", "arms")  # as fastpop.available has them
+NAMED = ("presets", "metrics", "nulls", "diagnostics", "references", "arms")  # as fastpop.available has them
 
 
 def report() -> str:

@@ -46,6 +46,7 @@ KINDS = {
     "metric": Kind("metrics", "fastpop.evaluation", "Metric", ("value",)),
     "null": Kind("nulls", "fastpop.diagnostics", "Null", ("draw",)),
     "diagnostic": Kind("diagnostics", "fastpop.diagnostics", "Diagnostic", ("measure",)),
+    "reference": Kind("references", "fastpop.evaluation", "Reference", ("fit", "shared")),
     "arm": Kind("arms", "fastpop.experiments", "Arm"),
 }
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -65,7 +66,8 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
 
     Args:
         kind: "encoder", "item_tower", "loss", "regularizer", "proposal", "prior", "rows",
-            "table_optimizer", "split", "preset", "logger", "metric", "null", "diagnostic" or "arm".
+            "table_optimizer", "split", "preset", "logger", "metric", "null", "diagnostic", "reference" or
+            "arm".
         part: a class derived from the kind's base (`fastpop.encoders.EncoderOptions`, ...), made with its
             defaults where only the name is given; or, where there are no options, an object of it.
         name: letters, digits, - and _. None takes the part's own.

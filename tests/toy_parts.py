@@ -10,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from fastpop.data import Rows, Sequences, SplitRule
 from fastpop.encoders import Encoder, EncoderOptions
+from fastpop.evaluation import Reference
 from fastpop.item_towers import ItemTower, ItemTowerOptions
 from fastpop.objectives import Objective
 from fastpop.popularity import ProposalOptions, power
@@ -209,6 +210,20 @@ class Remember(Logger):
         self.told.append("closed")
 
 
+@dataclass(frozen=True)
+class Longest(Reference):
+    """Counts of the items of long histories alone."""
+
+    name: ClassVar[str] = "toy-longest"
+    trained_on: ClassVar[str] = "events of users with many"
+    served_as: ClassVar[str] = "counts"
+    least: int = 5
+
+    def shared(self, log):
+        many = np.repeat(np.diff(log.offsets) >= self.least, np.diff(log.offsets))
+        return np.bincount(log.item[many], minlength=log.num_items)
+
+
 PARTS = {
     "encoder": [Recurrent, RecurrentBackwards],
     "item_tower": [Gated],
@@ -220,4 +235,5 @@ PARTS = {
     "table_optimizer": [Momentum],
     "split": [EveryTenth],
     "logger": [Remember],
+    "reference": [Longest],
 }

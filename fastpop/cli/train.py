@@ -96,7 +96,7 @@ def _metrics(result: Any) -> str:
     return f"no metrics: {result.why_no_metrics()}"
 
 
-@readable({"test": "FILE", "config": "FILE", "arms": "NAME ...", "name": "TEXT"})
+@readable({"test": "FILE", "config": "FILE", "arms": "NAME ...", "references": "NAME ...", "name": "TEXT"})
 @dataclass(frozen=True)
 class Compare:
     """Train with and without log p outside the dot product, and write a report.
@@ -112,6 +112,8 @@ class Compare:
     """Runs of every arm."""
     arms: tuple[str, ...] = ("standard", "frozen", "learned", "learned-from-log-p", "permuted", "disjoint")
     """Which arms to train; standard always is."""
+    references: tuple[str, ...] = ("popularity", "recency", "recency-window", "markov")
+    """Rows that need no model: what any arm has to beat."""
     max_epochs: int = 0
     """How far an arm may go on after --epochs while its validation NLL falls; 0: twice --epochs."""
     max_cases: int = 0
@@ -140,6 +142,8 @@ class Compare:
         writable("out", self.out, folder=True)
         for arm in self.arms:
             registry.find("arm", arm, "arms")
+        for reference in self.references:
+            registry.find("reference", reference, "references")
         log = self.reading.read()
         print(log, flush=True)
         shown, rated = self.reading.read_shown(self.test) if self.test_is_randomised else (None, None)
@@ -150,6 +154,7 @@ class Compare:
             rated=rated,
             seeds=self.seeds,
             arms=self.arms,
+            references=self.references,
             max_epochs=self.max_epochs,
             max_cases=self.max_cases,
             permutations=self.permutations,

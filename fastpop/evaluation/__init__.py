@@ -17,6 +17,8 @@ from fastpop.evaluation.metric import Known, Metric, Targets, find_metric
 from fastpop.evaluation.paired import PairedInterval, compare_paired, mean_interval, paired_over_seeds
 from fastpop.evaluation.popularity_bias import gini, item_groups, lorenz_curve
 from fastpop.evaluation.ranking import OURS, evaluate
+from fastpop.evaluation.reference import OURS as REFERENCES
+from fastpop.evaluation.reference import Reference
 from fastpop.evaluation.result import Evaluation
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Known",
     "Metric",
     "PairedInterval",
+    "Reference",
     "Targets",
     "compare_paired",
     "ease_scorer",
@@ -42,3 +45,4 @@ __all__ = [
 ]
 
 registry.ours("metric", *OURS)
+registry.ours("reference", *REFERENCES)

@@ -1,5 +1,4 @@
-"""What stands in the table of a comparison: arms that train, what is made of `standard` afterwards, and
-rows that no model needs."""
+"""What stands in the table of a comparison: arms that train, and what is made of `standard` afterwards."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -120,14 +119,8 @@ AFTERWARDS = _named(
         make=projected,
     ),
 )
-# What any recommender has to beat.
-REFERENCES = _named(
-    Arm("popularity", "counts of half A", "log p"),
-    Arm("recency", "counts of all events before the case, decaying with age", "log of them"),
-    Arm("markov", "how often an item came right after the last one, in all that is known", "counts"),
-    Arm("item-mean", "mean rating of the item", "ratings"),
-)
-ALL = ARMS | AFTERWARDS | REFERENCES
+ITEM_MEAN = "item-mean"  # the row beside a randomised test part, where there are ratings
+ALL = ARMS | AFTERWARDS | _named(Arm(ITEM_MEAN, "mean rating of the item", "ratings"))
 registry.ours("arm", *ARMS.values(), *AFTERWARDS.values())
 EQUAL, BEST = "equal", "best"  # readings of a trained arm: at one epoch for all, at its own best one
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastpop import report
 from fastpop.experiments import findings
-from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, EQUAL, POST_HOC, REFERENCES, STANDARD, arm_of
+from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, EQUAL, ITEM_MEAN, POST_HOC, STANDARD, Arm, arm_of
 from fastpop.experiments.frontier import matched
 from fastpop.experiments.one_arm import best_by_words
 from fastpop.experiments.wording import Words
@@ -43,6 +43,7 @@ def comparison(
     pairs = [pair for seed in found for pair in seed["pairs"]]
     readings = [name for name in (BEST, EQUAL) if any(row["epochs"] == name for row in rows)]
     names = [name for name in _in_order(question) if any(row["arm"] == name for row in rows)]
+    told = [_told(question, name) for name in names]
     priors = [seed["prior"] for seed in found]
     weak = next((prior["weak"] for prior in priors if prior["weak"]), None)
     drawn = dict(found[0]["pictures"])
@@ -64,7 +65,7 @@ def comparison(
         rows,
         pairs,
         frontier,
-        names,
+        told,
         weak,
         unseen,
         {
@@ -85,16 +86,7 @@ def comparison(
         "readings": readings,
         "best_by": best_by_words(question.config),
         "permutations": question.permutations,
-        "arms": [
-            {
-                "name": arm,
-                "kind": arm_of(arm).kind,
-                "trained_on": arm_of(arm).trained_on,
-                "served_as": arm_of(arm).served_as,
-                "readings": [_reading(summary, arm, epochs) for epochs in readings],
-            }
-            for arm in names
-        ],
+        "arms": [arm | {"readings": [_reading(summary, arm, epochs) for epochs in readings]} for arm in told],
         "rows": rows,
         "summary": summary,
         "differences": findings.paired_differences(rows, names),
@@ -124,18 +116,32 @@ def _in_order(question: Any) -> list[str]:
         kind: [name for name, arm in question.others.items() if arm.kind == kind]
         for kind in ("trained", "afterwards")
     }
-    return [*ARMS, *others["trained"], *AFTERWARDS, *others["afterwards"], *REFERENCES]
+    return [
+        *ARMS,
+        *others["trained"],
+        *AFTERWARDS,
+        *others["afterwards"],
+        *map(str, question.references),
+        ITEM_MEAN,
+    ]
 
 
-def _reading(summary: list[dict[str, Any]], arm: str, epochs: str) -> dict[str, Any]:
+def _told(question: Any, name: str) -> dict[str, str]:
+    """What a row is, in words."""
+    reference = {str(one): one for one in question.references}.get(name)
+    row: Any = arm_of(name) if reference is None else Arm(name, reference.trained_on, reference.served_as)
+    return {"name": name, "kind": row.kind, "trained_on": row.trained_on, "served_as": row.served_as}
+
+
+def _reading(summary: list[dict[str, Any]], arm: dict[str, str], epochs: str) -> dict[str, Any]:
     """One arm at one reading in flat numbers, means over seeds: energies of its learned part; lists as
     served, at beta 1, or 0 where popularity was taken out afterwards; NLL at beta 1. None: not defined."""
-    beta = 0.0 if arm_of(arm).kind == "afterwards" else 1.0
+    beta = 0.0 if arm["kind"] == "afterwards" else 1.0
     found: dict[str, Any] = {"epochs": epochs, "popularity_weight": beta}
     values = {
         entry["popularity_weight"]: entry["values"]
         for entry in summary
-        if entry["arm"] == arm and entry["epochs"] == epochs
+        if entry["arm"] == arm["name"] and entry["epochs"] == epochs
     }
     served, learned = values.get(beta, {}), values.get(None, values.get(beta, {}))
     found |= {name: learned[name]["mean"] if name in learned else None for name in LEARNED}
@@ -189,11 +195,24 @@ def _rules(
             if number
             else ""
         )
-    if "half_life_days" in priors[0]:
-        days = ", ".join(f"{days:.3g}" for days in sorted({prior["half_life_days"] for prior in priors}))
-        rules["recency"] = f"half-life {days} days, tuned on half A"
+    with_choice = dict.fromkeys(name for prior in priors for name in prior["chosen"])
+    if with_choice:
+        rules["references"] = "; ".join(
+            f"{name}: " + _choice([prior["chosen"][name] for prior in priors if name in prior["chosen"]])
+            for name in with_choice
+        )
     if any("nll" in row["values"] for row in rows):
         rules["calibration"] = "NLL of the test targets under the full softmax at beta 1, in the table"
-    if any(arm_of(arm).kind == "trained" for arm in {row["arm"] for row in rows} - {STANDARD}):
+    if set(question.arms) - {STANDARD}:
         rules["words"] = "docs/comparison.md says when each sentence is printed"
     return rules
+
+
+def _choice(chosen: list[dict[str, Any]]) -> str:
+    """Options of a row that no model needs, as the seeds chose them, and by what."""
+    said = []
+    for option in chosen[0]["options"]:
+        values = dict.fromkeys(one["options"][option] for one in chosen)
+        told = " or ".join(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values)
+        said.append(f"{option.replace('_', ' ')} {told}")
+    return f"{', '.join(said)}, chosen by {chosen[0]['by']}"

@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 
 import fastpop
-from fastpop import bars, checks, diagnostics, registry
+from fastpop import bars, checks, diagnostics, evaluation, registry
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
 from fastpop.data.prepare import as_log
 from fastpop.data.split import Split, event_halves
 from fastpop.experiments import assemble
-from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, EQUAL, REFERENCES, STANDARD, Arm, arm_of
+from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, EQUAL, ITEM_MEAN, STANDARD, Arm, arm_of
 from fastpop.experiments.compared import CompareResult
 from fastpop.experiments.measure import measure_reading
 from fastpop.experiments.one_arm import Judged, some_cases, train_arm
 from fastpop.experiments.pictures import pictures
-from fastpop.experiments.references import reference_rows
+from fastpop.experiments.references import asked_for, reference_rows
 from fastpop.experiments.shown import Shown
 from fastpop.experiments.unfinished import Unfinished, check_folder, finished
 from fastpop.experiments.wording import cautioned
@@ -45,10 +45,11 @@ NOT_ASKED = (
     "bias_start",
     "metric",
 )
-FORMAT = 2  # of what a stopped comparison keeps; one more where the parts of an older one would not fit
+FORMAT = 3  # of what a stopped comparison keeps; one more where the parts of an older one would not fit
 # Dense where accuracy bends, and on beyond 1: a frontier is read where two arms show equally popular items.
 BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
 PATIENCE = 3
+REFERENCES = ("popularity", "recency", "recency-window", "markov")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Question:
     name: str
     extra: dict[str, Any] = field(default_factory=dict)  # shown, rated
     others: dict[str, Arm] = field(default_factory=dict)  # arms that are not ours, by name
+    references: list[evaluation.Reference] = field(default_factory=list)
 
     @property
     def last_epoch(self) -> int:
@@ -81,6 +83,7 @@ def compare(
     encoder: Any = None,
     seeds: int | Sequence[int] = 5,
     arms: Sequence[str] = tuple(ARMS),
+    references: Sequence[str | evaluation.Reference] = REFERENCES,
     popularity_weights: Sequence[float] = BETAS,
     permutations: int = 2000,
     max_epochs: int = 0,
@@ -98,7 +101,7 @@ def compare(
     the energies are repeated along log p from B. Arms of one seed share initial values, batches, draws and
     dropout. Each trained arm is read twice: at `epochs`, equal for all, and at its own best epoch by
     validation NLL. Beside them stand what needs no training ("post-hoc", "post-hoc-fitted", "projected",
-    made of `standard`) and what needs no model ("popularity", "recency", "markov", "item-mean").
+    made of `standard`) and what needs no model (`references`, "item-mean").
 
     Args:
         log: from `fastpop.read_log`, or a prepared folder. test: a test part that comes with it.
@@ -109,6 +112,10 @@ def compare(
         seeds: how many (0, 1, ...), or which. A seed is also that of its halves. Intervals need three.
         arms: of standard (always run), frozen, learned, learned-from-log-p, permuted, disjoint, and others
             that were registered (`fastpop.available("arms")`).
+        references: rows that need no model, names (`fastpop.available("references")`) or objects. Options
+            that one leaves open are chosen on the validation part, by what chooses the arms' best epochs
+            where its scores have an NLL, and otherwise by NDCG@10. A row that the log has no times or no
+            order for is left out.
         popularity_weights: β at which scores are served and judged; 0, .5 and 1 always are.
         permutations: of each p-value, >= 1.
         max_epochs: how far an arm may go on after `epochs` while its validation NLL falls (`patience`
@@ -166,6 +173,7 @@ def compare(
         name,
         {"shown": shown, "rated": rated},
         others,
+        asked_for(references, config),
     )
     place = None if out is None else local_path(out, "out")
     if place is not None:
@@ -279,6 +287,7 @@ def _one_seed(
         warnings.warn(cautioned(weak), UserWarning, stacklevel=4)
     judged = Judged(
         halves["A"],
+        parts.train,
         parts.known,
         parts.valid,
         test,
@@ -316,13 +325,13 @@ def _one_seed(
         pairs += [{**pair, "seed": seed, "epochs": name} for pair in tested]
         if not drawn and seed == question.seeds[0]:
             drawn = pictures(readings, log_priors["A"], judged.counts_V, tests)
-    counted, facts = reference_rows(
+    counted, chosen = reference_rows(
+        question.references,
         judged,
         runs[STANDARD].test,
         runs[STANDARD].shown,
         question.extra["rated"],
-        smoothing=config.smoothing,
-        mask_seen=config.mask_seen,
+        config,
     )
     rows += [
         {"arm": arm, "seed": seed, "popularity_weight": 1.0, "values": values, "epochs": name}
@@ -336,7 +345,7 @@ def _one_seed(
         "curves": [_curve(run) for run in runs.values()],
         "still_improving": [arm for arm, run in runs.items() if BEST in run.readings and not run.waited],
         "left_out": max(run.cases_left_out for run in runs.values()),
-        "prior": _told_of(priors["A"], halves["A"]) | facts,
+        "prior": _told_of(priors["A"], halves["A"]) | {"chosen": chosen},
     }
 
 
@@ -396,6 +405,7 @@ def _asked(question: Question, log: Interactions, own: Split | None) -> dict[str
             name: {key: value for key, value in vars(arm).items() if key != "make"}
             for name, arm in question.others.items()
         },
+        "references": [registry.record(one) for one in question.references],
         "config": options,
         "log_sha256": run_folder.fingerprint(log, own.test if own else None),
         **extra,
@@ -421,7 +431,7 @@ def _others(arms: Sequence[str]) -> dict[str, Arm]:
     """Those that are not ours, by name. Raises ValueError for a name that no arm has, or no arm may have."""
     found = {arm.name: arm for arm in map(arm_of, arms)}
     for name, arm in found.items():
-        if arm.kind == "reference" or name in REFERENCES:
+        if arm.kind == "reference" or name in registry.all_of("reference") or name == ITEM_MEAN:
             raise checks.wrong(
                 "arms", "arms that train or are made of standard afterwards, with names of their own", name
             )

@@ -29,11 +29,12 @@ K = 10
 
 @dataclass(frozen=True)
 class Judged:
-    """What all arms of a seed are judged on. train: half A, whose counts are counts_V. known: what may be
-    counted when a test case is asked. valid, test: None where the split has none. shown: the randomised
-    part, or None. afterwards: arms that are made of the standard model, beside ours."""
+    """What all arms of a seed are judged on. train: half A, whose counts are counts_V. before_valid, known:
+    what may be counted when a validation or a test case is asked. valid, test: None where the split has none.
+    shown: the randomised part, or None. afterwards: arms that are made of the standard model, beside ours."""
 
     train: Interactions
+    before_valid: Interactions
     known: Interactions
     valid: Cases | None
     test: Cases | None

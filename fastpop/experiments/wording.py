@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from fastpop.diagnostics import p_words
-from fastpop.experiments.arms import ALL, BEST, EQUAL, POST_HOC, REFERENCES, STANDARD, arm_of
+from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, EQUAL, POST_HOC, STANDARD
 from fastpop.experiments.findings import MIN_SEEDS, by_seed, interval, paired
 
 FOLLOWS = 0.2  # slope on log p below which a standard model has hardly learned popularity
@@ -89,13 +89,16 @@ class Words:
         rows: list[dict[str, Any]],
         pairs: list[dict[str, Any]],
         matched: list[dict[str, Any]],
-        arms: list[str],
+        arms: list[dict[str, Any]],
         weak: str | None,
         unseen: float,
         facts: dict[str, Any],
     ):
-        """weak: why log p is no direction (`diagnostics.weak_direction`), None where it is one."""
-        self.rows, self.pairs, self.matched, self.arms = rows, pairs, matched, arms
+        """arms: every row in words, as in `schema.Arm`. weak: why log p is no direction
+        (`diagnostics.weak_direction`), None where it is one."""
+        self.rows, self.pairs, self.matched = rows, pairs, matched
+        self.told = {arm["name"]: arm for arm in arms}
+        self.arms = list(self.told)
         self.weak, self.unseen, self.facts = weak, unseen, facts
         self.best_by = facts.get("best_by", "validation NLL")
         readings = {row["epochs"] for row in rows}
@@ -133,10 +136,10 @@ class Words:
     def beaten(self) -> str:
         trained = {
             arm: max((self.mean(arm, 1.0, "ndcg@10", reading) for reading in self.readings), default=math.nan)
-            for arm in self._trained()
+            for arm in self._of("trained")
         }
         trained = {arm: value for arm, value in trained.items() if not math.isnan(value)}
-        counts = {name: self.mean(name, 1.0, "ndcg@10", self.main) for name in REFERENCES}
+        counts = {name: self.mean(name, 1.0, "ndcg@10", self.main) for name in self._of("reference")}
         if not trained:
             return ""
         best = max(trained, key=lambda arm: trained[arm])
@@ -374,21 +377,22 @@ class Words:
 
     def another(self, arm: str) -> str:
         """An arm that is none of ours, of which nothing is known but its words."""
-        if arm in ALL:
+        about = self.told[arm]
+        if arm in ARMS or arm in AFTERWARDS or about["kind"] == "reference":
             return ""
-        beta = 0.0 if arm_of(arm).kind == "afterwards" else 1.0
+        beta = 0.0 if about["kind"] == "afterwards" else 1.0
         parts = []
         for metric, label, digits in SEEN:
             pair = paired(self.rows, (arm, beta), (STANDARD, 1.0), metric, self.main)
             if pair is not None:
                 parts.append(f"{label} {told(pair, digits)}")
-        known = f"{arm} ({arm_of(arm).trained_on}; served: {arm_of(arm).served_as})"
+        known = f"{arm} ({about['trained_on']}; served: {about['served_as']})"
         return f"{known} at beta {beta:g}, minus standard as trained: {'; '.join(parts)}." if parts else ""
 
     def randomised(self) -> str:
         """The test part that nobody chose: the best arm as trained against the rows that need no model."""
-        arms = {arm: self.mean(arm, 1.0, "auc_shown", self.main) for arm in self._trained()}
-        rows = {arm: self.mean(arm, 1.0, "auc_shown", self.main) for arm in REFERENCES}
+        arms = {arm: self.mean(arm, 1.0, "auc_shown", self.main) for arm in self._of("trained")}
+        rows = {arm: self.mean(arm, 1.0, "auc_shown", self.main) for arm in self._of("reference")}
         arms, rows = (
             {name: value for name, value in found.items() if not math.isnan(value)} for found in (arms, rows)
         )
@@ -425,8 +429,8 @@ class Words:
             f"log p is known from counts: {self.unseen:.0%} of the items have no event in half A. {exposure}"
         )
 
-    def _trained(self) -> list[str]:
-        return [arm for arm in self.arms if arm_of(arm).kind == "trained"]
+    def _of(self, kind: str) -> list[str]:
+        return [name for name, arm in self.told.items() if arm["kind"] == kind]
 
     def mean(self, arm: str, weight: float | None, metric: str, reading: str) -> float:
         values = list(by_seed(self.rows, arm, weight, metric, reading).values())

@@ -62,7 +62,9 @@ class Rules(TypedDict, total=False):
     optimizer: str
     null: str  # "log p shuffled over items (label), and random signs (sign); 2000 draws"
     intervals: str  # "95 % t over seeds, from 3 seeds on; of fewer, their range"
-    recency: str  # "half-life 14 days, tuned on half A"
+    references: (
+        str  # "recency: half life days 14; alpha 0.1: chosen by the likelihood of half A's later events"
+    )
     words: str  # where it stands when each sentence is printed
     calibration: str
 

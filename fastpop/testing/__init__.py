@@ -9,6 +9,7 @@ makes a part known for as long as a test takes.
 
 from fastpop.registry import registered
 from fastpop.testing.judging import check_arm, check_diagnostic, check_metric, check_null, check_preset
+from fastpop.testing.references import check_reference
 from fastpop.testing.training import (
     check_encoder,
     check_item_tower,
@@ -38,6 +39,7 @@ __all__ = [
     "check_preset",
     "check_prior",
     "check_proposal",
+    "check_reference",
     "check_regularizer",
     "check_rows",
     "check_run",

@@ -25,9 +25,9 @@ def check_metric(metric: Any) -> None:
 
     metric: a name, an object, or a class that can be made without options.
     """
-    metric = _made("metric", metric)
+    metric = made_component("metric", metric)
     name = str(metric)
-    _words(metric, "label", "definition")
+    words_of(metric, "label", "definition")
     assert metric.direction in ("larger", "smaller", ""), f"{name}: direction {metric.direction!r}"
     assert metric.bounds[0] < metric.bounds[1], f"{name}: bounds {metric.bounds}"
     assert set(metric.needs) <= set(NEEDS), f"{name}: needs {metric.needs}, of which there are {list(NEEDS)}"
@@ -78,9 +78,9 @@ def check_null(null: Any) -> None:
 
     null: a name, an object, or a class that can be made without options.
     """
-    null = _made("null", null)
+    null = made_component("null", null)
     name = str(null)
-    _words(null, "words")
+    words_of(null, "words")
     rng = np.random.default_rng(0)
     log_p_V = -1.2 * np.log(np.arange(1.0, ITEMS + 1))
     label_V, _ = popularity_direction(log_p_V)
@@ -163,9 +163,9 @@ def check_diagnostic(diagnostic: Any) -> None:
 
     diagnostic: a name, an object, or a class that can be made without options.
     """
-    diagnostic = _made("diagnostic", diagnostic)
+    diagnostic = made_component("diagnostic", diagnostic)
     name = str(diagnostic)
-    _words(diagnostic, "label", "definition")
+    words_of(diagnostic, "label", "definition")
     rng = np.random.default_rng(0)
     query_CD, item_VD = rng.standard_normal((50, DIM)), rng.standard_normal((ITEMS, DIM))
     counts_V = rng.permutation(np.arange(ITEMS) ** 2 + 1)
@@ -210,7 +210,7 @@ def check_preset(preset: Any) -> None:
     """
     preset = registry.find("preset", preset) if isinstance(preset, str) else preset
     assert isinstance(preset, Preset), f"expected a Preset; got {type(preset).__name__}"
-    _words(preset, "about")
+    words_of(preset, "about")
     if preset.kind == "table":
         assert preset.columns is not None, "columns: a table needs its roles"
         by_number = preset.columns.by_position()
@@ -245,7 +245,7 @@ def check_arm(arm: Any) -> None:
     arm = registry.made("arm", arm)
     name = arm.name
     assert registry.NAME.fullmatch(name), f"name: letters, digits, - and _, a letter first; got {name!r}"
-    _words(arm, "trained_on", "served_as")
+    words_of(arm, "trained_on", "served_as")
     assert arm.kind != "reference", f"{name}: neither trains (prior=) nor is made afterwards (make=)"
     if arm.kind == "trained":
         TrainConfig(prior=arm.prior, bias_start=arm.bias_start)
@@ -263,7 +263,7 @@ def check_arm(arm: Any) -> None:
         assert np.array_equal(made.query_cov_DD, moments.query_cov_DD), f"{name}: other queries"
 
 
-def _made(kind: str, given: Any) -> Any:
+def made_component(kind: str, given: Any) -> Any:
     """An object of a component, whose options are as they should be."""
     part = given() if isinstance(given, type) else registry.made(kind, given)
     assert isinstance(part, Component), f"expected a {kind}; got {type(part).__name__}"
@@ -283,7 +283,7 @@ def _made(kind: str, given: Any) -> Any:
     return part
 
 
-def _words(part: Any, *names: str) -> None:
+def words_of(part: Any, *names: str) -> None:
     for name in names:
         text = getattr(part, name)
         assert isinstance(text, str), f"{part}: {name} in words; got {text!r}"

@@ -233,6 +233,7 @@ def test_a_toml_file_holds_a_whole_run_and_begins_with_a_mark(commands, clicks, 
         "projected",
         "popularity",
         "recency",
+        "recency-window",
         "markov",
     ]
 

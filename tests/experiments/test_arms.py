@@ -78,6 +78,7 @@ def test_arms_from_outside_stand_in_the_table_after_ours(compared):
         "halved",
         "popularity",
         "recency",
+        "recency-window",
         "markov",
     ]
     by_name = {arm["name"]: arm for arm in listed}

@@ -42,7 +42,7 @@ def test_every_arm_seed_reading_and_knob_has_a_row(result):
     found, _ = result
     keys = {(row["arm"], row["seed"], row["epochs"], row["popularity_weight"]) for row in found.rows}
     knobs = {arm: {None, *BETAS} for arm in (*ARMS, *AFTERWARDS)} | {"standard": {None, 1.0}}
-    knobs |= {arm: {1.0} for arm in ("popularity", "recency", "markov")}
+    knobs |= {arm: {1.0} for arm in ("popularity", "recency", "recency-window", "markov")}
     assert keys == {
         (arm, seed, epochs, beta)
         for arm, betas in knobs.items()
@@ -68,6 +68,7 @@ def test_the_json_has_every_arm_at_both_readings(result):
         "projected",
         "popularity",
         "recency",
+        "recency-window",
         "markov",
     ]
     asked = {
@@ -89,6 +90,7 @@ def test_the_json_has_every_arm_at_both_readings(result):
                 "standard": {"cos2_change"},
                 "popularity": {"cos2_change", "amplitude"},
                 "recency": asked - {"ndcg@10", "arp@10", "coverage@10", "nll"},  # hangs on the case's time
+                "recency-window": asked - {"ndcg@10", "arp@10", "coverage@10"},
                 "markov": asked - {"ndcg@10", "arp@10", "coverage@10"},
             }.get(arm["name"], set())  # no logits
     flat = {(arm["name"], reading["epochs"]): reading for arm in saved["arms"] for reading in arm["readings"]}

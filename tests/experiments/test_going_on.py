@@ -207,7 +207,8 @@ def test_a_comparison_is_a_few_lines(stopped):
     found = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
     assert len(repr(found)) < 700
     assert (
-        "arms: standard, frozen, post-hoc, post-hoc-fitted, projected, popularity, recency, markov; 2 seeds"
+        "arms: standard, frozen, post-hoc, post-hoc-fitted, projected, popularity, recency, "
+        "recency-window, markov; 2 seeds"
     ) in repr(found)
     assert found._repr_html_().startswith("<b>CompareResult: Popularity separation, factor")
     shutil.rmtree(stopped)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastpop.diagnostics import ScoreMoments
+from fastpop.experiments.arms import AFTERWARDS, ARMS
 from fastpop.experiments.frontier import matched
 from fastpop.experiments.measure import measure_reading
 from fastpop.experiments.one_arm import Reading
@@ -42,6 +43,20 @@ PLAIN = {
 }
 
 
+def told_of(names):
+    """Rows in words, as a comparison has them."""
+    kinds = {"afterwards": AFTERWARDS, "trained": ARMS}
+    return [
+        {
+            "name": name,
+            "kind": next((kind for kind, arms in kinds.items() if name in arms), "reference"),
+            "trained_on": "",
+            "served_as": "",
+        }
+        for name in names
+    ]
+
+
 def words(changes=(), *, seeds=3, noise=0.001, p=(0.001, 0.001), weak=None, matched=(), facts=()):
     """Words of made-up rows: `changes` on PLAIN, each number with a little noise over seeds."""
     values = {key: dict(found) for key, found in PLAIN.items()}
@@ -63,7 +78,7 @@ def words(changes=(), *, seeds=3, noise=0.001, p=(0.001, 0.001), weak=None, matc
         {"arm": "frozen", "epochs": "best", "seed": 0, "null": null, "p_shared": value}
         for null, value in zip(("label", "sign"), p)
     ]
-    arms = list(dict.fromkeys(arm for arm, _ in values))
+    arms = told_of(dict.fromkeys(arm for arm, _ in values))
     return " ".join(
         Words(rows, pairs, list(matched), arms, weak, 0.25, {"permutations": 999, **dict(facts)}).sentences()
     )
@@ -302,7 +317,7 @@ def test_a_difference_along_a_direction_that_is_hardly_log_p_is_not_called_popul
         pairs += [{**pair, "seed": seed, "epochs": "best"} for pair in tested]
     text = " ".join(
         Words(
-            rows, pairs, [], ["standard", "frozen", "post-hoc"], None, 0.0, {"permutations": 199}
+            rows, pairs, [], told_of(["standard", "frozen", "post-hoc"]), None, 0.0, {"permutations": 199}
         ).sentences()
     )
     assert said in text

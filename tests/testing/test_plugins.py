@@ -211,7 +211,7 @@ def test_the_command_line_reaches_parts_from_outside(tmp_path):
         '[split]\nname = "toy-tenth"\nevery = 8\n'
         '[[regularizers]]\nname = "toy-mean"\nweight = 0.5\n'
     )
-    code, _, said = fastpop_command(
+    code, shown, said = fastpop_command(
         "compare",
         "--plugin",
         "toy_plugin",
@@ -222,11 +222,15 @@ def test_the_command_line_reaches_parts_from_outside(tmp_path):
         tmp_path / "compared",
         "--arms",
         "frozen",
+        "--references",
+        "popularity",
+        "toy-longest",
         "--seeds",
         1,
         *quick,
     )
     assert code == 0, said
+    assert "toy-longest" in shown
     made_by = json.loads((tmp_path / "compared" / "comparison.json").read_text())["made_by"]["config"]
     assert made_by["encoder"]["options"]["width"] == 4
     assert made_by["split"]["options"] == {"every": 8}
