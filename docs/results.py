@@ -3,7 +3,7 @@
     python docs/results.py keep NAME REPORT_FOLDER   # a comparison.json, less what the page does not show
     python docs/results.py                           # write page, pictures and README's table anew
 
-Numbers and sentences of the page are the runs' own; nothing in it is written by hand.
+Numbers of the page are the runs' own, and sentences are made of them each time it is written.
 """
 
 import json
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastpop.experiments import reworded
+from fastpop.experiments.numbers import WORDED
 from fastpop.report import comparison_text
 from fastpop.report.compare_plots import sheets
 from fastpop.report.drawing import save_figure
@@ -110,7 +112,8 @@ def keep(name: str, folder: Path) -> None:
             if axis in scatter:
                 scatter[axis] = scatter[axis][::step]
     comparison.pop("nulls", None)  # thousands of draws
-    comparison["rows"] = [_points(row) for row in comparison["rows"] if "arp@10" in row["values"]]
+    comparison["rows"] = [row for row in map(_worded, comparison["rows"]) if row["values"]]
+    del comparison["headline"], comparison["sentences"]
     comparison["summary"] = [
         entry if entry["popularity_weight"] in SHOWN_BETAS else _points(entry)
         for entry in comparison["summary"]
@@ -118,6 +121,12 @@ def keep(name: str, folder: Path) -> None:
     RUNS.mkdir(exist_ok=True)
     text = json.dumps(_rounded(comparison), separators=(",", ":"), ensure_ascii=False)
     (RUNS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _worded(row: dict[str, Any]) -> dict[str, Any]:
+    """What the frontier and the sentences need of each seed."""
+    needed = ("ndcg@10", "arp@10", *WORDED.get(row["popularity_weight"], ()))
+    return row | {"values": {metric: row["values"][metric] for metric in needed if metric in row["values"]}}
 
 
 def _points(entry: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +156,8 @@ def page() -> str:
 
 
 def _read(run: Run) -> dict[str, Any]:
-    return json.loads((RUNS / f"{run.name}.json").read_text(encoding="utf-8"))
+    """A kept run with its sentences, which are made anew: no page says what the rules of today would not."""
+    return reworded(json.loads((RUNS / f"{run.name}.json").read_text(encoding="utf-8")))
 
 
 def readme_table() -> str:

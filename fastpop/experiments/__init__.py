@@ -4,7 +4,8 @@ from fastpop.experiments.arms import ARMS, Arm
 from fastpop.experiments.compare import compare
 from fastpop.experiments.compared import CompareResult
 from fastpop.experiments.unfinished import state_of
+from fastpop.experiments.wording import reworded
 
 NAMES = ("compare",)
 
-__all__ = ["ARMS", "NAMES", "Arm", "CompareResult", "compare", "state_of"]
+__all__ = ["ARMS", "NAMES", "Arm", "CompareResult", "compare", "reworded", "state_of"]

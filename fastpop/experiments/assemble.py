@@ -7,7 +7,7 @@ from fastpop.experiments import findings
 from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, EQUAL, ITEM_MEAN, POST_HOC, STANDARD, Arm, arm_of
 from fastpop.experiments.frontier import matched
 from fastpop.experiments.one_arm import best_by_words
-from fastpop.experiments.wording import Words
+from fastpop.experiments.wording import reworded
 
 # What stands for a row in `readings`: of the learned part, and of the score that is served.
 LEARNED = (
@@ -61,28 +61,10 @@ def comparison(
     ]
     late = dict.fromkeys(arm for seed in found for arm in seed["still_improving"])
     unseen = sum(prior["unseen"] for prior in priors) / len(priors)
-    words = Words(
-        rows,
-        pairs,
-        frontier,
-        told,
-        weak,
-        unseen,
-        {
-            "permutations": question.permutations,
-            "still_improving": list(late),
-            "shown": shown is not None,
-            "median_events": priors[0]["median_events"],
-            "best_by": best_by_words(question.config),
-        },
-    )
-    said = words.sentences()
     left_out = max(seed["left_out"] for seed in found)
     name = question.name
-    made: Any = {  # schema.Comparison
+    made: Any = {
         "title": f"Popularity separation, {question.config.encoder}" + (f", {name}" if name else ""),
-        "headline": said[0],
-        "sentences": said[1:],
         "readings": readings,
         "best_by": best_by_words(question.config),
         "permutations": question.permutations,
@@ -103,11 +85,18 @@ def comparison(
             f"halved anew for each seed); {left_out:,} test cases left out because the encoder "
             "cannot read them",
         },
+        "facts": {
+            "weak": weak,
+            "unseen": unseen,
+            "median_events": priors[0]["median_events"],
+            "still_improving": list(late),
+            "shown": shown is not None,
+        },
         "curves": [curve for seed in found for curve in seed["curves"]],
         **drawn,
         "made_by": made_by,
     }
-    return made
+    return reworded(made)
 
 
 def _in_order(question: Any) -> list[str]:

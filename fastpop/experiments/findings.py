@@ -24,7 +24,7 @@ JUDGED = (
     "auc_shown",
     "ndcg_shown@5",
 )
-ENERGIES = ("energy_total", "energy_direction", "energy_off_direction", "energy_shared")
+ENERGIES = ("energy_total", "energy_direction", "energy_off_direction", "energy_shared", "energy_shared_b")
 
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,64 +5,91 @@ import math
 from typing import Any
 
 from fastpop.diagnostics import p_words
-from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, EQUAL, POST_HOC, STANDARD
-from fastpop.experiments.findings import MIN_SEEDS, by_seed, interval, paired
+from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, POST_HOC, STANDARD
+from fastpop.experiments.numbers import Numbers, amount, percent, side, told, why_no_interval
 
 FOLLOWS = 0.2  # slope on log p below which a standard model has hardly learned popularity
 LEAST_EFFECT = 0.1  # share of standard's amplitude along log p that has to go before a test is worded
 MOSTLY = 0.5  # cos² of a change with log p, from which the change is called mostly popularity
 P_VALUE = 0.05
 NO_WORSE = 0.02  # nats that a rival's NLL may be above frozen's, at the upper end of its interval
+ALIKE = 2.0  # ratio of a rival's shared energy to frozen's up to which both separate alike
+ENERGIES = (
+    ("energy_direction", "along log p"),
+    ("energy_shared", "shared"),
+    ("energy_off_direction", "off log p"),
+)
 SEEN = (("nll", "NLL", 3), ("ndcg@10", "NDCG@10", 4), ("coverage@10", "coverage@10", 3))  # and decimals
 
 # (what is said, when); what is said otherwise stands in the same cell.
 RULES = (
     (
         "beaten by counts",
-        "first of all, where a row that no model needs has a higher NDCG@10 than every "
-        "trained arm served as trained, at its better reading, by the whole interval of their difference; "
-        '"not shown to beat counts" where only its mean is higher',
+        "first of all, where a row that no model needs has a higher NDCG@10 than every trained arm "
+        'served as trained, at its better reading, by the whole interval of their difference; "not '
+        'shown to beat counts" where only its mean is higher',
     ),
     (
         "not told apart",
-        "the 95 % t interval of a paired difference over at least 3 seeds holds 0; of fewer "
-        'seeds there is "no interval", and nothing is claimed',
+        "the 95 % t interval of a paired difference over at least 3 seeds holds 0; of fewer seeds "
+        'there is "no interval", of one it is "one run", and nothing is claimed. "unpaired" stands '
+        "where a comparison was kept without the numbers of each seed: the interval is then the "
+        "widest that the two intervals allow",
     ),
     (
         "at equally popular lists",
-        "accuracy of both arms, read from their curves over beta at three levels "
-        'of ARP that both reach in every seed: "better" or "worse" where all three intervals lie on that '
-        'side, "in part" so where some do and the others hold 0, "cannot be told apart" where all hold 0, '
+        "accuracy of both arms, read from their curves over beta at three levels of ARP that both "
+        'reach in every seed: "better" or "worse" where all three intervals lie on that side, "in '
+        'part" so where some do and the others hold 0, "cannot be told apart" where all hold 0, '
         '"mixed" where they lie on both sides',
     ),
     (
         "associated with log p beyond relabelling",
-        "the paired test of shared energy has p <= .05 in every "
-        "seed under both nulls, standard's amplitude along log p falls by at least a tenth, log p spreads by "
-        ".05 nats or more, and its smoothing is not at a bound. Not a word of significance, of cos² or of a "
-        "sufficient start where log p is no direction",
+        "the paired test of shared energy has p <= .05 in every seed under both nulls, standard's "
+        "amplitude along log p falls by at least a tenth, log p spreads by .05 nats or more, and its "
+        "smoothing is not at a bound. Not a word of significance, of cos² or of a sufficient start "
+        "where log p is no direction",
     ),
     (
         "mostly popularity",
-        "the lower end of the interval of cos²(change of the mean score, log p) is at "
-        'least .5; "mostly something else" where the upper end is below .5; otherwise the number alone',
+        "the lower end of the interval of cos²(change of the mean score, log p) is at least .5; "
+        '"mostly something else" where the upper end is below .5; otherwise the number alone',
     ),
     (
         "starting at log p is enough",
-        "learned-from-log-p ends with at most twice frozen's shared energy in "
-        "every seed, and the upper end of the interval of its NLL difference from frozen is at most .02 nats",
+        "the ratio of learned-from-log-p's shared energy to frozen's (geometric mean over seeds) is "
+        "at most 2 at the upper end of its interval, and its NLL minus frozen's at most .02 nats at "
+        'the upper end of its own; "does less than holding it fixed" where either is above that at '
+        'its lower end; "cannot be told" otherwise',
+    ),
+    (
+        "Frozen minus standard",
+        "paired differences of the energies along log p, shared and off log p, and of the shared "
+        'energy along log p of the other half: "higher" or "lower" where the whole interval lies on '
+        "that side of 0. The same of disjoint minus frozen along log p of the other half",
+    ),
+    (
+        "less than standard leaves",
+        "the interval of learned's shared energy minus standard's lies below 0; \"more than standard "
+        'leaves" where it lies above; "not shown to leave less than standard" where it holds 0',
+    ),
+    (
+        "relabelled, it takes no popularity out",
+        "the interval of permuted's shared energy minus standard's lies above 0; \"even relabelled it "
+        'takes some popularity out" where it lies below; "relabelled, it is not shown to take '
+        'popularity out" where it holds 0',
     ),
     (
         "minus standard as trained",
-        "of every arm that is none of fastpop's own: paired differences of NLL, "
-        "NDCG@10 and coverage@10 from standard; at beta 1, or, made of standard afterwards, at beta 0, where "
+        "of every arm that is none of fastpop's own: paired differences of NLL, NDCG@10 and "
+        "coverage@10 from standard; at beta 1, or, made of standard afterwards, at beta 0, where "
         "there is no NLL",
     ),
     (
         "among items shown at random",
-        "AUC of the best arm as trained minus that of each row that no model "
-        'needs: "beats every" where all intervals lie above 0, "is not shown to beat any" where none does, '
-        '"is not shown to beat every" otherwise',
+        'AUC of the best arm as trained minus that of each row that no model needs: "beats every" '
+        'where all intervals lie above 0, "is not shown to beat any" where none does, "is not shown '
+        'to beat every" otherwise',
     ),
     (
         "CAUTION: hardly follows log p",
@@ -74,36 +101,34 @@ RULES = (
     ),
     (
         "CAUTION: log p has no direction",
-        "the root mean square of centred log p is below .05 nats, or the "
-        "smoothing that fits the counts best is at an end of its range: the upper one, or the lower one "
-        "where there are unseen items",
+        "the root mean square of centred log p is below .05 nats, or the smoothing that fits the "
+        "counts best is at an end of its range: the upper one, or the lower one where there are "
+        "unseen items",
     ),
 )
 
 
-class Words:
-    """The sentences of one comparison, from its rows."""
+def reworded(comparison: Any) -> Any:
+    """The comparison (report.schema.Comparison, with `facts`) with the sentences that its numbers give."""
+    said = Words(comparison).sentences()
+    return {**comparison, "headline": said[0], "sentences": said[1:]}
 
-    def __init__(
-        self,
-        rows: list[dict[str, Any]],
-        pairs: list[dict[str, Any]],
-        matched: list[dict[str, Any]],
-        arms: list[dict[str, Any]],
-        weak: str | None,
-        unseen: float,
-        facts: dict[str, Any],
-    ):
-        """arms: every row in words, as in `schema.Arm`. weak: why log p is no direction
-        (`diagnostics.weak_direction`), None where it is one."""
-        self.rows, self.pairs, self.matched = rows, pairs, matched
-        self.told = {arm["name"]: arm for arm in arms}
+
+class Words:
+    """The sentences of one comparison, from its numbers."""
+
+    def __init__(self, comparison: Any):
+        self.told = {arm["name"]: arm for arm in comparison["arms"]}
         self.arms = list(self.told)
-        self.weak, self.unseen, self.facts = weak, unseen, facts
-        self.best_by = facts.get("best_by", "validation NLL")
-        readings = {row["epochs"] for row in rows}
-        self.readings = [name for name in (BEST, EQUAL) if name in readings]
+        self.pairs, self.matched = comparison["pairs"], comparison["matched"]
+        self.permutations = comparison["permutations"]
+        self.best_by = comparison.get("best_by", "validation NLL")
+        self.facts = comparison["facts"]
+        self.weak: str | None = self.facts["weak"]  # why log p is no direction; None where it is one
+        self.readings = comparison["readings"]
         self.main = self.readings[0]
+        self.numbers = {reading: Numbers(comparison, reading) for reading in self.readings}
+        self.at_main = self.numbers[self.main]
 
     def sentences(self) -> list[str]:
         """The headline first. Nothing is left out for being unwelcome."""
@@ -147,7 +172,7 @@ class Words:
         if not better:
             return ""
         reading = max(self.readings, key=lambda name: self.mean(best, 1.0, "ndcg@10", name))
-        ahead = {name: paired(self.rows, (name, 1.0), (best, 1.0), "ndcg@10", reading) for name in better}
+        ahead = {name: self.numbers[reading].pair((name, 1.0), (best, 1.0), "ndcg@10") for name in better}
         surely = {
             name: better[name]
             for name, pair in ahead.items()
@@ -165,12 +190,13 @@ class Words:
                 f"These models are beaten by counts: {against}. What follows compares arms; by this "
                 "measure none of them is worth serving here."
             )
-        if any(pair is not None and pair["low"] is None for pair in ahead.values()):
-            against += f" (no interval: {MIN_SEEDS} seeds are the least)"
+        without = [pair["n"] for pair in ahead.values() if pair is not None and pair["low"] is None]
+        if without:
+            against += f" ({why_no_interval(without[0])})"
         return f"These models are not shown to beat counts: {against}."
 
     def _because(self) -> str:
-        median = self.facts.get("median_events")
+        median = self.facts["median_events"]
         if median is None:
             return ""
         return f"; the median user has {median:g} event{'s' * (median != 1)} to learn from"
@@ -185,7 +211,7 @@ class Words:
         )
 
     def still_improving(self) -> str:
-        late = self.facts.get("still_improving", [])
+        late = self.facts["still_improving"]
         return (
             ""
             if not late
@@ -208,7 +234,7 @@ class Words:
             )
         parts = []
         for metric, label, digits in SEEN:
-            pair = paired(self.rows, ("frozen", 1.0), (STANDARD, 1.0), metric, reading)
+            pair = self.numbers[reading].pair(("frozen", 1.0), (STANDARD, 1.0), metric)
             if pair is not None:
                 parts.append(f"{label} {told(pair, digits)}")
         if not parts:
@@ -245,39 +271,41 @@ class Words:
         return f"{verdict} at equally popular lists (NDCG@10; {levels})."
 
     def energies(self) -> str:
-        parts = []
-        for arm in (STANDARD, "frozen", POST_HOC):
-            value = {
-                name: self.mean(arm, None, name, self.main)
-                for name in ("energy_shared", "energy_off_direction", "slope")
-            }
-            parts.append(
-                f"{arm} {value['energy_shared']:.4g} shared, {value['energy_off_direction']:.4g} "
-                f"off log p, slope {value['slope']:.3f}"
-            )
+        parts = [
+            f"{arm} {amount(self._learned(arm, 'energy_direction'))} along log p, "
+            f"{amount(self._learned(arm, 'energy_shared'))} of it shared, "
+            f"{amount(self._learned(arm, 'energy_off_direction'))} off log p, slope "
+            f"{amount(self._learned(arm, 'slope'), '.3f')}"
+            for arm in (STANDARD, "frozen", POST_HOC)
+        ]
+        differences = []
+        for metric, label in ENERGIES:
+            pair = self._against("frozen", STANDARD, metric)
+            if pair is not None:
+                word = self._verdict(pair, "higher ", "lower ", "")
+                differences.append(f"{label} {word}{told(pair, None)}")
+        between = f" Frozen minus standard: {'; '.join(differences)}." if differences else ""
         return (
-            "Energy of the learned scores, nats²: " + "; ".join(parts) + ". Shared energy ranks nothing: "
+            f"Energy of the learned scores, nats²: {'; '.join(parts)}.{between} Shared energy ranks nothing: "
             "subtracting the fitted slope times log p leaves 0 in any model."
         )
 
     def change(self) -> str:
-        found = self._interval("frozen", None, "cos2_change")
+        found = self._learned("frozen", "cos2_change")
         if found is None or self.weak is not None:
             return ""
-        before, after = (
-            by_seed(self.rows, arm, None, "energy_off_direction", self.main) for arm in (STANDARD, "frozen")
-        )
-        changes = [after[seed] / before[seed] - 1 for seed in after if before.get(seed, 0) > 0]
         low, high = found.get("low"), found.get("high")
         word = ""
         if low is not None and high is not None and low >= MOSTLY:
             word = ", mostly popularity"
         elif high is not None and high < MOSTLY:
             word = ", mostly something else"
-        off = f"; the energy off log p changes by {percent(interval('', changes))}" if changes else ""
+        changes = self.at_main.change(("frozen", None), (STANDARD, None), "energy_off_direction")
+        off = f"; the energy off log p changes by {percent(changes)}" if changes else ""
+        why = f" ({why_no_interval(found['n'])})" if low is None else ""
         return (
-            f"Of what separation changes in the mean score, {shown(found, 2)} lies along log p{word} "
-            f"(cos²){off}."
+            f"Of what separation changes in the mean score, {amount(found, '.2f')}{why} lies along log "
+            f"p{word} (cos²){off}."
         )
 
     def association(self) -> str:
@@ -289,7 +317,7 @@ class Words:
             null: max(pair["p_shared"] for pair in mine if pair["null"] == null)
             for null in dict.fromkeys(pair["null"] for pair in mine)
         }
-        draws = self.facts["permutations"]
+        draws = self.permutations
         listed = ", ".join(f"{null} {p_words(value, draws)}" for null, value in worst.items())
         text = (
             f"Paired permutation test of shared energy, standard minus frozen, largest p over seeds: {listed}"
@@ -307,18 +335,23 @@ class Words:
                 f"{text}: the difference is associated with log p beyond relabelling. (No test here "
                 "shows that it is only popularity: see cos².)"
             )
-        if worst["label"] <= P_VALUE:
+        small = [null for null, value in worst.items() if value <= P_VALUE]
+        if small == ["label"] and "sign" in worst:
             return (
-                f"{text}: only the first is small, so the difference may come from item norms that go "
+                f"{text}: only that of label is small, so the difference may come from item norms that go "
                 "with popularity."
             )
+        if small:
+            return f"{text}: small under {', '.join(small)} alone, so no association beyond it is shown."
         return f"{text}: no difference beyond relabelling is shown."
 
     def standard_alone(self) -> str:
-        energy, after = (self.mean(arm, None, "energy_shared", self.main) for arm in (STANDARD, POST_HOC))
+        energy, after = (amount(self._learned(arm, "energy_shared")) for arm in (STANDARD, POST_HOC))
+        pair = self._against(POST_HOC, STANDARD, "energy_shared")
+        difference = "" if pair is None else f", difference {told(pair, None)}"
         return (
-            f"Context-shared popularity energy of the standard model's scores: {energy:.4g} nats²; after "
-            f"subtracting log p {after:.4g}."
+            f"Context-shared popularity energy of the standard model's scores: {energy} nats²; after "
+            f"subtracting log p {after}{difference}."
         )
 
     # The rivals of separation.
@@ -327,53 +360,76 @@ class Words:
         arm = "learned-from-log-p"
         if arm not in self.arms or "frozen" not in self.arms:
             return ""
-        energy, frozen = (self.mean(name, None, "energy_shared", self.main) for name in (arm, "frozen"))
-        mine, theirs = (
-            by_seed(self.rows, name, None, "energy_shared", self.main) for name in (arm, "frozen")
-        )
-        text = (
-            f"A free item bias that starts at log p ends with {energy:.4g} nats² shared (frozen {frozen:.4g})"
-        )
-        pair = paired(self.rows, (arm, 1.0), ("frozen", 1.0), "nll", self.main)
+        energy, frozen = (amount(self._learned(name, "energy_shared")) for name in (arm, "frozen"))
+        ratio = self.at_main.ratio((arm, None), ("frozen", None), "energy_shared")
+        pair = self.at_main.pair((arm, 1.0), ("frozen", 1.0), "nll")
+        text = f"A free item bias that starts at log p ends with {energy} nats² shared (frozen {frozen}"
+        if ratio is not None:
+            why = f", {why_no_interval(ratio['n'])}" if ratio["low"] is None else ""
+            text += f", ratio {amount(ratio, '.3g')}{' unpaired' * bool(ratio.get('unpaired'))}{why}"
+        text += ")"
         if pair is None:
             return text + "."
         text += f" and NLL {told(pair, 3)} from frozen"
-        enough = (
-            self.weak is None
-            and all(mine[seed] <= 2 * theirs[seed] for seed in mine)
-            and pair["high"] is not None
-            and pair["high"] <= NO_WORSE
-        )
-        return text + (": starting at log p is enough, holding it fixed is not needed." if enough else ".")
+        if self.weak is not None or ratio is None or ratio["low"] is None or pair["low"] is None:
+            return text + "."
+        if ratio["high"] <= ALIKE and pair["high"] <= NO_WORSE:
+            return text + ": starting at log p is enough, holding it fixed is not needed."
+        if ratio["low"] > ALIKE or pair["low"] > NO_WORSE:
+            return text + ": starting at log p does less than holding it fixed."
+        return text + ": whether starting at log p does as much cannot be told."
 
     def learned(self) -> str:
         if "learned" not in self.arms:
             return ""
-        energy, slope = (self.mean("learned", None, name, self.main) for name in ("energy_shared", "slope"))
+        pair = self._against("learned", STANDARD, "energy_shared")
+        verdict = self._verdict(
+            pair,
+            ": more than standard leaves",
+            ": less than standard leaves",
+            ": it is not shown to leave less than standard",
+        )
+        difference = "" if pair is None else f", {told(pair, None)} from standard{verdict}"
         return (
             "A free item bias that starts at 0, with the step size of the tables, leaves "
-            f"{energy:.4g} nats² in the dot product (slope {slope:.3f}): what it would take away "
+            f"{amount(self._learned('learned', 'energy_shared'))} nats² shared in the dot product (slope "
+            f"{amount(self._learned('learned', 'slope'), '.3f')}){difference}. What it would take away "
             "depends on its step size."
         )
 
     def control(self) -> str:
         if "permuted" not in self.arms:
             return ""
-        energy, standard = (
-            self.mean(arm, None, "energy_shared", self.main) for arm in ("permuted", STANDARD)
+        energy, standard = (amount(self._learned(arm, "energy_shared")) for arm in ("permuted", STANDARD))
+        pair = self._against("permuted", STANDARD, "energy_shared")
+        verdict = self._verdict(
+            pair,
+            ": relabelled, it takes no popularity out",
+            ": even relabelled it takes some popularity out",
+            ": relabelled, it is not shown to take popularity out",
         )
+        difference = "" if pair is None else f", difference {told(pair, None)}{verdict}"
         return (
             "Control: with log p of randomly relabelled items outside the dot product the shared "
-            f"energy is {energy:.4g} (standard {standard:.4g})."
+            f"energy is {energy} (standard {standard}){difference}."
         )
 
     def other_half(self) -> str:
         if "frozen" not in self.arms:
             return ""
         names = [STANDARD, "frozen"] + ["disjoint"] * ("disjoint" in self.arms)
-        listed = ", ".join(f"{arm} {self.mean(arm, None, 'energy_shared_b', self.main):.4g}" for arm in names)
+        listed = ", ".join(f"{arm} {amount(self._learned(arm, 'energy_shared_b'))}" for arm in names)
+        said = []
+        for one, other in zip(names[1:], names):
+            pair = self._against(one, other, "energy_shared_b")
+            if pair is not None:
+                verdict = self._verdict(pair, f", {one} higher", f", {one} lower", "")
+                said.append(f" {one.capitalize()} minus {other}: {told(pair, None)}{verdict}.")
         note = " disjoint was given that very log p." if "disjoint" in self.arms else ""
-        return f"Shared energy along log p of the other half, on whose events no arm trained: {listed}.{note}"
+        return (
+            f"Shared energy along log p of the other half, on whose events no arm trained: {listed}."
+            f"{''.join(said)}{note}"
+        )
 
     def another(self, arm: str) -> str:
         """An arm that is none of ours, of which nothing is known but its words."""
@@ -383,7 +439,7 @@ class Words:
         beta = 0.0 if about["kind"] == "afterwards" else 1.0
         parts = []
         for metric, label, digits in SEEN:
-            pair = paired(self.rows, (arm, beta), (STANDARD, 1.0), metric, self.main)
+            pair = self.at_main.pair((arm, beta), (STANDARD, 1.0), metric)
             if pair is not None:
                 parts.append(f"{label} {told(pair, digits)}")
         known = f"{arm} ({about['trained_on']}; served: {about['served_as']})"
@@ -399,7 +455,7 @@ class Words:
         if not arms or not rows:
             return ""
         best = max(arms, key=lambda name: arms[name])
-        ahead = {name: paired(self.rows, (best, 1.0), (name, 1.0), "auc_shown", self.main) for name in rows}
+        ahead = {name: self.at_main.pair((best, 1.0), (name, 1.0), "auc_shown") for name in rows}
         listed = "; ".join(
             f"{name} {rows[name]:.4f}, difference {told(pair, 4)}"
             for name, pair in ahead.items()
@@ -420,56 +476,32 @@ class Words:
 
     def limits(self) -> str:
         exposure = "Exposure was not randomised: no causal reading is meant."
-        if self.facts.get("shown"):
+        if self.facts["shown"]:
             exposure = (
                 "Only the randomised part (AUC, NDCG@5 over shown items) is free of what the log "
                 "chose to show."
             )
-        return (
-            f"log p is known from counts: {self.unseen:.0%} of the items have no event in half A. {exposure}"
-        )
+        unseen = f"{self.facts['unseen']:.0%} of the items have no event in half A"
+        return f"log p is known from counts: {unseen}. {exposure}"
 
     def _of(self, kind: str) -> list[str]:
         return [name for name, arm in self.told.items() if arm["kind"] == kind]
 
     def mean(self, arm: str, weight: float | None, metric: str, reading: str) -> float:
-        values = list(by_seed(self.rows, arm, weight, metric, reading).values())
-        return sum(values) / len(values) if values else math.nan
+        return self.numbers[reading].mean((arm, weight), metric)
 
-    def _interval(self, arm: str, weight: float | None, metric: str) -> dict[str, Any] | None:
-        values = list(by_seed(self.rows, arm, weight, metric, self.main).values())
-        return interval(metric, values) if values else None
+    def _learned(self, arm: str, metric: str) -> dict[str, Any] | None:
+        """Of the learned part at the main reading."""
+        return self.at_main.interval((arm, None), metric)
+
+    def _against(self, arm: str, other: str, metric: str) -> dict[str, Any] | None:
+        return self.at_main.pair((arm, None), (other, None), metric)
+
+    def _verdict(self, pair: dict[str, Any] | None, higher: str, lower: str, neither: str) -> str:
+        """Words of a difference; none without an interval, or where log p is no direction."""
+        where = None if self.weak is not None else side(pair)
+        return "" if where is None else {1: higher, -1: lower, 0: neither}[where]
 
 
 def cautioned(weak: str) -> str:
     return f"CAUTION: {weak}. Energies along it are noise, and no test of them is worded."
-
-
-MOST_DIGITS = 6
-
-
-def told(pair: dict[str, Any], digits: int) -> str:
-    """A difference with its interval, or with what keeps one from being given; and whether it has a side."""
-    if pair["low"] is not None and (pair["low"] > 0 or pair["high"] < 0):
-        while digits < MOST_DIGITS and not round(abs(pair["mean"]), digits):
-            digits += 1  # "+0.000 [+0.000, +0.000]" tells nobody what is told apart
-    text = f"{pair['mean']:+.{digits}f}"
-    if pair["low"] is None:
-        seeds = f"{pair['n']} seed{'s' * (pair['n'] != 1)}"
-        return f"{text} (no interval: {seeds}, {MIN_SEEDS} are the least)"
-    text += f" [{pair['low']:+.{digits}f}, {pair['high']:+.{digits}f}]"
-    return text if pair["low"] > 0 or pair["high"] < 0 else f"{text}, not told apart"
-
-
-def percent(found: dict[str, Any]) -> str:
-    text = f"{found['mean']:+.0%}"
-    if found.get("low") is not None:
-        text += f" [{max(found['low'], -1):+.0%}, {found['high']:+.0%}]"  # nothing falls by more than all
-    return text
-
-
-def shown(found: dict[str, Any], digits: int) -> str:
-    text = f"{found['mean']:.{digits}f}"
-    if found.get("low") is not None:
-        text += f" [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
-    return text

@@ -167,7 +167,7 @@ class Pair(TypedDict):
     arm: str
     seed: int
     epochs: Epochs
-    null: Literal["label", "sign"]
+    null: str  # "label", "sign", or another that was asked for
     delta_direction: float  # nats²
     delta_shared: float
     p_direction: float
@@ -245,6 +245,21 @@ Curve = TypedDict(
 Curve.__doc__ = "One training run by epoch."
 
 
+class Facts(TypedDict):
+    """What sentences need beside the numbers.
+
+    weak: why log p is no direction, None where it is one. unseen: share of items without an event in half A.
+    median_events: of a user there. still_improving: arms whose training ended before their patience. shown:
+    whether a part of the test was shown at random.
+    """
+
+    weak: str | None
+    unseen: float
+    median_events: float
+    still_improving: list[str]
+    shown: bool
+
+
 class Comparison(TypedDict):
     """All that `write_compare_report` and `comparison_text` read."""
 
@@ -266,4 +281,5 @@ class Comparison(TypedDict):
     nulls: NotRequired[list[Null]]
     exposure: NotRequired[list[Exposure]]
     curves: NotRequired[list[Curve]]
+    facts: NotRequired[Facts]  # from which, and the numbers, the sentences are made
     made_by: NotRequired[dict[str, Any]]  # version, seconds, machine, seeds, configuration

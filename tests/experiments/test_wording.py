@@ -1,19 +1,35 @@
 """The rules of docs/comparison.md, each with an input that flips its sentence."""
 
+import importlib.util
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers_logs import small_log
 
+import fastpop
 from fastpop.diagnostics import ScoreMoments
+from fastpop.experiments import findings
 from fastpop.experiments.arms import AFTERWARDS, ARMS
 from fastpop.experiments.frontier import matched
 from fastpop.experiments.measure import measure_reading
+from fastpop.experiments.numbers import Numbers, told
 from fastpop.experiments.one_arm import Reading
 from fastpop.experiments.served import Served
-from fastpop.experiments.wording import RULES, Words, told
+from fastpop.experiments.wording import RULES, Words, reworded
 
 DOCS = Path(__file__).parents[2] / "docs"
+QUICK = {
+    "epochs": 2,
+    "dim": 8,
+    "batch_size": 64,
+    "num_negatives": 32,
+    "permutations": 19,
+    "progress": False,
+    "popularity_weights": (),
+}
 PLAIN = {
     ("standard", None): {
         "energy_shared": 100.0,
@@ -78,10 +94,34 @@ def words(changes=(), *, seeds=3, noise=0.001, p=(0.001, 0.001), weak=None, matc
         {"arm": "frozen", "epochs": "best", "seed": 0, "null": null, "p_shared": value}
         for null, value in zip(("label", "sign"), p)
     ]
-    arms = told_of(dict.fromkeys(arm for arm, _ in values))
-    return " ".join(
-        Words(rows, pairs, list(matched), arms, weak, 0.25, {"permutations": 999, **dict(facts)}).sentences()
-    )
+    for row in rows:
+        if "energy_off_direction" in row["values"]:
+            row["values"]["energy_direction"] = 1.1 * row["values"]["energy_shared"]
+    names = list(dict.fromkeys(arm for arm, _ in values))
+    return " ".join(Words(compared(rows, pairs, names, weak, matched, **dict(facts))).sentences())
+
+
+def compared(rows, pairs, names, weak=None, matched=(), permutations=999, **facts):
+    """A comparison of these rows, as far as words need it."""
+    return {
+        "arms": told_of(names),
+        "rows": rows,
+        "summary": findings.summarise(rows),
+        "differences": findings.paired_differences(rows, names),
+        "matched": list(matched),
+        "pairs": pairs,
+        "readings": ["best"],
+        "permutations": permutations,
+        "best_by": "validation NLL",
+        "facts": {
+            "weak": weak,
+            "unseen": 0.25,
+            "median_events": 2.0,
+            "still_improving": [],
+            "shown": False,
+            **facts,
+        },
+    }
 
 
 def test_counts_that_beat_every_arm_come_first():
@@ -97,7 +137,7 @@ def test_counts_beat_models_by_an_interval_or_are_only_not_beaten():
     for said in (words(close, noise=0.05), words(close, seeds=2)):
         assert said.startswith("These models are not shown to beat counts: NDCG@10 of recency 0.0")
         assert "worth serving" not in said
-    assert "(no interval: 3 seeds are the least)" in words(close, seeds=2)
+    assert "(no interval: 2 seeds, 3 are the least)" in words(close, seeds=2)
     assert words(close, noise=1e-5).startswith("These models are beaten by counts")
     # The row that is surely better is named, and the other is not.
     both = words({("recency", 1.0, "ndcg@10"): 0.15, ("markov", 1.0, "ndcg@10"): 0.0906}, noise=0.05)
@@ -165,6 +205,127 @@ def test_starting_at_log_p_is_enough_where_it_is():
     # Not for want of evidence: an interval too wide to rule out a loss is no proof that there is none.
     assert "starting at log p is enough" not in words(noise=0.02)
     assert "starting at log p is enough" not in words(seeds=2)
+    assert "ratio 1.5 [1." in words()
+    less = "does less than holding it fixed"
+    assert less in words({("learned-from-log-p", None, "energy_shared"): 2.5})
+    assert less in words({("learned-from-log-p", 1.0, "nll"): 8.4})
+    assert less not in words()
+    unsure = "whether starting at log p does as much cannot be told"
+    assert unsure in words({("learned-from-log-p", None, "energy_shared"): 2.0}, noise=0.01)
+    assert unsure not in words()
+    assert unsure not in words(seeds=2)
+
+
+def sentence(said, start):
+    """The one that begins so; sentences hold full stops."""
+    return start + said.split(start, 1)[1].split(". ", 1)[0]
+
+
+def test_energies_have_intervals_and_a_side_only_where_those_have_one():
+    said = words()
+    assert "standard 110 [109" in said
+    assert "along log p lower -108.9 [-109" in said
+    assert "shared lower -99" in said
+    assert "off log p lower -30" in said
+    same = words({("frozen", None, "energy_off_direction"): 50.0}, noise=0.05)
+    between = same.split("Frozen minus standard: along")[1].split("Shared energy ranks nothing")[0]
+    assert "off log p lower" not in between
+    assert between.rstrip(" .").endswith("not told apart")
+    assert "off log p higher +" in words({("frozen", None, "energy_off_direction"): 60.0})
+    wide = words(noise=2.0).split("post-hoc ", 2)[-1]
+    assert "[0, " in wide  # no interval leaves what an energy can be
+
+
+def test_a_bias_from_zero_is_judged_by_its_difference_from_standard():
+    assert "less than standard leaves" in words()
+    assert "more than standard leaves" in words({("learned", None, "energy_shared"): 120.0})
+    assert "it is not shown to leave less than standard" in words(
+        {("learned", None, "energy_shared"): 100.0}, noise=0.05
+    )
+    assert "than standard leaves" not in words(seeds=2)
+
+
+def test_the_control_is_judged_by_its_difference_from_standard():
+    assert "+50" in sentence(words(), "Control: with")
+    assert "relabelled, it takes no popularity out" in words()
+    lower = words({("permuted", None, "energy_shared"): 60.0})
+    assert "even relabelled it takes some popularity out" in lower
+    level = words({("permuted", None, "energy_shared"): 100.0}, noise=0.05)
+    assert "relabelled, it is not shown to take popularity out" in level
+    assert "relabelled, it" not in words(seeds=2).split("Control:")[1]
+
+
+def test_the_other_half_is_judged_by_differences_too():
+    more = {("disjoint", None, "energy_shared_b"): 0.2, ("disjoint", None, "energy_shared"): 0.3}
+    said = words(more)
+    assert "Frozen minus standard: -59." in said
+    assert ", frozen lower. Disjoint minus frozen: -0." in said
+    assert ", disjoint lower. disjoint was given that very log p." in said
+    higher = words({**more, ("disjoint", None, "energy_shared_b"): 0.8})
+    assert ", disjoint higher." in higher
+    level = words({**more, ("disjoint", None, "energy_shared_b"): 0.5}, noise=0.05)
+    assert "not told apart" in sentence(level, "Disjoint minus frozen")
+    assert "disjoint lower" not in level
+
+
+def test_of_one_run_it_is_said_that_it_is_one():
+    said = words({("disjoint", None, "energy_shared_b"): 0.2}, seeds=1)
+    for start in (
+        "Of what separation",
+        "Frozen minus standard: along",
+        "A free item bias that starts at log p",
+        "Control: with",
+    ):
+        assert "one run, no interval" in sentence(said, start), start
+    assert "(one run, no interval)" in sentence(said, "Disjoint minus frozen")
+    assert "[" not in said
+    for verdict in (" lower", " higher", "is enough", "relabelled, it", "than standard"):
+        assert verdict not in said, verdict
+
+
+def test_without_a_direction_energies_have_no_verdict():
+    said = words(weak="log p has no direction here: for a reason")
+    assert "along log p -108.9" in said
+    for verdict in (" lower", " higher", "relabelled, it", "than standard"):
+        assert verdict not in said, verdict
+
+
+def test_a_comparison_that_was_kept_in_part_says_what_its_intervals_allow():
+    """Without rows of each seed, the widest interval that two intervals allow stands for a difference."""
+    rows = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "epochs": "best",
+            "popularity_weight": None,
+            "values": {"energy_shared": value + seed},
+        }
+        for seed in range(3)
+        for arm, value in (("frozen", 10.0), ("learned-from-log-p", 14.0))
+    ]
+    one, other = ("learned-from-log-p", None), ("frozen", None)
+    whole = compared(rows, [], ["frozen", "learned-from-log-p"])
+    paired = Numbers(whole, "best").pair(one, other, "energy_shared")
+    assert (paired["mean"], paired["low"], paired["high"]) == (4.0, 4.0, 4.0)
+    part = Numbers({**whole, "rows": []}, "best")
+    first, second = part.interval(one, "energy_shared"), part.interval(other, "energy_shared")
+    unpaired = part.pair(one, other, "energy_shared")
+    assert unpaired["low"] == first["low"] - second["high"]
+    assert unpaired["high"] == first["high"] - second["low"]
+    assert told(unpaired, None).endswith(" unpaired, not told apart")
+    ratio = part.ratio(one, other, "energy_shared")
+    assert ratio["low"] == first["low"] / second["high"]
+    assert ratio["unpaired"]
+    assert Numbers(whole, "best").ratio(one, other, "energy_shared")["mean"] == pytest.approx(
+        (14 * 15 * 16 / (10 * 11 * 12)) ** (1 / 3)
+    )
+
+
+def test_sentences_follow_from_what_a_comparison_keeps():
+    found = fastpop.compare(small_log(events=2000), seeds=3, **QUICK)
+    kept = json.loads(json.dumps(found.comparison))
+    again = reworded({**kept, "headline": "", "sentences": []})
+    assert [again["headline"], *again["sentences"]] == [found.headline, *found.sentences]
 
 
 def test_a_randomised_part_is_won_by_intervals():
@@ -316,9 +477,7 @@ def test_a_difference_along_a_direction_that_is_hardly_log_p_is_not_called_popul
         rows += [{**row, "seed": seed, "epochs": "best"} for row in made]
         pairs += [{**pair, "seed": seed, "epochs": "best"} for pair in tested]
     text = " ".join(
-        Words(
-            rows, pairs, [], told_of(["standard", "frozen", "post-hoc"]), None, 0.0, {"permutations": 199}
-        ).sentences()
+        Words(compared(rows, pairs, ["standard", "frozen", "post-hoc"], permutations=199)).sentences()
     )
     assert said in text
     assert f"{correlation**2:.2f} [" in text
@@ -331,3 +490,20 @@ def test_a_small_difference_that_is_told_apart_shows_what_it_is():
     assert told(pair, 3) == "+0.0003 [+0.0002, +0.0004]"
     assert told(pair | {"low": -2e-4}, 3) == "+0.000 [-0.000, +0.000], not told apart"
     assert told({"mean": -0.0126, "low": -0.02, "high": -0.01, "n": 5}, 3) == "-0.013 [-0.020, -0.010]"
+
+
+def test_a_run_that_is_kept_for_the_docs_has_the_same_sentences(tmp_path, monkeypatch):
+    """What docs/results.py drops of a comparison is nothing that a sentence needs."""
+    spec = importlib.util.spec_from_file_location("results", DOCS / "results.py")
+    results = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "results", results)
+    spec.loader.exec_module(results)
+    monkeypatch.setattr(results, "RUNS", tmp_path / "runs")
+    found = fastpop.compare(small_log(events=2000), seeds=3, out=tmp_path / "out", **QUICK)
+    results.keep("mine", tmp_path / "out")
+    kept = results._read(results.Run("mine", "", ""))
+    said = [kept["headline"], *kept["sentences"]]
+    assert len(said) == len(found.sentences) + 1
+    assert "unpaired" not in " ".join(said)
+    for one, other in zip(said, [found.headline, *found.sentences]):
+        assert one == other
