@@ -57,10 +57,11 @@ def of_words(words: Sequence[str]) -> tuple[list[str], Given]:
             continue
         path, sign, value = word.removeprefix("--").partition("=")
         names = path.split(".")[1:]
-        values = [value] if sign else []
-        while not sign and rest and not rest[0].startswith("--"):
-            values.append(rest.pop(0))
         inner = names.pop(0) if field in LISTS and len(names) > 1 else ""
+        values = [value] if sign else []
+        if not sign:
+            values = _values(rest, _most(field, inner, names[0].replace("-", "_") if names else ""))
+            del rest[: len(values)]
         if len(names) != 1 or (field in LISTS) != bool(inner):
             form = f"--{field}.NAME.OPTION" if field in LISTS else f"--{field}.OPTION"
             raise checks.wrong(word.partition("=")[0], form, word)
@@ -103,6 +104,36 @@ def short_name(field: str, option: str) -> str | None:
     """The field of TrainConfig that says the same as this option of a part, by either of its names."""
     short = SHORT.get(field, {})
     return short.get(option) or short.get(TrainConfig.RENAMED.get(option, ""))
+
+
+def _values(rest: Sequence[str], most: int | None) -> list[str]:
+    """The words that are an option's, of those behind it: so many at most, as far as the next option. 0: of a
+    switch, which takes true or false and nothing else."""
+    if most == 0:
+        return list(rest[:1]) if rest and rest[0].lower() in (*TRUE, *FALSE) else []
+    reach = next((at for at, word in enumerate(rest) if word.startswith("--")), len(rest))
+    return list(rest[: reach if most is None else min(reach, most)])
+
+
+def _most(field: str, inner: str, option: str) -> int | None:
+    """How many words an option takes, whichever part is meant: 1, or 0 of a switch; None: any number, where a
+    part declares it as a tuple or none has it."""
+    found = registry.all_of(LISTS.get(field, field))
+    option = TrainConfig.RENAMED.get(option, option)
+    hints = [
+        hints_of(part)[option]
+        for name, part in found.items()
+        if isinstance(part, type) and inner in ("", name) and option in registry.defaults(part)
+    ]
+    if not hints or any(_holds_tuple(hint) for hint in hints):
+        return None
+    return 0 if all(hint is bool for hint in hints) else 1
+
+
+def _holds_tuple(hint: Any) -> bool:
+    return typing.get_origin(hint) is tuple or (
+        is_union(hint) and any(map(_holds_tuple, typing.get_args(hint)))
+    )
 
 
 def named(words: Sequence[str]) -> set[str]:

@@ -13,7 +13,8 @@ class Log(Protocol):
 
     def epoch(self, row: dict[str, Any]) -> None:
         """A finished epoch: epoch, step, loss, seconds, examples_per_second, and valid_* where the
-        validation part was evaluated."""
+        validation part was evaluated. Its row and its checkpoint stand in the run's folder before: what is
+        raised here ends the run, which can be resumed after that epoch, and tells of it no more."""
 
     def close(self) -> None: ...
 

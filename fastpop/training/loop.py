@@ -138,13 +138,20 @@ def fit(
                 progress.stopped = "patience"
             elif progress.epoch == config.epochs:
                 progress.stopped = "epochs"
-            for log in logs:
-                log.epoch(dict(row))
+            kept = False
             if out is not None:
                 checkpoint.write_text(out / "train.csv", history_csv(progress.history))
                 due = _due(progress.epoch, config.checkpoint_every, config.epochs)
                 if progress.stopped or due or interrupted.is_set():
                     keep()
+                    kept = True
+            try:
+                for log in logs:
+                    log.epoch(dict(row))
+            except Exception:
+                if out is not None and not kept:
+                    keep()  # a logger that fails ends a run, but costs it no epoch
+                raise
             if interrupted.is_set():
                 raise KeyboardInterrupt
     if config.patience and progress.best is not None:

@@ -279,6 +279,23 @@ def test_bad_words_about_parts_get_one_clear_error(words, message, tmp_path):
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "option", "value"),
+    [
+        (["--encoder", "sasrec", "--encoder.hidden", "12", "bundled"], "hidden", 12),
+        (["--encoder.base", "bundled"], "base", True),
+        (["--encoder.base", "no", "bundled"], "base", False),
+        (["--encoder.base=no", "bundled"], "base", False),
+    ],
+)
+def test_an_option_of_one_value_leaves_the_log_alone(words, option, value):
+    from fastpop.cli.parse import parse
+
+    parsed = parse(["train", "--out", "x", *words])
+    assert parsed.reading.log == "bundled"
+    assert parsed.training.checked().encoder_part.options()[option] == value
+
+
 def test_help_names_parts_and_their_options():
     code, shown, _ = fastpop_command("train", "--encoder", "sasrec", "--help")
     assert code == 0
