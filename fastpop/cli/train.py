@@ -96,7 +96,16 @@ def _metrics(result: Any) -> str:
     return f"no metrics: {result.why_no_metrics()}"
 
 
-@readable({"test": "FILE", "config": "FILE", "arms": "NAME ...", "references": "NAME ...", "name": "TEXT"})
+@readable(
+    {
+        "test": "FILE",
+        "config": "FILE",
+        "arms": "NAME ...",
+        "references": "NAME ...",
+        "nulls": "NAME ...",
+        "name": "TEXT",
+    }
+)
 @dataclass(frozen=True)
 class Compare:
     """Train with and without log p outside the dot product, and write a report.
@@ -120,6 +129,8 @@ class Compare:
     """Test cases judged, the same for all arms; 0: all."""
     permutations: int = 2000
     """Of each p-value."""
+    nulls: tuple[str, ...] = ("label", "sign")
+    """Of the permutation tests."""
     name: str = ""
     """Of the log, for titles."""
     test: str | None = None
@@ -144,6 +155,8 @@ class Compare:
             registry.find("arm", arm, "arms")
         for reference in self.references:
             registry.find("reference", reference, "references")
+        for null in self.nulls:
+            registry.find("null", null, "nulls")
         log = self.reading.read()
         print(log, flush=True)
         shown, rated = self.reading.read_shown(self.test) if self.test_is_randomised else (None, None)
@@ -158,6 +171,7 @@ class Compare:
             max_epochs=self.max_epochs,
             max_cases=self.max_cases,
             permutations=self.permutations,
+            nulls=self.nulls,
             config=config,
             out=self.out,
             name=self.name or _name_of(self.reading.log),

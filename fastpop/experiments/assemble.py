@@ -171,7 +171,10 @@ def _rules(
         ),
         "optimizer": f"{config.table_optimizer_part}, learning rate {config.learning_rate:g}, "
         f"batch {config.batch_size}",
-        "null": f"log p shuffled over items (label), and random signs (sign); {question.permutations} draws",
+        "null": ", and ".join(
+            f"{null.words.replace(' of centred log p', '')} ({null})" for null in question.nulls
+        )
+        + f"; {question.permutations} draws",
         "intervals": f"95 % t over seeds, from {findings.MIN_SEEDS} seeds on; of fewer, their range",
     }
     if sampled:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import platform
-import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +22,11 @@ from fastpop.experiments import assemble
 from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, EQUAL, ITEM_MEAN, STANDARD, Arm, arm_of
 from fastpop.experiments.compared import CompareResult
 from fastpop.experiments.measure import measure_reading
-from fastpop.experiments.one_arm import Judged, some_cases, train_arm
+from fastpop.experiments.one_arm import Judged, best_by_words, some_cases, train_arm
 from fastpop.experiments.pictures import pictures
 from fastpop.experiments.references import asked_for, reference_rows
 from fastpop.experiments.shown import Shown
-from fastpop.experiments.unfinished import Unfinished, check_folder, finished
+from fastpop.experiments.unfinished import Stopwatch, Unfinished, check_folder, finished
 from fastpop.experiments.wording import cautioned
 from fastpop.popularity import PopularityPrior
 from fastpop.training import TrainConfig, build
@@ -50,6 +49,7 @@ FORMAT = 3  # of what a stopped comparison keeps; one more where the parts of an
 BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
 PATIENCE = 3
 REFERENCES = ("popularity", "recency", "recency-window", "markov")
+NULLS = ("label", "sign")
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Question:
     extra: dict[str, Any] = field(default_factory=dict)  # shown, rated
     others: dict[str, Arm] = field(default_factory=dict)  # arms that are not ours, by name
     references: list[evaluation.Reference] = field(default_factory=list)
+    nulls: list[diagnostics.Null] = field(default_factory=list)
 
     @property
     def last_epoch(self) -> int:
@@ -86,6 +87,7 @@ def compare(
     references: Sequence[str | evaluation.Reference] = REFERENCES,
     popularity_weights: Sequence[float] = BETAS,
     permutations: int = 2000,
+    nulls: Sequence[str | diagnostics.Null] = NULLS,
     max_epochs: int = 0,
     max_cases: int = 0,
     config: TrainConfig | str | Path | None = None,
@@ -117,12 +119,14 @@ def compare(
             where its scores have an NLL, and otherwise by NDCG@10. A row that the log has no times or no
             order for is left out.
         popularity_weights: β at which scores are served and judged; 0, .5 and 1 always are.
-        permutations: of each p-value, >= 1.
+        permutations: of each p-value, >= 1. nulls: of the permutation tests, names
+            (`fastpop.available("nulls")`) or objects; of those that need no strata.
         max_epochs: how far an arm may go on after `epochs` while its validation NLL falls (`patience`
             validations without a better one, 3 by default, stop it); 0: twice `epochs`.
         max_cases: test cases judged, the same for all, drawn once from config.seed; 0: all of them.
         config, options: as in `fastpop.train`, but for prior, bias_start and evaluate_every, which are
-            the arms'; prior_weight is 1 (all arms are read at β = 1, as trained), and the metric is NLL. On
+            the arms'; prior_weight is 1 (all arms are read at β = 1, as trained), and best epochs are those
+            of lowest validation NLL, or of highest NDCG@10 for a loss whose scores are no logits. On
             logs where people come back to the same items give mask_seen=False: metrics are then also split
             into targets that repeat the history and new ones.
         name: of the log, for titles. out: folder for report.html, JSON, CSV and the table. A
@@ -174,6 +178,7 @@ def compare(
         {"shown": shown, "rated": rated},
         others,
         asked_for(references, config),
+        _nulls(nulls),
     )
     place = None if out is None else local_path(out, "out")
     if place is not None:
@@ -198,7 +203,7 @@ def _config(config: Any, options: dict[str, Any]) -> TrainConfig:
         ("prior", "no prior: every arm has its own"),
         ("bias_start", "no bias_start: every arm has its own"),
         ("prior_weight", "1: arms are read at popularity weight 1, as trained"),
-        ("metric", "no metric: the best epoch is that of lowest validation NLL"),
+        ("metric", f"no metric: the best epoch is that of best {best_by_words(config)}, for every arm"),
         ("tensorboard", "False: curves over epochs are in the report"),
         ("loggers", "none: curves over epochs are in the report"),
     ):
@@ -218,7 +223,6 @@ def _compare(
     log: Interactions, test: Any, question: Question, place: Path | None, progress: bool | None
 ) -> CompareResult:
     """`compare` once its arguments are checked and the folder is held."""
-    started = time.perf_counter()
     config, shown = question.config, None
     if question.extra["shown"] is not None:
         log, shown = Shown.of(log, test, question.extra["shown"])
@@ -236,6 +240,7 @@ def _compare(
             Unfinished(place, asked).close()
             return CompareResult(before)
         account = Unfinished(place, asked)
+    watch = Stopwatch(account)
     cases = _drawn(parts.test, question)
     found: list[dict[str, Any]] = []
     arms = question.arms
@@ -244,16 +249,17 @@ def _compare(
         for seed in question.seeds:
             measured = account.measured(seed) if account else None
             if measured is None:
-                measured = _one_seed(seed, question, log, parts, cases, shown, account, bar)
+                measured = _one_seed(seed, question, log, parts, cases, shown, account, watch, bar)
                 if account:
                     account.keep(seed, measured)
+                watch.lap(f"seed-{seed}")
             else:
                 bar.update(len(arms))
             found.append(measured)
     made_by = {
         "version": fastpop.__version__,
         "seeds": list(question.seeds),
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": watch.total(),
         "cpu_count": os.cpu_count(),
         "processor": _processor(),
         "config": config.to_dict(),
@@ -274,6 +280,7 @@ def _one_seed(
     test: Cases | None,
     shown: Shown | None,
     account: Unfinished | None,
+    watch: Stopwatch,
     bar: Any,
 ) -> dict[str, Any]:
     """Halve, train and measure all arms of a seed: what a report needs of them, as plain data."""
@@ -301,16 +308,19 @@ def _one_seed(
     runs, start = {}, bar.n
     for number, arm in enumerate(arms, 1):
         bar.set_description_str(f"compare {config.encoder}: {arm}, seed {seed}")
-        runs[arm] = train_arm(
-            arm_of(arm),
-            bounded,
-            judged,
-            log_priors,
-            question.last_epoch,
-            question.patience,
-            folder=account.arm_folder(seed, arm) if account else None,
-            each_step=lambda steps: bar.update(1 / (steps * question.last_epoch)),
-        )
+        try:
+            runs[arm] = train_arm(
+                arm_of(arm),
+                bounded,
+                judged,
+                log_priors,
+                question.last_epoch,
+                question.patience,
+                folder=account.arm_folder(seed, arm) if account else None,
+                each_step=lambda steps: bar.update(1 / (steps * question.last_epoch)),
+            )
+        finally:  # of an arm that was stopped, too: it goes on
+            watch.lap(f"seed-{seed}-{arm}")
         bar.update(start + number - bar.n)
     rows, pairs = [], []
     drawn: dict[str, Any] = {}
@@ -319,7 +329,12 @@ def _one_seed(
         if not readings:
             continue
         more, tested, tests = measure_reading(
-            readings, log_priors["A"], log_priors["B"], permutations=question.permutations, seed=seed
+            readings,
+            log_priors["A"],
+            log_priors["B"],
+            permutations=question.permutations,
+            seed=seed,
+            nulls=question.nulls,
         )
         rows += [{**row, "seed": seed, "epochs": name} for row in more]
         pairs += [{**pair, "seed": seed, "epochs": name} for pair in tested]
@@ -406,6 +421,7 @@ def _asked(question: Question, log: Interactions, own: Split | None) -> dict[str
             for name, arm in question.others.items()
         },
         "references": [registry.record(one) for one in question.references],
+        "nulls": [registry.record(one) for one in question.nulls],
         "config": options,
         "log_sha256": run_folder.fingerprint(log, own.test if own else None),
         **extra,
@@ -450,6 +466,14 @@ def _check_arm(arm: Arm, config: TrainConfig) -> None:
             f"'zero' with the prior {arm.prior!r}, which has none",
             arm.bias_start,
         )
+
+
+def _nulls(nulls: Any) -> list[diagnostics.Null]:
+    found = [registry.made("null", one, "nulls") for one in _listed("nulls", nulls, "a list of nulls")]
+    names = list(map(str, found))
+    if not found or len(set(names)) < len(names) or any(null.strata for null in found):
+        raise checks.wrong("nulls", "different ones, at least one, that need no strata", names)
+    return found
 
 
 def _listed(name: str, given: Any, expected: str) -> list:

@@ -1,5 +1,6 @@
 """Numbers of one seed: energies, what changed and how much of that is popularity, geometry, tests."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,12 @@ from fastpop.experiments.arms import STANDARD
 from fastpop.experiments.one_arm import BETAS, Reading
 from fastpop.experiments.served import Served
 
-NULLS = ("label", "sign")
+LABEL = "label"  # whose p-values have plain names
+
+
+def p_key(null: str, kind: str) -> str:
+    """The name of a p-value in a row."""
+    return f"p_value_{kind}" if null == LABEL else f"p_value_{null}_{kind}"
 
 
 def measure_reading(
@@ -19,6 +25,7 @@ def measure_reading(
     *,
     permutations: int,
     seed: int,
+    nulls: Sequence[diagnostics.Null],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
     """(rows without seed and name of the reading, paired tests, the audits by null).
 
@@ -29,10 +36,10 @@ def measure_reading(
     learned = {arm: family.moments for arm, family in families.items()}
     pairs = [(STANDARD, arm) for arm in learned if arm != STANDARD]
     tests = {
-        null: diagnostics.audit_many(
+        str(null): diagnostics.audit_many(
             learned, log_prior_A, pairs=pairs, permutations=permutations, seed=seed, null=null
         )
-        for null in NULLS
+        for null in nulls
     }
     rows = []
     for reading in readings.values():
@@ -83,7 +90,8 @@ def _learned(
 ) -> dict[str, float]:
     """Of the learned part of one arm."""
     arm, moments = family.arm, family.moments
-    energy, base = (tests["label"].energy[name] for name in (arm, STANDARD))
+    any_test = next(iter(tests.values()))
+    energy, base = (any_test.energy[name] for name in (arm, STANDARD))
     other = moments.energy(log_prior_B)
     shape = diagnostics.geometry(moments, log_prior_A)
     return energies(energy) | {
@@ -91,10 +99,8 @@ def _learned(
         "reduction_shared": 1 - energy.shared / base.shared if base.shared else float("nan"),
         "cos2_change": diagnostics.change_along(standard.moments, moments, log_prior_A),
         **{
-            f"p_value_{kind}" if null == "label" else f"p_value_{null}_{kind}": getattr(tests[null], kind)[
-                arm
-            ].p_value
-            for null in NULLS
+            p_key(null, kind): getattr(test, kind)[arm].p_value
+            for null, test in tests.items()
             for kind in ("direction", "shared")
         },
         "energy_shared_b": other.shared,

@@ -36,7 +36,7 @@ def pictures(
                     "arm": family.arm,
                     "log_prior": log_prior_V[shown].tolist(),
                     "mean_score": mean_V[shown].tolist(),
-                    "slope": tests["label"].energy[family.arm].slope_mean,
+                    "slope": next(iter(tests.values())).energy[family.arm].slope_mean,
                     "num_items": len(log_prior_V),
                     **served,
                 }

@@ -1,14 +1,17 @@
 """A comparison on disk while it runs: what was asked, seeds that are measured, arms that are trained.
 
     out/unfinished/asked.json             the question, under a seal
+    out/unfinished/seconds.json           how long each run took, in all processes that worked on it
     out/unfinished/seed-0.json            all that is kept of a seed once its arms are measured
     out/unfinished/seed-1-frozen/         checkpoints of an arm, until its seed is measured
 
 It goes once report.html and comparison.json stand; comparison.json is written last.
 """
 
+import contextlib
 import json
 import shutil
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -83,9 +86,38 @@ class Unfinished:
         for arm_folder in self.folder.glob(f"seed-{seed}-*"):
             shutil.rmtree(arm_folder, ignore_errors=True)
 
+    def seconds(self) -> dict[str, float]:
+        """What runs took before this process, by run; empty where nothing is known."""
+        path = self.folder / "seconds.json"
+        try:
+            return sealed.read(path) if path.exists() else {}
+        except sealed.Damaged:
+            return {}
+
     def close(self) -> None:
         """The report stands: nothing here is needed any more."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Stopwatch:
+    """How long a comparison took, by run, whichever processes worked on it. What a killed one had not told
+    yet is lost."""
+
+    def __init__(self, account: Unfinished | None):
+        self.account, self.since = account, time.perf_counter()
+        self.seconds = account.seconds() if account else {}
+
+    def lap(self, run: str) -> None:
+        """The time since the last lap was this run's."""
+        now = time.perf_counter()
+        self.seconds[run] = self.seconds.get(run, 0.0) + now - self.since
+        self.since = now
+        if self.account:
+            with contextlib.suppress(OSError):  # nothing that a run should end for
+                sealed.write(self.account.folder / "seconds.json", self.seconds)
+
+    def total(self) -> float:
+        return round(sum(self.seconds.values()) + time.perf_counter() - self.since, 1)
 
 
 def check_folder(out: Path) -> None:

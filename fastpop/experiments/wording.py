@@ -45,7 +45,8 @@ RULES = (
     ),
     (
         "associated with log p beyond relabelling",
-        "the paired test of shared energy has p <= .05 in every seed under both nulls, standard's "
+        "the paired test of shared energy has p <= .05 in every seed under every null, label and "
+        "sign among them, standard's "
         "amplitude along log p falls by at least a tenth, log p spreads by .05 nats or more, and its "
         "smoothing is not at a bound. Not a word of significance, of cos² or of a sufficient start "
         "where log p is no direction",
@@ -325,7 +326,7 @@ class Words:
         if 1 / (draws + 1) > P_VALUE:
             return f"{text}: {draws} permutations are too few for any p of {P_VALUE:g}, so nothing is said."
         amplitude = self.mean("frozen", None, "amplitude", self.main)
-        if all(value <= P_VALUE for value in worst.values()):
+        if worst.keys() >= {"label", "sign"} and all(value <= P_VALUE for value in worst.values()):
             if amplitude > 1 - LEAST_EFFECT:
                 return (
                     f"{text}; but the amplitude along log p falls by less than a tenth, so nothing is "
@@ -336,13 +337,14 @@ class Words:
                 "shows that it is only popularity: see cos².)"
             )
         small = [null for null, value in worst.items() if value <= P_VALUE]
-        if small == ["label"] and "sign" in worst:
+        if small == ["label"]:
             return (
                 f"{text}: only that of label is small, so the difference may come from item norms that go "
                 "with popularity."
             )
         if small:
-            return f"{text}: small under {', '.join(small)} alone, so no association beyond it is shown."
+            alone = f"small under {', '.join(small)} alone"
+            return f"{text}: {alone}, so no association beyond relabelling is shown."
         return f"{text}: no difference beyond relabelling is shown."
 
     def standard_alone(self) -> str:

@@ -3,6 +3,7 @@
 A terminal and a page show the same tables.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,10 @@ from dataclasses import dataclass, field, replace
 from fastpop.report.cells import DIGITS, EACH, FLOOR, Cell, interval_cells, p_cell, writer
 from fastpop.report.schema import Comparison, Interval
 
+NULLS = {
+    "label": "log p shuffled over items",
+    "sign": "random signs, which norms that go with popularity do not fool",
+}
 LEARNED = None  # the popularity weight of the learned part alone
 
 
@@ -179,17 +184,18 @@ def matched(comparison: Comparison, readings: Sequence[str]) -> Table:
 
 
 def p_values(comparison: Comparison, readings: Sequence[str]) -> Table:
-    """Of shared energies, under both nulls: the arm's own, and of standard minus arm."""
+    """Of shared energies, under every null: the arm's own, and of standard minus arm. Two nulls stand side by
+    side, more of them one after the other."""
+    nulls = list(dict.fromkeys(pair["null"] for pair in comparison.get("pairs", []))) or list(NULLS)
+    beside = [nulls] if len(nulls) <= len(NULLS) else [[null] for null in nulls]
     draws = comparison.get("permutations", 0)
     groups = []
-    for epochs in readings:
+    for epochs, some in itertools.product(readings, beside):
         rows = []
         for arm in arms_of(comparison, "trained", "afterwards"):
             values = values_of(comparison, arm, epochs, LEARNED)
-            own = [
-                values[key].get("high") if key in values else None
-                for key in ("p_value_shared", "p_value_sign_shared")
-            ]
+            keys = ["p_value_shared" if null == "label" else f"p_value_{null}_shared" for null in some]
+            own = [values[key].get("high") if key in values else None for key in keys]
             pairs = [
                 max(
                     (
@@ -199,18 +205,22 @@ def p_values(comparison: Comparison, readings: Sequence[str]) -> Table:
                     ),
                     default=None,
                 )
-                for null in ("label", "sign")
+                for null in some
             ]
             if any(value is not None for value in (*own, *pairs)):
                 rows.append((arm, [Cell(p_cell(value, draws)) for value in (*own, *pairs)]))
-        groups.append(Group(reading_words(comparison, epochs), rows))
+        which = "" if some == nulls else f"; null {some[0]}"
+        groups.append(Group(reading_words(comparison, epochs) + which, rows))
     floor = f" {FLOOR}: the floor of {draws:,} draws, 1/{draws + 1:,}: it could not be smaller." * (draws > 0)
     return Table(
         "p",
         "p-values of the shared energy, the largest over seeds",
-        "own: of the arm's scores; pair: of standard minus arm. label: log p shuffled over items; sign: "
-        f"random signs, which norms that go with popularity do not fool.{floor}",
-        ["arm", "own, label", "own, sign", "pair, label", "pair, sign"],
+        "own: of the arm's scores; pair: of standard minus arm. "
+        + "; ".join(f"{null}: {NULLS.get(null, 'see the rules')}" for null in nulls)
+        + f".{floor}",
+        ["arm", *(f"{what}, {null}" for what in ("own", "pair") for null in nulls)]
+        if len(beside) == 1
+        else ["arm", "own", "pair"],
         groups,
     )
 

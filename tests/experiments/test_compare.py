@@ -1,20 +1,24 @@
 """The matched intervention: everything else equal, honest words, one table, one report."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+import toy_parts
 from helpers_logs import small_log
 
 import fastpop
 from fastpop import synthetic
 from fastpop.data import Cases, Interactions
 from fastpop.data.split import event_halves
+from fastpop.diagnostics import Null
 from fastpop.experiments import ARMS
 from fastpop.experiments.arms import AFTERWARDS
-from fastpop.experiments.compare import BETAS
+from fastpop.experiments.compare import BETAS, NULLS
 from fastpop.popularity import PopularityPrior
+from fastpop.testing import registered
 from fastpop.training import TrainConfig, build
 from fastpop.training.loop import fit
 from fastpop.training.run import make_split
@@ -293,7 +297,14 @@ def test_an_unwritable_folder_is_found_out_before_training(tmp_path):
         ({"evaluate_every": 2}, "evaluate_every: expected 0 or 1"),
         ({"bias_start": "log-prior"}, "bias_start: expected no bias_start"),
         ({"prior_weight": 0.5}, "prior_weight: expected 1: arms are read at popularity weight 1, as trained"),
-        ({"config": TrainConfig(metric="auc")}, "metric: expected no metric"),
+        (
+            {"config": TrainConfig(metric="auc")},
+            "metric: expected no metric: the best epoch is that of best validation NLL, for every arm",
+        ),
+        (
+            {"metric": "auc", "loss": toy_parts.BPR()},
+            "metric: expected no metric: the best epoch is that of best validation NDCG@10, for every arm",
+        ),
         ({"tensorboard": True}, "tensorboard: expected False"),
         ({"max_epochs": 3}, "max_epochs: expected 0, or at least epochs = 4; got 3"),
         ({"max_cases": -1}, "max_cases: expected an integer >= 0"),
@@ -387,3 +398,64 @@ def test_without_a_direction_no_p_value_is_shown(tmp_path):
     page = (tmp_path / "report" / "report.html").read_text()
     assert "p-values of the shared energy" not in page
     assert "none of 99 draws" not in page
+
+
+@dataclass(frozen=True)
+class Backwards(Null):
+    """log p shuffled, and turned round."""
+
+    name = "toy-backwards"
+    words = "minus log p shuffled over items"
+
+    def draw(self, label_V, rng, stratum_V):
+        return -rng.permutation(label_V)
+
+
+def test_nulls_are_asked_for_by_name(tmp_path):
+    """The defaults beside one from outside: the same numbers under those, one more wherever they stand."""
+    options = QUICK | {"seeds": 1, "arms": ["frozen"], "epochs": 1}
+    plain = fastpop.compare(small_log(), **options)
+    with registered("null", Backwards):
+        found = fastpop.compare(
+            small_log(), nulls=["label", "sign", "toy-backwards"], out=tmp_path / "out", **options
+        )
+        alone = fastpop.compare(small_log(), nulls=[Backwards()], **options)
+    assert {pair["null"] for pair in plain.comparison["pairs"]} == {"label", "sign"}
+    mine = [pair for pair in found.comparison["pairs"] if pair["null"] != "toy-backwards"]
+    assert mine == list(plain.comparison["pairs"])
+    value = found.value("frozen", "p_value_toy-backwards_shared")
+    assert 0 < value <= 1
+    assert found.value("frozen", "p_value_sign_shared") == plain.value("frozen", "p_value_sign_shared")
+    assert "minus log p shuffled over items (toy-backwards)" in found.comparison["rules"]["null"]
+    assert "null toy-backwards" in found.table()
+    assert max(map(len, found.table().splitlines())) <= 80
+    assert "null toy-backwards" in (tmp_path / "out" / "report.html").read_text()
+    assert {pair["null"] for pair in alone.comparison["pairs"]} == {"toy-backwards"}
+    assert "own, toy-backwards" in " ".join(alone.table().split())
+    said = [one for one in alone.sentences if one.startswith("Paired permutation test")]
+    assert "toy-backwards p = " in said[0]
+    assert plain.comparison["rules"]["null"] == (
+        "log p shuffled over all items (label), and random signs (sign); 99 draws"
+    )
+
+
+@pytest.mark.parametrize(
+    ("nulls", "kind", "message"),
+    [
+        ("label", TypeError, "nulls: expected a list of nulls; got str"),
+        ([], ValueError, "nulls: expected different ones, at least one, that need no strata"),
+        (["label", "label"], ValueError, "nulls: expected different ones"),
+        (["stratified"], ValueError, "nulls: expected different ones, at least one, that need no strata"),
+        (["lable"], ValueError, "nulls: expected one of .*did you mean 'label'"),
+    ],
+)
+def test_bad_nulls_get_one_clear_error(nulls, kind, message):
+    with pytest.raises(kind, match=message):
+        fastpop.compare(small_log(), nulls=nulls, **QUICK)
+
+
+def test_the_command_line_asks_for_the_same_nulls():
+    from fastpop.cli.parse import parse
+
+    assert parse(["compare", "bundled", "--out", "x"]).nulls == NULLS
+    assert parse(["compare", "bundled", "--out", "x", "--nulls", "sign"]).nulls == ("sign",)

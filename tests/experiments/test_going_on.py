@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 import warnings
 
 import pytest
@@ -71,6 +72,21 @@ def test_it_goes_on_where_it_was_and_to_the_same_numbers(stopped, whole, monkeyp
         "rows.csv",
         "table.txt",
     }
+
+
+def test_its_seconds_are_those_of_every_process(stopped):
+    """What the stopped one spent is kept by run, and added."""
+    path = stopped / "unfinished" / "seconds.json"
+    spent = sealed.read(path)
+    assert set(spent) == {"seed-0-standard", "seed-0-frozen", "seed-0", "seed-1-standard", "seed-1-frozen"}
+    assert all(seconds >= 0 for seconds in spent.values())
+    sealed.write(path, spent | {"seed-0": 1000.0})
+    started = time.perf_counter()
+    found = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
+    passed = time.perf_counter() - started
+    before = sum(spent.values()) - spent["seed-0"] + 1000.0
+    assert before <= found.comparison["made_by"]["seconds"] + 0.1
+    assert found.comparison["made_by"]["seconds"] <= before + passed + 0.1
 
 
 @pytest.mark.parametrize("damage", ["seed", "checkpoint", "asked"])

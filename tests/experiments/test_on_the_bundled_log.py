@@ -30,7 +30,14 @@ def test_counting_alone_gets_what_it_is_known_to_get(found):
     assert found.comparison["data"]["num_cases"] == 6912
     assert found.value("popularity", "ndcg@10", 1.0) == pytest.approx(0.0733, abs=0.001)
     assert found.value("recency", "ndcg@10", 1.0) > 0.13
-    assert found.headline.startswith("These models are not shown to beat counts: NDCG@10 of recency")
+    # As many days as are best on the validation part, by what it is judged by: two, not fourteen.
+    assert found.value("recency-window", "ndcg@10", 1.0) == pytest.approx(0.165, abs=0.003)
+    rules = found.comparison["rules"]["references"]
+    assert "chosen by the likelihood of half A's later events" in rules
+    assert "recency-window: days 2, chosen by NDCG@10 on the validation part" in rules
+    assert found.headline.startswith(
+        "These models are not shown to beat counts: NDCG@10 of recency-window 0.16"
+    )
     assert "the median user has 1 event to learn from" in found.headline
 
 

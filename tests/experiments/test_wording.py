@@ -10,6 +10,7 @@ import pytest
 from helpers_logs import small_log
 
 import fastpop
+from fastpop import registry
 from fastpop.diagnostics import ScoreMoments
 from fastpop.experiments import findings
 from fastpop.experiments.arms import AFTERWARDS, ARMS
@@ -161,6 +162,7 @@ def test_a_test_is_worded_only_where_all_its_conditions_hold():
     assert claim not in words(p=(0.001, 0.4))
     assert "item norms that go with popularity" in words(p=(0.001, 0.4))
     assert "no difference beyond relabelling is shown" in words(p=(0.2, 0.4))
+    assert "small under sign alone, so no association beyond relabelling is shown" in words(p=(0.2, 0.001))
     assert claim not in words({("frozen", None, "amplitude"): 0.95})
     assert "less than a tenth" in words({("frozen", None, "amplitude"): 0.95})
     assert "specific" not in words()
@@ -473,6 +475,7 @@ def test_a_difference_along_a_direction_that_is_hardly_log_p_is_not_called_popul
             log_p,
             permutations=199,
             seed=seed,
+            nulls=[registry.made("null", name) for name in ("label", "sign")],
         )
         rows += [{**row, "seed": seed, "epochs": "best"} for row in made]
         pairs += [{**pair, "seed": seed, "epochs": "best"} for pair in tested]
