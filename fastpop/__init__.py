@@ -17,6 +17,7 @@ _FUNCTIONS = {
     "load": "fastpop.training",
     "TrainConfig": "fastpop.training",
     "compare": "fastpop.experiments",
+    "experiment": "fastpop.studies",
     "audit": "fastpop.diagnostics",
     "Draw": "fastpop.ops",
     "available": "fastpop.registry",
@@ -37,6 +38,7 @@ _MODULES = (
     "priors",
     "regularizers",
     "report",
+    "studies",
     "synthetic",
     "table_optimizers",
     "testing",
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from fastpop.ops import Draw as Draw
     from fastpop.registry import available as available
     from fastpop.registry import register as register
+    from fastpop.studies import experiment as experiment
     from fastpop.training import TrainConfig as TrainConfig
     from fastpop.training import load as load
     from fastpop.training import train as train

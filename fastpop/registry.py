@@ -48,6 +48,7 @@ KINDS = {
     "diagnostic": Kind("diagnostics", "fastpop.diagnostics", "Diagnostic", ("measure",)),
     "reference": Kind("references", "fastpop.evaluation", "Reference", ("fit", "shared")),
     "arm": Kind("arms", "fastpop.experiments", "Arm"),
+    "experiment": Kind("experiments", "fastpop.studies", "Study", ("run",)),
 }
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _parts: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
@@ -66,8 +67,8 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
 
     Args:
         kind: "encoder", "item_tower", "loss", "regularizer", "proposal", "prior", "rows",
-            "table_optimizer", "split", "preset", "logger", "metric", "null", "diagnostic", "reference" or
-            "arm".
+            "table_optimizer", "split", "preset", "logger", "metric", "null", "diagnostic", "reference",
+            "arm" or "experiment".
         part: a class derived from the kind's base (`fastpop.encoders.EncoderOptions`, ...), made with its
             defaults where only the name is given; or, where there are no options, an object of it.
         name: letters, digits, - and _. None takes the part's own.
@@ -178,9 +179,7 @@ def available(kind: str) -> tuple[str, ...]:
     every kind that `register` takes, in the plural.
     """
     plurals = {known.plural: name for name, known in KINDS.items()}
-    checks.one_of("kind", kind, (*plurals, "experiments"))
-    if kind == "experiments":
-        return importlib.import_module("fastpop.experiments").NAMES
+    checks.one_of("kind", kind, tuple(plurals))
     return tuple(all_of(plurals[kind]))
 
 

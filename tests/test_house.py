@@ -44,6 +44,7 @@ PACKAGES = (
     "synthetic",
     "report",
     "experiments",
+    "studies",
     "adapters",
     "testing",
     "benchmark",
@@ -327,6 +328,7 @@ def test_no_test_room_is_empty():
         "synthetic",
         "report",
         "experiments",
+        "studies",
         "kernels",
         "cli",
     ):

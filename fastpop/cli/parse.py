@@ -12,6 +12,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from fastpop.cli import parts, toml
 from fastpop.cli.audit import Audit
+from fastpop.cli.experiment import Experiment
 from fastpop.cli.options import expanded
 from fastpop.cli.prepare import Prepare
 from fastpop.cli.serve import Evaluate, FitServing, Recommend
@@ -22,6 +23,7 @@ VERBS: dict[str, Any] = {
     "prepare": Prepare,
     "train": Train,
     "compare": Compare,
+    "experiment": Experiment,
     "audit": Audit,
     "recommend": Recommend,
     "evaluate": Evaluate,

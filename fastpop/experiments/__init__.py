@@ -6,6 +6,4 @@ from fastpop.experiments.compared import CompareResult
 from fastpop.experiments.unfinished import state_of
 from fastpop.experiments.wording import reworded
 
-NAMES = ("compare",)
-
-__all__ = ["ARMS", "NAMES", "Arm", "CompareResult", "compare", "reworded", "state_of"]
+__all__ = ["ARMS", "Arm", "CompareResult", "compare", "reworded", "state_of"]

@@ -8,13 +8,16 @@ from fastpop.synthetic.controls import (
     popularity_only,
     uniform_popularity,
 )
+from fastpop.synthetic.low_rank import LowRankFit, low_rank_fit
 from fastpop.synthetic.twin_block import TwinBlock, paper_headline
 
 __all__ = [
     "Control",
+    "LowRankFit",
     "TwinBlock",
     "gauge_shift",
     "independent",
+    "low_rank_fit",
     "norm_confounded",
     "paper_headline",
     "popularity_only",

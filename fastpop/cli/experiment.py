@@ -1,0 +1,65 @@
+"""`fastpop experiment`: questions asked of a log, one by one or all of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from fastpop import checks, registry
+from fastpop.cli.options import LogOptions, readable, writable
+
+ALL = "all"
+
+
+@readable({"log": "LOG"})
+@dataclass(frozen=True)
+class ExperimentLog(LogOptions):
+    """Where the events are; the bundled log where nothing is said."""
+
+    log: Positional[str] = "bundled"
+    """As `fastpop train` takes it; the word bundled: MovieTweetings 100K, which comes with the package."""
+
+
+@readable({"name": "NAME"})
+@dataclass(frozen=True)
+class Experiment:
+    """Ask a log one of the questions of the field, or all of them.
+
+    Stopped at any moment, the same command goes on where it was.
+    """
+
+    name: Positional[str]
+    """Of the experiment, or the word all."""
+    reading: OmitArgPrefixes[ExperimentLog]
+    out: Path = Path("experiments")
+    """A folder of its own for each answer, its pictures and its models is made in it."""
+    quick: bool = False
+    """Tiny models of a few hundred users, to see that everything runs."""
+    seeds: int = 0
+    """Runs of every model; 0: the experiment's own."""
+
+    def run(self) -> None:
+        from fastpop.studies import experiment
+
+        checks.needed("matplotlib", "report", "the pictures")
+        checks.number("seeds", self.seeds, least=0, integer=True)
+        names = list(registry.available("experiments")) if self.name == ALL else [self.name]
+        for name in names:
+            registry.find("experiment", name, "name")
+        writable("out", self.out, folder=True)
+        log = self.reading.read()
+        print(log, flush=True)
+        for name in names:
+            if log.time is None and registry.find("experiment", name, "name").needs == "time":
+                print(f"\n{name}: left out, for the log has no times", flush=True)
+                continue
+            found = experiment(
+                name,
+                log,
+                quick=self.quick,
+                seeds=self.seeds,
+                name="MovieTweetings 100K" if self.reading.log == "bundled" else Path(self.reading.log).name,
+                out=self.out / name,
+            )
+            print("\n" + found.table(), flush=True)
+        print(f"\nanswers and pictures are in {self.out}")

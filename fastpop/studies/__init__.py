@@ -1,0 +1,28 @@
+"""Experiments: each asks one question of a log, and answers it with numbers, intervals and a verdict."""
+
+from fastpop import registry
+from fastpop.studies.convergence import Convergence
+from fastpop.studies.decomposition import Decomposition
+from fastpop.studies.dimension import Dimension
+from fastpop.studies.drift import Drift
+from fastpop.studies.run import StudyResult, experiment
+from fastpop.studies.study import Answer, Chart, Series, Setting, Study, Table
+from fastpop.studies.transfer import Transfer
+
+registry.ours("experiment", Decomposition, Convergence, Drift, Dimension, Transfer)
+
+__all__ = [
+    "Answer",
+    "Chart",
+    "Convergence",
+    "Decomposition",
+    "Dimension",
+    "Drift",
+    "Series",
+    "Setting",
+    "Study",
+    "StudyResult",
+    "Table",
+    "Transfer",
+    "experiment",
+]

@@ -1,0 +1,47 @@
+"""Models that experiments train: each in a folder of its own, so that a stopped experiment goes on."""
+
+from typing import Any
+
+import numpy as np
+
+import fastpop
+from fastpop.data.interactions import Interactions
+from fastpop.studies.study import Setting
+from fastpop.training import TrainResult, state_of
+
+# What the comparison of SASRec on MovieTweetings runs with; a quick model only shows that everything runs.
+FULL: dict[str, Any] = {"encoder": "sasrec", "epochs": 8, "valid_cases": 2000}
+QUICK: dict[str, Any] = {"encoder": "factor", "dim": 8, "epochs": 2, "num_negatives": 64, "batch_size": 256}
+QUICK_USERS, QUICK_ITEMS = 300, 400
+
+
+def model_options(setting: Setting) -> dict[str, Any]:
+    """Of every model of an experiment, before what the experiment itself varies."""
+    return {**(QUICK if setting.quick else FULL), **setting.options}
+
+
+def trained(setting: Setting, name: str, log: Interactions | None = None, **options: Any) -> TrainResult:
+    """A model by its name within the experiment: trained, or as it was kept."""
+    log = setting.log if log is None else log
+    place = setting.part(name)
+    if place is not None and state_of(place) == "finished":
+        return fastpop.load(place)
+    return fastpop.train(log, out=place, progress=setting.progress, **options)
+
+
+def prior_direction(result: TrainResult) -> np.ndarray:
+    """log p [V] of what the model predicts in its training events."""
+    return result.prior.log_prior_V
+
+
+def small(log: Interactions) -> Interactions:
+    """The most popular items' events of some users, for quick runs."""
+    item_N, user_N = np.asarray(log.item), np.repeat(np.arange(log.num_users), np.diff(log.offsets))
+    kept_V = np.zeros(log.num_items, bool)
+    kept_V[np.argsort(-log.item_counts(), kind="stable")[:QUICK_ITEMS]] = True
+    kept_N = kept_V[item_N]
+    users = np.unique(user_N[kept_N])
+    kept_N &= np.isin(user_N, users[:: max(1, len(users) // QUICK_USERS)])
+    return Interactions.from_arrays(
+        user_N[kept_N], item_N[kept_N], None if log.time is None else np.asarray(log.time)[kept_N]
+    )

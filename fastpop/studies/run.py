@@ -1,0 +1,173 @@
+"""Run an experiment, keep its answer as data and pictures, and say it in words."""
+
+import dataclasses
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fastpop
+from fastpop import checks, registry, report
+from fastpop.data.interactions import Interactions
+from fastpop.data.paths import local_path
+from fastpop.data.prepare import as_log
+from fastpop.frozen import freeze
+from fastpop.studies.models import small
+from fastpop.studies.study import Setting, Study
+from fastpop.training import folder as run_folder
+
+QUICK_SEEDS = 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StudyResult:
+    """answer: values, sentences, tables and charts of one experiment, with what made it, as plain data."""
+
+    answer: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        freeze(self, "answer")
+
+    @property
+    def values(self) -> dict[str, float]:
+        return self.answer["values"]
+
+    @property
+    def sentences(self) -> list[str]:
+        return self.answer["sentences"]
+
+    def table(self) -> str:
+        """The answer in words and numbers, at most 80 columns."""
+        return report.study_text(self.answer)
+
+    def save(self, out: str | Path) -> Path:
+        """Write out/answer.json, answer.txt and a picture (SVG) a chart. Returns the path of answer.json."""
+        place = local_path(out, "out")
+        checks.needed("matplotlib", "report", "experiment(out=...)")
+        for name, svg in report.study_pictures(self.answer).items():
+            report.write_text(place / f"{name}.svg", svg)
+        report.write_text(place / "answer.txt", self.table() + "\n")
+        return report.write_json(place / "answer.json", self.answer)
+
+    def __repr__(self) -> str:
+        lines = [f"StudyResult: {self.answer['experiment']}, {self.answer['log']}", *self.sentences]
+        return "\n  ".join([*lines, ".table() .values .sentences .save(folder)"])
+
+
+def experiment(
+    study: str | Study,
+    log: Interactions | str | Path | None = None,
+    *,
+    quick: bool = False,
+    seeds: int = 0,
+    name: str = "",
+    out: str | Path | None = None,
+    progress: bool | None = None,
+    **options: Any,
+) -> StudyResult:
+    """Ask one question of a log, at the sizes that answer it.
+
+    Args:
+        study: a name (`fastpop.available("experiments")`) or an object of one, with its options.
+        log: from `fastpop.read_log`, or a prepared folder; None takes the bundled one, and leaves what needs
+            no log to itself.
+        quick: tiny models of a few hundred users, to see that everything runs: its numbers mean nothing.
+        seeds: runs of every model; 0 takes the experiment's own, and one where it is quick.
+        name: of the log, for titles.
+        out: a folder for the answer, its pictures and every model. A stopped experiment goes on there; one
+            that is finished is given back.
+        progress: show bars; None shows them on a terminal.
+        options: of `fastpop.train`, for every model.
+    Returns:
+        StudyResult.
+    Raises:
+        ValueError, TypeError: says the argument, what was expected, what came.
+    Cost: minutes to hours, as docs/experiments.md says of each; seconds where it is quick.
+    """
+    part = _part(study)
+    for argument, value in (("quick", quick),):
+        if not isinstance(value, bool):
+            raise checks.wrong_type(argument, "true or false", value)
+    checks.number("seeds", seeds, least=0, integer=True)
+    log_name = name
+    if log is None:
+        from fastpop.data.demo_log import NAME, bundled_log
+
+        log, log_name = bundled_log(), name or NAME
+    log = as_log(log)
+    if part.needs == "time" and log.time is None:
+        raise checks.wrong("log", f"events with times, which {part.name} asks about", "=a log without times")
+    if quick:
+        log = small(log)
+    place = None if out is None else local_path(out, "out")
+    seeds = seeds or (QUICK_SEEDS if quick else part.default_seeds)
+    asked: dict[str, Any] = {
+        "version": fastpop.__version__,
+        "experiment": part.name,
+        "options": part.options(),
+        "quick": quick,
+        "seeds": seeds,
+        "train": {key: repr(value) for key, value in options.items()},
+        "log_sha256": run_folder.fingerprint(log, None),
+    }
+    if place is not None:
+        checks.needed("matplotlib", "report", "experiment(out=...)")
+        before = _before(place, asked)
+        if before is not None:
+            return StudyResult(before)
+    started = time.perf_counter()
+    setting = Setting(log, log_name or "the log", quick, seeds, place, progress, options)
+    if place is not None:
+        report.write_json(place / "asked.json", asked)
+    answer = part.run(setting).to_dict()
+    result = StudyResult(
+        {
+            "experiment": part.name,
+            "question": part.question,
+            "log": setting.log_name,
+            **answer,
+            "made_by": {
+                **asked,
+                "seconds": round(time.perf_counter() - started, 1),
+                "cpu_count": os.cpu_count(),
+            },
+        }
+    )
+    if place is not None:
+        result.save(place)
+    return result
+
+
+def _part(study: str | Study) -> Study:
+    if isinstance(study, Study):
+        return study
+    if not isinstance(study, str):
+        raise checks.wrong_type("study", "the name of an experiment, or an object of one", study)
+    found = registry.find("experiment", study, "study")
+    return found() if isinstance(found, type) else found
+
+
+def _before(place: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """The answer that stands in the folder already. Raises ValueError for another experiment's folder."""
+    if not (place / "asked.json").exists():
+        if place.exists() and any(place.iterdir()):
+            raise checks.wrong(
+                "out", "a new or an empty folder, or this experiment's", f"={place}, which has files"
+            )
+        return None
+    there = json.loads((place / "asked.json").read_text(encoding="utf-8"))
+    wanted = report.plain(asked)
+    different = [key for key in wanted if there.get(key) != wanted[key]]
+    if different:
+        raise checks.wrong(
+            "out", "the folder of this experiment, or a new one", f"={place}, of another {different[0]}"
+        )
+    finished = place / "answer.json"
+    return json.loads(finished.read_text(encoding="utf-8")) if finished.exists() else None
+
+
+def study_of(name: str, options: dict[str, Any]) -> Study:
+    """An experiment by name with some of its options."""
+    return dataclasses.replace(_part(name), **options)

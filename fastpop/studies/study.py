@@ -1,0 +1,125 @@
+"""An experiment: a question, a log, and an answer as plain data."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fastpop import checks
+from fastpop.components import Component
+from fastpop.data.interactions import Interactions
+from fastpop.evaluation import mean_interval
+from fastpop.experiments.findings import MIN_SEEDS
+
+
+@dataclass(frozen=True)
+class Table:
+    """title: in words. columns: names, the first of the rows' labels. rows: cells, text or numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart. low, high: of an interval at every x, or empty. dashed: a reference."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """name: of its file. x, y: words on the axes, with units."""
+
+    name: str
+    title: str
+    x: str
+    y: str
+    series: tuple[Series, ...]
+    log_x: bool = False
+    log_y: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an experiment found.
+
+    values: numbers by name, which claims are judged by; an interval is "name" with "name.low" and
+    "name.high". sentences: what they say, each with its rule's outcome.
+    """
+
+    values: dict[str, float]
+    sentences: tuple[str, ...]
+    tables: tuple[Table, ...] = ()
+    charts: tuple[Chart, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What an experiment is given.
+
+    log_name: for titles. quick: minutes become seconds, and numbers mean only that everything runs. seeds:
+    how many runs. folder: where it may keep what it has, and go on; None: nothing is kept. progress: show
+    bars; None shows them on a terminal. options: of fastpop.train, for every model.
+    """
+
+    log: Interactions
+    log_name: str
+    quick: bool
+    seeds: int
+    folder: Path | None
+    progress: bool | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    __repr__ = checks.brief
+
+    def part(self, name: str) -> Path | None:
+        """A folder of its own for one part of the work."""
+        return None if self.folder is None else self.folder / name
+
+
+@dataclass(frozen=True)
+class Study(Component):
+    """The base of experiments to choose from; `fastpop.register("experiment", MyStudy)` makes one known.
+
+    question: in one sentence. needs: "log", or "time", a log with times.
+    default_seeds: runs of every model where nobody says otherwise.
+    """
+
+    kind: ClassVar[str] = "experiment"
+    question: ClassVar[str] = ""
+    needs: ClassVar[str] = "log"
+    default_seeds: ClassVar[int] = 5
+
+    def run(self, setting: Setting) -> Answer:
+        raise NotImplementedError
+
+
+def of_seeds(name: str, found: Sequence[float]) -> dict[str, float]:
+    """A mean by its name, and from three seeds on its t interval (95 %) beside it."""
+    mean, low, high = mean_interval(found)
+    return {name: mean} | ({f"{name}.low": low, f"{name}.high": high} if len(found) >= MIN_SEEDS else {})
+
+
+def told(values: dict[str, float], name: str, decimals: int = 3) -> str:
+    """A value in words, with its interval where it has one."""
+    low, high = values.get(f"{name}.low"), values.get(f"{name}.high")
+    mean = f"{values[name]:.{decimals}f}"
+    return mean if low is None or high is None else f"{mean} [{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def excludes(values: dict[str, float], name: str, number: float = 0.0) -> int | None:
+    """1 where the whole interval is above a number, -1 below it, 0 where it holds it; None without one."""
+    low, high = values.get(f"{name}.low"), values.get(f"{name}.high")
+    if low is None or high is None:
+        return None
+    return 1 if low > number else -1 if high < number else 0

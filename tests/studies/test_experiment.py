@@ -1,0 +1,121 @@
+"""Experiments from Python and from the command line: answers, folders that go on, errors."""
+
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+import fastpop
+from fastpop import cli, registry
+from fastpop.data import Interactions
+from fastpop.data.demo_log import bundled_log
+from fastpop.studies import Answer, Chart, Drift, Series, Study, Table
+from fastpop.studies.drift import Weeks
+
+EXPERIMENTS = sorted(fastpop.available("experiments"))
+
+
+@dataclass(frozen=True)
+class Toy(Study):
+    """Counts users."""
+
+    name: ClassVar[str] = "toy"
+    question: ClassVar[str] = "How many users?"
+    factor: int = 1
+
+    def run(self, setting):
+        number = float(self.factor * setting.log.num_users)
+        line = Series("users", (0.0, 1.0), (number, number), (number - 1,) * 2, (number + 1,) * 2)
+        return Answer(
+            {"users": number},
+            (f"{number:.0f} users.",),
+            (Table("Users", ("what", "number"), (("users", number),)),),
+            (Chart("users", "Users", "nothing", "users", (line,)),),
+        )
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_answers_quickly_and_comes_back(name, tmp_path, capsys):
+    argv = ["experiment", name, "--quick", "--out", str(tmp_path)]
+    cli.main(argv)
+    said = capsys.readouterr().out
+    text = (tmp_path / name / "answer.txt").read_text()
+    assert text in said
+    assert "QUICK" in text
+    assert max(map(len, text.splitlines())) <= 80
+    answer = json.loads((tmp_path / name / "answer.json").read_text())
+    assert answer["values"]
+    assert all(isinstance(value, float) for value in answer["values"].values())
+    assert answer["sentences"]
+    assert answer["question"] == registry.find("experiment", name, "name").question
+    for chart in answer["charts"]:
+        assert (tmp_path / name / f"{chart['name']}.svg").read_text().startswith("<svg")
+    before = (tmp_path / name / "answer.json").stat().st_mtime_ns
+    cli.main(argv)
+    assert (tmp_path / name / "answer.json").stat().st_mtime_ns == before
+    assert answer["sentences"][0][:40] in " ".join(capsys.readouterr().out.split()).replace("- ", "")
+
+
+def test_one_from_outside_runs_by_name_and_as_an_object(tmp_path):
+    log = bundled_log()
+    with registry.registered("experiment", Toy):
+        assert "toy" in fastpop.available("experiments")
+        assert fastpop.experiment("toy", log).values == {"users": log.num_users}
+    result = fastpop.experiment(Toy(factor=2), log, out=tmp_path / "toy", name="a log")
+    assert result.values["users"] == 2 * log.num_users
+    assert "a log" in result.table()
+    assert (tmp_path / "toy" / "users.svg").exists()
+    with pytest.raises(ValueError, match=r"^out: expected the folder of this experiment.*of another options"):
+        fastpop.experiment(Toy(factor=3), log, out=tmp_path / "toy")
+
+
+def test_errors_name_the_argument(tmp_path):
+    (tmp_path / "there").write_text("x")
+    log = bundled_log()
+    for argument, call in {
+        "study": lambda: fastpop.experiment("drifft", log),
+        "seeds": lambda: fastpop.experiment(Toy(), log, seeds=-1),
+        "quick": lambda: fastpop.experiment(Toy(), log, quick="yes"),
+        "out": lambda: fastpop.experiment(Toy(), log, out=tmp_path),
+        "experiment.train_weeks": lambda: Drift(train_weeks=1),
+    }.items():
+        with pytest.raises((ValueError, TypeError), match=f"^{argument}: expected .*; got"):
+            call()
+    timeless = Interactions.from_arrays([0, 0, 1], [0, 1, 2])
+    with pytest.raises(ValueError, match=r"^log: expected events with times, which drift asks"):
+        fastpop.experiment("drift", timeless)
+
+
+def test_weeks_know_nothing_of_what_comes_after():
+    log = bundled_log()
+    weeks = Weeks.of(log, 16, 300)
+    cases = weeks.cases(18, seed=0)
+    user_N = np.repeat(np.arange(log.num_users), np.diff(log.offsets)).tolist()
+    week_of = dict(zip(zip(user_N, log.item.tolist()), weeks.week_N))
+    assert cases.num_cases == 300
+    for case in range(0, 300, 7):
+        assert week_of[cases.user[case], cases.target_item[case]] == 18
+        history = cases.history_item[cases.history_offsets[case] : cases.history_offsets[case + 1]]
+        assert all(week_of[cases.user[case], item] <= 18 for item in history)
+        assert cases.target_item[case] not in history
+    static, later = weeks.priors(18)["static"], weeks.priors(24)["static"]
+    np.testing.assert_array_equal(static, later)
+    assert not np.array_equal(weeks.priors(18)["cumulative"], weeks.priors(24)["cumulative"])
+    assert weeks.priors(15)["static"].sum() != static.sum()  # before the cut: no later counts
+
+
+def test_a_fresh_log_p_saves_what_it_did():
+    """Popularity alone, every event of weeks 17 to 25; half-life and smoothing are of weeks 1 to 16."""
+    weeks = Weeks.of(bundled_log(), 16, 10**9)
+    total = dict.fromkeys(("static", "cumulative", "recency"), 0.0)
+    count = 0
+    for week in range(weeks.first, weeks.last + 1):
+        target = weeks.cases(week, 0).target_item
+        for name, log_prior_V in weeks.priors(week).items():
+            total[name] -= float(log_prior_V[target].sum())
+        count += len(target)
+    nll = {name: value / count for name, value in total.items()}
+    assert nll["static"] - nll["recency"] >= 0.6
+    assert nll["cumulative"] - nll["recency"] >= 0.1
