@@ -109,8 +109,8 @@ def exact_spectrum(law: TwinBlock) -> tuple[dict[str, float], Table]:
 def tilt(law: TwinBlock, power: float) -> dict[str, float]:
     """Shape of the best scores where contexts draw by p(i|c) ~ pi(i)^power exp(kappa_l c(k - g)).
 
-    pi is the generator's log p, by which contexts are tilted; the association is not normalised by item, so that
-    the marginal is another, pi^power exp(A_l): what a count would find and what was put in are told apart.
+    pi is the generator's popularity, by which contexts are tilted; the association is not normalised by item,
+    so that the marginal is another, pi^power exp(A_l): what a count finds and what was put in are told apart.
     """
     scores_CV = law.pmi() + law.divergence_V + power * law.log_prior_V
     shape = Spectrum.of(np.linalg.svd(_centred(scores_CV), compute_uv=False) ** 2)
