@@ -42,7 +42,7 @@ class Experiment:
         from fastpop.studies import experiment
 
         checks.needed("matplotlib", "report", "the pictures")
-        checks.number("seeds", self.seeds, least=0, integer=True)
+        checks.number("seeds", self.seeds, ge=0, integer=True)
         names = list(registry.available("experiments")) if self.name == ALL else [self.name]
         for name in names:
             registry.find("experiment", name, "name")

@@ -24,9 +24,9 @@ class Decomposition(Study):
     question: ClassVar[str] = "How much of the best score is popularity, in theory and in trained models?"
 
     def run(self, setting: Setting) -> Answer:
-        law = paper_headline()
-        values, spectrum = exact_spectrum(law)
-        tilted = [tilt(law, power) for power in TILTS]
+        generator = paper_headline()
+        values, spectrum = exact_spectrum(generator)
+        tilted = [tilt(generator, power) for power in TILTS]
         more, trained_table = self._of_log(setting)
         values |= more
         return Answer(values, tuple(_sentences(values)), (spectrum, trained_table), (_chart(tilted),))
@@ -72,18 +72,18 @@ def _sentences(values: dict[str, float]) -> list[str]:
     ]
 
 
-def exact_spectrum(law: TwinBlock) -> tuple[dict[str, float], Table]:
+def exact_spectrum(generator: TwinBlock) -> tuple[dict[str, float], Table]:
     """The identity and the spectrum of the best scores, with the gap and Wedin's bound on the angle.
 
     S H = 1 f~ + N with N = PMI H: sigma_1 >= sqrt(C) ||f~|| - ||N||, sigma_2 <= ||N||, and by Wedin (1972)
     sin(v_1, f~) <= ||N|| / sigma_1, since 1 f~ has no second singular value.
     """
-    centred_CV = law.scores() - law.scores().mean(axis=1, keepdims=True)
-    noise_CV = law.pmi() - law.pmi().mean(axis=1, keepdims=True)
-    f_V = law.log_prior_V - law.log_prior_V.mean()
+    centred_CV = generator.scores() - generator.scores().mean(axis=1, keepdims=True)
+    noise_CV = generator.pmi() - generator.pmi().mean(axis=1, keepdims=True)
+    f_V = generator.log_prior_V - generator.log_prior_V.mean()
     _, sigma, right = np.linalg.svd(centred_CV, full_matrices=False)
     noise = float(np.linalg.svd(noise_CV, compute_uv=False)[0])
-    shared = float(np.sqrt(law.num_contexts) * np.linalg.norm(f_V))
+    shared = float(np.sqrt(generator.num_contexts) * np.linalg.norm(f_V))
     cosine = min(1.0, float(abs(right[0] @ f_V) / np.linalg.norm(f_V)))
     values = {
         "identity_error": float(np.abs(centred_CV - noise_CV - f_V).max()),
@@ -93,7 +93,7 @@ def exact_spectrum(law: TwinBlock) -> tuple[dict[str, float], Table]:
         "sigma_2_bound": noise,
         "sine": float(np.sqrt(1 - cosine**2)),
         "sine_bound": noise / float(sigma[0]),
-        "reduction": law.reduction,
+        "reduction": generator.reduction,
     }
     return values, Table(
         "Best scores of the generator whose reduction is the paper's",
@@ -106,13 +106,13 @@ def exact_spectrum(law: TwinBlock) -> tuple[dict[str, float], Table]:
     )
 
 
-def tilt(law: TwinBlock, power: float) -> dict[str, float]:
+def tilt(generator: TwinBlock, power: float) -> dict[str, float]:
     """Shape of the best scores where contexts draw by p(i|c) ~ pi(i)^power exp(kappa_l c(k - g)).
 
     pi is the generator's popularity, by which contexts are tilted; the association is not normalised by item,
     so that the marginal is another, pi^power exp(A_l): what a count finds and what was put in are told apart.
     """
-    scores_CV = law.pmi() + law.divergence_V + power * law.log_prior_V
+    scores_CV = generator.pmi() + generator.divergence_V + power * generator.log_prior_V
     shape = Spectrum.of(np.linalg.svd(_centred(scores_CV), compute_uv=False) ** 2)
     _, _, right = np.linalg.svd(_centred(scores_CV), full_matrices=False)
     top_C1 = scores_CV.max(axis=1, keepdims=True)
@@ -122,7 +122,7 @@ def tilt(law: TwinBlock, power: float) -> dict[str, float]:
         "power": power,
         "r1": shape.r1,
         "effective_rank": shape.effective_rank,
-        "corr_log_pi": _correlation(right[0], law.log_prior_V),
+        "corr_log_pi": _correlation(right[0], generator.log_prior_V),
         "corr_log_marginal": _correlation(right[0], np.log(marginal_V)),
     }
 

@@ -10,13 +10,14 @@ from fastpop.studies.models import model_options, trained
 from fastpop.studies.study import Answer, Chart, Series, Setting, Study, Table, excludes, of_seeds, told
 from fastpop.synthetic import TwinBlock, low_rank_fit, paper_headline
 
-LAWS = {
+GENERATORS = {
     "G=10 L=12 kappa=1": TwinBlock(10, 12, 1, 1),
     "G=10 L=12 kappa=.5": TwinBlock(10, 12, 1, 0.5),
     "paper headline": paper_headline(),
 }
 NAMES = {"none": "standard", "frozen": "log p outside"}
 DIMS, QUICK_DIMS = (1, 2, 4, 8, 16, 32, 64), (2, 8)
+RANKS, QUICK_RANKS = (1, 2, 3, 4), (2,)  # of the exact fits
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class Dimension(Study):
     default_seeds: ClassVar[int] = 3
 
     def run(self, setting: Setting) -> Answer:
-        laws = dict(list(LAWS.items())[:1]) if setting.quick else LAWS
-        values, exact = exact_fits(laws, (2,) if setting.quick else (1, 2, 3, 4), 1 if setting.quick else 4)
+        generators = dict(list(GENERATORS.items())[:1]) if setting.quick else GENERATORS
+        ranks, starts = (QUICK_RANKS, 1) if setting.quick else (RANKS, 4)
+        values, exact = exact_fits(generators, ranks, starts)
         dims = QUICK_DIMS if setting.quick else DIMS
         more, chart, best = self._of_log(setting, dims)
         found, recall = recall_of_indexes(best, quick=setting.quick)
@@ -75,15 +77,15 @@ def _line(values: dict[str, float], prior: str, name: str, dims: tuple[int, ...]
 
 
 def exact_fits(
-    laws: dict[str, TwinBlock], dims: tuple[int, ...], starts: int
+    generators: dict[str, TwinBlock], dims: tuple[int, ...], starts: int
 ) -> tuple[dict[str, float], Table]:
     """KL of the best scores of rank d to the generator's distribution, log p beside them or not."""
     values: dict[str, float] = {}
     rows = []
-    for name, law in laws.items():
+    for name, generator in generators.items():
         for dim in dims:
             for prior, weight in (("none", 0.0), ("frozen", 1.0)):
-                values[f"kl.{prior}.{name}.d{dim}"] = low_rank_fit(law, dim, weight, starts=starts).kl
+                values[f"kl.{prior}.{name}.d{dim}"] = low_rank_fit(generator, dim, weight, starts=starts).kl
             rows.append((f"{name}, d={dim}", *(values[f"kl.{p}.{name}.d{dim}"] for p in ("none", "frozen"))))
     return values, Table(
         "KL of the best scores of rank d, nats", ("generator", "standard", "log p outside"), tuple(rows)

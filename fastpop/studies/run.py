@@ -90,7 +90,7 @@ def experiment(
     for argument, value in (("quick", quick),):
         if not isinstance(value, bool):
             raise checks.wrong_type(argument, "true or false", value)
-    checks.number("seeds", seeds, least=0, integer=True)
+    checks.number("seeds", seeds, ge=0, integer=True)
     log_name = name
     if log is None:
         from fastpop.data.demo_log import NAME, bundled_log

@@ -1,7 +1,7 @@
 """When do item vectors inherit the scores' rank-one part, and does a long tail make them anisotropic?"""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,19 +23,19 @@ SHAPE = {
 
 @dataclass(frozen=True)
 class Transfer(Study):
-    """Geometry of item tables: trained with and without log p outside, on a log as it is and on the same log
-    resampled to flat marginals, with the table alone and with linear maps above it."""
+    """Geometry of item tables, each model at its own best epoch: with and without log p outside, with a linear
+    map above the table, and on as many events of the same items drawn so that all are equally frequent."""
 
     name: ClassVar[str] = "transfer"
     question: ClassVar[str] = "Is the anisotropy of item vectors an effect of long-tailed marginals?"
 
     def run(self, setting: Setting) -> Answer:
-        flat = flattened(setting.log, seed=0)
-        arms = {
-            "standard": (setting.log, {"prior": "none"}),
-            "log p outside": (setting.log, {"prior": "frozen"}),
+        drawn, flat = evened(setting.log, seed=0)
+        arms: dict[str, tuple[Interactions, dict[str, Any]]] = {
+            "standard": (drawn, {"prior": "none"}),
+            "log p outside": (drawn, {"prior": "frozen"}),
             "flat marginals": (flat, {"prior": "none"}),
-            "linear map": (setting.log, {"prior": "none", "item_tower": "linear"}),
+            "linear map": (drawn, {"prior": "none", "item_tower": "linear"}),
         }
         values: dict[str, float] = {}
         for arm, (log, options) in arms.items():
@@ -60,9 +60,11 @@ class Transfer(Study):
         return Answer(values, tuple(_sentences(values)), (table,))
 
 
-def _plain(options: dict) -> dict:
-    """The log that is resampled has no order: matrix factorisation, without a shared vector."""
-    return {**options, "encoder": "factor", "base": False, "split": "random-by-user"}
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """What is drawn has no order: matrix factorisation, without a shared vector. As many epochs as help: equal
+    ones would compare tables that have learned with such as have not."""
+    own = {"encoder": "factor", "base": False, "split": "random-by-user", "patience": 3, "evaluate_every": 1}
+    return {**options, **own, "epochs": 8 * options["epochs"]}
 
 
 def shape_of(result: TrainResult) -> dict[str, float]:
@@ -77,21 +79,36 @@ def shape_of(result: TrainResult) -> dict[str, float]:
     }
 
 
-def flattened(log: Interactions, *, seed: int) -> Interactions:
-    """As many events as the log has, drawn with replacement so that every item is expected equally often; an
-    event is drawn within its item, so that who takes it stays."""
+def evened(log: Interactions, *, seed: int) -> tuple[Interactions, Interactions]:
+    """(events at random, equally many of each item), of the same size and over the same items.
+
+    The items have at least c events, c chosen so that most events are left; the second log has exactly c of each,
+    drawn without replacement, so that who takes an item stays as it was.
+    """
     rng = np.random.default_rng(seed)
-    item_N, user_N = np.asarray(log.item), np.repeat(np.arange(log.num_users), np.diff(log.offsets))
-    chance_N = 1.0 / log.item_counts()[item_N]
-    chosen_N = np.sort(rng.choice(log.num_events, log.num_events, p=chance_N / chance_N.sum()))
-    return Interactions.from_arrays(
-        user_N[chosen_N],
-        item_N[chosen_N],
-        user_ids=np.arange(log.num_users),
-        item_ids=np.arange(log.num_items),
-        ordered=False,
-        facts={"source": "resampled to flat marginals", "seed": int(seed)},
+    count_V, item_N = log.item_counts(), np.asarray(log.item)
+    size = np.arange(1, count_V.max() + 1)
+    left = np.array([c * np.count_nonzero(count_V >= c) for c in size])
+    least = int(size[np.argmax(left)])
+    order = rng.permutation(np.flatnonzero(count_V[item_N] >= least))
+    order = order[np.argsort(item_N[order], kind="stable")]  # by item, at random within it
+    first = np.searchsorted(item_N[order], item_N[order])
+    flat_N = np.sort(order[np.arange(len(order)) - first < least])
+    drawn_N = np.sort(rng.choice(order, len(flat_N), replace=False))
+    kept_V = np.flatnonzero(count_V >= least)
+    user_N = np.repeat(np.arange(log.num_users), np.diff(log.offsets))
+    drawn, flat = (
+        Interactions.from_arrays(
+            user_N[some],
+            np.searchsorted(kept_V, item_N[some]),
+            user_ids=np.arange(log.num_users),
+            item_ids=np.arange(len(kept_V)),
+            ordered=False,
+            facts={"source": f"{least} events of each of {len(kept_V)} items, or as many", "seed": int(seed)},
+        )
+        for some in (drawn_N, flat_N)
     )
+    return drawn, flat
 
 
 _VERDICTS = {1: "larger", -1: "smaller", 0: "not told apart", None: "too few runs to say"}

@@ -1,4 +1,4 @@
-"""The best scores that a dot product of few dimensions can give, on a law that is known."""
+"""The best scores that a dot product of few dimensions can give, on a distribution that is known."""
 
 from dataclasses import dataclass
 
@@ -26,12 +26,12 @@ class LowRankFit:
 
 
 def low_rank_fit(
-    law: TwinBlock, dim: int, prior_weight: float = 0.0, *, starts: int = 4, seed: int = 0
+    generator: TwinBlock, dim: int, prior_weight: float = 0.0, *, starts: int = 4, seed: int = 0
 ) -> LowRankFit:
     """The scores of rank `dim` that fit the distribution best, popularity beside them or not.
 
     Args:
-        law: the generator, contexts equally likely. dim: d >= 1, of the dot product; no item bias.
+        generator: contexts equally likely. dim: d >= 1, of the dot product; no item bias.
         prior_weight: of log p beside the dot product: 0, it has to be learned; 1, it stands outside.
         starts: random starts, of which the best is kept: the problem is not convex. seed: of them.
     Returns:
@@ -40,20 +40,20 @@ def low_rank_fit(
         ValueError, TypeError: says the argument, what was expected, what came.
     Cost: starts * some hundred evaluations of the C x V scores; for generators, not for logs.
     """
-    checks.number("dim", dim, least=1, integer=True)
+    checks.number("dim", dim, ge=1, integer=True)
     checks.number("prior_weight", prior_weight)
-    checks.number("starts", starts, least=1, integer=True)
-    checks.number("seed", seed, least=0, integer=True)
-    log_true = torch.from_numpy(law.scores())
-    prior_V = prior_weight * torch.from_numpy(np.array(law.log_prior_V))
+    checks.number("starts", starts, ge=1, integer=True)
+    checks.number("seed", seed, ge=0, integer=True)
+    log_true = torch.from_numpy(generator.scores())
+    prior_V = prior_weight * torch.from_numpy(np.array(generator.log_prior_V))
     found = [_fit(log_true, prior_V, dim, seed + start) for start in range(starts)]
     return min(found, key=lambda fit: fit.kl)
 
 
 def _fit(log_true_CV: torch.Tensor, prior_V: torch.Tensor, dim: int, seed: int) -> LowRankFit:
-    generator = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     sizes = [(size, dim) for size in log_true_CV.shape]
-    tables = [0.5 * torch.randn(size, generator=generator, dtype=torch.float64) for size in sizes]
+    tables = [0.5 * torch.randn(size, generator=rng, dtype=torch.float64) for size in sizes]
     query, items = (table.requires_grad_() for table in tables)
     true_CV = log_true_CV.exp()
     negative_entropy = (true_CV * log_true_CV).sum(1).mean()

@@ -10,7 +10,7 @@ from fastpop.studies.convergence import first_below, some_users
 from fastpop.studies.decomposition import TILTS, exact_spectrum, tilt
 from fastpop.studies.index import Lists
 from fastpop.studies.study import excludes, of_seeds, told
-from fastpop.studies.transfer import flattened
+from fastpop.studies.transfer import evened
 from fastpop.synthetic import TwinBlock, low_rank_fit, paper_headline
 
 
@@ -20,7 +20,7 @@ def demo_log():
 
 
 @pytest.mark.parametrize(
-    ("law", "dim", "standard", "outside"),
+    ("generator", "dim", "standard", "outside"),
     [
         (TwinBlock(10, 12, 1, 1), 2, 0.1035, 0.0),
         (TwinBlock(10, 12, 1, 1), 1, 0.2105, 0.1066),
@@ -29,25 +29,25 @@ def demo_log():
     ],
     ids=["kappa 1, d 2", "kappa 1, d 1", "kappa .5, d 2", "headline, d 2"],
 )
-def test_the_best_scores_of_few_dimensions(law, dim, standard, outside):
-    assert low_rank_fit(law, dim, starts=1).kl == pytest.approx(standard, abs=6e-5)
-    beside = low_rank_fit(law, dim, 1.0, starts=1).kl
+def test_the_best_scores_of_few_dimensions(generator, dim, standard, outside):
+    assert low_rank_fit(generator, dim, starts=1).kl == pytest.approx(standard, abs=6e-5)
+    beside = low_rank_fit(generator, dim, 1.0, starts=1).kl
     assert beside == pytest.approx(outside, abs=6e-5)
     assert outside > 0 or beside < 1e-9
 
 
 def test_enough_dimensions_leave_nothing():
-    law = TwinBlock(6, 4, 1, 1)
-    assert low_rank_fit(law, 3, starts=1).kl < 1e-9  # two of the association, one of popularity
-    fit = low_rank_fit(law, 2, 1.0, starts=1)
-    score = fit.query @ fit.items.T + law.log_prior_V
+    generator = TwinBlock(6, 4, 1, 1)
+    assert low_rank_fit(generator, 3, starts=1).kl < 1e-9  # two of the association, one of popularity
+    fit = low_rank_fit(generator, 2, 1.0, starts=1)
+    score = fit.query @ fit.items.T + generator.log_prior_V
     chance = np.exp(score) / np.exp(score).sum(1, keepdims=True)
-    np.testing.assert_allclose(chance, np.exp(law.scores()), atol=1e-5)
+    np.testing.assert_allclose(chance, np.exp(generator.scores()), atol=1e-5)
 
 
 def test_the_spectrum_obeys_its_bounds():
-    for law in (paper_headline(), TwinBlock(5, 40, 1.2, 0.1)):
-        values, table = exact_spectrum(law)
+    for generator in (paper_headline(), TwinBlock(5, 40, 1.2, 0.1)):
+        values, table = exact_spectrum(generator)
         assert values["identity_error"] < 1e-12
         assert values["sigma_1"] >= values["sigma_1_bound"]
         assert values["sigma_2"] <= values["sigma_2_bound"] * (1 + 1e-12)
@@ -68,15 +68,19 @@ def test_a_tilt_moves_the_first_direction_from_the_association_to_popularity():
     assert share == sorted(share)
 
 
-def test_flattened_keeps_the_size_and_loses_the_tail(demo_log):
-    flat = flattened(demo_log, seed=0)
-    assert flat.num_events == demo_log.num_events
-    before, after = demo_log.item_counts(), flat.item_counts()
-    seen = before > 0
-    assert np.std(after[seen]) < 0.2 * np.std(before[seen])
-    assert after[~seen].sum() == 0
+def test_evened_logs_differ_in_popularity_alone(demo_log):
+    drawn, flat = evened(demo_log, seed=0)
+    assert drawn.num_events == flat.num_events > 20_000
+    assert drawn.num_items == flat.num_items
+    assert np.ptp(flat.item_counts()) == 0
+    assert drawn.item_counts().std() > 5
+    least = flat.item_counts()[0]
+    assert drawn.num_items == np.count_nonzero(demo_log.item_counts() >= least)
+    kept = np.flatnonzero(demo_log.item_counts() >= least)
     pairs = set(zip(*_pairs(demo_log)))
-    assert set(zip(*_pairs(flat))) <= pairs
+    for log in (drawn, flat):
+        user, item = _pairs(log)
+        assert set(zip(user, kept[item].tolist())) <= pairs
 
 
 def _pairs(log):
