@@ -23,8 +23,8 @@ SHAPE = {
 
 @dataclass(frozen=True)
 class Transfer(Study):
-    """Geometry of item tables, each model at its own best epoch: with and without log p outside, with a linear
-    map above the table, and on as many events of the same items drawn so that all are equally frequent."""
+    """Geometry of item tables, each model at its own best epoch: with and without log p outside, with a
+    linear map above the table, and on as many events of the same items, all of them equally frequent."""
 
     name: ClassVar[str] = "transfer"
     question: ClassVar[str] = "Is the anisotropy of item vectors an effect of long-tailed marginals?"
@@ -61,8 +61,8 @@ class Transfer(Study):
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    """What is drawn has no order: matrix factorisation, without a shared vector. As many epochs as help: equal
-    ones would compare tables that have learned with such as have not."""
+    """What is drawn has no order: matrix factorisation, without a shared vector. As many epochs as help:
+    equal ones would compare tables that have learned with such as have not."""
     own = {"encoder": "factor", "base": False, "split": "random-by-user", "patience": 3, "evaluate_every": 1}
     return {**options, **own, "epochs": 8 * options["epochs"]}
 
@@ -82,8 +82,8 @@ def shape_of(result: TrainResult) -> dict[str, float]:
 def evened(log: Interactions, *, seed: int) -> tuple[Interactions, Interactions]:
     """(events at random, equally many of each item), of the same size and over the same items.
 
-    The items have at least c events, c chosen so that most events are left; the second log has exactly c of each,
-    drawn without replacement, so that who takes an item stays as it was.
+    The items have at least c events, c chosen so that most events are left; the second log has exactly c of
+    each, drawn without replacement, so that who takes an item stays as it was.
     """
     rng = np.random.default_rng(seed)
     count_V, item_N = log.item_counts(), np.asarray(log.item)
