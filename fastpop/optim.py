@@ -252,7 +252,7 @@ class RowSGD(_RowOptimizer):
     def __init__(self, params: Iterable[Any], lr: float = 0.1, *, update_in_backward: bool = False):
         super().__init__(params, {"lr": lr}, update_in_backward)
 
-    def _update(self, table, ids, rows, state, group):
+    def _update(self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict) -> None:
         ops.row_sgd_(table, ids, rows, lr=group["lr"])
 
 
@@ -264,10 +264,10 @@ class RowAdagrad(_RowOptimizer):
     ):
         super().__init__(params, {"lr": lr, "eps": eps}, update_in_backward)
 
-    def _new_state(self, param):
+    def _new_state(self, param: Tensor) -> dict[str, Tensor]:
         return {"square": _zeros(param, _state_dtype(param), a_row=True)}
 
-    def _update(self, table, ids, rows, state, group):
+    def _update(self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict) -> None:
         ops.row_adagrad_(table, ids, rows, state["square"], lr=group["lr"], eps=group["eps"])
 
 
@@ -285,7 +285,7 @@ class RowAdam(_RowOptimizer):
     ):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, update_in_backward)
 
-    def _new_state(self, param):
+    def _new_state(self, param: Tensor) -> dict[str, Tensor]:
         dtype = _state_dtype(param)
         return {
             "mean": _zeros(param, dtype),
@@ -293,7 +293,7 @@ class RowAdam(_RowOptimizer):
             "step": _zeros(param, torch.int64, a_row=True),
         }
 
-    def _update(self, table, ids, rows, state, group):
+    def _update(self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict) -> None:
         ops.row_adam_(
             table,
             ids,

@@ -138,7 +138,17 @@ class Interactions:
         )
 
     @classmethod
-    def _sorted(cls, user, item, time, weight, row, user_ids, item_ids, **rest) -> "Interactions":
+    def _sorted(
+        cls,
+        user: Any,
+        item: Any,
+        time: np.ndarray | None,
+        weight: np.ndarray | None,
+        row: Any,
+        user_ids: np.ndarray,
+        item_ids: np.ndarray,
+        **rest: Any,
+    ) -> "Interactions":
         """From arrays already sorted by (user, time, row)."""
         offsets = columns.csr_offsets(user, user_ids.shape[0])
         return cls(user, item, time, weight, row, user_ids, item_ids, offsets, **rest)

@@ -245,7 +245,16 @@ def assembled(log: Interactions, part: np.ndarray, facts: dict, new_users: str =
     return Split(train.with_facts(split=told), valid, test, known.with_facts(split=told), part, facts)
 
 
-def held_out_cases(log, part, code, before, train, keep_new, facts, name) -> Cases | None:
+def held_out_cases(
+    log: Interactions,
+    part: np.ndarray,
+    code: int,
+    before: Interactions,
+    train: Interactions,
+    keep_new: bool,
+    facts: dict[str, Any],
+    name: str,
+) -> Cases | None:
     """Cases of one part: a user's events of that part are the targets, `before` the history."""
     held = log.take(part == code)
     if not held.num_events:

@@ -1,6 +1,6 @@
 """Softmax cross-entropy over the whole catalogue with the popularity prior as its own term."""
 
-from typing import Any
+from typing import Literal, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -11,6 +11,37 @@ from fastpop.ops._full_softmax_op import Inputs, Options  # which registers the 
 from fastpop.types import Impl, Reduction
 
 
+class _Keywords(TypedDict, total=False):
+    """Of `full_softmax`, but return_lse, which its results depend on."""
+
+    log_prior: Tensor | None
+    prior_weight: float | Tensor
+    scale: float | Tensor
+    label_smoothing: float
+    row_weight: Tensor | None
+    ignore_index: int
+    padding_idx: int | None
+    reduction: Reduction
+    impl: Impl
+
+
+@overload
+def full_softmax(
+    query: Tensor,
+    items: Tensor,
+    pos_id: Tensor,
+    *,
+    return_lse: Literal[False] = False,
+    **keywords: Unpack[_Keywords],
+) -> Tensor: ...
+@overload
+def full_softmax(
+    query: Tensor, items: Tensor, pos_id: Tensor, *, return_lse: Literal[True], **keywords: Unpack[_Keywords]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def full_softmax(
+    query: Tensor, items: Tensor, pos_id: Tensor, *, return_lse: bool, **keywords: Unpack[_Keywords]
+) -> Tensor | tuple[Tensor, Tensor]: ...
 def full_softmax(
     query: Tensor,
     items: Tensor,
@@ -26,7 +57,7 @@ def full_softmax(
     reduction: Reduction = "none",
     return_lse: bool = False,
     impl: Impl = "auto",
-) -> Any:
+) -> Tensor | tuple[Tensor, Tensor]:
     """cross_entropy(scale * query @ items.T + prior_weight * log_prior, pos_id), no [B, V] logits.
 
     Args:
@@ -105,7 +136,9 @@ def full_softmax(
     return (loss, lse.view(pos_shape)) if return_lse else loss
 
 
-def _mean_logit(query, items, log_prior, prior_weight, scale) -> Tensor:
+def _mean_logit(
+    query: Tensor, items: Tensor, log_prior: Tensor | None, prior_weight: Tensor, scale: Tensor
+) -> Tensor:
     """Mean over the catalogue of z(b, i), items removed by the prior left out: O(VD), no logits."""
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     if log_prior is None:

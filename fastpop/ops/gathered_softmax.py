@@ -1,6 +1,6 @@
 """Sampled softmax on candidate rows that the caller has gathered: for sharded embeddings."""
 
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -12,6 +12,47 @@ from fastpop.ops.sampled_softmax import drops_accidental_hits, reduced
 from fastpop.types import AccidentalHits, Impl, LogQ, Reduction
 
 
+class _Keywords(TypedDict, total=False):
+    """Of `gathered_softmax`, but return_lse, which its results depend on."""
+
+    pos_id: Tensor | None
+    neg_id: Tensor | None
+    pos_log_prior: Tensor | None
+    neg_log_prior: Tensor | None
+    prior_weight: float | Tensor
+    pos_log_proposal: Tensor | None
+    neg_log_proposal: Tensor | None
+    scale: float | Tensor
+    logq: LogQ
+    accidental_hits: AccidentalHits | None
+    group_size: int | None
+    row_weight: Tensor | None
+    reduction: Reduction
+    impl: Impl
+
+
+@overload
+def gathered_softmax(
+    query: Tensor,
+    pos_item: Tensor,
+    neg_item: Tensor,
+    *,
+    return_lse: Literal[False] = False,
+    **keywords: Unpack[_Keywords],
+) -> Tensor: ...
+@overload
+def gathered_softmax(
+    query: Tensor,
+    pos_item: Tensor,
+    neg_item: Tensor,
+    *,
+    return_lse: Literal[True],
+    **keywords: Unpack[_Keywords],
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def gathered_softmax(
+    query: Tensor, pos_item: Tensor, neg_item: Tensor, *, return_lse: bool, **keywords: Unpack[_Keywords]
+) -> Tensor | tuple[Tensor, Tensor]: ...
 @deprecated.arguments(hits="accidental_hits")
 def gathered_softmax(
     query: Tensor,
@@ -33,7 +74,7 @@ def gathered_softmax(
     reduction: Reduction = "none",
     return_lse: bool = False,
     impl: Impl = "auto",
-) -> Any:
+) -> Tensor | tuple[Tensor, Tensor]:
     """sampled_softmax(query, items, pos_id, neg_id, ...) from items[pos_id] and items[neg_id].
 
     For tables that live elsewhere (sharded, quantised, on other machines): look the rows up with

@@ -1,6 +1,6 @@
 """Sampled softmax with the popularity prior and the sampling correction as separate terms."""
 
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -12,6 +12,55 @@ from fastpop.ops.draw import Draw
 from fastpop.types import AccidentalHits, Impl, LogQ, Reduction
 
 
+class _Keywords(TypedDict, total=False):
+    """Of `sampled_softmax`, but return_lse, which its results depend on."""
+
+    log_prior: Tensor | None
+    prior_weight: float | Tensor
+    log_proposal: Tensor | None
+    scale: float | Tensor
+    logq: LogQ
+    accidental_hits: AccidentalHits | None
+    group_size: int | None
+    exclude_diagonal: bool
+    row_weight: Tensor | None
+    ignore_index: int
+    padding_idx: int | None
+    sparse_grad: bool
+    reduction: Reduction
+    impl: Impl
+
+
+@overload
+def sampled_softmax(
+    query: Tensor,
+    items: Tensor,
+    pos_id: Tensor,
+    neg_id: Tensor | Draw,
+    *,
+    return_lse: Literal[False] = False,
+    **keywords: Unpack[_Keywords],
+) -> Tensor: ...
+@overload
+def sampled_softmax(
+    query: Tensor,
+    items: Tensor,
+    pos_id: Tensor,
+    neg_id: Tensor | Draw,
+    *,
+    return_lse: Literal[True],
+    **keywords: Unpack[_Keywords],
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def sampled_softmax(
+    query: Tensor,
+    items: Tensor,
+    pos_id: Tensor,
+    neg_id: Tensor | Draw,
+    *,
+    return_lse: bool,
+    **keywords: Unpack[_Keywords],
+) -> Tensor | tuple[Tensor, Tensor]: ...
 @deprecated.arguments(hits="accidental_hits", exclude_own_slot="exclude_diagonal")
 def sampled_softmax(
     query: Tensor,
@@ -34,7 +83,7 @@ def sampled_softmax(
     reduction: Reduction = "none",
     return_lse: bool = False,
     impl: Impl = "auto",
-) -> Any:
+) -> Tensor | tuple[Tensor, Tensor]:
     """logsumexp(cat([z_pos, z_neg], 1), 1) - z_pos, without the [B, 1 + K] logits.
 
     With z(b, i) = scale * <query[b], items[i]> + prior_weight * log_prior[i]:

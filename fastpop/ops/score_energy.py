@@ -212,7 +212,16 @@ def _unit_rows(value: Any) -> Any:
     return value / (norm + (norm == 0))
 
 
-def _streamed(query, items, bias_V, scale, soft_cap, log_prior_V, weight_C, impl) -> ScoreEnergy:
+def _streamed(
+    query: Any,
+    items: Any,
+    bias_V: Any,
+    scale: float,
+    soft_cap: float | None,
+    log_prior_V: np.ndarray,
+    weight_C: np.ndarray,
+    impl: str,
+) -> ScoreEnergy:
     b_V, norm = popularity_direction(log_prior_V)
     device = "cuda" if str(getattr(query, "device", "cpu")).startswith("cuda") else "cpu"
     inputs = Inputs(query, items, b_V, scale, soft_cap, bias_V)

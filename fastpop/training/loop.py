@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -242,7 +242,7 @@ def _mixed(seed: int, step: int) -> int:
     return (int(words[0]) << 31) ^ int(words[1])
 
 
-def _autocast(config: TrainConfig, device: torch.device):
+def _autocast(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager:
     if config.precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
@@ -301,7 +301,7 @@ def _keep_best(model: Recommender, out: Path | None, progress: Progress) -> dict
     return None
 
 
-def _fail(out: Path | None, config: TrainConfig, batch: Batch, progress: Progress, mean: float):
+def _fail(out: Path | None, config: TrainConfig, batch: Batch, progress: Progress, mean: float) -> NoReturn:
     saved = "give out= to keep the batch"
     if out is not None:
         path = out / "failed-batch.npz"

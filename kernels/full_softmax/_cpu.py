@@ -4,6 +4,8 @@ Cost: 2 B V D FLOPs forward, 6 B V D backward; about 2 B D + T B D numbers of me
 results (T threads), rows in blocks where that passes 8 MiB. Float32 inside, whatever the inputs.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -56,7 +58,7 @@ def backward(
     )
 
 
-def _run(inputs: Inputs, backward: bool, lse_B: Tensor, pos_logit_B: Tensor, **wanted) -> float:
+def _run(inputs: Inputs, backward: bool, lse_B: Tensor, pos_logit_B: Tensor, **wanted: Any) -> float:
     given, _held = native.named(inputs)
     lse_B, pos_logit_B = lse_B.contiguous(), pos_logit_B.contiguous()
     (num_rows, dim), num_items = inputs.query_BD.shape, inputs.item_VD.shape[0]

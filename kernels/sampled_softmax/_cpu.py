@@ -8,6 +8,8 @@ bias. Float32 inside, for 16-bit inputs too.
 Cost: 2 B K D FLOPs forward, 6 B K D backward, 6 B K D for both at once in `forward_backward`.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -133,7 +135,7 @@ def _empty_rows(inputs: Inputs) -> Tensor:
     return native.new(inputs.query_BD.shape[0])
 
 
-def _run(inputs: Inputs, mode: str, lse_B: Tensor, pos_logit_B: Tensor, **wanted) -> float:
+def _run(inputs: Inputs, mode: str, lse_B: Tensor, pos_logit_B: Tensor, **wanted: Any) -> float:
     given, _held = native.named(inputs)
     lse_B, pos_logit_B = lse_B.contiguous(), pos_logit_B.contiguous()
     num_rows, dim = inputs.query_BD.shape

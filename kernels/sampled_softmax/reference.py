@@ -102,7 +102,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _dots(inputs: Inputs, rows: slice, neg_id_gK: Tensor):
+def _dots(inputs: Inputs, rows: slice, neg_id_gK: Tensor) -> tuple[Tensor, ...]:
     """Tile views and the plain dot products: positive [r], negatives [g, s, K]."""
     dtype = compute_dtype(inputs.query_BD.dtype)
     query_rD = inputs.query_BD[rows].to(dtype)
@@ -130,7 +130,9 @@ def _prior_term(prior_weight: Tensor, log_prior_V: Tensor, ids: Tensor) -> Tenso
     return torch.where(prior_weight == 0, torch.zeros_like(term), term)
 
 
-def _logits(inputs: Inputs, rows: slice, neg_id_gK: Tensor, pos_dot_r: Tensor, neg_dot_gsK: Tensor):
+def _logits(
+    inputs: Inputs, rows: slice, neg_id_gK: Tensor, pos_dot_r: Tensor, neg_dot_gsK: Tensor
+) -> tuple[Tensor, ...]:
     """Logits of a tile: bias, correction and masks on top of the dot products."""
     pos_id_r = inputs.pos_id_B[rows]
     pos_r = inputs.scale.to(pos_dot_r.dtype) * pos_dot_r
