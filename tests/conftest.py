@@ -13,6 +13,7 @@ os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
 # Which mutants are tried (test_mutants.py): those of the day, the same in all processes of a run.
 os.environ.setdefault("FASTPOP_MUTANT_DAY", str(datetime.now(UTC).toordinal()))
 
+import helpers_poison
 import mutants
 import torch
 from helpers_device import want_gpu
@@ -56,6 +57,12 @@ def shared_data() -> Path:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def fresh_memory_is_poison(monkeypatch):
+    helpers_poison.poison_numpy()
+    helpers_poison.poison_torch(monkeypatch)
 
 
 @pytest.fixture
