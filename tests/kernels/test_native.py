@@ -34,7 +34,8 @@ def tdpbf16ps(a_IT, b_JT):
         return np.where(np.abs(x) < np.finfo(np.float32).tiny, np.float32(0), x)
 
     def real(bits):
-        return flushed((bits.astype(np.uint32) << 16).view(np.float32)).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            return flushed((bits.astype(np.uint32) << 16).view(np.float32)).astype(np.float64)
 
     a, b = real(a_IT), real(b_JT)
     total = np.zeros((len(a), len(b)), np.float32)

@@ -163,6 +163,7 @@ def test_what_keeps_its_numbers_elsewhere_is_refused_by_name(op, name, kind):
     assert table is None or torch.equal(table, before)
 
 
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # where torch hands one out
 @pytest.mark.parametrize("kind", WITHOUT_NUMBERS)
 def test_no_address_of_nothing_reaches_a_kernel(kind):
     """The last guard, whoever forgot the first."""
@@ -273,6 +274,7 @@ def test_a_forward_mode_tangent_is_refused_and_its_absence_is_not(of):
             function(dual)
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")  # rows, above
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("of", ["full_softmax", "sampled_softmax", "sampled_softmax rows", "scale"])
 def test_a_tangent_that_reaches_a_compiled_program_is_refused(of, backend):
@@ -388,6 +390,7 @@ def test_an_optimizer_refuses_a_table_that_lost_its_numbers(kind):
         optimizer.step()
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # read by dynamo
 @pytest.mark.parametrize("transform", ["jvp", "grad", "vmap"])
 @pytest.mark.parametrize("op", ["full", "sampled", "gathered"])
 def test_transforms_within_a_compiled_function_are_refused_too(op, transform):
