@@ -20,6 +20,22 @@ from helpers_device import want_gpu
 
 MAY_LACK = ("duckdb", "pandas", "polars", "tyro")  # what a GPU's machine may; everything else is required
 
+# Rooms where a warning that no test asserts is a failure. The other rooms still have warnings of ours that
+# nobody asserts; Triton's tests have Triton's.
+STRICT = ("ops", "kernels", "evaluation")
+OF_TORCH = (
+    "ignore:.*sparse.*:UserWarning",  # a layout is in beta; its invariants are not checked by default
+    "ignore:dynamo_pgo force disabled:UserWarning",  # caches are off on purpose, above
+    "ignore:`torch.jit.script:DeprecationWarning",  # its own modules call it
+)
+
+
+def pytest_collection_modifyitems(items):
+    strict = pytest.mark.filterwarnings("error", *OF_TORCH)
+    for item in items:
+        if item.path.parent.name in STRICT and "triton" not in item.path.name:
+            item.add_marker(strict, append=False)  # before what a test says of itself
+
 
 def pytest_report_header():
     day = os.environ["FASTPOP_MUTANT_DAY"]
