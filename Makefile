@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+# What is installed: the tested versions (.github/oldest.txt: the oldest that pyproject.toml allows).
+CONSTRAINTS ?= constraints.txt
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
 # FASTPOP_BENCH=small runs tiny shapes, to see that all of it works.
 BENCH := --import-mode=importlib --override-ini=addopts= --override-ini=pythonpath=bench \
@@ -16,7 +18,7 @@ SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/
 TRITON36 := .venv-triton36
 TRITON36_PYTEST := OMP_NUM_THREADS=1 $(TRITON36)/bin/python -P -m pytest --import-mode=importlib
 
-.PHONY: demo test check format bench test-slow test-triton36 triton36-sampled triton36-others test-gpu bench-gpu \
+.PHONY: demo test check format bench test-slow sanitize sanitize-address sanitize-thread coverage test-triton36 triton36-sampled triton36-others test-gpu bench-gpu \
 	install-gpu gpu-day install clean
 
 demo: $(VENV)/.demo
@@ -29,6 +31,16 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/pytest --import-mode=importlib -m slow
+
+# csrc under the sanitizers, on every path of the processor; a build of its own for each.
+sanitize: sanitize-address sanitize-thread
+
+sanitize-address sanitize-thread: sanitize-%: $(VENV)/.test
+	$(BIN)/python tests/sanitize.py $*
+
+# docs/coverage.md; TESTS="tests/ops tests/kernels" runs those alone, and the page says so.
+coverage: $(VENV)/.test
+	$(BIN)/python tests/coverage_page.py $(TESTS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

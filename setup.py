@@ -8,6 +8,10 @@ last, which their driver compiles. The extension neither includes nor links torc
 
 FASTPOP_MUTANT=n builds with one line wrong, MUTANT(n, ...) in csrc/, for tests/mutants.py: only what holds
 it is compiled, beside the objects that the last ordinary build left in build/objects. 0: nothing is wrong.
+
+FASTPOP_SANITIZE=address (with undefined behaviour) or thread builds for tests/sanitize.py, with objects of
+its own in build/sanitize-address or build/sanitize-thread: kernels' scratch memory then starts as NaN.
+FASTPOP_COVERAGE=1 counts lines for tests/coverage_page.py, beside the objects in build/coverage.
 """
 
 import os
@@ -27,6 +31,10 @@ except ImportError:
 
 ROOT = Path(__file__).parent
 CUDA_ARCHES = "80,90,100+PTX"
+SANITIZERS = {
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "thread": ["-fsanitize=thread", "-DFASTPOP_PLAIN_THREADS"],
+}
 
 
 def code_flags(arches: str) -> list[str]:
@@ -103,10 +111,25 @@ class BuildExt(build_ext):
             ext.extra_compile_args = [*ext.extra_compile_args, "-MMD"]
             cuda = "-cuda" if ("FASTPOP_WITH_CUDA", "1") in ext.define_macros else ""
             kept = ROOT / "build" / "objects" / f"{sys.implementation.cache_tag}{cuda}"
+            if "FASTPOP_SANITIZE" in os.environ:
+                kept = self.add_sanitizer(ext, os.environ["FASTPOP_SANITIZE"]) / kept.name
+            if os.environ.get("FASTPOP_COVERAGE") == "1":
+                ext.extra_compile_args = [*ext.extra_compile_args, "--coverage", "-O1"]
+                ext.extra_link_args = [*ext.extra_link_args, "--coverage"]
+                kept = ROOT / "build" / "coverage" / kept.name
             if "FASTPOP_MUTANT" in os.environ:
                 return self.build_mutant(ext, os.environ["FASTPOP_MUTANT"], kept)
             self.build_temp = str(kept)
         super().build_extension(ext)
+
+    def add_sanitizer(self, ext, name) -> Path:
+        """Where its objects are kept."""
+        if name not in SANITIZERS:
+            sys.exit(f"FASTPOP_SANITIZE: expected one of {sorted(SANITIZERS)}; got {name!r}")
+        flags = [*SANITIZERS[name], "-O1", "-g1", "-fno-omit-frame-pointer", "-DFASTPOP_SANITIZE"]
+        ext.extra_compile_args = [*ext.extra_compile_args, *flags]
+        ext.extra_link_args = [*ext.extra_link_args, *SANITIZERS[name][:1]]
+        return ROOT / "build" / f"sanitize-{name}"
 
     def build_mutant(self, ext, mutant, kept):
         sources = "".join(path.read_text() for path in sorted(ROOT.glob("csrc/**/*.*")))

@@ -2,6 +2,9 @@
 
 #include <cstddef>
 
+#include "ranges.h"
+#include "team.h"
+
 namespace fastpop {
 
 void RowIndex::mark(int64_t id) {
@@ -12,8 +15,10 @@ void RowIndex::mark(int64_t id) {
 }
 
 void RowIndex::add(const int64_t* ids, int64_t num, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (num > (1 << 15))
-  for (int64_t n = 0; n < num; ++n) mark(ids[n]);
+  in_team(num > (1 << 15) ? threads : 1, [&](int me, int team) {
+    const Range mine = part(num, 1, me, team);
+    for (int64_t n = mine.first; n < mine.last; ++n) mark(ids[n]);
+  });
 }
 
 void RowIndex::add_draws(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step,
@@ -21,18 +26,20 @@ void RowIndex::add_draws(const AliasRow* table, int64_t num_items, uint64_t seed
   constexpr int64_t kPiece = 1 << 12;  // even: whole Philox blocks
   const int64_t pieces_per_group = (num_draws + kPiece - 1) / kPiece;
   const int64_t pieces = num_groups * pieces_per_group;
-#pragma omp parallel for schedule(static) num_threads(threads) if (pieces > 1)
-  for (int64_t piece = 0; piece < pieces; ++piece) {
-    const auto group = static_cast<uint32_t>(piece / pieces_per_group);
-    const int64_t start = piece % pieces_per_group * kPiece;
-    const int64_t stop = start + kPiece < num_draws ? start + kPiece : num_draws;
-    for (int64_t k = start; k < stop; k += 2) {
-      const Words4 w = draw_words(seed, step, group, static_cast<uint32_t>(k / 2));
-      const auto V = static_cast<uint32_t>(num_items);
-      mark(alias_pick(table, V, w.w0, w.w1));
-      if (k + 1 < stop) mark(alias_pick(table, V, w.w2, w.w3));
+  in_team(pieces > 1 ? threads : 1, [&](int me, int team) {
+    const Range mine = part(pieces, 1, me, team);
+    for (int64_t piece = mine.first; piece < mine.last; ++piece) {
+      const auto group = static_cast<uint32_t>(piece / pieces_per_group);
+      const int64_t start = piece % pieces_per_group * kPiece;
+      const int64_t stop = start + kPiece < num_draws ? start + kPiece : num_draws;
+      for (int64_t k = start; k < stop; k += 2) {
+        const Words4 w = draw_words(seed, step, group, static_cast<uint32_t>(k / 2));
+        const auto V = static_cast<uint32_t>(num_items);
+        mark(alias_pick(table, V, w.w0, w.w1));
+        if (k + 1 < stop) mark(alias_pick(table, V, w.w2, w.w3));
+      }
     }
-  }
+  });
 }
 
 void RowIndex::finish() {

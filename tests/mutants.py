@@ -59,12 +59,14 @@ def change(mutant: Mutant, copy: Path) -> None:
     file.write_text(text.replace(mutant.right, mutant.wrong))
 
 
-def build(number: int, copy: Path) -> None:
+def build(number: int, copy: Path, sanitizer: str | None = None) -> None:
     """fastpop._C of a copy with one mutant in it, 0: with none. Seconds: setup.py compiles what holds it
-    and takes the other objects from the last build."""
+    and takes the other objects from the last build (with a sanitizer: the last with that)."""
     for built in (copy / "fastpop").glob("_C.*"):
         built.unlink()
     environment = os.environ | {"FASTPOP_MUTANT": str(number), "FASTPOP_CUDA": "0"}
+    if sanitizer is not None:
+        environment["FASTPOP_SANITIZE"] = sanitizer
     done = subprocess.run(
         [
             sys.executable,
@@ -80,29 +82,35 @@ def build(number: int, copy: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
     )
     if done.returncode:
         raise RuntimeError(f"mutant {number} of csrc was not built\n{done.stdout}{done.stderr}")
+
+
+def copy_package(copy: Path) -> dict[str, str]:
+    """The package and its tests; the environment that finds them."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "fastpop", copy / "fastpop", ignore=ignore)
+    shutil.copytree(ROOT / "kernels", copy / "fastpop" / "kernels", ignore=ignore)
+    shutil.copytree(ROOT / "tests", copy / "tests", ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    environment = os.environ | {
+        "PYTHONPATH": str(copy),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+        "FASTPOP_TEST_DATA": os.environ.get("FASTPOP_TEST_DATA", str(ROOT.parent / "shared" / "data")),
+    }
+    environment.pop("CI", None)
+    return environment
 
 
 def verdict(mutant: Mutant) -> str:
     """ "caught", or what happened instead to the named test on a copy with this one change."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "fastpop", copy / "fastpop", ignore=ignore)
-        shutil.copytree(ROOT / "kernels", copy / "fastpop" / "kernels", ignore=ignore)
-        shutil.copytree(ROOT / "tests", copy / "tests", ignore=ignore)
-        shutil.copy(ROOT / "pyproject.toml", copy)
+        environment = copy_package(copy)
         change(mutant, copy)
-        environment = os.environ | {
-            "PYTHONPATH": str(copy),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "OMP_NUM_THREADS": "1",
-            "FASTPOP_TEST_DATA": os.environ.get("FASTPOP_TEST_DATA", str(ROOT.parent / "shared" / "data")),
-        }
-        environment.pop("CI", None)
         if isinstance(mutant, PythonMutant) and mutant.interpreted:
             environment["TRITON_INTERPRET"] = "1"
         done = subprocess.run(

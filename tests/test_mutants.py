@@ -4,6 +4,7 @@ import os
 
 import mutants
 import pytest
+import sanitize
 from mutants import CAUGHT, OTHER_WORDS, CsrcMutant, PythonMutant
 
 EVERY = mutants.all_mutants()
@@ -56,9 +57,8 @@ def test_every_mark_in_csrc_is_listed_once():
         for file in sorted((mutants.ROOT / "csrc").rglob("*.*"))
         for number in mutants.re.findall(r"\bMUTANT\((\d+),", file.read_text())
     ]
-    assert sorted(marks) == sorted(
-        mutant.number for mutant in EVERY.values() if isinstance(mutant, CsrcMutant)
-    )
+    tried = {mutant.number for mutant in EVERY.values() if isinstance(mutant, CsrcMutant)}
+    assert sorted(marks) == sorted(tried | {proof.number for proof in sanitize.PROOFS})
 
 
 @pytest.mark.parametrize("label", [one for one in EVERY if one[0] != "c"], ids=named)
@@ -72,6 +72,13 @@ def test_the_named_test_is_there(label):
     """Its parameters are seen when it runs."""
     file, _, name = EVERY[label].test.partition("[")[0].partition("::")
     assert f"def {name}(" in (mutants.ROOT / file).read_text()
+
+
+@pytest.mark.parametrize("proof", sanitize.PROOFS, ids=lambda proof: proof.what)
+def test_the_test_in_which_a_sanitizer_must_notice_is_there(proof):
+    file, _, name = proof.test.partition("[")[0].partition("::")
+    assert f"def {name}(" in (mutants.ROOT / file).read_text()
+    assert proof.sanitizer in sanitize.RUNS
 
 
 @pytest.mark.slow

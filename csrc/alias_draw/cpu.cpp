@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "fork.h"
+#include "ranges.h"
+#include "team.h"
 
 namespace fastpop {
 namespace {
@@ -109,13 +111,15 @@ void alias_draw_cpu(const AliasRow* table, int64_t num_items, uint64_t seed, uin
   const int64_t pieces_per_group = (num_draws + kPiece - 1) / kPiece;
   const int64_t pieces = num_groups * pieces_per_group;
   const bool alone = num_groups * num_draws < 2 * kPiece || has_lost_threads();
-#pragma omp parallel for schedule(static) if (!alone)
-  for (int64_t piece = 0; piece < pieces; ++piece) {
-    const int64_t g = piece / pieces_per_group;
-    const int64_t start = (piece % pieces_per_group) * kPiece;
-    const int64_t stop = std::min(start + kPiece, num_draws);
-    draw_piece(table, V, seed, step, group + static_cast<uint32_t>(g), start, stop, ids + g * num_draws);
-  }
+  in_team(alone ? 1 : omp_get_max_threads(), [&](int me, int team) {
+    const Range mine = part(pieces, 1, me, team);
+    for (int64_t piece = mine.first; piece < mine.last; ++piece) {
+      const int64_t g = piece / pieces_per_group;
+      const int64_t start = (piece % pieces_per_group) * kPiece;
+      const int64_t stop = std::min(start + kPiece, num_draws);
+      draw_piece(table, V, seed, step, group + static_cast<uint32_t>(g), start, stop, ids + g * num_draws);
+    }
+  });
 }
 
 }  // namespace fastpop

@@ -12,8 +12,6 @@
 // d_query (B D) and four chunks, where B is at most a block of rows that fits in 8 MiB.
 #include "full_softmax/full_softmax.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
@@ -26,6 +24,7 @@
 #include "products.h"
 #include "ranges.h"
 #include "sampled_softmax/logit.h"
+#include "team.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -344,8 +343,7 @@ void run(const FullSoftmax& args, const Tile& tile, bool backward) {
   }
   const auto with = [&](const auto& logits, const auto& sums) {
     FullPass pass(args, tile, logits, sums, backward);
-#pragma omp parallel num_threads(args.threads)
-    pass.run(omp_get_thread_num(), omp_get_num_threads());
+    in_team(args.threads, [&](int me, int team) { pass.run(me, team); });
     if (args.d_scale != nullptr) *args.d_scale = pass.d_scale();
   };
   with_products(tile, args.query_BD, args.item_VD, args.d_bias_V != nullptr || args.d_scale != nullptr, with);

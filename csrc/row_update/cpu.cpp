@@ -11,12 +11,11 @@
 // cache, pages of 4 KiB) that is most of the time.
 #include "row_update/row_update.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <vector>
 
 #include "mutant.h"
+#include "team.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -77,12 +76,10 @@ int64_t row_update_cpu(RowUpdate a, const Tile& tile) {
     a.beta2_power = &beta2_power;
   }
   const int threads = a.n * a.D < kFewNumbers ? 1 : a.threads;
-  float* scratch = memory.make<float>(threads * 2 * a.D);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    const int me = omp_get_thread_num(), team = omp_get_num_threads();
+  float* scratch = memory.make<float>(threads * 2 * a.D - MUTANT(17, 1, 0));
+  in_team(threads, [&](int me, int team) {
     tile.update_rows(a, start_of(a, me, team), start_of(a, me + 1, team), scratch + me * 2 * a.D);
-  }
+  });
   return -1;
 }
 

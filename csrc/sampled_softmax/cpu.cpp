@@ -1,12 +1,11 @@
 // Sampled softmax on the CPU: rows that share negatives go through tiles, few rows are gathered for.
 #include "sampled_softmax/sampled_softmax.h"
 
-#include <omp.h>
-
 #include <algorithm>
 
 #include "sampled_softmax/gather_pass.h"
 #include "sampled_softmax/tile_pass.h"
+#include "team.h"
 
 namespace fastpop {
 namespace {
@@ -20,8 +19,7 @@ bool few_rows(int64_t num_rows, int64_t group_size) { return std::min(num_rows, 
 
 void gather(const SampledSoftmax& args, const Tile& tile) {
   GatherPass pass(args, tile, args.threads);
-#pragma omp parallel num_threads(args.threads)
-  pass.run(omp_get_thread_num(), omp_get_num_threads());
+  in_team(args.threads, [&](int me, int team) { pass.run(me, team); });
   pass.finish();
 }
 

@@ -14,8 +14,6 @@
 // (some 1.3 MiB at two threads).
 #include "sampled_softmax/tile_pass.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -31,6 +29,7 @@
 #include "ranges.h"
 #include "sampled_softmax/block_sizes.h"
 #include "sampled_softmax/negatives.h"
+#include "team.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -427,8 +426,7 @@ class TilePass : SharedNegatives {
 void sampled_softmax_tiles(const SampledSoftmax& a, const Tile& tile) {
   const auto run = [&](const auto& logits, const auto& sums) {
     TilePass pass(a, tile, logits, sums);
-#pragma omp parallel num_threads(a.threads)
-    pass.run(omp_get_thread_num(), omp_get_num_threads());
+    in_team(a.threads, [&](int me, int team) { pass.run(me, team); });
     pass.finish();
   };
   const auto choose = [&](const auto& logits, const auto& sums) {

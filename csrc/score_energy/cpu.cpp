@@ -12,14 +12,15 @@
 // Cost: 2 C V D FLOPs; memory: packed queries and one chunk a thread.
 #include "score_energy/score_energy.h"
 
-#include <omp.h>
-
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
+#include "mutant.h"
 #include "ranges.h"
+#include "team.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -49,18 +50,17 @@ class Moments {
   }
 
   void run() {
-#pragma omp parallel num_threads(a_.threads) if (num_parts_ > 1)
-    {
+    std::atomic<int> next{0};
+    in_team(num_parts_ > 1 ? a_.threads : 1, [&](int, int) {
       Workspace own;
       auto* buffer = own.make<double>(2 * kStep * width_ + 2 * width_ + width_ * width_);
       auto* row = own.make<float>(round_up(a_.D, 16));
-#pragma omp for schedule(dynamic, 1)
-      for (int i = 0; i < num_parts_; ++i) {
+      for (int i; (i = next++) < num_parts_;) {
         const Range mine = part(a_.N, kBlock, i, num_parts_);
         for (int64_t first = mine.first; first < mine.last; first += kBlock)
           add_block(parts_[i], first, std::min(first + kBlock, mine.last), buffer, row);
       }
-    }
+    });
     Part total = parts_[0];
     for (int i = 1; i < num_parts_; ++i) join(total, parts_[i].weight, parts_[i].mean, parts_[i].scatter);
     *a_.weight = total.weight;
@@ -75,7 +75,7 @@ class Moments {
  private:
   double* zeros(int64_t count) {
     double* made = memory_.make<double>(count);
-    std::fill(made, made + count, 0.0);
+    std::fill(made, made + MUTANT(18, 0, count), 0.0);
     return made;
   }
 
@@ -240,8 +240,7 @@ void row_moments(const RowMoments& args, const Tile& tile) { Moments(args, tile)
 
 void score_sums(const ScoreSums& args, const Tile& tile) {
   Sums sums(args, tile);
-#pragma omp parallel num_threads(args.threads)
-  sums.run(omp_get_thread_num(), omp_get_num_threads());
+  in_team(args.threads, [&](int me, int team) { sums.run(me, team); });
 }
 
 }  // namespace fastpop

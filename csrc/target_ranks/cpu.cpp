@@ -14,8 +14,6 @@
 // (8 MiB at most) and, a thread, a chunk and two counts a target of the block.
 #include "target_ranks/target_ranks.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -25,6 +23,7 @@
 #include "mutant.h"
 #include "online_lse.h"
 #include "ranges.h"
+#include "team.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -216,8 +215,7 @@ class RankPass {
 void target_ranks_cpu(const TargetRanks& args, const Tile& tile) {
   if (args.B == 0) return;
   RankPass pass(args, tile);
-#pragma omp parallel num_threads(args.threads)
-  pass.run(omp_get_thread_num(), omp_get_num_threads());
+  in_team(args.threads, [&](int me, int team) { pass.run(me, team); });
 }
 
 }  // namespace fastpop

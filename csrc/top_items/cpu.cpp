@@ -16,8 +16,6 @@
 // buffers (more for k above 1,600: 2.5 k numbers for each of 64 queries) and a block of items.
 #include "top_items/top_items.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -26,9 +24,11 @@
 #include <numeric>
 #include <vector>
 
+#include "barrier.h"
 #include "mutant.h"
 #include "prefetch.h"
 #include "ranges.h"
+#include "team.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -235,23 +235,24 @@ void split_items(const TopItems& a, const Sizes& sizes, std::vector<std::unique_
   const int parts = static_cast<int>(best.size());
   for (int64_t first = 0; first < a.B; first += sizes.queries) {
     const int64_t num = std::min(sizes.queries, a.B - first);
-#pragma omp parallel num_threads(parts) if (parts > 1)
-    {
-#pragma omp for schedule(static)
-      for (int i = 0; i < parts; ++i) {
+    Barrier meet;
+    in_team(parts, [&](int me, int team) {
+      const Range own = part(parts, 1, me, team);
+      for (int64_t i = own.first; i < own.last; ++i) {
         best[i]->begin(first, num);
         const int64_t stop = sizes.num_blocks * (i + 1) / parts;
         for (int64_t j = sizes.num_blocks * i / parts; j < stop; ++j) best[i]->scan(j);
         for (int64_t q = 0; q < num; ++q) best[i]->prune(q);
       }
+      meet.wait(team);
+      const Range rows = part(num, 1, me, team);
       std::vector<uint64_t> found;
-#pragma omp for schedule(static)
-      for (int64_t q = 0; q < num; ++q) {
+      for (int64_t q = rows.first; q < rows.last; ++q) {
         found.clear();
         for (const auto& one : best) found.insert(found.end(), one->begin_of(q), one->end_of(q));
         write(a, first + q, found);
       }
-    }
+    });
   }
 }
 
@@ -265,11 +266,7 @@ void top_items_cpu(const TopItems& a, const Tile& tile) {
   std::vector<std::unique_ptr<Best>> best;
   for (int64_t i = 0; i < parts; ++i) best.push_back(std::make_unique<Best>(a, tile, sizes));
   if (!by_queries) return split_items(a, sizes, best);
-#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
-  {
-    const int me = omp_get_thread_num();
-    split_queries(a, tile, sizes, me, omp_get_num_threads(), *best[me]);
-  }
+  in_team(a.threads, [&](int me, int team) { split_queries(a, tile, sizes, me, team, *best[me]); });
 }
 
 }  // namespace fastpop

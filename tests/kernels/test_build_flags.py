@@ -109,3 +109,15 @@ def test_a_mutant_that_is_none_is_refused_by_the_numbers_there_are(mutant, tmp_p
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("FASTPOP_MUTANT: expected 0 or one of ['1', '2', ")
     assert done.stderr.endswith(f"; got {mutant!r}\n")
+
+
+def test_a_sanitizer_that_is_none_is_refused_by_the_names_there_are(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(tmp_path / "lib")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "FASTPOP_CUDA": "0", "FASTPOP_SANITIZE": "memory"},
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("FASTPOP_SANITIZE: expected one of ['address', 'thread']; got 'memory'\n")
