@@ -40,19 +40,17 @@ def brief(value: Any) -> str:
     return f"{type(value).__name__}({', '.join(shown)})"
 
 
-def wrong(argument: str, expected: str, got: Any) -> ValueError:
-    """The ValueError to raise for a bad value. `got` is described, or used as is when a str
-    that starts with '='."""
-    shown = got[1:] if isinstance(got, str) and got.startswith("=") else describe(got)
-    return ValueError(f"{argument}: expected {expected}; got {shown}")
+def wrong(argument: str, expected: str, got: Any = None, *, text: str | None = None) -> ValueError:
+    """The ValueError to raise for a bad value. `got` is described; `text`, where given, stands in its
+    place as it is."""
+    return ValueError(f"{argument}: expected {expected}; got {describe(got) if text is None else text}")
 
 
-def wrong_type(argument: str, expected: str, got: Any) -> TypeError:
-    """The TypeError to raise for a bad type."""
-    shown = describe(got) if hasattr(got, "dtype") else type(got).__name__
-    if isinstance(got, str) and got.startswith("="):
-        shown = got[1:]
-    return TypeError(f"{argument}: expected {expected}; got {shown}")
+def wrong_type(argument: str, expected: str, got: Any = None, *, text: str | None = None) -> TypeError:
+    """The TypeError to raise for a bad type: that of `got`; or `text`, as in `wrong`."""
+    if text is None:
+        text = describe(got) if hasattr(got, "dtype") else type(got).__name__
+    return TypeError(f"{argument}: expected {expected}; got {text}")
 
 
 def one_of(argument: str, value: Any, choices: Iterable[Any]) -> None:
@@ -131,18 +129,20 @@ def ids_in_range(argument: str, ids: Any, stop: int) -> None:
 
 def id_out_of_range(argument: str, value: int, at: int, stop: int) -> ValueError:
     """The error for an id that is not in [0, stop), and where it is."""
-    return wrong(argument, f"ids in [0, {stop})", f"={value} at position {at}")
+    return wrong(argument, f"ids in [0, {stop})", text=f"{value} at position {at}")
 
 
 def no_proposal(drawn: str, item: int, log_q: float) -> ValueError:
     """The error for an id whose log q is not finite."""
     why = ": the proposal cannot draw an item whose log q is -inf" if log_q < 0 else ""
-    return wrong("log_proposal", f"a finite log q for every id in {drawn}{why}", f"={log_q} for item {item}")
+    return wrong(
+        "log_proposal", f"a finite log q for every id in {drawn}{why}", text=f"{log_q} for item {item}"
+    )
 
 
 def no_prior(item: int, log_p: float) -> ValueError:
     """The error for an id whose log p is NaN or +inf."""
-    return wrong("log_prior", "numbers below +inf, none NaN", f"={log_p} at position {item}")
+    return wrong("log_prior", "numbers below +inf, none NaN", text=f"{log_p} at position {item}")
 
 
 def real_array(argument: str, value: Any) -> None:
@@ -158,11 +158,11 @@ def real_array(argument: str, value: Any) -> None:
 def _at_hand(argument: str, value: Any) -> None:
     """Not a torch tensor of another layout than rows, or without numbers."""
     if str(getattr(value, "layout", "torch.strided")) != "torch.strided":
-        raise wrong_type(argument, "a dense array", f"={value.layout} {list(value.shape)}")
+        raise wrong_type(argument, "a dense array", text=f"{value.layout} {list(value.shape)}")
     if str(getattr(value, "device", "cpu")) == "meta":
-        raise wrong(argument, "an array that holds numbers", "=a tensor on meta")
+        raise wrong(argument, "an array that holds numbers", text="a tensor on meta")
     if hasattr(value, "data_ptr") and not _holds_numbers(value):
-        raise wrong_type(argument, "an array that holds its numbers itself", f"={type(value).__name__}")
+        raise wrong_type(argument, "an array that holds its numbers itself", text=f"{type(value).__name__}")
 
 
 def _holds_numbers(tensor: Any) -> bool:
@@ -196,23 +196,23 @@ def array_like(argument: str, value: Any, *, by_item: bool = False, objects: boo
         return value
     if isinstance(value, np.ma.MaskedArray):
         if np.ma.is_masked(value):
-            raise wrong(argument, "numbers, none of them masked", f"={value.mask.sum()} masked")
+            raise wrong(argument, "numbers, none of them masked", text=f"{value.mask.sum()} masked")
         value = value.data
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
-        got = f"={type(value).__name__} {list(value.shape)} (.toarray() makes one)"
-        raise wrong_type(argument, "a dense array", got)
+        kind = f"{type(value).__name__} {list(value.shape)} (.toarray() makes one)"
+        raise wrong_type(argument, "a dense array", text=kind)
     if by_item and hasattr(value, "iloc") and not value.index.is_monotonic_increasing:
         raise wrong(
             argument,
             "a series in the order of the items",
-            "=one whose index does not rise "
+            text="one whose index does not rise "
             "(sort it by its index, or give .to_numpy() to take it as it stands)",
         )
     try:
         array = _as_numpy(value)
     except ValueError as error:
         if isinstance(value, (list, tuple)):
-            raise wrong(argument, "a rectangular array", "=lists of several lengths") from None
+            raise wrong(argument, "a rectangular array", text="lists of several lengths") from None
         raise wrong_type(argument, f"an array ({error})", value) from None
     if array is None:
         raise wrong_type(argument, "an array, a frame or a list of numbers", value)
@@ -253,7 +253,7 @@ def float_array(
     if not np.isfinite(array).all():
         at = np.argwhere(~np.isfinite(array))[0]
         place = tuple(int(i) for i in at)
-        raise wrong(argument, "finite numbers", f"={array[place]} at {list(place)}")
+        raise wrong(argument, "finite numbers", text=f"{array[place]} at {list(place)}")
     return array
 
 
@@ -275,16 +275,16 @@ def _numbers(argument: str, array: np.ndarray) -> np.ndarray:
     kinds = set()
     for at, one in np.ndenumerate(array):
         if missing(one):
-            raise wrong(argument, "numbers, none missing", f"={one!r} at {list(at)}")
+            raise wrong(argument, "numbers, none missing", text=f"{one!r} at {list(at)}")
         if not isinstance(one, (bool, int, float, np.integer, np.floating, np.bool_)):
-            raise wrong_type(argument, "real numbers", f"={type(one).__name__} at {list(at)}")
+            raise wrong_type(argument, "real numbers", text=f"{type(one).__name__} at {list(at)}")
         kinds.add(
             "b" if isinstance(one, (bool, np.bool_)) else "i" if isinstance(one, (int, np.integer)) else "f"
         )
     try:
         return array.astype({"b": np.bool_, "i": np.int64}.get("".join(kinds), np.float64))
     except OverflowError:
-        raise wrong(argument, "numbers below 2**63", f"={max(array.flat, key=abs)}") from None
+        raise wrong(argument, "numbers below 2**63", text=f"{max(array.flat, key=abs)}") from None
 
 
 def missing(one: Any) -> bool:

@@ -177,11 +177,11 @@ class Decoder(WithLogProbabilities):
         log_prior: [V] nats, finite.
         """
         if self.item_bias is not None:
-            raise checks.wrong("log_prior", "a decoder with a fixed log p", f"=prior={str(self.prior)!r}")
+            raise checks.wrong("log_prior", "a decoder with a fixed log p", text=f"prior={str(self.prior)!r}")
         new = torch.tensor(np.array(log_prior), dtype=torch.float32)
         checks.shape("log_prior", new, (self.num_items,))
         if not torch.isfinite(new).all():
-            raise checks.wrong("log_prior", "finite numbers", "=a non-finite one")
+            raise checks.wrong("log_prior", "finite numbers", text="a non-finite one")
         with torch.no_grad():
             self.log_prior_V.copy_(new)
 

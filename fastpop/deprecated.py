@@ -39,7 +39,7 @@ def current(
         if old not in found:
             continue
         if new in found:
-            raise checks.wrong(prefix + new, f"one value, under this name or as {old}", "=both")
+            raise checks.wrong(prefix + new, f"one value, under this name or as {old}", text="both")
         if stacklevel is not None:
             warn(prefix + old, prefix + new, stacklevel)
         found[new] = found.pop(old)

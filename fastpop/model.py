@@ -49,7 +49,7 @@ class Recommender(nn.Module):
                 f"rows {self.train_rows}",
                 "batches with histories where the encoder reads "
                 f"sequences, and only there ({self.encoder.reads})",
-                "=" + given,
+                text=given,
             )
         if batch.history is None:
             return self._query("forward", self.encoder(user_B, None, item_VD), target.shape), target, weight
@@ -75,14 +75,14 @@ class Recommender(nn.Module):
                     raise checks.wrong(
                         "cases",
                         "a known user in each for an encoder that reads the user",
-                        f"=none in case {anonymous[0]}",
+                        text=f"none in case {anonymous[0]}",
                     )
                 return self._last(
                     self._tensor(cases.user), self._tensor(cases.user), self.decoder.item_vectors()
                 )
             empty = np.flatnonzero(np.diff(cases.history_offsets) == 0)
             if empty.size:
-                raise checks.wrong("cases", "a history in each", f"=none in case {empty[0]}")
+                raise checks.wrong("cases", "a history in each", text=f"none in case {empty[0]}")
             history_CL = last_items(cases.history_offsets, cases.history_item, self.max_length)
             return self._encode_histories(self._tensor(cases.user), self._tensor(history_CL))
         finally:

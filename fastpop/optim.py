@@ -202,7 +202,7 @@ def _check_sharded(param: Any, update_in_backward: bool) -> None:
                 "params",
                 "DTensor tables that are sharded by rows, Shard(0), or replicated: "
                 "a step looks at whole rows",
-                f"={placement}",
+                text=f"{placement}",
             )
 
 
@@ -342,7 +342,7 @@ def clip_grad_norm_(
             raise checks.wrong_type("parameters", "tensors", param)
         if _steps_in_backward(param):
             raise checks.wrong(
-                "parameters", "tables whose gradients stay until step()", "=one with update_in_backward"
+                "parameters", "tables whose gradients stay until step()", text="one with update_in_backward"
             )
         if param.grad is not None:
             param.grad = _summed(param.grad)
@@ -374,7 +374,9 @@ def _summed(grad: Tensor) -> Tensor:
     if grad.layout == torch.strided:
         return grad
     if grad.layout != torch.sparse_coo:
-        raise checks.wrong_type("parameters", "dense or COO gradients", f"={grad.layout} {list(grad.shape)}")
+        raise checks.wrong_type(
+            "parameters", "dense or COO gradients", text=f"{grad.layout} {list(grad.shape)}"
+        )
     ids = grad._indices()
     if grad.is_coalesced() or (
         ids.device.type == "cpu" and len(ids) == 1 and bool((ids[0, 1:] > ids[0, :-1]).all())

@@ -86,7 +86,7 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
         raise checks.wrong_type(
             "part",
             f"a {KINDS[kind].module}.{base.__name__}, its class or an object",
-            f"={getattr(part, '__name__', type(part).__name__)}",
+            text=f"{getattr(part, '__name__', type(part).__name__)}",
         )
     own = getattr(part, "name", "")
     name = own if name is None else name
@@ -97,7 +97,9 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
         raise checks.wrong("name", f"{own!r}, as the object is called", name)
     before = _parts[kind].get(name)
     if before is not None and not _same(before, part):
-        raise checks.wrong("name", f"one that no other {kind} has", f"={name!r}, which is {_origin(before)}")
+        raise checks.wrong(
+            "name", f"one that no other {kind} has", text=f"{name!r}, which is {_origin(before)}"
+        )
     known_as = [other for other, one in _parts[kind].items() if is_class and one is part and other != name]
     if known_as:
         raise checks.wrong("name", f"{known_as[0]!r}, as this {kind} is registered already", name)
@@ -121,13 +123,13 @@ def check_class(kind: str, part: type) -> None:
             raise checks.wrong_type(
                 f"{name}.{option}",
                 "an int, float, bool, str, Literal, a part or a tuple of these",
-                f"={hint}",
+                text=f"{hint}",
             )
         if option not in fields and typing.get_origin(hint) is not ClassVar and hint is not ClassVar:
             raise checks.wrong_type(
                 "part",
                 "a frozen dataclass",
-                f"={name}, whose {option} is no field: put @dataclass(frozen=True) above it",
+                text=f"{name}, whose {option} is no field: put @dataclass(frozen=True) above it",
             )
     for variable, hint in hints_of(base).items():
         value, inner = getattr(part, variable), typing.get_args(hint)[:1]
@@ -139,7 +141,7 @@ def check_class(kind: str, part: type) -> None:
             checked(f"{name}.{variable}", value, inner[0])
     own = KINDS[kind].methods
     if own and part is not base and all(getattr(part, one) is getattr(base, one) for one in own):
-        raise checks.wrong_type(f"{name}.{' or '.join(own)}", "a method of its own", "=none")
+        raise checks.wrong_type(f"{name}.{' or '.join(own)}", "a method of its own", text="none")
     _sound.add((kind, part))
 
 
@@ -232,7 +234,7 @@ def made(
     noun = f"a name or a {base.__name__}"
     if isinstance(given, type) and issubclass(given, base):
         raise checks.wrong_type(
-            argument or kind, noun, f"=the class {given.__name__}; make one: {given.__name__}()"
+            argument or kind, noun, text=f"the class {given.__name__}; make one: {given.__name__}()"
         )
     raise checks.wrong_type(argument or kind, noun, given)
 

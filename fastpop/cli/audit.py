@@ -96,12 +96,12 @@ class Audit:
             given = [name for name in (*ARRAYS, "bias", "scale") if getattr(self, name) is not None]
             given += ["logits"] if self.logits else []
             if given:
-                raise checks.wrong("RUN", "a run or arrays, not both", f"=RUN and --{given[0]}")
+                raise checks.wrong("RUN", "a run or arrays, not both", text=f"RUN and --{given[0]}")
             return
         missing = [f"--{name}" for name in ARRAYS if getattr(self, name) is None]
         if missing:
             raise checks.wrong(
-                "RUN", "a run folder, or --query, --items and --counts", "=no " + ", ".join(missing)
+                "RUN", "a run folder, or --query, --items and --counts", text="no " + ", ".join(missing)
             )
         if self.popularity_weight is not None:
             raise checks.wrong(

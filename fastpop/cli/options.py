@@ -172,7 +172,7 @@ class LogOptions:
             raise checks.wrong(
                 "log",
                 "a file, a quoted glob, or a folder that `fastpop prepare` wrote",
-                f"={path}, a folder of something else",
+                text=f"{path}, a folder of something else",
             )
         return self._opened(path) if is_saved_log(path) else None
 
@@ -332,7 +332,9 @@ def writable(argument: str, path: Path, *, folder: bool = False) -> None:
     if path.exists():
         if path.is_dir() != folder:
             raise checks.wrong(
-                argument, "a folder" if folder else "a file", f"={path}, a {'file' if folder else 'folder'}"
+                argument,
+                "a folder" if folder else "a file",
+                text=f"{path}, a {'file' if folder else 'folder'}",
             )
         if not os.access(path, os.W_OK):
             raise PermissionError(f"{argument}: expected a writable place; got {path}")
@@ -352,10 +354,10 @@ def array(argument: str, path: Path) -> Any:
         found = np.load(path, allow_pickle=False)
     except Exception as error:  # numpy lets out whatever a damaged header makes of it
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise checks.wrong(argument, "a .npy file", f"={path}: {first}") from None
+        raise checks.wrong(argument, "a .npy file", text=f"{path}: {first}") from None
     if not isinstance(found, np.ndarray):
         found.close()
-        raise checks.wrong(argument, "a .npy file of one array", f"={path}, a .npz file of several")
+        raise checks.wrong(argument, "a .npy file of one array", text=f"{path}, a .npz file of several")
     return found
 
 

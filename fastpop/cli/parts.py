@@ -38,7 +38,7 @@ def with_plugins(words: Sequence[str]) -> list[str]:
             importlib.import_module(value)
         except Exception as error:
             raise checks.wrong(
-                "plugin", "a module that can be imported", f"={value!r}: {type(error).__name__}: {error}"
+                "plugin", "a module that can be imported", text=f"{value!r}: {type(error).__name__}: {error}"
             ) from error
     registry.load_entry_points()
     return kept
@@ -77,7 +77,7 @@ def of_words(words: Sequence[str]) -> tuple[list[str], Given]:
                 raise checks.wrong(
                     f"{field}.{option}",
                     f"nothing beside --{same}, which is the same",
-                    "=" + " ".join(options[option]),
+                    text=" ".join(options[option]),
                 )
     return kept, given
 
@@ -93,7 +93,7 @@ def current(words: Sequence[str]) -> list[str]:
             if name not in flags:
                 continue
             if new in named(words):
-                raise checks.wrong(new, f"one value, under this name or as {old}", "=both")
+                raise checks.wrong(new, f"one value, under this name or as {old}", text="both")
             flag = f"--{new.replace('_', '-')}"
             deprecated.warn(name, flag)
             found[at] = flag + sign + value
@@ -223,7 +223,7 @@ def _value(argument: str, given: Any, hint: Any) -> Any:
         several = given if isinstance(given, list) else [given]
         each = inner[:1] * len(several) if inner[-1] is ... else inner
         if len(each) != len(several):
-            raise checks.wrong(argument, f"{len(each)} values", "=" + " ".join(map(str, several)))
+            raise checks.wrong(argument, f"{len(each)} values", text=" ".join(map(str, several)))
         return tuple(
             _value(argument, [one] if isinstance(one, str) else one, kind) for one, kind in zip(several, each)
         )
@@ -241,10 +241,10 @@ def _value(argument: str, given: Any, hint: Any) -> Any:
     if hint is bool:
         text = given[0].lower() if given else "true"
         if len(given) > 1 or text not in (*TRUE, *FALSE):
-            raise checks.wrong(argument, "true or false", "=" + " ".join(given))
+            raise checks.wrong(argument, "true or false", text=" ".join(given))
         return text in TRUE
     if len(given) != 1:
-        raise checks.wrong(argument, "one value", "=" + (" ".join(given) or "none"))
+        raise checks.wrong(argument, "one value", text=" ".join(given) or "none")
     if hint in (int, float):
         try:
             return hint(given[0])

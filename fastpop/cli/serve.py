@@ -41,7 +41,7 @@ class Recommend:
         import fastpop
 
         if not self.users:
-            raise checks.wrong("users", "at least one id", "=none")
+            raise checks.wrong("users", "at least one id", text="none")
         checks.number("k", self.k, ge=1, integer=True)
         if self.popularity_weight is not None:
             checks.score_weight("popularity_weight", self.popularity_weight)

@@ -90,7 +90,7 @@ def _flat(path: Path) -> dict[str, Any]:
         for key, inner in value.items() if name in TABLES and isinstance(value, dict) else [(name, value)]:
             key = key.replace("-", "_")
             if key in found:
-                raise checks.wrong(f"{path}: {key}", "an option once", f"={found[key]!r} and {inner!r}")
+                raise checks.wrong(f"{path}: {key}", "an option once", text=f"{found[key]!r} and {inner!r}")
             found[key] = inner
     return deprecated.current(found, TrainConfig.RENAMED, prefix=f"{path}: ")
 

@@ -60,7 +60,7 @@ def check_order(log: Interactions) -> None:
         raise checks.wrong(
             "log",
             "events with an order (a time column or sequences) for an encoder that reads histories",
-            "=a log without one",
+            text="a log without one",
         )
 
 
@@ -69,7 +69,7 @@ class EventBatches:
 
     def __init__(self, log: Interactions, batch_size: int, seed: int):
         if log.num_events == 0:
-            raise checks.wrong("log", "at least one training event", "=none")
+            raise checks.wrong("log", "at least one training event", text="none")
         self.log, self.batch_size, self.seed = log, batch_size, seed
         self.num_rows = log.num_events
 
@@ -108,7 +108,7 @@ class SequenceBatches:
         self.start, self.length, self.user = _windows(log.offsets, max_length)
         self.num_rows = int(self.length.sum())
         if self.num_rows == 0:
-            raise checks.wrong("log", "at least one user with two training events", "=none")
+            raise checks.wrong("log", "at least one user with two training events", text="none")
 
     def num_batches(self, epoch: int) -> int:
         return len(self._plan(epoch))

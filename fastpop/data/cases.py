@@ -68,7 +68,7 @@ class Cases:
                 raise wrong(
                     f"{side}_offsets",
                     f"offsets that rise from 0 to {item.size}",
-                    f"={offsets[0]} … {offsets[-1]}",
+                    text=f"{offsets[0]} … {offsets[-1]}",
                 )
             ids_in_range(f"{side}_item", item, self.num_items)
 
@@ -140,7 +140,7 @@ class Cases:
             with np.load(folder / "cases.npz") as arrays:
                 read = {name: arrays[name] for name in (*_ARRAYS, *({"time"} & set(arrays)))}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise wrong("folder", "a folder that Cases.save wrote", f"={folder}: {error}") from None
+            raise wrong("folder", "a folder that Cases.save wrote", text=f"{folder}: {error}") from None
         return cls(**read, num_items=described["num_items"], facts=described["facts"])
 
 

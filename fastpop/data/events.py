@@ -76,7 +76,7 @@ def settle_fates(
         piece.fate = fate
         events += piece.rows if fate is None else int((fate == KEPT).sum())
     if not good:
-        raise wrong("source", "at least one good row", "=none: every row was rejected")
+        raise wrong("source", "at least one good row", text="none: every row was rejected")
     if by_name:
         facts["behaviors"] = {name: int(n) for name, n in zip(names, totals) if n}
     if kept is not None:
@@ -87,7 +87,7 @@ def settle_fates(
         raise wrong(
             "keep_behavior, min_rating",
             "filters that leave an event",
-            f"=({kept}, {min_rating}), which drop all {good}",
+            text=f"({kept}, {min_rating}), which drop all {good}",
         )
     return all(piece.fate is None for piece in reading.pieces)
 
@@ -165,7 +165,7 @@ class Events:
                     reading.columns.replace(piece, role, codes)
             event_order.count_events(_rows(reading, piece, 0, False), counts)
         if row >= MOST_ROWS:
-            raise wrong("source", f"fewer than {MOST_ROWS:,} rows", f"={row:,}")
+            raise wrong("source", f"fewer than {MOST_ROWS:,} rows", text=f"{row:,}")
         offsets = np.zeros(counts.size + 1, dtype=np.int64)
         np.cumsum(counts, out=offsets[1:])
         return cls(reading, times, weighted, ids["user"], ids["item"], offsets, first_rows)

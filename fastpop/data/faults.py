@@ -137,7 +137,7 @@ def _refuse_compact_dates(reading: Reading) -> None:
         raise wrong(
             place,
             "unix time, ISO dates or the format of others",
-            f"={seen[1]} and the like (dates? columns=Columns(…, time_format={min(written)!r}); unix "
+            text=f"{seen[1]} and the like (dates? columns=Columns(…, time_format={min(written)!r}); unix "
             "time? time_unit='s' or the like)",
         )
 
@@ -276,7 +276,9 @@ def settle_ids(
     if count["word"] and not whole and odd == count["word"] and not count["fraction"]:
         one = reading.pieces[0].input
         raise wrong_type(
-            f"{one.label}, column {one.names[role]!r}", f"ids of {role}s", f"=truth values ({text['word']})"
+            f"{one.label}, column {one.names[role]!r}",
+            f"ids of {role}s",
+            text=f"truth values ({text['word']})",
         )
     if not odd:
         _mark_kinds(reading, role, kinds, ("fraction",), faults, code)
@@ -325,5 +327,5 @@ def _refuse_a_header(reading: Reading, role: str, piece: Piece, shown: str, layo
         raise wrong(
             one.where(piece.first_line),
             "whole numbers, as in every other line, for columns given by position",
-            f"={shown!r} (a header? then give the columns by name, or say header=True)",
+            text=f"{shown!r} (a header? then give the columns by name, or say header=True)",
         )

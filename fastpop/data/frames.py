@@ -84,7 +84,7 @@ def parquet_input(bench: Workbench, file: File, columns: Columns | ListColumns, 
     except ValueError as error:
         if "DuckDB can read" in str(error):
             first = str(error).rsplit("got: ", 1)[-1]
-            raise wrong(file.label, "a sound parquet file", f"={first}") from None
+            raise wrong(file.label, "a sound parquet file", text=f"{first}") from None
         raise
 
 
@@ -120,7 +120,7 @@ def _written(
     names = _resolved(label, columns, have)
     types = {role: described[have.index(name)][1] for role, name in names.items()}
     if bench.value(f"SELECT count(*) FROM {relation}") == 0:
-        raise wrong(label, "rows", "=an empty table")
+        raise wrong(label, "rows", text="an empty table")
     own = {role: described[have.index(name)][0] for role, name in names.items()}
     if shape != "table":
         relation, starts = _unnested(bench, relation, label, names, own, types, shape)
@@ -172,13 +172,13 @@ def _resolved(label: str, columns: Columns | ListColumns, have: list[str]) -> di
             raise wrong(
                 f"{label}, column {name!r}",
                 "a column of that name",
-                f"=only {short(', '.join(map(repr, have)))}",
+                text=f"only {short(', '.join(map(repr, have)))}",
             )
         if have.count(str(name)) > 1:
             raise wrong(
                 f"{label}, column {name!r}",
                 "each name once",
-                f"={have.count(str(name))} columns of that name",
+                text=f"{have.count(str(name))} columns of that name",
             )
         names[role] = str(name)
     return names
@@ -196,7 +196,7 @@ def _unnested(
     kind = types["item"]
     if not kind.endswith("]"):
         raise wrong_type(
-            f"{label}, column {names['item']!r}", f"lists of items, with the preset {shape!r}", f"={kind}"
+            f"{label}, column {names['item']!r}", f"lists of items, with the preset {shape!r}", text=f"{kind}"
         )
     types["item"] = kind.rsplit("[", 1)[0]
     item = quoted_name(own["item"])
@@ -230,11 +230,11 @@ def _expression(label: str, role: str, name: str, own: str, kind: str) -> str:
     nested = kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
     if nested:
         hint = " (a list of items a row: preset='sequence')" if role == "item" and kind.endswith("]") else ""
-        raise wrong_type(place, f"one value a row as {role}", f"={kind}{hint}")
+        raise wrong_type(place, f"one value a row as {role}", text=f"{kind}{hint}")
     if kind == "BLOB":
         return f"decode({column})"
     if kind == "BOOLEAN" and role in ("user", "item", "time"):
-        raise wrong_type(place, "ids: whole numbers or text" if role != "time" else "times", f"={kind}")
+        raise wrong_type(place, "ids: whole numbers or text" if role != "time" else "times", text=f"{kind}")
     if kind in EXACT and role in ("user", "item", "behavior"):
         return (
             f"CASE WHEN isnan({column}) THEN NULL WHEN {column} = floor({column}) AND "
@@ -243,10 +243,12 @@ def _expression(label: str, role: str, name: str, own: str, kind: str) -> str:
     if role == "time":
         if kind == "FLOAT":
             raise wrong_type(
-                place, "times as whole numbers, float64 or dates", "=FLOAT, which knows seconds to 128 s only"
+                place,
+                "times as whole numbers, float64 or dates",
+                text="FLOAT, which knows seconds to 128 s only",
             )
         if kind.startswith(("TIME WITH", "INTERVAL")) or kind in ("TIME", "TIME_NS", "UUID"):
-            raise wrong_type(place, "times as numbers or dates", f"={kind}")
+            raise wrong_type(place, "times as numbers or dates", text=f"{kind}")
         if kind == "TIMESTAMP WITH TIME ZONE":
             return (
                 f"CASE WHEN isfinite({column}) THEN make_timestamp(epoch_us({column}))::VARCHAR "
@@ -281,7 +283,7 @@ def _refuse_what_cannot_hold(
         f"SELECT row_number, value FROM (SELECT row_number() OVER () AS row_number, {column} AS value, "
         f"({bad}) AS bad FROM {relation}) WHERE bad ORDER BY row_number LIMIT 1"
     )[0]
-    raise wrong(f"{label}, row {_row(row - 1, starts) + 1}, column {name!r}", expected, f"={value!r}")
+    raise wrong(f"{label}, row {_row(row - 1, starts) + 1}, column {name!r}", expected, text=f"{value!r}")
 
 
 def _flattened(
@@ -294,7 +296,7 @@ def _flattened(
     lists = list(source[names["item"]])
     users = list(source[names["user"]]) if "user" in names else range(len(lists))
     if len(users) != len(lists):
-        raise wrong(label, "columns of one length", f"=({len(users)}, {len(lists)})")
+        raise wrong(label, "columns of one length", text=f"({len(users)}, {len(lists)})")
     user: list[Any] = []
     item: list[Any] = []
     sizes = []
@@ -336,7 +338,7 @@ def _picked(
     if kind in LABELS and not (hasattr(source, "columns") or hasattr(source, "column_names")):
         raise wrong_type("source", "a table (a dict of columns makes one of single columns)", source)
     if hasattr(source, "__len__") and len(source) == 0:
-        raise wrong(label, "rows", "=an empty table")
+        raise wrong(label, "rows", text="an empty table")
     if kind == "pandas":
         frame = _pandas(source, columns, label)
         return label, list(frame), frame
@@ -394,9 +396,9 @@ def _arrays(
         arrays[name] = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("="), copy=False)
     sizes = {name: array.size for name, array in arrays.items()}
     if len(set(sizes.values())) > 1:
-        raise wrong(label, "columns of one length", f"={sizes}")
+        raise wrong(label, "columns of one length", text=f"{sizes}")
     if sizes and not next(iter(sizes.values())):
-        raise wrong(label, "rows", "=an empty table")
+        raise wrong(label, "rows", text="an empty table")
     return arrays
 
 
@@ -490,4 +492,4 @@ def _text(value: Any, label: str, name: str, role: str, row: int, starts: np.nda
         if role == "item" and isinstance(value, (list, tuple, np.ndarray))
         else ""
     )
-    raise wrong_type(place, f"one value a row as {role}", f"={type(value).__name__}{hint}")
+    raise wrong_type(place, f"one value a row as {role}", text=f"{type(value).__name__}{hint}")

@@ -43,7 +43,7 @@ def id_array(argument: str, value: Any) -> np.ndarray:
         return _object_ids(argument, array)
     if kind == "f" and np.isnan(array).any():
         at = int(np.isnan(array).argmax())
-        raise wrong(argument, f"{ID_KINDS}, none missing", f"=NaN at position {at}")
+        raise wrong(argument, f"{ID_KINDS}, none missing", text=f"NaN at position {at}")
     raise wrong_type(argument, f"ids that are {ID_KINDS}", array)
 
 
@@ -54,7 +54,7 @@ def _object_ids(argument: str, array: np.ndarray) -> np.ndarray:
     for at in np.flatnonzero(~strings):
         one = array[at]
         if missing(one):
-            raise wrong(argument, f"{ID_KINDS}, none missing", f"={one!r} at position {at}")
+            raise wrong(argument, f"{ID_KINDS}, none missing", text=f"{one!r} at position {at}")
         if isinstance(one, (bool, np.bool_)) or not isinstance(one, (int, np.integer)):
             raise wrong_type(argument, f"ids that are {ID_KINDS}", one)
     if strings.any():
@@ -65,7 +65,7 @@ def _object_ids(argument: str, array: np.ndarray) -> np.ndarray:
         return array.astype(np.int64)
     except OverflowError:
         raise wrong(
-            argument, "ids below 2**63 (pass larger ones as strings)", f"={max(array, key=abs)}"
+            argument, "ids below 2**63 (pass larger ones as strings)", text=f"{max(array, key=abs)}"
         ) from None
 
 
@@ -83,7 +83,7 @@ def catalogue(argument: str, value: Any) -> np.ndarray:
             raise wrong(
                 argument,
                 "ids in rising order without repeats",
-                f"={_plain(ids[at])} after {_plain(ids[at - 1])} at position {at}",
+                text=f"{_plain(ids[at])} after {_plain(ids[at - 1])} at position {at}",
             )
     return ids
 
@@ -115,6 +115,6 @@ def encode(argument: str, ids: np.ndarray, value: Any) -> np.ndarray:
         raise wrong(
             argument,
             f"ids of this log ({ids.size} of them, {kind})",
-            f"={_plain(wanted[at])} at position {at}, which the log does not have",
+            text=f"{_plain(wanted[at])} at position {at}, which the log does not have",
         )
     return dense

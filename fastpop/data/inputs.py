@@ -121,7 +121,7 @@ def lines_input(file: File, shape: str, options: TextOptions) -> Input:
         raise wrong(
             f"{file.label}, line 1",
             f"{form} separated by spaces",
-            f"={short(first)!r} (separated by {other[0]!r}?)",
+            text=f"{short(first)!r} (separated by {other[0]!r}?)",
         )
     return Input(
         file,
@@ -168,7 +168,7 @@ def table_input(file: File, layout: Preset, columns: Columns, options: TextOptio
     place = f"{file.label}, line {blanks[0] + 1}"
     record = head[:end].removesuffix(b"\n").removesuffix(b"\r")
     if b"\r" in record and (not quote or quote.encode() not in record):
-        raise wrong(place, "lines that end in LF or CRLF", "=a carriage return on its own")
+        raise wrong(place, "lines that end in LF or CRLF", text="a carriage return on its own")
     if header is None:
         header = named or _numbered(first, columns)
     names: Sequence[str | int]
@@ -227,21 +227,21 @@ def _first_lines(file: File, encoding: str) -> tuple[tuple[int, int], bytes]:
             if b"\0" in part[:size]:
                 line = buffer[: buffer.index(b"\0")].count(b"\n") + 1
                 raise wrong(
-                    f"{file.label}, line {line}", "UTF-8 text", "=a NUL byte (UTF-16, or a damaged file?)"
+                    f"{file.label}, line {line}", "UTF-8 text", text="a NUL byte (UTF-16, or a damaged file?)"
                 )
             text = buffer.lstrip(b" \r\n")
             # a header that spans lines ends within the quotes that it opens
             if b"\n" in text and (len(text) > 1 << 16 or text.count(b'"') % 2 == 0):
                 break
     if not buffer:
-        raise wrong(file.label, "rows", "=an empty file")
+        raise wrong(file.label, "rows", text="an empty file")
     lines = blank = 0
     for one in buffer.split(b"\n")[:-1]:
         if one.strip(b" \r"):
             break
         lines, blank = lines + 1, blank + len(one) + 1
     if not buffer.strip(b" \r\n"):
-        raise wrong(file.label, "rows", "=only empty lines")
+        raise wrong(file.label, "rows", text="only empty lines")
     return (lines, blank), bytes(buffer)
 
 
@@ -272,7 +272,7 @@ def _sniff(file: File, line: str, wanted: list[str], head: bytes, used: list[str
         raise wrong(
             f"{file.label}, line 1",
             "one separator",
-            f"=lines that {even[0]!r} and {even[1]!r} part alike (give separator={even[0]!r} or another)",
+            text=f"lines that {even[0]!r} and {even[1]!r} part alike (give separator={even[0]!r} or another)",
         )
     return (even or found)[0]
 
@@ -286,14 +286,14 @@ def _check_first_line(
         hint = f" (separated by {other[0]!r}?)" if other else ""
         if known:
             expected = f"{len(names)} {expected}"
-        raise wrong(place, expected, f"={short(first[0])!r}{hint}")
+        raise wrong(place, expected, text=f"{short(first[0])!r}{hint}")
     if header:
         repeats = sorted({n for n in first if n in used and first.count(n) > 1})
         if repeats:
             raise wrong(
                 f"{place}, column {repeats[0]!r}",
                 "each name once in the header",
-                f"={first.count(repeats[0])} columns of that name",
+                text=f"{first.count(repeats[0])} columns of that name",
             )
     for name in used:
         if name not in names:
@@ -301,7 +301,7 @@ def _check_first_line(
             raise wrong(
                 f"{place}, column {name!r}",
                 "a column of that name" if header else "a column at that position",
-                f"=only {have}",
+                text=f"only {have}",
             )
 
 

@@ -120,7 +120,7 @@ class Interactions:
         user_ids, user_N = _dense("user", user, "user_ids", user_ids)
         item_ids, item_N = _dense("item", item, "item_ids", item_ids)
         if user_N.shape != item_N.shape:
-            raise wrong("item", f"as many entries as user ({user_N.size})", f"={item_N.size}")
+            raise wrong("item", f"as many entries as user ({user_N.size})", text=f"{item_N.size}")
         tick_N = None if time is None else _ticks(time, user_N.size)
         weight_N = None if weight is None else _weights(weight, user_N.size)
         order = np.lexsort((user_N,) if tick_N is None else (tick_N, user_N))
@@ -264,7 +264,7 @@ class Interactions:
             raise wrong(
                 "min_user, min_item",
                 "a core with events left in it",
-                f"=({min_user}, {min_item}), which drops all {self.num_events} events",
+                text=f"({min_user}, {min_item}), which drops all {self.num_events} events",
             )
         taken = self.take(keep)
         old_user, old_item = np.flatnonzero(user_U), np.flatnonzero(item_V)
@@ -388,11 +388,11 @@ def _ticks(time: Any, size: int) -> np.ndarray:
     if array.dtype.kind == "M":
         missing = np.isnat(array)
         if missing.any():
-            raise wrong("time", "no missing times", f"=NaT at position {int(missing.argmax())}")
+            raise wrong("time", "no missing times", text=f"NaT at position {int(missing.argmax())}")
         return array.astype("datetime64[us]").astype(np.int64) / 1e6
     if array.dtype.kind in "iu":
         if size and int(array.max()) >= FAR:
-            raise wrong("time", "seconds before the year 5138", f"={int(array.max())}")
+            raise wrong("time", "seconds before the year 5138", text=f"{int(array.max())}")
         return array.astype(np.int64)
     narrow = array.dtype.kind == "f" and array.dtype.itemsize < 8
     if narrow and size and np.abs(array).max() > 1 << (24 if array.dtype.itemsize == 4 else 11):
@@ -400,11 +400,11 @@ def _ticks(time: Any, size: int) -> np.ndarray:
             "time",
             f"whole or float64 seconds ({array.dtype} has steps of "
             f"{np.spacing(np.abs(array).max()):g} s there)",
-            f"={array.dtype}",
+            text=f"{array.dtype}",
         )
     array = float_array("time", array, 1)
     if size and np.abs(array).max() >= FAR:
-        raise wrong("time", "seconds before the year 5138", f"={array[np.abs(array).argmax()]:g}")
+        raise wrong("time", "seconds before the year 5138", text=f"{array[np.abs(array).argmax()]:g}")
     return array
 
 
@@ -422,7 +422,7 @@ def _weights(weight: Any, size: int) -> np.ndarray:
         raise wrong("weight", f"shape [{size}]", array)
     if array.size and array.min() < 0:
         at = int((array < 0).argmax())
-        raise wrong("weight", "numbers >= 0", f"={array[at]} at position {at}")
+        raise wrong("weight", "numbers >= 0", text=f"{array[at]} at position {at}")
     return array.copy()
 
 

@@ -249,7 +249,7 @@ def sorted_events(bench: Workbench, source: Any, request: Request) -> Iterator[F
 def _inputs(bench: Workbench, source: Any, request: Request) -> list[Input]:
     layout, text = request.layout, request.text
     if isinstance(source, Interactions):
-        raise wrong("source", "a file or a table to read", "=Interactions, which are read already")
+        raise wrong("source", "a file or a table to read", text="Interactions, which are read already")
     if is_frame(source):
         return [frame_input(bench, source, presets.table_columns(layout), layout.kind)]
     inputs = []

@@ -57,7 +57,7 @@ def split_with_test(
     elif not isinstance(test, Cases):
         test = read_cases(test, log)
     if isinstance(test, Cases) and test.num_items != log.num_items:
-        raise wrong("test", f"cases over the log's {log.num_items} items", f"={test.num_items}")
+        raise wrong("test", f"cases over the log's {log.num_items} items", text=f"{test.num_items}")
     if valid == "auto":
         valid = "leave-last-out" if log.has_order else "random-by-user"
     if valid == "leave-last-out" and not log.has_order:

@@ -34,13 +34,15 @@ KEYS = {
 def load_parquet_log(kind: type["Interactions"], folder: Path, card: dict) -> "Interactions":
     """A log of format version 1 in memory, of the class given; every file's checksum is compared."""
     if not card.keys() >= KEYS:
-        raise wrong(str(folder / CARD), "all keys", f"=none of {sorted(KEYS - card.keys())}")
+        raise wrong(str(folder / CARD), "all keys", text=f"none of {sorted(KEYS - card.keys())}")
     for name, sha in card["sha256"].items():
         if not (folder / name).is_file():
-            raise wrong(str(folder), f"the file {name}", "=a folder without it")
+            raise wrong(str(folder), f"the file {name}", text="a folder without it")
         if files.sha256(folder / name) != sha:
             raise wrong(
-                str(folder / name), "the file that was saved", f"=another (its checksum differs from {CARD})"
+                str(folder / name),
+                "the file that was saved",
+                text=f"another (its checksum differs from {CARD})",
             )
     duckdb = duckdb_module("loading a log that was saved as parquet")
     with duckdb.connect() as connection:
@@ -68,7 +70,7 @@ def load_parquet_log(kind: type["Interactions"], folder: Path, card: dict) -> "I
     sizes = (log.num_events, log.num_users, log.num_items)
     wanted = (card["num_events"], card["num_users"], card["num_items"])
     if sizes != wanted:
-        raise wrong(str(folder), f"(events, users, items) = {wanted}", f"={sizes}")
+        raise wrong(str(folder), f"(events, users, items) = {wanted}", text=f"{sizes}")
     return log
 
 
@@ -77,5 +79,5 @@ def _table(duckdb: Any, connection: Any, path: Path) -> dict[str, np.ndarray]:
         columns = connection.execute(f"SELECT * FROM read_parquet({engine_path(path)})").fetchnumpy()
     except duckdb.Error as error:
         first = engine_words(str(error)).split("\n")[0]
-        raise wrong(str(path), "a parquet file", f"={first}") from None
+        raise wrong(str(path), "a parquet file", text=f"{first}") from None
     return {key: np.asarray(column) for key, column in columns.items()}

@@ -110,7 +110,7 @@ def _links() -> Path:
     raise wrong(
         "TMPDIR",
         "a writable folder whose path has none of *?[]{}\\= in it",
-        "=" + ", ".join(str(place) for place in places[1:]) + " and the system's own",
+        text=", ".join(str(place) for place in places[1:]) + " and the system's own",
     )
 
 

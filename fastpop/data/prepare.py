@@ -85,4 +85,4 @@ def as_log(value: Any, argument: str = "log") -> Interactions:
     except FileNotFoundError:
         if folder.is_dir():
             raise
-        raise wrong_type(argument, expected, f"={str(folder)!r}, which is no folder") from None
+        raise wrong_type(argument, expected, text=f"{str(folder)!r}, which is no folder") from None

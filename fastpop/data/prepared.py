@@ -74,7 +74,7 @@ class PreparedWriter:
     def add_ids(self, side: str, ids: Any) -> None:
         """The next ids of a side ("user", "item"): int64, or objects that are str."""
         if self.columns:
-            raise wrong("ids", "every id before the first event", f"=more of side {side!r}")
+            raise wrong("ids", "every id before the first event", text=f"more of side {side!r}")
         self.ids[side].add(np.asarray(ids))
 
     def add(
@@ -121,11 +121,11 @@ class PreparedWriter:
             array = given[side]
             if array.min() < 0 or array.max() >= self.size[side]:
                 raise wrong(
-                    side, f"ids in [0, {self.size[side]})", f"={int(array.min())} to {int(array.max())}"
+                    side, f"ids in [0, {self.size[side]})", text=f"{int(array.min())} to {int(array.max())}"
                 )
         time = given.get("time")
         if (user[1:] < user[:-1]).any() or (self.last and int(user[0]) < self.last[0]):
-            raise wrong("user", "users in order", "=others")
+            raise wrong("user", "users in order", text="others")
         if time is not None:
             back = (time[1:] < time[:-1]) & (user[1:] == user[:-1])
             joint = (
@@ -134,12 +134,12 @@ class PreparedWriter:
                 else False
             )
             if back.any() or joint:
-                raise wrong("time", "each user's events in order of time", "=others")
+                raise wrong("time", "each user's events in order of time", text="others")
         row = given["row"]
         if row.min() < 0 or (self.row_stop is not None and row.max() >= self.row_stop):
-            raise wrong("row", f"rows in [0, {self.row_stop})", f"={int(row.min())} to {int(row.max())}")
+            raise wrong("row", f"rows in [0, {self.row_stop})", text=f"{int(row.min())} to {int(row.max())}")
         if "weight" in given and not (np.isfinite(given["weight"]) & (given["weight"] >= 0)).all():
-            raise wrong("weight", "finite numbers >= 0", "=others")
+            raise wrong("weight", "finite numbers >= 0", text="others")
         self.last = int(user[-1]), 0 if time is None else int(time[-1])
 
     def _count(self, user: np.ndarray) -> None:
@@ -309,19 +309,19 @@ def read_card(folder: Path) -> dict:
         text = path.read_text(encoding="utf-8")
         card = json.loads(text)
     except FileNotFoundError:
-        raise wrong(str(folder), f"a saved log, with {CARD}", "=a folder without it") from None
+        raise wrong(str(folder), f"a saved log, with {CARD}", text="a folder without it") from None
     except (ValueError, RecursionError) as error:
-        raise wrong(str(path), "JSON", f"={error}") from None
+        raise wrong(str(path), "JSON", text=f"{error}") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise wrong(str(path), f"format {FORMAT!r}", "=another")
+        raise wrong(str(path), f"format {FORMAT!r}", text="another")
     if card.get("version") == 1:
         return card
     if card.get("version") != VERSION:
         raise wrong(str(path), f"version {VERSION}", card.get("version"))
     if not card.keys() >= KEYS:
-        raise wrong(str(path), "all keys", f"=none of {sorted(KEYS - card.keys())}")
+        raise wrong(str(path), "all keys", text=f"none of {sorted(KEYS - card.keys())}")
     if card_text({key: value for key, value in card.items() if key != "sha256"}) != text:
-        raise wrong(str(path), "the card that was saved", "=another (its checksum differs)")
+        raise wrong(str(path), "the card that was saved", text="another (its checksum differs)")
     return card
 
 
@@ -330,12 +330,12 @@ def map_columns(folder: Path, card: dict) -> dict[str, Any]:
     for name, about in card["files"].items():
         path = folder / name
         if not re.fullmatch(r"[\w.]+", name) or not path.is_file():
-            raise wrong(str(folder), f"the file {name}", "=a folder without it")
+            raise wrong(str(folder), f"the file {name}", text="a folder without it")
         if path.stat().st_size != about["bytes"]:
             raise wrong(
                 str(path),
                 f"the file that was saved ({about['bytes']:,} bytes)",
-                f"=another ({path.stat().st_size:,} bytes)",
+                text=f"another ({path.stat().st_size:,} bytes)",
             )
     events = card["num_events"]
     found: dict[str, Any] = {"time": None, "weight": None}
@@ -368,5 +368,5 @@ def _column(folder: Path, name: str, kinds: str, size: int | None) -> np.ndarray
             if fits and path.stat().st_size == start + shape[0] * kind.itemsize:
                 return columns.mapped(file, kind, shape[0], start)
     except Exception as error:  # numpy lets out whatever a damaged header makes of it
-        raise wrong(str(path), expected, f"={str(error).splitlines()[0]}") from None
-    raise wrong(str(path), expected, f"={kind} {list(shape)} in {path.stat().st_size} bytes")
+        raise wrong(str(path), expected, text=f"{str(error).splitlines()[0]}") from None
+    raise wrong(str(path), expected, text=f"{kind} {list(shape)} in {path.stat().st_size} bytes")

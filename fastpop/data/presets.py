@@ -212,7 +212,7 @@ def resolve(preset: str | None, columns: Columns | None, given: dict) -> Preset:
         raise wrong(
             "read_log",
             "a preset (" + ", ".join(names()) + "), columns=Columns(user=…, item=…), or user=… and item=…",
-            f"={given or 'none of them'}",
+            text=f"{given or 'none of them'}",
         )
     columns = replace(columns, **given) if columns is not None else Columns(**given)
     columns.by_position()

@@ -102,7 +102,7 @@ class Sequences(Rows):
     def check(self, log: Interactions) -> None:
         super().check(log)
         if np.diff(log.offsets).max(initial=0) < 2:
-            raise checks.wrong("log", "at least one user with two training events", "=none")
+            raise checks.wrong("log", "at least one user with two training events", text="none")
 
 
 registry.ours("rows", Events, Sequences)

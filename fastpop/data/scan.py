@@ -98,14 +98,14 @@ def _named(path: Path, folder: Path, number: int, bar: Bar | None) -> File:
         raise wrong(
             "source",
             f"a file or a glob such as '{shown}/*.csv'",
-            f"=the folder {shown} (a saved log is opened by Interactions.load)",
+            text=f"the folder {shown} (a saved log is opened by Interactions.load)",
         )
     if stat.S_ISREG(mode):
         return _regular(path)
     if stat.S_ISFIFO(mode):
         return _spooled(*_pipe(path), shown, folder, number, bar)
     kind = "a socket" if stat.S_ISSOCK(mode) else "a terminal" if _is_terminal(path) else "a device"
-    raise wrong("source", "a file, a pipe or '-' (standard input)", f"={shown}, {kind}")
+    raise wrong("source", "a file, a pipe or '-' (standard input)", text=f"{shown}, {kind}")
 
 
 def _is_terminal(path: Path) -> bool:
@@ -124,11 +124,11 @@ def _standard_input() -> int:
         handle = sys.stdin.fileno()
         mode = os.fstat(handle).st_mode
     except (OSError, ValueError, AttributeError):  # None where the process began without one
-        raise wrong("source", "data on standard input", "=a closed one") from None
+        raise wrong("source", "data on standard input", text="a closed one") from None
     if os.isatty(handle):
-        raise wrong("source", "data on standard input ('-')", "=a terminal")
+        raise wrong("source", "data on standard input ('-')", text="a terminal")
     if stat.S_ISDIR(mode):
-        raise wrong("source", "data on standard input ('-')", "=a folder")
+        raise wrong("source", "data on standard input ('-')", text="a folder")
     return os.dup(handle)
 
 
@@ -150,7 +150,7 @@ def _pipe(path: Path) -> tuple[int, bytes]:
                 raise wrong(
                     "source",
                     "a pipe that something writes",
-                    f"={shown_path(path)}, a named pipe without a writer, or with nothing in it",
+                    text=f"{shown_path(path)}, a named pipe without a writer, or with nothing in it",
                 )
             time.sleep(0.02)
     except BaseException:
@@ -192,10 +192,10 @@ def kind_of(path: Path, label: str) -> str:
         file.seek(-min(4, len(start)), os.SEEK_END)
         end = file.read()
     if not start:
-        raise wrong(label, "rows", "=an empty file")
+        raise wrong(label, "rows", text="an empty file")
     for magic, name in FOREIGN.items():
         if re.match(magic, start, re.DOTALL):
-            raise wrong(label, "text, gzip or parquet", f"={name}: unpack it first")
+            raise wrong(label, "text, gzip or parquet", text=f"{name}: unpack it first")
     if start.startswith(b"PAR1") and (end == b"PAR1" or not start[4:5].isascii() or start[4:5] < b" "):
         return "parquet"
     return "gzip" if start.startswith(b"\x1f\x8b") else "text"
@@ -237,7 +237,7 @@ class Stream:
             if start.startswith(mark) and encoding == "utf-8":
                 self.__exit__()
                 raise wrong(
-                    f"{file.label}, line 1", "UTF-8 text", f"={name.upper()} (give encoding={name!r})"
+                    f"{file.label}, line 1", "UTF-8 text", text=f"{name.upper()} (give encoding={name!r})"
                 )
         self.base = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
         self._ready = start[self.base :]
@@ -293,13 +293,13 @@ class Stream:
             raise wrong(
                 f"{label}, near line {_last_sound_line(self.file)}",
                 "a whole gzip file",
-                "=one that ends too early (truncated?)",
+                text="one that ends too early (truncated?)",
             ) from None
         except (zlib.error, gzip.BadGzipFile) as error:
             raise wrong(
                 f"{label}, near line {_last_sound_line(self.file)}",
                 "a sound gzip file",
-                f"=a corrupt one ({error})",
+                text=f"a corrupt one ({error})",
             ) from None
 
     def _next(self, size: int) -> bytes:
@@ -314,7 +314,9 @@ class Stream:
                     return text.removeprefix("\ufeff").encode() if self.at == 0 else text.encode()
             except UnicodeError as error:
                 raise wrong(
-                    f"{self.file.label}, near byte {self._raw.tell()}", f"{self.encoding} text", f"={error}"
+                    f"{self.file.label}, near byte {self._raw.tell()}",
+                    f"{self.encoding} text",
+                    text=f"{error}",
                 ) from None
 
 

@@ -172,7 +172,7 @@ def _global_time(log: Interactions, fraction: float, cut: Any, facts: dict) -> n
     else:
         test_cut = _time_quantile(log.time, 1 - fraction) if cut is None else _seconds(cut)
         if int(log.time.min()) >= test_cut:
-            raise wrong("cut", "events before the start of the test", f"={test_cut}")
+            raise wrong("cut", "events before the start of the test", text=f"{test_cut}")
         valid_cut = _time_quantile(log.time, 1 - fraction, test_cut)
     part = np.zeros(log.num_events, dtype=np.int8)
     part[log.time >= valid_cut] = VALID
@@ -185,7 +185,7 @@ def _global_time(log: Interactions, fraction: float, cut: Any, facts: dict) -> n
             raise wrong(
                 "cut",
                 f"events {name}",
-                f"={(valid_cut, test_cut)} in a log from {int(log.time.min())} to {int(log.time.max())}",
+                text=f"{(valid_cut, test_cut)} in a log from {int(log.time.min())} to {int(log.time.max())}",
             )
     return part
 

@@ -34,7 +34,7 @@ class SplitRule(Component):
                 f"split {self}: part", "0 (train), 1 (validation) or 2 (test) for each event", part
             )
         if not (part == 0).any():
-            raise checks.wrong(f"split {self}: part", "some events that train (0)", "=none")
+            raise checks.wrong(f"split {self}: part", "some events that train (0)", text="none")
         return assembled(log, part.astype(np.int8), {"rule": str(self), **self.options(), "seed": int(seed)})
 
 

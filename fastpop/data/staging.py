@@ -199,7 +199,7 @@ class Reading:
             last = size < len(view)
             if last and size and buffer[size - 1] != 10:
                 if one.encoding == "utf-8" and _cut_off(buffer[max(0, size - 3) : size].tobytes()):
-                    raise wrong(one.where(stream.lines), "UTF-8 text", "=a character cut off at the end")
+                    raise wrong(one.where(stream.lines), "UTF-8 text", text="a character cut off at the end")
                 size += _end_line(one, buffer, size)
                 stream.lines += 1
             start = min(skip, size)  # blank lines and the header
@@ -281,7 +281,7 @@ class Tally:
             raise wrong(
                 one.where(self.lines + found["stray_return"]),
                 "lines that end in LF or CRLF",
-                "=a carriage return on its own",
+                text="a carriage return on its own",
             )
         ends = sorted(
             (found[name], shown)
@@ -294,7 +294,7 @@ class Tally:
                 raise wrong(
                     one.where(self.lines + line),
                     f"the line end of line {self.first_end[1] + 1} ({self.first_end[0]}) throughout",
-                    f"={end} (mixed line ends)",
+                    text=f"{end} (mixed line ends)",
                 )
         if found["not_utf8"] >= 0:
             raise _not_utf8(piece, self.lines + found["not_utf8"])
@@ -335,12 +335,12 @@ class Tally:
             raise wrong(
                 one.label,
                 f"{lines} lines, as counted by themselves",
-                f"={counted} in records, blank lines and quotes, {self.lines} seen: the reader lost some",
+                text=f"{counted} in records, blank lines and quotes, {self.lines} seen: the reader lost some",
             )
         if one.records is not None and one.records != self.records:
-            raise wrong(one.label, f"{one.records} rows", f"={self.records}: the reader lost some")
+            raise wrong(one.label, f"{one.records} rows", text=f"{self.records}: the reader lost some")
         if not self.records:
-            raise wrong(one.label, "rows below the header", "=a header alone")
+            raise wrong(one.label, "rows below the header", text="a header alone")
 
 
 def _drop_trailing(one: Input, pieces: list[Piece], tally: Tally) -> None:
@@ -404,9 +404,9 @@ def _cut_off(tail: bytes) -> bool:
 
 def _nul(one: Input, part: np.ndarray, lines: int) -> ValueError:
     if one.trusted:
-        return wrong(_place_of_nul(one), "text without NUL characters", "=one with")
+        return wrong(_place_of_nul(one), "text without NUL characters", text="one with")
     line = lines + int(np.count_nonzero(part[: int((part == 0).argmax())] == 10))
-    return wrong(one.where(line), "UTF-8 text", "=a NUL byte (UTF-16, or a damaged file?)")
+    return wrong(one.where(line), "UTF-8 text", text="a NUL byte (UTF-16, or a damaged file?)")
 
 
 def _place_of_nul(one: Input) -> str:
@@ -434,14 +434,14 @@ def _too_long(one: Input, carry: bytes, line: int) -> ValueError:
         if one.quoting == "none" or b'"' not in carry[:LONGEST_ROW]
         else (" (a quote that is never closed? quoting='none' takes quotes as data)")
     )
-    return wrong(one.where(line), f"rows of up to {LONGEST_ROW >> 20} MB", f"=a longer one{quote}")
+    return wrong(one.where(line), f"rows of up to {LONGEST_ROW >> 20} MB", text=f"a longer one{quote}")
 
 
 def _swallows(one: Input, first: int, last: int, how: str) -> ValueError:
     return wrong(
         one.where(first),
         "a quote that closes in its own field",
-        f"=one that opens here{how} and would swallow the rows to line {last + 1} "
+        text=f"one that opens here{how} and would swallow the rows to line {last + 1} "
         "(quoting='none' takes quotes as data)",
     )
 
@@ -465,10 +465,10 @@ def _not_utf8(piece: Piece, line: int) -> ValueError:
                 return wrong(
                     one.where(at),
                     "UTF-8 text",
-                    f"=byte 0x{value[error.start]:02x}{column} "
+                    text=f"byte 0x{value[error.start]:02x}{column} "
                     "(another encoding? encoding='latin-1' or the like)",
                 )
-    return wrong(one.where(line), "UTF-8 text", "=other bytes")
+    return wrong(one.where(line), "UTF-8 text", text="other bytes")
 
 
 def records_at(one: Input, wanted: Iterable[tuple[Piece, list[int]]]) -> Iterator[tuple[int, bytes, int]]:

@@ -89,7 +89,7 @@ def _opened(kind: type["Interactions"], found: Path, verify: bool) -> "Interacti
                     raise wrong(
                         str(found / name),
                         "the file that was saved",
-                        f"=another (its checksum differs from {CARD})",
+                        text=f"another (its checksum differs from {CARD})",
                     )
             _check_order(log, found)
     return log
@@ -150,24 +150,24 @@ def _check_order(log: "Interactions", folder: Path) -> None:
             or (last and int(user[0]) < last[0])
             or (int(user[0]) < 0 or int(user[-1]) >= log.num_users)
         ):
-            raise wrong(str(folder), "users in order and in the catalogue", "=others")
+            raise wrong(str(folder), "users in order and in the catalogue", text="others")
         if item.min() < 0 or item.max() >= log.num_items:
-            raise wrong(str(folder), "items of the catalogue", "=others")
+            raise wrong(str(folder), "items of the catalogue", text="others")
         if log.time is not None:
             time = log.time[at]
             back = (time[1:] < time[:-1]) & (user[1:] == user[:-1])
             if back.any() or (last and last[0] == int(user[0]) and int(time[0]) < last[1]):
-                raise wrong(str(folder), "each user's events in order of time", "=others")
+                raise wrong(str(folder), "each user's events in order of time", text="others")
             last = int(user[-1]), int(time[-1])
         else:
             last = int(user[-1]), 0
         columns.let_go(user, item, None if log.time is None else log.time[at])
     offsets = log.offsets
     if offsets[0] != 0 or offsets[-1] != log.num_events or (np.diff(offsets) < 0).any():
-        raise wrong(str(folder), f"offsets that rise from 0 to {log.num_events}", "=others")
+        raise wrong(str(folder), f"offsets that rise from 0 to {log.num_events}", text="others")
     for name in ("user_ids", "item_ids"):
         if not _rises(getattr(log, name)):
-            raise wrong(f"{folder}/{name}", "ids in rising order without repeats", "=others")
+            raise wrong(f"{folder}/{name}", "ids in rising order without repeats", text="others")
 
 
 def _rises(ids: Any) -> bool:

@@ -43,7 +43,7 @@ def read_cases(source: Any, log: Interactions, *, unknown: str = "drop", encodin
     with tempfile.TemporaryDirectory(prefix="fastpop-") as folder:
         for file in expand(source, Path(folder)):
             if file.kind == "parquet":
-                raise wrong(file.label, "lines `prefix<TAB>target`", "=a parquet file")
+                raise wrong(file.label, "lines `prefix<TAB>target`", text="a parquet file")
             blank = 0  # the first empty line: at the end there may be some
             for number, raw in enumerate(text_lines(file, encoding), 1):
                 line = _decoded(raw, file.label, number)
@@ -51,17 +51,19 @@ def read_cases(source: Any, log: Interactions, *, unknown: str = "drop", encodin
                     blank = blank or number
                     continue
                 if blank:
-                    raise wrong(f"{file.label}, line {blank}", "`item item …<TAB>target`", "=an empty line")
+                    raise wrong(
+                        f"{file.label}, line {blank}", "`item item …<TAB>target`", text="an empty line"
+                    )
                 parts = [side.split() for side in line.split("\t")]
                 if len(parts) != 2 or not all(parts):
                     place = f"{file.label}, line {number}"
-                    raise wrong(place, "`item item …<TAB>target`", f"={line[:100]!r}")
+                    raise wrong(place, "`item item …<TAB>target`", text=f"{line[:100]!r}")
                 prefix += parts[0]
                 target += parts[1]
                 sizes.append((len(parts[0]), len(parts[1])))
                 places.append((file.label, number))
     if not sizes:
-        raise wrong("source", "lines `prefix<TAB>target`", "=only empty lines")
+        raise wrong("source", "lines `prefix<TAB>target`", text="only empty lines")
     size = np.array(sizes, dtype=np.int64)
     history = _known(log, prefix)
     wanted = _known(log, target)
@@ -92,14 +94,14 @@ def read_cases(source: Any, log: Interactions, *, unknown: str = "drop", encodin
 
 def _decoded(raw: bytes, label: str, number: int) -> str:
     if b"\0" in raw:
-        raise wrong(f"{label}, line {number}", "UTF-8 text", "=a NUL byte (UTF-16, or a damaged file?)")
+        raise wrong(f"{label}, line {number}", "UTF-8 text", text="a NUL byte (UTF-16, or a damaged file?)")
     try:
         return raw.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise wrong(
             f"{label}, line {number}",
             "UTF-8 text",
-            f"=byte 0x{raw[error.start]:02x} (another encoding? encoding='latin-1' or the like)",
+            text=f"byte 0x{raw[error.start]:02x} (another encoding? encoding='latin-1' or the like)",
         ) from None
 
 
@@ -118,7 +120,7 @@ def _raise_unknown(places: list[tuple[str, int]], sides: tuple) -> None:
         if dense.size and dense.min() < 0:
             at = int((dense < 0).argmax())
             path, line = places[case[at]]
-            raise wrong(f"{path}, line {line}", "items of the log", f"={tokens[at]!r}")
+            raise wrong(f"{path}, line {line}", "items of the log", text=f"{tokens[at]!r}")
 
 
 def _offsets(size: np.ndarray) -> np.ndarray:

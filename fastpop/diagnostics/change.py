@@ -36,7 +36,9 @@ def change_along(before: ScoreMoments, after: ScoreMoments, log_prior: Any) -> f
         if not isinstance(moments, ScoreMoments):
             raise checks.wrong_type(name, "a ScoreMoments", moments)
         if moments.num_items != len(log_prior_V):
-            raise checks.wrong(name, f"{len(log_prior_V)} items, as log_prior", f"={moments.num_items} items")
+            raise checks.wrong(
+                name, f"{len(log_prior_V)} items, as log_prior", text=f"{moments.num_items} items"
+            )
     b_V, _ = popularity_direction(log_prior_V)
     before_V, after_V = before.mean_score(), after.mean_score()
     change_V = after_V - before_V

@@ -210,7 +210,7 @@ def alignment(query: Any, items: Any, pos_id: Any) -> float:
 def _unit(name: str, rows: np.ndarray) -> np.ndarray:
     norm = np.linalg.norm(rows, axis=1)
     if (norm == 0).any():
-        raise checks.wrong(name, "rows that are not zero", f"=zero row {int(norm.argmin())}")
+        raise checks.wrong(name, "rows that are not zero", text=f"zero row {int(norm.argmin())}")
     return rows / norm[:, None]
 
 

@@ -86,12 +86,14 @@ def audit_many(
     if not isinstance(models, Mapping) or not all(isinstance(m, ScoreMoments) for m in models.values()):
         raise checks.wrong_type("models", "a dict of name to ScoreMoments", models)
     if not models:
-        raise checks.wrong("models", "at least one model", "=none")
+        raise checks.wrong("models", "at least one model", text="none")
     log_prior_V = checks.float_array("log_prior", log_prior, 1)
     for name, moments in models.items():
         if moments.num_items != len(log_prior_V):
             raise checks.wrong(
-                f"models[{name!r}]", f"{len(log_prior_V)} items, as log_prior", f"={moments.num_items} items"
+                f"models[{name!r}]",
+                f"{len(log_prior_V)} items, as log_prior",
+                text=f"{moments.num_items} items",
             )
     checks.number("permutations", permutations, ge=0, integer=True)
     names = list(models)

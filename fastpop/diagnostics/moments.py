@@ -137,7 +137,7 @@ def read_queries(query: Any, dim: int, context_weight: Any) -> tuple[GramStream,
         if context_weight is not None:
             raise checks.wrong("context_weight", "None: a GramStream holds its weights", context_weight)
         if query.dim != dim:
-            raise checks.wrong("query", f"a GramStream of dim {dim}, as items", f"={query.dim}")
+            raise checks.wrong("query", f"a GramStream of dim {dim}, as items", text=f"{query.dim}")
         stream, weighted = query, query.weight != query.num_contexts
     elif hasattr(query, "shape") or is_nested_numbers(query):
         array = checks.array_like("query", query)
@@ -158,9 +158,9 @@ def read_queries(query: Any, dim: int, context_weight: Any) -> tuple[GramStream,
             "query", "an array [C, D], an iterable of chunks of it, or a GramStream", query
         )
     if stream.num_contexts == 0:
-        raise checks.wrong("query", "at least one context", "=none")
+        raise checks.wrong("query", "at least one context", text="none")
     if stream.weight <= 0:
-        raise checks.wrong("context_weight", "at least one weight > 0", "=all zero")
+        raise checks.wrong("context_weight", "at least one weight > 0", text="all zero")
     return stream, weighted
 
 
@@ -178,7 +178,7 @@ def read_chunks(chunks: Iterable[Any], dim: int) -> tuple[GramStream, bool]:
             weight_C = checks.float_array(f"weights of {name}", weight, 1)
             checks.shape(f"weights of {name}", weight_C, (len(rows),))
             if (weight_C < 0).any():
-                raise checks.wrong(f"weights of {name}", "weights >= 0", f"={weight_C.min():g}")
+                raise checks.wrong(f"weights of {name}", "weights >= 0", text=f"{weight_C.min():g}")
             weighted = True
         stream.add(rows, weight_C)
         require_finite(name, stream, rows)
@@ -206,4 +206,4 @@ def require_finite(name: str, stream: GramStream, rows: Any) -> None:
         return
     for low in range(0, len(rows), ROWS):
         checks.float_array(name, rows[low : low + ROWS], 2)
-    raise checks.wrong(name, "numbers whose squares fit in float64", "=an overflow")
+    raise checks.wrong(name, "numbers whose squares fit in float64", text="an overflow")

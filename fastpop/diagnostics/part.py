@@ -59,7 +59,7 @@ def chosen_items(counts_V: np.ndarray, min_count: float, subset: Any) -> np.ndar
                 raise checks.wrong(
                     "subset",
                     "different ids, or a mask of bools",
-                    f"={repeated[0][repeated[1] > 1][0]} more than once",
+                    text=f"{repeated[0][repeated[1] > 1][0]} more than once",
                 )
             mask_V = np.zeros(len(counts_V), bool)
             mask_V[ids] = True
@@ -69,7 +69,9 @@ def chosen_items(counts_V: np.ndarray, min_count: float, subset: Any) -> np.ndar
         return None
     if len(kept) < 4:
         name = "min_count" if subset is None else "subset"
-        raise checks.wrong(name, "one that leaves at least 4 items", f"={len(kept)} of {len(counts_V)} items")
+        raise checks.wrong(
+            name, "one that leaves at least 4 items", text=f"{len(kept)} of {len(counts_V)} items"
+        )
     return kept
 
 

@@ -60,11 +60,11 @@ def recency_scorer(
     Cost: O(N + b V) a chunk of b cases.
     """
     if log.time is None:
-        raise checks.wrong("log", "events with times", "=a log without times")
+        raise checks.wrong("log", "events with times", text="a log without times")
     if cases.time is None:
-        raise checks.wrong("cases", "times of the targets", "=cases without times")
+        raise checks.wrong("cases", "times of the targets", text="cases without times")
     if half_life is None and window is None:
-        raise checks.wrong("half_life, window", "at least one of them", "=neither")
+        raise checks.wrong("half_life, window", "at least one of them", text="neither")
     for name, value in (("half_life", half_life), ("window", window), ("alpha", alpha)):
         if value is not None and value != np.inf:
             checks.number(name, value, gt=0)
@@ -186,4 +186,4 @@ def _steps(log: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _ordered(log: Any) -> None:
     if not getattr(log, "has_order", True):
-        raise checks.wrong("log", "a log with a time or an order", "=one that has neither")
+        raise checks.wrong("log", "a log with a time or an order", text="one that has neither")

@@ -45,7 +45,7 @@ class DotScores:
         checks.shape("query", self.query, ("C", "D"))
         bad = (~self.query.isfinite().all(1)).nonzero()
         if bad.shape[0]:
-            raise checks.wrong("query", "finite numbers", f"=others in case {int(bad[0, 0])}")
+            raise checks.wrong("query", "finite numbers", text=f"others in case {int(bad[0, 0])}")
 
     @torch.no_grad()
     def __call__(self, rows: slice) -> Tensor:

@@ -204,12 +204,12 @@ def chosen(further: Iterable[str | Metric] | None, given: set[str], ours: Sequen
     for metric in [registry.made("metric", one, "metrics") for one in further or ()]:
         name = str(metric)
         if found.get(name, metric) != metric:
-            raise checks.wrong("metrics", "different names", f"={name!r} twice")
+            raise checks.wrong("metrics", "different names", text=f"{name!r} twice")
         found[name] = metric
         for need in metric.needs:
             checks.one_of(f"needs of the metric {name!r}", need, NEEDS)
             if need not in given:
-                raise checks.wrong("metrics", f"{NEEDS[need]} beside {name!r}, which needs it", "=none")
+                raise checks.wrong("metrics", f"{NEEDS[need]} beside {name!r}, which needs it", text="none")
     return [metric for metric in found.values() if given.issuperset(metric.needs)]
 
 
@@ -237,7 +237,7 @@ def _of_cases(key: str, value: Any, num_cases: int, what: str = "value") -> np.n
     if value_C.shape != (num_cases,) or value_C.dtype.kind not in "fiub":
         raise checks.wrong(f"{what} of the metric {key!r}", f"[{num_cases}] numbers, a case each", value)
     if what == "size" and not (value_C >= 0).all():
-        raise checks.wrong(f"{what} of the metric {key!r}", "numbers >= 0", f"={value_C.min():g}")
+        raise checks.wrong(f"{what} of the metric {key!r}", "numbers >= 0", text=f"{value_C.min():g}")
     return value_C.astype(float)
 
 

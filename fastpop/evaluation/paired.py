@@ -71,16 +71,16 @@ def compare_paired(
     _bounds(confidence)
     checks.one_of("method", method, ["t", "bootstrap"])
     if a.cases_key != b.cases_key:
-        raise checks.wrong("b", "an evaluation of the same cases as a", "=other cases or targets")
+        raise checks.wrong("b", "an evaluation of the same cases as a", text="other cases or targets")
     for name, run in (("a", a), ("b", b)):
         if metric not in run.per_case:
             expected = "one of " + ", ".join(map(repr, run.per_case))
-            raise checks.wrong("metric", expected, f"={metric!r}, which {name} has not")
+            raise checks.wrong("metric", expected, text=f"{metric!r}, which {name} has not")
     value_a, value_b, weight = a.per_case[metric], b.per_case[metric], a.weight_of(metric)
     both = ~(np.isnan(value_a) | np.isnan(value_b)) & (weight > 0)
     value_a, value_b, weight = value_a[both], value_b[both], weight[both]
     if len(weight) == 0:
-        raise checks.wrong("metric", "a value in at least one case of both runs", f"={metric!r}")
+        raise checks.wrong("metric", "a value in at least one case of both runs", text=f"{metric!r}")
     share = weight / weight.sum()
     delta = value_a - value_b
     mean = float(share @ delta)
@@ -126,7 +126,7 @@ def paired_over_seeds(
     """
     _bounds(confidence)
     if len(a) != len(b) or len(a) == 0:
-        raise checks.wrong("a, b", "the same seeds, at least one", f"={len(a)} and {len(b)}")
+        raise checks.wrong("a, b", "the same seeds, at least one", text=f"{len(a)} and {len(b)}")
     first, second = _values("a", a, metric), _values("b", b, metric)
     mean_a, mean_b, delta = first.mean(), second.mean(), first - second
     mean, low, high = mean_interval(delta, confidence)
@@ -197,7 +197,7 @@ def _values(argument: str, runs: Sequence[Any], metric: str) -> np.ndarray:
         missing = [i for i, run in enumerate(runs) if metric not in run.metrics]
         if missing:
             expected = "one of " + ", ".join(map(repr, runs[missing[0]].metrics))
-            raise checks.wrong("metric", expected, f"={metric!r}")
+            raise checks.wrong("metric", expected, text=f"{metric!r}")
         return np.array([run.metrics[metric] for run in runs], float)
     return checks.float_array(argument, list(runs), 1)
 

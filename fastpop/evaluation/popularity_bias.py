@@ -127,7 +127,7 @@ def check_counts(counts: Any, num_items: int | None = None) -> np.ndarray:
         checks.shape("counts", counts_V, (num_items,))
     if (counts_V < 0).any():
         at = int((counts_V < 0).argmax())
-        raise checks.wrong("counts", "numbers >= 0", f"={counts_V[at]:g} at position {at}")
+        raise checks.wrong("counts", "numbers >= 0", text=f"{counts_V[at]:g} at position {at}")
     if counts_V.sum() == 0:
         raise checks.wrong("counts", "at least one count above 0", counts_V)
     return counts_V

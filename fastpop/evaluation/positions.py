@@ -112,8 +112,8 @@ def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | Non
         bad = (~(found.lse < torch.inf)).nonzero()
         if bad.shape[0]:
             row = int(bad[0, 0])
-            got = f"={found.lse[row].item()} in case {start + row}"
-            raise checks.wrong("score", "real numbers or -inf", got)
+            text = f"{found.lse[row].item()} in case {start + row}"
+            raise checks.wrong("score", "real numbers or -inf", text=text)
         ids, _ = ops.top_items(k=problem.k, **some, **_lists(unlisted, *shape, "exclude"))
         top[start:stop] = ids.cpu().numpy()
         pairs = slice(problem.pair[0][start], problem.pair[0][stop])
@@ -231,8 +231,8 @@ def _scores(got: Any, start: int, stop: int, num_items: int, device: Any) -> Ten
     bad = (largest_B.isnan() | (largest_B == torch.inf)).nonzero()
     if bad.shape[0]:
         row = int(bad[0, 0])
-        got = f"={largest_B[row].item()} in case {start + row}"
-        raise checks.wrong("score(slice)", "real numbers or -inf", got)
+        text = f"{largest_B[row].item()} in case {start + row}"
+        raise checks.wrong("score(slice)", "real numbers or -inf", text=text)
     return score_BV
 
 

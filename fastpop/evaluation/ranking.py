@@ -90,12 +90,12 @@ def evaluate(
         checks.number("ks", k, ge=1, integer=True)
     num_cases = int(cases.num_cases)
     if num_cases == 0:
-        raise checks.wrong("cases", "at least one case", "=none")
+        raise checks.wrong("cases", "at least one case", text="none")
     history = _csr("cases.history", cases.history_offsets, cases.history_item, num_cases, num_items)
     target = _csr("cases.target", cases.target_offsets, cases.target_item, num_cases, num_items)
     if candidates is None and (np.diff(target[0]) == 0).any():
         case = int((np.diff(target[0]) == 0).argmax())
-        raise checks.wrong("cases", "at least one target in every case", f"=none in case {case}")
+        raise checks.wrong("cases", "at least one target in every case", text=f"none in case {case}")
     allowed = None
     if candidates is not None:
         allowed = _csr("candidates", candidates[0], candidates[1], num_cases, num_items)

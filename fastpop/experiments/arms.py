@@ -65,7 +65,9 @@ class Arm:
                 found.item_VD,
             )
         if not np.array_equal(found.query_mean_D, moments.query_mean_D):
-            raise checks.wrong(f"make of the arm {self.name!r}", "the standard model's queries", "=others")
+            raise checks.wrong(
+                f"make of the arm {self.name!r}", "the standard model's queries", text="others"
+            )
         return found
 
 

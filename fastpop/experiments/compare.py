@@ -157,11 +157,11 @@ def compare(
     if 0 < max_epochs < config.epochs:
         raise checks.wrong("max_epochs", f"0, or at least epochs = {config.epochs}", max_epochs)
     if log.num_items < 4:
-        raise checks.wrong("log", "at least 4 items", f"={log.num_items}")
+        raise checks.wrong("log", "at least 4 items", text=f"{log.num_items}")
     if rated is not None and shown is None:
         raise checks.wrong("rated", "None without shown=, on which its row is judged", rated)
     if rated is not None and rated.weight is None:
-        raise checks.wrong("rated", "a log with ratings for weights", "=one without weights")
+        raise checks.wrong("rated", "a log with ratings for weights", text="one without weights")
     question = Question(
         seeds,
         [
@@ -369,7 +369,9 @@ def _prior(half: Interactions, config: TrainConfig) -> PopularityPrior:
     prior = build.target_prior(half, config.encoder_part, config.smoothing)
     if np.ptp(prior.log_prior_V) == 0:
         raise checks.wrong(
-            "log", "items of different counts, for log p to have a direction", "=items that all have the same"
+            "log",
+            "items of different counts, for log p to have a direction",
+            text="items that all have the same",
         )
     return prior
 

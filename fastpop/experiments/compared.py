@@ -58,7 +58,7 @@ class CompareResult:
                 checks.one_of("metric", metric, values)
                 return values[metric]["mean"]
         known = sorted({(row["arm"], row["popularity_weight"]) for row in self.summary}, key=str)
-        raise checks.wrong("arm, popularity_weight", f"one of {known}", f"={(arm, popularity_weight)}")
+        raise checks.wrong("arm, popularity_weight", f"one of {known}", text=f"{(arm, popularity_weight)}")
 
     def table(self) -> str:
         """The comparison in words and numbers, at most 80 columns."""

@@ -123,7 +123,7 @@ def train_arm(
             raise checks.wrong(
                 "log",
                 f"a test part that the encoder {str(config.encoder)!r} can read (known users, or histories)",
-                f"={left_out:,} cases, none of them readable",
+                text=f"{left_out:,} cases, none of them readable",
             )
     valid = _valid_cases(model, judged, config) if validates else None
     shown = None if judged.shown is None else readable_shown(model, judged.train, judged.shown)
@@ -175,7 +175,7 @@ def _valid_cases(model: Recommender, judged: Judged, config: TrainConfig) -> Cas
             "log",
             f"a validation part that the encoder {str(config.encoder)!r} can read "
             "(known users, or histories)",
-            f"={left_out:,} cases, none of them readable",
+            text=f"{left_out:,} cases, none of them readable",
         )
     found = some_cases(valid, config.valid_cases, config.seed)
     assert found is not None

@@ -41,7 +41,7 @@ class Shown:
         joined, liked = one_catalogue(log, liked, {})
         same = joined.num_items == log.num_items and joined.num_users == log.num_users
         if not same or not _within(liked, shown):
-            raise checks.wrong("test", "events that are among shown", "=others")
+            raise checks.wrong("test", "events that are among shown", text="others")
         users = np.flatnonzero((np.diff(shown.offsets) > 0) & (np.diff(log.offsets) > 0))
         cases, _ = build_cases(users, log, liked.offsets, liked.item, False)
         return log, cls(cases, *gather_rows(shown.offsets, shown.item, users, log.storage))

@@ -126,7 +126,7 @@ def check_folder(out: Path) -> None:
         raise checks.wrong(
             "out",
             "a new or an empty folder, or one of an unfinished comparison",
-            f"={out}, which has other files",
+            text=f"{out}, which has other files",
         )
 
 
@@ -142,7 +142,7 @@ def finished(out: Path, asked: dict[str, Any]) -> report.schema.Comparison | Non
         before["config"] = dict(before["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise checks.wrong(
-            "out", "a new folder", f"={out}, whose {FINISHED} cannot be read: {type(error).__name__}"
+            "out", "a new folder", text=f"{out}, whose {FINISHED} cannot be read: {type(error).__name__}"
         ) from None
     refuse_another_question(out, before, json.loads(json.dumps(asked)))
     missing = report.schema.Comparison.__required_keys__ - comparison.keys()
@@ -150,7 +150,7 @@ def finished(out: Path, asked: dict[str, Any]) -> report.schema.Comparison | Non
         raise checks.wrong(
             "out",
             "a comparison as this version writes it, or a new folder",
-            f"={out}, whose {FINISHED} has no {min(missing)!r}",
+            text=f"{out}, whose {FINISHED} has no {min(missing)!r}",
         )
     return comparison
 
@@ -166,5 +166,6 @@ def refuse_another_question(out: Path, before: dict[str, Any], asked: dict[str, 
             raise checks.wrong(
                 "log" if name == "log_sha256" else name,
                 f"{had}, as in the comparison in {out} (or a new folder)",
-                "=others" if name == "log_sha256" else value,
+                value,
+                text="others" if name == "log_sha256" else None,
             )

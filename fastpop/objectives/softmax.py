@@ -44,7 +44,7 @@ class _SoftmaxLoss(WithLogProbabilities):
         """The module's own prior and scale, unless the caller's decoder brings them."""
         for name in fixed:
             if name in terms:
-                raise checks.wrong(name, "an option of the module, not of a call", f"={terms[name]!r}")
+                raise checks.wrong(name, "an option of the module, not of a call", text=f"{terms[name]!r}")
         own = {
             "log_prior": self.log_prior_V,
             "prior_weight": self.prior_weight,

@@ -27,7 +27,7 @@ def check(name: str, numbers: Tensor, rule: str) -> None:
         return
     least, most = (one.item() for one in numbers.detach().aminmax())
     if not RULES[rule](least, most):
-        raise checks.wrong(name, rule, f"={most if RULES[rule](least, least) else least}")
+        raise checks.wrong(name, rule, text=f"{most if RULES[rule](least, least) else least}")
 
 
 def checked(value: Tensor, numbers: Tensor, name: str, rule: str) -> Tensor:

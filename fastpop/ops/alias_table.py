@@ -75,10 +75,10 @@ def table_of(weights: Any) -> tuple[np.ndarray, np.ndarray]:
         raise checks.wrong("weights", f"1 to {MAX_ITEMS} items", weight_V)
     if (weight_V < 0).any():
         at = int(np.argmax(weight_V < 0))
-        raise checks.wrong("weights", "numbers >= 0", f"={weight_V[at]} at item {at}")
+        raise checks.wrong("weights", "numbers >= 0", text=f"{weight_V[at]} at item {at}")
     positive = np.flatnonzero(weight_V)
     if positive.size == 0:
-        raise checks.wrong("weights", "at least one number > 0", "=all zeros")
+        raise checks.wrong("weights", "at least one number > 0", text="all zeros")
     if positive.size == 1:
         table_V2 = reference.single_item_table(num_items, int(positive[0]))
     else:

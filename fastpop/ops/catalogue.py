@@ -55,7 +55,7 @@ def check_exclusions(
 ) -> tuple[Tensor | None, Tensor | None]:
     names = ("exclude_offsets", "exclude_item")
     if (offsets is None) != (item is None):
-        raise checks.wrong(", ".join(names), "both or neither", "=only one of them")
+        raise checks.wrong(", ".join(names), "both or neither", text="only one of them")
     if offsets is None:
         return None, None
     return check_lists(names, offsets, item, query, num_items)

@@ -82,7 +82,7 @@ def popularity_direction(
         raise checks.wrong(
             "log_prior",
             "a popularity that varies over items",
-            "=a uniform one, whose direction is not defined",
+            text="a uniform one, whose direction is not defined",
         )
     centred_V = centre_rows(log_prior_V[:, None], centring_V)[:, 0]
     # Not by BLAS, whose threads spin on for a while in the way of a kernel's.

@@ -189,12 +189,12 @@ def _joined(
             raise checks.wrong(
                 "log_proposal",
                 "tensors without gradient: it is the sampler's distribution",
-                "=requires_grad=True",
+                text="requires_grad=True",
             )
         pos = validation.check_numbers("pos_log_proposal", pos, "finite log q")
         neg = validation.check_numbers("neg_log_proposal", neg, "finite log q")
     elif (pos is None) != (neg is None):
-        raise checks.wrong("pos_log_prior, neg_log_prior", "both or neither", "=only one of them")
+        raise checks.wrong("pos_log_prior, neg_log_prior", "both or neither", text="only one of them")
     elif pos is None:
         return None
     checks.shape(f"pos_{name}", pos, tuple(lead))

@@ -31,7 +31,7 @@ _ADVICE = "the ops are differentiated once, by backward() or torch.autograd.grad
 def tensor(name: str, value: Any, expected: str = "a torch tensor") -> Tensor:
     """`value`, a dense tensor on a device that an implementation can read."""
     if not isinstance(value, Tensor):
-        raise checks.wrong_type(name, expected, f"={_of_type(value)}")
+        raise checks.wrong_type(name, expected, text=f"{_of_type(value)}")
     traced = torch.compiler.is_compiling()  # then the operators see it, when the program runs
     if not traced:
         forks.settle_after_fork()  # before torch itself reads numbers
@@ -42,14 +42,14 @@ def tensor(name: str, value: Any, expected: str = "a torch tensor") -> Tensor:
         raise NotImplementedError(f"{name}: {_OUTSIDE}; {_ADVICE}")
     if value.layout != torch.strided or value.is_nested:
         layout = "nested" if value.is_nested else f"{value.layout} {list(value.shape)}"
-        raise checks.wrong_type(name, "a dense tensor", f"={layout}")
+        raise checks.wrong_type(name, "a dense tensor", text=f"{layout}")
     if value.device.type not in DEVICES:
-        raise checks.wrong(name, f"a tensor on {' or '.join(DEVICES)}", f"={value.device}")
+        raise checks.wrong(name, f"a tensor on {' or '.join(DEVICES)}", text=f"{value.device}")
     if not traced and value.numel() and value.data_ptr() == 0:
         raise checks.wrong(
             name,
             "a tensor whose numbers are in memory",
-            f"={checks.describe(value)} without any (freed, or a symbol of zeros)",
+            text=f"{checks.describe(value)} without any (freed, or a symbol of zeros)",
         )
     return value
 
@@ -93,8 +93,8 @@ def _require_memory(name: str, value: Tensor) -> None:
     is_lazy = isinstance(value, (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer))
     if is_lazy or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
         hint = _HINTS.get(kind.__name__)
-        got = f"={kind.__name__}" + (f": {hint}" if hint else "")
-        raise checks.wrong_type(name, "a plain torch tensor", got)
+        text = kind.__name__ + (f": {hint}" if hint else "")
+        raise checks.wrong_type(name, "a plain torch tensor", text=text)
 
 
 def _outside_transforms(name: str, value: Tensor) -> None:

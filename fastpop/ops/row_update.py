@@ -153,7 +153,7 @@ def _apart(name: str, changed: Tensor, other: str, held: Tensor) -> None:
         return
     if _are_columns_of_one(changed, held):
         return
-    raise checks.wrong(name, f"memory apart from that of {other}", "=numbers that lie on its own")
+    raise checks.wrong(name, f"memory apart from that of {other}", text="numbers that lie on its own")
 
 
 def _extent(tensor: Tensor) -> int:

@@ -179,7 +179,7 @@ def sampled_softmax(
         raise checks.wrong(
             "exclude_diagonal",
             f"shared negatives [K] with K >= B = {num_rows}",
-            f"=[{num_groups}, {num_negatives}]",
+            text=f"[{num_groups}, {num_negatives}]",
         )
     if exclude_diagonal and pos_id.ndim == 2:
         raise checks.wrong("exclude_diagonal", "one positive a row", pos_id)
@@ -311,7 +311,7 @@ def _checked_proposal(log_proposal: Any, logq: str, query: Tensor, num_items: in
         raise checks.wrong(
             "log_proposal",
             "a tensor without gradient: it is the sampler's distribution",
-            "=requires_grad=True",
+            text="requires_grad=True",
         )
     return log_proposal
 

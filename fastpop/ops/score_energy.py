@@ -107,9 +107,9 @@ def weights(argument: str, value: Any, num_contexts: int) -> np.ndarray:
     checks.shape(argument, weight_C, (num_contexts,))
     if (weight_C < 0).any():
         at = int(np.argmax(weight_C < 0))
-        raise checks.wrong(argument, "weights >= 0", f"={weight_C[at]:g} at position {at}")
+        raise checks.wrong(argument, "weights >= 0", text=f"{weight_C[at]:g} at position {at}")
     if num_contexts and weight_C.sum() == 0:
-        raise checks.wrong(argument, "at least one weight > 0", "=all zero")
+        raise checks.wrong(argument, "at least one weight > 0", text="all zero")
     return weight_C
 
 
@@ -203,7 +203,7 @@ def _require_finite(argument: str, value: Any, sums: Any) -> None:
     """Sums show any NaN or inf; only then is the place looked for."""
     if not np.isfinite(sums).all():
         checks.float_array(argument, value, 2)
-        raise checks.wrong(argument, "numbers whose squares fit in float64", "=an overflow")
+        raise checks.wrong(argument, "numbers whose squares fit in float64", text="an overflow")
 
 
 def _unit_rows(value: Any) -> Any:
@@ -267,5 +267,5 @@ def streamed_score_energy(
 
     energy = tile_energies(checked_tile, num_contexts, log_prior_V, weight_C, rows, columns)
     if not np.isfinite(energy.total):
-        raise checks.wrong("score_tile(...)", "finite scores", "=nan or inf")
+        raise checks.wrong("score_tile(...)", "finite scores", text="nan or inf")
     return energy

@@ -79,7 +79,9 @@ def target_ranks(
     )
     bad = found.lse.reshape(-1).isnan().nonzero()
     if bad.shape[0]:
-        raise checks.wrong("query, items, bias", "scores that are numbers", f"=NaN in row {int(bad[0, 0])}")
+        raise checks.wrong(
+            "query, items, bias", "scores that are numbers", text=f"NaN in row {int(bad[0, 0])}"
+        )
     return found
 
 
@@ -106,7 +108,7 @@ def ranks_or_nan(
         raise checks.wrong(
             "target_item",
             "no target that is padding_idx",
-            f"={padding_idx} at position {int((target_item == padding_idx).nonzero()[0, 0])}",
+            text=f"{padding_idx} at position {int((target_item == padding_idx).nonzero()[0, 0])}",
         )
     excluded = catalogue.check_exclusions(exclude_offsets, exclude_item, query, num_items)
     inputs = reference.Inputs(query, items, target_offsets, target_item, bias, float(scale), *excluded)

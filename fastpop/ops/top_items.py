@@ -61,7 +61,9 @@ def top_items(
     # topk ranks NaN above all numbers, so a NaN anywhere in a row reaches its best k.
     bad = score.isnan().any(1).nonzero()
     if bad.shape[0]:
-        raise checks.wrong("query, items, bias", "scores that are numbers", f"=NaN in row {int(bad[0, 0])}")
+        raise checks.wrong(
+            "query, items, bias", "scores that are numbers", text=f"NaN in row {int(bad[0, 0])}"
+        )
     return item_id.view(*lead, int(k)), score.view(*lead, int(k))
 
 

@@ -51,7 +51,7 @@ def real_here(name: str, value: Tensor) -> None:
 
 def same_device(name: str, value: Tensor, query: Tensor, first: str = "query") -> None:
     if value.device != query.device:
-        raise checks.wrong(name, f"a tensor on {query.device}, where {first} is", f"={value.device}")
+        raise checks.wrong(name, f"a tensor on {query.device}, where {first} is", text=f"{value.device}")
 
 
 def check_ids(

@@ -263,6 +263,6 @@ def unit_direction(log_prior_V: np.ndarray) -> np.ndarray:
         raise checks.wrong(
             "prior",
             "popularity that differs between items (p is uniform: no direction)",
-            f"={log_prior_V.shape[0]} items of equal probability",
+            text=f"{log_prior_V.shape[0]} items of equal probability",
         )
     return centred_V / norm

@@ -112,7 +112,7 @@ class MixtureProposal(ProposalOptions):
                 )
         for at, part in enumerate(self.parts):
             if part.in_batch:
-                raise checks.wrong_type(f"proposal.parts[{at}]", "a proposal that draws", f"={part}")
+                raise checks.wrong_type(f"proposal.parts[{at}]", "a proposal that draws", text=f"{part}")
         if len(self.weights) != len(self.parts):
             raise checks.wrong(
                 "proposal.weights", f"{len(self.parts)} numbers, one for each of parts", self.weights

@@ -96,7 +96,7 @@ def recency_counts(
     Source: prequential likelihood, Dawid 1984.
     """
     if log.time is None:
-        raise checks.wrong("log", "events with times", "=a log without times")
+        raise checks.wrong("log", "events with times", text="a log without times")
     checks.number("judged", judged, gt=0)
     if judged >= 1:
         raise checks.wrong("judged", "a share below 1", judged)
@@ -174,7 +174,7 @@ class _Events:
             checks.number("at", at, integer=True)
             kept &= log.time <= at
         if not kept.any():
-            raise checks.wrong("log", "at least one event to count", "=none")
+            raise checks.wrong("log", "at least one event to count", text="none")
         chosen = np.flatnonzero(kept)
         chosen = chosen[np.argsort(log.time[chosen], kind="stable")]
         weight = np.ones(len(chosen)) if log.weight is None else log.weight[chosen]
@@ -198,7 +198,7 @@ class _Events:
             raise checks.wrong(
                 "horizon",
                 "periods short enough for events in two of them",
-                f"={horizon:g} seconds, which hold all {len(age)}",
+                text=f"{horizon:g} seconds, which hold all {len(age)}",
             )
         return first
 

@@ -18,9 +18,9 @@ def check_counts(counts: Any) -> np.ndarray:
         raise checks.wrong("counts", "at least one item", count_V)
     if (count_V < 0).any():
         at = int(np.argmax(count_V < 0))
-        raise checks.wrong("counts", "numbers >= 0", f"={count_V[at]} at item {at}")
+        raise checks.wrong("counts", "numbers >= 0", text=f"{count_V[at]} at item {at}")
     if not count_V.any():
-        raise checks.wrong("counts", "at least one event", f"={count_V.shape[0]} items, all zero")
+        raise checks.wrong("counts", "at least one event", text=f"{count_V.shape[0]} items, all zero")
     return count_V
 
 
@@ -64,7 +64,7 @@ def additive(count_V: np.ndarray, alpha: float) -> np.ndarray:
         raise checks.wrong(
             "smoothing",
             "alpha > 0 where items have no events (log 0 is -inf)",
-            f"=alpha 0 with {unseen} unseen items of {count_V.shape[0]}",
+            text=f"alpha 0 with {unseen} unseen items of {count_V.shape[0]}",
         )
     # Scaled by alpha when it is large: counts + 1e300 would overflow in the sum.
     prior_V = count_V + alpha if alpha <= 1 else count_V / alpha + 1.0
@@ -223,7 +223,7 @@ def good_turing(counts: Any) -> np.ndarray:
     count_V = check_counts(counts)
     if (count_V != np.floor(count_V)).any():
         at = int(np.argmax(count_V != np.floor(count_V)))
-        raise checks.wrong("counts", "whole numbers for good-turing", f"={count_V[at]} at {at}")
+        raise checks.wrong("counts", "whole numbers for good-turing", text=f"{count_V[at]} at {at}")
     total = float(count_V.sum())
     seen = count_V > 0
     value, which, times = np.unique(count_V[seen], return_inverse=True, return_counts=True)
@@ -233,10 +233,12 @@ def good_turing(counts: Any) -> np.ndarray:
         raise checks.wrong(
             "smoothing",
             "for good-turing, some but not all events on items seen once",
-            f"={int(singletons)} singletons of {total:g} events; use an additive alpha",
+            text=f"{int(singletons)} singletons of {total:g} events; use an additive alpha",
         )
     if value.size < 2:
-        raise checks.wrong("counts", "at least two different counts for good-turing", f"=only {value[0]:g}")
+        raise checks.wrong(
+            "counts", "at least two different counts for good-turing", text=f"only {value[0]:g}"
+        )
     unseen_mass = singletons / total if unseen else 0.0
     adjusted = _adjusted_counts(value, times.astype(np.float64))
     prior_V = np.zeros_like(count_V)

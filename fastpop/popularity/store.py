@@ -28,9 +28,9 @@ def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], str
             about = stored.metadata() or {}
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise checks.wrong("path", f"a saved {kind}", f"={path} ({error})") from None
+        raise checks.wrong("path", f"a saved {kind}", text=f"{path} ({error})") from None
     if about.get("fastpop") != kind:
-        raise checks.wrong("path", f"a saved {kind}", f"={path}, another safetensors file")
+        raise checks.wrong("path", f"a saved {kind}", text=f"{path}, another safetensors file")
     return arrays, about["about"]
 
 

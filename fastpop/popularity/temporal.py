@@ -82,7 +82,7 @@ class TemporalPrior:
             raise checks.wrong(
                 "bucket",
                 f"T x V tables within {MEMORY_LIMIT >> 30} GiB",
-                f"={num_rows} buckets x {num_items} items; take wider buckets",
+                text=f"{num_rows} buckets x {num_items} items; take wider buckets",
             )
         bucket_N = np.searchsorted(start_T, time_N, side="right") - 1
         end_T = np.append(start_T[1:], time_N.max() + 1)
@@ -135,7 +135,7 @@ class TemporalPrior:
     def from_interactions(cls, log: "Interactions", **options: Any) -> "TemporalPrior":
         """from_events of a log's events and weights: give it the training part."""
         if log.time is None:
-            raise checks.wrong("log", "events with times", "=a log without times")
+            raise checks.wrong("log", "events with times", text="a log without times")
         return cls.from_events(log.item, log.time, log.num_items, weight=log.weight, **options)
 
     @property
@@ -153,7 +153,7 @@ class TemporalPrior:
         if time_N.dtype.kind not in "iu":
             raise checks.wrong_type("time", "integers (seconds)", time_N)
         if time_N.size and int(time_N.min()) < int(self.start_T[0]):
-            raise checks.wrong("time", f"seconds >= {int(self.start_T[0])}", f"={int(time_N.min())}")
+            raise checks.wrong("time", f"seconds >= {int(self.start_T[0])}", text=f"{int(time_N.min())}")
         return np.searchsorted(self.start_T, time_N, side="right") - 1
 
     def save(self, path: str | Path) -> None:
@@ -321,7 +321,7 @@ def _fixed_starts(time_N: np.ndarray, bucket: str | int) -> np.ndarray:
         width = int(bucket)
     first, last = int(time_N.min()) // width, int(time_N.max()) // width
     if last - first >= 1 << 24:
-        raise checks.wrong("bucket", "at most 2**24 buckets", f"={last - first + 1} of {width} s")
+        raise checks.wrong("bucket", "at most 2**24 buckets", text=f"{last - first + 1} of {width} s")
     return np.arange(first, last + 1, dtype=np.int64) * width
 
 
@@ -354,5 +354,5 @@ def _check_events(
         checks.shape("weight", weight_N, (item_N.shape[0],))
         if (weight_N < 0).any():
             at = int(np.argmax(weight_N < 0))
-            raise checks.wrong("weight", "numbers >= 0", f"={weight_N[at]} at event {at}")
+            raise checks.wrong("weight", "numbers >= 0", text=f"{weight_N[at]} at event {at}")
     return item_N.astype(np.int64), time_N.astype(np.int64), weight_N

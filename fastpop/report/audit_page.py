@@ -41,7 +41,7 @@ def write_audit_report(
     """
     for key in ("energy_total", "energy_direction", "energy_shared"):
         if key not in audit:
-            raise checks.wrong("audit", f"a key {key!r}", "=" + ", ".join(audit))
+            raise checks.wrong("audit", f"a key {key!r}", text=", ".join(audit))
     stated: dict[str, Any] = {
         **({"items": audit["items"]} if audit.get("items") else {}),
         "context_weighting": audit.get("weighting", "not stated"),

@@ -26,7 +26,7 @@ def write_compare_report(path: str | Path, comparison: Comparison) -> Path:
     """
     for key in KEYS:
         if key not in comparison:
-            raise checks.wrong("comparison", f"a key {key!r}", "=" + ", ".join(comparison))
+            raise checks.wrong("comparison", f"a key {key!r}", text=", ".join(comparison))
     leading, others = _sentences(comparison["sentences"])
     parts = [
         f'<h1>{escape(comparison["title"])}</h1>\n<p class="headline">{escape(comparison["headline"])}</p>',

@@ -57,11 +57,11 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int =
     """
     body = [list(header), *map(list, rows)]
     if len({len(row) for row in body}) != 1:
-        raise checks.wrong("rows", f"{len(header)} cells in every row", "=other lengths")
+        raise checks.wrong("rows", f"{len(header)} cells in every row", text="other lengths")
     widths = _widths(body)
     needed = sum(widths) + 2 * (len(widths) - 1)
     if needed > WIDTH:
-        raise checks.wrong("rows", f"cells that fit {WIDTH} columns", f"={needed} columns")
+        raise checks.wrong("rows", f"cells that fit {WIDTH} columns", text=f"{needed} columns")
     lines = []
     for row in body:
         cells = [

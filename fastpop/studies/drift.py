@@ -126,12 +126,12 @@ class Weeks:
     @classmethod
     def of(cls, log: Interactions, train_weeks: int, most: int) -> "Weeks":
         if log.time is None:
-            raise checks.wrong("log", "events with times", "=a log without times")
+            raise checks.wrong("log", "events with times", text="a log without times")
         time_N = np.asarray(log.time)
         week_N = (time_N - time_N.min()) // WEEK
         last = int(week_N.max()) - 1  # the newest is not over
         if last < train_weeks:
-            raise checks.wrong("log", f"more than {train_weeks + 1} weeks", f"={last + 2}")
+            raise checks.wrong("log", f"more than {train_weeks + 1} weeks", text=f"{last + 2}")
         return cls(log, week_N, train_weeks, last, most)
 
     @property

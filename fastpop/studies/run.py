@@ -98,7 +98,9 @@ def experiment(
         log, log_name = bundled_log(), name or NAME
     log = as_log(log)
     if part.needs == "time" and log.time is None:
-        raise checks.wrong("log", f"events with times, which {part.name} asks about", "=a log without times")
+        raise checks.wrong(
+            "log", f"events with times, which {part.name} asks about", text="a log without times"
+        )
     if quick:
         log = small(log)
     place = None if out is None else local_path(out, "out")
@@ -154,7 +156,7 @@ def _before(place: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     if not (place / "asked.json").exists():
         if place.exists() and any(place.iterdir()):
             raise checks.wrong(
-                "out", "a new or an empty folder, or this experiment's", f"={place}, which has files"
+                "out", "a new or an empty folder, or this experiment's", text=f"{place}, which has files"
             )
         return None
     there = json.loads((place / "asked.json").read_text(encoding="utf-8"))
@@ -162,7 +164,7 @@ def _before(place: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     different = [key for key in wanted if there.get(key) != wanted[key]]
     if different:
         raise checks.wrong(
-            "out", "the folder of this experiment, or a new one", f"={place}, of another {different[0]}"
+            "out", "the folder of this experiment, or a new one", text=f"{place}, of another {different[0]}"
         )
     finished = place / "answer.json"
     return json.loads(finished.read_text(encoding="utf-8")) if finished.exists() else None

@@ -53,7 +53,7 @@ class TwinBlock:
         checks.number("kappa", self.kappa)
         checks.number("kappa_slope", self.kappa_slope)
         if self.num_items < 4:
-            raise checks.wrong("groups * levels", "at least 4 items", f"={self.num_items}")
+            raise checks.wrong("groups * levels", "at least 4 items", text=f"{self.num_items}")
         for mode in self.modes:
             checks.number("modes", mode, ge=1, le=self.groups / 2, integer=True)
         if len(set(self.modes)) != len(self.modes):

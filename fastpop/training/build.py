@@ -193,6 +193,6 @@ def _bare(part: object, module: nn.Module) -> nn.Module:
         raise checks.wrong(
             f"{part!r}.build",
             "a module without parameters of its own, which would be neither trained nor saved",
-            f"={', '.join(own)}",
+            text=f"{', '.join(own)}",
         )
     return module

@@ -47,14 +47,14 @@ def check_before(folder: Path, config: TrainConfig, *, resume: bool) -> None:
     state = state_of(folder)
     if state == "nothing":
         if resume:
-            raise checks.wrong("out", "a folder with a run to resume", f"={folder}")
+            raise checks.wrong("out", "a folder with a run to resume", text=f"{folder}")
         if folder.is_dir() and others_in(folder):
-            raise checks.wrong("out", "a new or an empty folder", f"={folder}, which has files")
+            raise checks.wrong("out", "a new or an empty folder", text=f"{folder}, which has files")
     elif state == "finished" and not resume:
         raise checks.wrong(
             "out",
             "a new folder, or resume=True (--resume) for more epochs of the run in it",
-            f"={folder}, which holds a finished run",
+            text=f"{folder}, which holds a finished run",
         )
     else:
         # a run of an earlier version has no later option: it was at its default
@@ -62,7 +62,7 @@ def check_before(folder: Path, config: TrainConfig, *, resume: bool) -> None:
         for name, value in config.to_dict().items():
             if name not in FREE and before[name] != value:
                 raise checks.wrong(
-                    name, f"{_shown(before[name])}, as in the run in {folder}", f"={_shown(value)}"
+                    name, f"{_shown(before[name])}, as in the run in {folder}", text=f"{_shown(value)}"
                 )
 
 
@@ -133,7 +133,7 @@ def begin(
     check_before(folder, config, resume=resume)
     if state != "nothing":
         if read_config(folder)[LOG_PRINT] != print_of_log:
-            raise checks.wrong("log", f"the log and the test part of the run in {folder}", "=others")
+            raise checks.wrong("log", f"the log and the test part of the run in {folder}", text="others")
         if not resume and state != "begun":
             warnings.warn(f"{folder} holds {state} of this run: going on from it", UserWarning, stacklevel=4)
     write_config(folder, config, print_of_log)

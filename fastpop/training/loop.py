@@ -223,8 +223,8 @@ def _scalar(module: torch.nn.Module, value: Any) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
         raise checks.wrong_type(name, "a scalar tensor, the sum over rows", value)
     if value.ndim or not value.requires_grad:
-        got = value if value.ndim else "=one without a gradient"
-        raise checks.wrong(name, "a scalar tensor with a gradient, the sum over rows", got)
+        text = None if value.ndim else "one without a gradient"
+        raise checks.wrong(name, "a scalar tensor with a gradient, the sum over rows", value, text=text)
     return value
 
 

@@ -225,7 +225,7 @@ class TrainResult:
             raise checks.wrong(
                 "cases",
                 f"cases that the encoder {str(self.config.encoder)!r} can read",
-                f"={given.num_cases:,} others",
+                text=f"{given.num_cases:,} others",
             )
         fitted = fit_weights(
             base.model, readable, fitted_on=words, most_cases=most_cases, seed=self.config.seed
@@ -261,7 +261,9 @@ class TrainResult:
         checks.one_of("part", part, ("test", "valid"))
         cases = getattr(self.split, part)
         if cases is None or cases.num_cases == 0:
-            raise checks.wrong("part", f"a {part} part in the split", f"=split={str(self.config.split)!r}")
+            raise checks.wrong(
+                "part", f"a {part} part in the split", text=f"split={str(self.config.split)!r}"
+            )
         return readable_cases(self.model, self.split.train, cases)[0]
 
     def audit(
@@ -377,7 +379,7 @@ class TrainResult:
         """
         if not self.config.prior_part.refreshable:
             raise checks.wrong(
-                "counts", "a run with prior 'none' or 'frozen'", f"=prior={str(self.config.prior)!r}"
+                "counts", "a run with prior 'none' or 'frozen'", text=f"prior={str(self.config.prior)!r}"
             )
         if isinstance(counts, PopularityPrior):
             if smoothing is not None:
@@ -406,10 +408,10 @@ class TrainResult:
         if folder.state_of(place) != "nothing":
             if folder.read_config(place)[folder.LOG_PRINT] != print_of_log:
                 raise checks.wrong(
-                    "out", "the folder of this run, or a new one", f"={place}, a run on another log"
+                    "out", "the folder of this run, or a new one", text=f"{place}, a run on another log"
                 )
         elif place.is_dir() and folder.others_in(place):
-            raise checks.wrong("out", "a new or an empty folder", f"={place}, which has files")
+            raise checks.wrong("out", "a new or an empty folder", text=f"{place}, which has files")
         with folder.held(place):
             folder.write_config(place, self.config, print_of_log)
             if not (place / "log").exists():

@@ -68,7 +68,7 @@ def train(
         raise checks.wrong("tensorboard", "false without out=, where its files would go", True)
     for logger in config.logger_parts:
         if out is None and logger.needs_folder:
-            raise checks.wrong("loggers", "only such as need no folder without out=", f"={logger!r}")
+            raise checks.wrong("loggers", "only such as need no folder without out=", text=f"{logger!r}")
         logger.check()
     if out is None and resume:
         raise checks.wrong("out", "the folder to resume from", None)
@@ -194,7 +194,7 @@ def finished_run(
     parts = make_split(log, test, config)
     known, own_test = (log, None) if test is None else (parts.known, parts.test)
     if run_folder.read_config(out)[run_folder.LOG_PRINT] != run_folder.fingerprint(known, own_test):
-        raise checks.wrong("log", f"the log and the test part of the run in {out}", "=others")
+        raise checks.wrong("log", f"the log and the test part of the run in {out}", text="others")
     warnings.warn(f"{out} holds the finished model of this run: going on from it", UserWarning, stacklevel=2)
     return load(out)
 
@@ -208,12 +208,12 @@ def load(folder: str | Path) -> TrainResult:
     place = local_path(folder, "folder")
     state = run_folder.state_of(place)
     if state == "nothing":
-        raise checks.wrong("folder", "the out= folder of fastpop.train", f"={place}")
+        raise checks.wrong("folder", "the out= folder of fastpop.train", text=f"{place}")
     if state != "finished":
         raise checks.wrong(
             "folder",
             "a finished run (fastpop.train(..., resume=True) goes on)",
-            f"={place}, which has no model yet",
+            text=f"{place}, which has no model yet",
         )
     described = run_folder.read_config(place)
     config = TrainConfig.from_dict(run_folder.read_options(place))

@@ -71,7 +71,7 @@ def fit_weights(model: Recommender, cases: Cases, *, fitted_on: str, most_cases:
     """
     if cases.num_cases < LEAST_CASES:
         raise checks.wrong(
-            "cases", f"at least {LEAST_CASES}, for two weights and their errors", f"={cases.num_cases}"
+            "cases", f"at least {LEAST_CASES}, for two weights and their errors", text=f"{cases.num_cases}"
         )
     if cases.num_cases > most_cases:
         chosen = np.random.default_rng(seed).permutation(cases.num_cases)[:most_cases]
@@ -210,7 +210,7 @@ def _newton(problem: _Problem, start: Tensor, free: list[bool]) -> tuple[Tensor,
             raise checks.wrong(
                 "cases, prior",
                 "scores and log p that differ between items, each in its own way",
-                "=others, which leave the weights undecided",
+                text="others, which leave the weights undecided",
             )
         step = torch.zeros(2, dtype=torch.float64)
         step[some] = torch.linalg.solve(inner, now.gradient[some])
@@ -228,5 +228,5 @@ def _newton(problem: _Problem, start: Tensor, free: list[bool]) -> tuple[Tensor,
     raise checks.wrong(
         "cases",
         f"cases that are likeliest at weights below {MOST:g}",
-        f"=weights that still grow at {np.round(at.numpy(), 1).tolist()}",
+        text=f"weights that still grow at {np.round(at.numpy(), 1).tolist()}",
     )
