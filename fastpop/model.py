@@ -80,10 +80,10 @@ class Recommender(nn.Module):
                 return self._last(
                     self._tensor(cases.user), self._tensor(cases.user), self.decoder.item_vectors()
                 )
-            empty = np.flatnonzero(np.diff(cases.history_offsets) == 0)
+            empty = np.flatnonzero(cases.history_rows.lengths() == 0)
             if empty.size:
                 raise checks.wrong("cases", "a history in each", text=f"none in case {empty[0]}")
-            history_CL = last_items(cases.history_offsets, cases.history_item, self.max_length)
+            history_CL = last_items(cases.history_rows, self.max_length)
             return self._encode_histories(self._tensor(cases.user), self._tensor(history_CL))
         finally:
             self.train(was_training)

@@ -1,6 +1,7 @@
 """Logs of interactions: read any file or frame, freeze it, split it without leaks."""
 
 from fastpop.data.cases import Cases
+from fastpop.data.csr import Csr
 from fastpop.data.demo_log import bundled_log, bundled_path
 from fastpop.data.interactions import Interactions, Rejected
 from fastpop.data.log import read_log
@@ -18,6 +19,7 @@ __all__ = [
     "Batches",
     "Cases",
     "Columns",
+    "Csr",
     "Events",
     "GlobalTime",
     "Interactions",

@@ -11,6 +11,7 @@ import numpy as np
 from fastpop import files
 from fastpop.checks import ids_in_range, wrong, wrong_type
 from fastpop.data import columns
+from fastpop.data.csr import Csr, check_offsets
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
 from fastpop.frozen import deep_frozen, frozen_array
@@ -62,15 +63,48 @@ class Cases:
             object.__setattr__(self, "time", frozen_array(time.astype(np.int64, copy=False)))
         for side in ("history", "target"):
             offsets, item = getattr(self, f"{side}_offsets"), getattr(self, f"{side}_item")
-            if offsets.shape != (self.user.size + 1,):
-                raise wrong(f"{side}_offsets", f"shape [{self.user.size + 1}]", offsets)
-            if offsets[0] != 0 or offsets[-1] != item.size or (np.diff(offsets) < 0).any():
-                raise wrong(
-                    f"{side}_offsets",
-                    f"offsets that rise from 0 to {item.size}",
-                    text=f"{offsets[0]} … {offsets[-1]}",
-                )
+            check_offsets(f"{side}_offsets", offsets, item.size, self.user.size)
             ids_in_range(f"{side}_item", item, self.num_items)
+
+    @classmethod
+    def of(
+        cls,
+        histories: Any,
+        targets: Any,
+        num_items: int,
+        *,
+        user: Any = None,
+        time: Any = None,
+        facts: dict | None = None,
+    ) -> "Cases":
+        """Cases of rows as anybody has them.
+
+        histories, targets: one row a case: a `Csr`, a tuple (offsets, item), or a list of lists. Repeats
+        within a row of targets are left out. user: [C]; None: anonymous. The rest as the attributes.
+        Raises TypeError, ValueError: rows of other numbers, items beyond num_items.
+        """
+        history = Csr.of("histories", histories, num_items=num_items)
+        target = Csr.of("targets", targets, num_rows=len(history), num_items=num_items)
+        user = np.full(len(history), -1) if user is None else user
+        return cls._of(
+            user, history, target.distinct()[0], num_items, {} if facts is None else facts, time=time
+        )
+
+    @classmethod
+    def _of(
+        cls, user: np.ndarray, history: Csr, target: Csr, num_items: int, facts: Any, **rest: Any
+    ) -> "Cases":
+        return cls(user, history.offsets, history.item, target.offsets, target.item, num_items, facts, **rest)
+
+    @property
+    def history_rows(self) -> Csr:
+        """The histories, one row a case."""
+        return Csr(self.history_offsets, self.history_item)
+
+    @property
+    def target_rows(self) -> Csr:
+        """The targets, one row a case."""
+        return Csr(self.target_offsets, self.target_item)
 
     @property
     def num_cases(self) -> int:
@@ -84,13 +118,11 @@ class Cases:
 
     def history(self, case: int) -> np.ndarray:
         """`history_item[history_offsets[case]:history_offsets[case + 1]]`: int64 [n], in order."""
-        mine = self.history_item[self.history_offsets[case] : self.history_offsets[case + 1]]
-        return frozen_array(mine.astype(np.int64, copy=False))
+        return frozen_array(self.history_rows.row(case).astype(np.int64, copy=False))
 
     def targets(self, case: int) -> np.ndarray:
         """`target_item[target_offsets[case]:target_offsets[case + 1]]`: int64 [n]."""
-        mine = self.target_item[self.target_offsets[case] : self.target_offsets[case + 1]]
-        return frozen_array(mine.astype(np.int64, copy=False))
+        return frozen_array(self.target_rows.row(case).astype(np.int64, copy=False))
 
     def take(self, index: Any) -> "Cases":
         """The chosen cases, in the order asked for: a slice, bool [C], or whole numbers."""
@@ -105,10 +137,15 @@ class Cases:
             raise wrong_type("index", "a slice, or a 1-d array of bool or whole numbers", chosen)
         chosen = chosen.astype(np.int64).reshape(-1)
         ids_in_range("index", chosen, self.num_cases)
-        history = gather_rows(self.history_offsets, self.history_item, chosen, self.storage)
-        target = gather_rows(self.target_offsets, self.target_item, chosen, self.storage)
-        time = None if self.time is None else self.time[chosen]
-        return Cases(self.user[chosen], *history, *target, self.num_items, self.facts, self.storage, time)
+        return Cases._of(
+            self.user[chosen],
+            self.history_rows.take(chosen, self.storage),
+            self.target_rows.take(chosen, self.storage),
+            self.num_items,
+            self.facts,
+            storage=self.storage,
+            time=None if self.time is None else self.time[chosen],
+        )
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {name: getattr(self, name) for name in _ARRAYS}
@@ -144,69 +181,19 @@ class Cases:
         return cls(**read, num_items=described["num_items"], facts=described["facts"])
 
 
-def gather_csr(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(offsets [R+1], positions) that lay the chosen CSR rows end to end."""
-    length = offsets[rows + 1] - offsets[rows]
-    new = np.zeros(rows.size + 1, dtype=np.int64)
-    np.cumsum(length, out=new[1:])
-    at = np.arange(new[-1], dtype=np.int64) + np.repeat(offsets[rows] - new[:-1], length)
-    return new, at
-
-
-def gather_rows(
-    offsets: np.ndarray, item: np.ndarray, rows: np.ndarray, storage: columns.Memory
-) -> tuple[np.ndarray, np.ndarray]:
-    """(offsets [R+1], items) of the chosen CSR rows, laid end to end; a piece at a time."""
-    length = offsets[rows + 1] - offsets[rows]
-    new = np.zeros(rows.size + 1, dtype=np.int64)
-    np.cumsum(length, out=new[1:])
-    out = storage.empty(int(new[-1]), item.dtype)
-    for some, at in columns.user_pieces(new):
-        begin, size = offsets[rows[some]], length[some]
-        place = np.arange(at.stop - at.start) + np.repeat(begin - (new[some] - at.start), size)
-        out[at] = item[place]
-        if place.size:
-            columns.let_go(item[place[0] : place[-1] + 1], out[at])
-    return new, out
-
-
 def _has_cases(folder: Path) -> bool:
     return (folder / "cases.json").is_file()
 
 
-def distinct_in_rows(offsets: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """bool mask of the first occurrence of each item within its CSR row."""
-    first = np.ones(item.size, dtype=bool)
-    for some, at in columns.user_pieces(offsets):
-        row = np.repeat(np.arange(some.stop - some.start), np.diff(offsets[some.start : some.stop + 1]))
-        part = item[at]
-        order = np.lexsort((part, row))  # stable: equal items stay in the order they came
-        same = (row[order][1:] == row[order][:-1]) & (part[order][1:] == part[order][:-1])
-        first[at.start + order[1:][same]] = False
-    return first
-
-
 def build_cases(
-    users: np.ndarray,
-    before: Interactions,
-    target_offsets_U: np.ndarray,
-    target_item: np.ndarray,
-    keep_new: bool,
-    target_time: np.ndarray | None = None,
+    users: np.ndarray, before: Interactions, after: Interactions, keep_new: bool
 ) -> tuple[Cases, int]:
-    """(cases of `users`, repeated targets merged). `target_offsets_U` [U+1] lays out
-    `target_item` (and `target_time`) by user; a user without history has a case only with
-    `keep_new`."""
+    """(cases of `users`, repeated targets merged): each user's events `before` are the history, those
+    `after` the targets, in the order they came. A user without history has a case only with `keep_new`."""
     if not keep_new:
         users = users[np.diff(before.offsets)[users] > 0]
-    history = gather_rows(before.offsets, before.item, users, before.storage)
-    target_offsets, item = gather_rows(target_offsets_U, target_item, users, before.storage)
-    first = distinct_in_rows(target_offsets, item)
-    repeats = int(np.count_nonzero(~first))
-    if repeats:
-        kept = np.zeros(first.size + 1, dtype=np.int64)
-        np.cumsum(first, out=kept[1:])
-        target_offsets, item = kept[target_offsets], item[first]
-    time = None if target_time is None else np.asarray(target_time[target_offsets_U[users]])
-    cases = Cases(users, *history, target_offsets, item, before.num_items, storage=before.storage, time=time)
+    targets, repeats = after.items_by_user.take(users, before.storage).distinct()
+    time = None if after.time is None else np.asarray(after.time[after.offsets[users]])
+    history = before.items_by_user.take(users, before.storage)
+    cases = Cases._of(users, history, targets, before.num_items, {}, storage=before.storage, time=time)
     return cases, repeats

@@ -14,6 +14,7 @@ import numpy as np
 from fastpop.checks import array_like, float_array, ids_in_range, number, wrong, wrong_type
 from fastpop.data import columns
 from fastpop.data import ids as edge
+from fastpop.data.csr import Csr
 from fastpop.data.paths import local_path
 from fastpop.data.rejected import Rejected
 from fastpop.data.store import COLUMNS, load_log, open_log, save_log
@@ -171,6 +172,11 @@ class Interactions:
             np.add.at(count_V, self.item[at], weight)
             columns.let_go(self.item[at], None if self.weight is None else self.weight[at])
         return count_V
+
+    @property
+    def items_by_user(self) -> Csr:
+        """The items of each user's events, in order; nothing is copied."""
+        return Csr(self.offsets, self.item)
 
     def user_counts(self) -> np.ndarray:
         """`np.diff(offsets)`: int64 [U], events of each user, without weights."""

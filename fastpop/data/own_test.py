@@ -128,7 +128,7 @@ def _test_cases(log: Interactions, test: Interactions | Cases, keep: bool, facts
     seen_V = log.item_counts() > 0
     if isinstance(test, Interactions):
         users = np.flatnonzero(np.diff(test.offsets))
-        cases, repeats = build_cases(users, log, test.offsets, test.item, keep, test.time)
+        cases, repeats = build_cases(users, log, test, keep)
         facts |= {
             "test_events": test.num_events,
             "test_repeated_targets_merged": repeats,

@@ -260,7 +260,7 @@ def held_out_cases(
     if not held.num_events:
         return None
     users = np.flatnonzero(np.diff(held.offsets))
-    cases, repeats = build_cases(users, before, held.offsets, held.item, keep_new, held.time)
+    cases, repeats = build_cases(users, before, held, keep_new)
     history_U = np.diff(before.offsets) > 0
     train_U = np.diff(train.offsets) > 0
     seen_V = np.zeros(log.num_items, dtype=bool)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.data import columns
+from fastpop.data.csr import Csr
 from fastpop.evaluation.popularity_bias import check_counts
 from fastpop.evaluation.ranking import Score
 
@@ -111,14 +112,14 @@ def markov_scorer(log: Any, cases: Any) -> Score:
     after, weight = key % log.num_items, torch.as_tensor(count, dtype=torch.float32)
     count_V = torch.as_tensor(columns.bincount(log.item, log.num_items)).float()
     popularity_V = count_V / (count_V.max() + 1)
-    ends = np.asarray(cases.history_offsets)
-    history = np.asarray(cases.history_item)
+    histories = Csr(cases.history_offsets, cases.history_item)
 
     def score(rows: slice) -> Tensor:
         out = popularity_V.repeat(rows.stop - rows.start, 1)
         for row, case in enumerate(range(rows.start, rows.stop)):
-            if ends[case + 1] > ends[case]:
-                last = history[ends[case + 1] - 1]
+            history = histories.row(case)
+            if len(history):
+                last = history[-1]
                 places = slice(int(offsets[last]), int(offsets[last + 1]))
                 out[row, torch.as_tensor(after[places])] += weight[places]
         return out
@@ -157,13 +158,12 @@ def ease_scorer(log: Any, cases: Any, *, l2: float = 500.0) -> Score:
     weight_VV = torch.cholesky_inverse(torch.linalg.cholesky(gram_VV))
     weight_VV /= -weight_VV.diagonal().clone()
     weight_VV.diagonal().zero_()
-    offsets, history = np.asarray(cases.history_offsets), np.asarray(cases.history_item)
+    histories = Csr(cases.history_offsets, cases.history_item)
 
     def score(rows: slice) -> Tensor:
-        lengths = np.diff(offsets[rows.start : rows.stop + 1])
-        row = torch.as_tensor(np.repeat(np.arange(len(lengths)), lengths))
-        seen = torch.as_tensor(history[offsets[rows.start] : offsets[rows.stop]].astype(np.int64))
-        seen_BV = torch.zeros(len(lengths), num_items)
+        some = histories.part(rows.start, rows.stop)
+        row, seen = torch.as_tensor(some.row_of_each()), torch.as_tensor(some.item.astype(np.int64))
+        seen_BV = torch.zeros(len(some), num_items)
         seen_BV[row, seen] = 1
         return seen_BV @ weight_VV
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastpop import bars, checks, ops
+from fastpop.data.csr import Csr
 from fastpop.evaluation.dot_scores import DotScores
 from fastpop.ops.target_ranks import ranks_or_nan
 from fastpop.ops.top_items import best_columns
@@ -17,8 +18,6 @@ from fastpop.ops.top_items import best_columns
 _BYTES_PER_SCORE = 24
 # Scores of a chunk that are not written down: about a second's work.
 _STREAMED_SCORES = 1 << 31
-
-Csr = tuple[np.ndarray, np.ndarray]  # offsets [C+1], item
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ def dense_positions(
     """From [b, V] scores of a chunk of cases at a time."""
     if chunk_size is None:
         chunk_size = max(1, int(memory_limit) // (_BYTES_PER_SCORE * problem.num_items))
-    ahead, others = np.empty(len(problem.pair[1])), np.empty(problem.num_cases)
-    nll = np.empty(len(problem.target[1])) if problem.logits else None
+    ahead, others = np.empty(len(problem.pair.item)), np.empty(problem.num_cases)
+    nll = np.empty(len(problem.target.item)) if problem.logits else None
     pool_score: list[np.ndarray] = []
     pool_pair: list[np.ndarray] = []
     top = np.empty((problem.num_cases, problem.k), np.int64)
@@ -92,15 +91,15 @@ def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | Non
     num_cases, num_items = problem.num_cases, problem.num_items
     if chunk_size is None:
         chunk_size = max(256, _STREAMED_SCORES // num_items)
-    ahead, own = (np.empty(len(problem.pair[1])) for _ in range(2))
+    ahead, own = (np.empty(len(problem.pair.item)) for _ in range(2))
     others, lse = np.empty(num_cases), np.empty(num_cases)
     top = np.empty((num_cases, problem.k), np.int64)
     for start, stop in _chunks(num_cases, chunk_size):
-        pair_key = _keys(problem.pair, start, stop, num_items)
+        pair_key = problem.pair.part(start, stop).keys(num_items)
         left_out = pair_key  # of the ranks: a case's targets do not count against each other
         unlisted = pair_key[:0]  # of the lists, where targets stay
         if problem.seen is not None:
-            seen_key = np.unique(_keys(problem.seen, start, stop, num_items))
+            seen_key = np.unique(problem.seen.part(start, stop).keys(num_items))
             left_out = np.union1d(seen_key, pair_key)
             unlisted = np.setdiff1d(seen_key, pair_key, assume_unique=True)
         shape = (stop - start, num_items)
@@ -116,14 +115,14 @@ def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | Non
             raise checks.wrong("score", "real numbers or -inf", text=text)
         ids, _ = ops.top_items(k=problem.k, **some, **_lists(unlisted, *shape, "exclude"))
         top[start:stop] = ids.cpu().numpy()
-        pairs = slice(problem.pair[0][start], problem.pair[0][stop])
+        pairs = problem.pair.places(start, stop)
         ahead[pairs] = (found.greater.double() + found.equal.double() / 2).cpu().numpy()
         own[pairs] = found.score.cpu().numpy()
         lse[start:stop] = found.lse.cpu().numpy()
     nll = None
     if problem.logits:
-        event_key = _keys(problem.target, 0, num_cases, num_items)
-        own = own[np.searchsorted(_keys(problem.pair, 0, num_cases, num_items), event_key)]
+        event_key = problem.target.keys(num_items)
+        own = own[np.searchsorted(problem.pair.keys(num_items), event_key)]
         with np.errstate(invalid="ignore"):  # -inf - -inf, where everything is ruled out
             nll = np.where(own == -np.inf, np.inf, lse[event_key // num_items] - own)
     return Positions(ahead, others, top, nll, None)
@@ -134,13 +133,6 @@ def _chunks(num_cases: int, size: int) -> Iterator[tuple[int, int]]:
         for start in range(0, num_cases, size):
             yield start, min(start + size, num_cases)
             bar.update(min(size, num_cases - start))
-
-
-def _keys(csr: Csr, start: int, stop: int, num_items: int) -> np.ndarray:
-    """case * V + item of what the cases start..stop list, the first of them as case 0."""
-    offsets = csr[0][start : stop + 1]
-    case = np.repeat(np.arange(stop - start), np.diff(offsets))
-    return case * num_items + csr[1][offsets[0] : offsets[-1]]
 
 
 def _lists(key: np.ndarray, num_cases: int, num_items: int, name: str) -> dict[str, Any]:
@@ -236,12 +228,12 @@ def _scores(got: Any, start: int, stop: int, num_items: int, device: Any) -> Ten
     return score_BV
 
 
-def _rows(
-    csr: tuple[np.ndarray, np.ndarray], start: int, stop: int, device: Any
-) -> tuple[slice, Tensor, Tensor]:
+def _rows(rows: Csr, start: int, stop: int, device: Any) -> tuple[slice, Tensor, Tensor]:
     """(places in the flat array, row within the chunk, item) of the cases start..stop."""
-    offsets, item = csr[0][start : stop + 1], csr[1]
-    places = slice(int(offsets[0]), int(offsets[-1]))
-    row = np.repeat(np.arange(stop - start), np.diff(offsets))
-    some = item[places].astype(np.int64)
-    return places, torch.as_tensor(row, device=device), torch.as_tensor(some, device=device)
+    some = rows.part(start, stop)
+    row, item = some.row_of_each(), some.item.astype(np.int64)
+    return (
+        rows.places(start, stop),
+        torch.as_tensor(row, device=device),
+        torch.as_tensor(item, device=device),
+    )

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.data import columns
+from fastpop.data.csr import Csr
 from fastpop.evaluation import popularity_bias
 from fastpop.evaluation.accuracy import ACCURACY, SHARES
 from fastpop.evaluation.dot_scores import DotScores
@@ -28,7 +29,7 @@ def evaluate(
     counts: Any = None,
     ks: Sequence[int] = (10, 20),
     mask_seen: bool | None = None,
-    candidates: tuple[Any, Any] | None = None,
+    candidates: Any = None,
     weight: Any = None,
     metrics: Iterable[str | Metric] | None = None,
     logits: bool = True,
@@ -56,7 +57,8 @@ def evaluate(
         mask_seen: leave a case's history out of the ranking, but for the targets. None: True,
             and False when `candidates` are given. False also splits metrics into targets that
             repeat the history and new ones.
-        candidates: (offsets [C+1], item [M]): rank only these items, and the targets, per case.
+        candidates: rank only these items, and the targets, per case: (offsets [C+1], item [M]), a
+            `fastpop.data.Csr`, or a list of lists.
             A case without target is then legal: it has no value of its own, but its candidates
             count among the negatives of `pooled_auc`, the AUC over all (case, item) pairs.
         weight: [C] >= 0, weights of the cases in every mean. None: ones.
@@ -91,14 +93,13 @@ def evaluate(
     num_cases = int(cases.num_cases)
     if num_cases == 0:
         raise checks.wrong("cases", "at least one case", text="none")
-    history = _csr("cases.history", cases.history_offsets, cases.history_item, num_cases, num_items)
-    target = _csr("cases.target", cases.target_offsets, cases.target_item, num_cases, num_items)
-    if candidates is None and (np.diff(target[0]) == 0).any():
-        case = int((np.diff(target[0]) == 0).argmax())
+    sizes = {"num_rows": num_cases, "num_items": num_items}
+    history = Csr.of("cases.history", (cases.history_offsets, cases.history_item), **sizes)
+    target = Csr.of("cases.target", (cases.target_offsets, cases.target_item), **sizes)
+    if candidates is None and (target.lengths() == 0).any():
+        case = int((target.lengths() == 0).argmax())
         raise checks.wrong("cases", "at least one target in every case", text=f"none in case {case}")
-    allowed = None
-    if candidates is not None:
-        allowed = _csr("candidates", candidates[0], candidates[1], num_cases, num_items)
+    allowed = None if candidates is None else Csr.of("candidates", candidates, **sizes)
     if mask_seen is None:
         mask_seen = candidates is None
     counts_V = None if counts is None else popularity_bias.check_counts(counts, num_items)
@@ -120,15 +121,15 @@ def evaluate(
     asked = chosen(metrics, {need for need, there in given.items() if there}, OURS)
 
     # Distinct (case, item) pairs for ranking; the events themselves, repeats and all, for NLL.
-    event_case = np.repeat(np.arange(num_cases), np.diff(target[0]))
-    pair = np.unique(event_case * num_items + target[1])
+    event_case = target.row_of_each()
+    pair = np.unique(target.keys(num_items))
     pair_case, pair_item = pair // num_items, pair % num_items
-    pair_offsets = np.searchsorted(pair_case, np.arange(num_cases + 1))
+    pairs = Csr(np.searchsorted(pair_case, np.arange(num_cases + 1)), pair_item)
     problem = Problem(
         num_cases,
         num_items,
         target,
-        (pair_offsets, pair_item),
+        pairs,
         history if mask_seen else None,
         allowed,
         min(ks[-1], num_items),
@@ -150,12 +151,9 @@ def evaluate(
     if counts_V is not None:
         group_V = popularity_bias.item_groups(counts_V)
         for number, name in enumerate(GROUPS):
-            members[name] = group_V[pair_item] == number, group_V[target[1]] == number
+            members[name] = group_V[pair_item] == number, group_V[target.item] == number
     if not mask_seen:
-        repeat = (
-            _in_history(history, (pair_offsets, pair_item), num_items),
-            _in_history(history, target, num_items),
-        )
+        repeat = (_in_history(history, pairs, num_items), _in_history(history, target, num_items))
         members["repeat"], members["new"] = repeat, (~repeat[0], ~repeat[1])
     for name, (of_pairs, of_events) in members.items():
         targets[name] = Targets.of(pair_case[of_pairs], found.ahead[of_pairs], num_cases, of_events)
@@ -174,12 +172,12 @@ def evaluate(
         case_weight_C=weight_C,
         pool=None if found.pool is None else (found.pool[0], np.isin(found.pool[1], pair)),
     )
-    means, per_case, sizes = measure(known, asked, ks)
+    means, per_case, of_each = measure(known, asked, ks)
     return Evaluation(
         metrics=means,
         per_case=per_case,
         ks=ks,
-        events={"nll": np.diff(target[0]), **sizes},
+        events={"nll": target.lengths(), **of_each},
         case_weight=weight_C,
         exposure=exposure,
         cases_key=_key(num_items, target),
@@ -195,42 +193,18 @@ def _of_matrix(score: Any, num_cases: int, num_items: int) -> Callable[[slice], 
     return lambda rows: matrix_CV[rows]
 
 
-def _csr(
-    argument: str, offsets: Any, item: Any, num_cases: int, num_items: int
-) -> tuple[np.ndarray, np.ndarray]:
-    offsets, item = (
-        np.asarray(one) if isinstance(one, np.ndarray) else checks.int_array(argument, one)
-        for one in (offsets, item)
-    )
-    if offsets.dtype.kind not in "iu" or item.dtype.kind not in "iu":
-        raise checks.wrong_type(argument, "integer offsets and items", item)
-    checks.shape(f"{argument} offsets", offsets, (num_cases + 1,))
-    if offsets[0] != 0 or offsets[-1] != len(item) or (np.diff(offsets) < 0).any():
-        raise checks.wrong(f"{argument} offsets", f"non-decreasing from 0 to {len(item)}", offsets)
-    checks.ids_in_range(f"{argument} items", item, num_items)
-    narrow = item.dtype.kind == "u" and item.dtype.itemsize < 8  # as an opened log holds them
-    return offsets.astype(np.int64), item if narrow else item.astype(np.int64)
-
-
-def _in_history(
-    history: tuple[np.ndarray, np.ndarray], listed: tuple[np.ndarray, np.ndarray], num_items: int
-) -> np.ndarray:
-    """bool, aligned with listed[1]: whether the case's history has the item."""
-    found = np.zeros(len(listed[1]), bool)
-    for cases, _ in columns.user_pieces(history[0] + listed[0]):
-        seen, asked = (
-            np.repeat(np.arange(cases.stop - cases.start), np.diff(offsets[cases.start : cases.stop + 1]))
-            * num_items
-            + item[offsets[cases.start] : offsets[cases.stop]]
-            for offsets, item in (history, listed)
-        )
-        found[listed[0][cases.start] : listed[0][cases.stop]] = np.isin(asked, seen)
+def _in_history(history: Csr, listed: Csr, num_items: int) -> np.ndarray:
+    """bool, aligned with listed.item: whether the case's history has the item."""
+    found = np.zeros(len(listed.item), bool)
+    for cases, _ in columns.user_pieces(history.offsets + listed.offsets):
+        seen, asked = (rows.part(cases.start, cases.stop).keys(num_items) for rows in (history, listed))
+        found[listed.places(cases.start, cases.stop)] = np.isin(asked, seen)
     return found
 
 
-def _key(num_items: int, target: tuple[np.ndarray, np.ndarray]) -> str:
+def _key(num_items: int, target: Csr) -> str:
     digest = hashlib.blake2b(str(num_items).encode(), digest_size=16)
-    for part in target:
+    for part in (target.offsets, target.item):
         digest.update(np.ascontiguousarray(part, np.int64).tobytes())
     return digest.hexdigest()
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fastpop import checks, evaluation
-from fastpop.data.cases import Cases, build_cases, gather_rows
+from fastpop.data.cases import Cases, build_cases
+from fastpop.data.csr import Csr
 from fastpop.data.interactions import Interactions
 from fastpop.data.own_test import one_catalogue
 from fastpop.model import Recommender
@@ -21,12 +22,11 @@ K = 5
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """cases: a user each, with what was liked as targets (perhaps none). offsets [C+1], item: what was
-    shown to them."""
+    """cases: a user each, with what was liked as targets (perhaps none). items: what was shown to them,
+    one row a case."""
 
     cases: Cases
-    offsets: np.ndarray
-    item: np.ndarray
+    items: Csr
 
     __repr__ = checks.brief
 
@@ -43,12 +43,12 @@ class Shown:
         if not same or not _within(liked, shown):
             raise checks.wrong("test", "events that are among shown", text="others")
         users = np.flatnonzero((np.diff(shown.offsets) > 0) & (np.diff(log.offsets) > 0))
-        cases, _ = build_cases(users, log, liked.offsets, liked.item, False)
-        return log, cls(cases, *gather_rows(shown.offsets, shown.item, users, log.storage))
+        cases, _ = build_cases(users, log, liked, False)
+        return log, cls(cases, shown.items_by_user.take(users, log.storage))
 
     def take(self, index: np.ndarray) -> "Shown":
         rows = np.flatnonzero(index)
-        return Shown(self.cases.take(rows), *gather_rows(self.offsets, self.item, rows, self.cases.storage))
+        return Shown(self.cases.take(rows), self.items.take(rows, self.cases.storage))
 
 
 def readable_shown(model: Recommender, train: Interactions, shown: Shown) -> Shown:
@@ -59,9 +59,7 @@ def readable_shown(model: Recommender, train: Interactions, shown: Shown) -> Sho
 
 def judge_scores(score: Any, shown: Shown) -> dict[str, float]:
     """Pooled AUC and NDCG@5 over the items shown."""
-    found = evaluation.evaluate(
-        score, shown.cases, ks=(K,), logits=False, candidates=(shown.offsets, shown.item)
-    )
+    found = evaluation.evaluate(score, shown.cases, ks=(K,), logits=False, candidates=shown.items)
     return {"auc_shown": found.metrics["pooled_auc"], f"ndcg_shown@{K}": found.metrics[f"ndcg@{K}"]}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fastpop import checks, deprecated, evaluation, ops
-from fastpop.data.cases import Cases, build_cases, gather_csr
+from fastpop.data.cases import Cases, build_cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
 from fastpop.data.split import Split
@@ -245,10 +245,7 @@ class TrainResult:
             if not np.array_equal(getattr(cases, name), getattr(self.log, name)):
                 raise checks.wrong("cases", f"events over the {name} of the log", cases)
         users = np.flatnonzero(np.diff(cases.offsets))
-        return (
-            build_cases(users, self.split.known, cases.offsets, cases.item, True)[0],
-            f"{cases.num_events:,} given events",
-        )
+        return (build_cases(users, self.split.known, cases, True)[0], f"{cases.num_events:,} given events")
 
     def _prior_is_current(self) -> bool:
         """False once `set_log_prior` has changed the model behind this result."""
@@ -340,11 +337,8 @@ class TrainResult:
         k = min(k, self.log.num_items)
         wanted = np.atleast_1d(np.asarray(users))
         dense = self.log.encode_users(wanted)
-        history_offsets, at = gather_csr(self.log.offsets, dense)
-        empty = np.zeros(len(dense) + 1, dtype=np.int64)
-        cases = Cases(
-            dense, history_offsets, self.log.item[at], empty, np.empty(0, dtype=np.int64), self.log.num_items
-        )
+        history = self.log.items_by_user.take(dense)
+        cases = Cases.of(history, [[]] * len(dense), self.log.num_items, user=dense)
         kept, left_out = readable_cases(self.model, self.split.train, cases)
         if left_out:
             known = np.isin(dense, kept.user)
@@ -358,8 +352,8 @@ class TrainResult:
         ids, score = ops.top_items(
             k=k,
             **served_scores(self.model, self.model.encode(cases), weight, personal).keywords(),
-            exclude_offsets=torch.from_numpy(np.array(history_offsets)) if exclude_seen else None,
-            exclude_item=torch.from_numpy(cases.history_item.astype(np.int64)) if exclude_seen else None,
+            exclude_offsets=history.offsets if exclude_seen else None,
+            exclude_item=history.item if exclude_seen else None,
         )
         found = ids.cpu().numpy()
         item = np.full(found.shape, None, dtype=object)
@@ -467,7 +461,7 @@ def readable_cases(model: Recommender, train: Interactions, cases: Cases) -> tup
         counts_U = np.diff(train.offsets)
         readable = (cases.user >= 0) & (counts_U[np.maximum(cases.user, 0)] > 0)
     else:
-        readable = np.diff(cases.history_offsets) > 0
+        readable = cases.history_rows.lengths() > 0
     if readable.all():
         return cases, 0
     return cases.take(readable), int((~readable).sum())

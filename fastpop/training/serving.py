@@ -121,7 +121,7 @@ class _Problem:
         decoder = model.decoder
         f_V = decoder.popularity_term().detach()
         scale = decoder.scale.detach().double()
-        case = np.repeat(np.arange(cases.num_cases), np.diff(cases.target_offsets))
+        case = cases.target_rows.row_of_each()
         device = model.device
         f_V = f_V.double()
         return cls(
