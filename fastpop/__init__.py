@@ -18,7 +18,9 @@ _FUNCTIONS = {
     "TrainConfig": "fastpop.training",
     "compare": "fastpop.experiments",
     "experiment": "fastpop.studies",
-    "audit": "fastpop.diagnostics",
+    "audit": "fastpop.judge",
+    "evaluate": "fastpop.judge",
+    "recommend": "fastpop.judge",
     "Draw": "fastpop.ops",
     "available": "fastpop.registry",
     "register": "fastpop.registry",
@@ -51,8 +53,10 @@ if TYPE_CHECKING:
     from fastpop.data import Columns as Columns
     from fastpop.data import Interactions as Interactions
     from fastpop.data import read_log as read_log
-    from fastpop.diagnostics import audit as audit
     from fastpop.experiments import compare as compare  # type: ignore[no-redef]
+    from fastpop.judge import audit as audit
+    from fastpop.judge import evaluate as evaluate
+    from fastpop.judge import recommend as recommend
     from fastpop.ops import Draw as Draw
     from fastpop.registry import available as available
     from fastpop.registry import register as register

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastpop import checks, registry
-from fastpop.data.batches import Batch, last_items
+from fastpop.data.batches import PAD, Batch
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.rows import Rows
@@ -83,7 +84,7 @@ class Recommender(nn.Module):
             empty = np.flatnonzero(cases.history_rows.lengths() == 0)
             if empty.size:
                 raise checks.wrong("cases", "a history in each", text=f"none in case {empty[0]}")
-            history_CL = last_items(cases.history_rows, self.max_length)
+            history_CL = cases.history_rows.last(self.max_length, PAD)
             return self._encode_histories(self._tensor(cases.user), self._tensor(history_CL))
         finally:
             self.train(was_training)
@@ -123,6 +124,28 @@ class Recommender(nn.Module):
         with torch.no_grad():
             return self.decoder.score(query_BD, popularity_weight, personal_weight)
 
+    def served(self, popularity_weight: float | None = None, personal_weight: float = 1.0) -> "ServedModel":
+        """What is served at two weights, as a `fastpop.types.DotModel`; None: as trained."""
+        trained = self.decoder.trained_weight
+        weight = trained if popularity_weight is None else popularity_weight
+        return ServedModel(self, weight, personal_weight)
+
+    def queries(self, cases: Cases) -> Tensor:
+        """[C, D] of `encode`: a Recommender is a `fastpop.types.DotModel`, served as trained."""
+        return self.encode(cases)
+
+    def items(self) -> Tensor:
+        """[V, D] what queries are multiplied with."""
+        return self.served().items()
+
+    def item_bias(self) -> Tensor:
+        """[V] nats, what is added to the product as trained."""
+        return self.served().item_bias()
+
+    def scale(self) -> float:
+        """What multiplies the product."""
+        return self.served().scale()
+
     @torch.no_grad()
     def training_contexts(
         self, log: Interactions, chunk: int = 8192
@@ -155,3 +178,30 @@ class Recommender(nn.Module):
         # ids of an opened log are narrower than torch's indices
         kind = np.int64 if np.asarray(array).dtype.kind in "iu" else None
         return torch.from_numpy(np.array(array, dtype=kind)).to(self.device, non_blocking=True)
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """A model at two weights, as a `fastpop.types.DotModel`: score = λ scale <query, item> + what β adds."""
+
+    model: Recommender
+    popularity_weight: float
+    personal_weight: float = 1.0
+
+    __repr__ = checks.brief
+
+    def queries(self, cases: Cases) -> Tensor:
+        """[C, D]. Raises ValueError for a case that the encoder cannot read."""
+        return self.model.encode(cases).detach()
+
+    def items(self) -> Tensor:
+        """[V, D]"""
+        return self.model.decoder.item_vectors().detach()
+
+    def item_bias(self) -> Tensor:
+        """[V] nats."""
+        return self.model.decoder.served_bias(self.popularity_weight)
+
+    def scale(self) -> float:
+        """Of the product."""
+        return float(self.model.decoder.served_scale(self.personal_weight))

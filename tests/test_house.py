@@ -41,6 +41,7 @@ PACKAGES = (
     "evaluation",
     "diagnostics",
     "training",
+    "judge",
     "synthetic",
     "report",
     "experiments",

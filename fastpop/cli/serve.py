@@ -103,7 +103,7 @@ class Evaluate:
     def run(self) -> None:
         import fastpop
         from fastpop import evaluation, report
-        from fastpop.training.result import knobs_text
+        from fastpop.evaluation.recommendations import weights_text
 
         checks.one_of("part", self.part, ("test", "valid"))
         for k in self.k:
@@ -123,7 +123,7 @@ class Evaluate:
                 self.part, popularity_weight=weight, personal_weight=self.personal_weight, ks=self.k
             )
             shown, personal = result.serving_weights(weight, self.personal_weight)
-            print(f"{knobs_text(shown, personal)}\n{found.table()}\n", flush=True)
+            print(f"{weights_text(shown, personal)}\n{found.table()}\n", flush=True)
             written.append({"popularity_weight": shown, "personal_weight": personal, **found.to_dict()})
             if other is not None:
                 second = other.evaluate(

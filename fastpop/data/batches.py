@@ -10,7 +10,6 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.data import columns
-from fastpop.data.csr import Csr
 from fastpop.data.interactions import Interactions
 
 PAD = -1  # no item; never a valid id
@@ -174,12 +173,3 @@ def _cut(windows: np.ndarray, length: np.ndarray, batch_size: int) -> list[np.nd
         return []
     batch = (np.cumsum(length[windows]) - 1) // batch_size
     return np.split(windows, np.flatnonzero(np.diff(batch)) + 1)
-
-
-def last_items(rows: Csr, max_length: int) -> np.ndarray:
-    """[C, L] the last items of each row, oldest first, PAD after the end; L <= max_length."""
-    length = np.minimum(rows.lengths(), max_length)
-    column = np.arange(max(int(length.max(initial=0)), 1))
-    real = column < length[:, None]
-    at = np.where(real, (rows.offsets[1:] - length)[:, None] + column, 0)
-    return np.where(real, rows.item[at].astype(np.int64) if len(rows.item) else 0, PAD)

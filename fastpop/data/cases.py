@@ -79,8 +79,9 @@ class Cases:
     ) -> "Cases":
         """Cases of rows as anybody has them.
 
-        histories, targets: one row a case: a `Csr`, a tuple (offsets, item), or a list of lists. Repeats
-        within a row of targets are left out. user: [C]; None: anonymous. The rest as the attributes.
+        histories, targets: one row a case: a `Csr`, a tuple (offsets, item), a list of lists, or a sparse
+            matrix of scipy (users x items, whatever its numbers). Repeats within a row of targets are
+            left out. user: [C]; None: anonymous. The rest as the attributes.
         Raises TypeError, ValueError: rows of other numbers, items beyond num_items.
         """
         history = Csr.of("histories", histories, num_items=num_items)
@@ -146,6 +147,10 @@ class Cases:
             storage=self.storage,
             time=None if self.time is None else self.time[chosen],
         )
+
+    def with_targets(self) -> "Cases":
+        """Those that have a target: what can be judged."""
+        return self.take(self.target_rows.lengths() > 0)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {name: getattr(self, name) for name in _ARRAYS}

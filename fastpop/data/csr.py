@@ -33,13 +33,17 @@ class Csr:
     def of(
         cls, argument: str, value: Any, *, num_rows: int | None = None, num_items: int | None = None
     ) -> "Csr":
-        """Rows as anybody has them: a Csr, a tuple (offsets, item), or a list of lists, one a row.
+        """Rows as anybody has them: a Csr, a tuple (offsets, item), a list of lists, one a row, or a sparse
+        matrix of scipy, whose stored places in a row are its items.
 
         argument: what an error calls them. num_rows, num_items: how many there must be; items are then in
         [0, num_items).
         Raises TypeError, ValueError that name the argument.
         """
         if not isinstance(value, cls):
+            if hasattr(value, "tocsr"):
+                value = value.tocsr()
+                value = (value.indptr, value.indices)
             if isinstance(value, tuple) and len(value) == 2:
                 offsets, item = (_whole(argument, one) for one in value)
             elif isinstance(value, list):
@@ -47,7 +51,9 @@ class Csr:
                 offsets = np.cumsum([0, *map(len, rows)])
                 item = np.concatenate([np.empty(0, np.int64), *rows])
             else:
-                raise wrong_type(argument, "(offsets, item), a Csr, or a list of lists", value)
+                raise wrong_type(
+                    argument, "(offsets, item), a Csr, a sparse matrix, or a list of lists", value
+                )
             check_offsets(f"{argument} offsets", offsets, item.size)
             value = cls(offsets, item)
         if num_rows is not None and len(value) != num_rows:
@@ -86,6 +92,14 @@ class Csr:
         """The rows start..stop; their items are not copied."""
         offsets = self.offsets[start : stop + 1]
         return Csr(offsets - offsets[0], self.item[self.places(start, stop)])
+
+    def last(self, length: int, fill: int = -1) -> np.ndarray:
+        """[R, L] int64, L <= length: the last items of each row, in order, `fill` after the end."""
+        size = np.minimum(self.lengths(), length)
+        column = np.arange(max(int(size.max(initial=0)), 1))
+        real = column < size[:, None]
+        at = np.where(real, (self.offsets[1:] - size)[:, None] + column, 0)
+        return np.where(real, self.item[at].astype(np.int64) if len(self.item) else 0, fill)
 
     def take(self, rows: np.ndarray, storage: columns.Memory = columns.MEMORY) -> "Csr":
         """The chosen rows in the order asked for, into `storage`; a piece at a time."""

@@ -1,7 +1,8 @@
 """Exact full ranking, popularity bias of the lists, paired comparisons, baselines.
 
 `evaluate(score, cases)` takes any callable that scores a slice of cases, so a model, a baseline or
-somebody else's matrix are measured by one rule. `DotScores` are ranked while they are made.
+somebody else's matrix are measured by one rule. `DotScores` are ranked while they are made. `scores_of`
+makes either of anybody's model.
 """
 
 from fastpop import registry
@@ -14,20 +15,25 @@ from fastpop.evaluation.baselines import (
 )
 from fastpop.evaluation.dot_scores import DotScores
 from fastpop.evaluation.metric import Known, Metric, Targets, find_metric
+from fastpop.evaluation.models import CaseScores, Tables, scores_of
 from fastpop.evaluation.paired import PairedInterval, compare_paired, mean_interval, paired_over_seeds
 from fastpop.evaluation.popularity_bias import gini, item_groups, lorenz_curve
 from fastpop.evaluation.ranking import OURS, evaluate
 from fastpop.evaluation.reference import OURS as REFERENCES
 from fastpop.evaluation.reference import Reference
+from fastpop.evaluation.recommendations import Recommendations, recommend
 from fastpop.evaluation.result import Evaluation
 
 __all__ = [
+    "CaseScores",
     "DotScores",
     "Evaluation",
     "Known",
     "Metric",
     "PairedInterval",
     "Reference",
+    "Recommendations",
+    "Tables",
     "Targets",
     "compare_paired",
     "ease_scorer",
@@ -42,6 +48,8 @@ __all__ = [
     "paired_over_seeds",
     "popularity_scorer",
     "recency_scorer",
+    "recommend",
+    "scores_of",
 ]
 
 registry.ours("metric", *OURS)

@@ -13,21 +13,21 @@ from torch import Tensor
 from fastpop import checks
 from fastpop.data import columns
 from fastpop.data.csr import Csr
+from fastpop.evaluation.models import CaseScores
 from fastpop.evaluation.popularity_bias import check_counts
-from fastpop.evaluation.ranking import Score
 
 
-def popularity_scorer(counts: Any) -> Score:
+def popularity_scorer(counts: Any) -> CaseScores:
     """score = counts, the same for every case. [V] real >= 0."""
     counts_V = torch.as_tensor(check_counts(counts))
 
     def score(rows: slice) -> Tensor:
         return counts_V.expand(rows.stop - rows.start, -1)
 
-    return score
+    return CaseScores(score)
 
 
-def item_mean_scorer(log: Any, value: Any) -> Score:
+def item_mean_scorer(log: Any, value: Any) -> CaseScores:
     """score = mean of `value` (a rating, say) over an item's events; unseen items get the overall
     mean. value [N] real, aligned with log.item."""
     value_N = checks.float_array("value", value, 1)
@@ -41,7 +41,7 @@ def item_mean_scorer(log: Any, value: Any) -> Score:
     def score(rows: slice) -> Tensor:
         return mean.expand(rows.stop - rows.start, -1)
 
-    return score
+    return CaseScores(score)
 
 
 def recency_scorer(
@@ -51,7 +51,7 @@ def recency_scorer(
     half_life: float | None = None,
     window: float | None = None,
     alpha: float | None = None,
-) -> Score:
+) -> CaseScores:
     """What is popular when a case is asked: counts of the events of `log` before cases.time.
 
     half_life: seconds in which an event loses half of its weight. window: seconds after which it
@@ -97,10 +97,10 @@ def recency_scorer(
             counted_BV = np.log(np.maximum(counted_BV, 0) + np.float32(alpha))
         return torch.from_numpy(counted_BV)
 
-    return score
+    return CaseScores(score)
 
 
-def markov_scorer(log: Any, cases: Any) -> Score:
+def markov_scorer(log: Any, cases: Any) -> CaseScores:
     """score(c, i) = how often i came right after the last item of c's history, over all users,
     + count(i) / (largest count + 1), which orders equal step counts by popularity.
 
@@ -124,10 +124,10 @@ def markov_scorer(log: Any, cases: Any) -> Score:
                 out[row, torch.as_tensor(after[places])] += weight[places]
         return out
 
-    return score
+    return CaseScores(score)
 
 
-def ease_scorer(log: Any, cases: Any, *, l2: float = 500.0) -> Score:
+def ease_scorer(log: Any, cases: Any, *, l2: float = 500.0) -> CaseScores:
     """score = X B with B = I - P / diag(P), P = (X'X + l2 I)^-1; X binary, users x items.
 
     Closed form of the linear autoencoder with zero diagonal. Float32, V x V: 2 V^3 FLOPs and
@@ -167,7 +167,7 @@ def ease_scorer(log: Any, cases: Any, *, l2: float = 500.0) -> Score:
         seen_BV[row, seen] = 1
         return seen_BV @ weight_VV
 
-    return score
+    return CaseScores(score)
 
 
 def _steps(log: Any) -> tuple[np.ndarray, np.ndarray]:

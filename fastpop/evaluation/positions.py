@@ -16,6 +16,7 @@ from fastpop.ops.top_items import best_columns
 
 # A float32 score, its masked copy, the exponentials of the NLL, three masks, rounded up.
 _BYTES_PER_SCORE = 24
+MEMORY = 256 << 20  # bytes of scores that are written down at once
 # Scores of a chunk that are not written down: about a second's work.
 _STREAMED_SCORES = 1 << 31
 
@@ -54,15 +55,13 @@ def dense_positions(
     score: Callable[[slice], Any], problem: Problem, chunk_size: int | None, memory_limit: int, device: str
 ) -> Positions:
     """From [b, V] scores of a chunk of cases at a time."""
-    if chunk_size is None:
-        chunk_size = max(1, int(memory_limit) // (_BYTES_PER_SCORE * problem.num_items))
     ahead, others = np.empty(len(problem.pair.item)), np.empty(problem.num_cases)
     nll = np.empty(len(problem.target.item)) if problem.logits else None
     pool_score: list[np.ndarray] = []
     pool_pair: list[np.ndarray] = []
     top = np.empty((problem.num_cases, problem.k), np.int64)
-    for start, stop in _chunks(problem.num_cases, chunk_size):
-        score_BV = _scores(score(slice(start, stop)), start, stop, problem.num_items, device)
+    chunks = scores_in_chunks(score, problem.num_cases, problem.num_items, chunk_size, memory_limit, device)
+    for start, stop, score_BV in chunks:
         pairs, row, item = _rows(problem.pair, start, stop, device)
         rankable_BV = _rankable(score_BV, problem.seen, problem.allowed, row, item, start, stop)
         top[start:stop] = _top(score_BV, rankable_BV, problem.k)
@@ -80,6 +79,21 @@ def dense_positions(
     if problem.allowed is not None:
         pool = np.concatenate(pool_score), np.concatenate(pool_pair)
     return Positions(ahead, others, top, nll, pool)
+
+
+def scores_in_chunks(
+    score: Callable[[slice], Any],
+    num_cases: int,
+    num_items: int,
+    chunk_size: int | None = None,
+    memory_limit: int = MEMORY,
+    device: str = "cpu",
+) -> Iterator[tuple[int, int, Tensor]]:
+    """(start, stop, [b, V] scores) of all cases, as many at a time as fit the limit (bytes)."""
+    if chunk_size is None:
+        chunk_size = max(1, int(memory_limit) // (_BYTES_PER_SCORE * num_items))
+    for start, stop in _chunks(num_cases, chunk_size):
+        yield start, stop, _scores(score(slice(start, stop)), start, stop, num_items, device)
 
 
 def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | None) -> Positions:

@@ -13,10 +13,12 @@ from fastpop.evaluation import popularity_bias
 from fastpop.evaluation.accuracy import ACCURACY, SHARES
 from fastpop.evaluation.dot_scores import DotScores
 from fastpop.evaluation.metric import Known, Metric, Targets, chosen, measure
+from fastpop.evaluation.models import of_matrix, scores_of
 from fastpop.evaluation.popularity_bias import GROUPS
-from fastpop.evaluation.positions import Problem, dense_positions, streamed_positions
+from fastpop.evaluation.positions import MEMORY, Problem, dense_positions, streamed_positions
 from fastpop.evaluation.result import Evaluation
 from fastpop.evaluation.shown import SHOWN
+from fastpop.types import DotModel
 
 OURS = (*ACCURACY, *SHOWN, *SHARES)
 Score = Callable[[slice], Any] | DotScores | Any  # any other: a [C, V] matrix
@@ -35,7 +37,7 @@ def evaluate(
     logits: bool = True,
     num_items: int | None = None,
     chunk_size: int | None = None,
-    memory_limit: int = 256 << 20,
+    memory_limit: int = MEMORY,
     device: str = "cpu",
 ) -> Evaluation:
     """Rank every item for every case and average the usual metrics.
@@ -46,7 +48,8 @@ def evaluate(
     stand before it, ties by halves: position < k + 1 (a tie that straddles the edge is a hit).
 
     Args:
-        score: DotScores, which are ranked without writing them down; or any function that is called
+        score: DotScores, or a `fastpop.types.DotModel` (queries(cases) and items()), which are ranked
+            without writing scores down; or any function that is called
             with slices of case numbers and returns [b, V] real scores, torch or numpy; or the whole
             [C, V] matrix, as an array, a tensor or a frame. -inf says "never"; NaN and +inf are
             errors.
@@ -135,8 +138,10 @@ def evaluate(
         min(ks[-1], num_items),
         logits,
     )
+    if isinstance(score, DotModel):
+        score = scores_of(score, cases)
     if not isinstance(score, DotScores) and not callable(score):
-        score = _of_matrix(score, num_cases, num_items)
+        score = of_matrix(score, num_cases, num_items)
     if isinstance(score, DotScores):
         checks.shape("score.query", score.query, (num_cases, "D"))
         checks.shape("score.items", score.items, (num_items, "D"))
@@ -183,14 +188,6 @@ def evaluate(
         cases_key=_key(num_items, target),
         rule=_rule(num_items, mask_seen, allowed is not None, logits, counts_V is not None),
     )
-
-
-def _of_matrix(score: Any, num_cases: int, num_items: int) -> Callable[[slice], Any]:
-    """Scores that stand in a [C, V] matrix."""
-    matrix_CV = checks.array_like("score", score)
-    checks.real_array("score", matrix_CV)
-    checks.shape("score", matrix_CV, (num_cases, num_items))
-    return lambda rows: matrix_CV[rows]
 
 
 def _in_history(history: Csr, listed: Csr, num_items: int) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Training: one configuration, one loop, checkpoints that survive anything."""
 
+from fastpop.evaluation import Recommendations
 from fastpop.training.build import target_counts, target_prior
 from fastpop.training.checkpoint import CheckpointError
 from fastpop.training.config import TrainConfig
 from fastpop.training.folder import check_before, state_of
 from fastpop.training.loggers import Logger
 from fastpop.training.loop import TrainingDiverged
-from fastpop.training.result import Recommendations, TrainResult
+from fastpop.training.result import TrainResult
 from fastpop.training.run import finished_run, load, train
 from fastpop.training.serving import Serving
 

@@ -1,8 +1,6 @@
 """What `fastpop.train` and `fastpop.load` return."""
 
-import csv
 import dataclasses
-import io
 import json
 from dataclasses import dataclass, field
 from html import escape
@@ -12,66 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastpop import checks, deprecated, evaluation, ops
+from fastpop import checks, deprecated, evaluation
 from fastpop.data.cases import Cases, build_cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
 from fastpop.data.split import Split
 from fastpop.diagnostics import Audit, ContextSample, ScoreMoments, audit_moments
+from fastpop.evaluation.recommendations import Recommendations, asked_cases
 from fastpop.frozen import freeze
-from fastpop.model import Recommender
+from fastpop.model import Recommender, ServedModel
 from fastpop.popularity import PopularityPrior
-from fastpop.text import printable
 from fastpop.training import checkpoint, folder
 from fastpop.training.build import target_prior
 from fastpop.training.config import TrainConfig
 from fastpop.training.serving import LEAST_CASES, Serving, fit_weights
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Recommendations:
-    """Top items of users, in the ids of the log.
-
-    user: [n] ids as they were asked for. item: [n, k] ids, best first (fewer than k possible
-    items leave None at the end). score: [n, k] float32, -inf there. popularity_weight, personal_weight:
-    the two weights.
-    """
-
-    user: np.ndarray
-    item: np.ndarray
-    score: np.ndarray
-    popularity_weight: float
-    personal_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        freeze(self, "user", "item", "score")
-
-    def __repr__(self) -> str:
-        return self.table(limit=5)
-
-    def table(self, limit: int = 20) -> str:
-        """One line per user, at most 80 columns; what could steer a terminal is shown escaped."""
-        lines = [
-            f"top {self.item.shape[1]} items, " + knobs_text(self.popularity_weight, self.personal_weight)
-        ]
-        for user, items in list(zip(self.user, self.item))[:limit]:
-            shown = " ".join(printable(str(item)) for item in items if item is not None)
-            text = f"  {printable(str(user))}: {shown}"
-            lines.append(text if len(text) <= 80 else text[:76].rsplit(" ", 1)[0] + " ...")
-        if len(self.user) > limit:
-            lines.append(f"  ... and {len(self.user) - limit:,} more users")
-        return "\n".join(lines)
-
-    def csv(self) -> str:
-        """user,rank,item,score lines under a header."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["user", "rank", "item", "score"])
-        for user, items, scores in zip(self.user, self.item, self.score):
-            for rank, (item, score) in enumerate(zip(items, scores), 1):
-                if item is not None:
-                    writer.writerow([user, rank, item, f"{score:.6g}"])
-        return text.getvalue()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -151,31 +103,35 @@ class TrainResult:
 
     def evaluate(
         self,
-        part: str = "test",
+        part: str | Cases = "test",
         *,
         popularity_weight: float | None = None,
         personal_weight: float | None = None,
         ks: tuple[int, ...] = (10, 20),
         metrics: Any = None,
+        **options: Any,
     ) -> "evaluation.Evaluation":
-        """Exact full ranking of a part of the split, served at two weights.
+        """`evaluation.evaluate` of a part of the split, served at two weights.
 
-        part: "test" or "valid". popularity_weight: β; personal_weight: λ. None takes what
-        `fit_serving` found, or else serves the scores as trained. metrics: further ones, names or objects.
-        Raises ValueError when the split has no such part.
+        part: "test" or "valid"; or Cases, of which those are taken that the encoder can read.
+        popularity_weight: β; personal_weight: λ. None takes what `fit_serving` found, or else serves the
+        scores as trained. metrics: further ones, names or objects. options: as in `evaluation.evaluate`;
+        counts are those of the training events, mask_seen and logits those of the run, unless given.
+        Raises ValueError when the split has no such part, or no case can be read.
         """
-        cases = self._cases(part)
-        popularity_weight, personal_weight = self.serving_weights(popularity_weight, personal_weight)
-        return evaluate_model(
-            self.model,
-            cases,
-            self.split.train.item_counts(),
-            self.config,
-            popularity_weight=popularity_weight,
-            personal_weight=personal_weight,
+        return evaluation.evaluate(
+            self.served(popularity_weight, personal_weight),
+            self._cases(part),
             ks=ks,
             metrics=metrics,
+            **(judged_by(self.config, self.split.train.item_counts()) | options),
         )
+
+    def served(
+        self, popularity_weight: float | None = None, personal_weight: float | None = None
+    ) -> ServedModel:
+        """What is served, as a `fastpop.types.DotModel`. The weights are those of `serving_weights`."""
+        return self.model.served(*self.serving_weights(popularity_weight, personal_weight))
 
     def serving_weights(
         self, popularity_weight: float | None = None, personal_weight: float | None = None
@@ -222,15 +178,17 @@ class TrainResult:
         given, words = self._cases_to_fit(cases)
         readable, _ = readable_cases(self.model, self.split.train, given)
         if readable.num_cases == 0:
-            raise checks.wrong(
-                "cases",
-                f"cases that the encoder {str(self.config.encoder)!r} can read",
-                text=f"{given.num_cases:,} others",
-            )
+            raise self._unreadable("cases", given)
         fitted = fit_weights(
             base.model, readable, fitted_on=words, most_cases=most_cases, seed=self.config.seed
         )
         return dataclasses.replace(base, serving=fitted, metrics={})
+
+    def _unreadable(self, argument: str, cases: Cases) -> ValueError:
+        encoder = str(self.config.encoder)
+        return checks.wrong(
+            argument, f"cases that the encoder {encoder!r} can read", text=f"{cases.num_cases:,} others"
+        )
 
     def _cases_to_fit(self, cases: Any) -> tuple[Cases, str]:
         if cases is None:
@@ -254,7 +212,12 @@ class TrainResult:
         held_V = self.model.decoder.log_prior_V.cpu().numpy()
         return bool(np.array_equal(held_V, self.prior.log_prior_V.astype(np.float32)))
 
-    def _cases(self, part: str) -> Cases:
+    def _cases(self, part: Any) -> Cases:
+        if isinstance(part, Cases):
+            readable = readable_cases(self.model, self.split.train, part)[0]
+            if readable.num_cases == 0:
+                raise self._unreadable("part", part)
+            return readable
         checks.one_of("part", part, ("test", "valid"))
         cases = getattr(self.split, part)
         if cases is None or cases.num_cases == 0:
@@ -334,31 +297,24 @@ class TrainResult:
         Cost: O(n V D), streaming over the catalogue.
         """
         checks.number("k", k, ge=1, integer=True)
-        k = min(k, self.log.num_items)
-        wanted = np.atleast_1d(np.asarray(users))
-        dense = self.log.encode_users(wanted)
-        history = self.log.items_by_user.take(dense)
-        cases = Cases.of(history, [[]] * len(dense), self.log.num_items, user=dense)
+        wanted, cases = asked_cases(self.model, users, self.log)
         kept, left_out = readable_cases(self.model, self.split.train, cases)
         if left_out:
-            known = np.isin(dense, kept.user)
+            known = np.isin(cases.user, kept.user)
             need = "a training event" if self.model.encoder.reads == "events" else "a history"
             raise checks.wrong(
                 "users",
                 f"users with {need}, which the encoder {str(self.config.encoder)!r} needs",
                 wanted[~known][0],
             )
-        weight, personal = self.serving_weights(popularity_weight, personal_weight)
-        ids, score = ops.top_items(
-            k=k,
-            **served_scores(self.model, self.model.encode(cases), weight, personal).keywords(),
-            exclude_offsets=history.offsets if exclude_seen else None,
-            exclude_item=history.item if exclude_seen else None,
+        served = self.served(popularity_weight, personal_weight)
+        found = evaluation.recommend(served, cases, k, log=self.log, exclude_seen=exclude_seen)
+        return dataclasses.replace(
+            found,
+            user=wanted,
+            popularity_weight=served.popularity_weight,
+            personal_weight=served.personal_weight,
         )
-        found = ids.cpu().numpy()
-        item = np.full(found.shape, None, dtype=object)
-        item[found >= 0] = self.log.decode_items(found[found >= 0])
-        return Recommendations(wanted, item, score.float().cpu().numpy(), weight, personal)
 
     def refresh_prior(self, counts: Any, *, smoothing: str | float | None = None) -> "TrainResult":
         """A result with log p of new counts [V] (say, yesterday's), without retraining.
@@ -467,23 +423,9 @@ def readable_cases(model: Recommender, train: Interactions, cases: Cases) -> tup
     return cases.take(readable), int((~readable).sum())
 
 
-def served_scores(
-    model: Recommender, query_CD: torch.Tensor, popularity_weight: float, personal_weight: float = 1.0
-) -> "evaluation.DotScores":
-    """What the model serves at two weights, as what is ranked without being written down."""
-    decoder = model.decoder
-    return evaluation.DotScores(
-        query_CD.detach(),
-        decoder.item_vectors().detach(),
-        decoder.served_bias(popularity_weight),
-        float(decoder.served_scale(personal_weight)),
-    )
-
-
-def knobs_text(popularity_weight: float, personal_weight: float) -> str:
-    """What is served, in words; a personal part as trained goes without saying."""
-    words = f"popularity weight {popularity_weight:g}"
-    return words if personal_weight == 1 else f"{words}, personal weight {personal_weight:g}"
+def judged_by(config: TrainConfig, counts_V: np.ndarray) -> dict[str, Any]:
+    """The options of `evaluation.evaluate` that a run has settled."""
+    return {"counts": counts_V, "mask_seen": config.mask_seen, "logits": config.loss_part.logits}
 
 
 def evaluate_model(
@@ -498,13 +440,10 @@ def evaluate_model(
     metrics: Any = None,
 ) -> "evaluation.Evaluation":
     """Evaluation of readable cases at two weights (None: as trained)."""
-    weight = model.decoder.trained_weight if popularity_weight is None else popularity_weight
     return evaluation.evaluate(
-        served_scores(model, model.encode(cases), weight, personal_weight),
+        model.served(popularity_weight, personal_weight),
         cases,
-        counts=counts_V,
         ks=ks,
-        mask_seen=config.mask_seen,
         metrics=metrics,
-        logits=config.loss_part.logits,
+        **judged_by(config, counts_V),
     )

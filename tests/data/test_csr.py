@@ -51,14 +51,18 @@ def test_rows_are_taken_in_any_order_and_freed_of_repeats(rows):
 
 
 @pytest.mark.parametrize(
-    "value, kind, words",
+    ("value", "kind", "words"),
     [
         (([0, 2], [1]), ValueError, "rows offsets: expected offsets that rise from 0 to 1; got 0 … 2"),
         (([0, 2, 1, 3], [1, 2, 3]), ValueError, "rows offsets: expected offsets that rise"),
         (([1, 3], [1, 2, 3]), ValueError, "rows offsets: expected offsets that rise"),
         (([0.0, 1.0], [1]), TypeError, "rows: expected integers"),
         ([[1.5]], TypeError, "rows: expected integers"),
-        ("abc", TypeError, "rows: expected .offsets, item., a Csr, or a list of lists; got str"),
+        (
+            "abc",
+            TypeError,
+            "rows: expected .offsets, item., a Csr, a sparse matrix, or a list of lists; got str",
+        ),
         ([[1], [5]], ValueError, r"rows items: expected ids in \[0, 5\); got 5 at position 1"),
         ([[1]], ValueError, r"rows offsets: expected shape \[3\]"),
     ],
@@ -68,12 +72,21 @@ def test_an_error_names_what_is_wrong(value, kind, words):
         Csr.of("rows", value, num_rows=2 if kind is ValueError and value == [[1]] else None, num_items=5)
 
 
+def test_rows_of_a_sparse_matrix(rows):
+    scipy = pytest.importorskip("scipy.sparse")
+    dense = np.array([[1, 0, 2], [0, 0, 0], [0, 5, 0]])
+    for kind in (scipy.csr_array, scipy.coo_matrix):
+        assert lists_of(Csr.of("rows", kind(dense), num_rows=3, num_items=3)) == [[0, 2], [], [1]]
+
+
 def test_cases_of_lists():
     cases = Cases.of([[0, 1], []], [[2], [3, 3, 1]], 4)
     assert [cases.history(c).tolist() for c in (0, 1)] == [[0, 1], []]
     assert [cases.targets(c).tolist() for c in (0, 1)] == [[2], [3, 1]]
     assert cases.user.tolist() == [-1, -1]
     assert Cases.of([[0]], [[1]], 4, user=[7], time=[9]).take([0]).time.tolist() == [9]
+    asked = Cases.of([[0], [1], [2]], [[1], [], [0]], 4, user=[5, 6, 7]).with_targets()
+    assert asked.user.tolist() == [5, 7]
     with pytest.raises(ValueError, match=r"targets offsets: expected shape \[2\]"):
         Cases.of([[0]], [[1], [2]], 4)
     with pytest.raises(ValueError, match=r"histories items: expected ids in \[0, 4\)"):

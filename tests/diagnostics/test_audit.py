@@ -82,7 +82,7 @@ def test_energies_equal_the_dense_definition():
 
 def test_it_is_the_public_name():
     p = problem()
-    assert fastpop.audit is audit
+    assert fastpop.audit(**p, permutations=50).to_dict() == run(p).to_dict()
     assert run(p).num_permutations == 50
 
 

@@ -8,7 +8,7 @@ from helpers_logs import small_log
 import fastpop
 from fastpop import registry
 from fastpop.data import Csr
-from fastpop.data.batches import PAD, SequenceBatches, last_items
+from fastpop.data.batches import PAD, SequenceBatches
 from fastpop.encoders import SASRecEncoder, Sizes
 from fastpop.model import Recommender
 from fastpop.nn import Decoder
@@ -125,8 +125,8 @@ def test_windows_cover_every_event_with_a_predecessor_once():
 
 def test_last_items_are_the_last_ones():
     rows = Csr(np.array([0, 3, 3, 8]), np.arange(8))
-    assert last_items(rows, 2).tolist() == [[1, 2], [PAD, PAD], [6, 7]]
-    assert last_items(rows, 9).tolist() == [[0, 1, 2, PAD, PAD], [PAD] * 5, [3, 4, 5, 6, 7]]
+    assert rows.last(2).tolist() == [[1, 2], [PAD, PAD], [6, 7]]
+    assert rows.last(9).tolist() == [[0, 1, 2, PAD, PAD], [PAD] * 5, [3, 4, 5, 6, 7]]
 
 
 def test_cases_that_cannot_be_encoded_are_named():
