@@ -6,7 +6,7 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.diagnostics.moments import ScoreMoments
-from fastpop.ops.energies import popularity_direction
+from fastpop.stats import popularity_direction
 
 # Mean scores of equal models differ by rounding, 1e-16 of what they were summed from.
 DUST = 1e-10

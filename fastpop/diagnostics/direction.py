@@ -1,8 +1,9 @@
-"""Whether log p has a direction at all, what it gets by chance, and how far a mean score follows it."""
+"""Whether log p has a direction at all, and what it gets by chance."""
 
 import numpy as np
 
 from fastpop.popularity.prior import PopularityPrior
+from fastpop.stats import popularity_direction
 
 LEAST_SPREAD = 0.05  # nats, root mean square over items
 
@@ -38,13 +39,6 @@ def weak_direction(prior: PopularityPrior, items: np.ndarray | None = None) -> s
     return None
 
 
-def correlation(mean_score_V: np.ndarray, log_prior_V: np.ndarray) -> float:
-    """np.corrcoef(mean_score, log_prior)[0, 1]; nan where either is the same for every item."""
-    x_V, y_V = mean_score_V - mean_score_V.mean(), log_prior_V - log_prior_V.mean()
-    size = float(np.linalg.norm(x_V) * np.linalg.norm(y_V))
-    return float(np.clip(x_V @ y_V / size, -1, 1)) if size > 0 else float("nan")
-
-
 def chance_under_p(prior_V: np.ndarray, log_prior_V: np.ndarray) -> float:
     """Mean E_dir / mean E_tot, both centred under p, over all relabellings of the items' scores.
 
@@ -52,8 +46,7 @@ def chance_under_p(prior_V: np.ndarray, log_prior_V: np.ndarray) -> float:
     uniform centring. Where a few items hold most events it is far above that: the scores of those few
     are then taken from all others', which alike log p sets apart.
     """
-    b_V = log_prior_V - prior_V @ log_prior_V
-    b_V = b_V / np.linalg.norm(b_V)
+    b_V, _ = popularity_direction(log_prior_V, prior_V)
     num_items = len(b_V)
     along = float(np.square(b_V - b_V.sum() * prior_V).sum())
     return along / (num_items - 2 + num_items * float(prior_V @ prior_V))

@@ -11,7 +11,7 @@ from fastpop import checks, registry
 from fastpop.diagnostics.audit_result import Audit
 from fastpop.diagnostics.calibration import score_nll
 from fastpop.diagnostics.diagnostic import Diagnostic, asked_for, measured
-from fastpop.diagnostics.direction import correlation, weak_direction
+from fastpop.diagnostics.direction import weak_direction
 from fastpop.diagnostics.geometry import geometry
 from fastpop.diagnostics.lists import ContextSample, top_lists
 from fastpop.diagnostics.many import audit_many
@@ -27,6 +27,7 @@ from fastpop.diagnostics.part import (
 )
 from fastpop.ops.score_energy import GramStream
 from fastpop.popularity.prior import PopularityPrior
+from fastpop.stats import correlation
 
 STREAMED = "a GramStream keeps no contexts to make lists of"
 

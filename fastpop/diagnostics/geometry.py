@@ -17,6 +17,7 @@ import numpy as np
 from fastpop import checks
 from fastpop.diagnostics.moments import ScoreMoments
 from fastpop.ops.energies import centre_rows
+from fastpop.stats import correlation
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ def geometry(moments: ScoreMoments, log_prior: Any) -> Geometry:
         mean_vector_ratio=_ratio(float(np.linalg.norm(item_VD.mean(axis=0))), second**0.5),
         average_cosine_raw=average_cosine(item_VD),
         average_cosine_centred=average_cosine(centred_VD),
-        norm_correlation=_correlation(np.linalg.norm(item_VD, axis=1), f_V),
-        pc1_correlation=abs(_correlation(centred_VD @ vector_DD[:, -1], f_V)),
+        norm_correlation=correlation(np.linalg.norm(item_VD, axis=1), f_V),
+        pc1_correlation=abs(correlation(centred_VD @ vector_DD[:, -1], f_V)),
         popularity_r2=_ratio(explained, energy),
         popularity_r2_null=rank / (len(item_VD) - 1),
     )
@@ -152,7 +153,7 @@ def score_pc1_correlation(moments: ScoreMoments, log_prior: Any) -> float:
     root_RR = vector_RR * np.sqrt(np.clip(value_R, 0, None))
     weighted_VR = item_VR @ root_RR
     _, axis_RR = np.linalg.eigh(weighted_VR.T @ weighted_VR)
-    return abs(_correlation(weighted_VR @ axis_RR[:, -1], log_prior_V - log_prior_V.mean()))
+    return abs(correlation(weighted_VR @ axis_RR[:, -1], log_prior_V))
 
 
 def average_cosine(item_VD: np.ndarray) -> float:
@@ -216,16 +217,6 @@ def _unit(name: str, rows: np.ndarray) -> np.ndarray:
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole > 0 else float("nan")
-
-
-def _correlation(x_V: np.ndarray, y_V: np.ndarray) -> float:
-    """Pearson's; nan where one side is constant (centring a constant leaves rounding dust)."""
-    x_c_V, y_c_V = x_V - x_V.mean(), y_V - y_V.mean()
-    spread, other = float(np.linalg.norm(x_c_V)), float(np.linalg.norm(y_c_V))
-    dust = 1e-12
-    if spread <= dust * np.linalg.norm(x_V) or other <= dust * np.linalg.norm(y_V):
-        return float("nan")
-    return float(x_c_V @ y_c_V) / (spread * other)
 
 
 def _plain(value: Any) -> Any:

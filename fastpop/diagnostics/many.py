@@ -13,7 +13,8 @@ from fastpop.diagnostics.moments import ScoreMoments
 from fastpop.diagnostics.null import Null
 from fastpop.diagnostics.significance import Form, PermutationTest, permutation_test
 from fastpop.frozen import freeze
-from fastpop.ops.energies import ScoreEnergy, popularity_direction
+from fastpop.ops.energies import ScoreEnergy
+from fastpop.stats import popularity_direction
 
 BLOCK = 250  # permutations between two updates of the progress bar
 

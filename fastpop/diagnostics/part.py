@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from fastpop import checks
-from fastpop.diagnostics.direction import correlation
 from fastpop.diagnostics.moments import ScoreMoments
 from fastpop.ops.energies import ScoreEnergy
 from fastpop.popularity.prior import PopularityPrior
+from fastpop.stats import correlation
 
 LEAST_COUNTS = (1, 5, 20)
 # `unseen_items` speaks where they hold more than this share of the energy, ...

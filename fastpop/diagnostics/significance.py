@@ -8,13 +8,13 @@ and verified exhaustively in the tests.
 """
 
 from dataclasses import dataclass
-from math import exp, lgamma, log, log1p
 
 import numpy as np
 
 from fastpop import checks
 from fastpop.diagnostics.exact_nulls import quadratic_null, stratified_null
 from fastpop.diagnostics.moments import ScoreMoments
+from fastpop.stats import clopper_pearson
 
 # T and T_pi are computed on two routes that differ by rounding (1e-13 of the scale or less), so
 # an exact tie may fall on either side. Everything within this share of the scale counts as >= T:
@@ -132,52 +132,6 @@ def permutation_test(
         p_value = (1 + exceed) / (len(null_P) + 1)
         interval = clopper_pearson(exceed, len(null_P))
     return PermutationTest(statistic, observed, p_value, interval, null_mean, null_variance, null_P, kind)
-
-
-def clopper_pearson(hits: int, draws: int, level: float = 0.95) -> tuple[float, float]:
-    """scipy.stats.binomtest(hits, draws).proportion_ci(level, "exact")"""
-    tail = (1 - level) / 2
-    low = 0.0 if hits == 0 else beta_quantile(tail, hits, draws - hits + 1)
-    high = 1.0 if hits == draws else beta_quantile(1 - tail, hits + 1, draws - hits)
-    return low, high
-
-
-def beta_quantile(q: float, a: float, b: float) -> float:
-    """scipy.special.betaincinv(a, b, q), by bisection to the last bits."""
-    low, high = 0.0, 1.0
-    while True:
-        middle = (low + high) / 2
-        if middle in (low, high) or high - low < 1e-15 * high:
-            return middle
-        if regularised_beta(middle, a, b) < q:
-            low = middle
-        else:
-            high = middle
-
-
-def regularised_beta(x: float, a: float, b: float) -> float:
-    """scipy.special.betainc(a, b, x), by Lentz's continued fraction (Numerical Recipes 6.4)."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):
-        return 1 - regularised_beta(1 - x, b, a)
-    front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log1p(-x)) / a
-    tiny = 1e-300
-    c, d = 1.0, 1 / max(1 - (a + b) * x / (a + 1), tiny)
-    value = d
-    for m in range(1, 10_000):
-        for step in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d = 1 + step * d
-            c = 1 + step / c
-            d = 1 / (d if abs(d) > tiny else tiny)
-            c = c if abs(c) > tiny else tiny
-            value *= c * d
-        if abs(c * d - 1) < 1e-16:
-            break
-    return front * value
 
 
 @dataclass(frozen=True, eq=False)

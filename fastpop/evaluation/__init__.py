@@ -16,13 +16,14 @@ from fastpop.evaluation.baselines import (
 from fastpop.evaluation.dot_scores import DotScores
 from fastpop.evaluation.metric import Known, Metric, Targets, find_metric
 from fastpop.evaluation.models import CaseScores, Tables, scores_of
-from fastpop.evaluation.paired import PairedInterval, compare_paired, mean_interval, paired_over_seeds
+from fastpop.evaluation.paired import PairedInterval, compare_paired, paired_over_seeds
 from fastpop.evaluation.popularity_bias import gini, item_groups, lorenz_curve
 from fastpop.evaluation.ranking import OURS, evaluate
 from fastpop.evaluation.reference import OURS as REFERENCES
 from fastpop.evaluation.reference import Reference
 from fastpop.evaluation.recommendations import Recommendations, recommend
 from fastpop.evaluation.result import Evaluation
+from fastpop.stats import mean_interval
 
 __all__ = [
     "CaseScores",

@@ -1,14 +1,12 @@
 """Differences between two runs, with intervals that use the pairing."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from fastpop import checks
+from fastpop import checks, stats
 from fastpop.evaluation.result import Evaluation
 
 
@@ -68,7 +66,7 @@ def compare_paired(
     Raises: ValueError for an unknown metric, or evaluations of different cases.
     Source: Student 1908; Efron & Tibshirani 1993, ch. 13; linearisation: Cochran 1977, sec. 6.3.
     """
-    _bounds(confidence)
+    stats.check_confidence(confidence)
     checks.one_of("method", method, ["t", "bootstrap"])
     if a.cases_key != b.cases_key:
         raise checks.wrong("b", "an evaluation of the same cases as a", text="other cases or targets")
@@ -83,22 +81,10 @@ def compare_paired(
         raise checks.wrong("metric", "a value in at least one case of both runs", text=f"{metric!r}")
     share = weight / weight.sum()
     delta = value_a - value_b
-    mean = float(share @ delta)
-    n = len(delta)
-    if n == 1:
-        low = high = math.nan
-    elif method == "t":
-        error = math.sqrt(n / (n - 1) * float((share * (delta - mean)) @ (share * (delta - mean))))
-        reach = t_quantile(0.5 + confidence / 2, n - 1) * error
-        low, high = mean - reach, mean + reach
+    if method == "t":
+        mean, low, high = stats.weighted_interval(delta, weight, confidence)
     else:
-        checks.number("resamples", resamples, ge=100, integer=True)
-        rng = np.random.Generator(np.random.Philox(seed))
-        means = np.empty(resamples)
-        for r in range(resamples):
-            times = np.bincount(rng.integers(0, n, n), minlength=n) * weight
-            means[r] = times @ delta / times.sum()
-        low, high = map(float, np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2]))
+        mean, low, high = stats.bootstrap_interval(delta, weight, confidence, resamples, seed)
     return PairedInterval(
         metric,
         float(share @ value_a),
@@ -107,7 +93,7 @@ def compare_paired(
         low,
         high,
         confidence,
-        n,
+        len(delta),
         "cases",
         method,
     )
@@ -124,72 +110,15 @@ def paired_over_seeds(
     Returns: PairedInterval with unit "seeds".
     Raises: ValueError when the lengths differ or nothing is given.
     """
-    _bounds(confidence)
+    stats.check_confidence(confidence)
     if len(a) != len(b) or len(a) == 0:
         raise checks.wrong("a, b", "the same seeds, at least one", text=f"{len(a)} and {len(b)}")
     first, second = _values("a", a, metric), _values("b", b, metric)
     mean_a, mean_b, delta = first.mean(), second.mean(), first - second
-    mean, low, high = mean_interval(delta, confidence)
+    mean, low, high = stats.mean_interval(delta, confidence)
     return PairedInterval(
         metric, float(mean_a), float(mean_b), mean, low, high, confidence, len(delta), "seeds", "t"
     )
-
-
-def mean_interval(values: Any, confidence: float = 0.95) -> tuple[float, float, float]:
-    """(mean, low, high): the t interval of a mean. NaN bounds for a single value."""
-    _bounds(confidence)
-    value = np.asarray(values, float)
-    if value.ndim != 1 or len(value) == 0:
-        raise checks.wrong("values", "a 1-d array of at least one number", value)
-    mean = float(value.mean())
-    if len(value) == 1:
-        return mean, math.nan, math.nan
-    error = float(value.std(ddof=1)) / math.sqrt(len(value))
-    reach = t_quantile(0.5 + confidence / 2, len(value) - 1) * error
-    return mean, mean - reach, mean + reach
-
-
-def t_quantile(probability: float, freedom: int) -> float:
-    """scipy.stats.t.ppf(probability, freedom) for whole degrees of freedom, probability in (0, 1).
-
-    Source: Abramowitz & Stegun 26.7.3-4 (closed-form distribution, bisected) up to 200 degrees of
-    freedom; 26.7.5 (expansion about the normal quantile, next term below 1e-9 there) above.
-    """
-    if freedom > 200:
-        x = NormalDist().inv_cdf(probability)
-        terms = (
-            (x**3 + x) / 4,
-            (5 * x**5 + 16 * x**3 + 3 * x) / 96,
-            (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
-            (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
-        )
-        return x + sum(term / freedom**n for n, term in enumerate(terms, 1))
-    low, high = -1e8, 1e8
-    for _ in range(120):
-        middle = (low + high) / 2
-        if _t_cdf(middle, freedom) < probability:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
-
-
-def _t_cdf(t: float, freedom: int) -> float:
-    theta = math.atan(t / math.sqrt(freedom))
-    cos2 = math.cos(theta) ** 2
-    if freedom % 2:
-        term, total = math.cos(theta), 0.0
-        for j in range(1, freedom - 1, 2):
-            total += term
-            term *= cos2 * (j + 1) / (j + 2)
-        inside = (theta + math.sin(theta) * total) * 2 / math.pi
-    else:
-        term, total = 1.0, 0.0
-        for j in range(0, freedom - 1, 2):
-            total += term
-            term *= cos2 * (j + 1) / (j + 2)
-        inside = math.sin(theta) * total
-    return 0.5 + inside / 2
 
 
 def _values(argument: str, runs: Sequence[Any], metric: str) -> np.ndarray:
@@ -200,9 +129,3 @@ def _values(argument: str, runs: Sequence[Any], metric: str) -> np.ndarray:
             raise checks.wrong("metric", expected, text=f"{metric!r}")
         return np.array([run.metrics[metric] for run in runs], float)
     return checks.float_array(argument, list(runs), 1)
-
-
-def _bounds(confidence: float) -> None:
-    checks.number("confidence", confidence, gt=0)
-    if confidence >= 1:
-        raise checks.wrong("confidence", "a number in (0, 1)", confidence)

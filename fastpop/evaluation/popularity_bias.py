@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastpop import checks
+from fastpop.stats import correlation
 
 GROUPS = ("head", "mid", "tail")
 
@@ -89,9 +90,7 @@ def popularity_correlation(exposure: Any, counts: Any) -> float:
         mid_rank(checks.float_array(name, value, 1, by_item=name == "counts"))
         for name, value in (("exposure", exposure), ("counts", counts))
     )
-    a_V, b_V = a_V - a_V.mean(), b_V - b_V.mean()
-    length = np.sqrt((a_V @ a_V) * (b_V @ b_V))
-    return float(a_V @ b_V / length) if length > 0 else float("nan")
+    return correlation(a_V, b_V)
 
 
 def average_popularity(recommended: Any, counts: Any) -> np.ndarray:

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from fastpop import checks
 from fastpop.kernels.row_moments.reference import ROWS as ROWS
 from fastpop.kernels.row_moments.reference import as_float64 as as_float64
 from fastpop.kernels.row_moments.reference import joined as joined
 from fastpop.kernels.row_moments.reference import on_host as on_host
+from fastpop.stats import popularity_direction
 
 CANCELS = 1e-6  # share of the total below which a difference of energies keeps under ten digits
 
@@ -72,22 +72,6 @@ def centre_rows(item_VD: np.ndarray, centring_V: np.ndarray | None = None) -> np
     if centring_V is None:
         return item_VD - item_VD.mean(axis=0)
     return item_VD - centring_V @ item_VD
-
-
-def popularity_direction(
-    log_prior_V: np.ndarray, centring_V: np.ndarray | None = None
-) -> tuple[np.ndarray, float]:
-    """b [V], a unit vector along centred log p, and ||f~||. Uniform popularity raises."""
-    if np.ptp(log_prior_V) <= 1e-12 * max(1.0, float(np.abs(log_prior_V).max())):
-        raise checks.wrong(
-            "log_prior",
-            "a popularity that varies over items",
-            text="a uniform one, whose direction is not defined",
-        )
-    centred_V = centre_rows(log_prior_V[:, None], centring_V)[:, 0]
-    # Not by BLAS, whose threads spin on for a while in the way of a kernel's.
-    norm = float(np.sqrt(np.square(centred_V).sum()))
-    return centred_V / norm, norm
 
 
 def gram_energies(

@@ -17,10 +17,10 @@ from fastpop.ops.energies import (
     energies_of_sums,
     gram_energies,
     joined,
-    popularity_direction,
     projected_energy,
     tile_energies,
 )
+from fastpop.stats import popularity_direction
 from fastpop.types import Impl
 
 __all__ = ["GramStream", "ScoreEnergy", "score_energy", "streamed_score_energy"]

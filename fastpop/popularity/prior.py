@@ -19,6 +19,7 @@ from fastpop.popularity.smoothing import (
     smooth_counts,
 )
 from fastpop.popularity.store import read_arrays, write_arrays
+from fastpop.stats import popularity_direction
 
 if TYPE_CHECKING:
     from fastpop.data import Interactions
@@ -254,15 +255,5 @@ class AlphaSensitivity:
 
 
 def unit_direction(log_prior_V: np.ndarray) -> np.ndarray:
-    """Centred and of unit length; an error where nothing is left after centring."""
-    # Against the first value before the mean: equal values then centre to exactly 0.
-    centred_V = log_prior_V - log_prior_V[0]
-    centred_V = centred_V - centred_V.mean()
-    norm = float(np.linalg.norm(centred_V))
-    if norm <= 1e-12 * np.sqrt(log_prior_V.shape[0]):
-        raise checks.wrong(
-            "prior",
-            "popularity that differs between items (p is uniform: no direction)",
-            text=f"{log_prior_V.shape[0]} items of equal probability",
-        )
-    return centred_V / norm
+    """Centred and of unit length. Raises ValueError where nothing is left after centring."""
+    return popularity_direction(log_prior_V)[0]

@@ -14,7 +14,7 @@ from fastpop.components import Component
 from fastpop.data.presets import Preset
 from fastpop.diagnostics.significance import Form
 from fastpop.evaluation.metric import NEEDS
-from fastpop.ops.energies import popularity_direction
+from fastpop.stats import popularity_direction
 from fastpop.training import TrainConfig
 
 CASES, ITEMS, DIM = 40, 60, 5

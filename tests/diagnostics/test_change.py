@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastpop.diagnostics import ScoreMoments, change_along
-from fastpop.ops.energies import popularity_direction
+from fastpop.stats import popularity_direction
 
 
 def model(seed=0, num_items=40, **change):

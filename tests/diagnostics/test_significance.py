@@ -10,14 +10,8 @@ from scipy import special, stats
 
 from fastpop.diagnostics import ScoreMoments, audit_many, p_short, permutation_test
 from fastpop.diagnostics.exact_nulls import linear_null
-from fastpop.diagnostics.significance import (
-    Form,
-    beta_quantile,
-    clopper_pearson,
-    null_moments,
-    regularised_beta,
-)
-from fastpop.ops.energies import popularity_direction
+from fastpop.diagnostics.significance import Form, null_moments
+from fastpop.stats import beta_quantile, clopper_pearson, popularity_direction, regularised_beta
 
 
 def model(num_items, seed=0, bias=True, dim=3, contexts=9):

@@ -6,7 +6,7 @@ from scipy import stats
 
 from fastpop.data.cases import Cases
 from fastpop.evaluation import compare_paired, evaluate, mean_interval, paired_over_seeds
-from fastpop.evaluation.paired import t_quantile
+from fastpop.stats import t_quantile
 
 
 def run(score, target=None, weight=None):

@@ -307,7 +307,7 @@ def test_the_direction_is_centred_and_of_unit_length():
     centred = prior.log_prior_V - prior.log_prior_V.mean()
     np.testing.assert_allclose(b, centred / np.linalg.norm(centred), atol=1e-14)
     for equal in ([5.0] * 1000, [1.0], [0.3] * 7):
-        with pytest.raises(ValueError, match="p is uniform: no direction"):
+        with pytest.raises(ValueError, match="a uniform one, whose direction is not defined"):
             PopularityPrior.from_counts(equal).direction()
 
 
