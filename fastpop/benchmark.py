@@ -8,6 +8,7 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.data.interactions import Interactions
+from fastpop.text import aligned
 from fastpop.training import TrainConfig, build
 from fastpop.training.loop import train_step
 
@@ -63,9 +64,9 @@ def _row(num_items: int, dim: int, negatives: int, batch: int, rounds: int, seed
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as text."""
-    lines = [f"{'items':>12}{'ms a step':>12}{'examples/s':>14}"]
-    lines += [
-        f"{row['items']:12,}{row['seconds_per_step'] * 1e3:12.2f}{row['examples_per_second']:14,.0f}"
+    cells = [["items", "ms a step", "examples/s"]]
+    cells += [
+        [f"{row['items']:,}", f"{row['seconds_per_step'] * 1e3:.2f}", f"{row['examples_per_second']:,.0f}"]
         for row in rows
     ]
-    return "\n".join(lines)
+    return "\n".join(aligned(cells, least=(12, 12, 14), left=0, gap=0))

@@ -9,6 +9,7 @@ import torch
 
 import fastpop
 from fastpop.ops import availability
+from fastpop.text import aligned
 
 PACKAGES = ("duckdb", "tyro", "matplotlib", "pyarrow", "polars", "pandas", "triton", "tensorboard")
 
@@ -28,15 +29,15 @@ def report() -> str:
         "packages: " + ", ".join(f"{name} {'yes' if _has(name) else 'no'}" for name in PACKAGES[:4]) + ",",
         "          " + ", ".join(f"{name} {'yes' if _has(name) else 'no'}" for name in PACKAGES[4:]),
         "",
-        f"{'op':18}{'cpu':14}{'cuda':14}implementations",
     ]
+    table = [["op", "cpu", "cuda", "implementations"]]
     missing = {name: why for name in ("cpu", "triton", "cuda") if (why := availability.why_not(name))}
     for op in availability.OPS:
         active = {device: availability.first(op, device) or "-" for device in ("cpu", "cuda")}
         if not torch.cuda.is_available():
             active["cuda"] = "no device"
-        names = ", ".join(availability.available(op))
-        lines.append(f"{op:18}{active['cpu']:14}{active['cuda']:14}{names}")
+        table.append([op, active["cpu"], active["cuda"], ", ".join(availability.available(op))])
+    lines += aligned(table, least=(18, 14, 14), left=4, gap=0)
     if missing:
         lines += ["", *(f"{name} does not run here: {why}" for name, why in missing.items())]
     lines += ["", *(f"{kind}: " + ", ".join(fastpop.available(kind)) for kind in NAMED)]

@@ -1,4 +1,8 @@
-"""Text as a terminal may be given it. Needs nothing: it is at hand before anything heavy is loaded."""
+"""Text as a terminal may be given it, and the columns of its tables. Needs nothing: it is at hand before
+anything heavy is loaded."""
+
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 
 def printable(text: str, keep_lines: bool = False) -> str:
@@ -10,3 +14,24 @@ def printable(text: str, keep_lines: bool = False) -> str:
         c if c.isprintable() or (keep_lines and c == "\n") else c.encode("unicode_escape").decode("ascii")
         for c in text
     )
+
+
+def aligned(
+    rows: Iterable[Sequence[str]], *, least: Sequence[int] = (), left: int = 1, gap: int = 2
+) -> list[str]:
+    """Rows of as many cells each as lines, `gap` spaces between columns: the first `left` columns stand left,
+    the others right. A column is as wide as its widest cell, and as least[c] where that is given; lines end
+    with their last character.
+    """
+    body = [list(row) for row in rows]
+    widths = [max(map(len, column), default=0) for column in zip(*body, strict=True)]
+    widths = [max(wide, some) for wide, some in zip_longest(widths, least[: len(widths)], fillvalue=0)]
+    return [
+        (" " * gap)
+        .join(
+            cell.ljust(wide) if c < left else cell.rjust(wide)
+            for c, (cell, wide) in enumerate(zip(row, widths))
+        )
+        .rstrip()
+        for row in body
+    ]

@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from fastpop import checks
 from fastpop.cli.options import array, readable, smoothing_of, writable
+from fastpop.text import aligned
 
 
 @readable(
@@ -130,16 +131,26 @@ class Evaluate:
                     self.part, popularity_weight=weight, personal_weight=self.personal_weight, ks=self.k
                 )
                 print(f"{self.run_folder} - {self.against}, paired over cases")
-                for metric in ("nll", *(f"{name}@{k}" for name in ("hr", "ndcg") for k in self.k)):
-                    pair = evaluation.compare_paired(found, second, metric)
-                    print(
-                        f"  {metric:10}{pair.mean_a:9.4f} -{pair.mean_b:9.4f} = "
-                        f"{pair.difference:+.4f}  95% [{pair.low:+.4f}, {pair.high:+.4f}]"
-                    )
-                print()
+                names = ("nll", *(f"{name}@{k}" for name in ("hr", "ndcg") for k in self.k))
+                pairs = [evaluation.compare_paired(found, second, name) for name in names]
+                print("\n".join(_paired_lines(pairs)) + "\n")
         if self.out is not None:
             report.write_json(self.out, written)
             print(f"written to {self.out}")
+
+
+def _paired_lines(pairs: list[Any]) -> list[str]:
+    rows = [
+        [
+            f"  {pair.metric}",
+            f"{pair.mean_a:.4f}",
+            " -",
+            f"{pair.mean_b:.4f}",
+            f" = {pair.difference:+.4f}  95% [{pair.low:+.4f}, {pair.high:+.4f}]",
+        ]
+        for pair in pairs
+    ]
+    return aligned(rows, least=(12, 9, 2, 9), gap=0)
 
 
 @readable({"run_folder": "RUN", "counts": "FILE", "smoothing": "NAME|X"})

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fastpop.diagnostics.part import at_least
 from fastpop.diagnostics.significance import PermutationTest, p_short
+from fastpop.text import aligned
 
 if TYPE_CHECKING:
     from fastpop.diagnostics.audit_result import Audit
@@ -46,8 +47,14 @@ def audit_table(audit: "Audit") -> str:
         "",
         *_share_lines(audit),
         "  Does the choice of alpha matter? cosine of log p's direction to the one used",
-        "    alpha  " + "".join(f"{a:>9.3g}" for a in audit.sensitivity.alphas),
-        "    cosine " + "".join(f"{c:>9.4f}" for c in audit.sensitivity.cosines),
+        *aligned(
+            [
+                ["    alpha", *(f"{a:.3g}" for a in audit.sensitivity.alphas)],
+                ["    cosine", *(f"{c:.4f}" for c in audit.sensitivity.cosines)],
+            ],
+            least=(11, *(9 for _ in audit.sensitivity.alphas)),
+            gap=0,
+        ),
         "",
         *_geometry_lines(audit),
         *_measured_lines(audit),
@@ -61,37 +68,40 @@ def _energy_lines(audit: "Audit") -> list[str]:
     off = e.off_direction / e.total if whole else None
     # Along a direction that is noise a p-value invites a reading that it does not bear.
     tests = (audit.test_direction, audit.test_shared) if not audit.no_direction else (None, None)
-    return [
-        f"  {'energy':<33}{'absolute':>12}{'share':>10}{'under p':>10}{'p-value':>13}",
-        _line("total", e.total, whole, whole),
-        _line(
+    rows = [
+        ["  energy", "absolute", "share", "under p", "p-value"],
+        _row("total", e.total, whole, whole),
+        _row(
             "along log p (direction)", e.direction, e.fraction_direction, under_p.fraction_direction, tests[0]
         ),
-        _line(
+        _row(
             "  same for every context (shared)",
             e.shared,
             e.fraction_shared,
             under_p.fraction_shared,
             tests[1],
         ),
-        _line(
+        _row(
             "  differing between contexts",
             e.heterogeneous,
             e.fraction_direction - e.fraction_shared,
             under_p.fraction_direction - under_p.fraction_shared,
         ),
-        _line(
+        _row(
             "off log p",
             e.off_direction,
             off,
             under_p.off_direction / under_p.total if under_p.total > 0 else None,
         ),
-        _line(
+        _row(
             "by chance: 1/(items - 1)",
             e.total * audit.chance_level,
             audit.chance_level,
             audit.chance_level_prior_centred,
         ),
+    ]
+    return [
+        *aligned(rows, least=(35, 12, 10, 10, 13), gap=0),
         "  (under p: share with scores and log p centred under p, not uniformly)",
     ]
 
@@ -122,7 +132,7 @@ def _null_lines(audit: "Audit") -> list[str]:
         f"Null: {audit.null_words or audit.null}; {audit.num_permutations:,} draws, seed {audit.seed}."
     )
     for name, test in (("direction", audit.test_direction), ("shared", audit.test_shared)):
-        lines.append(f"    {name:<10} {_null_mean(test)}")
+        lines += aligned([[f"    {name}", _null_mean(test)]], least=(14,), left=2, gap=1)
         if audit.num_permutations and not audit.no_direction:
             lines += _filled(test.words(), 15)
     if audit.no_direction:
@@ -146,27 +156,22 @@ def _null_mean(test: PermutationTest) -> str:
 def _share_lines(audit: "Audit") -> list[str]:
     if len(audit.shares) < 2 or audit.no_direction:
         return []
-    lines = [
-        f"  {'share over items with':<22}{'items':>11}{'along log p':>13}{'by chance':>11}{'shared':>10}"
-        f"{'corr.':>11}"
-    ]
+    rows = [["  share over items with", "items", "along log p", "by chance", "shared", "corr."]]
     for one in audit.shares:
         name = at_least(one.min_count) if one.min_count else "any count"
-        lines.append(
-            f"    {name:<20}{one.num_items:>11,}{_number(one.fraction_direction):>13}"
-            f"{_number(1 / (one.num_items - 1)):>11}{_number(one.fraction_shared):>10}"
-            f"{_number(one.correlation):>11}"
-        )
+        shown = one.fraction_direction, 1 / (one.num_items - 1), one.fraction_shared, one.correlation
+        rows.append([f"    {name}", f"{one.num_items:,}", *map(_number, shown)])
+    lines = aligned(rows, least=(24, 11, 13, 11, 10, 11), gap=0)
     if audit.shares[0].min_count == 0:
         lines.append(f"  energy in scores of items without events: {audit.unseen_energy:.1%}")
     return [*lines, ""]
 
 
-def _line(
+def _row(
     name: str, value: float, share: float | None, under_p: float | None, test: PermutationTest | None = None
-) -> str:
+) -> list[str]:
     p = "" if test is None else p_short(test.p_value, test.num_permutations)
-    return f"  {name:<33}{value:>12.5g}{_number(share):>10}{_number(under_p):>10}{p:>13}"
+    return [f"  {name}", f"{value:.5g}", _number(share), _number(under_p), p]
 
 
 def _number(value: float | None) -> str:
@@ -179,19 +184,17 @@ def _filled(text: str, indent: int = 2) -> list[str]:
 
 def _geometry_lines(audit: "Audit") -> list[str]:
     g = audit.geometry
-    head = f"  {'geometry':<22}{'R1':>9}{'eff. rank':>11}{'part. ratio':>13}{'IsoScore':>10}"
-    rows = [
+    spectra = [
         ("items, raw", g.items_raw),
         ("items, centred", g.items_centred),
         ("queries, centred", g.queries_centred),
         ("scores, centred", g.scores),
     ]
-    lines = [head]
-    for name, s in rows:
-        lines.append(
-            f"  {name:<22}{_number(s.r1):>9}{_number(s.effective_rank):>11}"
-            f"{_number(s.participation_ratio):>13}{_number(s.isoscore):>10}"
-        )
+    rows = [["  geometry", "R1", "eff. rank", "part. ratio", "IsoScore"]]
+    for name, s in spectra:
+        shown = s.r1, s.effective_rank, s.participation_ratio, s.isoscore
+        rows.append([f"  {name}", *map(_number, shown)])
+    lines = aligned(rows, least=(24, 9, 11, 13, 10), gap=0)
     lines += [
         f"  mean cosine of items: raw {_number(g.average_cosine_raw)}, "
         f"centred {_number(g.average_cosine_centred)}",
@@ -208,5 +211,5 @@ def _measured_lines(audit: "Audit") -> list[str]:
     rows = [row for one in audit.measured for row in one.rows()]
     if not rows:
         return []
-    shown = [(textwrap.shorten(name, 60, placeholder="…"), _number(value)) for name, value in rows]
-    return ["", "  also measured", *(f"    {name:<60}{value:>13}" for name, value in shown)]
+    shown = [["    " + textwrap.shorten(name, 60, placeholder="…"), _number(value)] for name, value in rows]
+    return ["", "  also measured", *aligned(shown, least=(64, 13), gap=0)]

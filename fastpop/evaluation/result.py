@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastpop.frozen import freeze
+from fastpop.text import aligned
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,15 +78,11 @@ class Evaluation:
         stems = dict.fromkeys(n.split("@")[0] for n in self.metrics if "@" in n)
         if (self.events["nll"] == 1).all():
             stems.pop("recall", None)  # of one target that is the hit rate
-        lines = [f"{'':24}" + "".join(f"{f'@{k}':>11}" for k in self.ks)]
-        for stem in stems:
-            cells = (self.metrics.get(f"{stem}@{k}") for k in self.ks)
-            lines.append(f"{stem:24}" + "".join(_cell(x) for x in cells))
-        lines.append("")
-        for name, value in self.metrics.items():
-            if "@" not in name:
-                lines.append(f"{name:24}" + _cell(value))
-        lines.append("")
+        listed = [["", *(f"@{k}" for k in self.ks)]]
+        listed += [[stem, *(_cell(self.metrics.get(f"{stem}@{k}")) for k in self.ks)] for stem in stems]
+        whole = [[name, _cell(value)] for name, value in self.metrics.items() if "@" not in name]
+        widths = [24, *(11 for _ in self.ks)]
+        lines = [*aligned(listed, least=widths, gap=0), "", *aligned(whole, least=widths, gap=0), ""]
         size = f"{self.num_cases:,} cases, {self.num_events:,} target events. "
         lines += textwrap.wrap(size + self.rule, 78)
         return "\n".join(lines)
@@ -101,5 +98,5 @@ def weighted_mean(value_C: np.ndarray, weight_C: np.ndarray) -> float:
 
 def _cell(value: float | None) -> str:
     if value is None or np.isnan(value):
-        return f"{'-':>11}"
-    return f"{value:>11.4f}" if abs(value) < 1e4 else f"{value:>11.4g}"
+        return "-"
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.4g}"

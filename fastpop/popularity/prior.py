@@ -20,6 +20,7 @@ from fastpop.popularity.smoothing import (
 )
 from fastpop.popularity.store import read_arrays, write_arrays
 from fastpop.stats import popularity_direction
+from fastpop.text import aligned
 
 if TYPE_CHECKING:
     from fastpop.data import Interactions
@@ -246,12 +247,9 @@ class AlphaSensitivity:
     def table(self) -> str:
         """Plain text, at most 80 columns."""
         chosen = "good-turing" if self.chosen_alpha is None else f"alpha {self.chosen_alpha:.4g}"
-        lines = [
-            f"direction of log p against the one used ({chosen}, {self.unseen_share:.1%} unseen)",
-            f"{'alpha':>10}  {'cosine':>8}",
-        ]
-        lines += [f"{a:>10.4g}  {c:>8.4f}" for a, c in zip(self.alphas, self.cosines)]
-        return "\n".join(lines)
+        title = f"direction of log p against the one used ({chosen}, {self.unseen_share:.1%} unseen)"
+        cells = [["alpha", "cosine"], *([f"{a:.4g}", f"{c:.4f}"] for a, c in zip(self.alphas, self.cosines))]
+        return "\n".join([title, *aligned(cells, least=(10, 8), left=0)])
 
 
 def unit_direction(log_prior_V: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from fastpop.frozen import freeze
 from fastpop.popularity.prior import PopularityPrior
 from fastpop.popularity.smoothing import best_alpha
 from fastpop.popularity.temporal import DAY, decayed_counts
+from fastpop.text import aligned
 
 if TYPE_CHECKING:
     from fastpop.data import Interactions
@@ -51,13 +52,11 @@ class RecencyCounts:
         lines = [
             f"half-life {_days(self.half_life)}, alpha {self.alpha:.3g}: {self.nll:.3f} nats an event",
             f"({self.num_judged:,} later events, each from what came before its {_days(self.horizon)})",
-            f"{'half-life':>12}  {'alpha':>9}  {'nats':>7}",
         ]
-        lines += [
-            f"{_days(half_life):>12}  {alpha:>9.3g}  {nll:>7.3f}" for half_life, alpha, nll in self.tried
-        ]
-        lines += [f"{_days(self.half_life):>12}  {alpha:>9.3g}  {nll:>7.3f}" for alpha, nll in self.alphas]
-        return "\n".join(lines)
+        tried = [*self.tried, *((self.half_life, alpha, nll) for alpha, nll in self.alphas)]
+        cells = [["half-life", "alpha", "nats"]]
+        cells += [[_days(half_life), f"{alpha:.3g}", f"{nll:.3f}"] for half_life, alpha, nll in tried]
+        return "\n".join([*lines, *aligned(cells, least=(12, 9, 7), left=0)])
 
     def __repr__(self) -> str:
         return (

@@ -6,6 +6,7 @@ from fastpop.report.cells import Cell
 from fastpop.report.compare_tables import Table, all_tables
 from fastpop.report.schema import NOT_CALIBRATED, Comparison
 from fastpop.report.tables import WIDTH
+from fastpop.text import aligned
 
 LABEL = 18  # of "learned-from-log-p"
 
@@ -51,19 +52,11 @@ def rendered(table: Table) -> list[str]:
         cut = 1 + len(table.head) // 2
         parts = (_columns(table, slice(1, cut)), _columns(table, slice(cut, None)))
         return [text for part in parts for text in rendered(part)]
-    text = []
-    for line in lines:
-        if isinstance(line, str):
-            text.append(textwrap.shorten(f"{line}:", WIDTH, placeholder="…"))
-        else:
-            text.append(
-                (" " * gap)
-                .join(
-                    cell.rjust(wide) if c else cell.ljust(wide)
-                    for c, (cell, wide) in enumerate(zip(line, widths))
-                )
-                .rstrip()
-            )
+    in_columns = iter(aligned(rows, gap=gap))
+    text = [
+        textwrap.shorten(f"{line}:", WIDTH, placeholder="…") if isinstance(line, str) else next(in_columns)
+        for line in lines
+    ]
     text.insert(1, "-" * width)
     return ["\n".join(text)]
 

@@ -1,14 +1,14 @@
-"""Numbers in few characters, text tables of at most 80 columns, and files written whole or not at all."""
+"""Numbers in few characters, rows as CSV, and files written whole or not at all."""
 
 import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastpop import checks, files
+from fastpop import files
 from fastpop.data.paths import local_path
 from fastpop.report.schema import Comparison, Summary
 
@@ -48,29 +48,6 @@ def interval_cells(summary: Summary, key: str) -> tuple[str, str]:
     if key.startswith("p_value") or high - low <= 1e-12 * abs(entry["mean"] or 0):
         return mean, ""
     return mean, "±" + number((high - low) / 2 * factor, 2)
-
-
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
-    """Columns two spaces apart, the first `left` aligned left, the rest right; <= 80 columns.
-
-    Raises: ValueError when the cells do not fit, naming the width needed.
-    """
-    body = [list(header), *map(list, rows)]
-    if len({len(row) for row in body}) != 1:
-        raise checks.wrong("rows", f"{len(header)} cells in every row", text="other lengths")
-    widths = _widths(body)
-    needed = sum(widths) + 2 * (len(widths) - 1)
-    if needed > WIDTH:
-        raise checks.wrong("rows", f"cells that fit {WIDTH} columns", text=f"{needed} columns")
-    lines = []
-    for row in body:
-        cells = [
-            cell.ljust(width) if c < left else cell.rjust(width)
-            for c, (cell, width) in enumerate(zip(row, widths))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "-" * needed)
-    return "\n".join(lines)
 
 
 def rows_csv(comparison: Comparison) -> str:
@@ -120,11 +97,3 @@ def write_text(path: str | Path, text: str) -> Path:
 def write_json(path: str | Path, value: Any) -> Path:
     """json.dump(plain(value)), atomically; strict JSON."""
     return write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
-
-
-def _widths(body: Sequence[Sequence[str]]) -> list[int]:
-    return [max(len(row[c]) for row in body) for c in range(len(body[0]))]
-
-
-def _short(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
