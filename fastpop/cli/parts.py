@@ -10,7 +10,7 @@ from typing import Any
 
 from fastpop import checks, deprecated, registry
 from fastpop.components import Component, checked, hints_of, is_union
-from fastpop.training.config import AUTO, LISTS, PARTS, SHORT, TrainConfig
+from fastpop.training.config import AUTO, LISTS, PARTS, SHORT, TrainConfig, name_and_options
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 Given = dict[tuple[str, str], dict[str, Any]]  # (part's field, name within a list or "") -> option -> value
@@ -152,14 +152,6 @@ def without(given: Given, asked: set[str]) -> Given:
     }
 
 
-def of_table(field: str, table: dict[str, Any], where: str) -> tuple[str | None, dict[str, Any]]:
-    """(name or None, options) of the table of a part in a TOML file."""
-    name = table.get("name")
-    if name is not None and not isinstance(name, str):
-        raise checks.wrong_type(f"{where}: {field}.name", "a string", name)
-    return name, {key.replace("-", "_"): value for key, value in table.items() if key != "name"}
-
-
 def filled(training: Any, given: Given, asked: set[str]) -> Any:
     """The options of training with the parts that were given options for. asked: options that were given,
     which a part that is not ours takes where it has them, too. Raises ValueError, TypeError."""
@@ -232,7 +224,7 @@ def _value(argument: str, given: Any, hint: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Component):
         one = given[0] if isinstance(given, list) and len(given) == 1 else given
         if isinstance(one, dict):
-            name, options = of_table(argument, one, argument)
+            name, options = name_and_options(argument, one)
             return _part(hint.kind, name, options, argument, {})
         return registry.made(hint.kind, one, argument)
     if not isinstance(given, list):

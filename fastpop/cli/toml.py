@@ -11,7 +11,7 @@ from fastpop import checks, deprecated
 from fastpop.cli import parts
 from fastpop.cli.options import LogOptions, TrainOptions
 from fastpop.data.paths import local_path
-from fastpop.training.config import LISTS, PARTS, TrainConfig, read_toml
+from fastpop.training.config import LISTS, PARTS, TrainConfig, name_and_options, read_toml
 
 TABLES = ("read", "train", "compare", "run")  # a file may sort its options under these
 MISSING: Any = dataclasses.MISSING
@@ -102,7 +102,7 @@ def _parts_of(given: dict[str, Any], path: Path) -> tuple[dict[str, Any], parts.
 
     for field, value in given.items():
         if field in PARTS and isinstance(value, dict):
-            name, options = parts.of_table(field, value, str(path))
+            name, options = name_and_options(f"{path}: {field}", value)
             if name is not None:
                 plain[field] = name
             for option, said in options.items():
@@ -115,7 +115,7 @@ def _parts_of(given: dict[str, Any], path: Path) -> tuple[dict[str, Any], parts.
             plain[field] = [one["name"] if isinstance(one, dict) and "name" in one else one for one in value]
             for one in value:
                 if isinstance(one, dict) and len(one) > 1:
-                    name, options = parts.of_table(field, one, str(path))
+                    name, options = name_and_options(f"{path}: {field}", one)
                     found[field, str(name)] = options
         else:
             plain[field] = value

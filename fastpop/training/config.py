@@ -463,6 +463,15 @@ class TrainConfig:
         )
 
 
+def name_and_options(part: str, table: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """(name or None, options) of the table of a part, in a TOML file say; `part` is what an error calls it.
+    Dashes in options are underscores. Raises TypeError for a name that is no string."""
+    name = table.get("name")
+    if name is not None and not isinstance(name, str):
+        raise checks.wrong_type(f"{part}.name", "a string", name)
+    return name, {key.replace("-", "_"): value for key, value in table.items() if key != "name"}
+
+
 def _part_of(
     kind: str, kept: dict[str, Any], name: str, short: dict[str, str], beside: dict[str, Any]
 ) -> Any:
@@ -470,12 +479,9 @@ def _part_of(
     it are its own."""
     if registry.is_record(kept):
         return registry.restored(kept)
-    found = registry.find(kind, kept.get("name", name))
-    options = {
-        key.replace("-", "_"): tuple(value) if isinstance(value, list) else value
-        for key, value in kept.items()
-        if key != "name"
-    }
+    own, given = name_and_options(kind, kept)
+    found = registry.find(kind, name if own is None else own)
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     known = {field.name for field in dataclasses.fields(found)} if isinstance(found, type) else set()
     inherited = {option: beside[own] for option, own in short.items() if own in beside and option in known}
     return registry.with_options(found, inherited | options, kind)

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,34 +148,33 @@ def begin(
 
 def sound_log(folder: Path, log: Interactions, print_of_log: str, test: Cases | None) -> bool:
     """Whether folder/log is this log. One that is there and is not is removed, and warned of."""
-    if not (folder / "log").exists():
-        return False
-    try:
-        if fingerprint(Interactions.open(folder / "log", verify=True), test) == print_of_log:
-            return True
-        reason = f"{folder / 'log'}: expected the log of this run; got another"
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = str(error)
-    _anew(folder / "log", reason)
-    return False
+    place = folder / "log"
+    return _sound(
+        place, "log", lambda: fingerprint(Interactions.open(place, verify=True), test) == print_of_log
+    )
 
 
 def sound_test(folder: Path, test: Cases) -> bool:
     """As `sound_log`, of folder/test-cases."""
-    if not (folder / "test-cases").exists():
+    place = folder / "test-cases"
+    return _sound(place, "test part", lambda: digest_of_cases(Cases.load(place)) == digest_of_cases(test))
+
+
+def _sound(place: Path, noun: str, is_ours: Callable[[], bool]) -> bool:
+    if not place.exists():
         return False
     try:
-        if digest_of_cases(Cases.load(folder / "test-cases")) == digest_of_cases(test):
+        if is_ours():
             return True
-        reason = f"{folder / 'test-cases'}: expected the test part of this run; got another"
+        reason = f"{place}: expected the {noun} of this run; got another"
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = str(error)
-    _anew(folder / "test-cases", reason)
+    _anew(place, reason)
     return False
 
 
 def _anew(damaged: Path, reason: str) -> None:
-    warnings.warn(f"{reason}. It is written anew.", UserWarning, stacklevel=5)
+    warnings.warn(f"{reason}. It is written anew.", UserWarning, stacklevel=6)
     with checkpoint.explained(damaged):
         if damaged.is_dir():
             shutil.rmtree(damaged)
