@@ -80,7 +80,7 @@ def bootstrap_interval(
     mean, n = float(weight_n / weight_n.sum() @ value_n), len(value_n)
     if n == 1:
         return mean, math.nan, math.nan
-    checks.number("resamples", resamples, least=100, integer=True)
+    checks.number("resamples", resamples, ge=100, integer=True)
     rng = np.random.Generator(np.random.Philox(seed))
     means = np.empty(resamples)
     for r in range(resamples):
@@ -184,6 +184,6 @@ def regularised_beta(x: float, a: float, b: float) -> float:
 
 def check_confidence(confidence: float) -> None:
     """In (0, 1). Raises ValueError."""
-    checks.number("confidence", confidence, above=0)
+    checks.number("confidence", confidence, gt=0)
     if confidence >= 1:
         raise checks.wrong("confidence", "a number in (0, 1)", confidence)

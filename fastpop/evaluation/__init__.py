@@ -19,9 +19,9 @@ from fastpop.evaluation.models import CaseScores, Tables, scores_of
 from fastpop.evaluation.paired import PairedInterval, compare_paired, paired_over_seeds
 from fastpop.evaluation.popularity_bias import gini, item_groups, lorenz_curve
 from fastpop.evaluation.ranking import OURS, evaluate
+from fastpop.evaluation.recommendations import Recommendations, recommend
 from fastpop.evaluation.reference import OURS as REFERENCES
 from fastpop.evaluation.reference import Reference
-from fastpop.evaluation.recommendations import Recommendations, recommend
 from fastpop.evaluation.result import Evaluation
 from fastpop.stats import mean_interval
 
@@ -32,8 +32,8 @@ __all__ = [
     "Known",
     "Metric",
     "PairedInterval",
-    "Reference",
     "Recommendations",
+    "Reference",
     "Tables",
     "Targets",
     "compare_paired",

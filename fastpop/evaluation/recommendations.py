@@ -77,7 +77,7 @@ def recommend(
     model: Any, cases: Any, k: int = 10, *, log: Interactions | None = None, exclude_seen: bool = True
 ) -> Recommendations:
     """The k best items of each case; see `fastpop.recommend`, which takes runs, too."""
-    checks.number("k", k, least=1, integer=True)
+    checks.number("k", k, ge=1, integer=True)
     model = as_model(model)
     wanted, cases = asked_cases(model, cases, log)
     scores = scores_of(model, cases)

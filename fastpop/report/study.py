@@ -6,7 +6,8 @@ from typing import Any
 
 from fastpop.report.drawing import figure_of, styled_axes, to_svg, words
 from fastpop.report.plots import COLOURS, DASHES, MARKERS
-from fastpop.report.tables import WIDTH, number, text_table
+from fastpop.report.tables import WIDTH, number
+from fastpop.text import aligned
 
 
 def study_text(answer: Mapping[str, Any]) -> str:
@@ -60,4 +61,5 @@ def study_chart(chart: Mapping[str, Any]) -> Any:
 
 def _table(table: Mapping[str, Any]) -> list[str]:
     rows = [[cell if isinstance(cell, str) else number(cell, 4) for cell in row] for row in table["rows"]]
-    return text_table(table["columns"], rows, left=1).splitlines()
+    lines = aligned([table["columns"], *rows])
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
