@@ -29,6 +29,7 @@ PACKAGES = (
     "ops",
     "data",
     "popularity",
+    "propensity",
     "optim",
     "table_optimizers",
     "encoders",

@@ -9,12 +9,15 @@ from fastpop.synthetic.controls import (
     uniform_popularity,
 )
 from fastpop.synthetic.low_rank import LowRankFit, low_rank_fit
+from fastpop.synthetic.exposure import Exposure, exposed_ratings
 from fastpop.synthetic.twin_block import TwinBlock, paper_headline
 
 __all__ = [
     "Control",
     "LowRankFit",
+    "Exposure",
     "TwinBlock",
+    "exposed_ratings",
     "gauge_shift",
     "independent",
     "low_rank_fit",
