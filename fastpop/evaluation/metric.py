@@ -18,6 +18,7 @@ NEEDS = {
     "logits": "logits=True",
     "candidates": "candidates=",
     "unmasked": "mask_seen=False",
+    "propensity": "propensity=",
 }
 
 
@@ -31,9 +32,9 @@ class Metric(Component):
 
     name: its key in `Evaluation.metrics`; "name@k" where at_k. label, definition, source: for tables and
     glossaries, the definition in one line. formula: for docs, where it says more. direction: whether larger
-    or smaller is better, "" for neither. bounds: what it can be. needs: of "counts", "logits", "candidates"
-    and "unmasked" (mask_seen=False), without which an evaluation leaves it out, or refuses where it was asked
-    for. section: metrics of one stand together, those of one k first.
+    or smaller is better, "" for neither. bounds: what it can be. needs: of "counts", "logits", "candidates",
+    "propensity" and "unmasked" (mask_seen=False), without which an evaluation leaves it out, or refuses where
+    it was asked for. section: metrics of one stand together, those of one k first.
     """
 
     kind: ClassVar[str] = "metric"
@@ -118,7 +119,7 @@ class Known:
     each target. others_C: how many items those are out of. top_CK: [C, largest k] lists, -1 where one is
     short. exposure: k -> [V] slots that an item got. event_case [E], event_nll [E] nats or None without
     logits. pool: (score, whether it is a target) of every listed pair, None without candidates. counts_V:
-    training counts or None. case_weight_C: ones unless given.
+    training counts or None. case_weight_C: ones unless given. pair_propensity: [pairs] or None.
     """
 
     num_items: int
@@ -133,6 +134,7 @@ class Known:
     pool: tuple[np.ndarray, np.ndarray] | None
     counts_V: np.ndarray | None
     case_weight_C: np.ndarray
+    pair_propensity: np.ndarray | None = None
 
     __repr__ = checks.brief
 
@@ -150,6 +152,7 @@ class Known:
             "pool",
             "counts_V",
             "case_weight_C",
+            "pair_propensity",
         )
 
     @property

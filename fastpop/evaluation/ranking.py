@@ -19,8 +19,9 @@ from fastpop.evaluation.positions import MEMORY, Problem, dense_positions, strea
 from fastpop.evaluation.result import Evaluation
 from fastpop.evaluation.shown import SHOWN
 from fastpop.types import DotModel
+from fastpop.evaluation.unbiased import UNBIASED, propensity_of
 
-OURS = (*ACCURACY, *SHOWN, *SHARES)
+OURS = (*ACCURACY, *SHOWN, *SHARES, *UNBIASED)
 Score = Callable[[slice], Any] | DotScores | Any  # any other: a [C, V] matrix
 
 
@@ -33,6 +34,7 @@ def evaluate(
     mask_seen: bool | None = None,
     candidates: Any = None,
     weight: Any = None,
+    propensity: Any = None,
     metrics: Iterable[str | Metric] | None = None,
     logits: bool = True,
     num_items: int | None = None,
@@ -65,6 +67,8 @@ def evaluate(
             A case without target is then legal: it has no value of its own, but its candidates
             count among the negatives of `pooled_auc`, the AUC over all (case, item) pairs.
         weight: [C] >= 0, weights of the cases in every mean. None: ones.
+        propensity: how likely a target was to be seen, in (0, 1]: [V] of items, or a function of (case [n],
+            item [n]) that gives [n]. Adds the IPS and SNIPS metrics (docs/metrics.md); clip it yourself.
         metrics: further ones beside ours: names (`fastpop.available("metrics")`), or objects.
         logits: False for scores that are no logits: no NLL.
         num_items: V; None takes cases.num_items.
@@ -120,6 +124,7 @@ def evaluate(
         "logits": logits,
         "candidates": allowed is not None,
         "unmasked": not mask_seen,
+        "propensity": propensity is not None,
     }
     asked = chosen(metrics, {need for need, there in given.items() if there}, OURS)
 
@@ -128,6 +133,9 @@ def evaluate(
     pair = np.unique(target.keys(num_items))
     pair_case, pair_item = pair // num_items, pair % num_items
     pairs = Csr(np.searchsorted(pair_case, np.arange(num_cases + 1)), pair_item)
+    pair_propensity = None
+    if propensity is not None:
+        pair_propensity = propensity_of(propensity, pair_case, pair_item, num_items)
     problem = Problem(
         num_cases,
         num_items,
@@ -175,6 +183,7 @@ def evaluate(
         event_nll=found.nll,
         counts_V=counts_V,
         case_weight_C=weight_C,
+        pair_propensity=pair_propensity,
         pool=None if found.pool is None else (found.pool[0], np.isin(found.pool[1], pair)),
     )
     means, per_case, of_each = measure(known, asked, ks)

@@ -299,6 +299,8 @@ def _evaluations(metric: Any) -> list[dict[str, Any]]:
         least["candidates"] = True
     if "unmasked" in metric.needs:
         least["mask_seen"] = False
+    if "propensity" in metric.needs:
+        least["propensity"] = True
     full = {"counts": True, "logits": True, "weight": True}
     return [
         least,
@@ -324,6 +326,7 @@ def _cases(seed: int, options: dict[str, Any]) -> tuple[np.ndarray, Any, dict[st
         "counts": (1 + rng.zipf(1.6, ITEMS) % 90) * seen_V,
         "candidates": candidates,
         "weight": rng.random(CASES),
+        "propensity": rng.uniform(0.05, 1, ITEMS),
     }
     score_CV = rng.standard_normal((CASES, ITEMS)).round(1)
     return (
