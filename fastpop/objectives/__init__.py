@@ -1,6 +1,7 @@
 """Losses as modules over the ops, and as options to choose from (`Objective`)."""
 
 from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax
+from fastpop.objectives.relmf import RelMf, RelMfLoss
 from fastpop.objectives.softmax import FullSoftmaxLoss, SampledSoftmaxLoss
 
 __all__ = [
@@ -8,6 +9,8 @@ __all__ = [
     "FullSoftmaxLoss",
     "LossInputs",
     "Objective",
+    "RelMf",
+    "RelMfLoss",
     "SampledSoftmax",
     "SampledSoftmaxLoss",
 ]

@@ -1,0 +1,80 @@
+"""Rel-MF: the relevance of items from clicks that need exposure, too."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from fastpop import checks, registry
+from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
+from fastpop.ops.draw import Draw
+from fastpop.popularity import InBatch, Proposal
+from fastpop.propensity import popularity_propensity
+
+
+@dataclass(frozen=True)
+class RelMf(Objective):
+    """Binary cross-entropy of relevance r, P(click) = r p, p an item's exposure (Saito et al., WSDM 2020).
+
+    An event counts as d1/p + (1 - 1/p) d0, any other pair as d0, d1 = -log sigmoid(score), d0 = d1 + score:
+    on average r d1 + (1 - r) d0. All pairs' d0 come from draws of the proposal, over their chance.
+
+    power, clip: p = max(clip, (count / largest count)^power). non_negative: without (1 - 1/p) d0, no longer
+    unbiased (Saito, SIGIR 2020); else a click of p < 1 pulls its score up without end. events_per_context:
+    a row brings one event and this part of its context's pairs. num_negatives: draws a row.
+    """
+
+    name: ClassVar[str] = "relmf"
+    needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
+    logits: ClassVar[bool] = False
+    power: float = 0.5
+    clip: float = 0.1
+    non_negative: bool = False
+    events_per_context: float = 10.0
+    num_negatives: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("loss.power", self.power, least=0)
+        checks.number("loss.clip", self.clip, above=0, most=1)
+        checks.number("loss.events_per_context", self.events_per_context, above=0)
+        checks.number("loss.num_negatives", self.num_negatives, least=1, most=MOST_NEGATIVES, integer=True)
+
+    def build(self, given: LossInputs) -> "RelMfLoss":
+        proposal = given.distribution()
+        if isinstance(proposal, InBatch) or np.isneginf(proposal.log_proposal_V).any():
+            raise checks.wrong("proposal", "one that draws every item, for 'relmf'", str(given.proposal))
+        propensity_V = np.maximum(popularity_propensity(given.event_counts(), self.power), self.clip)
+        return RelMfLoss(self, propensity_V, proposal, given.seed)
+
+
+class RelMfLoss(nn.Module):
+    propensity_V: Tensor
+
+    def __init__(self, options: RelMf, propensity_V: np.ndarray, proposal: Proposal, seed: int):
+        super().__init__()
+        self.options, self.proposal, self.seed = options, proposal, seed
+        self.register_buffer("propensity_V", torch.from_numpy(propensity_V).float(), persistent=False)
+
+    def forward(self, query, items, pos_id, *, row_weight, log_prior, prior_weight, scale, step) -> Tensor:
+        drawn = Draw(self.proposal, self.seed, step, self.options.num_negatives, 1)
+        neg_id_RK = drawn.tensor(len(pos_id), items.device)
+        id_RJ = torch.cat([pos_id[:, None], neg_id_RK], 1)
+        score_RJ = scale * torch.einsum("rd,rjd->rj", query, F.embedding(id_RJ, items)).float()
+        if log_prior is not None:
+            score_RJ = score_RJ + prior_weight * log_prior[id_RJ]
+        loss_R = event_loss(score_RJ[:, 0], self.propensity_V[pos_id], self.options.non_negative)
+        share_RK = torch.exp(-self.proposal.log_proposal_on(items.device, torch.float32)[neg_id_RK])
+        loss_R = loss_R + (share_RK * F.softplus(score_RJ[:, 1:])).mean(1) / self.options.events_per_context
+        return (loss_R if row_weight is None else loss_R * row_weight).sum()
+
+
+def event_loss(score: Tensor, propensity: Tensor, non_negative: bool = False) -> Tensor:
+    """What an event adds to the sum of d0 over all pairs: (d1 - d0)/p = -score/p; non_negative: d1/p - d0."""
+    return F.softplus(-score) / propensity - F.softplus(score) if non_negative else -score / propensity
+
+
+registry.ours("loss", RelMf)
