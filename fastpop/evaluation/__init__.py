@@ -14,6 +14,7 @@ from fastpop.evaluation.baselines import (
     recency_scorer,
 )
 from fastpop.evaluation.dot_scores import DotScores
+from fastpop.evaluation.injected import injected_scorer
 from fastpop.evaluation.metric import Known, Metric, Targets, find_metric
 from fastpop.evaluation.models import CaseScores, Tables, scores_of
 from fastpop.evaluation.paired import PairedInterval, compare_paired, paired_over_seeds
@@ -41,6 +42,7 @@ __all__ = [
     "evaluate",
     "find_metric",
     "gini",
+    "injected_scorer",
     "item_groups",
     "item_mean_scorer",
     "lorenz_curve",

@@ -1,6 +1,7 @@
 """Losses as modules over the ops, and as options to choose from (`Objective`)."""
 
 from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax
+from fastpop.objectives.pda import Pda, PdaLoss
 from fastpop.objectives.relmf import RelMf, RelMfLoss
 from fastpop.objectives.softmax import FullSoftmaxLoss, SampledSoftmaxLoss
 
@@ -9,6 +10,8 @@ __all__ = [
     "FullSoftmaxLoss",
     "LossInputs",
     "Objective",
+    "Pda",
+    "PdaLoss",
     "RelMf",
     "RelMfLoss",
     "SampledSoftmax",

@@ -2,6 +2,7 @@
 
 from fastpop import deprecated
 from fastpop.ops.draw import Draw
+from fastpop.popularity.drift import drift_forecast
 from fastpop.popularity.prior import AlphaSensitivity, PopularityPrior, unit_direction
 from fastpop.popularity.proposal import (
     InBatch,
@@ -40,6 +41,7 @@ __all__ = [
     "TemporalPrior",
     "UniformProposal",
     "decayed_counts",
+    "drift_forecast",
     "good_turing",
     "log_uniform",
     "loo_alpha",

@@ -1,0 +1,68 @@
+"""Popularity-bias deconfounding: BPR in which popularity multiplies what the model says."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from fastpop import checks, registry
+from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
+from fastpop.ops.draw import Draw
+from fastpop.popularity import InBatch, Proposal
+
+
+@dataclass(frozen=True)
+class Pda(Objective):
+    """-log sigmoid(score of the positive - score of a negative), score = (ELU(f) + 1) m^power: f is what the
+    model says, m an item's share of the training events. f alone is then served free of popularity, or
+    `evaluation.injected_scorer` multiplies a later or a forecast popularity in.
+
+    power: γ >= 0. num_negatives: a row, drawn from the proposal; their losses are averaged.
+    m is of all training events: rows carry no times, which the paper's popularity of each period would need.
+    A log p beside the dot product (a prior other than "none") multiplies by p^weight, as a second popularity.
+    Source: Zhang et al., SIGIR 2021 (arXiv:2105.06067).
+    """
+
+    name: ClassVar[str] = "pda"
+    needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
+    logits: ClassVar[bool] = False
+    power: float = 0.1
+    num_negatives: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("loss.power", self.power, least=0)
+        checks.number("loss.num_negatives", self.num_negatives, least=1, most=MOST_NEGATIVES, integer=True)
+
+    def build(self, given: LossInputs) -> "PdaLoss":
+        proposal = given.distribution()
+        if isinstance(proposal, InBatch):
+            raise checks.wrong("proposal", "one that draws, for 'pda'", str(given.proposal))
+        counts_V = given.event_counts()
+        return PdaLoss(self, counts_V / counts_V.sum(), proposal, given.seed)
+
+
+class PdaLoss(nn.Module):
+    factor_V: Tensor
+
+    def __init__(self, options: Pda, popularity_V: np.ndarray, proposal: Proposal, seed: int):
+        super().__init__()
+        self.options, self.proposal, self.seed = options, proposal, seed
+        factor_V = torch.from_numpy(popularity_V**options.power).float()
+        self.register_buffer("factor_V", factor_V, persistent=False)
+
+    def forward(self, query, items, pos_id, *, row_weight, log_prior, prior_weight, scale, step) -> Tensor:
+        drawn = Draw(self.proposal, self.seed, step, self.options.num_negatives, 1)
+        id_RJ = torch.cat([pos_id[:, None], drawn.tensor(len(pos_id), items.device)], 1)
+        said_RJ = scale * torch.einsum("rd,rjd->rj", query, F.embedding(id_RJ, items)).float()
+        score_RJ = (F.elu(said_RJ) + 1) * self.factor_V[id_RJ]
+        if log_prior is not None:
+            score_RJ = score_RJ * torch.exp(prior_weight * log_prior[id_RJ])
+        loss_R = F.softplus(score_RJ[:, 1:] - score_RJ[:, :1]).mean(1)
+        return (loss_R if row_weight is None else loss_R * row_weight).sum()
+
+
+registry.ours("loss", Pda)
