@@ -24,6 +24,7 @@ ARRAYS = ("query", "items", "counts")
         "strata": "FILE",
         "min_count": "N",
         "subset": "FILE",
+        "diagnostics": "NAME ...",
         "out": "PATH",
     }
 )
@@ -63,6 +64,8 @@ class Audit:
     """The scores of the arrays are logits of a softmax, so that their slope on log p has a unit."""
     top_k: int = 10
     """Length of the lists whose popularity is told; 0: none."""
+    diagnostics: tuple[str, ...] = ()
+    """What is measured besides: names, see `fastpop doctor`."""
     out: Path | None = None
     """Folder for audit.json and report.html."""
 
@@ -85,6 +88,8 @@ class Audit:
         checks.number("min_count", self.min_count, ge=0)
         checks.number("top_k", self.top_k, ge=0, integer=True)
         registry.find("null", self.null)
+        for name in self.diagnostics:
+            registry.find("diagnostic", name, "diagnostics")
         if (self.strata is not None) != (self.null == "stratified"):
             raise checks.wrong("strata", "a file with --null stratified, and only there", self.strata)
         if self.popularity_weight is not None:
@@ -119,6 +124,7 @@ class Audit:
             "strata": None if self.strata is None else array("strata", self.strata),
             "min_count": self.min_count,
             "top_k": self.top_k,
+            "diagnostics": self.diagnostics,
             "subset": None if self.subset is None else array("subset", self.subset),
         }
         if self.run_folder is not None:

@@ -1,8 +1,10 @@
 """How much of a model's score is popularity: energies, their significance, and geometry."""
 
 from fastpop import registry
+from fastpop.diagnostics import anisotropy as _anisotropy
 from fastpop.diagnostics import diagnostic as _diagnostic
 from fastpop.diagnostics import null as _null
+from fastpop.diagnostics.anisotropy import SelfSimilarity, self_similarity
 from fastpop.diagnostics.audit_result import Audit
 from fastpop.diagnostics.calibration import score_nll
 from fastpop.diagnostics.change import change_along
@@ -32,6 +34,7 @@ __all__ = [
     "PermutationTest",
     "ScoreEnergy",
     "ScoreMoments",
+    "SelfSimilarity",
     "TopLists",
     "alignment",
     "audit",
@@ -44,9 +47,10 @@ __all__ = [
     "permutation_test",
     "score_nll",
     "score_pc1_correlation",
+    "self_similarity",
     "uniformity",
     "weak_direction",
 ]
 
 registry.ours("null", *_null.OURS)
-registry.ours("diagnostic", *_diagnostic.OURS)
+registry.ours("diagnostic", *_diagnostic.OURS, *_anisotropy.OURS)
