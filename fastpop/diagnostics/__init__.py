@@ -11,12 +11,16 @@ from fastpop.diagnostics.change import change_along
 from fastpop.diagnostics.diagnostic import Diagnostic, Measured
 from fastpop.diagnostics.direction import weak_direction
 from fastpop.diagnostics.energy import audit, audit_moments
+from fastpop.diagnostics.family import family_wise
 from fastpop.diagnostics.geometry import Geometry, alignment, geometry, score_pc1_correlation, uniformity
 from fastpop.diagnostics.lists import ContextSample, TopLists
 from fastpop.diagnostics.many import ManyAudits, PairedTest, audit_many
 from fastpop.diagnostics.moments import ScoreMoments
 from fastpop.diagnostics.null import Null
+from fastpop.diagnostics.sequential import SequentialTest, sequential_energy_test, sequential_test
 from fastpop.diagnostics.significance import Form, PermutationTest, p_short, p_words, permutation_test
+from fastpop.diagnostics.tail import TailEstimate, tail_p_value
+from fastpop.diagnostics.time_shift import TimeShiftTest, pooled_residual, time_shift_test
 from fastpop.ops.energies import ScoreEnergy
 from fastpop.ops.score_energy import GramStream
 
@@ -35,19 +39,28 @@ __all__ = [
     "ScoreEnergy",
     "ScoreMoments",
     "SelfSimilarity",
+    "SequentialTest",
+    "TailEstimate",
+    "TimeShiftTest",
     "TopLists",
     "alignment",
     "audit",
     "audit_many",
     "audit_moments",
     "change_along",
+    "family_wise",
     "geometry",
     "p_short",
     "p_words",
     "permutation_test",
+    "pooled_residual",
     "score_nll",
     "score_pc1_correlation",
     "self_similarity",
+    "sequential_energy_test",
+    "sequential_test",
+    "tail_p_value",
+    "time_shift_test",
     "uniformity",
     "weak_direction",
 ]
