@@ -20,6 +20,7 @@ from fastpop.diagnostics.null import Null
 from fastpop.diagnostics.sequential import SequentialTest, sequential_energy_test, sequential_test
 from fastpop.diagnostics.significance import Form, PermutationTest, p_short, p_words, permutation_test
 from fastpop.diagnostics.tail import TailEstimate, tail_p_value
+from fastpop.diagnostics.time_rank import TimeRank, time_rank
 from fastpop.diagnostics.time_shift import TimeShiftTest, pooled_residual, time_shift_test
 from fastpop.ops.energies import ScoreEnergy
 from fastpop.ops.score_energy import GramStream
@@ -41,6 +42,7 @@ __all__ = [
     "SelfSimilarity",
     "SequentialTest",
     "TailEstimate",
+    "TimeRank",
     "TimeShiftTest",
     "TopLists",
     "alignment",
@@ -60,6 +62,7 @@ __all__ = [
     "sequential_energy_test",
     "sequential_test",
     "tail_p_value",
+    "time_rank",
     "time_shift_test",
     "uniformity",
     "weak_direction",
