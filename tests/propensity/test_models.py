@@ -83,8 +83,8 @@ def test_weights_have_mean_one_and_make_the_loss_that_of_everything():
     """A log of which popular items are shown more: weighted, its counts are those of what is liked."""
     rng = np.random.default_rng(0)
     liked_V, shown_V = rng.dirichlet(np.ones(12)), rng.uniform(0.05, 1, 12)
-    law_V = liked_V * shown_V / (liked_V @ shown_V)
-    item = rng.choice(12, 60_000, p=law_V)
+    seen_V = liked_V * shown_V / (liked_V @ shown_V)
+    item = rng.choice(12, 60_000, p=seen_V)
     log = Interactions.from_arrays(rng.integers(0, 50, 60_000), item, item_ids=np.arange(12))
     told = weighted(log, shown_V[log.item])
     assert told.weight.mean() == pytest.approx(1)
@@ -110,8 +110,8 @@ def test_what_is_trained_on_weights_learns_what_is_liked(one_thread):
         "split": "none", "encoder": "factor", "loss": "full_softmax", "dim": 4, "epochs": 20,
         "batch_size": 500, "learning_rate": 0.1, "progress": False,
     }  # fmt: skip
-    for one, law_V in ((log, liked_V * shown_V), (weighted(log, shown_V[log.item]), liked_V)):
+    for one, share_V in ((log, liked_V * shown_V), (weighted(log, shown_V[log.item]), liked_V)):
         run = fastpop.train(one, **options)
         query_BD = next(iter(run.model.training_contexts(one)))[0]
         score_V = run.model.score(torch.as_tensor(query_BD).float())[0]
-        np.testing.assert_allclose(torch.softmax(score_V, 0).numpy(), law_V / law_V.sum(), atol=0.02)
+        np.testing.assert_allclose(torch.softmax(score_V, 0).numpy(), share_V / share_V.sum(), atol=0.02)
