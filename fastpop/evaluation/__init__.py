@@ -19,6 +19,7 @@ from fastpop.evaluation.metric import Known, Metric, Targets, find_metric
 from fastpop.evaluation.models import CaseScores, Tables, scores_of
 from fastpop.evaluation.paired import PairedInterval, compare_paired, paired_over_seeds
 from fastpop.evaluation.popularity_bias import gini, item_groups, lorenz_curve
+from fastpop.evaluation.ppmi import ppmi_scorer
 from fastpop.evaluation.ranking import OURS, evaluate
 from fastpop.evaluation.recommendations import Recommendations, recommend
 from fastpop.evaluation.reference import OURS as REFERENCES
@@ -50,6 +51,7 @@ __all__ = [
     "mean_interval",
     "paired_over_seeds",
     "popularity_scorer",
+    "ppmi_scorer",
     "recency_scorer",
     "recommend",
     "scores_of",

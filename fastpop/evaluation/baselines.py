@@ -12,9 +12,10 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.data import columns
-from fastpop.data.csr import Csr
+
 from fastpop.evaluation.models import CaseScores
 from fastpop.evaluation.popularity_bias import check_counts
+from fastpop.evaluation.together import histories, seen_together
 
 
 def popularity_scorer(counts: Any) -> CaseScores:
@@ -135,37 +136,14 @@ def ease_scorer(log: Any, cases: Any, *, l2: float = 500.0) -> CaseScores:
     Source: Steck, "Embarrassingly shallow autoencoders for sparse data", WWW 2019, eq. 8.
     """
     checks.number("l2", l2, gt=0)
-    num_items = log.num_items
-    pair = np.concatenate(
-        [
-            np.unique(log.user[at].astype(np.int64) * num_items + log.item[at])
-            for _, at in columns.user_pieces(log.offsets)
-        ]
-        or [np.empty(0, np.int64)]
-    )
-    user, item = torch.as_tensor(pair // num_items), torch.as_tensor(pair % num_items)
-    transposed_VU = torch.sparse_coo_tensor(
-        torch.stack([item, user]), torch.ones(len(pair)), (num_items, log.num_users), check_invariants=True
-    ).coalesce()
-    gram_VV = torch.empty(num_items, num_items)
-    for first in range(0, num_items, 512):  # 512 dense columns of X at a time
-        last = min(first + 512, num_items)
-        mine = (item >= first) & (item < last)
-        column_UT = torch.zeros(log.num_users, last - first)
-        column_UT[user[mine], item[mine] - first] = 1
-        gram_VV[:, first:last] = torch.sparse.mm(transposed_VU, column_UT)
+    gram_VV = seen_together(log)
     gram_VV.diagonal().add_(l2)
     weight_VV = torch.cholesky_inverse(torch.linalg.cholesky(gram_VV))
     weight_VV /= -weight_VV.diagonal().clone()
     weight_VV.diagonal().zero_()
-    histories = Csr(cases.history_offsets, cases.history_item)
 
     def score(rows: slice) -> Tensor:
-        some = histories.part(rows.start, rows.stop)
-        row, seen = torch.as_tensor(some.row_of_each()), torch.as_tensor(some.item.astype(np.int64))
-        seen_BV = torch.zeros(len(some), num_items)
-        seen_BV[row, seen] = 1
-        return seen_BV @ weight_VV
+        return histories(cases, rows, log.num_items) @ weight_VV
 
     return CaseScores(score)
 
