@@ -63,7 +63,7 @@ class ItemUniformity(Diagnostic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("diagnostic.most", self.most, least=2, integer=True)
+        checks.number("diagnostic.most", self.most, ge=2, integer=True)
 
     def measure(self, moments: ScoreMoments, log_prior_V: np.ndarray) -> float:
         chosen = np.argsort(-log_prior_V, kind="stable")[: self.most]
@@ -87,7 +87,7 @@ class SingularAlignment(Diagnostic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("diagnostic.rank", self.rank, least=1, integer=True)
+        checks.number("diagnostic.rank", self.rank, ge=1, integer=True)
 
     def measure(self, moments: ScoreMoments, log_prior_V: np.ndarray) -> Mapping[str, float]:
         cosine_R = singular_cosines(moments, np.exp(log_prior_V - log_prior_V.max()))
@@ -156,11 +156,11 @@ def self_similarity(vectors: Any, group: Any) -> SelfSimilarity:
     checks.shape("group", group_N, (len(vector_ND),))
     norm_N = np.linalg.norm(vector_ND, axis=1)
     if (norm_N == 0).any():
-        raise checks.wrong("vectors", "rows that are not zero", f"=zero row {int(norm_N.argmin())}")
+        raise checks.wrong("vectors", "rows that are not zero", text=f"zero row {int(norm_N.argmin())}")
     unit_ND = vector_ND / norm_N[:, None]
     _, place_N, size_G = np.unique(group_N, return_inverse=True, return_counts=True)
     if (size_G < 2).all():
-        raise checks.wrong("group", "a group of two or more", f"={len(size_G)} of one")
+        raise checks.wrong("group", "a group of two or more", text=f"{len(size_G)} of one")
     total_GD = np.zeros((len(size_G), unit_ND.shape[1]))
     np.add.at(total_GD, place_N, unit_ND)
     square_G, many_G = (total_GD**2).sum(axis=1), size_G >= 2

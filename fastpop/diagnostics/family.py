@@ -41,5 +41,5 @@ def _standardised(name: str, test: PermutationTest) -> tuple[float, np.ndarray]:
     mean = everything.mean() if test.null_mean is None else test.null_mean
     variance = everything.var() if test.null_variance is None else test.null_variance
     if not variance > 0:
-        raise checks.wrong(f"tests[{name!r}]", "a null that varies", f"=variance {variance:g}")
+        raise checks.wrong(f"tests[{name!r}]", "a null that varies", text=f"variance {variance:g}")
     return (test.observed - mean) / variance**0.5, (test.null_P - mean) / variance**0.5

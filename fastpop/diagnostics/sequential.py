@@ -43,8 +43,8 @@ def sequential_test(
     Source: Besag & Clifford, Biometrika 78(2), 1991.
     """
     checks.number("observed", observed)
-    checks.number("exceedances", exceedances, least=1, integer=True)
-    checks.number("most", most, least=exceedances, integer=True)
+    checks.number("exceedances", exceedances, ge=1, integer=True)
+    checks.number("most", most, ge=exceedances, integer=True)
     edge = observed - TIE * (abs(observed) if scale is None else scale)
     found = 0
     for first in range(0, most, BLOCK):

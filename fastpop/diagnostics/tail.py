@@ -54,7 +54,7 @@ def tail_p_value(observed: float, null: np.ndarray, *, num_tail: int = 250, seed
     null_P = np.sort(checks.float_array("null", null, 1))
     if len(null_P) < 500:
         raise checks.wrong("null", "at least 500 draws", null_P)
-    checks.number("num_tail", num_tail, least=LEAST_TAIL, integer=True)
+    checks.number("num_tail", num_tail, ge=LEAST_TAIL, integer=True)
     rng = np.random.Generator(np.random.PCG64(seed))
     reached = int((null_P >= observed).sum())
     why = (

@@ -42,14 +42,14 @@ def time_rank(counts: Any, *, most: int = 6, seed: int = 0) -> TimeRank:
     count_TV = checks.float_array("counts", counts, 2)
     if 0 in count_TV.shape or count_TV.min() < 0 or (count_TV != np.rint(count_TV)).any():
         raise checks.wrong("counts", "whole numbers >= 0", count_TV)
-    checks.number("most", most, least=1, integer=True)
-    checks.number("seed", seed, least=0, integer=True)
+    checks.number("most", most, ge=1, integer=True)
+    checks.number("seed", seed, ge=0, integer=True)
     rng = np.random.Generator(np.random.PCG64(seed))
     first_TV = rng.binomial(count_TV.astype(np.int64), 0.5).astype(float)
     second_TV = count_TV - first_TV
     for half_TV in (first_TV, second_TV):
         if (half_TV.sum(axis=1) == 0).any():
-            raise checks.wrong("counts", "events for both halves of every period", "=a period with too few")
+            raise checks.wrong("counts", "events for both halves of every period", text="a period with too few")
     fitted = [
         log_bilinear(first_TV, rank)
         for rank in range(1 + min(int(most), count_TV.shape[0], count_TV.shape[1] - 1))

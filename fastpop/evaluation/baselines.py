@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.data import columns
-
+from fastpop.data.csr import Csr
 from fastpop.evaluation.models import CaseScores
 from fastpop.evaluation.popularity_bias import check_counts
 from fastpop.evaluation.together import histories, seen_together

@@ -21,7 +21,7 @@ def injected_scorer(score: Score, popularity: Any, power: float = 0.1) -> Score:
     Source: Zhang et al., SIGIR 2021 (arXiv:2105.06067).
     """
     popularity_V = torch.as_tensor(check_counts(popularity))
-    checks.number("power", power, least=0)
+    checks.number("power", power, ge=0)
     added_V = power * torch.log(popularity_V) if power else torch.zeros_like(popularity_V)
 
     def injected(rows: slice) -> Tensor:

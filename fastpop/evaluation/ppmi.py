@@ -23,8 +23,8 @@ def ppmi_scorer(log: Any, cases: Any, *, dim: int = 64, negatives: float = 1.0) 
     Cost: some 10 V^3 FLOPs and 16 V^2 bytes, as for EASE: catalogues up to some ten thousand items.
     Source: Levy & Goldberg, NIPS 2014, sec. 3.2 and 4.2.
     """
-    checks.number("dim", dim, least=1, integer=True)
-    checks.number("negatives", negatives, above=0)
+    checks.number("dim", dim, ge=1, integer=True)
+    checks.number("negatives", negatives, gt=0)
     value_V, axis_VV = torch.linalg.eigh(shifted_ppmi(seen_together(log), negatives))
     kept = value_V.abs().argsort(descending=True, stable=True)[: min(int(dim), log.num_items)]
     # M is symmetric: its singular values are |eigenvalues|, and the sign goes to one side.

@@ -18,8 +18,8 @@ from fastpop.evaluation.popularity_bias import GROUPS
 from fastpop.evaluation.positions import MEMORY, Problem, dense_positions, streamed_positions
 from fastpop.evaluation.result import Evaluation
 from fastpop.evaluation.shown import SHOWN
-from fastpop.types import DotModel
 from fastpop.evaluation.unbiased import UNBIASED, propensity_of
+from fastpop.types import DotModel
 
 OURS = (*ACCURACY, *SHOWN, *SHARES, *UNBIASED)
 Score = Callable[[slice], Any] | DotScores | Any  # any other: a [C, V] matrix

@@ -34,8 +34,8 @@ class Pda(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("loss.power", self.power, least=0)
-        checks.number("loss.num_negatives", self.num_negatives, least=1, most=MOST_NEGATIVES, integer=True)
+        checks.number("loss.power", self.power, ge=0)
+        checks.number("loss.num_negatives", self.num_negatives, ge=1, le=MOST_NEGATIVES, integer=True)
 
     def build(self, given: LossInputs) -> "PdaLoss":
         proposal = given.distribution()

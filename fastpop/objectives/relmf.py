@@ -38,10 +38,10 @@ class RelMf(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("loss.power", self.power, least=0)
-        checks.number("loss.clip", self.clip, above=0, most=1)
-        checks.number("loss.events_per_context", self.events_per_context, above=0)
-        checks.number("loss.num_negatives", self.num_negatives, least=1, most=MOST_NEGATIVES, integer=True)
+        checks.number("loss.power", self.power, ge=0)
+        checks.number("loss.clip", self.clip, gt=0, le=1)
+        checks.number("loss.events_per_context", self.events_per_context, gt=0)
+        checks.number("loss.num_negatives", self.num_negatives, ge=1, le=MOST_NEGATIVES, integer=True)
 
     def build(self, given: LossInputs) -> "RelMfLoss":
         proposal = given.distribution()

@@ -40,7 +40,7 @@ class RiskEstimate:
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """value ± z standard errors, by the normal approximation."""
-        checks.number("confidence", confidence, above=0)
+        checks.number("confidence", confidence, gt=0)
         if confidence >= 1:
             raise checks.wrong("confidence", "a number in (0, 1)", confidence)
         reach = NormalDist().inv_cdf(0.5 + confidence / 2) * self.standard_error
@@ -169,4 +169,4 @@ def _seen(loss: Any, propensity: Any, clip: float) -> tuple[np.ndarray, np.ndarr
 
 
 def _pairs(num_pairs: int, num_seen: int) -> None:
-    checks.number("num_pairs", num_pairs, least=max(num_seen, 1), integer=True)
+    checks.number("num_pairs", num_pairs, ge=max(num_seen, 1), integer=True)

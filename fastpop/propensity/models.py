@@ -24,7 +24,7 @@ def popularity_propensity(counts: Any, power: float = 0.5) -> np.ndarray:
     Source: Saito et al., WSDM 2020, sec. 5; Yang et al., RecSys 2018.
     """
     counts_V = checks.float_array("counts", counts, 1, by_item=True)
-    checks.number("power", power, least=0)
+    checks.number("power", power, ge=0)
     if len(counts_V) == 0 or counts_V.min() < 0 or counts_V.max() == 0:
         raise checks.wrong("counts", "numbers >= 0, not all zero", counts_V)
     counts_V = np.maximum(counts_V, 1.0)
@@ -56,14 +56,14 @@ class NaiveBayesPropensity:
         Raises: ValueError where a value that was seen is not in the random part.
         """
         seen_N, random_M = checks.float_array("seen", seen, 1), checks.float_array("random", random, 1)
-        checks.number("num_pairs", num_pairs, least=max(len(seen_N), 1), integer=True)
+        checks.number("num_pairs", num_pairs, ge=max(len(seen_N), 1), integer=True)
         if len(seen_N) == 0 or len(random_M) == 0:
-            raise checks.wrong("seen, random", "at least one value each", f"={len(seen_N)}, {len(random_M)}")
+            raise checks.wrong("seen, random", "at least one value each", text=f"{len(seen_N)}, {len(random_M)}")
         value_R, count_R = np.unique(seen_N, return_counts=True)
         known, times = np.unique(random_M, return_counts=True)
         missing = np.setdiff1d(value_R, known)
         if len(missing):
-            raise checks.wrong("random", "every value that was seen", f"=no {missing[0]:g}")
+            raise checks.wrong("random", "every value that was seen", text=f"no {missing[0]:g}")
         share_R = times[np.searchsorted(known, value_R)] / len(random_M)
         return cls(value_R, np.minimum(count_R / num_pairs / share_R, 1.0))
 
@@ -73,7 +73,7 @@ class NaiveBayesPropensity:
         at_N = np.minimum(np.searchsorted(self.value_R, value_N), len(self.value_R) - 1)
         other_N = self.value_R[at_N] != value_N
         if other_N.any():
-            raise checks.wrong("value", f"one of {self.value_R.tolist()}", f"={value_N[other_N][0]:g}")
+            raise checks.wrong("value", f"one of {self.value_R.tolist()}", text=f"{value_N[other_N][0]:g}")
         return self.propensity_R[at_N]
 
 
@@ -105,7 +105,7 @@ class LogisticPropensity:
         feature_ND = checks.float_array("features", features, 2)
         seen_N = checks.float_array("seen", seen, 1)
         checks.shape("seen", seen_N, (len(feature_ND),))
-        checks.number("l2", l2, above=0)
+        checks.number("l2", l2, gt=0)
         if set(np.unique(seen_N)) != {0.0, 1.0}:
             raise checks.wrong("seen", "zeros and ones, some of each", seen_N)
         row_NF = np.column_stack([np.ones(len(feature_ND)), feature_ND])
@@ -151,8 +151,8 @@ def check_propensity(argument: str, propensity: Any, size: int, clip: float = 0.
     """[N] float64 in (0, 1], none below `clip`. Raises ValueError, TypeError."""
     propensity_N = checks.float_array(argument, propensity, 1)
     checks.shape(argument, propensity_N, (size,))
-    checks.number("clip", clip, least=0, most=1)
+    checks.number("clip", clip, ge=0, le=1)
     if size and not (propensity_N.min() > 0 and propensity_N.max() <= 1 + 1e-12):
         bad = propensity_N[(propensity_N <= 0) | (propensity_N > 1 + 1e-12)][0]
-        raise checks.wrong(argument, "probabilities in (0, 1]", f"={bad:g}")
+        raise checks.wrong(argument, "probabilities in (0, 1]", text=f"{bad:g}")
     return np.minimum(np.maximum(propensity_N, clip), 1.0)

@@ -8,14 +8,14 @@ from fastpop.synthetic.controls import (
     popularity_only,
     uniform_popularity,
 )
-from fastpop.synthetic.low_rank import LowRankFit, low_rank_fit
 from fastpop.synthetic.exposure import Exposure, exposed_ratings
+from fastpop.synthetic.low_rank import LowRankFit, low_rank_fit
 from fastpop.synthetic.twin_block import TwinBlock, paper_headline
 
 __all__ = [
     "Control",
-    "LowRankFit",
     "Exposure",
+    "LowRankFit",
     "TwinBlock",
     "exposed_ratings",
     "gauge_shift",

@@ -31,7 +31,7 @@ class Exposure:
 
     def draw_random(self, per_user: int, seed: int) -> np.ndarray:
         """[U, V] bool: per_user different items of every user, chosen without regard to anything."""
-        checks.number("per_user", per_user, least=1, most=self.rating_UV.shape[1], integer=True)
+        checks.number("per_user", per_user, ge=1, le=self.rating_UV.shape[1], integer=True)
         order_UV = np.argsort(_rng(seed).random(self.rating_UV.shape), axis=1)
         chosen_UV = np.zeros(self.rating_UV.shape, bool)
         np.put_along_axis(chosen_UV, order_UV[:, :per_user], True, axis=1)
@@ -52,10 +52,10 @@ def exposed_ratings(
     share: of all pairs, that is seen on average, to 1e-12; > 0 and < 1.
     """
     for name, size in (("num_users", num_users), ("num_items", num_items)):
-        checks.number(name, size, least=1, integer=True)
+        checks.number(name, size, ge=1, integer=True)
     for name, value in (("by_value", by_value), ("by_item", by_item)):
         checks.number(name, value)
-    checks.number("share", share, above=0)
+    checks.number("share", share, gt=0)
     if share >= 1:
         raise checks.wrong("share", "a number in (0, 1)", share)
     rng = _rng(seed)
@@ -78,5 +78,5 @@ def _sigmoid(z: np.ndarray) -> np.ndarray:
 
 
 def _rng(seed: int) -> np.random.Generator:
-    checks.number("seed", seed, least=0, integer=True)
+    checks.number("seed", seed, ge=0, integer=True)
     return np.random.Generator(np.random.PCG64(seed))

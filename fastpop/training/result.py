@@ -438,6 +438,7 @@ def evaluate_model(
     personal_weight: float = 1.0,
     ks: tuple[int, ...] = (10, 20),
     metrics: Any = None,
+    propensity: Any = None,
 ) -> "evaluation.Evaluation":
     """Evaluation of readable cases at two weights (None: as trained)."""
     return evaluation.evaluate(
