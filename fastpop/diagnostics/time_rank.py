@@ -49,7 +49,9 @@ def time_rank(counts: Any, *, most: int = 6, seed: int = 0) -> TimeRank:
     second_TV = count_TV - first_TV
     for half_TV in (first_TV, second_TV):
         if (half_TV.sum(axis=1) == 0).any():
-            raise checks.wrong("counts", "events for both halves of every period", text="a period with too few")
+            raise checks.wrong(
+                "counts", "events for both halves of every period", text="a period with too few"
+            )
     fitted = [
         log_bilinear(first_TV, rank)
         for rank in range(1 + min(int(most), count_TV.shape[0], count_TV.shape[1] - 1))

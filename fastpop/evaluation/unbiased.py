@@ -125,7 +125,9 @@ def propensity_of(
     if bad.any():
         at = int(bad.argmax())
         raise checks.wrong(
-            "propensity", "probabilities in (0, 1] of the targets", text=f"{pair[at]:g} of item {pair_item[at]}"
+            "propensity",
+            "probabilities in (0, 1] of the targets",
+            text=f"{pair[at]:g} of item {pair_item[at]}",
         )
     return pair
 

@@ -1,7 +1,7 @@
 """Popularity-bias deconfounding: BPR in which popularity multiplies what the model says."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -48,13 +48,24 @@ class Pda(Objective):
 class PdaLoss(nn.Module):
     factor_V: Tensor
 
-    def __init__(self, options: Pda, popularity_V: np.ndarray, proposal: Proposal, seed: int):
+    def __init__(self, options: Pda, popularity_V: np.ndarray, proposal: Proposal, seed: int) -> None:
         super().__init__()
         self.options, self.proposal, self.seed = options, proposal, seed
         factor_V = torch.from_numpy(popularity_V**options.power).float()
         self.register_buffer("factor_V", factor_V, persistent=False)
 
-    def forward(self, query, items, pos_id, *, row_weight, log_prior, prior_weight, scale, step) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        items: Tensor,
+        pos_id: Tensor,
+        *,
+        row_weight: Tensor | None,
+        log_prior: Tensor | None,
+        prior_weight: Any,
+        scale: Any,
+        step: int,
+    ) -> Tensor:
         drawn = Draw(self.proposal, self.seed, step, self.options.num_negatives, 1)
         id_RJ = torch.cat([pos_id[:, None], drawn.tensor(len(pos_id), items.device)], 1)
         said_RJ = scale * torch.einsum("rd,rjd->rj", query, F.embedding(id_RJ, items)).float()

@@ -1,7 +1,7 @@
 """Rel-MF: the relevance of items from clicks that need exposure, too."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -54,12 +54,23 @@ class RelMf(Objective):
 class RelMfLoss(nn.Module):
     propensity_V: Tensor
 
-    def __init__(self, options: RelMf, propensity_V: np.ndarray, proposal: Proposal, seed: int):
+    def __init__(self, options: RelMf, propensity_V: np.ndarray, proposal: Proposal, seed: int) -> None:
         super().__init__()
         self.options, self.proposal, self.seed = options, proposal, seed
         self.register_buffer("propensity_V", torch.from_numpy(propensity_V).float(), persistent=False)
 
-    def forward(self, query, items, pos_id, *, row_weight, log_prior, prior_weight, scale, step) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        items: Tensor,
+        pos_id: Tensor,
+        *,
+        row_weight: Tensor | None,
+        log_prior: Tensor | None,
+        prior_weight: Any,
+        scale: Any,
+        step: int,
+    ) -> Tensor:
         drawn = Draw(self.proposal, self.seed, step, self.options.num_negatives, 1)
         neg_id_RK = drawn.tensor(len(pos_id), items.device)
         id_RJ = torch.cat([pos_id[:, None], neg_id_RK], 1)

@@ -58,7 +58,9 @@ class NaiveBayesPropensity:
         seen_N, random_M = checks.float_array("seen", seen, 1), checks.float_array("random", random, 1)
         checks.number("num_pairs", num_pairs, ge=max(len(seen_N), 1), integer=True)
         if len(seen_N) == 0 or len(random_M) == 0:
-            raise checks.wrong("seen, random", "at least one value each", text=f"{len(seen_N)}, {len(random_M)}")
+            raise checks.wrong(
+                "seen, random", "at least one value each", text=f"{len(seen_N)}, {len(random_M)}"
+            )
         value_R, count_R = np.unique(seen_N, return_counts=True)
         known, times = np.unique(random_M, return_counts=True)
         missing = np.setdiff1d(value_R, known)
