@@ -3,9 +3,16 @@
 from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax
 from fastpop.objectives.pda import Pda, PdaLoss
 from fastpop.objectives.relmf import RelMf, RelMfLoss
+from fastpop.objectives.pairwise import BPR, TOP1, BPRMax, TOP1Max, bpr, bpr_max, top1, top1_max
+from fastpop.objectives.pointwise import BCE, GBCE, bce, gbce
 from fastpop.objectives.softmax import FullSoftmaxLoss, SampledSoftmaxLoss
 
 __all__ = [
+    "BCE",
+    "BPR",
+    "GBCE",
+    "TOP1",
+    "BPRMax",
     "FullSoftmax",
     "FullSoftmaxLoss",
     "LossInputs",
@@ -16,4 +23,11 @@ __all__ = [
     "RelMfLoss",
     "SampledSoftmax",
     "SampledSoftmaxLoss",
+    "TOP1Max",
+    "bce",
+    "bpr",
+    "bpr_max",
+    "gbce",
+    "top1",
+    "top1_max",
 ]

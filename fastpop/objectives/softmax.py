@@ -256,7 +256,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             self.register_buffer("num_eval_steps", torch.zeros_like(self.num_steps), persistent=False)
 
     def _draw(self, proposal: Proposal, step: Any, group_size: int | None = None) -> Draw:
-        rank = _own_rank() if self.rank is None else self.rank
+        rank = own_rank() if self.rank is None else self.rank
         step = self._next_step() if step is None else step
         return Draw(proposal, seed_of(self.seed, rank), step, self.num_negatives, group_size)
 
@@ -360,7 +360,8 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         return torch.logaddexp(log_proposal_V + np.log1p(-share), log_extra_V + np.log(share))
 
 
-def _own_rank() -> int:
+def own_rank() -> int:
+    """The process among those of torch.distributed; 0 where there are none."""
     distributed = torch.distributed
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 

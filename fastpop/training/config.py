@@ -96,7 +96,7 @@ class TrainConfig:
     learn_temperature: bool = False
     """Make the temperature a parameter."""
     loss: Any = "sampled_softmax"
-    """full_softmax or sampled_softmax."""
+    """full_softmax, sampled_softmax, or one of docs/methods.md: bce, gbce, bpr, ..."""
     regularizers: Any = ()
     """What is added to the loss: l2."""
     num_negatives: int = 1024
@@ -193,10 +193,10 @@ class TrainConfig:
                 self.metric,
             )
         in_batch = self.proposal_part.in_batch
-        if self.accumulate > 1 and in_batch and self.loss_part.needs == "negatives":
-            raise checks.wrong(
-                "accumulate", "1 with in-batch negatives, which the whole batch gives", self.accumulate
-            )
+        whole = self.loss_part.whole_batch
+        if self.accumulate > 1 and (whole or (in_batch and self.loss_part.needs == "negatives")):
+            why = f"loss={str(self.loss)!r}" if whole else "in-batch negatives"
+            raise checks.wrong("accumulate", f"1 with {why}, which the whole batch gives", self.accumulate)
         if self.update_in_backward:
             for name, needed in (("accumulate", 1), ("clip_norm", 0.0)):
                 if getattr(self, name) != needed:
@@ -447,7 +447,7 @@ class TrainConfig:
     def double_subtraction(self) -> str | None:
         """Why this prior would subtract popularity twice, or None.
 
-        Without log Q correction a sampled softmax learns log p(i|c) - log q - τ log p: its
+        Without log Q correction a sampled softmax, BCE or BPR learns log p(i|c) - log q - τ log p: its
         popularity slope is 1 - α - τ for q ∝ p^α, negative when both are taken away.
         """
         alpha, prior = self.proposal_part.exponent, self.prior_part
@@ -455,11 +455,17 @@ class TrainConfig:
             return None
         if alpha is None or 1 - alpha - prior.prior_weight >= 0:
             return None
+        has_logq = hasattr(self.loss_part, "logq")
+        cause, cure = (
+            ("logq='none'", "logq='standard'")
+            if has_logq
+            else (f"loss={str(self.loss)!r}", "proposal='uniform'")
+        )
         return (
-            f"logq='none' with proposal={str(self.proposal)!r} already takes popularity^{alpha:g} out of "
+            f"{cause} with proposal={str(self.proposal)!r} already takes popularity^{alpha:g} out of "
             f"the scores; prior={str(prior)!r} with prior_weight={prior.prior_weight:g} takes it out again: "
             f"the scores will have popularity slope {1 - alpha - prior.prior_weight:g}, not "
-            f"{1 - prior.prior_weight:g}. Use logq='standard', or prior='none'."
+            f"{1 - prior.prior_weight:g}. Use {cure}, or prior='none'."
         )
 
 

@@ -1,0 +1,82 @@
+"""What losses share that compare a row's positive with candidates: scores of both, and the sum over rows."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from fastpop.objectives.options import LossInputs
+from fastpop.objectives.softmax import own_rank
+from fastpop.ops.draw import Draw, seed_of
+from fastpop.popularity import Proposal
+
+
+class CandidateLoss(nn.Module):
+    """Sum over rows of weight * compare(score of the positive [R], scores of the negatives [R, K]).
+
+    scores: scale * <query, item> + prior_weight * log_prior. A subclass says `compare`.
+
+    Args:
+        given: what the run knows. num_negatives: K. shared: whether all rows see the same K draws.
+        in_batch: whether the other rows' positives are negatives, too. With the proposal in_batch they are
+            the only ones.
+
+    A negative that equals the positive stays: the expected loss is then a function of p and q alone, whose
+    optimum is known. One row of a batch without a draw has no negatives, and no loss.
+    Cost: 2 R K D FLOPs forward; O(R K D) memory, or O(R K) for negatives that rows share.
+    """
+
+    def __init__(
+        self, given: LossInputs, num_negatives: int, *, shared: bool = False, in_batch: bool = False
+    ) -> None:
+        super().__init__()
+        distribution = given.distribution()
+        self.drawn = distribution if isinstance(distribution, Proposal) else None
+        self.in_batch = in_batch or self.drawn is None
+        self.shared = shared or self.in_batch
+        self.num_negatives, self.seed, self.sparse = num_negatives, given.seed, given.sparse
+
+    def compare(self, pos_R: Tensor, neg_RK: Tensor) -> Tensor:
+        """[R] losses of rows."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        query: Tensor,
+        items: Tensor,
+        pos_id: Tensor,
+        *,
+        row_weight: Tensor | None,
+        log_prior: Tensor | None,
+        prior_weight: float | Tensor,
+        scale: float | Tensor,
+        step: int,
+    ) -> Tensor:
+        def score(item_id: Tensor, at: str) -> Tensor:
+            row = F.embedding(item_id, items, sparse=self.sparse and items.is_leaf)
+            found = wide(torch.einsum(at, query, row)) * scale
+            return found if log_prior is None else found + prior_weight * log_prior[item_id]
+
+        pos_R = score(pos_id, "rd,rd->r")
+        neg_id = self._draw(len(pos_id), step, pos_id)
+        neg = [] if neg_id is None else [score(neg_id, "rd,kd->rk" if self.shared else "rd,rkd->rk")]
+        if self.in_batch:
+            other_RR = ~torch.eye(len(pos_id), dtype=torch.bool, device=pos_id.device)
+            neg.insert(0, score(pos_id, "rd,kd->rk")[other_RR].view(len(pos_id), -1))
+        neg_RK = torch.cat(neg, 1)
+        loss_R = self.compare(pos_R, neg_RK) if neg_RK.shape[1] else 0 * pos_R
+        return loss_R.sum() if row_weight is None else (loss_R * row_weight).sum()
+
+    def _draw(self, num_rows: int, step: int, like: Tensor) -> Tensor | None:
+        """[K] ids for all rows, or [R, K]."""
+        if self.drawn is None or self.num_negatives == 0:
+            return None
+        seed, group_size = seed_of(self.seed, own_rank()), None if self.shared else 1
+        ids: Any = Draw(self.drawn, seed, step, self.num_negatives, group_size).tensor(num_rows, like.device)
+        return ids[0] if self.shared else ids
+
+
+def wide(scores: Tensor) -> Tensor:
+    """float32, or float64 as it came."""
+    return scores if scores.dtype == torch.float64 else scores.float()
