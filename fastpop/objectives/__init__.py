@@ -1,5 +1,6 @@
 """Losses as modules over the ops, and as options to choose from (`Objective`)."""
 
+from fastpop.objectives.candidates import CandidateLoss, in_float32, wide
 from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax
 from fastpop.objectives.pda import Pda, PdaLoss
 from fastpop.objectives.relmf import RelMf, RelMfLoss
@@ -13,6 +14,7 @@ __all__ = [
     "GBCE",
     "TOP1",
     "BPRMax",
+    "CandidateLoss",
     "FullSoftmax",
     "FullSoftmaxLoss",
     "LossInputs",
@@ -28,6 +30,8 @@ __all__ = [
     "bpr",
     "bpr_max",
     "gbce",
+    "in_float32",
     "top1",
     "top1_max",
+    "wide",
 ]

@@ -1,5 +1,7 @@
 """What losses share that compare a row's positive with candidates: scores of both, and the sum over rows."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -63,7 +65,7 @@ class CandidateLoss(nn.Module):
         neg = [] if neg_id is None else [score(neg_id, "rd,kd->rk" if self.shared else "rd,rkd->rk")]
         if self.in_batch:
             other_RR = ~torch.eye(len(pos_id), dtype=torch.bool, device=pos_id.device)
-            neg.insert(0, score(pos_id, "rd,kd->rk")[other_RR].view(len(pos_id), -1))
+            neg.insert(0, score(pos_id, "rd,kd->rk")[other_RR].view(len(pos_id), max(len(pos_id) - 1, 0)))
         neg_RK = torch.cat(neg, 1)
         loss_R = self.compare(pos_R, neg_RK) if neg_RK.shape[1] else 0 * pos_R
         return loss_R.sum() if row_weight is None else (loss_R * row_weight).sum()
@@ -73,10 +75,25 @@ class CandidateLoss(nn.Module):
         if self.drawn is None or self.num_negatives == 0:
             return None
         seed, group_size = seed_of(self.seed, own_rank()), None if self.shared else 1
-        ids: Any = Draw(self.drawn, seed, step, self.num_negatives, group_size).tensor(num_rows, like.device)
-        return ids[0] if self.shared else ids
+        ids: Any = Draw(self.drawn, seed, step, self.num_negatives, group_size).tensor(
+            max(num_rows, 1), like.device
+        )
+        return ids[0] if self.shared else ids[:num_rows]
 
 
 def wide(scores: Tensor) -> Tensor:
     """float32, or float64 as it came."""
     return scores if scores.dtype == torch.float64 else scores.float()
+
+
+def in_float32(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function that computes outside autocast, of 16-bit tensors as float32: over many pairs the rounding
+    of a bfloat16 product is as large as what is looked for."""
+
+    @functools.wraps(function)
+    def computed(*given: Any, **options: Any) -> Tensor:
+        rows = [wide(one) if isinstance(one, Tensor) else one for one in given]
+        with torch.autocast(rows[0].device.type, enabled=False):
+            return function(*rows, **options)
+
+    return computed

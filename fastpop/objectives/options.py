@@ -45,7 +45,10 @@ class Objective(Component):
     needs: "catalogue", all items; "negatives", draws of the proposal (the module is then called with step=,
     which numbers them). logits: whether what it trains are logits of a softmax over the catalogue, so that
     an NLL means something. row_gradients: whether tables can get sparse row gradients. whole_batch: whether
-    a row's loss depends on the other rows of its batch, which then is computed in one part.
+    a row's loss depends on the other rows of its batch, which then is computed in one part. takes_prior:
+    whether there are scores in it for log p to stand beside; without, prior="none" alone can be trained.
+    adapts: whether its module has buffers that training changes: `adapt()` is called after each step, and
+    checkpoints keep its state dict.
 
     `build` gives a module: forward(query [R, D], items [V, D], pos_id [R], *, row_weight [R] or None,
     log_prior [V] or None, prior_weight, scale[, step]) -> the sum of the rows' losses, weighted. It adds
@@ -57,6 +60,8 @@ class Objective(Component):
     logits: ClassVar[bool] = True
     row_gradients: ClassVar[bool] = False
     whole_batch: ClassVar[bool] = False
+    takes_prior: ClassVar[bool] = True
+    adapts: ClassVar[bool] = False
 
     @property
     def uncorrected(self) -> bool:

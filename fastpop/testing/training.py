@@ -90,7 +90,8 @@ def check_run(**options: Any) -> None:
                     f"{name}: a run that was stopped and resumed ends in other bits"
                 )
     compared = {name: value for name, value in options.items() if name not in ("prior", "progress")}
-    compare(log, arms=["standard", "frozen"], seeds=1, permutations=10, progress=False, **compared)
+    if whole.config.loss_part.takes_prior:
+        compare(log, arms=["standard", "frozen"], seeds=1, permutations=10, progress=False, **compared)
 
 
 def _check_moved(result: Any, options: dict[str, Any]) -> None:
@@ -223,7 +224,9 @@ def check_loss(loss: Objective | str, *, in_a_run: bool = True) -> None:
     )
     log_prior_V = torch.randn(ITEMS, generator=generator)
     with_prior = value(None, log_prior_V)
-    assert not torch.allclose(with_prior, plain), "log_prior changes nothing"
+    changes = not torch.allclose(with_prior, plain)
+    wrong = "log_prior changes nothing" if part.takes_prior else "log_prior changes a loss that takes none"
+    assert changes == part.takes_prior, wrong
     torch.testing.assert_close(
         value(None, 0.5 * log_prior_V, prior_weight=2.0),
         with_prior,
@@ -233,7 +236,7 @@ def check_loss(loss: Objective | str, *, in_a_run: bool = True) -> None:
     assert query_RD.grad is not None, "queries get no gradient"
     assert item_VD.grad is not None, "items get no gradient"
     if in_a_run:
-        check_run(loss=part)
+        check_run(loss=part, **({} if part.takes_prior else {"prior": "none"}))
 
 
 def check_regularizer(regularizer: RegularizerOptions | str, *, in_a_run: bool = True) -> None:
@@ -242,7 +245,8 @@ def check_regularizer(regularizer: RegularizerOptions | str, *, in_a_run: bool =
     module = part.build(RegularizerInputs(ITEMS, DIM, 0, False))
     assert not list(module.parameters()), "a regulariser has parameters of its own"
     query_RD, item_VD = (torch.randn(n, DIM, requires_grad=True) for n in (ROWS, ITEMS))
-    found = module(query_RD, item_VD, torch.arange(ROWS), torch.randn(ITEMS))
+    view = {"view": query_RD + 0.1 * torch.randn(ROWS, DIM)} if part.view else {}
+    found = module(query_RD, item_VD, torch.arange(ROWS), torch.randn(ITEMS), **view)
     assert found.ndim == 0, f"expected a scalar; got {list(found.shape)}"
     assert torch.isfinite(found), f"expected a finite number; got {found}"
     found.backward()
@@ -386,5 +390,6 @@ def check_options(part: Component) -> None:
     if registry.is_plain(part):
         assert registry.restored(registry.record(part)) == part, f"{part!r} is lost on its way to disk"
     if kind in PARTS:
-        config = TrainConfig().replace(**{kind: part})
+        plain = {} if getattr(part, "takes_prior", True) else {"prior": "none"}
+        config = TrainConfig().replace(**{kind: part}, **plain)
         assert TrainConfig.from_dict(config.to_dict()) == config, f"{part!r} is lost in a configuration"

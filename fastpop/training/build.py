@@ -1,5 +1,6 @@
 """From a configuration to the parts of a run, put together: `assemble`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,9 @@ from fastpop.decoder import Decoder
 from fastpop.encoders import Encoder, EncoderOptions, Sizes
 from fastpop.item_towers import ItemSizes, ItemTower
 from fastpop.model import Recommender
-from fastpop.objectives import LossInputs
+from fastpop.objectives import LossInputs, Objective
 from fastpop.popularity import PopularityPrior
-from fastpop.regularizers import RegularizerInputs
+from fastpop.regularizers import RegularizerInputs, RegularizerOptions
 from fastpop.training.config import TrainConfig
 
 
@@ -27,8 +28,9 @@ class Assembly:
     """Everything that takes a training step, on one device, freshly initialised.
 
     config: bounded by the log. loss, regularizers: modules without parameters of their own; regularizers
-    with their weights. draws: whether the loss is told the number of the step, for its draws.
-    optimizers: of the tables, and of the rest where there is any.
+    with their options, those of weight 0 left out. draws: whether the loss is told the number of the step,
+    for its draws. optimizers: of the tables, and of the rest where there is any. adapt: what a loss that
+    adapts does after each step.
     """
 
     config: TrainConfig
@@ -36,8 +38,9 @@ class Assembly:
     batches: Batches
     loss: nn.Module
     draws: bool
-    regularizers: tuple[tuple[float, nn.Module], ...]
+    regularizers: tuple[tuple[RegularizerOptions, nn.Module], ...]
     optimizers: list[torch.optim.Optimizer]
+    adapt: Callable[[], None] | None = None
 
     __repr__ = checks.brief
 
@@ -58,7 +61,7 @@ def assemble(
     loss = build_loss(config, train, batches).to(model.device)
     given = RegularizerInputs(log.num_items, config.dim, config.seed, config.sparse)
     regularizers = tuple(
-        (part.weight, _bare(part, part.build(given)).to(model.device)) for part in config.regularizers
+        (part, _bare(part, part.build(given)).to(model.device)) for part in config.regularizers if part.weight
     )
     return Assembly(
         config,
@@ -68,6 +71,7 @@ def assemble(
         config.loss_part.needs == "negatives",
         regularizers,
         build_optimizers(config, model),
+        _adapt_of(config.loss_part, loss),
     )
 
 
@@ -182,6 +186,15 @@ def _read_as_said(part: EncoderOptions, module: Any) -> Encoder:
             f"{part!r}.build", f"a module with reads = {part.reads!r}, as its options have", reads
         )
     return module
+
+
+def _adapt_of(part: Objective, module: Any) -> Callable[[], None] | None:
+    """`adapt` of the module of a loss that adapts."""
+    if not part.adapts:
+        return None
+    if not callable(getattr(module, "adapt", None)):
+        raise checks.wrong_type(f"{part!r}.build", "a module with adapt(), since the loss adapts", module)
+    return module.adapt
 
 
 def _bare(part: object, module: nn.Module) -> nn.Module:

@@ -136,16 +136,21 @@ def latest(out: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def read_newest(out: Path) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+def read_newest(
+    out: Path, *, with_loss: bool = False
+) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
     """(folder, tensors, state) of the newest checkpoint whose every byte is as it was written.
+
+    with_loss: a loss that adapts has tensors there, too.
 
     One that is damaged is warned of, and the one before is taken. None: there is no checkpoint.
     Raises CheckpointError where none is sound.
     """
     first: CheckpointError | None = None
+    names = ("model", "optimizer", *(("loss",) if with_loss else ()))
     for folder in reversed(all_of(out)):
         try:
-            tensors, state = read_folder(folder, ("model", "optimizer"))
+            tensors, state = read_folder(folder, names)
         except CheckpointError as error:
             first = first or error
             continue
@@ -165,13 +170,17 @@ def save(
     model: torch.nn.Module,
     optimizers: list[torch.optim.Optimizer],
     state: dict[str, Any],
+    *,
+    loss: torch.nn.Module | None = None,
 ) -> Path:
-    """out/checkpoint-{step}. The one before is kept, should this one be damaged; older ones go once
-    the new one stands."""
+    """out/checkpoint-{step}; with the state dict of a loss that adapts. The one before is kept, should this
+    one be damaged; older ones go once the new one stands."""
     target = out / f"{PREFIX}{step:08d}"
     before = [path for path in all_of(out) if int(path.name.removeprefix(PREFIX)) < step]
     kept = f"; the checkpoint {before[-1].name} before it is kept" if before else ""
     tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizers)}
+    if loss is not None:
+        tensors["loss"] = loss.state_dict()
     write_folder(target, tensors, state, kept)
     for path in all_of(out):
         if path not in (target, *before[-1:]):

@@ -98,7 +98,7 @@ class TrainConfig:
     loss: Any = "sampled_softmax"
     """full_softmax, sampled_softmax, or one of docs/methods.md: bce, gbce, bpr, ..."""
     regularizers: Any = ()
-    """What is added to the loss: l2."""
+    """What is added to the loss: l2, or others of docs/methods.md: cosreg, simgcl, duorec, resn, ..."""
     num_negatives: int = 1024
     """Negatives per draw."""
     group_size: int = 0
@@ -193,6 +193,9 @@ class TrainConfig:
                 self.metric,
             )
         in_batch = self.proposal_part.in_batch
+        if self.prior_part.trained and not self.loss_part.takes_prior:
+            why = f"'none' with loss={str(self.loss)!r}, which has no scores for log p to stand beside"
+            raise checks.wrong("prior", why, self.prior)
         whole = self.loss_part.whole_batch
         if self.accumulate > 1 and (whole or (in_batch and self.loss_part.needs == "negatives")):
             why = f"loss={str(self.loss)!r}" if whole else "in-batch negatives"

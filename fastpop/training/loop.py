@@ -86,7 +86,8 @@ def fit(
     def keep() -> None:
         nonlocal saved
         if out is not None:
-            checkpoint.save(out, progress.step, model, parts.optimizers, vars(progress))
+            adapted = parts.loss if config.loss_part.adapts else None
+            checkpoint.save(out, progress.step, model, parts.optimizers, vars(progress), loss=adapted)
         saved = time.monotonic()
 
     patience = 60 * config.checkpoint_minutes or math.inf
@@ -201,9 +202,14 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float, float]:
                 parts.loss, parts.loss(query, item_VD, pos_id, row_weight=row_weight, **terms, **draws)
             )
             mean = piece_sum / max(weight, 1e-30)
-            for factor, regularizer in parts.regularizers:
-                share = factor * piece.num_rows / max(batch.num_rows, 1)
-                added = regularizer(query, item_VD, pos_id, model.decoder.log_prior_V)
+            # Dropout goes on where it stands, so the second view has other masks and nothing else.
+            views = (
+                {"view": model.rows(piece, item_VD)[0]} if any(p.view for p, _ in parts.regularizers) else {}
+            )
+            for part, regularizer in parts.regularizers:
+                share = part.weight * piece.num_rows / max(batch.num_rows, 1)
+                more = views if part.view else {}
+                added = regularizer(query, item_VD, pos_id, model.decoder.log_prior_V, **more)
                 mean = mean + share * _scalar(regularizer, added)
         value = mean.item()
         total += value
@@ -214,6 +220,8 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float, float]:
         _clip(model, config.clip_norm)
     for optimizer in parts.optimizers:
         optimizer.step()
+    if parts.adapt is not None:
+        parts.adapt()
     return total, weight
 
 

@@ -155,15 +155,17 @@ def _valid_cases(model: Recommender, parts: Split, config: TrainConfig) -> Cases
 
 def go_on_from(place: Path, assembly: build.Assembly) -> Progress | None:
     """The newest sound checkpoint, loaded into the parts; None: the run died before its first."""
-    found = checkpoint.read_newest(place)
+    config, model = assembly.config, assembly.model
+    found = checkpoint.read_newest(place, with_loss=config.loss_part.adapts)
     if found is None:
         return None
     newest, tensors, state = found
-    config, model = assembly.config, assembly.model
     with checkpoint.fitting(newest):
         log_prior_V = model.decoder.log_prior_V.clone()
         model.load_state_dict(tensors["model"])
         checkpoint.restore_optimizers(assembly.optimizers, tensors["optimizer"])
+        if "loss" in tensors:
+            assembly.loss.load_state_dict(tensors["loss"])
         progress = Progress.restored(state)
     # another machine's logarithms may differ in their last bits, another marginal by much more
     if not torch.allclose(log_prior_V, model.decoder.log_prior_V, rtol=0, atol=1e-4):

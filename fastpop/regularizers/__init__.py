@@ -1,0 +1,10 @@
+"""Regularisers: what is added to the mean loss of a step. One contract, `RegularizerOptions`."""
+
+from fastpop.regularizers.base import RegularizerInputs, RegularizerOptions
+from fastpop.regularizers.l2 import L2
+
+__all__ = [
+    "L2",
+    "RegularizerInputs",
+    "RegularizerOptions",
+]
