@@ -1,6 +1,7 @@
 """Losses as modules over the ops, and as options to choose from (`Objective`)."""
 
 from fastpop.objectives.candidates import CandidateLoss, in_float32, wide
+from fastpop.objectives.directau import DirectAU, alignment, uniformity
 from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax
 from fastpop.objectives.pda import Pda, PdaLoss
 from fastpop.objectives.relmf import RelMf, RelMfLoss
@@ -15,6 +16,7 @@ __all__ = [
     "TOP1",
     "BPRMax",
     "CandidateLoss",
+    "DirectAU",
     "FullSoftmax",
     "FullSoftmaxLoss",
     "LossInputs",
@@ -26,6 +28,7 @@ __all__ = [
     "SampledSoftmax",
     "SampledSoftmaxLoss",
     "TOP1Max",
+    "alignment",
     "bce",
     "bpr",
     "bpr_max",
@@ -33,5 +36,6 @@ __all__ = [
     "in_float32",
     "top1",
     "top1_max",
+    "uniformity",
     "wide",
 ]

@@ -2,9 +2,12 @@
 
 from fastpop.regularizers.base import RegularizerInputs, RegularizerOptions
 from fastpop.regularizers.l2 import L2
+from fastpop.regularizers.sphere import Alignment, Uniformity
 
 __all__ = [
     "L2",
+    "Alignment",
     "RegularizerInputs",
     "RegularizerOptions",
+    "Uniformity",
 ]
