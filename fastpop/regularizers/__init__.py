@@ -1,13 +1,16 @@
 """Regularisers: what is added to the mean loss of a step. One contract, `RegularizerOptions`."""
 
 from fastpop.regularizers.base import RegularizerInputs, RegularizerOptions
+from fastpop.regularizers.cosine import CosReg, mean_cosine
 from fastpop.regularizers.l2 import L2
 from fastpop.regularizers.sphere import Alignment, Uniformity
 
 __all__ = [
     "L2",
     "Alignment",
+    "CosReg",
     "RegularizerInputs",
     "RegularizerOptions",
     "Uniformity",
+    "mean_cosine",
 ]
