@@ -1,6 +1,7 @@
 """Regularisers: what is added to the mean loss of a step. One contract, `RegularizerOptions`."""
 
 from fastpop.regularizers.base import RegularizerInputs, RegularizerOptions
+from fastpop.regularizers.contrast import DuoRec, SimGCL, contrast, noisy
 from fastpop.regularizers.cosine import CosReg, mean_cosine
 from fastpop.regularizers.l2 import L2
 from fastpop.regularizers.sphere import Alignment, Uniformity
@@ -9,8 +10,12 @@ __all__ = [
     "L2",
     "Alignment",
     "CosReg",
+    "DuoRec",
     "RegularizerInputs",
     "RegularizerOptions",
+    "SimGCL",
     "Uniformity",
+    "contrast",
     "mean_cosine",
+    "noisy",
 ]

@@ -1,0 +1,134 @@
+"""Contrast of two views of the same rows: SimGCL's noise, DuoRec's dropout and equal targets."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from fastpop import checks, registry
+from fastpop.objectives import in_float32
+from fastpop.regularizers.base import RegularizerInputs, RegularizerOptions
+
+
+@in_float32
+def contrast(one_RD: Tensor, two_RD: Tensor, temperature: float, *, both_ways: bool = False) -> Tensor:
+    """InfoNCE: mean over rows of -log softmax(<one_r, two_.> / temperature) at r, a scalar in nats.
+
+    both_ways: NT-Xent instead (Chen et al. 2020): each of the 2 R vectors against all others, the other view
+    of its row being the right one. O(R^2 D); 0 without rows.
+    """
+    num_rows = len(one_RD)
+    if num_rows == 0:
+        return (one_RD.sum() + two_RD.sum()) * 0
+    at_R = torch.arange(num_rows, device=one_RD.device)
+    if not both_ways:
+        return F.cross_entropy(one_RD @ two_RD.T / temperature, at_R)
+    all_ND = torch.cat([one_RD, two_RD])
+    logit_NN = (all_ND @ all_ND.T / temperature).masked_fill(
+        torch.eye(2 * num_rows, dtype=torch.bool, device=one_RD.device), -torch.inf
+    )
+    return F.cross_entropy(logit_NN, torch.cat([at_R + num_rows, at_R]))
+
+
+def noisy(row_RD: Tensor, norm: float) -> Tensor:
+    """Rows plus noise of length `norm` in each row's own orthant: uniform numbers, brought to that length,
+    with the signs of the row (Yu et al. 2022, eq. 7). From torch's generator."""
+    noise_RD = torch.rand_like(row_RD)
+    return row_RD + norm * F.normalize(noise_RD, dim=1) * row_RD.sign()
+
+
+@dataclass(frozen=True)
+class SimGCL(RegularizerOptions):
+    """SimGCL (Yu et al. 2022): two views of queries and of positives, each with its own noise; InfoNCE of
+    cosines between them, of the batch's queries plus of its different items.
+
+    temperature: of InfoNCE. noise: length of the noise.
+    """
+
+    name: ClassVar[str] = "simgcl"
+    weight: float = 0.5
+    temperature: float = 0.2
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("regularizer simgcl: temperature", self.temperature, above=0)
+        checks.number("regularizer simgcl: noise", self.noise, least=0)
+
+    def build(self, given: RegularizerInputs) -> nn.Module:
+        return _NoiseContrast(self.temperature, self.noise, given.sparse)
+
+
+class _NoiseContrast(nn.Module):
+    def __init__(self, temperature: float, noise: float, sparse: bool):
+        super().__init__()
+        self.temperature, self.noise, self.sparse = temperature, noise, sparse
+
+    def forward(self, query_RD: Tensor, item_VD: Tensor, pos_id_R: Tensor, log_prior_V: Tensor) -> Tensor:
+        row_UD = F.embedding(pos_id_R.unique(), item_VD, sparse=self.sparse and item_VD.is_leaf)
+        return self._of(query_RD) + self._of(row_UD)
+
+    def _of(self, row_RD: Tensor) -> Tensor:
+        one, two = (F.normalize(noisy(row_RD, self.noise), dim=1) for _ in range(2))
+        return contrast(one, two, self.temperature)
+
+
+@dataclass(frozen=True)
+class DuoRec(RegularizerOptions):
+    """DuoRec (Qiu et al. 2022): NT-Xent of dot products between two dropout views of a row, plus the same
+    between a row and another one that predicts the same item.
+
+    The other row is drawn among those of the batch, and its second view is taken; the original draws it from
+    the log, and rows here are all positions of a history. A row whose item no other row predicts meets its
+    own second view.
+
+    temperature: of NT-Xent. supervised: weight of the second part, beside 1 of the first.
+    """
+
+    name: ClassVar[str] = "duorec"
+    view: ClassVar[bool] = True
+    weight: float = 0.1
+    temperature: float = 1.0
+    supervised: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("regularizer duorec: temperature", self.temperature, above=0)
+        checks.number("regularizer duorec: supervised", self.supervised, least=0)
+
+    def build(self, given: RegularizerInputs) -> nn.Module:
+        return _ViewContrast(self.temperature, self.supervised)
+
+
+class _ViewContrast(nn.Module):
+    def __init__(self, temperature: float, supervised: float):
+        super().__init__()
+        self.temperature, self.supervised = temperature, supervised
+
+    def forward(
+        self, query_RD: Tensor, item_VD: Tensor, pos_id_R: Tensor, log_prior_V: Tensor, view: Tensor
+    ) -> Tensor:
+        found = contrast(query_RD, view, self.temperature, both_ways=True)
+        if self.supervised == 0:
+            return found
+        other_RD = view[same_target(pos_id_R)]
+        return found + self.supervised * contrast(query_RD, other_RD, self.temperature, both_ways=True)
+
+
+def same_target(pos_id_R: Tensor) -> Tensor:
+    """[R]: for each row another row of the same item, drawn uniformly; itself where it is the only one."""
+    order_R = torch.argsort(pos_id_R, stable=True)
+    _, count_U = torch.unique_consecutive(pos_id_R[order_R], return_counts=True)
+    size_R = count_U.repeat_interleave(count_U)
+    first_R = (count_U.cumsum(0) - count_U).repeat_interleave(count_U)
+    place_R = torch.arange(len(pos_id_R), device=pos_id_R.device) - first_R
+    draw_R = (torch.rand(len(pos_id_R), device=pos_id_R.device) * (size_R - 1)).long()
+    step_R = torch.where(size_R > 1, 1 + draw_R, 0)
+    found_R = torch.empty_like(order_R)
+    found_R[order_R] = order_R[first_R + (place_R + step_R) % size_R]
+    return found_R
+
+
+registry.ours("regularizer", SimGCL, DuoRec)
