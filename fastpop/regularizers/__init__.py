@@ -4,6 +4,7 @@ from fastpop.regularizers.base import RegularizerInputs, RegularizerOptions
 from fastpop.regularizers.contrast import DuoRec, SimGCL, contrast, noisy
 from fastpop.regularizers.cosine import CosReg, mean_cosine
 from fastpop.regularizers.l2 import L2
+from fastpop.regularizers.spectral import ReSN, squared_spectral_norm
 from fastpop.regularizers.sphere import Alignment, Uniformity
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Alignment",
     "CosReg",
     "DuoRec",
+    "ReSN",
     "RegularizerInputs",
     "RegularizerOptions",
     "SimGCL",
@@ -18,4 +20,5 @@ __all__ = [
     "contrast",
     "mean_cosine",
     "noisy",
+    "squared_spectral_norm",
 ]
