@@ -2,11 +2,13 @@
 
 from fastpop.objectives.candidates import CandidateLoss, in_float32, wide
 from fastpop.objectives.directau import DirectAU, alignment, uniformity
+from fastpop.objectives.entmax import Entmax, entmax15, entmax15_loss
 from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax
 from fastpop.objectives.pda import Pda, PdaLoss
 from fastpop.objectives.relmf import RelMf, RelMfLoss
 from fastpop.objectives.pairwise import BPR, TOP1, BPRMax, TOP1Max, bpr, bpr_max, top1, top1_max
 from fastpop.objectives.pointwise import BCE, GBCE, bce, gbce
+from fastpop.objectives.shortlist import PartitionedSoftmax
 from fastpop.objectives.softmax import FullSoftmaxLoss, SampledSoftmaxLoss
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "BPRMax",
     "CandidateLoss",
     "DirectAU",
+    "Entmax",
     "FullSoftmax",
     "FullSoftmaxLoss",
     "LossInputs",
@@ -25,6 +28,7 @@ __all__ = [
     "PdaLoss",
     "RelMf",
     "RelMfLoss",
+    "PartitionedSoftmax",
     "SampledSoftmax",
     "SampledSoftmaxLoss",
     "TOP1Max",
@@ -32,6 +36,8 @@ __all__ = [
     "bce",
     "bpr",
     "bpr_max",
+    "entmax15",
+    "entmax15_loss",
     "gbce",
     "in_float32",
     "top1",
