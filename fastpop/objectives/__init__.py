@@ -1,6 +1,7 @@
 """Losses as modules over the ops, and as options to choose from (`Objective`)."""
 
 from fastpop.objectives.candidates import CandidateLoss, in_float32, wide
+from fastpop.objectives.dice import DICE, PopularityMargin
 from fastpop.objectives.directau import DirectAU, alignment, uniformity
 from fastpop.objectives.entmax import Entmax, entmax15, entmax15_loss
 from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax
@@ -14,6 +15,7 @@ from fastpop.objectives.softmax import FullSoftmaxLoss, SampledSoftmaxLoss
 __all__ = [
     "BCE",
     "BPR",
+    "DICE",
     "GBCE",
     "TOP1",
     "BPRMax",
@@ -29,6 +31,7 @@ __all__ = [
     "RelMf",
     "RelMfLoss",
     "PartitionedSoftmax",
+    "PopularityMargin",
     "SampledSoftmax",
     "SampledSoftmaxLoss",
     "TOP1Max",

@@ -1,0 +1,130 @@
+"""DICE: one half of each vector for interest, the other for conformity."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from fastpop import checks, registry
+from fastpop.objectives.candidates import wide
+from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
+from fastpop.objectives.softmax import own_rank
+from fastpop.ops.draw import seed_of
+
+
+class PopularityMargin:
+    """Negatives that are clearly more, or clearly less, popular than a row's positive (PNSM).
+
+    count_V: [V] training events. margin: how many events apart. A row tosses a coin for the side; where one
+    side is empty it is the other, and where both are, any item.
+    """
+
+    def __init__(self, count_V: np.ndarray, margin: float) -> None:
+        self.order_V = np.argsort(count_V, kind="stable")  # from rare to popular
+        sorted_V = count_V[self.order_V]
+        self.below_V = np.searchsorted(sorted_V, count_V - margin, side="left")
+        self.above_V = len(count_V) - np.searchsorted(sorted_V, count_V + margin, side="right")
+
+    def draw(self, pos_id_R: np.ndarray, num_negatives: int, rng: np.random.Generator) -> np.ndarray:
+        """[R, K] ids."""
+        below_R1, above_R1 = self.below_V[pos_id_R][:, None], self.above_V[pos_id_R][:, None]
+        coin_RK, u_RK = rng.random((2, len(pos_id_R), num_negatives))
+        is_above_RK = (above_R1 > 0) & ((coin_RK < 0.5) | (below_R1 == 0))
+        size_RK = np.where(is_above_RK, above_R1, np.where(below_R1 > 0, below_R1, len(self.order_V)))
+        place_RK = np.minimum((u_RK * size_RK).astype(np.int64), size_RK - 1)
+        return self.order_V[np.where(is_above_RK, len(self.order_V) - 1 - place_RK, place_RK)]
+
+
+@dataclass(frozen=True)
+class DICE(Objective):
+    """DICE (Zheng et al. 2021): click + alpha (interest + conformity) - beta discrepancy.
+
+    The halves of a vector are its interest and its conformity; a click's score is their sum, the whole dot
+    product. With BPR(part) = -log sigmoid(pos - neg) of a part's scores: click is BPR of the whole for every
+    negative; where the negative is less popular, conformity is BPR of its half; where it is more popular,
+    conformity is BPR the other way round and interest is BPR of its half, since the click then speaks of
+    interest alone. Discrepancy is the mean distance of the halves. Negatives come from `PopularityMargin`,
+    whatever the proposal. The original lets alpha and margin decay by epochs, which a loss does not know.
+
+    negatives: a row. margin: events apart. alpha, beta: weights. distance: "l1" or "l2" between halves.
+    """
+
+    name: ClassVar[str] = "dice"
+    needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
+    logits: ClassVar[bool] = False
+    row_gradients: ClassVar[bool] = True
+    negatives: int = 4
+    margin: float = 40.0
+    alpha: float = 0.1
+    beta: float = 0.01
+    distance: Literal["l1", "l2"] = "l1"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("loss.negatives", self.negatives, least=1, most=MOST_NEGATIVES, integer=True)
+        for name in ("margin", "alpha", "beta"):
+            checks.number(f"loss.{name}", getattr(self, name), least=0)
+
+    def build(self, given: LossInputs) -> nn.Module:
+        return _DICELoss(self, given)
+
+
+class _DICELoss(nn.Module):
+    def __init__(self, options: DICE, given: LossInputs) -> None:
+        super().__init__()
+        self.options, self.sparse = options, given.sparse
+        self.count_V = np.asarray(given.event_counts(), dtype=np.float64)
+        self.sampler = PopularityMargin(self.count_V, options.margin)
+        self.seed = seed_of(given.seed, own_rank())
+
+    def negatives(self, pos_id: Tensor, step: int) -> Tensor:
+        """[R, K] ids, a function of (seed, step)."""
+        rng = np.random.default_rng([self.seed, step])
+        return torch.from_numpy(self.sampler.draw(pos_id.cpu().numpy(), self.options.negatives, rng))
+
+    def forward(
+        self,
+        query: Tensor,
+        items: Tensor,
+        pos_id: Tensor,
+        *,
+        row_weight: Tensor | None,
+        log_prior: Tensor | None,
+        prior_weight: float | Tensor,
+        scale: float | Tensor,
+        step: int,
+    ) -> Tensor:
+        if items.shape[1] % 2:
+            raise checks.wrong("dim", "an even number with loss='dice', which halves vectors", items)
+        neg_id = self.negatives(pos_id, step)
+        count_V = torch.from_numpy(self.count_V)
+        is_above = (count_V[neg_id] > count_V[pos_id.cpu()][:, None]).to(pos_id.device)
+        neg_id = neg_id.to(pos_id.device)
+        pos, neg = (F.embedding(i, items, sparse=self.sparse and items.is_leaf) for i in (pos_id, neg_id))
+        # [R, K, 2]: how far the positive is ahead, by interest and by conformity.
+        ahead = scale * wide(_halves(query[:, None] * (pos[:, None] - neg)).sum(-1))
+        whole = ahead.sum(-1)
+        if log_prior is not None:
+            whole = whole + prior_weight * (log_prior[pos_id][:, None] - log_prior[neg_id])
+        interest = -F.logsigmoid(ahead[..., 0]) * is_above
+        conformity = -F.logsigmoid(torch.where(is_above, -ahead[..., 1], ahead[..., 1]))
+        loss_R = (-F.logsigmoid(whole) + self.options.alpha * (interest + conformity)).mean(1)
+        apart = self._distance(query) + self._distance(pos) + self._distance(neg).mean(1)
+        loss_R = loss_R - self.options.beta * apart / 3
+        return loss_R.sum() if row_weight is None else (loss_R * row_weight).sum()
+
+    def _distance(self, rows: Tensor) -> Tensor:
+        interest, conformity = _halves(wide(rows)).unbind(-2)
+        apart = interest - conformity
+        return (apart.abs() if self.options.distance == "l1" else apart.square()).mean(-1)
+
+
+def _halves(rows: Tensor) -> Tensor:
+    """[..., D] as [..., 2, D / 2]."""
+    return rows.unflatten(-1, (2, -1))
+
+
+registry.ours("loss", DICE)
