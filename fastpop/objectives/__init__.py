@@ -4,6 +4,7 @@ from fastpop.objectives.candidates import CandidateLoss, in_float32, wide
 from fastpop.objectives.dice import DICE, PopularityMargin
 from fastpop.objectives.directau import DirectAU, alignment, uniformity
 from fastpop.objectives.entmax import Entmax, entmax15, entmax15_loss
+from fastpop.objectives.importance import ImportanceSampling, effective_sample_size
 from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax
 from fastpop.objectives.pda import Pda, PdaLoss
 from fastpop.objectives.relmf import RelMf, RelMfLoss
@@ -24,6 +25,7 @@ __all__ = [
     "Entmax",
     "FullSoftmax",
     "FullSoftmaxLoss",
+    "ImportanceSampling",
     "LossInputs",
     "Objective",
     "Pda",
@@ -39,6 +41,7 @@ __all__ = [
     "bce",
     "bpr",
     "bpr_max",
+    "effective_sample_size",
     "entmax15",
     "entmax15_loss",
     "gbce",

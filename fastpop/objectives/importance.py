@@ -1,0 +1,153 @@
+"""Adaptive importance sampling: as many draws as each row needs, from a proposal that follows the model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from fastpop import checks, registry
+from fastpop.objectives.candidates import wide
+from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
+from fastpop.objectives.softmax import own_rank
+from fastpop.ops.draw import seed_of
+
+
+def effective_sample_size(log_weight_RK: Tensor) -> Tensor:
+    """[R]: (sum of weights)^2 / sum of squared weights, between 1 and K (Kong 1992)."""
+    return (2 * log_weight_RK.logsumexp(1) - (2 * log_weight_RK).logsumexp(1)).exp()
+
+
+@dataclass(frozen=True)
+class ImportanceSampling(Objective):
+    """Biased importance sampling of the full softmax (Bengio & Senecal 2003, 2008).
+
+    loss = log mean over K of exp(score_k) / q_k - score of the positive: its gradient is that of the full
+    softmax, the model's mean replaced by one over draws with self-normalised weights. As in the original, the
+    positive is no draw, so the loss has a bound only where every likely item is likely to be drawn.
+
+    Blocks are drawn until a row's effective sample size reaches `effective`, at most `most` draws; rows share
+    draws and stop each on their own. The proposal q is `base_share` of the run's, and else a distribution
+    over items that follows the model: after each step it moves by `rate` to the mean of the step's weights
+    (the original adapts an n-gram model so). The numbers are not the original's, whose catalogues are small.
+
+    block: draws a block. effective: wanted. most: draws a row. rate: 0 does not adapt. base_share: of q.
+    """
+
+    name: ClassVar[str] = "importance_sampling"
+    needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
+    row_gradients: ClassVar[bool] = True
+    adapts: ClassVar[bool] = True
+    block: int = 256
+    effective: float = 64.0
+    most: int = 4096
+    rate: float = 0.01
+    base_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("loss.block", self.block, least=1, integer=True)
+        checks.number("loss.most", self.most, least=self.block, most=MOST_NEGATIVES, integer=True)
+        checks.number("loss.effective", self.effective, least=1)
+        checks.number("loss.rate", self.rate, least=0, most=1)
+        checks.number("loss.base_share", self.base_share, above=0, most=1)
+
+    def build(self, given: LossInputs) -> "ImportanceSamplingLoss":
+        return ImportanceSamplingLoss(self, given)
+
+
+class ImportanceSamplingLoss(nn.Module):
+    """See `ImportanceSampling`. `adapt` moves the proposal; the state dict keeps it."""
+
+    base_V: Tensor
+    follows_V: Tensor
+
+    def __init__(self, options: ImportanceSampling, given: LossInputs) -> None:
+        super().__init__()
+        self.options, self.sparse = options, given.sparse
+        base_V = torch.from_numpy(np.exp(given.distribution().log_proposal_V))
+        self.register_buffer("base_V", base_V, persistent=False)
+        self.register_buffer("follows_V", base_V.clone())
+        self.seed = seed_of(given.seed, own_rank())
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def distribution(self) -> Tensor:
+        """[V] float64: q, of the next draws."""
+        share = self.options.base_share
+        return share * self.base_V + (1 - share) * self.follows_V
+
+    def draws(self, step: int) -> Tensor:
+        """[most] ids: a function of q and of (seed, step)."""
+        cumulative_V = self.distribution().cumsum(0)
+        uniform = np.random.default_rng([self.seed, step]).random(self.options.most)
+        at = torch.from_numpy(uniform).to(cumulative_V.device) * cumulative_V[-1]
+        return torch.searchsorted(cumulative_V, at, right=True).clamp(max=len(cumulative_V) - 1)
+
+    def forward(
+        self,
+        query: Tensor,
+        items: Tensor,
+        pos_id: Tensor,
+        *,
+        row_weight: Tensor | None,
+        log_prior: Tensor | None,
+        prior_weight: float | Tensor,
+        scale: float | Tensor,
+        step: int,
+    ) -> Tensor:
+        def score(query: Tensor, item_id: Tensor, at: str) -> Tensor:
+            row = F.embedding(item_id, items, sparse=self.sparse and items.is_leaf)
+            found = wide(torch.einsum(at, query, row)) * scale
+            return found if log_prior is None else found + prior_weight * log_prior[item_id]
+
+        if len(query) == 0:
+            return 0 * query.sum()
+        neg_id, log_q_V = self.draws(step), self.distribution().log()
+
+        def log_weight(query: Tensor, item_id: Tensor) -> Tensor:
+            found = score(query, item_id, "rd,kd->rk")
+            return found - log_q_V[item_id].to(found.dtype)
+
+        with torch.no_grad():
+            count_R = self._counts(query, neg_id, log_weight)
+        neg_id = neg_id[: int(count_R.max())]
+        is_out_RK = torch.arange(len(neg_id), device=neg_id.device) >= count_R[:, None]
+        log_weight_RK = log_weight(query, neg_id).masked_fill(is_out_RK, -torch.inf)
+        lse_R = log_weight_RK.logsumexp(1)
+        if self.training and self.options.rate:
+            share_K = (log_weight_RK.detach() - lse_R.detach()[:, None]).exp().double().mean(0)
+            self._seen.append((neg_id, share_K))
+        loss_R = lse_R - count_R.to(lse_R.dtype).log() - score(query, pos_id, "rd,rd->r")
+        return loss_R.sum() if row_weight is None else (loss_R * row_weight).sum()
+
+    def _counts(
+        self, query: Tensor, neg_id: Tensor, log_weight: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """[R] how many of the draws each row takes."""
+        count_R = torch.zeros(len(query), dtype=torch.int64, device=query.device)
+        first_R, second_R = (torch.full((len(query),), -torch.inf, device=query.device) for _ in range(2))
+        going = torch.arange(len(query), device=query.device)
+        for some in neg_id.split(self.options.block):
+            log_weight_GK = log_weight(query[going], some).float()
+            first_R[going] = torch.logaddexp(first_R[going], log_weight_GK.logsumexp(1))
+            second_R[going] = torch.logaddexp(second_R[going], (2 * log_weight_GK).logsumexp(1))
+            count_R[going] += len(some)
+            going = going[(2 * first_R[going] - second_R[going]).exp() < self.options.effective]
+            if len(going) == 0:
+                break
+        return count_R
+
+    @torch.no_grad()
+    def adapt(self) -> None:
+        """Move the distribution that follows the model to the weights of the last step."""
+        if self._seen:
+            self.follows_V.mul_(1 - self.options.rate)
+        for neg_id, share_K in self._seen:
+            self.follows_V.index_add_(0, neg_id, self.options.rate / len(self._seen) * share_K)
+        self._seen = []
+
+
+registry.ours("loss", ImportanceSampling)
