@@ -8,7 +8,7 @@ from scipy.special import expit
 from torch.nn import functional as F  # noqa: N812
 
 import fastpop
-from fastpop import objectives, popularity, testing
+from fastpop import objectives, popularity, registry, testing
 from fastpop.objectives import BCE, BPR, GBCE, TOP1, BPRMax, TOP1Max
 from fastpop.testing.training import QUICK
 
@@ -110,6 +110,19 @@ def test_a_lonely_row_in_a_batch_has_no_loss(name):
     loss.backward()
     assert loss.item() == 0
     assert not query.grad.any()
+
+
+@pytest.mark.parametrize(
+    "name", [*SMALL, "directau", "entmax", "partitioned_softmax", "dice", "importance_sampling"]
+)
+def test_no_row_has_no_loss(name):
+    query, items, pos_id = rows(0, 9, 6)
+    query.requires_grad_()
+    part = registry.made("loss", SMALL.get(name, name))
+    step = {"step": 0} if part.needs == "negatives" else {}
+    loss = built(part, 9)(query, items, pos_id, **PLAIN, **step)
+    loss.backward()
+    assert loss.item() == 0
 
 
 @pytest.mark.parametrize("name", SMALL)
