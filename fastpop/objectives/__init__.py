@@ -6,10 +6,10 @@ from fastpop.objectives.directau import DirectAU, alignment, uniformity
 from fastpop.objectives.entmax import Entmax, entmax15, entmax15_loss
 from fastpop.objectives.importance import ImportanceSampling, effective_sample_size
 from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax
-from fastpop.objectives.pda import Pda, PdaLoss
-from fastpop.objectives.relmf import RelMf, RelMfLoss
 from fastpop.objectives.pairwise import BPR, TOP1, BPRMax, TOP1Max, bpr, bpr_max, top1, top1_max
+from fastpop.objectives.pda import Pda, PdaLoss
 from fastpop.objectives.pointwise import BCE, GBCE, bce, gbce
+from fastpop.objectives.relmf import RelMf, RelMfLoss
 from fastpop.objectives.shortlist import PartitionedSoftmax
 from fastpop.objectives.softmax import FullSoftmaxLoss, SampledSoftmaxLoss
 
@@ -28,12 +28,12 @@ __all__ = [
     "ImportanceSampling",
     "LossInputs",
     "Objective",
+    "PartitionedSoftmax",
     "Pda",
     "PdaLoss",
+    "PopularityMargin",
     "RelMf",
     "RelMfLoss",
-    "PartitionedSoftmax",
-    "PopularityMargin",
     "SampledSoftmax",
     "SampledSoftmaxLoss",
     "TOP1Max",

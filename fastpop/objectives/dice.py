@@ -64,9 +64,9 @@ class DICE(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("loss.negatives", self.negatives, least=1, most=MOST_NEGATIVES, integer=True)
+        checks.number("loss.negatives", self.negatives, ge=1, le=MOST_NEGATIVES, integer=True)
         for name in ("margin", "alpha", "beta"):
-            checks.number(f"loss.{name}", getattr(self, name), least=0)
+            checks.number(f"loss.{name}", getattr(self, name), ge=0)
 
     def build(self, given: LossInputs) -> nn.Module:
         return _DICELoss(self, given)

@@ -51,7 +51,7 @@ class DirectAU(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("loss.gamma", self.gamma, least=0)
+        checks.number("loss.gamma", self.gamma, ge=0)
 
     def build(self, given: LossInputs) -> nn.Module:
         return _DirectAULoss(self.gamma, given.sparse)

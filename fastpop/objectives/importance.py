@@ -49,11 +49,11 @@ class ImportanceSampling(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("loss.block", self.block, least=1, integer=True)
-        checks.number("loss.most", self.most, least=self.block, most=MOST_NEGATIVES, integer=True)
-        checks.number("loss.effective", self.effective, least=1)
-        checks.number("loss.rate", self.rate, least=0, most=1)
-        checks.number("loss.base_share", self.base_share, above=0, most=1)
+        checks.number("loss.block", self.block, ge=1, integer=True)
+        checks.number("loss.most", self.most, ge=self.block, le=MOST_NEGATIVES, integer=True)
+        checks.number("loss.effective", self.effective, ge=1)
+        checks.number("loss.rate", self.rate, ge=0, le=1)
+        checks.number("loss.base_share", self.base_share, gt=0, le=1)
 
     def build(self, given: LossInputs) -> "ImportanceSamplingLoss":
         return ImportanceSamplingLoss(self, given)

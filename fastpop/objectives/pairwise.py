@@ -57,7 +57,7 @@ class BPR(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("loss.negatives", self.negatives, least=1, most=MOST_NEGATIVES, integer=True)
+        checks.number("loss.negatives", self.negatives, ge=1, le=MOST_NEGATIVES, integer=True)
 
     @property
     def uncorrected(self) -> bool:
@@ -92,7 +92,7 @@ class TOP1(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("loss.negatives", self.negatives, least=0, most=MOST_NEGATIVES, integer=True)
+        checks.number("loss.negatives", self.negatives, ge=0, le=MOST_NEGATIVES, integer=True)
 
     def build(self, given: LossInputs) -> nn.Module:
         return _TOP1Loss(given, self.negatives, in_batch=True)
@@ -134,7 +134,7 @@ class BPRMax(TOP1):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("loss.score_weight", self.score_weight, least=0)
+        checks.number("loss.score_weight", self.score_weight, ge=0)
 
     def build(self, given: LossInputs) -> nn.Module:
         return _BPRMaxLoss(given, self.negatives, self.score_weight)

@@ -40,7 +40,7 @@ class BCE(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("loss.negatives", self.negatives, least=1, most=MOST_NEGATIVES, integer=True)
+        checks.number("loss.negatives", self.negatives, ge=1, le=MOST_NEGATIVES, integer=True)
 
     @property
     def uncorrected(self) -> bool:
@@ -66,7 +66,7 @@ class GBCE(BCE):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("loss.calibration", self.calibration, least=0, most=1)
+        checks.number("loss.calibration", self.calibration, ge=0, le=1)
 
     def beta(self, num_items: int) -> float:
         """The power of the positive's sigmoid on a catalogue of V items."""

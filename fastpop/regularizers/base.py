@@ -38,7 +38,7 @@ class RegularizerOptions(Component):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number(f"regularizer {self}: weight", self.weight, least=0)
+        checks.number(f"regularizer {self}: weight", self.weight, ge=0)
 
     def build(self, given: RegularizerInputs) -> nn.Module:
         raise NotImplementedError
