@@ -38,6 +38,7 @@ _MODULES = (
     "optim",
     "popularity",
     "priors",
+    "recipes",
     "regularizers",
     "report",
     "studies",

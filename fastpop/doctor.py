@@ -13,7 +13,7 @@ from fastpop.text import aligned
 
 PACKAGES = ("duckdb", "tyro", "matplotlib", "pyarrow", "polars", "pandas", "triton", "tensorboard")
 
-NAMED = ("presets", "metrics", "nulls", "diagnostics", "references", "arms")  # as fastpop.available has them
+NAMED = ("presets", "metrics", "nulls", "diagnostics", "references", "recipes", "arms", "experiments")
 
 
 def report() -> str:

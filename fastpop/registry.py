@@ -47,6 +47,7 @@ KINDS = {
     "null": Kind("nulls", "fastpop.diagnostics", "Null", ("draw",)),
     "diagnostic": Kind("diagnostics", "fastpop.diagnostics", "Diagnostic", ("measure",)),
     "reference": Kind("references", "fastpop.evaluation", "Reference", ("fit", "shared")),
+    "recipe": Kind("recipes", "fastpop.recipes", "Recipe"),
     "arm": Kind("arms", "fastpop.experiments", "Arm"),
     "experiment": Kind("experiments", "fastpop.studies", "Study", ("run",)),
 }
@@ -68,7 +69,7 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
     Args:
         kind: "encoder", "item_tower", "loss", "regularizer", "proposal", "prior", "rows",
             "table_optimizer", "split", "preset", "logger", "metric", "null", "diagnostic", "reference",
-            "arm" or "experiment".
+            "recipe", "arm" or "experiment".
         part: a class derived from the kind's base (`fastpop.encoders.EncoderOptions`, ...), made with its
             defaults where only the name is given; or, where there are no options, an object of it.
         name: letters, digits, - and _. None takes the part's own.

@@ -42,6 +42,7 @@ PACKAGES = (
     "model",
     "evaluation",
     "diagnostics",
+    "recipes",
     "training",
     "judge",
     "synthetic",

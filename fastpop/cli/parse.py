@@ -16,7 +16,7 @@ from fastpop.cli.experiment import Experiment
 from fastpop.cli.options import expanded
 from fastpop.cli.prepare import Prepare
 from fastpop.cli.serve import Evaluate, FitServing, Recommend
-from fastpop.cli.tools import Bench, Doctor, Version
+from fastpop.cli.tools import Bench, Doctor, ShowRecipe, Version
 from fastpop.cli.train import Compare, Demo, Train
 
 VERBS: dict[str, Any] = {
@@ -24,6 +24,7 @@ VERBS: dict[str, Any] = {
     "train": Train,
     "compare": Compare,
     "experiment": Experiment,
+    "recipe": ShowRecipe,
     "audit": Audit,
     "recommend": Recommend,
     "evaluate": Evaluate,
@@ -51,14 +52,14 @@ def parse(argv: Sequence[str]) -> Any:
     trains = words[0] in ("train", "compare")
     if trains:
         words = parts.current(words)
-    config = toml.named_in(words) if trains else None
+    config, recipe = toml.named_in(words) if trains else (None, None)
     given: parts.Given = {}
     asked = parts.named(words)
     union: Any = None
     for verb, kind in VERBS.items():
         made: Any = tyro.conf.subcommand(verb)
-        if verb == words[0] and config is not None:
-            default, in_file, named = toml.defaults(kind, config, tyro.MISSING)
+        if verb == words[0] and (config is not None or recipe is not None):
+            default, in_file, named = toml.defaults(kind, config, tyro.MISSING, recipe)
             given = parts.without(in_file, asked)
             asked = asked | named
             made = tyro.conf.subcommand(verb, default=default)

@@ -7,7 +7,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from fastpop import checks, deprecated
+from fastpop import checks, deprecated, recipes
 from fastpop.cli import parts
 from fastpop.cli.options import LogOptions, TrainOptions
 from fastpop.data.paths import local_path
@@ -17,26 +17,38 @@ TABLES = ("read", "train", "compare", "run")  # a file may sort its options unde
 MISSING: Any = dataclasses.MISSING
 
 
-def named_in(argv: list[str]) -> Path | None:
-    """The value of --config."""
+def named_in(argv: list[str]) -> tuple[Path | None, str | None]:
+    """The values of --config and --recipe."""
+    path = _value_of("--config", argv)
+    return None if path is None else local_path(path, "config"), _value_of("--recipe", argv)
+
+
+def _value_of(flag: str, argv: list[str]) -> str | None:
     for n, word in enumerate(argv):
-        if word == "--config" and n + 1 < len(argv):
-            return local_path(argv[n + 1], "config")
-        if word.startswith("--config="):
-            return local_path(word.removeprefix("--config="), "config")
+        if word == flag and n + 1 < len(argv):
+            return argv[n + 1]
+        if word.startswith(f"{flag}="):
+            return word.removeprefix(f"{flag}=")
     return None
 
 
-def defaults(kind: Any, path: Path, missing: Any) -> tuple[Any, parts.Given, set[str]]:
-    """(a `kind`, Train or Compare, with what the file gives, `missing` where it must be given yet; options
-    of parts; names of the options given).
+def defaults(
+    kind: Any, path: Path | None, missing: Any, recipe: str | None = None
+) -> tuple[Any, parts.Given, set[str]]:
+    """(a `kind`, Train or Compare, with what the file gives, over what its recipe or this one says, `missing`
+    where it must be given yet; options of parts; names of the options given).
 
     Raises ValueError or TypeError, which names the file and the option.
     """
     own = {field.name for field in dataclasses.fields(kind)} - {"reading", "training", "config"}
     reading = {field.name for field in dataclasses.fields(LogOptions)}
     training = {field.name for field in dataclasses.fields(TrainOptions)}
-    given, of_parts = _parts_of(_flat(path), path)
+    in_file = {} if path is None else _flat(path)
+    if recipe is None and "recipe" in in_file:
+        recipe = str(_value(f"{path}: recipe", in_file["recipe"], str))
+    given, of_parts = _parts_of(in_file, path)
+    if recipe is not None:
+        given, of_parts = _over(_parts_of(_of_recipe(kind, recipe), path), given, of_parts)
     for name in given:
         if name not in own | reading | training:
             if name in _of_any_verb():
@@ -84,6 +96,29 @@ def _of_any_verb() -> set[str]:
     }
 
 
+def _of_recipe(kind: Any, recipe: str) -> dict[str, Any]:
+    """The options of a recipe; of a comparison, whose arms have priors of their own, but for theirs."""
+    from fastpop.cli.train import Compare
+    from fastpop.experiments.compare import OF_ARMS
+
+    options = recipes.find(recipe).options
+    TrainConfig.from_dict(dict(options))  # an error in it is told in its own words
+    return {name: options[name] for name in options if kind is not Compare or name not in OF_ARMS}
+
+
+def _over(
+    recipe: tuple[dict[str, Any], parts.Given], given: dict[str, Any], of_parts: parts.Given
+) -> tuple[dict[str, Any], parts.Given]:
+    """What a file gives over what a recipe says: a part that the file names has no option of the recipe's."""
+    said, said_of_parts = recipe
+    kept = {
+        key: options
+        for key, options in parts.without(said_of_parts, set(given)).items()
+        if options and key[0] not in given
+    }
+    return said | given, kept | {key: kept.get(key, {}) | options for key, options in of_parts.items()}
+
+
 def _flat(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in read_toml(path).items():
@@ -95,7 +130,7 @@ def _flat(path: Path) -> dict[str, Any]:
     return deprecated.current(found, TrainConfig.RENAMED, prefix=f"{path}: ")
 
 
-def _parts_of(given: dict[str, Any], path: Path) -> tuple[dict[str, Any], parts.Given]:
+def _parts_of(given: dict[str, Any], path: Path | None) -> tuple[dict[str, Any], parts.Given]:
     """(options with parts as names, options of parts)."""
     plain: dict[str, Any] = {}
     found: parts.Given = {}

@@ -1,5 +1,6 @@
-"""`fastpop doctor`, `bench` and `--version`."""
+"""`fastpop doctor`, `recipe`, `bench` and `--version`."""
 
+import textwrap
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,32 @@ class Doctor:
         from fastpop.doctor import report
 
         print(report())
+
+
+@readable({"name": "NAME"})
+@dataclass(frozen=True)
+class ShowRecipe:
+    """List published methods, or print one as a TOML file for --config."""
+
+    name: Positional[str] = ""
+    """Of a recipe; without one, all are listed."""
+
+    def run(self) -> None:
+        from fastpop import recipes, registry
+
+        if self.name:
+            print(recipes.find(self.name).to_toml(), end="")
+            return
+        for name, recipe in registry.all_of("recipe").items():
+            print(
+                textwrap.fill(
+                    f"{name}: {recipe.about}. {recipe.source}",
+                    80,
+                    subsequent_indent="    ",
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+            )
 
 
 @readable({"what": "step"})

@@ -13,7 +13,7 @@ from fastpop.cli.options import LogOptions, TrainOptions, readable, writable
 AUDIT = "audit.json"  # the last that a run writes
 
 
-@readable({"test": "FILE", "config": "FILE"})
+@readable({"test": "FILE", "config": "FILE", "recipe": "NAME"})
 @dataclass(frozen=True)
 class Train:
     """Train a model, judge it on held-out events, print its popularity audit."""
@@ -27,6 +27,8 @@ class Train:
     sessions and sequences, lines `prefix<TAB>target`."""
     config: Path | None = None
     """A TOML file of options, of any that stand here; options given here win."""
+    recipe: str | None = None
+    """A published method, whose options it gives (fastpop recipe lists them); options given here win."""
     resume: bool = False
     """Go on with the run in --out."""
     permutations: int = 2000
@@ -100,6 +102,7 @@ def _metrics(result: Any) -> str:
     {
         "test": "FILE",
         "config": "FILE",
+        "recipe": "NAME",
         "arms": "NAME ...",
         "references": "NAME ...",
         "nulls": "NAME ...",
@@ -141,6 +144,8 @@ class Compare:
     shown items among themselves, too."""
     config: Path | None = None
     """A TOML file of options, of any that stand here; options given here win."""
+    recipe: str | None = None
+    """A published method, whose options it gives (fastpop recipe lists them); options given here win."""
 
     def run(self) -> None:
         from fastpop.experiments import compare

@@ -44,6 +44,7 @@ NOT_ASKED = (
     "bias_start",
     "metric",
 )
+OF_ARMS = ("prior", "prior_weight", "bias_start", "bias_learning_rate")  # of a recipe, left aside
 FORMAT = 3  # of what a stopped comparison keeps; one more where the parts of an older one would not fit
 # Dense where accuracy bends, and on beyond 1: a frontier is read where two arms show equally popular items.
 BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
@@ -91,6 +92,7 @@ def compare(
     max_epochs: int = 0,
     max_cases: int = 0,
     config: TrainConfig | str | Path | None = None,
+    recipe: str | None = None,
     name: str = "",
     out: str | Path | None = None,
     progress: bool | None = None,
@@ -124,9 +126,9 @@ def compare(
         max_epochs: how far an arm may go on after `epochs` while its validation NLL falls (`patience`
             validations without a better one, 3 by default, stop it); 0: twice `epochs`.
         max_cases: test cases judged, the same for all, drawn once from config.seed; 0: all of them.
-        config, options: as in `fastpop.train`, but for prior, bias_start and evaluate_every, which are
-            the arms'; prior_weight is 1 (all arms are read at β = 1, as trained), and best epochs are those
-            of lowest validation NLL, or of highest NDCG@10 for a loss whose scores are no logits. On
+        config, recipe, options: as in `fastpop.train`, but for prior, bias_start and evaluate_every, which
+            are the arms'; prior_weight is 1 (all arms are read at β = 1, as trained), and best epochs are
+            those of lowest validation NLL, or of highest NDCG@10 for a loss whose scores are no logits. On
             logs where people come back to the same items give mask_seen=False: metrics are then also split
             into targets that repeat the history and new ones.
         name: of the log, for titles. out: folder for report.html, JSON, CSV and the table. A
@@ -151,7 +153,7 @@ def compare(
     checks.number("permutations", permutations, ge=1, integer=True)
     for argument, value in (("max_epochs", max_epochs), ("max_cases", max_cases)):
         checks.number(argument, value, ge=0, integer=True)
-    config = _config(config, options if encoder is None else {"encoder": encoder, **options})
+    config = _config(config, options if encoder is None else {"encoder": encoder, **options}, recipe)
     for arm in others.values():
         _check_arm(arm, config)
     if 0 < max_epochs < config.epochs:
@@ -191,14 +193,14 @@ def compare(
         return _compare(log, test, question, place, progress)
 
 
-def _config(config: Any, options: dict[str, Any]) -> TrainConfig:
+def _config(config: Any, options: dict[str, Any], recipe: str | None = None) -> TrainConfig:
     """The configuration of every arm."""
     for mine in ("prior", "bias_start"):
         if mine in options:
             raise checks.wrong(mine, f"no {mine}: every arm has its own", options[mine])
     if options.get("patience") and "evaluate_every" not in options:
         options = {**options, "evaluate_every": 1}  # which it is; patience alone would be refused
-    config = resolve_config(config, options)
+    config = resolve_config(config, options, recipe, leave=OF_ARMS)
     for mine, why in (
         ("prior", "no prior: every arm has its own"),
         ("bias_start", "no bias_start: every arm has its own"),

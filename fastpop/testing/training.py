@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import fastpop
-from fastpop import registry
+from fastpop import recipes, registry
 from fastpop.components import Component
 from fastpop.data.batches import PAD
 from fastpop.data.interactions import Interactions
@@ -20,6 +20,7 @@ from fastpop.item_towers import ItemSizes, ItemTowerOptions
 from fastpop.objectives import LossInputs, Objective
 from fastpop.popularity import InBatch, PopularityPrior, Proposal, ProposalOptions, UniformProposal
 from fastpop.priors import Prior
+from fastpop.recipes import Recipe
 from fastpop.regularizers import RegularizerInputs, RegularizerOptions
 from fastpop.training import TrainConfig
 from fastpop.training.config import PARTS, SHORT
@@ -370,6 +371,31 @@ def check_logger(logger: Any) -> None:
     part.check()
     with tempfile.TemporaryDirectory() as folder:
         fastpop.train(small_log(), out=Path(folder) / "run", loggers=(part,), **QUICK)
+
+
+def check_recipe(recipe: Recipe | str, *, in_a_run: bool = True) -> None:
+    """The contract of recipes: words; options that there are and that go together; a TOML file that says the
+    same; what is given wins. in_a_run: one small epoch of it trains and comes back from disk, too."""
+    recipe = recipes.find(recipe) if isinstance(recipe, str) else recipe
+    assert isinstance(recipe, Recipe), f"expected a Recipe; got {type(recipe).__name__}"
+    assert registry.NAME.fullmatch(recipe.name), f"name: letters, digits, - and _; got {recipe.name!r}"
+    config = TrainConfig.from_dict(dict(recipe.options))
+    assert TrainConfig.from_dict(config.to_dict()) == config, f"{recipe.name} is lost in a configuration"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "recipe.toml"
+        path.write_text(recipe.to_toml(), encoding="utf-8")
+        assert TrainConfig.from_toml(path) == config, f"{recipe.name}: its TOML file says something else"
+        if not in_a_run:
+            return
+        small = {"dim": DIM, "batch_size": 64, "epochs": 1, "max_length": LENGTH}
+        options = config.replace(**small)
+        result = fastpop.train(small_log(), config=options, out=Path(folder) / "run", progress=False)
+        assert result.config == options, f"{recipe.name}: what is given does not win"
+        found = fastpop.load(Path(folder) / "run")
+        assert found.config == options, f"{recipe.name}: load gives another configuration"
+        assert dict(found.evaluate().metrics) == dict(result.evaluate().metrics), (
+            f"{recipe.name}: a loaded model evaluates to other numbers"
+        )
 
 
 def _within(part: Component) -> list[Component]:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from fastpop import checks, deprecated, evaluation, registry
+from fastpop import checks, deprecated, evaluation, recipes, registry
 from fastpop.components import Component, check_options
 from fastpop.data.paths import local_path
 from fastpop.data.splits import SplitRule
@@ -390,12 +390,19 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, options: dict[str, Any]) -> "TrainConfig":
         """From what `to_dict` gave, or from a TOML file: a part as a name, a table of name and options,
-        or a record. Raises registry.Missing for a part that is not registered here."""
+        or a record; beside recipe, the name of one, what is to differ from it. Raises registry.Missing for a
+        part that is not registered here."""
         options = deprecated.current(options, cls.RENAMED)
+        recipe = options.pop("recipe", None)
+        base = cls() if recipe is None else cls.from_dict(dict(recipes.find(recipe).options))
         for kind in PARTS:
             kept = options.get(kind)
             if isinstance(kept, dict):
                 short = SHORT.get(kind, {})
+                if recipe is not None and "name" not in kept:  # the recipe's part, with some options changed
+                    own = getattr(base, f"{kind}_part")
+                    said = {key: own.options()[key] for key in own.options() if short.get(key) not in options}
+                    kept = {"name": str(own), **said, **kept}
                 options[kind] = part = _part_of(kind, kept, getattr(cls, kind), short, options)
                 if registry.is_record(kept):  # which has what such fields say, and more
                     for name in set(short) & set(part.options()):
@@ -405,11 +412,11 @@ class TrainConfig:
                 options[name] = tuple(
                     _part_of(kind, one, "", {}, {}) if isinstance(one, dict) else one for one in options[name]
                 )
-        return cls().replace(**options)
+        return base.replace(**options)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "TrainConfig":
-        """The options of a TOML file, names as here; a [train] table is read if there is one.
+        """The options of a TOML file, names as here, or recipe; a [train] table is read if there is one.
 
         A file with the whole of a run (fastpop train --config) keeps these under [train].
         Raises ValueError naming the file for bad TOML, and as `replace` does for unknown names.
@@ -418,7 +425,7 @@ class TrainConfig:
         options = found.get("train", found)
         if not isinstance(options, dict):
             raise checks.wrong(f"{path}: train", "a table of options", options)
-        beside = {name: found[name] for name in (*PARTS, *LISTS) if name in found}
+        beside = {name: found[name] for name in (*PARTS, *LISTS, "recipe") if name in found}
         return cls.from_dict(beside | options)
 
     def to_json(self) -> str:

@@ -2,13 +2,14 @@
 
 import contextlib
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from fastpop import checks
+from fastpop import checks, recipes
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.own_test import split_with_test
@@ -30,6 +31,7 @@ def train(
     *,
     test: Interactions | Cases | str | Path | None = None,
     config: TrainConfig | str | Path | None = None,
+    recipe: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool | None = None,
@@ -45,7 +47,8 @@ def train(
             (`fastpop.data.prepare`), which is opened.
         test: a test part that comes with the log: Interactions, Cases, or a file of lines
             `prefix<TAB>target`. Nothing but a validation part is then cut from `log`.
-        config: a TrainConfig, or a TOML file of its fields. options: single fields, which win.
+        config: a TrainConfig, or a TOML file of its fields. recipe: instead, the name of a published method
+            (`fastpop.available("recipes")`). options: single fields, which win.
         out: folder for checkpoints, the log, train.csv and the model (`fastpop.load` reads it).
             A run of the same configuration and log that was stopped in it goes on.
         resume: go on from the newest checkpoint in `out`, also to more epochs; the result is bit for
@@ -61,7 +64,7 @@ def train(
         KeyboardInterrupt: ctrl-C, after a checkpoint was written to `out`.
     """
     log = as_log(log)
-    config = resolve_config(config, options)
+    config = resolve_config(config, options, recipe)
     if out is not None and not isinstance(out, (str, Path)):
         raise checks.wrong_type("out", "the path of a folder", out)
     if config.tensorboard and out is None:
@@ -256,9 +259,22 @@ def make_split(log: Interactions, test: Any, config: TrainConfig) -> Split:
     return config.split_part.cut(log, config.seed)
 
 
-def resolve_config(config: TrainConfig | str | Path | None, options: dict[str, Any]) -> TrainConfig:
-    """A TrainConfig from one, a TOML file or nothing, with single options on top."""
-    if config is None:
+def resolve_config(
+    config: TrainConfig | str | Path | None,
+    options: dict[str, Any],
+    recipe: str | None = None,
+    leave: Collection[str] = (),
+) -> TrainConfig:
+    """A TrainConfig from one, a TOML file, a recipe or nothing, with single options on top.
+
+    leave: options of a recipe that are not taken.
+    """
+    if recipe is not None:
+        if config is not None:
+            raise checks.wrong("recipe", "none beside config= (a TOML file may name its recipe)", recipe)
+        known = recipes.find(recipe).options
+        config = TrainConfig.from_dict({key: known[key] for key in known if key not in leave})
+    elif config is None:
         config = TrainConfig()
     elif isinstance(config, (str, Path)):
         config = TrainConfig.from_toml(config)

@@ -265,7 +265,7 @@ def test_every_option_can_stand_in_a_file(tmp_path):
                     default = field.default
                     missing = default is dataclasses.MISSING or default is None
                     names[field.name] = "x" if missing else default
-        names |= {"out": "x", "min_rating": 1.5}
+        names |= {"out": "x", "min_rating": 1.5, "recipe": "factor"}
         toml_of(names, tmp_path / "all.toml")
         made, *_ = toml.defaults(kind, tmp_path / "all.toml", tyro.MISSING)
         assert made.reading == LogOptions(

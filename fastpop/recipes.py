@@ -1,0 +1,153 @@
+"""Recipes: a published method as a name. A recipe is data: options of `fastpop.train`, as TOML has them.
+
+fastpop.train(log, recipe="sasrec")
+fastpop.train(log, recipe="sasrec", dim=128)      # what is given wins
+print(fastpop.recipes.find("sasrec").to_toml())   # a file that says the same
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastpop import checks, registry
+from fastpop.frozen import freeze
+
+OPTION = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named set of options with the hyperparameters of the work that it is from.
+
+    name: how it is asked for. about: one line. source: the work. options: of `TrainConfig`, as a TOML file
+    has them: numbers, text, true or false; a part as its name or a table of its name and options.
+    differs: where the work does something that no option says.
+    """
+
+    name: str
+    about: str
+    source: str
+    options: Mapping[str, Any]
+    differs: str = ""
+
+    def __post_init__(self) -> None:
+        for field in ("name", "about", "source", "differs"):
+            text = getattr(self, field)
+            if not isinstance(text, str):
+                raise checks.wrong_type(f"recipe.{field}", "text", text)
+            if len(text.splitlines()) > 1 or (not text and field != "differs"):
+                raise checks.wrong(f"recipe.{field}", "one line", text)
+        if not isinstance(self.options, Mapping):
+            raise checks.wrong_type("recipe.options", "a dict of options of fastpop.train", self.options)
+        _check_plain("recipe.options", self.options)
+        freeze(self, "options")
+
+    def to_toml(self) -> str:
+        """A file of these options, for `fastpop.train(config=)` and `fastpop train --config`."""
+        lines = [f"# {self.name}: {self.about}", f"# {self.source}"]
+        if self.differs:
+            lines.append(f"# differs: {self.differs}")
+        lines += ["", "[train]", *(f"{key} = {_toml(value)}" for key, value in self.options.items())]
+        return "\n".join(lines) + "\n"
+
+
+def find(name: Any) -> Recipe:
+    """The recipe of that name. Raises ValueError with the names that there are."""
+    return registry.find("recipe", name)
+
+
+def _check_plain(where: str, value: Any) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str) or not OPTION.fullmatch(key):
+                raise checks.wrong(where, "names of options", key)
+            _check_plain(f"{where}[{key!r}]", inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _check_plain(where, inner)
+    elif not isinstance(value, (bool, int, float, str)):
+        raise checks.wrong_type(where, "a number, text, true or false, a list or a table of these", value)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        pairs = (f"{key} = {_toml(inner)}" for key, inner in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+FULL = {"loss": "full_softmax", "prior": "none", "table_optimizer": "adam"}
+SASREC = {
+    "encoder": "sasrec",
+    "dim": 50,
+    "max_length": 200,
+    "num_layers": 2,
+    "num_heads": 1,
+    "dropout": 0.2,
+    "learning_rate": 1e-3,
+    "batch_size": 4096,
+    "epochs": 200,
+}
+
+registry.ours(
+    "recipe",
+    Recipe(
+        "factor",
+        "matrix factorisation: a vector a user, a softmax over all items",
+        "Koren et al. 2009; the softmax as in Liang et al. 2018, arXiv 1802.05814",
+        FULL | {"encoder": "factor", "base": False, "dropout": 0.0, "dim": 64, "epochs": 20},
+    ),
+    Recipe(
+        "sasrec",
+        "causal self-attention, a softmax over all items",
+        "Kang & McAuley 2018, arXiv 1808.09781; softmax: Klenitskiy & Vasilev 2023, arXiv 2309.07602",
+        FULL | SASREC,
+        "pre-norm blocks with GELU; batches of targets, not of users",
+    ),
+    Recipe(
+        "sasrec-frozen",
+        "sasrec by a sampled softmax with log Q correction, log p outside the dot product",
+        "arXiv 2606.21275",
+        SASREC
+        | {
+            "loss": "sampled_softmax",
+            "logq": "standard",
+            "num_negatives": 1024,
+            "proposal": "mixture",
+            "prior": "frozen",
+            "prior_weight": 1.0,
+        },
+    ),
+    Recipe(
+        "sampled-softmax",
+        "a vector a user by a sampled softmax with log Q correction, log p outside the dot product",
+        "arXiv 2606.21275; Jean et al. 2015, arXiv 1412.2007",
+        {
+            "encoder": "factor",
+            "loss": "sampled_softmax",
+            "logq": "standard",
+            "num_negatives": 1024,
+            "proposal": "mixture",
+            "prior": "frozen",
+            "prior_weight": 1.0,
+        },
+    ),
+    Recipe(
+        "logit-adjusted",
+        "a full softmax of scores + log p: the logit-adjusted loss",
+        "Menon et al. 2021, arXiv 2007.07314",
+        {"encoder": "factor", "loss": "full_softmax", "prior": "frozen", "prior_weight": 1.0},
+    ),
+    Recipe(
+        "balanced-softmax",
+        "a full softmax of scores + log p: balanced softmax, the same as logit-adjusted at weight 1",
+        "Ren et al. 2020, arXiv 2007.10740",
+        {"encoder": "factor", "loss": "full_softmax", "prior": "frozen", "prior_weight": 1.0},
+    ),
+)
