@@ -95,6 +95,8 @@ SASREC = {
     "epochs": 200,
 }
 
+LIGHTGCN = {"encoder": "lightgcn", "dim": 64, "learning_rate": 1e-3, "batch_size": 2048, "epochs": 1000}
+
 registry.ours(
     "recipe",
     Recipe(
@@ -149,5 +151,13 @@ registry.ours(
         "a full softmax of scores + log p: balanced softmax, the same as logit-adjusted at weight 1",
         "Ren et al. 2020, arXiv 2007.10740",
         {"encoder": "factor", "loss": "full_softmax", "prior": "frozen", "prior_weight": 1.0},
+    ),
+    # Encoders with the losses that they were published with, and with others.
+    Recipe(
+        "lightgcn-softmax",
+        "LightGCN by a sampled softmax over uniform negatives",
+        "He et al. 2020, arXiv 2002.02126; the loss as in Wu et al. 2022, arXiv 2201.02327",
+        LIGHTGCN | {"loss": "sampled_softmax", "num_negatives": 1024, "proposal": "uniform", "prior": "none"},
+        "no cosine in the scores",
     ),
 )

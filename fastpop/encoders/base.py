@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from fastpop import checks, registry
 from fastpop.components import Component
+from fastpop.data.interactions import Interactions
 from fastpop.data.rows import Rows
+from fastpop.item_towers import ItemTower
 
 
 class Encoder(nn.Module):
@@ -39,17 +41,23 @@ class Encoder(nn.Module):
         """Parameters with one row per user or item: they may get sparse row gradients."""
         return []
 
+    def item_tower(self) -> ItemTower | None:
+        """What makes item vectors of the decoder's table, where they are made together with queries: the
+        encoder is then asked with what this made. None: the item tower of the run."""
+        return None
+
 
 @dataclass(frozen=True)
 class Sizes:
     """What a run knows before its encoder is made. max_length: of the longest history that is read.
-    sparse: whether tables are to give sparse row gradients."""
+    sparse: whether tables are to give sparse row gradients. train: the events that are trained on."""
 
     num_users: int
     num_items: int
     dim: int
     max_length: int = 50
     sparse: bool = False
+    train: Interactions | None = None
 
 
 @dataclass(frozen=True)
@@ -57,12 +65,13 @@ class EncoderOptions(Component):
     """The base of encoders to choose from: options, and how the module is made.
 
     reads: as of its Encoder. rows: the name of the rows that it trains on, where those are not the ones of
-    the same name as reads.
+    the same name as reads. own_tower: whether its module has an item tower of its own.
     """
 
     kind: ClassVar[str] = "encoder"
     reads: ClassVar[Literal["events", "sequences"]] = "sequences"
     rows: ClassVar[str] = ""
+    own_tower: ClassVar[bool] = False
 
     def rows_part(self) -> Rows:
         """The rows that it trains on."""

@@ -133,13 +133,16 @@ def check_encoder(encoder: EncoderOptions | str, *, in_a_run: bool = True) -> No
 def _built(part: EncoderOptions, sparse: bool = False) -> tuple[Encoder, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return part.build(Sizes(USERS, ITEMS, DIM, LENGTH, sparse)), torch.randn(ITEMS, DIM)
+        module = part.build(Sizes(USERS, ITEMS, DIM, LENGTH, sparse, small_log()))
+        tower = module.item_tower()
+        assert (tower is not None) == part.own_tower, "item_tower: expected one where own_tower is true"
+        table_VD = torch.randn(ITEMS, DIM, requires_grad=True)
+        return module, table_VD if tower is None else tower(table_VD)
 
 
 def _check_gradients(part: EncoderOptions, user_B: Tensor, history_BL: Tensor) -> None:
     for sparse in (False, True):
         module, item_VD = _built(part, sparse)
-        item_VD.requires_grad_()
         history = None if part.reads == "events" else history_BL
         module(user_B, history, item_VD).square().sum().backward()
         for name, param in module.named_parameters():

@@ -127,9 +127,15 @@ def build_model(
         )
         module = _read_as_said(
             encoder,
-            encoder.build(Sizes(log.num_users, log.num_items, config.dim, config.max_length, config.sparse)),
+            encoder.build(
+                Sizes(log.num_users, log.num_items, config.dim, config.max_length, config.sparse, train)
+            ),
         )
-        decoder.tower = config.item_tower_part.build(ItemSizes(log.num_items, config.dim, train))
+        decoder.tower = (
+            module.item_tower()
+            if encoder.own_tower
+            else config.item_tower_part.build(ItemSizes(log.num_items, config.dim, train))
+        )
     if not isinstance(decoder.tower, ItemTower | None):
         raise checks.wrong_type(
             f"{config.item_tower_part!r}.build", "a fastpop.item_towers.ItemTower or None", decoder.tower

@@ -223,6 +223,12 @@ class TrainConfig:
         if self.group_size and in_batch:
             raise checks.wrong("group_size", "0 with proposal='in_batch'", self.group_size)
         self.encoder_part.check(self.dim)
+        if self.encoder_part.own_tower and self.item_tower != "table":
+            raise checks.wrong(
+                "item_tower",
+                f"'table' with encoder={str(self.encoder)!r}, which makes item vectors itself",
+                str(self.item_tower),
+            )
         if self.patience and not self.evaluate_every:
             raise checks.wrong("evaluate_every", ">= 1 for early stopping (patience > 0)", 0)
         if self.patience and not self.split_part.keeps_test:
@@ -329,7 +335,7 @@ class TrainConfig:
     @property
     def table_optimizer_part(self) -> TableOptimizer:
         """That of the tables; auto decided."""
-        rows = self.loss_part.row_gradients and self.item_tower == "table"
+        rows = self.loss_part.row_gradients and self._plain_tables
         name = ("row_adam" if rows else "adam") if self.table_optimizer == AUTO else self.table_optimizer
         return self._part("table_optimizer", name)
 
@@ -448,11 +454,12 @@ class TrainConfig:
     @property
     def sparse(self) -> bool:
         """Whether tables get sparse row gradients: sampled losses with a row-wise optimiser."""
-        return (
-            self.loss_part.row_gradients
-            and self.table_optimizer_part.row_gradients
-            and self.item_tower == "table"
-        )
+        return self.loss_part.row_gradients and self.table_optimizer_part.row_gradients and self._plain_tables
+
+    @property
+    def _plain_tables(self) -> bool:
+        """Whether item vectors are rows of the table, as they stand there."""
+        return self.item_tower == "table" and not self.encoder_part.own_tower
 
     def double_subtraction(self) -> str | None:
         """Why this prior would subtract popularity twice, or None.
