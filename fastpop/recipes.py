@@ -95,6 +95,16 @@ SASREC = {
     "epochs": 200,
 }
 
+GRU4REC = {
+    "encoder": "gru4rec",
+    "dim": 100,
+    "max_length": 50,
+    "table_optimizer": "row_adagrad",
+    "table_learning_rate": 0.05,
+    "learning_rate": 1e-3,
+    "batch_size": 512,
+    "epochs": 10,
+}
 LIGHTGCN = {"encoder": "lightgcn", "dim": 64, "learning_rate": 1e-3, "batch_size": 2048, "epochs": 1000}
 
 registry.ours(
@@ -153,6 +163,21 @@ registry.ours(
         {"encoder": "factor", "loss": "full_softmax", "prior": "frozen", "prior_weight": 1.0},
     ),
     # Encoders with the losses that they were published with, and with others.
+    Recipe(
+        "gru4rec-xe",
+        "a GRU by cross-entropy over 2,048 samples by popularity^.75, uncorrected",
+        "Hidasi & Karatzoglou 2018, arXiv 1706.03847",
+        GRU4REC
+        | {
+            "loss": "sampled_softmax",
+            "logq": "none",
+            "num_negatives": 2048,
+            "proposal": "popularity",
+            "proposal_power": 0.75,
+            "prior": "none",
+        },
+        "Adagrad steps tables alone, Adam the network; no negatives of the batch; whole windows",
+    ),
     Recipe(
         "lightgcn-softmax",
         "LightGCN by a sampled softmax over uniform negatives",

@@ -4,10 +4,11 @@ from fastpop import registry
 from fastpop.encoders.bag import Bag, BagEncoder
 from fastpop.encoders.base import Encoder, EncoderOptions, Sizes
 from fastpop.encoders.factor import Factor, FactorEncoder
+from fastpop.encoders.gru4rec import GRU4Rec, GRU4RecEncoder
 from fastpop.encoders.lightgcn import LightGCN, LightGCNEncoder
 from fastpop.encoders.sasrec import SASRec, SASRecEncoder
 
-registry.ours("encoder", Factor, Bag, SASRec, LightGCN)
+registry.ours("encoder", Factor, Bag, SASRec, GRU4Rec, LightGCN)
 
 __all__ = [
     "Bag",
@@ -16,6 +17,8 @@ __all__ = [
     "EncoderOptions",
     "Factor",
     "FactorEncoder",
+    "GRU4Rec",
+    "GRU4RecEncoder",
     "LightGCN",
     "LightGCNEncoder",
     "SASRec",
