@@ -95,6 +95,19 @@ SASREC = {
     "epochs": 200,
 }
 
+BERT4REC = {
+    "encoder": "bert4rec",
+    "dim": 64,
+    "max_length": 200,
+    "num_layers": 2,
+    "num_heads": 2,
+    "dropout": 0.1,
+    "learning_rate": 1e-4,
+    "weight_decay": 0.01,
+    "clip_norm": 5.0,
+    "batch_size": 8192,
+    "epochs": 200,
+}
 GRU4REC = {
     "encoder": "gru4rec",
     "dim": 100,
@@ -163,6 +176,13 @@ registry.ours(
         {"encoder": "factor", "loss": "full_softmax", "prior": "frozen", "prior_weight": 1.0},
     ),
     # Encoders with the losses that they were published with, and with others.
+    Recipe(
+        "bert4rec",
+        "attention both ways over hidden items, a softmax over all items with an item bias",
+        "Sun et al. 2019, arXiv 1904.06690",
+        FULL | BERT4REC | {"prior": "learned"},
+        "pre-norm blocks; a constant step size; batches of hidden items, not of users",
+    ),
     Recipe(
         "gru4rec-xe",
         "a GRU by cross-entropy over 2,048 samples by popularity^.75, uncorrected",

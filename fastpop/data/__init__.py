@@ -5,6 +5,7 @@ from fastpop.data.csr import Csr
 from fastpop.data.demo_log import bundled_log, bundled_path
 from fastpop.data.interactions import Interactions, Rejected
 from fastpop.data.log import read_log
+from fastpop.data.masked import Masked
 from fastpop.data.own_test import split_with_test
 from fastpop.data.prepare import prepare
 from fastpop.data.prepared import PreparedWriter
@@ -25,6 +26,7 @@ __all__ = [
     "Interactions",
     "LeaveLastN",
     "LeaveLastOut",
+    "Masked",
     "NoSplit",
     "PreparedWriter",
     "Preset",

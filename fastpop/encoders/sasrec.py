@@ -9,6 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from fastpop import checks
 from fastpop.encoders.base import Encoder, EncoderOptions, Sizes, check_dropout
+from fastpop.encoders.transformer import Block
 
 # What no run needs more of; a larger number is a slip, and would end in the machine's memory.
 MOST_LAYERS, MOST_HEADS = 128, 1024
@@ -82,7 +83,7 @@ class SASRecEncoder(Encoder):
         self.position = nn.Parameter(nn.init.normal_(Tensor(max_length, dim), std=0.02))
         self.input_dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            [_Block(dim, num_heads, hidden or 4 * dim, dropout) for _ in range(num_layers)]
+            [Block(dim, num_heads, hidden or 4 * dim, dropout) for _ in range(num_layers)]
         )
         self.norm = nn.LayerNorm(dim)
         self.sparse = sparse
@@ -98,26 +99,3 @@ class SASRecEncoder(Encoder):
         for block in self.blocks:
             hidden_BLD = block(hidden_BLD)
         return self.norm(hidden_BLD)
-
-
-class _Block(nn.Module):
-    def __init__(self, dim: int, num_heads: int, hidden: int, dropout: float):
-        super().__init__()
-        self.num_heads, self.dropout = num_heads, dropout
-        self.attention_norm, self.mlp_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.up, self.down = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-        for linear in (self.qkv, self.out, self.up, self.down):
-            nn.init.normal_(linear.weight, std=0.02)
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        batch, length, dim = x_BLD.shape
-        qkv = self.qkv(self.attention_norm(x_BLD))
-        q, k, v = qkv.view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        drop = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=drop)
-        mixed = self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
-        x_BLD = x_BLD + F.dropout(mixed, self.dropout, self.training)
-        mlp = self.down(F.gelu(self.up(self.mlp_norm(x_BLD))))
-        return x_BLD + F.dropout(mlp, self.dropout, self.training)
