@@ -64,19 +64,19 @@ class TrainConfig:
     RENAMED: ClassVar[Mapping[str, str]] = {"hits": "accidental_hits"}
 
     encoder: Any = "factor"
-    """factor (one vector per user), bag (mean of the history) or sasrec."""
+    """factor (one vector per user), bag (mean of the history), sasrec, bert4rec, gru4rec or lightgcn."""
     item_tower: Any = "table"
     """table (one free vector per item) or linear: what item vectors are made of."""
     dim: int = 64
     """Length of query and item vectors."""
     max_length: int = 50
-    """Longest history that is read (bag, sasrec)."""
+    """Longest history that is read, by encoders that read any."""
     num_layers: int = 2
-    """Transformer blocks (sasrec)."""
+    """Transformer blocks (sasrec, bert4rec)."""
     num_heads: int = 2
-    """Attention heads, a divisor of dim (sasrec)."""
+    """Attention heads, a divisor of dim (sasrec, bert4rec)."""
     dropout: float = 0.2
-    """Dropout probability (sasrec; bag: on the mean)."""
+    """Dropout probability (sasrec, bert4rec; bag: on the mean)."""
     base: bool = True
     """A vector that all users (factor) or histories (bag) share: an item bias inside the dot product.
     Without it factor is plain matrix factorisation."""

@@ -150,3 +150,15 @@ def test_sasrec_refuses_heads_that_do_not_divide_dim_and_long_histories():
     encoder, table = build("sasrec")
     with pytest.raises(ValueError, match="history: expected at most 10 items"):
         encoder(torch.zeros(1, dtype=torch.int64), torch.zeros(1, 11, dtype=torch.int64), table)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_encoders_learn_under_bfloat16(name, one_thread):
+    """The loss of the last epoch is that of float32, to the digits that bfloat16 has."""
+    options = {"dim": 8, "epochs": 3, "batch_size": 64, "learning_rate": 0.02, "progress": False}
+    loss = {
+        precision: fastpop.train(small_log(), encoder=name, precision=precision, **options).history
+        for precision in ("fp32", "bf16")
+    }
+    assert loss["bf16"][-1]["loss"] < loss["bf16"][0]["loss"]
+    assert loss["bf16"][-1]["loss"] == pytest.approx(loss["fp32"][-1]["loss"], rel=0.02)

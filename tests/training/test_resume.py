@@ -15,6 +15,7 @@ import torch
 from helpers_logs import small_log
 
 import fastpop
+from fastpop.encoders import GRU4Rec
 from fastpop.training import CheckpointError, checkpoint, loop
 
 pytest.importorskip("duckdb", reason="duckdb, which keeps a run's log, is not installed")
@@ -34,6 +35,9 @@ KINDS = [
     {"encoder": "sasrec", "loss": "full_softmax", "learn_temperature": True},
     {"encoder": "bag", "prior": "learned", "table_optimizer": "row_adagrad"},
     {"encoder": "factor", "evaluate_every": 1, "patience": 4, "proposal": "in_batch"},
+    {"encoder": "bert4rec", "dropout": 0.1},
+    {"encoder": GRU4Rec(layers=2, state_dropout=0.2), "table_optimizer": "row_adagrad"},
+    {"encoder": "lightgcn", "precision": "bf16"},
 ]
 
 
