@@ -323,7 +323,7 @@ def test_a_toml_file_holds_the_same_options(tmp_path):
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"encoder": "bert"}, ValueError, "encoder: expected one of 'factor', 'bag', 'sasrec'; got 'bert'"),
+        ({"encoder": "bert"}, ValueError, "(did you mean 'bert4rec'?); got 'bert'"),
         ({"learning_rte": 1.0}, TypeError, "did you mean 'learning_rate'?"),
         ({"epochs": 0}, ValueError, "epochs: expected an integer >= 1; got 0"),
         ({"epochs": 1.5}, TypeError, "epochs: expected an integer"),
