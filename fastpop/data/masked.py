@@ -32,13 +32,13 @@ class Masked(Rows):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("rows.share", self.share, above=0, most=1)
-        checks.number("rows.last", self.last, least=0, most=1)
+        checks.number("rows.share", self.share, gt=0, le=1)
+        checks.number("rows.last", self.last, ge=0, le=1)
 
     def check(self, log: Interactions) -> None:
         super().check(log)
         if np.diff(log.offsets).max(initial=0) < 2:
-            raise checks.wrong("log", "at least one user with two training events", "=none")
+            raise checks.wrong("log", "at least one user with two training events", text="none")
 
     def batches(self, log: Interactions, *, max_length: int, batch_size: int, seed: int) -> "MaskedBatches":
         return MaskedBatches(log, max_length, batch_size, seed, self.share, self.last)
@@ -64,7 +64,7 @@ class MaskedBatches(SequenceBatches):
         self.batch_size = max(1, round(batch_size / share))  # in events
         self.start, self.length, self.user = _even_windows(log.offsets, max_length + 1)
         if len(self.length) == 0:
-            raise checks.wrong("log", "at least one user with two training events", "=none")
+            raise checks.wrong("log", "at least one user with two training events", text="none")
         self.num_rows = int(((1 - last) * _rate(self.length, share) * self.length + last).sum())
 
     def target_counts(self) -> np.ndarray:

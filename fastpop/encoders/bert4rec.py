@@ -35,9 +35,9 @@ class BERT4Rec(EncoderOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("encoder.num_layers", self.num_layers, least=1, most=MOST_LAYERS, integer=True)
-        checks.number("encoder.num_heads", self.num_heads, least=1, most=MOST_HEADS, integer=True)
-        checks.number("encoder.hidden", self.hidden, least=0, integer=True)
+        checks.number("encoder.num_layers", self.num_layers, ge=1, le=MOST_LAYERS, integer=True)
+        checks.number("encoder.num_heads", self.num_heads, ge=1, le=MOST_HEADS, integer=True)
+        checks.number("encoder.hidden", self.hidden, ge=0, integer=True)
         check_dropout(self.dropout)
         self.rows_part()
 

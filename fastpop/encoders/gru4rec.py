@@ -29,10 +29,10 @@ class GRU4Rec(EncoderOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("encoder.layers", self.layers, least=1, most=MOST_LAYERS, integer=True)
-        checks.number("encoder.width", self.width, least=0, most=MOST_WIDTH, integer=True)
+        checks.number("encoder.layers", self.layers, ge=1, le=MOST_LAYERS, integer=True)
+        checks.number("encoder.width", self.width, ge=0, le=MOST_WIDTH, integer=True)
         for name in ("input_dropout", "state_dropout"):
-            checks.number(f"encoder.{name}", getattr(self, name), least=0)
+            checks.number(f"encoder.{name}", getattr(self, name), ge=0)
             if getattr(self, name) >= 1:
                 raise checks.wrong(f"encoder.{name}", "a number below 1", getattr(self, name))
 

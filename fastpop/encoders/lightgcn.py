@@ -28,7 +28,7 @@ class LightGCN(EncoderOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("encoder.layers", self.layers, least=0, most=MOST_LAYERS, integer=True)
+        checks.number("encoder.layers", self.layers, ge=0, le=MOST_LAYERS, integer=True)
 
     def build(self, sizes: Sizes) -> "LightGCNEncoder":
         if sizes.train is None:
@@ -72,7 +72,7 @@ class LightGCNEncoder(Encoder):
     def forward(self, user_B: Tensor, history_BL: Tensor | None, item_VD: Tensor) -> Tensor:
         user_UD = getattr(item_VD, "of_users", None)
         if user_UD is None:
-            raise checks.wrong("item_VD", "what the item tower of this encoder made", "=another tensor")
+            raise checks.wrong("item_VD", "what the item tower of this encoder made", text="another tensor")
         return F.embedding(user_B, user_UD)
 
     def last(self, user_C: Tensor, history_C: Tensor, item_VD: Tensor) -> Tensor:
