@@ -118,6 +118,8 @@ GRU4REC = {
     "batch_size": 512,
     "epochs": 10,
 }
+UNIFORM = {"proposal": "uniform", "prior": "none"}
+MF = {"encoder": "factor", "base": False, "dim": 64, "learning_rate": 1e-3, "batch_size": 1024} | UNIFORM
 LIGHTGCN = {"encoder": "lightgcn", "dim": 64, "learning_rate": 1e-3, "batch_size": 2048, "epochs": 1000}
 
 registry.ours(
@@ -204,5 +206,100 @@ registry.ours(
         "He et al. 2020, arXiv 2002.02126; the loss as in Wu et al. 2022, arXiv 2201.02327",
         LIGHTGCN | {"loss": "sampled_softmax", "num_negatives": 1024, "proposal": "uniform", "prior": "none"},
         "no cosine in the scores",
+    ),
+    Recipe(
+        "sasrec-bce",
+        "sasrec by binary cross-entropy with one uniform negative, as published",
+        "Kang & McAuley 2018, arXiv 1808.09781",
+        SASREC | {"loss": "bce", **UNIFORM},
+        "pre-norm blocks with GELU; batches of targets, not of users; negatives may be items of the history",
+    ),
+    Recipe(
+        "gsasrec",
+        "sasrec by gBCE with 256 uniform negatives",
+        "Petrov & Macdonald 2023, arXiv 2308.07192",
+        SASREC | {"loss": "gbce", **UNIFORM},
+        "pre-norm blocks with GELU; negatives may be items of the history",
+    ),
+    Recipe(
+        "gru4rec",
+        "a GRU by BPR-max, negatives of the batch and 2,048 by popularity^.75",
+        "Hidasi & Karatzoglou 2018, arXiv 1706.03847",
+        GRU4REC | {"loss": "bpr_max", "proposal": "popularity", "proposal_power": 0.75, "prior": "none"},
+        "Adagrad steps tables alone, Adam the network; whole windows, not sessions side by side",
+    ),
+    Recipe(
+        "bpr",
+        "matrix factorisation by BPR, one uniform negative",
+        "Rendle et al. 2009, arXiv 1205.2618",
+        MF | {"loss": "bpr", "regularizers": [{"name": "l2", "weight": 0.01}]},
+        "Adam, not stochastic gradient descent; negatives may be items of the user",
+    ),
+    Recipe(
+        "lightgcn",
+        "LightGCN by BPR, one uniform negative",
+        "He et al. 2020, arXiv 2002.02126",
+        LIGHTGCN | {"loss": "bpr", **UNIFORM, "regularizers": [{"name": "l2", "weight": 1e-4}]},
+        "the penalty is on the vectors that scores are made of, negatives left out, not on those of layer 0",
+    ),
+    Recipe(
+        "simgcl",
+        "LightGCN with a contrast between two noisy views of users and items",
+        "Yu et al. 2022, arXiv 2112.08679",
+        LIGHTGCN | {"loss": "bpr", **UNIFORM, "regularizers": ["simgcl"]},
+        "noise is added to the vectors that scores are made of, not in each layer",
+    ),
+    Recipe(
+        "duorec",
+        "sasrec with a contrast of two dropout views and of rows with the same target",
+        "Qiu et al. 2022, arXiv 2110.05730",
+        FULL | SASREC | {"regularizers": [{"name": "duorec", "weight": 0.1}]},
+        "a partner with the same target is one of the batch",
+    ),
+    Recipe(
+        "directau",
+        "matrix factorisation by alignment and uniformity",
+        "Wang et al. 2022, arXiv 2206.12811",
+        {**MF, "loss": "directau", "proposal": "uniform"},
+    ),
+    Recipe(
+        "dice",
+        "interest and conformity in halves of a vector, told apart by popularity of negatives",
+        "Zheng et al. 2021, arXiv 2006.11011",
+        MF | {"dim": 128, "loss": "dice"},
+        "the weights of its parts do not decay",
+    ),
+    Recipe(
+        "pda",
+        "BPR in which popularity multiplies the score, served with another popularity",
+        "Zhang et al. 2021, arXiv 2105.06067",
+        MF | {"loss": "pda"},
+        "popularity of all training events, not of each period",
+    ),
+    Recipe(
+        "relmf",
+        "matrix factorisation of relevance, clicks weighted by popularity propensities",
+        "Saito et al. 2020, arXiv 1909.03601",
+        MF | {"loss": "relmf"},
+    ),
+    Recipe(
+        "resn",
+        "matrix factorisation with the largest singular value of its scores held down",
+        "Lin et al. 2024, arXiv 2404.12008",
+        MF | {"loss": "bce", "regularizers": ["resn"]},
+        "the norm is of the batch's queries; its weight is ours",
+    ),
+    Recipe(
+        "cosreg",
+        "a softmax whose item vectors are kept apart in angle",
+        "Gao et al. 2019, arXiv 1907.12009",
+        FULL | {"encoder": "factor", "base": False, "regularizers": [{"name": "cosreg", "weight": 1.0}]},
+    ),
+    Recipe(
+        "entmax",
+        "matrix factorisation by the entmax-1.5 loss, log p inside it",
+        "Peters et al. 2019, arXiv 1905.05702",
+        {"encoder": "factor", "base": False, "loss": "entmax", "prior": "frozen"},
+        "the frequency prior is log p of this package",
     ),
 )
