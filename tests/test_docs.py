@@ -32,11 +32,39 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, one_thread):
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)
 
 
+def script(name):
+    """A script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_claims_is_that_of_the_answers_that_are_kept():
+    claims = script("claims")
+    assert (ROOT / "docs" / "claims.md").read_text() == claims.page()
+    kept = claims.answers()
+    assert {claim.experiment for claim in claims.CLAIMS} - {""} <= set(fastpop.available("experiments"))
+    for answer in kept.values():
+        assert not answer["made_by"]["quick"]
+        assert answer["made_by"]["seeds"] >= 3
+    for claim in claims.CLAIMS:
+        for test in re.findall(r"tests/[a-z_/]+\.py", claim.exact):
+            assert (ROOT / test).exists(), test
+
+
+def test_verdicts_follow_their_intervals():
+    claims = script("claims")
+    judge = claims.of_sign("x", -1)
+    assert judge({"x": -1.0, "x.low": -2.0, "x.high": -0.5}) == ("-1.000 [-2.000, -0.500]", "agrees")
+    assert judge({"x": -1.0, "x.low": -2.0, "x.high": 0.5})[1] == "not told apart"
+    assert judge({"x": 1.0, "x.low": 0.5, "x.high": 2.0})[1] == "disagrees"
+    assert judge({"x": 1.0})[1] == "too few runs"
+
+
 def test_tables_of_runs_show_the_runs_that_are_kept():
-    spec = importlib.util.spec_from_file_location("results", ROOT / "docs" / "results.py")
-    results = importlib.util.module_from_spec(spec)
-    sys.modules["results"] = results
-    spec.loader.exec_module(results)
+    results = script("results")
     readme = (ROOT / "README.md").read_text()
     assert readme.count(results.MARKS[0]) == 1
     assert results.with_table(readme) == readme

@@ -45,7 +45,7 @@ class Convergence(Study):
             values |= _known(f"{share}.ratio", ratio)
             rows.append((f"{share} %", *(_epochs(values, f"{share}.epochs.{arm}") for arm in ARMS)))
             charts.append(_chart(compared, floors, share))
-            sentences.append(_sentence(values, share))
+            sentences.append(_sentence(values, share, setting.seeds))
         table = Table(
             f"Epochs until log p alone + {GAIN:.0%} of the best gain, {setting.log_name}, "
             f"means of {setting.seeds} seeds",
@@ -141,10 +141,16 @@ _VERDICTS = {
 }
 
 
-def _sentence(values: dict[str, float], share: int) -> str:
+def _sentence(values: dict[str, float], share: int, runs: int) -> str:
     name = f"{share}.ratio"
     if name not in values:
-        return f"{share} % of the users: not every run got there, so that no ratio is given."
+        names = {arm: f"{share}.epochs.{arm}" for arm in ARMS}
+        there = ", ".join(
+            f"{arm} in {values[f'{name}.reached']:.0f} of {runs} runs"
+            + (f" after {told(values, name, 1)} epochs" if name in values else "")
+            for arm, name in names.items()
+        )
+        return f"{share} % of the users: 95 % of the best gain over popularity is reached by {there}."
     verdict = _VERDICTS[excludes(values, name, 1.0)]
     return (
         f"{share} % of the users: to know 95 % of the best gain over popularity standard needs {verdict}, "
