@@ -11,13 +11,15 @@ from fastpop import checks
 from fastpop.components import Component
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
-from fastpop.evaluation.baselines import markov_scorer, recency_scorer
+from fastpop.evaluation.baselines import ease_scorer, markov_scorer, recency_scorer
 from fastpop.evaluation.dot_scores import DotScores
+from fastpop.evaluation.ppmi import ppmi_scorer
 from fastpop.evaluation.ranking import Score
 from fastpop.popularity import PopularityPrior, recency_counts
 from fastpop.popularity.temporal import DAY
 
 WINDOWS = (14.0, 1.0, 2.0, 4.0, 7.0, 28.0, 56.0, 112.0, 224.0)  # days; the first where nothing can choose
+PENALTIES = (500.0, 100.0, 200.0, 1000.0, 2000.0)  # of EASE; the first where nothing can choose
 
 
 @dataclass(frozen=True)
@@ -143,4 +145,35 @@ class Markov(Reference):
         return lambda cases: markov_scorer(log, cases)
 
 
-OURS = (Popularity, Recency, RecencyWindow, Markov)
+@dataclass(frozen=True)
+class Ease(Reference):
+    """EASE (Steck 2019), for catalogues up to some ten thousand items. l2: None tries 100 to 2000."""
+
+    name: ClassVar[str] = "ease"
+    trained_on: ClassVar[str] = "which items users have in common, in all that is known"
+    served_as: ClassVar[str] = "a linear map of the history"
+    l2: float | None = None
+
+    def candidates(self, half: Interactions) -> "tuple[Ease, ...]":
+        return (self,) if self.l2 is not None else tuple(replace(self, l2=l2) for l2 in PENALTIES)
+
+    def fit(self, log: Interactions) -> Callable[[Cases], Score]:
+        l2 = PENALTIES[0] if self.l2 is None else self.l2
+        return lambda cases: ease_scorer(log, cases, l2=l2)
+
+
+@dataclass(frozen=True)
+class Ppmi(Reference):
+    """Shifted positive PMI of items, cut to rank dim (Levy & Goldberg 2014); catalogues as for EASE."""
+
+    name: ClassVar[str] = "ppmi"
+    trained_on: ClassVar[str] = "which items users have in common, in all that is known"
+    served_as: ClassVar[str] = "PMI with the items of the history, of rank dim"
+    dim: int = 64
+    negatives: float = 1.0
+
+    def fit(self, log: Interactions) -> Callable[[Cases], Score]:
+        return lambda cases: ppmi_scorer(log, cases, dim=self.dim, negatives=self.negatives)
+
+
+OURS = (Popularity, Recency, RecencyWindow, Markov, Ease, Ppmi)
