@@ -307,9 +307,12 @@ def test_checkpoints_by_time_stand_within_an_epoch(tmp_path, monkeypatch, whole)
         return real(*given)
 
     monkeypatch.setattr(loop, "train_step", minute)
-    monkeypatch.setattr(
-        checkpoint, "save", lambda out, step, *rest: (saved.append(step), real_save(out, step, *rest))[1]
-    )
+
+    def save(out, step, *rest, **more):
+        saved.append(step)
+        real_save(out, step, *rest, **more)
+
+    monkeypatch.setattr(checkpoint, "save", save)
     options = QUICK | {"epochs": 4, "checkpoint_every": 100}
     result = fastpop.train(small_log(), out=tmp_path / "run", checkpoint_minutes=5, **options)
     assert saved[:3] == [6, 12, 18]
