@@ -6,6 +6,7 @@ from words passes them through `current` with it.
 
 import functools
 import importlib
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -15,13 +16,22 @@ from fastpop import checks
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def warn(old: str, new: str, stacklevel: int = 3) -> None:
-    """The one warning. stacklevel: as of `warnings.warn`, so that it names the line with the old name."""
+def warn(old: str, new: str) -> None:
+    """The one warning, of the line outside this package that has the old name: Python shows it by default
+    only where that is the user's own."""
     warnings.warn(
         f"{old}: expected its new name, {new}; the old one works for one release",
         DeprecationWarning,
-        stacklevel=stacklevel,
+        stacklevel=_levels_up(),
     )
+
+
+def _levels_up() -> int:
+    """How far up the stack, from `warn`, the first caller from outside is."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "fastpop":
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 # torch.compile(fullgraph=True) refuses warnings.warn: it calls this while it traces, once.
@@ -30,18 +40,18 @@ warn._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def current(
-    given: Mapping[str, Any], renamed: Mapping[str, str], *, prefix: str = "", stacklevel: int | None = 4
+    given: Mapping[str, Any], renamed: Mapping[str, str], *, prefix: str = "", silent: bool = False
 ) -> dict[str, Any]:
-    """What was given, under the new names. prefix: before names in messages. stacklevel: None is silent, for
-    files that nobody wrote by hand. Raises ValueError where the old name and the new one are both given."""
+    """What was given, under the new names. prefix: before the old one in messages. silent: for files that
+    nobody wrote by hand. Raises ValueError where the old name and the new one are both given."""
     found = dict(given)
     for old, new in renamed.items():
         if old not in found:
             continue
         if new in found:
             raise checks.wrong(prefix + new, f"one value, under this name or as {old}", text="both")
-        if stacklevel is not None:
-            warn(prefix + old, prefix + new, stacklevel)
+        if not silent:
+            warn(prefix + old, new)
         found[new] = found.pop(old)
     return found
 

@@ -243,7 +243,7 @@ def made(
 def with_options(part: Any, options: dict[str, Any], argument: str) -> Any:
     """A part of this class with these options. Raises TypeError, ValueError that names the argument."""
     known = defaults(part) if isinstance(part, type) else {}
-    options = deprecated.current(options, renamed(part), prefix=f"{argument}.", stacklevel=5)
+    options = deprecated.current(options, renamed(part), prefix=f"{argument}.")
     name = str(part.name)
     for option in options:
         if option not in known:
@@ -333,7 +333,7 @@ def renewed(kept: dict[str, Any]) -> dict[str, Any]:
     """What `record` gave in an earlier version, its options under the names that they have now."""
     known = renamed(_parts.get(kept["kind"], {}).get(kept["name"]))
     options = {name: renewed(one) if is_record(one) else one for name, one in kept["options"].items()}
-    return {**kept, "options": deprecated.current(options, known, stacklevel=None)}
+    return {**kept, "options": deprecated.current(options, known, silent=True)}
 
 
 def _kept(value: Any) -> Any:

@@ -268,3 +268,13 @@ def test_pickles_of_proposals_name_modules_of_before():
 def test_options_that_are_current_stay_as_they_are():
     given = json.loads('{"accidental_hits": "drop"}')
     assert deprecated.current(given, TrainConfig.RENAMED) == given
+
+
+def test_the_warning_names_the_line_that_has_the_old_name(recwarn):
+    fastpop.train(
+        fastpop.testing.small_log(), hits="keep", encoder="factor", dim=4, epochs=1, progress=False
+    )
+    fastpop.TrainConfig(hits="keep")
+    warned = [one for one in recwarn if one.category is DeprecationWarning]
+    assert len(warned) == 2
+    assert all(one.filename == __file__ for one in warned)

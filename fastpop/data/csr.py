@@ -34,7 +34,7 @@ class Csr:
         cls, argument: str, value: Any, *, num_rows: int | None = None, num_items: int | None = None
     ) -> "Csr":
         """Rows as anybody has them: a Csr, a tuple (offsets, item), a list of lists, one a row, or a sparse
-        matrix of scipy, whose stored places in a row are its items.
+        matrix of scipy, whose places that are not 0 in a row are its items.
 
         argument: what an error calls them. num_rows, num_items: how many there must be; items are then in
         [0, num_items).
@@ -42,7 +42,8 @@ class Csr:
         """
         if not isinstance(value, cls):
             if hasattr(value, "tocsr"):
-                value = value.tocsr()
+                value = value.tocsr(copy=True)
+                value.eliminate_zeros()
                 value = (value.indptr, value.indices)
             if isinstance(value, tuple) and len(value) == 2:
                 offsets, item = (_whole(argument, one) for one in value)

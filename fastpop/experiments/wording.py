@@ -337,6 +337,12 @@ class Words:
                 "shows that it is only popularity: see cos².)"
             )
         small = [null for null, value in worst.items() if value <= P_VALUE]
+        lacking = [null for null in ("label", "sign") if null not in worst]
+        if small and lacking:
+            return (
+                f"{text}: small under {', '.join(small)}; an association beyond relabelling wants the null "
+                f"{' and the null '.join(lacking)}, too, which was not asked for."
+            )
         if small == ["label"]:
             return (
                 f"{text}: only that of label is small, so the difference may come from item norms that go "

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastpop import checks
 from fastpop.data.interactions import Interactions
 from fastpop.data.split import event_halves
 from fastpop.experiments import compare
@@ -26,9 +27,7 @@ class Convergence(Study):
     """
 
     name: ClassVar[str] = "convergence"
-    question: ClassVar[str] = (
-        "How many events does a model need to learn popularity, and what does giving it save?"
-    )
+    question: ClassVar[str] = "How long does a model take to learn popularity, and what does giving it save?"
     shares: tuple[int, ...] = (10, 30, 100)
 
     def run(self, setting: Setting) -> Answer:
@@ -38,7 +37,9 @@ class Convergence(Study):
             log = some_users(setting.log, share)
             compared = self._compared(setting, log, share)
             floors = [_popularity_nll(log, compared, seed) for seed in range(setting.seeds)]
-            needed = {arm: _needed(compared, arm, floors) for arm in ARMS}
+            best = _best(compared)
+            values[f"{share}.gained"] = float(sum(best[seed] < floor for seed, floor in enumerate(floors)))
+            needed = {arm: _needed(compared, arm, floors, best) for arm in ARMS}
             for arm, each in needed.items():
                 values |= _known(f"{share}.epochs.{arm}", each)
             ratio = [a / b for a, b in zip(needed["standard"], needed["frozen"])]
@@ -56,6 +57,11 @@ class Convergence(Study):
 
     def _compared(self, setting: Setting, log: Interactions, share: int) -> dict[str, Any]:
         options = {**model_options(setting), "patience": 3, "evaluate_every": 1}
+        loss = options.get("loss", TrainConfig.loss)
+        if not TrainConfig(loss=loss).loss_part.logits:
+            raise checks.wrong(
+                "loss", "one whose scores are logits, for convergence is read off the NLL", loss
+            )
         epochs = options["epochs"]
         place = setting.part(f"share-{share}")
         found = compare(
@@ -95,19 +101,25 @@ def _popularity_nll(log: Interactions, compared: dict[str, Any], seed: int) -> f
     return float(-log_prior_V[target].mean())
 
 
-def _needed(compared: dict[str, Any], arm: str, floors: list[float]) -> list[float]:
-    """By seed, the epoch, with a fraction between two of them, at which an arm first gets there; infinite
-    where it does not."""
+def _best(compared: dict[str, Any]) -> dict[int, float]:
+    """By seed, the lowest validation NLL of any arm."""
     best: dict[int, float] = {}
     for curve in compared["curves"]:
         best[curve["seed"]] = min(best.get(curve["seed"], math.inf), *curve["nll"])
+    return best
+
+
+def _needed(compared: dict[str, Any], arm: str, floors: list[float], best: dict[int, float]) -> list[float]:
+    """By seed, the epoch, with a fraction between two of them, at which an arm first gets there; infinite
+    where it does not, or where no arm gains anything over log p alone."""
     found = []
     for curve in compared["curves"]:
         if curve["arm"] != arm:
             continue
         seed = curve["seed"]
         goal = floors[seed] - GAIN * (floors[seed] - best[seed])
-        found.append(first_below(curve["epoch"], curve["nll"], goal))
+        gained = best[seed] < floors[seed]
+        found.append(first_below(curve["epoch"], curve["nll"], goal) if gained else math.inf)
     return found
 
 
@@ -150,7 +162,16 @@ def _sentence(values: dict[str, float], share: int, runs: int) -> str:
             + (f" after {told(values, name, 1)} epochs" if name in values else "")
             for arm, name in names.items()
         )
-        return f"{share} % of the users: 95 % of the best gain over popularity is reached by {there}."
+        gained = values.get(f"{share}.gained", runs)
+        if gained < runs:
+            return (
+                f"{share} % of the users: in {runs - gained:.0f} of {runs} runs no arm has a lower "
+                "validation NLL than log p alone, so that there is no gain to reach."
+            )
+        return (
+            f"{share} % of the users: 95 % of the best arm's gain over popularity is reached, before "
+            f"patience or three times the epochs end a run, by {there}."
+        )
     verdict = _VERDICTS[excludes(values, name, 1.0)]
     return (
         f"{share} % of the users: to know 95 % of the best gain over popularity standard needs {verdict}, "

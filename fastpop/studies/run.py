@@ -103,6 +103,8 @@ def experiment(
         )
     if quick:
         log = small(log)
+    if log.num_items < 4:
+        raise checks.wrong("log", "at least 4 items", text=str(log.num_items))
     place = None if out is None else local_path(out, "out")
     seeds = seeds or (QUICK_SEEDS if quick else part.default_seeds)
     asked: dict[str, Any] = {

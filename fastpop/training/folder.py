@@ -193,7 +193,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         found = sealed.read(folder / CONFIG)
     except (OSError, sealed.Damaged) as error:
         raise checkpoint.CheckpointError(str(error)) from None
-    found = deprecated.current(found, TrainConfig.RENAMED, stacklevel=None)
+    found = deprecated.current(found, TrainConfig.RENAMED, silent=True)
     return {name: registry.renewed(one) if registry.is_record(one) else one for name, one in found.items()}
 
 

@@ -54,7 +54,7 @@ class Progress:
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Progress":
         """From a checkpoint, which an earlier version may have written."""
-        return cls(**deprecated.current(state, RENAMED, stacklevel=None))
+        return cls(**deprecated.current(state, RENAMED, silent=True))
 
 
 def fit(

@@ -91,3 +91,13 @@ def test_cases_of_lists():
         Cases.of([[0]], [[1], [2]], 4)
     with pytest.raises(ValueError, match=r"histories items: expected ids in \[0, 4\)"):
         Cases.of([[4]], [[1]], 4)
+
+
+def test_a_stored_zero_of_a_sparse_matrix_is_no_item():
+    import scipy.sparse
+
+    matrix = scipy.sparse.csr_matrix(([0.0, 5.0], [0, 1], [0, 1, 2]), shape=(2, 3))
+    rows = Csr.of("rows", matrix)
+    assert rows.offsets.tolist() == [0, 0, 1]
+    assert rows.item.tolist() == [1]
+    assert matrix.nnz == 2  # the caller's own stays as it was
