@@ -271,9 +271,7 @@ def test_options_that_are_current_stay_as_they_are():
 
 
 def test_the_warning_names_the_line_that_has_the_old_name(recwarn):
-    fastpop.train(
-        fastpop.testing.small_log(), hits="keep", encoder="factor", dim=4, epochs=1, progress=False
-    )
+    fastpop.train(fastpop.testing.small_log(), hits="keep", encoder="factor", dim=4, epochs=1, progress=False)
     fastpop.TrainConfig(hits="keep")
     warned = [one for one in recwarn if one.category is DeprecationWarning]
     assert len(warned) == 2
