@@ -1,6 +1,5 @@
 """Run an experiment, keep its answer as data and pictures, and say it in words."""
 
-import dataclasses
 import json
 import os
 import time
@@ -87,9 +86,8 @@ def experiment(
     Cost: minutes to hours, as docs/experiments.md says of each; seconds where it is quick.
     """
     part = _part(study)
-    for argument, value in (("quick", quick),):
-        if not isinstance(value, bool):
-            raise checks.wrong_type(argument, "true or false", value)
+    if not isinstance(quick, bool):
+        raise checks.wrong_type("quick", "true or false", quick)
     checks.number("seeds", seeds, ge=0, integer=True)
     log_name = name
     if log is None:
@@ -170,8 +168,3 @@ def _before(place: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
         )
     finished = place / "answer.json"
     return json.loads(finished.read_text(encoding="utf-8")) if finished.exists() else None
-
-
-def study_of(name: str, options: dict[str, Any]) -> Study:
-    """An experiment by name with some of its options."""
-    return dataclasses.replace(_part(name), **options)
