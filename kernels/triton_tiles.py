@@ -61,7 +61,7 @@ ITEM: Tiles = {
     (80, True): {64: Tile(64, 128, 8, 3), 128: Tile(64, 128, 8, 3), 256: Tile(64, 64, 8, 2)},
     (80, False): {64: Tile(32, 32, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(32, 32, 8, 1)},
     (90, False): {64: Tile(16, 64, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(32, 32, 8, 1)},
-    (100, True): {64: Tile(64, 128, 8, 3), 128: Tile(64, 128, 8, 3), 256: Tile(64, 64, 4, 2)},
+    (100, True): {64: Tile(64, 128, 8, 3), 128: Tile(64, 128, 8, 2), 256: Tile(64, 64, 4, 2)},
     (100, False): {64: Tile(32, 32, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(32, 32, 8, 1)},
 }
 # Of the top items, where a tile has one maximum a row and 64 bits for excluded candidates.
