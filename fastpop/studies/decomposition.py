@@ -8,7 +8,7 @@ import numpy as np
 from fastpop import diagnostics
 from fastpop.diagnostics import ScoreMoments
 from fastpop.diagnostics.geometry import Spectrum
-from fastpop.studies.models import model_options, prior_direction, trained
+from fastpop.studies.models import model_options, trained
 from fastpop.studies.study import Answer, Chart, Series, Setting, Study, Table, of_seeds, told
 from fastpop.synthetic import TwinBlock, paper_headline
 from fastpop.training.result import moments_of
@@ -39,7 +39,7 @@ class Decomposition(Study):
             for seed in range(setting.seeds):
                 result = trained(setting, f"{prior}-{seed}", seed=seed, prior=prior, **model_options(setting))
                 moments = moments_of(result.model, result.split.train)
-                for name, value in shape_of(moments, prior_direction(result)).items():
+                for name, value in shape_of(moments, result.prior.log_prior_V).items():
                     found.setdefault(name, []).append(value)
             for name, each in found.items():
                 values |= of_seeds(f"{prior}.{name}", each)

@@ -15,7 +15,8 @@ from fastpop.popularity import PopularityPrior, recency_counts
 from fastpop.studies.models import model_options, trained
 from fastpop.studies.study import Answer, Chart, Series, Setting, Study, Table, excludes, of_seeds, told
 from fastpop.training import TrainResult
-from fastpop.training.result import readable_cases
+from fastpop.training.result import readable
+from fastpop.training.serving import WeightProblem, least_nll
 
 WEEK = 7 * 86_400
 PRIORS = ("static", "cumulative", "recency")
@@ -191,13 +192,11 @@ class _Scores:
     @classmethod
     def of(cls, result: TrainResult, cases: Cases) -> "_Scores":
         model, decoder = result.model, result.model.decoder
-        kept, _ = readable_cases(model, result.split.train, cases)
-        known_C = _known(result, cases)
+        known_C = readable(model, result.split.train, cases)
         query_CD = torch.zeros(cases.num_cases, decoder.dim)
-        if kept.num_cases:
-            query_CD[torch.from_numpy(known_C)] = model.encode(kept).float().cpu() * float(
-                decoder.scale.detach()
-            )
+        if known_C.any():
+            query_BD = model.encode(cases.take(known_C)).detach().float().cpu()
+            query_CD[torch.from_numpy(known_C)] = query_BD * float(decoder.scale.detach())
         # Without a prior the product has learned log p: what is exchanged is taken off again.
         offset = (
             -result.prior.log_prior_V if str(result.config.prior) == "none" else np.zeros(cases.num_items)
@@ -213,35 +212,30 @@ class _Scores:
     def chunks(self, rows: int = 256) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for first in range(0, len(self.query_CD), rows):
             query_BD = self.query_CD[first : first + rows]
-            served = (query_BD != 0).any(1, keepdim=True)  # whom the encoder cannot read log p alone serves
-            yield (query_BD @ self.item_VD.T + self.bias_V) * served, self.target_C[first : first + rows]
+            served_B1 = self.served[first : first + rows]
+            yield (query_BD @ self.item_VD.T + self.bias_V) * served_B1, self.target_C[first : first + rows]
 
+    @property
+    def served(self) -> torch.Tensor:
+        """[C, 1]: whom the encoder cannot read log p alone serves."""
+        return (self.query_CD != 0).any(1, keepdim=True)
 
-def _known(result: TrainResult, cases: Cases) -> np.ndarray:
-    """[C] which cases the encoder can read."""
-    if result.model.encoder.reads == "events":
-        return np.diff(result.split.train.offsets)[cases.user] > 0
-    return np.diff(cases.history_offsets) > 0
+    def problem(self, log_prior_V: np.ndarray) -> WeightProblem:
+        """Of their weight and that of log p: the bias is one more dimension of the product."""
+        f_V = torch.tensor(log_prior_V, dtype=torch.float64)
+        return WeightProblem(
+            torch.cat([self.query_CD, self.served], 1).double(),
+            torch.cat([self.item_VD, self.bias_V[:, None]], 1).double(),
+            f_V - f_V.mean(),
+            self.target_C,
+            torch.arange(len(self.target_C)),
+        )
 
 
 def fitted(scores: _Scores, log_prior_V: np.ndarray) -> tuple[float, float]:
-    """(weight of the learned part, weight of log p) of least NLL: two features of a softmax, so convex."""
-    weight = torch.ones(2, dtype=torch.float64, requires_grad=True)
-    prior_V = torch.tensor(log_prior_V)
-    chunks = [(score_BV.double(), target_B) for score_BV, target_B in scores.chunks()]
-    optimizer = torch.optim.LBFGS([weight], max_iter=50, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        total = torch.zeros((), dtype=torch.float64)
-        for score_BV, target_B in chunks:
-            loss = _loss(weight[0] * score_BV + weight[1] * prior_V, target_B).sum() / len(scores.target_C)
-            loss.backward()
-            total += loss.detach()
-        return total
-
-    optimizer.step(closure)
-    personal, popularity = weight.detach().tolist()
+    """(weight of the learned part, weight of log p) of least NLL."""
+    start = torch.ones(2, dtype=torch.float64)
+    personal, popularity = least_nll(scores.problem(log_prior_V), start, free=[True, True])[0].tolist()
     return personal, popularity
 
 

@@ -29,11 +29,6 @@ def trained(setting: Setting, name: str, log: Interactions | None = None, **opti
     return fastpop.train(log, out=place, progress=setting.progress, **options)
 
 
-def prior_direction(result: TrainResult) -> np.ndarray:
-    """log p [V] of what the model predicts in its training events."""
-    return result.prior.log_prior_V
-
-
 def small(log: Interactions) -> Interactions:
     """The most popular items' events of some users, for quick runs."""
     item_N, user_N = np.asarray(log.item), np.repeat(np.arange(log.num_users), np.diff(log.offsets))

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastpop import diagnostics
 from fastpop.data.interactions import Interactions
-from fastpop.studies.models import model_options, prior_direction, trained
+from fastpop.studies.models import model_options, trained
 from fastpop.studies.study import Answer, Setting, Study, Table, excludes, of_seeds, told
 from fastpop.training import TrainResult
 from fastpop.training.result import moments_of
@@ -69,7 +69,7 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
 
 def shape_of(result: TrainResult) -> dict[str, float]:
     """Of the centred item table, and of the scores over the training contexts."""
-    found = diagnostics.geometry(moments_of(result.model, result.split.train), prior_direction(result))
+    found = diagnostics.geometry(moments_of(result.model, result.split.train), result.prior.log_prior_V)
     return {
         "r1_scores": found.scores.r1,
         "r1_items": found.items_centred.r1,

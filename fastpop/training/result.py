@@ -176,11 +176,16 @@ class TrainResult:
         checks.number("most_cases", most_cases, ge=LEAST_CASES, integer=True)
         base = self if prior is None else self.refresh_prior(prior)
         given, words = self._cases_to_fit(cases)
-        readable, _ = readable_cases(self.model, self.split.train, given)
-        if readable.num_cases == 0:
+        known, _ = readable_cases(self.model, self.split.train, given)
+        if known.num_cases == 0:
             raise self._unreadable("cases", given)
         fitted = fit_weights(
-            base.model, readable, fitted_on=words, most_cases=most_cases, seed=self.config.seed
+            base.model,
+            known,
+            fitted_on=words,
+            most_cases=most_cases,
+            seed=self.config.seed,
+            logits=self.config.loss_part.logits,
         )
         return dataclasses.replace(base, serving=fitted, metrics={})
 
@@ -410,17 +415,21 @@ def moments_of(
     return dataclasses.replace(moments, weighting="one context per training event")
 
 
-def readable_cases(model: Recommender, train: Interactions, cases: Cases) -> tuple[Cases, int]:
-    """(cases that the encoder can answer, how many it cannot): a user embedding needs training
-    events, a sequence encoder a history."""
+def readable(model: Recommender, train: Interactions, cases: Cases) -> np.ndarray:
+    """[C] which cases the encoder can answer: a user embedding needs training events, a sequence encoder a
+    history."""
     if model.encoder.reads == "events":
         counts_U = np.diff(train.offsets)
-        readable = (cases.user >= 0) & (counts_U[np.maximum(cases.user, 0)] > 0)
-    else:
-        readable = cases.history_rows.lengths() > 0
-    if readable.all():
+        return (cases.user >= 0) & (counts_U[np.maximum(cases.user, 0)] > 0)
+    return cases.history_rows.lengths() > 0
+
+
+def readable_cases(model: Recommender, train: Interactions, cases: Cases) -> tuple[Cases, int]:
+    """(cases that the encoder can answer, how many it cannot)."""
+    known_C = readable(model, train, cases)
+    if known_C.all():
         return cases, 0
-    return cases.take(readable), int((~readable).sum())
+    return cases.take(known_C), int((~known_C).sum())
 
 
 def judged_by(config: TrainConfig, counts_V: np.ndarray) -> dict[str, Any]:

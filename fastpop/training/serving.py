@@ -28,7 +28,8 @@ class Serving:
     of the two.
     nll: nats a target at the fitted weights; nll_as_trained: at the trained ones, beside the same
     log p; nll_popularity: at the best β without the personal part (λ = 0). num_cases, num_targets: of
-    the fit. fitted_on: words.
+    the fit. fitted_on: words. logits: whether the scores were trained as logits of a softmax; where not, they
+    have no unit before the fit, and the weights are what makes logits of them.
     """
 
     popularity_weight: float
@@ -42,25 +43,33 @@ class Serving:
     num_cases: int
     num_targets: int
     fitted_on: str
+    logits: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def table(self) -> str:
         """Plain text, at most 80 columns."""
+        as_trained = (
+            f"{self.nll_as_trained:.4f} with the weights as trained,"
+            if self.logits
+            else "none as trained (no logits),"
+        )
         return "\n".join(
             [
                 f"served with personal weight {self.personal_weight:.3f} +- {self.personal_error:.3f}, "
                 f"popularity weight {self.popularity_weight:.3f} +- {self.popularity_error:.3f}",
                 f"  (standard errors; {self.num_targets:,} targets of {self.num_cases:,} cases: "
                 f"{self.fitted_on})",
-                f"  nats a target: {self.nll:.4f} so, {self.nll_as_trained:.4f} with the weights as trained,",
+                f"  nats a target: {self.nll:.4f} so, {as_trained}",
                 f"                 {self.nll_popularity:.4f} by popularity alone",
             ]
         )
 
 
-def fit_weights(model: Recommender, cases: Cases, *, fitted_on: str, most_cases: int, seed: int) -> Serving:
+def fit_weights(
+    model: Recommender, cases: Cases, *, fitted_on: str, most_cases: int, seed: int, logits: bool = True
+) -> Serving:
     """argmin over (λ, β) of the mean over targets of -log softmax(λ s + β f)[target].
 
     s: the learned part. f: log p, or the learned bias. The catalogue is not masked. Two features of a
@@ -76,14 +85,14 @@ def fit_weights(model: Recommender, cases: Cases, *, fitted_on: str, most_cases:
     if cases.num_cases > most_cases:
         chosen = np.random.default_rng(seed).permutation(cases.num_cases)[:most_cases]
         cases = cases.take(np.sort(chosen))
-    problem = _Problem.of(model, cases)
+    problem = WeightProblem.of(model, cases)
     decoder = model.decoder
     at = torch.tensor([1.0, _column_weight(decoder, decoder.trained_weight)], dtype=torch.float64)
     as_trained = problem.value(at).nll
-    _, alone = _newton(
+    _, alone = least_nll(
         problem.without_queries(), torch.tensor([0.0, 1.0], dtype=torch.float64), free=[False, True]
     )
-    best, found = _newton(problem, at, free=[True, True])
+    best, found = least_nll(problem, at, free=[True, True], logits=logits)
     inverse = torch.linalg.inv(found.hessian)
     covariance = inverse @ found.spread @ inverse * (cases.num_cases / (cases.num_cases - 2))
     error = covariance.diagonal().sqrt()
@@ -100,6 +109,7 @@ def fit_weights(model: Recommender, cases: Cases, *, fitted_on: str, most_cases:
         num_cases=cases.num_cases,
         num_targets=problem.num_targets,
         fitted_on=fitted_on,
+        logits=logits,
     )
 
 
@@ -109,7 +119,12 @@ def _column_weight(decoder: Decoder, popularity_weight: float) -> float:
 
 
 @dataclass(frozen=True)
-class _Problem:
+class WeightProblem:
+    """Mean NLL of targets under softmax(λ s + c f) as a function of (λ, c), s = query_C · item_V.
+
+    f_V: float64 with mean 0, which changes no softmax and loses no digits.
+    """
+
     query_CD: Tensor
     item_VD: Tensor
     f_V: Tensor
@@ -117,7 +132,7 @@ class _Problem:
     case: Tensor  # [T], rises
 
     @classmethod
-    def of(cls, model: Recommender, cases: Cases) -> "_Problem":
+    def of(cls, model: Recommender, cases: Cases) -> "WeightProblem":
         decoder = model.decoder
         f_V = decoder.popularity_term().detach()
         scale = decoder.scale.detach().double()
@@ -136,9 +151,9 @@ class _Problem:
     def num_targets(self) -> int:
         return len(self.target)
 
-    def without_queries(self) -> "_Problem":
+    def without_queries(self) -> "WeightProblem":
         """The same targets, as of one case with nothing to tell it from others."""
-        return _Problem(
+        return WeightProblem(
             torch.zeros_like(self.query_CD[:1]),
             self.item_VD,
             self.f_V,
@@ -146,7 +161,7 @@ class _Problem:
             torch.zeros_like(self.case),
         )
 
-    def value(self, weights: Tensor) -> "_Value":
+    def value(self, weights: Tensor) -> "_Found":
         """At (λ, c). Chunk by chunk: the scores of all cases never exist."""
         nll = 0.0
         zero = torch.zeros(2, 2, dtype=torch.float64)
@@ -182,11 +197,11 @@ class _Problem:
             hessian += (times_B[:, None, None] * second_B22).sum(0).cpu()
             spread += (gradient_B2.T @ gradient_B2).cpu()
         size = self.num_targets
-        return _Value(nll / size, gradient / size, hessian / size, spread / size**2)
+        return _Found(nll / size, gradient / size, hessian / size, spread / size**2)
 
 
 @dataclass(frozen=True)
-class _Value:
+class _Found:
     """nats a target; gradient [2] and second derivatives [2, 2] in (λ, c); spread [2, 2]: the sum over
     cases of the outer products of their shares of the gradient."""
 
@@ -196,8 +211,11 @@ class _Value:
     spread: Tensor
 
 
-def _newton(problem: _Problem, start: Tensor, free: list[bool]) -> tuple[Tensor, _Value]:
-    """(weights, what is there) where the mean NLL is least over the free weights."""
+def least_nll(
+    problem: WeightProblem, start: Tensor, free: list[bool], *, logits: bool = True
+) -> tuple[Tensor, _Found]:
+    """(weights, what is there) where the mean NLL is least over the free weights. Raises ValueError where the
+    cases leave one undecided."""
     at, some = start.clone(), torch.tensor(free)
     now = problem.value(at)
     for _ in range(STEPS):
@@ -225,8 +243,9 @@ def _newton(problem: _Problem, start: Tensor, free: list[bool]) -> tuple[Tensor,
             return at, now
         if float(at.abs().max()) > MOST:
             break
+    why = "" if logits else " (the loss trains scores that are no logits: their scale can ask for any weight)"
     raise checks.wrong(
         "cases",
-        f"cases that are likeliest at weights below {MOST:g}",
+        f"cases that are likeliest at weights below {MOST:g}{why}",
         text=f"weights that still grow at {np.round(at.numpy(), 1).tolist()}",
     )
