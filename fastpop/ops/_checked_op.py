@@ -44,7 +44,11 @@ def _register() -> None:
         mutates_args=(),
         schema="(Tensor value, Tensor numbers, str name, str rule) -> Tensor",
     )
-    operator.register_fake(lambda value, numbers, name, rule: torch.empty_like(value))
+
+    @operator.register_fake
+    def fake(value: Tensor, numbers: Tensor, name: str, rule: str) -> Tensor:
+        readable.outside_jvp(name)
+        return torch.empty_like(value)
 
     def gradient(ctx: Any, d_value: Tensor) -> tuple:
         return d_value, None, None, None

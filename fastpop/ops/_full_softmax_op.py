@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastpop.kernels.full_softmax import reference
 from fastpop.kernels.full_softmax.reference import Gradients, Inputs, Needs
-from fastpop.ops import _dispatch, validation
+from fastpop.ops import _dispatch, readable, validation
 from fastpop.ops._counted import CountedRows
 from fastpop.ops._signature import Signature
 
@@ -66,12 +66,14 @@ def _enter(args: tuple) -> tuple[CountedRows, Inputs, Any, tuple]:
 
 
 def _fake_forward(*args: Any) -> tuple[Tensor, Tensor]:
+    readable.outside_jvp("query")
     query = args[0]
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     return query.new_empty(query.shape[0], dtype=dtype), query.new_empty(query.shape[0], dtype=dtype)
 
 
 def _fake_backward(*args: Any) -> tuple[Tensor, ...]:
+    readable.outside_jvp("query")
     needs = SIGNATURE.needs_of(args[-1])
     if SIGNATURE.value(args, "log_prior") is None:
         needs = needs._replace(prior_weight=False)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fastpop.kernels.sampled_softmax import reference
 from fastpop.kernels.sampled_softmax.reference import Gradients, Inputs, Needs
-from fastpop.ops import _dispatch, _draw_op, validation
+from fastpop.ops import _dispatch, _draw_op, readable, validation
 from fastpop.ops._counted import CountedRows
 from fastpop.ops._signature import Signature
 
@@ -150,6 +150,7 @@ def _widened(dtype: torch.dtype) -> torch.dtype:
 
 
 def _fake_forward(*args: Any) -> tuple[Tensor, Tensor]:
+    readable.outside_jvp("query")
     query = args[0]
     dtype = _widened(query.dtype)
     return query.new_empty(query.shape[0], dtype=dtype), query.new_empty(query.shape[0], dtype=dtype)
@@ -165,6 +166,7 @@ def _fake_backward(*args: Any) -> tuple[Tensor, ...]:
 
 
 def _fake_gradients(args: tuple, bits: int, *, wide: bool = False) -> tuple[Tensor, ...]:
+    readable.outside_jvp("query")
     (inputs, options, _), needs = SIGNATURE.split(args), SIGNATURE.needs_of(bits)
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
     none = inputs.query_BD.new_empty(0)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch import eager_transforms
 from torch.autograd import forward_ad
 
 from fastpop import checks
@@ -55,12 +56,22 @@ def tensor(name: str, value: Any, expected: str = "a torch tensor") -> Tensor:
 
 
 def without_tangents(names: tuple[str, ...], values: Any) -> None:
-    """Of an operator's arguments: a compiled program brings what validation on entry saw as a symbol."""
+    """Of an operator's arguments: a compiled program brings what validation on entry saw as a symbol, and an
+    operator that is called by its own name has no validation before it."""
+    outside_jvp(names[0])
     if getattr(forward_ad, "_current_level", -1) < 0:
         return
     for name, value in zip(names, values):
         if isinstance(value, Tensor) and _has_tangent(value):
             raise NotImplementedError(f"{name}: {_NO_TANGENT}; {_ADVICE}")
+
+
+def outside_jvp(name: str) -> None:
+    """Of an operator, and of its fake, which is what a compiled transform asks. Within torch.func.jvp (and
+    jacfwd, linearize, hessian) arguments come unwrapped: nobody can tell which had a tangent, and the result
+    would have one of zeros."""
+    if getattr(eager_transforms, "JVP_NESTING", 0):
+        raise NotImplementedError(f"{name}: {_OUTSIDE}; {_ADVICE}")
 
 
 def _has_tangent(value: Tensor) -> bool:

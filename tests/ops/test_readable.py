@@ -304,6 +304,52 @@ def test_an_operator_refuses_a_tangent_itself():
             torch.ops.fastpop.row_sgd(rows(V).clone(), IDS, dual, 0.1, "auto")
 
 
+ONE, ITEMS = torch.tensor(1.0), rows(V)
+SHARED = (
+    1,
+    3,
+    B,
+    torch.tensor([[0, 2, 4]]),
+    None,
+    None,
+    None,
+    None,
+    None,
+    "none",
+    False,
+    False,
+    -100,
+    "auto",
+)
+FULL = (ITEMS, IDS, ONE, ONE, None, -100, "auto", False)
+SAMPLED = (ITEMS, IDS, ONE, ONE, *SHARED, False, False)
+EACH = (torch.ones(B),) * 4
+OPERATORS = {
+    "full_softmax_forward": lambda op, q: op(q, *FULL)[0],
+    "full_softmax_backward": lambda op, q: op(q, *FULL, *EACH, 3)[0],
+    "sampled_softmax_forward": lambda op, q: op(q, *SAMPLED)[0],
+    "sampled_softmax_loss": lambda op, q: op(q, *SAMPLED, EACH[0], 3)[0],
+    "sampled_softmax_backward": lambda op, q: op(q, *SAMPLED, *EACH, 3)[0],
+    "checked": lambda op, q: op(q, q, "query", "a finite number"),
+    "row_sgd": lambda op, q: op(ITEMS, IDS, q, 0.1, "auto") or q,
+}
+FORWARD_MODES = {
+    **{name: TRANSFORMS[name] for name in ("jvp", "jacfwd")},
+    "linearize": lambda f, q: torch.func.linearize(f, q)[1](q),
+    "compiled jvp": lambda f, q: torch.compile(lambda q: torch.func.jvp(f, (q,), (q,)), backend="eager")(q),
+}
+
+
+@pytest.mark.parametrize("mode", FORWARD_MODES)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_bare_operator_gives_no_tangent_of_zeros(name, mode):
+    """Called by its own name it has no validation before it, and its arguments come unwrapped."""
+    operator = getattr(torch.ops.fastpop, name)
+    torch._dynamo.reset()
+    with pytest.raises((NotImplementedError, RuntimeError), match=r"expected a tensor (outside|without)"):
+        FORWARD_MODES[mode](lambda query: OPERATORS[name](operator, query), rows(B))
+
+
 @pytest.mark.parametrize("of", FOUR)
 def test_a_second_derivative_is_refused_in_one_sentence(of):
     query = rows(B).requires_grad_()
