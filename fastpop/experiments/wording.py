@@ -6,6 +6,7 @@ from typing import Any
 
 from fastpop.diagnostics import p_words
 from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, POST_HOC, STANDARD
+from fastpop.experiments.findings import MIN_SEEDS
 from fastpop.experiments.numbers import Numbers, amount, percent, side, told, why_no_interval
 
 FOLLOWS = 0.2  # slope on log p below which a standard model has hardly learned popularity
@@ -32,9 +33,9 @@ RULES = (
     (
         "not told apart",
         "the 95 % t interval of a paired difference over at least 3 seeds holds 0; of fewer seeds "
-        'there is "no interval", of one it is "one run", and nothing is claimed. "unpaired" stands '
-        "where a comparison was kept without the numbers of each seed: the interval is then the "
-        "widest that the two intervals allow",
+        'there is "no interval", of one it is "one run", which is said once, and nothing is claimed. '
+        '"unpaired" stands where a comparison was kept without the numbers of each seed: the interval is '
+        "then the widest that the two intervals allow",
     ),
     (
         "at equally popular lists",
@@ -155,7 +156,22 @@ class Words:
             self.randomised(),
             self.limits(),
         ]
-        return [sentence for sentence in said if sentence]
+        return self._once([sentence for sentence in said if sentence])
+
+    def _once(self, said: list[str]) -> list[str]:
+        """Too few seeds for any interval: the first number says so for all."""
+        seeds = max(
+            (found["n"] for row in self.at_main.summary.values() for found in row.values()), default=0
+        )
+        if not 0 < seeds < MIN_SEEDS:
+            return said
+        why = why_no_interval(seeds)
+        first = next((at for at, sentence in enumerate(said) if why in sentence), len(said))
+        for at in range(first, len(said)):
+            begin, here, rest = said[at].partition(why) if at == first else ("", "", said[at])
+            here = here and here.replace("no interval", "no interval here or below")
+            said[at] = begin + here + rest.replace(f" ({why})", "").replace(f", {why}", "")
+        return said
 
     # What stands first where it applies.
 
