@@ -19,7 +19,7 @@ from fastpop.data.interactions import Interactions
 from fastpop.diagnostics import Audit
 from fastpop.diagnostics.moments import is_nested_numbers
 from fastpop.evaluation import DotScores, Evaluation, Recommendations
-from fastpop.evaluation.models import Tables, as_model, scores_of
+from fastpop.evaluation.models import Tables, as_model, is_model, scores_of
 from fastpop.evaluation.positions import scores_in_chunks
 from fastpop.training import TrainResult, load
 
@@ -96,6 +96,8 @@ def audit(query: Any, items: Any = None, counts: Any = None, *, cases: Any = Non
     Cost: as `fastpop.diagnostics.audit`. A function of cases has no D: its [C, V] float64 scores are written
         down, and D is the smaller of C and V.
     """
+    if items is not None and (isinstance(query, (str, Path, TrainResult)) or is_model(query)):
+        raise checks.wrong_type("items", "None beside a model; counts= and cases= by name", items)
     if items is not None or _is_arrays(query):
         if cases is not None:
             raise checks.wrong("cases", "None beside vectors, which are of contexts already", cases)

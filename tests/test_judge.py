@@ -1,5 +1,7 @@
 """evaluate, audit and recommend of anybody's model: what is the same model gives the same numbers."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ import fastpop
 from fastpop.data import Cases
 from fastpop.evaluation import DotScores, evaluate, popularity_scorer
 
-V, U, D = 23, 12, 4
+V, U, D, C = 23, 12, 4, 9
 
 
 class Model(torch.nn.Module):
@@ -203,7 +205,10 @@ def test_what_is_of_the_cases_already_is_taken_as_it_is(tables, cases, counts):
         (lambda q, e, c, n: fastpop.evaluate((q[0], e), c), r"model.query: expected shape \[U, D\]"),
         (lambda q, e, c, n: fastpop.evaluate((q, e, e), c), r"model.bias: expected shape \[V\]"),
         (lambda q, e, c, n: fastpop.evaluate(None, c), "model: expected a run or its folder"),
-        (lambda q, e, c, n: fastpop.recommend((q, e[:, :2]), c), "items: expected shape"),
+        (
+            lambda q, e, c, n: fastpop.recommend((q, e[:, :2]), c),
+            r"model\.items\(\): expected shape \[V, 4\]",
+        ),
         (lambda q, e, c, n: fastpop.recommend((q, e), c, popularity_weight=1.0), "popularity_weight: exp"),
         (lambda q, e, c, n: fastpop.recommend(lambda cases: q, [1]), "cases: expected Cases"),
         (lambda q, e, c, n: fastpop.audit((q, e)), "counts: expected"),
@@ -215,3 +220,107 @@ def test_what_is_of_the_cases_already_is_taken_as_it_is(tables, cases, counts):
 def test_an_error_names_what_is_wrong(call, words, tables, cases, counts):
     with pytest.raises((TypeError, ValueError), match=words):
         call(*tables[:2], cases, counts)
+
+
+class Queries:
+    """Half of a `DotModel`."""
+
+    def __init__(self, query, items):
+        self.query, self.table = query, items
+
+    def queries(self, cases):
+        return self.query[cases.user.copy()]  # torch warns of a read-only index
+
+
+class Whole(Queries):
+    factor: object = 2.0
+
+    def items(self):
+        return self.table
+
+    def scale(self):
+        return self.factor
+
+
+class Items(torch.nn.Module):
+    def items(self):
+        return np.eye(3)
+
+    def forward(self, x):
+        return x
+
+
+class Scaled(Whole):
+    def __init__(self, query, items, factor):
+        super().__init__(query, items)
+        self.factor = factor
+
+
+class OneQuery(Whole):
+    def queries(self, cases):
+        return self.query[0]
+
+
+HALF = r"model: expected an object with both queries\(cases\) and items\(\) .*; got"
+VERBS = {
+    "evaluate": lambda model, cases, counts: fastpop.evaluate(model, cases),
+    "recommend": lambda model, cases, counts: fastpop.recommend(model, cases),
+    "audit": lambda model, cases, counts: fastpop.audit(model, counts=counts, cases=cases, permutations=0),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (lambda q, e: Queries(q, e), rf"{HALF} Queries, which has no method items\(\)$"),
+        (lambda q, e: Items(), rf"{HALF} Items, which has no method queries\(cases\)$"),
+        (lambda q, e: [q, e], r"model: expected a tuple, \(query, items\) or .*; got a list of 2$"),
+        (
+            lambda q, e: Whole,
+            r"model: expected a run or its folder, .*; got the class Whole; make one: Whole\(",
+        ),
+        (lambda q, e: Scaled(q, e, -1.0), r"model\.scale\(\): expected a finite number > 0; got -1\.0$"),
+        (lambda q, e: Scaled(q, e, 0.0), r"model\.scale\(\): expected a finite number > 0; got 0\.0$"),
+        (lambda q, e: Scaled(q, e, "a"), r"model\.scale\(\): expected a finite number; got str$"),
+        (lambda q, e: OneQuery(q, e), rf"model\.queries\(cases\): expected shape \[{C}, D\]; got float64 "),
+        (lambda q, e: Whole(q, e[:3]), rf"model\.items\(\): expected shape \[{V}, D\]; got float64 "),
+        (lambda q, e: Whole(q, e[:, :2]), r"model\.items\(\): expected shape \[V, \d\]; got float64 "),
+        (lambda q, e: lambda cases: q, rf"model\(cases\): expected shape \[{C}, {V}\]; got float64 "),
+        (lambda q, e: lambda cases: None, r"model\(cases\): expected a torch tensor or numpy array; got"),
+    ],
+)
+def test_a_model_that_is_none_is_told_in_the_words_of_its_author(verb, model, words, tables, cases, counts):
+    with pytest.raises((TypeError, ValueError), match=f"^{words}"):
+        VERBS[verb](model(*tables[:2]), cases, counts)
+
+
+@pytest.mark.parametrize("model", [lambda q, e: Whole(q, e), lambda q, e: (q, e), lambda q, e: "run"])
+def test_counts_in_the_place_of_items_are_refused(model, tables, counts):
+    with pytest.raises(TypeError, match=r"^items: expected None beside a model; counts= .*; got float64 \["):
+        fastpop.audit(model(*tables[:2]), counts)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_has_a_gradient_is_judged_without_a_warning(verb, tables, cases, counts):
+    query, items = (torch.nn.Parameter(torch.tensor(one)) for one in tables[:2])
+    plain = VERBS[verb](Whole(*tables[:2]), cases, counts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = Scaled(query, items, torch.nn.Parameter(torch.tensor(2.0)))
+        found = VERBS[verb](model, cases, counts)
+        VERBS[verb]((query, items), cases, counts)
+    figures = {"evaluate": "metrics", "recommend": "item", "audit": "energy_shared"}
+    np.testing.assert_equal(getattr(found, figures[verb]), getattr(plain, figures[verb]))
+
+
+def test_a_module_of_layers_with_such_names_scores_by_forward(tables, cases):
+    class Scorer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.items = torch.nn.Embedding(V, 2)
+
+        def forward(self, cases):
+            return torch.ones(cases.num_cases, V)
+
+    assert fastpop.evaluate(Scorer(), cases).metrics

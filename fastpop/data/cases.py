@@ -85,8 +85,12 @@ class Cases:
         Raises TypeError, ValueError: rows of other numbers, items beyond num_items.
         """
         history = Csr.of("histories", histories, num_items=num_items)
-        target = Csr.of("targets", targets, num_rows=len(history), num_items=num_items)
-        user = np.full(len(history), -1) if user is None else user
+        target = Csr.of("targets", targets, num_items=num_items)
+        if len(target) != len(history):
+            raise wrong("targets", f"{len(history):,} rows, as histories", text=f"{len(target):,}")
+        user = np.full(len(history), -1) if user is None else np.asarray(user)
+        if user.shape != (len(history),):
+            raise wrong("user", f"[{len(history)}], one a row of histories", user)
         return cls._of(
             user, history, target.distinct()[0], num_items, {} if facts is None else facts, time=time
         )

@@ -58,7 +58,7 @@ class Csr:
             check_offsets(f"{argument} offsets", offsets, item.size)
             value = cls(offsets, item)
         if num_rows is not None and len(value) != num_rows:
-            raise wrong(f"{argument} offsets", f"shape [{num_rows + 1}]", value.offsets)
+            raise wrong(argument, f"{num_rows:,} rows", text=f"{len(value):,}")
         if num_items is not None:
             ids_in_range(f"{argument} items", value.item, num_items)
         return value

@@ -1,13 +1,18 @@
 """Anybody's model as scores of cases: two tables, an object with queries and items, or a function."""
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+
 from fastpop import checks
 from fastpop.data.cases import Cases
 from fastpop.evaluation.dot_scores import DotScores
+from fastpop.model import ServedModel
 from fastpop.types import DotModel
 
 KINDS = (
@@ -18,9 +23,11 @@ KINDS = (
 
 @dataclass(frozen=True, eq=False)
 class CaseScores:
-    """Scores of the cases that they were made for: called with a slice of their numbers, gives [b, V]."""
+    """Scores of the cases that they were made for: called with a slice of their numbers, gives [b, V].
+    argument: what an error about them is to name."""
 
     of: Callable[[slice], Any]
+    argument: str = "score(slice)"
 
     def __call__(self, rows: slice) -> Any:
         return self.of(rows)
@@ -50,7 +57,9 @@ class Tables:
     def queries(self, cases: Cases) -> Any:
         """Raises ValueError for a user without a row."""
         checks.ids_in_range("cases.user", cases.user, len(self.query))
-        return self.query[cases.user]
+        # torch warns of a read-only array as an index
+        user = torch.tensor(cases.user) if isinstance(self.query, torch.Tensor) else cases.user
+        return self.query[user]
 
     def items(self) -> Any:
         return self.table
@@ -67,9 +76,34 @@ def as_model(model: Any) -> Any:
                 "model", "(query, items) or (query, items, bias)", text=f"{len(model)} of them"
             )
         return Tables(*model)
+    if isinstance(model, type):
+        raise checks.wrong_type(
+            "model", KINDS, text=f"the class {model.__name__}; make one: {model.__name__}(...)"
+        )
+    if isinstance(model, list) and any(np.ndim(part) == 2 for part in model if part is not None):
+        raise checks.wrong_type(
+            "model", "a tuple, (query, items) or (query, items, bias)", text=f"a list of {len(model)}"
+        )
     if model is None or isinstance(model, (str, bytes, dict, int, float)):
         raise checks.wrong_type("model", KINDS, model)
+    # A module may score cases by forward, and have layers called so.
+    is_method = inspect.ismethod if callable(model) else callable
+    there = [name for name in ("queries", "items") if is_method(getattr(model, name, None))]
+    if len(there) == 1 and not isinstance(model, DotModel):
+        missing = "items()" if there == ["queries"] else "queries(cases)"
+        raise checks.wrong_type(
+            "model",
+            "an object with both queries(cases) and items() (fastpop.types.DotModel)",
+            text=f"{type(model).__name__}, which has no method {missing}",
+        )
     return model
+
+
+def is_model(value: Any) -> bool:
+    """Whether this can be nothing but a model: no array, and no chunks of one."""
+    if hasattr(value, "dtype") or isinstance(value, type):
+        return isinstance(value, type)
+    return isinstance(value, DotModel) or callable(value) or isinstance(value, tuple)
 
 
 def num_items_of(model: Any) -> int:
@@ -88,9 +122,10 @@ def scores_of(model: Any, cases: Cases) -> Any:
         with asked(model):
             query, items = model.queries(cases), model.items()
             bias, scale = item_bias_of(model), scale_of(model)
+        _check_answers(query, items, bias, cases)
         return DotScores(query, items, bias, scale)
     if callable(model) and not isinstance(model, (DotScores, CaseScores)):
-        return CaseScores(lambda rows: _asked_with(model, cases.take(rows)))
+        return CaseScores(lambda rows: _asked_with(model, cases.take(rows)), "model(cases)")
     return model if callable(model) else of_matrix(model, cases.num_cases, cases.num_items)
 
 
@@ -108,8 +143,32 @@ def item_bias_of(model: DotModel) -> Any:
 
 
 def scale_of(model: DotModel) -> float:
+    """Raises TypeError, ValueError for what is no number; above 0, but of a run, where λ = 0 serves
+    popularity alone."""
     own = getattr(model, "scale", None)
-    return float(own()) if callable(own) else 1.0
+    if not callable(own):
+        return 1.0
+    found = own()
+    if hasattr(found, "detach"):  # of a tensor that has a gradient torch would warn
+        found = found.detach()
+    if hasattr(found, "item") and getattr(found, "shape", ()) in ((), (1,)):
+        found = found.item()
+    checks.number("model.scale()", found, gt=None if isinstance(model, ServedModel) else 0)
+    return float(found)
+
+
+def _check_answers(query: Any, items: Any, bias: Any, cases: Cases) -> None:
+    """Shapes of what a `DotModel` gave, under the names that its author knows."""
+    shapes = {
+        "model.queries(cases)": (query, (cases.num_cases, "D")),
+        "model.items()": (items, (cases.num_items, "D")),
+        "model.item_bias()": (bias, (cases.num_items,)),
+    }
+    for name, (value, shape) in shapes.items():
+        if value is not None or value is not bias:
+            checks.shape(name, checks.array_like(name, value), shape)
+    dim = checks.array_like("model.queries(cases)", query).shape[1]
+    checks.shape("model.items()", checks.array_like("model.items()", items), ("V", dim))
 
 
 def _asked_with(function: Callable[[Any], Any], cases: Cases) -> Any:
@@ -120,8 +179,6 @@ def _asked_with(function: Callable[[Any], Any], cases: Cases) -> Any:
 @contextlib.contextmanager
 def asked(model: Any) -> Iterator[None]:
     """Without gradients; a torch module in evaluation mode, and back after."""
-    import torch
-
     module = model if isinstance(model, torch.nn.Module) else None
     was_training = module is not None and module.training
     with torch.no_grad():

@@ -92,8 +92,9 @@ def scores_in_chunks(
     """(start, stop, [b, V] scores) of all cases, as many at a time as fit the limit (bytes)."""
     if chunk_size is None:
         chunk_size = max(1, int(memory_limit) // (_BYTES_PER_SCORE * num_items))
+    argument = getattr(score, "argument", "score(slice)")
     for start, stop in _chunks(num_cases, chunk_size):
-        yield start, stop, _scores(score(slice(start, stop)), start, stop, num_items, device)
+        yield start, stop, _scores(score(slice(start, stop)), argument, start, stop, num_items, device)
 
 
 def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | None) -> Positions:
@@ -222,11 +223,11 @@ def _rankable(
     return rankable_BV
 
 
-def _scores(got: Any, start: int, stop: int, num_items: int, device: Any) -> Tensor:
-    """[b, V] float32 or float64 on `device`, free of NaN and +inf."""
+def _scores(got: Any, argument: str, start: int, stop: int, num_items: int, device: Any) -> Tensor:
+    """[b, V] float32 or float64 on `device`, free of NaN and +inf. argument: what gave them."""
     if not isinstance(got, (Tensor, np.ndarray)):
-        raise checks.wrong_type("score(slice)", "a torch tensor or numpy array", got)
-    checks.shape("score(slice)", got, (stop - start, num_items))
+        raise checks.wrong_type(argument, "a torch tensor or numpy array", got)
+    checks.shape(argument, got, (stop - start, num_items))
     if isinstance(got, np.ndarray) and not got.flags.writeable:
         got = got.copy()  # torch warns of arrays that it could write to and must not
     score_BV = torch.as_tensor(got).detach().to(device)
@@ -238,7 +239,7 @@ def _scores(got: Any, start: int, stop: int, num_items: int, device: Any) -> Ten
     if bad.shape[0]:
         row = int(bad[0, 0])
         text = f"{largest_B[row].item()} in case {start + row}"
-        raise checks.wrong("score(slice)", "real numbers or -inf", text=text)
+        raise checks.wrong(argument, "real numbers or -inf", text=text)
     return score_BV
 
 

@@ -87,8 +87,12 @@ def test_cases_of_lists():
     assert Cases.of([[0]], [[1]], 4, user=[7], time=[9]).take([0]).time.tolist() == [9]
     asked = Cases.of([[0], [1], [2]], [[1], [], [0]], 4, user=[5, 6, 7]).with_targets()
     assert asked.user.tolist() == [5, 7]
-    with pytest.raises(ValueError, match=r"targets offsets: expected shape \[2\]"):
+    with pytest.raises(ValueError, match=r"^targets: expected 1 rows, as histories; got 2"):
         Cases.of([[0]], [[1], [2]], 4)
+    with pytest.raises(ValueError, match=r"^user: expected \[2\], one a row of histories; got int64 \[1\]"):
+        Cases.of([[0], [1]], [[1], [2]], 4, user=[7])
+    with pytest.raises(ValueError, match=r"^time: expected whole seconds, shape \[2\]; got int64 \[1\]"):
+        Cases.of([[0], [1]], [[1], [2]], 4, time=[7])
     with pytest.raises(ValueError, match=r"histories items: expected ids in \[0, 4\)"):
         Cases.of([[4]], [[1]], 4)
 
