@@ -73,6 +73,12 @@ class EncoderOptions(Component):
     rows: ClassVar[str] = ""
     own_tower: ClassVar[bool] = False
 
+    @property
+    def varies(self) -> bool:
+        """Whether two forward passes of its module in training differ, as two views have to: by default,
+        where an option whose name ends in dropout is above 0."""
+        return any(value for name, value in self.options().items() if name.endswith("dropout"))
+
     def rows_part(self) -> Rows:
         """The rows that it trains on."""
         return registry.made("rows", self.rows or self.reads)

@@ -39,7 +39,8 @@ class BERT4Rec(EncoderOptions):
         checks.number("encoder.num_heads", self.num_heads, ge=1, le=MOST_HEADS, integer=True)
         checks.number("encoder.hidden", self.hidden, ge=0, integer=True)
         check_dropout(self.dropout)
-        self.rows_part()
+        checks.number("encoder.share", self.share, gt=0, le=1)
+        checks.number("encoder.last", self.last, ge=0, le=1)
 
     def rows_part(self) -> Masked:
         return Masked(share=self.share, last=self.last)

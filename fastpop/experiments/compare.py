@@ -29,6 +29,7 @@ from fastpop.experiments.shown import Shown
 from fastpop.experiments.unfinished import Stopwatch, Unfinished, check_folder, finished
 from fastpop.experiments.wording import cautioned
 from fastpop.popularity import PopularityPrior
+from fastpop.recipes import Recipe
 from fastpop.training import TrainConfig, build
 from fastpop.training import folder as run_folder
 from fastpop.training.run import make_split, resolve_config
@@ -92,7 +93,7 @@ def compare(
     max_epochs: int = 0,
     max_cases: int = 0,
     config: TrainConfig | str | Path | None = None,
-    recipe: str | None = None,
+    recipe: str | Recipe | None = None,
     name: str = "",
     out: str | Path | None = None,
     progress: bool | None = None,
@@ -193,7 +194,7 @@ def compare(
         return _compare(log, test, question, place, progress)
 
 
-def _config(config: Any, options: dict[str, Any], recipe: str | None = None) -> TrainConfig:
+def _config(config: Any, options: dict[str, Any], recipe: str | Recipe | None = None) -> TrainConfig:
     """The configuration of every arm."""
     for mine in ("prior", "bias_start"):
         if mine in options:
@@ -242,7 +243,21 @@ def _compare(
             Unfinished(place, asked).close()
             return CompareResult(before)
         account = Unfinished(place, asked)
-    watch = Stopwatch(account)
+    with contextlib.nullcontext() if account is None else account.unless_refused():
+        return _measured(log, parts, question, shown, asked, account, progress)
+
+
+def _measured(
+    log: Interactions,
+    parts: Split,
+    question: Question,
+    shown: Shown | None,
+    asked: dict[str, Any],
+    account: Unfinished | None,
+    progress: bool | None,
+) -> CompareResult:
+    """Every seed, trained and measured or as it was kept, put together, and written."""
+    config, watch = question.config, Stopwatch(account)
     cases = _drawn(parts.test, question)
     found: list[dict[str, Any]] = []
     arms = question.arms
@@ -268,8 +283,8 @@ def _compare(
         "asked": asked,
     }
     result = CompareResult(assemble.comparison(found, question, log, parts, cases, shown, made_by))
-    if place is not None and account is not None:
-        result.save(place)
+    if account is not None:
+        result.save(account.out)
         account.close()
     return result
 

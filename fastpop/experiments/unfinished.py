@@ -13,6 +13,7 @@ import json
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,25 @@ class Unfinished:
         except sealed.Damaged:
             return {}
 
+    @contextlib.contextmanager
+    def unless_refused(self) -> Iterator[None]:
+        """An error within, before anything is kept that took training, leaves no question behind: what is
+        then asked instead is another one."""
+        try:
+            yield
+        except Exception:
+            if not any(self.folder.glob("seed-*.json")) and not any(map(_holds, self.folder.glob("seed-*/"))):
+                self.close()
+            raise
+
     def close(self) -> None:
         """The report stands: nothing here is needed any more."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _holds(arm_folder: Path) -> bool:
+    """Whether an arm was trained there, or can go on."""
+    return is_trained(arm_folder) or checkpoint.latest(arm_folder) is not None
 
 
 class Stopwatch:

@@ -5,7 +5,7 @@ from fastpop.objectives.dice import DICE, PopularityMargin
 from fastpop.objectives.directau import DirectAU, alignment, uniformity
 from fastpop.objectives.entmax import Entmax, entmax15, entmax15_loss
 from fastpop.objectives.importance import ImportanceSampling, effective_sample_size
-from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax
+from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax, need_others
 from fastpop.objectives.pairwise import BPR, TOP1, BPRMax, TOP1Max, bpr, bpr_max, top1, top1_max
 from fastpop.objectives.pda import Pda, PdaLoss
 from fastpop.objectives.pointwise import BCE, GBCE, bce, gbce
@@ -46,6 +46,7 @@ __all__ = [
     "entmax15_loss",
     "gbce",
     "in_float32",
+    "need_others",
     "top1",
     "top1_max",
     "uniformity",

@@ -13,6 +13,7 @@ from fastpop.objectives.candidates import wide
 from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
 from fastpop.objectives.softmax import own_rank
 from fastpop.ops.draw import seed_of
+from fastpop.popularity import ProposalOptions
 
 
 class PopularityMargin:
@@ -68,6 +69,9 @@ class DICE(Objective):
         for name in ("margin", "alpha", "beta"):
             checks.number(f"loss.{name}", getattr(self, name), ge=0)
 
+    def check(self, dim: int, rows: int, proposal: ProposalOptions) -> None:
+        _check_even(dim)
+
     def build(self, given: LossInputs) -> nn.Module:
         return _DICELoss(self, given)
 
@@ -97,8 +101,7 @@ class _DICELoss(nn.Module):
         scale: float | Tensor,
         step: int,
     ) -> Tensor:
-        if items.shape[1] % 2:
-            raise checks.wrong("dim", "an even number with loss='dice', which halves vectors", items)
+        _check_even(items.shape[1])
         neg_id = self.negatives(pos_id, step)
         count_V = torch.from_numpy(self.count_V)
         is_above = (count_V[neg_id] > count_V[pos_id.cpu()][:, None]).to(pos_id.device)
@@ -120,6 +123,11 @@ class _DICELoss(nn.Module):
         interest, conformity = _halves(wide(rows)).unbind(-2)
         apart = interest - conformity
         return (apart.abs() if self.options.distance == "l1" else apart.square()).mean(-1)
+
+
+def _check_even(dim: int) -> None:
+    if dim % 2:
+        raise checks.wrong("dim", "an even number with loss='dice', which halves vectors", dim)
 
 
 def _halves(rows: Tensor) -> Tensor:

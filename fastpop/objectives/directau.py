@@ -10,7 +10,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from fastpop import checks, registry
 from fastpop.objectives.candidates import in_float32
-from fastpop.objectives.options import LossInputs, Objective
+from fastpop.objectives.options import LossInputs, Objective, need_others
+from fastpop.popularity import ProposalOptions
 
 
 @in_float32
@@ -52,6 +53,10 @@ class DirectAU(Objective):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.number("loss.gamma", self.gamma, ge=0)
+
+    def check(self, dim: int, rows: int, proposal: ProposalOptions) -> None:
+        if self.gamma:
+            need_others(self, rows)
 
     def build(self, given: LossInputs) -> nn.Module:
         return _DirectAULoss(self.gamma, given.sparse)

@@ -50,6 +50,8 @@ class Objective(Component):
     adapts: whether its module has buffers that training changes: `adapt()` is called after each step, and
     checkpoints keep its state dict.
 
+    `check` is asked before a log is read, by the configuration.
+
     `build` gives a module: forward(query [R, D], items [V, D], pos_id [R], *, row_weight [R] or None,
     log_prior [V] or None, prior_weight, scale[, step]) -> the sum of the rows' losses, weighted. It adds
     prior_weight * log_prior to its scores, scale * <query, item>.
@@ -68,8 +70,23 @@ class Objective(Component):
         """Whether negatives are drawn and not corrected for how: scores then lose what the draws hold."""
         return False
 
+    def check(self, dim: int, rows: int, proposal: ProposalOptions) -> None:
+        """Raises ValueError where the options do not go with D, with the rows of a batch or with the
+        proposal."""
+
     def build(self, given: LossInputs) -> nn.Module:
         raise NotImplementedError
+
+
+def need_others(part: Component, rows: int) -> None:
+    """Raises ValueError for a batch of one row, which nothing of a part that compares rows is left of."""
+    if rows < 2:
+        raise checks.wrong(
+            "batch_size",
+            f"at least 2 rows in a batch, or a part of it (accumulate), with the {part.kind} {str(part)!r}, "
+            "which compares rows",
+            rows,
+        )
 
 
 @dataclass(frozen=True)
@@ -118,6 +135,10 @@ class SampledSoftmax(Objective):
     @property
     def uncorrected(self) -> bool:
         return self.logq == "none"
+
+    def check(self, dim: int, rows: int, proposal: ProposalOptions) -> None:
+        if proposal.in_batch and not self.extra_negatives:
+            need_others(self, rows)
 
     def build(self, given: LossInputs) -> SampledSoftmaxLoss:
         extra = uniform(given.num_items) if self.extra_negatives else None

@@ -9,7 +9,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from fastpop import checks, registry
 from fastpop.objectives.candidates import CandidateLoss
-from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
+from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective, need_others
+from fastpop.popularity import ProposalOptions
 
 
 def bpr(pos_R: Tensor, neg_RK: Tensor) -> Tensor:
@@ -63,6 +64,10 @@ class BPR(Objective):
     def uncorrected(self) -> bool:
         return True
 
+    def check(self, dim: int, rows: int, proposal: ProposalOptions) -> None:
+        if proposal.in_batch:
+            need_others(self, rows)
+
     def build(self, given: LossInputs) -> nn.Module:
         return _BPRLoss(given, self.negatives)
 
@@ -93,6 +98,10 @@ class TOP1(Objective):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.number("loss.negatives", self.negatives, ge=0, le=MOST_NEGATIVES, integer=True)
+
+    def check(self, dim: int, rows: int, proposal: ProposalOptions) -> None:
+        if proposal.in_batch or not self.negatives:
+            need_others(self, rows)
 
     def build(self, given: LossInputs) -> nn.Module:
         return _TOP1Loss(given, self.negatives, in_batch=True)

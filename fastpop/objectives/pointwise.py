@@ -8,7 +8,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from fastpop import checks, registry
 from fastpop.objectives.candidates import CandidateLoss
-from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
+from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective, need_others
+from fastpop.popularity import ProposalOptions
 
 
 def bce(pos_R: Tensor, neg_RK: Tensor) -> Tensor:
@@ -45,6 +46,10 @@ class BCE(Objective):
     @property
     def uncorrected(self) -> bool:
         return True
+
+    def check(self, dim: int, rows: int, proposal: ProposalOptions) -> None:
+        if proposal.in_batch:
+            need_others(self, rows)
 
     def build(self, given: LossInputs) -> nn.Module:
         return _GBCELoss(given, self.negatives, beta=1.0, share=1.0)

@@ -8,7 +8,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from fastpop import registry
 from fastpop.objectives.candidates import wide
-from fastpop.objectives.options import LossInputs, Objective
+from fastpop.objectives.options import LossInputs, Objective, need_others
+from fastpop.popularity import ProposalOptions
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class PartitionedSoftmax(Objective):
     logits: ClassVar[bool] = True
     row_gradients: ClassVar[bool] = True
     whole_batch: ClassVar[bool] = True
+
+    def check(self, dim: int, rows: int, proposal: ProposalOptions) -> None:
+        need_others(self, rows)
 
     def build(self, given: LossInputs) -> nn.Module:
         return _PartitionedSoftmaxLoss(given.sparse)

@@ -7,6 +7,8 @@ from torch import nn
 
 from fastpop import checks
 from fastpop.components import Component
+from fastpop.encoders import EncoderOptions
+from fastpop.objectives import need_others
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,10 @@ class RegularizerOptions(Component):
     """The base of regularisers to choose from. weight: multiplies what its module gives; 0: it is left out.
 
     view: whether it compares two views of a batch. Its module is then called with view= [R, D], too: the
-    queries of the same rows made again, which differ from `query` in dropout alone.
+    queries of the same rows made again, which differ from `query` in dropout alone. compares_rows: whether
+    nothing is left of it for a single row.
+
+    `check` is asked before a log is read, by the configuration.
 
     `build` gives a module: forward(query [R, D], items [V, D], pos_id [R], log_prior [V]) -> a scalar, of
     one part of a batch; with accumulate > 1 parts are averaged by their rows. log_prior: log p in nats,
@@ -34,11 +39,28 @@ class RegularizerOptions(Component):
 
     kind: ClassVar[str] = "regularizer"
     view: ClassVar[bool] = False
+    compares_rows: ClassVar[bool] = False
     weight: float = 1e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.number(f"regularizer {self}: weight", self.weight, ge=0)
+
+    def check(self, encoder: EncoderOptions, rows: int) -> None:
+        """Raises ValueError for a view of an encoder that has but one, and for one row where rows are
+        compared. rows: of a batch, or of a part of it."""
+        if self.weight == 0:
+            return
+        if self.compares_rows:
+            need_others(self, rows)
+        if self.view and not encoder.varies:
+            names = [name for name in encoder.options() if name.endswith("dropout")]
+            raise checks.wrong(
+                " or ".join(names) or "encoder",
+                f"{'a number above 0' if names else 'one with dropout'} with the regularizer {str(self)!r}, "
+                "which compares two views that differ in dropout",
+                text="0" if names else repr(encoder),
+            )
 
     def build(self, given: RegularizerInputs) -> nn.Module:
         raise NotImplementedError

@@ -44,10 +44,12 @@ class SimGCL(RegularizerOptions):
     """SimGCL (Yu et al. 2022): two views of queries and of positives, each with its own noise; InfoNCE of
     cosines between them, of the batch's queries plus of its different items.
 
-    temperature: of InfoNCE. noise: length of the noise.
+    temperature: of InfoNCE. noise: length of the noise; 0 contrasts each vector with itself, which spreads a
+    batch (the original's variant without augmentation).
     """
 
     name: ClassVar[str] = "simgcl"
+    compares_rows: ClassVar[bool] = True
     weight: float = 0.5
     temperature: float = 0.2
     noise: float = 0.1
@@ -89,6 +91,7 @@ class DuoRec(RegularizerOptions):
 
     name: ClassVar[str] = "duorec"
     view: ClassVar[bool] = True
+    compares_rows: ClassVar[bool] = True
     weight: float = 0.1
     temperature: float = 1.0
     supervised: float = 1.0

@@ -41,6 +41,7 @@ class Uniformity(RegularizerOptions):
     """
 
     name: ClassVar[str] = "uniformity"
+    compares_rows: ClassVar[bool] = True
     weight: float = 1.0
     of: Literal["queries", "items", "both"] = "both"
 

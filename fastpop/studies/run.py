@@ -1,8 +1,11 @@
 """Run an experiment, keep its answer as data and pictures, and say it in words."""
 
+import contextlib
 import json
 import os
+import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from fastpop.studies.study import Setting, Study
 from fastpop.training import folder as run_folder
 
 QUICK_SEEDS = 1
+ASKED = "asked.json"  # the question, in its folder before there is an answer
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,8 +126,9 @@ def experiment(
     started = time.perf_counter()
     setting = Setting(log, log_name or "the log", quick, seeds, place, progress, options)
     if place is not None:
-        report.write_json(place / "asked.json", asked)
-    answer = part.run(setting).to_dict()
+        report.write_json(place / ASKED, asked)
+    with contextlib.nullcontext() if place is None else _unless_refused(place):
+        answer = part.run(setting).to_dict()
     result = StudyResult(
         {
             "experiment": part.name,
@@ -151,20 +156,46 @@ def _part(study: str | Study) -> Study:
     return found() if isinstance(found, type) else found
 
 
+@contextlib.contextmanager
+def _unless_refused(place: Path) -> Iterator[None]:
+    """An error within, before there is a model, leaves no question behind: what is then asked instead is
+    another one."""
+    try:
+        yield
+    except Exception:
+        if [path for path in place.rglob("*") if path.is_file()] == [place / ASKED]:
+            shutil.rmtree(place)
+        raise
+
+
 def _before(place: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     """The answer that stands in the folder already. Raises ValueError for another experiment's folder."""
-    if not (place / "asked.json").exists():
+    if not (place / ASKED).exists():
         if place.exists() and any(place.iterdir()):
             raise checks.wrong(
                 "out", "a new or an empty folder, or this experiment's", text=f"{place}, which has files"
             )
         return None
-    there = json.loads((place / "asked.json").read_text(encoding="utf-8"))
-    wanted = report.plain(asked)
-    different = [key for key in wanted if there.get(key) != wanted[key]]
-    if different:
-        raise checks.wrong(
-            "out", "the folder of this experiment, or a new one", text=f"{place}, of another {different[0]}"
-        )
+    there = json.loads((place / ASKED).read_text(encoding="utf-8"))
+    before, wanted = _flat(there), _flat(report.plain(asked))
+    for name in wanted | before:
+        if before.get(name) != wanted.get(name):
+            had, got = (
+                ("another",) * 2 if name == "log_sha256" else map(repr, (before.get(name), wanted.get(name)))
+            )
+            raise checks.wrong(
+                "log" if name == "log_sha256" else name,
+                f"{had}, as in the experiment in {place} (or a new folder)",
+                text=got,
+            )
     finished = place / "answer.json"
     return json.loads(finished.read_text(encoding="utf-8")) if finished.exists() else None
+
+
+def _flat(asked: dict[str, Any]) -> dict[str, Any]:
+    """Every choice by its own name, those of the experiment and of its models among them."""
+    return (
+        {key: asked[key] for key in asked if key not in ("options", "train")}
+        | asked["options"]
+        | asked["train"]
+    )

@@ -222,7 +222,11 @@ class TrainConfig:
             raise checks.wrong("extra_negatives", "0 unless proposal='in_batch'", self.extra_negatives)
         if self.group_size and in_batch:
             raise checks.wrong("group_size", "0 with proposal='in_batch'", self.group_size)
-        self.encoder_part.check(self.dim)
+        encoder, rows = self.encoder_part, self.batch_size // self.accumulate
+        encoder.check(self.dim)
+        self.loss_part.check(self.dim, rows, self.proposal_part)
+        for regularizer in self.regularizers:
+            regularizer.check(encoder, rows)
         if self.encoder_part.own_tower and self.item_tower != "table":
             raise checks.wrong(
                 "item_tower",
@@ -484,6 +488,11 @@ class TrainConfig:
             f"the scores will have popularity slope {1 - alpha - prior.prior_weight:g}, not "
             f"{1 - prior.prior_weight:g}. Use {cure}, or prior='none'."
         )
+
+
+def check_recipe(recipe: recipes.Recipe) -> None:
+    """Raises ValueError, TypeError in the words of the option where a run of this recipe could not be."""
+    TrainConfig.from_dict(dict(recipe.options))
 
 
 def name_and_options(part: str, table: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:

@@ -116,6 +116,27 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def unless_refused(folder: Path, *, but: tuple[type[Exception], ...]) -> Iterator[None]:
+    """An error within, before a checkpoint stands there, leaves the folder as good as empty: what is then
+    asked instead is another run. but: errors that are no refusal, and leave what stands there."""
+    try:
+        yield
+    except Exception as error:
+        if state_of(folder) == "begun" and not isinstance(error, but):
+            with contextlib.suppress(OSError):  # the error that ends the run says more
+                for path in sorted(others_in(folder), key=lambda path: path.name == CONFIG):
+                    _removed(path)  # the mark of a run goes last
+        raise
+
+
+def _removed(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def begin(
     folder: Path,
     config: TrainConfig,
@@ -176,10 +197,7 @@ def _sound(place: Path, noun: str, is_ours: Callable[[], bool]) -> bool:
 def _anew(damaged: Path, reason: str) -> None:
     warnings.warn(f"{reason}. It is written anew.", UserWarning, stacklevel=6)
     with checkpoint.explained(damaged):
-        if damaged.is_dir():
-            shutil.rmtree(damaged)
-        else:
-            damaged.unlink()
+        _removed(damaged)
 
 
 def write_config(folder: Path, config: TrainConfig, print_of_log: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastpop import checks, recipes
+from fastpop import checks, recipes, registry
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.own_test import split_with_test
@@ -21,7 +21,7 @@ from fastpop.popularity import PopularityPrior
 from fastpop.training import build, checkpoint
 from fastpop.training import folder as run_folder
 from fastpop.training.config import VALIDATION_K, TrainConfig
-from fastpop.training.loop import Progress, fit
+from fastpop.training.loop import Progress, TrainingDiverged, fit
 from fastpop.training.result import TrainResult, evaluate_model, readable_cases
 from fastpop.training.serving import Serving
 
@@ -31,7 +31,7 @@ def train(
     *,
     test: Interactions | Cases | str | Path | None = None,
     config: TrainConfig | str | Path | None = None,
-    recipe: str | None = None,
+    recipe: str | recipes.Recipe | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool | None = None,
@@ -47,8 +47,8 @@ def train(
             (`fastpop.data.prepare`), which is opened.
         test: a test part that comes with the log: Interactions, Cases, or a file of lines
             `prefix<TAB>target`. Nothing but a validation part is then cut from `log`.
-        config: a TrainConfig, or a TOML file of its fields. recipe: instead, the name of a published method
-            (`fastpop.available("recipes")`). options: single fields, which win.
+        config: a TrainConfig, or a TOML file of its fields. recipe: instead, a published method, by its name
+            (`fastpop.available("recipes")`) or as a Recipe. options: single fields, which win.
         out: folder for checkpoints, the log, train.csv and the model (`fastpop.load` reads it).
             A run of the same configuration and log that was stopped in it goes on.
         resume: go on from the newest checkpoint in `out`, also to more epochs; the result is bit for
@@ -103,6 +103,9 @@ def train(
             print_of_log = run_folder.fingerprint(log, own_test)
             if run_folder.begin(place, config, log, own_test, print_of_log, resume=resume):
                 state = go_on_from(place, assembly)
+            held.enter_context(
+                run_folder.unless_refused(place, but=(TrainingDiverged, checkpoint.CheckpointError))
+            )
         valid = _valid_cases(model, parts, config)
         counts_V = parts.train.item_counts()  # what is shown is judged by all training events
 
@@ -221,7 +224,7 @@ def load(folder: str | Path) -> TrainResult:
             text=f"{place}, which has no model yet",
         )
     described = run_folder.read_config(place)
-    config = TrainConfig.from_dict(run_folder.read_options(place))
+    config = _restored(run_folder.read_options(place))
     log = Interactions.open(place / "log", verify=True)
     own_test = Cases.load(place / "test-cases") if (place / "test-cases").exists() else None
     if run_folder.fingerprint(log, own_test) != described[run_folder.LOG_PRINT]:
@@ -239,6 +242,15 @@ def load(folder: str | Path) -> TrainResult:
         fitted = None if serving is None else Serving(**serving)
     model.to(config.replace(device="auto").torch_device()).eval()
     return TrainResult(config, model, log, parts, prior, **kept, serving=fitted)
+
+
+def _restored(options: dict[str, Any]) -> TrainConfig:
+    """The configuration of a run. Raises registry.Missing for a part that is not registered here."""
+    registry.require("metric", str(options["metric"]).partition("@")[0])
+    config = TrainConfig.from_dict(options)
+    encoder = config.encoder_part
+    registry.require("rows", encoder.rows or encoder.reads)
+    return config
 
 
 def _load_prior(folder: Path, parts: Split, config: TrainConfig, state: dict[str, Any]) -> PopularityPrior:
@@ -262,7 +274,7 @@ def make_split(log: Interactions, test: Any, config: TrainConfig) -> Split:
 def resolve_config(
     config: TrainConfig | str | Path | None,
     options: dict[str, Any],
-    recipe: str | None = None,
+    recipe: str | recipes.Recipe | None = None,
     leave: Collection[str] = (),
 ) -> TrainConfig:
     """A TrainConfig from one, a TOML file, a recipe or nothing, with single options on top.

@@ -67,8 +67,17 @@ def test_one_from_outside_runs_by_name_and_as_an_object(tmp_path):
     assert result.values["users"] == 2 * log.num_users
     assert "a log" in result.table()
     assert (tmp_path / "toy" / "users.svg").exists()
-    with pytest.raises(ValueError, match=r"^out: expected the folder of this experiment.*of another options"):
-        fastpop.experiment(Toy(factor=3), log, out=tmp_path / "toy")
+    for change, words in (
+        ({"study": Toy(factor=3)}, r"factor: expected 2, as in the experiment in .*; got 3$"),
+        ({"seeds": 7}, r"seeds: expected \d, as in the experiment in .*; got 7$"),
+        ({"dim": 8}, r"dim: expected None, as in the experiment in .*; got '8'$"),
+        (
+            {"log": log.take(np.arange(log.num_events) % 2 == 0)},
+            r"log: expected another, as in .*; got another$",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^{words}"):
+            fastpop.experiment(**{"study": Toy(factor=2), "log": log, "out": tmp_path / "toy"} | change)
 
 
 def test_errors_name_the_argument(tmp_path):
