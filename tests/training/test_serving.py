@@ -152,6 +152,19 @@ def test_weights_that_no_data_decide_are_refused():
         fit(model, sure)
 
 
+def test_scores_that_are_no_logits_have_no_nll_as_trained_and_say_so(monkeypatch):
+    run = fastpop.train(
+        small_log(), recipe="bpr", **{key: QUICK[key] for key in ("dim", "epochs", "progress")}
+    )
+    fitted = run.fit_serving().serving
+    assert not fitted.logits
+    assert "none as trained (no logits)," in fitted.table()
+    assert "weights as trained" not in fitted.table()
+    monkeypatch.setattr(serving, "MOST", 1e-9)
+    with pytest.raises(ValueError, match=r"^cases: .*scores that are no logits: .*any weight\); got weights"):
+        run.fit_serving()
+
+
 @pytest.mark.parametrize("prior", ["none", "frozen", "learned"])
 def test_an_index_gives_what_is_served(prior):
     model = a_model(prior, temperature=0.5)
