@@ -54,8 +54,8 @@ class Recipe:
 
 
 def find(name: Any) -> Recipe:
-    """The recipe of that name. Raises ValueError with the names that there are."""
-    return registry.find("recipe", name)
+    """The recipe of that name, or the one given. Raises TypeError, ValueError with the names there are."""
+    return registry.made("recipe", name)
 
 
 def _check_plain(where: str, value: Any) -> None:
@@ -118,6 +118,13 @@ GRU4REC = {
     "batch_size": 512,
     "epochs": 10,
 }
+ADJUSTED = {
+    "encoder": "factor",
+    "base": False,
+    "loss": "full_softmax",
+    "prior": "frozen",
+    "prior_weight": 1.0,
+}
 UNIFORM = {"proposal": "uniform", "prior": "none"}
 MF = {"encoder": "factor", "base": False, "dim": 64, "learning_rate": 1e-3, "batch_size": 1024} | UNIFORM
 LIGHTGCN = {"encoder": "lightgcn", "dim": 64, "learning_rate": 1e-3, "batch_size": 2048, "epochs": 1000}
@@ -157,6 +164,7 @@ registry.ours(
         "arXiv 2606.21275; Jean et al. 2015, arXiv 1412.2007",
         {
             "encoder": "factor",
+            "base": False,
             "loss": "sampled_softmax",
             "logq": "standard",
             "num_negatives": 1024,
@@ -169,13 +177,13 @@ registry.ours(
         "logit-adjusted",
         "a full softmax of scores + log p: the logit-adjusted loss",
         "Menon et al. 2021, arXiv 2007.07314",
-        {"encoder": "factor", "loss": "full_softmax", "prior": "frozen", "prior_weight": 1.0},
+        ADJUSTED,
     ),
     Recipe(
         "balanced-softmax",
         "a full softmax of scores + log p: balanced softmax, the same as logit-adjusted at weight 1",
         "Ren et al. 2020, arXiv 2007.10740",
-        {"encoder": "factor", "loss": "full_softmax", "prior": "frozen", "prior_weight": 1.0},
+        ADJUSTED,
     ),
     # Encoders with the losses that they were published with, and with others.
     Recipe(
@@ -254,7 +262,7 @@ registry.ours(
         "sasrec with a contrast of two dropout views and of rows with the same target",
         "Qiu et al. 2022, arXiv 2110.05730",
         FULL | SASREC | {"regularizers": [{"name": "duorec", "weight": 0.1}]},
-        "a partner with the same target is one of the batch",
+        "a partner with the same target is one of the batch; sizes and dropout of sasrec",
     ),
     Recipe(
         "directau",
@@ -285,7 +293,7 @@ registry.ours(
     Recipe(
         "resn",
         "matrix factorisation with the largest singular value of its scores held down",
-        "Lin et al. 2024, arXiv 2404.12008",
+        "Lin et al. 2025, arXiv 2404.12008",
         MF | {"loss": "bce", "regularizers": ["resn"]},
         "the norm is of the batch's queries; its weight is ours",
     ),

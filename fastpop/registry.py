@@ -23,12 +23,14 @@ from fastpop.components import Component, checked, hints_of, is_option
 @dataclass(frozen=True)
 class Kind:
     """plural: as `available` takes it, and `fastpop.<plural>` the group of entry points. module: the module
-    that registers ours. base: the class there that a part is of. methods: a part has one of its own."""
+    that registers ours. base: the class there that a part is of. methods: a part has one of its own. asked:
+    a module and its function, which is given what is registered and raises where that cannot be used."""
 
     plural: str
     module: str
     base: str
     methods: tuple[str, ...] = ()
+    asked: tuple[str, str] | None = None
 
 
 KINDS = {
@@ -47,7 +49,7 @@ KINDS = {
     "null": Kind("nulls", "fastpop.diagnostics", "Null", ("draw",)),
     "diagnostic": Kind("diagnostics", "fastpop.diagnostics", "Diagnostic", ("measure",)),
     "reference": Kind("references", "fastpop.evaluation", "Reference", ("fit", "shared")),
-    "recipe": Kind("recipes", "fastpop.recipes", "Recipe"),
+    "recipe": Kind("recipes", "fastpop.recipes", "Recipe", asked=("fastpop.training.config", "check_recipe")),
     "arm": Kind("arms", "fastpop.experiments", "Arm"),
     "experiment": Kind("experiments", "fastpop.studies", "Study", ("run",)),
 }
@@ -78,7 +80,8 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
     Raises:
         ValueError: an unknown kind, a name that is no name, one that another part has, or a second one for a
         class. TypeError: a part of another kind, a class without what its base leaves to it, or with an
-        option of a type that no file can hold.
+        option of a type that no file can hold. Either of a recipe whose options are none of a run: register
+        the parts that it names before it.
     """
     checks.one_of("kind", kind, KINDS)
     base = getattr(importlib.import_module(KINDS[kind].module), KINDS[kind].base)
@@ -94,6 +97,9 @@ def register(kind: str, part: Any, *, name: str | None = None) -> Any:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise checks.wrong("name", "letters, digits, - and _, a letter first", name)
     check_class(kind, part if is_class else type(part))
+    asked = KINDS[kind].asked
+    if asked is not None:
+        getattr(importlib.import_module(asked[0]), asked[1])(part)
     if not is_class and own not in ("", name):
         raise checks.wrong("name", f"{own!r}, as the object is called", name)
     before = _parts[kind].get(name)
@@ -355,11 +361,7 @@ def restored(kept: dict[str, Any]) -> Any:
         _load_entry_points_of(kind)
     part = _parts[kind].get(kept["name"])
     if part is None:
-        raise Missing(
-            f"{kind}: expected {kept['name']!r} to be registered, as where this was made; got "
-            f"none: first import what registers it (--plugin MODULE); its class was "
-            f"{kept['class'].replace(':', '.')}"
-        )
+        raise _missing(kind, kept["name"], f"; its class was {kept['class'].replace(':', '.')}")
     if part.version != kept["version"]:
         raise Missing(
             f"{kind}: expected version {kept['version']} of {kept['name']!r}, as where this was "
@@ -369,6 +371,19 @@ def restored(kept: dict[str, Any]) -> Any:
         with_options(part, {name: _back(value) for name, value in renewed(kept)["options"].items()}, kind)
         if isinstance(part, type)
         else part
+    )
+
+
+def require(kind: str, name: str) -> None:
+    """Raises Missing where no part has this name, of which something saved holds nothing but that."""
+    if name not in all_of(kind):
+        raise _missing(kind, name)
+
+
+def _missing(kind: str, name: str, more: str = "") -> Missing:
+    return Missing(
+        f"{kind}: expected {name!r} to be registered, as where this was made; got "
+        f"none: first import what registers it (--plugin MODULE){more}"
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 import fastpop
-from fastpop import cli, recipes, registry, testing
+from fastpop import cli, recipes, testing
 from fastpop.cli.parse import parse
 from fastpop.recipes import Recipe
 
@@ -137,11 +137,59 @@ def test_what_is_no_recipe_is_refused(change, error, message):
         Recipe(**good | change)
 
 
-def test_errors_in_a_recipe_are_told_in_the_words_of_its_options(capsys):
-    wrong = Recipe("wrong", "one", "here", {"num_layer": 3})
-    with registry.registered("recipe", wrong):
-        with pytest.raises(TypeError, match=r"num_layer: expected an option of TrainConfig.*num_layers"):
-            testing.check_recipe(wrong)
-        with pytest.raises(SystemExit):
-            cli.main(["train", "bundled", "--out", "x", "--recipe", "wrong"])
-    assert "num_layer: expected an option of TrainConfig" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_layer": 3}, TypeError, r"^num_layer: expected an option of TrainConfig.*num_layers"),
+        ({"dim": 7, "loss": "dice"}, ValueError, r"^dim: expected an even number"),
+        ({"encoder": "sasrek"}, ValueError, r"^encoder: expected one of .*did you mean 'sasrec'"),
+    ],
+)
+def test_errors_in_a_recipe_are_told_in_the_words_of_its_options_where_it_is_registered(
+    options, error, message
+):
+    wrong = Recipe("wrong", "one", "here", options)
+    for asked in (
+        lambda: testing.check_recipe(wrong),
+        lambda: fastpop.register("recipe", wrong),
+        lambda: fastpop.train(testing.small_log(), recipe=wrong),
+    ):
+        with pytest.raises(error, match=message):
+            asked()
+    assert "wrong" not in fastpop.available("recipes")
+
+
+def test_a_recipe_is_taken_as_an_object_too():
+    """Registered or not, as every part is."""
+    options = {"dim": 4, "epochs": 1, "progress": False}
+    mine = Recipe("unregistered", "one", "here", {"prior": "none", "loss": "full_softmax"})
+    for given in (mine, recipes.find("factor")):
+        config = fastpop.train(testing.small_log(), recipe=given, **options).config
+        assert (str(config.prior), str(config.loss)) == ("none", "full_softmax")
+    found = fastpop.compare(
+        testing.small_log(), recipe=mine, arms=["frozen"], seeds=1, permutations=10, **options
+    )
+    assert found.comparison["made_by"]["config"]["loss"] == "full_softmax"
+    with pytest.raises(TypeError, match=r"^recipe: expected a name or a Recipe; got int$"):
+        fastpop.train(testing.small_log(), recipe=3)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if recipes.find(name).options.get("encoder") == "factor"]
+)
+def test_a_vector_a_user_has_no_base_that_all_users_share(name):
+    """It would be an item bias, which none of these works has."""
+    assert fastpop.TrainConfig.from_dict({"recipe": name}).encoder_part.base is False
+
+
+def test_a_file_and_a_command_name_one_recipe(tmp_path, capsys):
+    path = tmp_path / "run.toml"
+    path.write_text('recipe = "sasrec"\n[train]\nepochs = 3\n')
+    words = ["train", "bundled", "--out", "x", "--config", str(path)]
+    assert parse([*words, "--recipe", "sasrec"]).training == parse(words).training
+    with pytest.raises(SystemExit):
+        cli.main([*words, "--recipe", "gsasrec"])
+    assert (
+        capsys.readouterr().err.strip()
+        == f"fastpop: recipe: expected 'sasrec', which {path} names, or none beside it; got 'gsasrec'"
+    )

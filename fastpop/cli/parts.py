@@ -13,7 +13,8 @@ from fastpop.components import Component, checked, hints_of, is_union
 from fastpop.training.config import AUTO, LISTS, PARTS, SHORT, TrainConfig, name_and_options
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-Given = dict[tuple[str, str], dict[str, Any]]  # (part's field, name within a list or "") -> option -> value
+# (part's field, in a list the part's name or its place from 1, else "") -> option -> value
+Given = dict[tuple[str, str], dict[str, Any]]
 
 
 def with_plugins(words: Sequence[str]) -> list[str]:
@@ -63,7 +64,9 @@ def of_words(words: Sequence[str]) -> tuple[list[str], Given]:
             values = _values(rest, _most(field, inner, names[0].replace("-", "_") if names else ""))
             del rest[: len(values)]
         if len(names) != 1 or (field in LISTS) != bool(inner):
-            form = f"--{field}.NAME.OPTION" if field in LISTS else f"--{field}.OPTION"
+            form = (
+                f"--{field}.NAME.OPTION or --{field}.PLACE.OPTION" if field in LISTS else f"--{field}.OPTION"
+            )
             raise checks.wrong(word.partition("=")[0], form, word)
         options, option = given.setdefault((field, inner), {}), names[0].replace("-", "_")
         if option in options:
@@ -123,7 +126,9 @@ def _most(field: str, inner: str, option: str) -> int | None:
     hints = [
         hints_of(part)[option]
         for name, part in found.items()
-        if isinstance(part, type) and inner in ("", name) and option in registry.defaults(part)
+        if isinstance(part, type)
+        and (inner in ("", name) or inner.isdecimal())
+        and option in registry.defaults(part)
     ]
     if not hints or any(_holds_tuple(hint) for hint in hints):
         return None
@@ -167,11 +172,8 @@ def filled(training: Any, given: Given, asked: set[str]) -> Any:
     for (field, inner), options in given.items():
         if field in LISTS:
             names = [str(part) for part in getattr(training, field)]
-            if names.count(inner) != 1:
-                known = ", ".join(names) or "none"
-                raise checks.wrong(f"{field}.{inner}", f"one of those asked for, once ({known})", inner)
             parts = list(changed.get(field, getattr(training, field)))
-            at = names.index(inner)
+            at = _place(field, inner, names)
             parts[at] = _part(LISTS[field], parts[at], options, f"{field}.{inner}", {})
             changed[field] = tuple(parts)
             continue
@@ -189,6 +191,23 @@ def filled(training: Any, given: Given, asked: set[str]) -> Any:
             if option in part.options():  # says it from here on
                 changed[own] = part.options()[option] if ours else getattr(TrainConfig, own)
     return dataclasses.replace(training, **changed) if changed else training
+
+
+def _place(field: str, inner: str, names: list[str]) -> int:
+    """Where in a list of parts the one stands that an option is of: by its name, or by its place from 1."""
+    if inner.isdecimal() and 1 <= int(inner) <= len(names):
+        return int(inner) - 1
+    known = ", ".join(names) or "none"
+    if names.count(inner) > 1:
+        places = " or ".join(str(at) for at, name in enumerate(names, 1) if name == inner)
+        raise checks.wrong(
+            f"{field}.{inner}", f"its place ({places}) instead of a name that several have ({known})", inner
+        )
+    if inner not in names:
+        raise checks.wrong(
+            f"{field}.{inner}", f"one of those asked for, or its place from 1 ({known})", inner
+        )
+    return names.index(inner)
 
 
 def _part(kind: str, name: Any, options: dict[str, Any], where: str, short: dict[str, Any]) -> Component:

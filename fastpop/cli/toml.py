@@ -44,8 +44,11 @@ def defaults(
     reading = {field.name for field in dataclasses.fields(LogOptions)}
     training = {field.name for field in dataclasses.fields(TrainOptions)}
     in_file = {} if path is None else _flat(path)
-    if recipe is None and "recipe" in in_file:
-        recipe = str(_value(f"{path}: recipe", in_file["recipe"], str))
+    if "recipe" in in_file:
+        of_file = str(_value(f"{path}: recipe", in_file["recipe"], str))
+        if recipe not in (None, of_file):
+            raise checks.wrong("recipe", f"{of_file!r}, which {path} names, or none beside it", recipe)
+        recipe = of_file
     given, of_parts = _parts_of(in_file, path)
     if recipe is not None:
         given, of_parts = _over(_parts_of(_of_recipe(kind, recipe), path), given, of_parts)
@@ -147,11 +150,12 @@ def _parts_of(given: dict[str, Any], path: Path | None) -> tuple[dict[str, Any],
             if options:
                 found[field, ""] = options
         elif field in LISTS and isinstance(value, list):
-            plain[field] = [one["name"] if isinstance(one, dict) and "name" in one else one for one in value]
-            for one in value:
+            names = [one["name"] if isinstance(one, dict) and "name" in one else one for one in value]
+            plain[field] = names
+            for place, one in enumerate(value, 1):
                 if isinstance(one, dict) and len(one) > 1:
                     name, options = name_and_options(f"{path}: {field}", one)
-                    found[field, str(name)] = options
+                    found[field, str(name) if names.count(name) == 1 else str(place)] = options
         else:
             plain[field] = value
     return plain, found

@@ -261,7 +261,7 @@ TRAIN = ("--plugin", "my_parts", "train", "bundled", "--out", "run")
         (
             ["--regularizers", "l2", "l2", "--regularizers.l2.weight", "1"],
             "",
-            "regularizers.l2: expected one of those asked for, once (l2, l2); got 'l2'",
+            "regularizers.l2: expected its place (1 or 2) instead of a name that several have (l2, l2); got",
         ),
         (
             ["--encoder", "out-must"],

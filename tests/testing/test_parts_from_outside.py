@@ -15,6 +15,7 @@ from fastpop import TrainConfig, registry, testing
 from fastpop.data import SplitRule
 from fastpop.encoders import EncoderOptions, SASRec
 from fastpop.evaluation import Metric
+from fastpop.evaluation.accuracy import HitRate
 from fastpop.experiments import Arm
 from fastpop.objectives import Objective
 from fastpop.testing.training import QUICK
@@ -35,6 +36,25 @@ def test_an_encoder_with_rows_of_its_own_goes_all_the_way():
     testing.check_rows("out-masked")
     testing.check_encoder(Bert(width=8))
     testing.check_prior(Partly(weight=0.25))
+
+
+def test_a_run_of_parts_that_are_not_here_says_what_to_import(tmp_path, monkeypatch):
+    """Of a metric and of rows a run keeps nothing but the name."""
+
+    class Mine(HitRate):
+        name = "mine"
+
+    options = {"loss": "full_softmax", **QUICKER, "evaluate_every": 1}
+    with registry.registered("metric", Mine):
+        fastpop.train(testing.small_log(), metric="mine@10", out=tmp_path / "metric", **options)
+    fastpop.train(testing.small_log(), encoder="out-bert", out=tmp_path / "rows", **options)
+    monkeypatch.delitem(registry._parts["rows"], "out-masked")
+    for kind, name in (("metric", "mine"), ("rows", "out-masked")):
+        with pytest.raises(
+            registry.Missing,
+            match=rf"^{kind}: expected '{name}' to be registered, .*; got none: first import .*--plugin",
+        ):
+            fastpop.load(tmp_path / kind)
 
 
 def test_the_name_of_somebody_elses_part_stands_for_its_own_defaults():

@@ -261,11 +261,24 @@ def test_the_command_line_reaches_parts_from_outside(tmp_path):
         ),
         (
             ["train", "bundled", "--out", "x", "--regularizers.l2.weight", "1"],
-            "regularizers.l2: expected one of those asked for, once (none); got 'l2'",
+            "regularizers.l2: expected one of those asked for, or its place from 1 (none); got 'l2'",
         ),
         (
             ["train", "bundled", "--out", "x", "--regularizers.weight", "1"],
-            "--regularizers.weight: expected --regularizers.NAME.OPTION; got '--regularizers.weight'",
+            "--regularizers.weight: expected --regularizers.NAME.OPTION or --regularizers.PLACE.OPTION; got "
+            "'--regularizers.weight'",
+        ),
+        (
+            ["train", "bundled", "--out", "x", "--regularizers", "l2", "--regularizers.2.weight", "1"],
+            "regularizers.2: expected one of those asked for, or its place from 1 (l2); got '2'",
+        ),
+        (
+            ["train", "bundled", "--out", "x", "--encoder", "bert4rec", "--encoder.share", "1.5"],
+            "encoder.share: expected a finite number > 0 <= 1; got 1.5",
+        ),
+        (
+            ["train", "bundled", "--out", "x", "--encoder", "bert4rec", "--encoder.last", "1.5"],
+            "encoder.last: expected a finite number >= 0 <= 1; got 1.5",
         ),
         (
             ["train", "bundled", "--out", "x", "--table-optimizer.lr", "1"],
@@ -278,6 +291,24 @@ def test_bad_words_about_parts_get_one_clear_error(words, message, tmp_path):
     assert code == 2
     assert said.startswith(f"fastpop: {message}")
     assert len(said.splitlines()) == 1
+
+
+def test_two_regularizers_of_one_name_have_options_by_their_places(tmp_path):
+    from fastpop.cli.parse import parse
+
+    path = tmp_path / "run.toml"
+    path.write_text(
+        '[[regularizers]]\nname = "uniformity"\nof = "queries"\n[[regularizers]]\nname = "l2"\n'
+        '[[regularizers]]\nname = "uniformity"\nof = "items"\nweight = 0.5\n'
+    )
+    Uniformity = fastpop.regularizers.Uniformity
+    want = (Uniformity(of="queries"), fastpop.regularizers.L2(), Uniformity(of="items", weight=0.5))
+    words = ["train", "bundled", "--out", "x"]
+    three = ["--regularizers", "uniformity", "l2", "uniformity"]
+    given = ["--regularizers.1.of", "queries", "--regularizers.3.of", "items", "--regularizers.3.weight=0.5"]
+    assert parse([*words, *three, *given]).training.checked().regularizers == want
+    assert parse([*words, "--config", str(path)]).training.checked().regularizers == want
+    assert fastpop.TrainConfig.from_toml(path).regularizers == want
 
 
 @pytest.mark.parametrize(
