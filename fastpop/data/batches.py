@@ -19,8 +19,9 @@ PAD = -1  # no item; never a valid id
 class Batch:
     """One step's rows. Event batches have `user` only; sequence batches have `history` too.
 
-    user: [B] int64 dense users. history: [B, L] items, oldest first, PAD after the end. target: [B, L]
-    the item that follows each history position (PAD where there is none), or [B] for events.
+    user: [B] int64 dense users. history: [B, L] items, oldest first, PAD after the end. target: [B, L] what
+    each history position predicts, the item after it or the one that is hidden there (PAD where there is
+    none), or [B] for events.
     weight: like target, or None.
     """
 

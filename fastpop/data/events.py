@@ -259,7 +259,7 @@ class Events:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _ranges(self, bench: Workbench, size: float) -> Iterator[tuple[int, int]]:
-        """Ranges of users whose events take `size` bytes together on all threads."""
+        """Ranges of users, each with events of about `size` bytes while it is sorted."""
         rows = max(1, int(size / (24 if self.weighted else 16)))
         return self._cut(0, self.offsets.size - 1, max(rows, 1 << 12))
 

@@ -111,7 +111,7 @@ def settle_times(reading: Reading, layout: Preset, bench: Workbench) -> Times:
         times.unit = list(UNITS)[int(np.searchsorted(sizes, max(1, (numbers + 1) // 2)))] if numbers else "s"
         # Found to be milliseconds or finer, a value of 1970 is a time in seconds among them.
         times.earliest = None if times.unit == "s" else EARLY
-        if not times.real and columns.time_unit == "auto":
+        if not times.real:
             _refuse_compact_dates(reading)
     return times
 

@@ -170,7 +170,7 @@ def table_input(file: File, layout: Preset, columns: Columns, options: TextOptio
     if b"\r" in record and (not quote or quote.encode() not in record):
         raise wrong(place, "lines that end in LF or CRLF", text="a carriage return on its own")
     if header is None:
-        header = named or _numbered(first, columns)
+        header = named or _numbered(first)
     names: Sequence[str | int]
     if layout.names is not None:
         names = layout.names
@@ -245,7 +245,7 @@ def _first_lines(file: File, encoding: str) -> tuple[tuple[int, int], bytes]:
     return (lines, blank), bytes(buffer)
 
 
-def _numbered(first: list[str], columns: Columns) -> bool:
+def _numbered(first: list[str]) -> bool:
     """Whether a first line is the header 0, 1, 2 … that tables without names are written with."""
     return len(first) > 2 and first == [str(n) for n in range(len(first))]
 

@@ -98,7 +98,7 @@ def _named(path: Path, folder: Path, number: int, bar: Bar | None) -> File:
         raise wrong(
             "source",
             f"a file or a glob such as '{shown}/*.csv'",
-            text=f"the folder {shown} (a saved log is opened by Interactions.load)",
+            text=f"the folder {shown} (a prepared one is opened by Interactions.open)",
         )
     if stat.S_ISREG(mode):
         return _regular(path)

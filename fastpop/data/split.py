@@ -82,7 +82,7 @@ def split(
 
     Args:
         log: what to split.
-        fraction: share of the events, in (0, 0.5).
+        fraction: share of the events, in (0, 0.5].
         n: events per user, ≥ 1.
         cut: see "global-time".
         seed: for "random-by-user"; the result depends on nothing else.

@@ -217,11 +217,6 @@ def size_of(size: str) -> float:
     return float(digits) * (1024 if "i" in unit.lower() else 1000) ** power
 
 
-def quoted_text(text: str) -> str:
-    """The inside of an SQL string literal."""
-    return text.replace("'", "''")
-
-
 def quoted_name(name: str) -> str:
     """An SQL identifier, whatever is in it."""
     return '"' + name.replace('"', '""') + '"'

@@ -31,7 +31,7 @@ K = 10
 class Judged:
     """What all arms of a seed are judged on. train: half A, whose counts are counts_V. before_valid, known:
     what may be counted when a validation or a test case is asked. valid, test: None where the split has none.
-    shown: the randomised part, or None. afterwards: arms that are made of the standard model, beside ours."""
+    log_prior_V: of half A. betas: popularity_weights that are served. shown: the randomised part, or None. afterwards: arms that are made of the standard model, beside ours."""
 
     train: Interactions
     before_valid: Interactions
@@ -95,7 +95,7 @@ def train_arm(
     folder: Path | None = None,
     each_step: Callable[[int], None] | None = None,
 ) -> Run:
-    """Train one arm on half A, to config.epochs at least and on while its validation NLL falls.
+    """Train one arm on half A, to config.epochs at least and on while it gets better by `best_by`.
 
     Initial values, batches, draws and dropout depend on config.seed alone, so that arms of one
     seed differ in nothing but the popularity term.
