@@ -29,9 +29,10 @@ K = 10
 
 @dataclass(frozen=True)
 class Judged:
-    """What all arms of a seed are judged on. train: half A, whose counts are counts_V. before_valid, known:
-    what may be counted when a validation or a test case is asked. valid, test: None where the split has none.
-    log_prior_V: of half A. betas: popularity_weights that are served. shown: the randomised part, or None. afterwards: arms that are made of the standard model, beside ours."""
+    """What all arms of a seed are judged on. train: half A, whose counts are counts_V and whose log p is
+    log_prior_V. before_valid, known: what may be counted when a validation or a test case is asked. valid,
+    test: None where the split has none. betas: popularity_weights that are served. shown: the randomised
+    part, or None. afterwards: arms that are made of the standard model, beside ours."""
 
     train: Interactions
     before_valid: Interactions

@@ -6,8 +6,8 @@ marked NotRequired may be missing: the part that needs it is then left out. In t
 known is null, in memory also NaN; both are shown as "-".
 
 Two readings. Each trained arm is read twice: at "equal" epochs, and at its own "best" epoch by validation
-NLL, or NDCG@10 where scores are no logits (only where there is a validation part). What is made of `standard` afterwards is read where standard is.
-Rows that no model needs are the same at both.
+NLL, or NDCG@10 where scores are no logits (only where there is a validation part). What is made of `standard`
+afterwards is read where standard is. Rows that no model needs are the same at both.
 
 Two views. `popularity_weight` None is the learned part of the score, s; a number is the score served at that
 beta. NLL is given at beta 1 alone: at another beta no score is a model of p(i | c).
