@@ -2,7 +2,8 @@
 
     python bench/bench_read_log.py 20000000 [RECORD]     # interleaved rounds, a table, a record
 
-`make bench` runs a smaller log. Every run is a process of its own, so that its peak RSS is known.
+`make bench` runs a smaller log. Runs are processes of their own, so that their peak RSS is known, but for
+those that `make bench` times.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Ways to read a log: parse, dense ids, sort by user and time. Each runs in a process of its own.
+"""Ways to read a log: parse, dense ids, sort by user and time. As a command, one in a process of its own.
 
 python bench/reading.py CONTENDER FILE     # prints {"seconds", "cpu_seconds", "peak_bytes", …}
 """

@@ -15,7 +15,7 @@ class Skip(Exception):
 
 
 class Context:
-    """Made from the environment that gpu_day.py gives to each section's process.
+    """Made from the environment that either command gives to each section's process.
 
     cuda: on a card, else the small form on the processor. out: the folder of the record and of what
     else comes back. carried: what was prepared elsewhere (docs/gpu-day.md).
