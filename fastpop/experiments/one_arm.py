@@ -1,28 +1,23 @@
 """Train one arm once, and read it twice: at the epoch that all arms are read at, and at its own best."""
 
-import shutil
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from fastpop import checks, evaluation, files
+from fastpop import checks, evaluation
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
-from fastpop.experiments.arms import BEST, EQUAL, STANDARD, Arm
+from fastpop.experiments.arms import STANDARD, Arm
 from fastpop.experiments.served import Served, families
 from fastpop.experiments.shown import Shown, judge_scores, readable_shown
+from fastpop.experiments.twice import fit_twice
 from fastpop.model import Recommender
-from fastpop.training import TrainConfig, build, checkpoint
-from fastpop.training.loop import Progress, fit
+from fastpop.training import TrainConfig, build
 from fastpop.training.result import evaluate_model, moments_of, readable_cases
-from fastpop.training.run import go_on_from
 
-TRAINED = "trained"  # a file that marks an arm's folder
 BETAS = (0.0, 0.5, 1.0)  # popularity_weights at which energies of served scores are given
 K = 10
 
@@ -126,47 +121,22 @@ def train_arm(
                 f"a test part that the encoder {str(config.encoder)!r} can read (known users, or histories)",
                 text=f"{left_out:,} cases, none of them readable",
             )
-    valid = _valid_cases(model, judged, config) if validates else None
+    valid = valid_cases(model, judged, config) if validates else None
     shown = None if judged.shown is None else readable_shown(model, judged.train, judged.shown)
-    progress = _found(folder, assembly) or Progress()
-    at_equal: dict[str, Tensor] | None = None
-
-    def validate() -> dict[str, float]:
-        nonlocal at_equal
-        if progress.epoch == equal_epoch:
-            at_equal = _kept(model, folder)
-        assert valid is not None
-        return _curve_row(model, valid, judged, config)
-
-    progress = fit(
+    readings, progress = fit_twice(
         assembly,
-        validate=validate if validates else None,
-        out=folder,
-        progress=progress,
-        show=False,
+        lambda epoch: _read(arm, model, judged, test, shown, config, epoch),
+        validate=None if valid is None else lambda: _curve_row(model, valid, judged, config),
+        equal_epoch=equal_epoch,
+        folder=folder,
         each_step=each_step,
-        least_epochs=equal_epoch,
     )
-    if folder is not None:
-        checkpoint.write_text(folder / TRAINED, "")
-    readings = {}
-    if validates:
-        readings[BEST] = _read(arm, model, judged, test, shown, config, progress.best_epoch)
-        if progress.best_epoch == equal_epoch:
-            readings[EQUAL] = readings[BEST]
-        else:
-            if at_equal is None:
-                assert folder is not None
-                at_equal = checkpoint.read_folder(folder / EQUAL, ("model",))[0]["model"]
-            model.load_state_dict(at_equal)
-    if EQUAL not in readings:
-        readings[EQUAL] = _read(arm, model, judged, test, shown, config, equal_epoch)
     return Run(
         arm, config.seed, readings, progress.history, progress.stopped == "patience", test, shown, left_out
     )
 
 
-def _valid_cases(model: Recommender, judged: Judged, config: TrainConfig) -> Cases:
+def valid_cases(model: Recommender, judged: Judged, config: TrainConfig) -> Cases:
     """Those that the encoder can read, as in `fastpop.train`: a user whose events are all in half B has an
     untrained vector, and would have a say in which epoch is the best."""
     assert judged.valid is not None
@@ -221,36 +191,6 @@ def _read(
             for beta in (1.0,) if family.arm == STANDARD else BETAS:
                 over_shown[family.arm, beta] = judge_scores(family.scores(query_CD, beta), shown)
     return Reading(epoch, served, evaluations, over_shown)
-
-
-def _kept(model: Recommender, folder: Path | None) -> dict[str, Tensor]:
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    if folder is not None:
-        checkpoint.write_folder(folder / EQUAL, {"model": state}, {})
-    return state
-
-
-def _found(folder: Path | None, assembly: build.Assembly) -> Progress | None:
-    """Where training stopped in this folder; None: it begins."""
-    if folder is None:
-        return None
-    with checkpoint.explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        files.sweep_inside(folder)
-        sound = _sound_checkpoint(folder)
-    return go_on_from(folder, assembly) if sound else None
-
-
-def _sound_checkpoint(folder: Path) -> bool:
-    """Whether there is one to go on from. Where all are damaged they are removed, and warned of."""
-    try:
-        return checkpoint.read_newest(folder) is not None
-    except checkpoint.CheckpointError as error:
-        warnings.warn(f"{error}. This arm is trained anew.", UserWarning, stacklevel=6)
-    for damaged in checkpoint.all_of(folder):
-        shutil.rmtree(damaged)
-    (folder / TRAINED).unlink(missing_ok=True)
-    return False
 
 
 def some_cases(cases: Cases | None, most: int, seed: int) -> Cases | None:

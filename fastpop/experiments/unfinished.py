@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fastpop import checks, deprecated, report
-from fastpop.experiments.one_arm import TRAINED
+from fastpop.experiments.twice import TRAINED
 from fastpop.training import checkpoint, sealed
 from fastpop.training.config import TrainConfig
 from fastpop.training.folder import others_in

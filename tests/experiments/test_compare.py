@@ -330,9 +330,9 @@ def test_double_subtraction_is_warned_of():
 
 
 def test_a_test_part_that_nobody_can_read_is_found_out_before_training(monkeypatch):
-    from fastpop.experiments import one_arm
+    from fastpop.experiments import twice
 
-    monkeypatch.setattr(one_arm, "fit", None)
+    monkeypatch.setattr(twice, "fit", None)
     log = small_log()
     user, offsets = np.full(20, -1), np.arange(21)
     strangers = Cases(

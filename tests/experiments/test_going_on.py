@@ -9,7 +9,7 @@ import pytest
 from helpers_logs import small_log
 
 import fastpop
-from fastpop.experiments import one_arm, state_of, unfinished
+from fastpop.experiments import state_of, twice, unfinished
 from fastpop.training import CheckpointError, sealed
 
 QUICK = {
@@ -39,7 +39,7 @@ def whole():
 def stopped(tmp_path, monkeypatch):
     """A comparison whose fourth run died: a seed is measured, an arm of the other is trained."""
     out = tmp_path / "report"
-    real, runs = one_arm.fit, []
+    real, runs = twice.fit, []
 
     def dies(*given, **options):
         runs.append(1)
@@ -47,10 +47,10 @@ def stopped(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return real(*given, **options)
 
-    monkeypatch.setattr(one_arm, "fit", dies)
+    monkeypatch.setattr(twice, "fit", dies)
     with pytest.raises(OSError, match="No space left"):
         fastpop.compare(small_log(), seeds=2, out=out, **QUICK)
-    monkeypatch.setattr(one_arm, "fit", real)
+    monkeypatch.setattr(twice, "fit", real)
     return out
 
 
@@ -136,7 +136,7 @@ def test_how_often_checkpoints_are_written_is_no_part_of_the_question(stopped, w
 def test_a_finished_one_is_given_back_and_never_overwritten(stopped, whole, monkeypatch):
     first = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
     page = (stopped / "report.html").read_bytes()
-    monkeypatch.setattr(one_arm, "fit", None)
+    monkeypatch.setattr(twice, "fit", None)
     with pytest.warns(UserWarning, match="is finished: it is shown, and nothing is trained"):
         again = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
     assert again.table() == first.table()
