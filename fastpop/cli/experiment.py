@@ -37,6 +37,12 @@ class Experiment:
     """Tiny models of a few hundred users, to see that everything runs."""
     seeds: int = 0
     """Runs of every model; 0: the experiment's own."""
+    title: str = ""
+    """What the log is called in titles; its file's name where nothing is said."""
+    test: str | None = None
+    """Beside --test-is-randomised: a file like the log, all of whose rows were shown at random."""
+    test_is_randomised: bool = False
+    """Rows of --test that --min-rating keeps were liked: for experiments that judge the shown items."""
 
     def run(self) -> None:
         from fastpop.studies import experiment
@@ -47,14 +53,21 @@ class Experiment:
         for name in names:
             registry.find("experiment", name, "name")
         writable("out", self.out, folder=True)
+        if self.test is not None and not self.test_is_randomised:
+            raise checks.wrong("test", "no test part without --test-is-randomised", self.test)
         log = self.reading.read()
         print(log, flush=True)
-        title = "MovieTweetings 100K" if self.reading.log == "bundled" else Path(self.reading.log).name
+        parts = {}
+        if self.test_is_randomised:
+            shown, rated = self.reading.read_shown(self.test)
+            parts = {"test": self.reading.read_test(self.test), "shown": shown, "rated": rated}
+        file = "MovieTweetings 100K" if self.reading.log == "bundled" else Path(self.reading.log).name
+        title = self.title or file
         answered = 0
         for name in names:
             try:
                 found = experiment(
-                    name, log, quick=self.quick, seeds=self.seeds, name=title, out=self.out / name
+                    name, log, **parts, quick=self.quick, seeds=self.seeds, name=title, out=self.out / name
                 )
             except ValueError as error:  # of this experiment: the others may do with the log
                 if self.name != ALL:

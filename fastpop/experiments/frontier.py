@@ -30,12 +30,10 @@ def matched(rows: list[dict[str, Any]], baseline: str, arms: list[str], epochs: 
     seeds = list(dict.fromkeys(row["seed"] for row in rows if row["epochs"] == epochs))
     for arm in arms:
         mine = _curves(rows, arm, epochs)
-        if not all(seed in mine and seed in base for seed in seeds):
+        reach = _reach(mine, base, seeds)
+        if reach is None:
             continue
-        reach = [curve[POPULARITY] for seed in seeds for curve in (mine[seed], base[seed])]
-        low, high = max(x[0] for x in reach), min(x[-1] for x in reach)
-        if not low < high:
-            continue
+        low, high = reach
         for share in LEVELS:
             level = low + share * (high - low)
             for metric in JUDGED:
@@ -66,6 +64,40 @@ def matched(rows: list[dict[str, Any]], baseline: str, arms: list[str], epochs: 
                     }
                 )
     return found
+
+
+def mean_between(
+    rows: list[dict[str, Any]], baseline: str, arm: str, epochs: str, metric: str = "ndcg@10"
+) -> list[float] | None:
+    """By seed, the area between the curve of an arm and that of a baseline over the range of ARP that both
+    reach in every seed, divided by the range: how much more accurate the arm is there on average. None where
+    there is no such range. Exact for curves that are linear between their points, as in `matched`."""
+    mine, base = (_curves(rows, name, epochs) for name in (arm, baseline))
+    seeds = list(dict.fromkeys(row["seed"] for row in rows if row["epochs"] == epochs))
+    reach = _reach(mine, base, seeds)
+    if reach is None or not all(metric in curves[seed] for seed in seeds for curves in (mine, base)):
+        return None
+    low, high = reach
+    found = []
+    for seed in seeds:
+        knots = np.concatenate([mine[seed][POPULARITY], base[seed][POPULARITY], reach])
+        at = np.unique(np.clip(knots, low, high))
+        first, second = (
+            np.interp(at, curves[seed][POPULARITY], curves[seed][metric]) for curves in (mine, base)
+        )
+        found.append(float(np.trapezoid(first - second, at)) / (high - low))
+    return found
+
+
+def _reach(
+    mine: dict[int, dict[str, np.ndarray]], base: dict[int, dict[str, np.ndarray]], seeds: list[int]
+) -> tuple[float, float] | None:
+    """The range of ARP that both curves cover in every seed."""
+    if not all(seed in mine and seed in base for seed in seeds):
+        return None
+    reach = [curve[POPULARITY] for seed in seeds for curve in (mine[seed], base[seed])]
+    low, high = float(max(x[0] for x in reach)), float(min(x[-1] for x in reach))
+    return (low, high) if low < high else None
 
 
 def _curves(rows: list[dict[str, Any]], arm: str, epochs: str) -> dict[int, dict[str, np.ndarray]]:

@@ -5,11 +5,12 @@ from fastpop.studies.convergence import Convergence
 from fastpop.studies.decomposition import Decomposition
 from fastpop.studies.dimension import Dimension
 from fastpop.studies.drift import Drift
+from fastpop.studies.frontier import Frontier
 from fastpop.studies.run import StudyResult, experiment
 from fastpop.studies.study import Answer, Chart, Series, Setting, Study, Table
 from fastpop.studies.transfer import Transfer
 
-registry.ours("experiment", Decomposition, Convergence, Drift, Dimension, Transfer)
+registry.ours("experiment", Decomposition, Convergence, Frontier, Drift, Dimension, Transfer)
 
 __all__ = [
     "Answer",
@@ -18,6 +19,7 @@ __all__ = [
     "Decomposition",
     "Dimension",
     "Drift",
+    "Frontier",
     "Series",
     "Setting",
     "Study",

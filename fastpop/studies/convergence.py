@@ -77,6 +77,7 @@ class Convergence(Study):
             progress=setting.progress,
             **options,
         )
+        setting.lap()
         return dict(found.comparison)
 
 

@@ -19,9 +19,24 @@ from fastpop.frozen import freeze
 from fastpop.studies.models import small
 from fastpop.studies.study import Setting, Study
 from fastpop.training import folder as run_folder
+from fastpop.training import sealed
 
 QUICK_SEEDS = 1
 ASKED = "asked.json"  # the question, in its folder before there is an answer
+
+
+class Watch:
+    """How long an experiment took, in seconds; a file knows of the processes before this one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.since = path, time.perf_counter()
+        self.before = sealed.read(path)["seconds"] if path is not None and path.exists() else 0.0
+
+    def lap(self) -> float:
+        total = self.before + time.perf_counter() - self.since
+        if self.path is not None:
+            sealed.write(self.path, {"seconds": total})
+        return total
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,6 +78,9 @@ def experiment(
     study: str | Study,
     log: Interactions | str | Path | None = None,
     *,
+    test: Interactions | None = None,
+    shown: Interactions | None = None,
+    rated: Interactions | None = None,
     quick: bool = False,
     seeds: int = 0,
     name: str = "",
@@ -76,6 +94,8 @@ def experiment(
         study: a name (`fastpop.available("experiments")`) or an object of one, with its options.
         log: from `fastpop.read_log`, or a prepared folder; None takes the bundled one, and leaves what needs
             no log to itself.
+        test, shown, rated: of a randomised test part, as in `fastpop.compare`, for experiments that judge
+            one: events that were liked, all that were shown, the training part with ratings for weights.
         quick: tiny models of a few hundred users, to see that everything runs: its numbers mean nothing.
         seeds: runs of every model; 0 takes the experiment's own, and one where it is quick.
         name: of the log, for titles.
@@ -103,7 +123,8 @@ def experiment(
         raise checks.wrong(
             "log", f"events with times, which {part.name} asks about", text="a log without times"
         )
-    if quick:
+    _check_shown(part, test, shown, rated)
+    if quick and shown is None:
         log = small(log)
     if log.num_items < 4:
         raise checks.wrong("log", "at least 4 items", text=str(log.num_items))
@@ -118,13 +139,15 @@ def experiment(
         "train": {key: repr(value) for key, value in options.items()},
         "log_sha256": run_folder.fingerprint(log, None),
     }
+    if shown is not None:
+        asked["shown_sha256"] = run_folder.fingerprint(shown, None)
     if place is not None:
         checks.needed("matplotlib", "report", "experiment(out=...)")
         before = _before(place, asked)
         if before is not None:
             return StudyResult(before)
-    started = time.perf_counter()
-    setting = Setting(log, log_name or "the log", quick, seeds, place, progress, options)
+    watch = Watch(None if place is None else place / "seconds.json")
+    setting = Setting(log, log_name or "the log", quick, seeds, place, progress, options, test, shown, rated)
     if place is not None:
         report.write_json(place / ASKED, asked)
     with contextlib.nullcontext() if place is None else _unless_refused(place):
@@ -135,16 +158,25 @@ def experiment(
             "question": part.question,
             "log": setting.log_name,
             **answer,
-            "made_by": {
-                **asked,
-                "seconds": round(time.perf_counter() - started, 1),
-                "cpu_count": os.cpu_count(),
-            },
+            "made_by": {**asked, "seconds": round(watch.lap(), 1), "cpu_count": os.cpu_count()},
         }
     )
     if place is not None:
         result.save(place)
     return result
+
+
+def _check_shown(part: Study, test: Any, shown: Any, rated: Any) -> None:
+    if shown is None:
+        for name, value in (("test", test), ("rated", rated)):
+            if value is not None:
+                raise checks.wrong(name, "None without shown=, beside which it stands", value)
+        return
+    if not part.reads_shown:
+        raise checks.wrong("shown", f"None for {part.name}, which judges no randomised test part", shown)
+    for name, value in (("test", test), ("shown", shown), ("rated", rated)):
+        if not isinstance(value, Interactions) and (name != "rated" or value is not None):
+            raise checks.wrong_type(name, "Interactions", value)
 
 
 def _part(study: str | Study) -> Study:

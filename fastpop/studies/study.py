@@ -1,6 +1,6 @@
 """An experiment: a question, a log, and an answer as plain data."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +23,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart. low, high: of an interval at every x, or empty. dashed: a reference."""
+    """One line of a chart, or one point. low, high: of an interval at every x, or empty. dashed: a
+    reference."""
 
     name: str
     x: tuple[float, ...]
@@ -35,7 +36,8 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """name: of its file. x, y: words on the axes, with units."""
+    """name: of its file. x, y: words on the axes, with units. ticks: words at 0, 1, ... of x, or none.
+    joined: whether the points of a series are one line."""
 
     name: str
     title: str
@@ -44,6 +46,8 @@ class Chart:
     series: tuple[Series, ...]
     log_x: bool = False
     log_y: bool = False
+    ticks: tuple[str, ...] = ()
+    joined: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,9 @@ class Setting:
 
     log_name: for titles. quick: minutes become seconds, and numbers mean only that everything runs. seeds:
     how many runs. folder: where it may keep what it has, and go on; None: nothing is kept. progress: show
-    bars; None shows them on a terminal. options: of fastpop.train, for every model.
+    bars; None shows them on a terminal. options: of fastpop.train, for every model. test, shown, rated: a
+    randomised test part, as in `fastpop.compare`: what was liked, all that was shown, the log with ratings.
+    lap: called where a part of the work is done, so that a process that is stopped has told its time.
     """
 
     log: Interactions
@@ -79,6 +85,10 @@ class Setting:
     folder: Path | None
     progress: bool | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    test: Interactions | None = None
+    shown: Interactions | None = None
+    rated: Interactions | None = None
+    lap: Callable[[], Any] = lambda: None
 
     __repr__ = checks.brief
 
@@ -92,13 +102,15 @@ class Study(Component):
     """The base of experiments to choose from; `fastpop.register("experiment", MyStudy)` makes one known.
 
     question: in one sentence. needs: "log", or "time", a log with times.
-    default_seeds: runs of every model where nobody says otherwise.
+    default_seeds: runs of every model where nobody says otherwise. reads_shown: whether it judges a
+    randomised test part.
     """
 
     kind: ClassVar[str] = "experiment"
     question: ClassVar[str] = ""
     needs: ClassVar[str] = "log"
     default_seeds: ClassVar[int] = 5
+    reads_shown: ClassVar[bool] = False
 
     def run(self, setting: Setting) -> Answer:
         raise NotImplementedError
@@ -115,6 +127,15 @@ def told(values: dict[str, float], name: str, decimals: int = 3) -> str:
     low, high = values.get(f"{name}.low"), values.get(f"{name}.high")
     mean = f"{values[name]:.{decimals}f}"
     return mean if low is None or high is None else f"{mean} [{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def give_or_take(values: dict[str, float], name: str, decimals: int = 4) -> str:
+    """A difference with its sign, and half of its interval where it has one."""
+    if name not in values:
+        return "-"
+    low, high = values.get(f"{name}.low"), values.get(f"{name}.high")
+    mean = f"{values[name]:+.{decimals}f}"
+    return mean if low is None or high is None else f"{mean} ± {(high - low) / 2:.{decimals}f}"
 
 
 def excludes(values: dict[str, float], name: str, number: float = 0.0) -> int | None:
