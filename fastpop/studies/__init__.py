@@ -9,8 +9,9 @@ from fastpop.studies.frontier import Frontier
 from fastpop.studies.run import StudyResult, experiment
 from fastpop.studies.study import Answer, Chart, Series, Setting, Study, Table
 from fastpop.studies.transfer import Transfer
+from fastpop.studies.unbiased import Unbiased
 
-registry.ours("experiment", Decomposition, Convergence, Frontier, Drift, Dimension, Transfer)
+registry.ours("experiment", Decomposition, Convergence, Frontier, Drift, Unbiased, Dimension, Transfer)
 
 __all__ = [
     "Answer",
@@ -26,5 +27,6 @@ __all__ = [
     "StudyResult",
     "Table",
     "Transfer",
+    "Unbiased",
     "experiment",
 ]
