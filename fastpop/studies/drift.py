@@ -25,12 +25,14 @@ SERVED = {
     "post-hoc": "standard, log p exchanged",
     "frozen": "trained beside log p",
 }
+RETRAINED = "retrained"
 
 
 @dataclass(frozen=True)
 class Drift(Study):
     """Events of later weeks, each predicted from what came before its week: log p as it was at the cut,
-    counted on, or decayed; alone, exchanged in a standard model, or beside one that was trained with it.
+    counted on, or decayed; alone, exchanged in a standard model, beside one that was trained with it, or
+    beside one that is trained anew before every week.
 
     train_weeks: the models know; the last of them validates and fits both serving weights.
     most_events: judged a week, drawn from a seed.
@@ -69,6 +71,10 @@ class Drift(Study):
             values |= of_seeds(
                 f"frozen - post-hoc.{prior}", _means(found[f"frozen.{prior}"], found[f"post-hoc.{prior}"])
             )
+        for prior in PRIORS[1:]:
+            for way in ("frozen", "popularity"):
+                gained = _means(found[f"{RETRAINED}.{prior}"], found[f"{way}.{prior}"])
+                values |= of_seeds(f"{RETRAINED} - {way}.{prior}", gained)
         values["recency - static"] = values["popularity.static"] - values["popularity.recency"]
         values["recency - cumulative"] = values["popularity.cumulative"] - values["popularity.recency"]
         return Answer(
@@ -89,15 +95,41 @@ class Drift(Study):
             "post-hoc": self._trained(setting, weeks, "none", seed),
             "frozen": self._trained(setting, weeks, "frozen", seed),
         }
+        weights: dict[str, tuple[float, float]] = {}
         for prior in PRIORS:
             for way in SERVED:
                 result = models.get(way)
-                before_V = priors[weeks.first - 1][prior]
-                weights = None if result is None else fitted(_Scores.of(result, valid), before_V)
+                if result is not None:
+                    weights[prior] = fitted(_Scores.of(result, valid), priors[weeks.first - 1][prior])
                 found[f"{way}.{prior}"] = [
-                    _nll(result, weeks.cases(week, seed), priors[week][prior], weights) for week in ahead
+                    _nll(
+                        result,
+                        weeks.cases(week, seed),
+                        priors[week][prior],
+                        None if result is None else weights[prior],
+                    )
+                    for week in ahead
                 ]
+        # The weights are those of the model trained beside log p, which was as fresh when they were fitted.
+        for week in ahead:
+            result = self._retrained(setting, weeks, week, models["frozen"], seed)
+            for prior in PRIORS[1:]:
+                nll = _nll(result, weeks.cases(week, seed), priors[week][prior], weights[prior])
+                found.setdefault(f"{RETRAINED}.{prior}", []).append(nll)
         return found
+
+    def _retrained(
+        self, setting: Setting, weeks: "Weeks", week: int, first: TrainResult, seed: int
+    ) -> TrainResult:
+        """Trained on everything before a week, as many epochs as served the first model best."""
+        options = {
+            **model_options(setting),
+            "prior": "frozen",
+            "seed": seed,
+            "split": "none",
+            "epochs": first.facts["best_epoch"],
+        }
+        return trained(setting, f"{RETRAINED}-{week}-{seed}", weeks.before(week), **options)
 
     def _trained(self, setting: Setting, weeks: "Weeks", prior: str, seed: int) -> TrainResult:
         options = {
@@ -275,6 +307,20 @@ def _sentences(values: dict[str, float], setting: Setting) -> tuple[str, ...]:
         "counts.",
         f"With both weights fitted, a model trained beside log p and a fresh one: {verdict} "
         f"(NLL difference {told(values, name)}).",
+        _retrained_words(values),
+    )
+
+
+def _retrained_words(values: dict[str, float]) -> str:
+    name = f"{RETRAINED} - frozen.recency"
+    verdict = {1: "has a higher", -1: "has a lower", 0: "cannot be told from it by its"}
+    side = excludes(values, name)
+    alone = f"against decayed counts alone {told(values, f'{RETRAINED} - popularity.recency')}"
+    if side is None:
+        return f"Trained anew before every week: too few runs to say more ({told(values, name)}; {alone})."
+    return (
+        "Trained anew before every week, against the model of the cut, both beside decayed counts: it "
+        f"{verdict[side]} NLL (difference {told(values, name)}; {alone})."
     )
 
 
@@ -282,7 +328,10 @@ def _table(values: dict[str, float], setting: Setting) -> Table:
     return Table(
         f"NLL of later weeks, nats an event, {setting.log_name}, means of {setting.seeds} seeds",
         ("served", *PRIORS),
-        tuple((words, *(values[f"{way}.{prior}"] for prior in PRIORS)) for way, words in SERVED.items()),
+        (
+            *((words, *(values[f"{way}.{prior}"] for prior in PRIORS)) for way, words in SERVED.items()),
+            ("trained anew each week", "-", *(values[f"{RETRAINED}.{prior}"] for prior in PRIORS[1:])),
+        ),
     )
 
 
@@ -290,6 +339,7 @@ def _chart(found: dict[str, list[list[float]]], ahead: range) -> Chart:
     weeks = tuple(float(week + 1) for week in ahead)
     shown: list[tuple[str, Any]] = [("popularity.static", True), ("popularity.recency", True)]
     shown += [(f"{way}.{prior}", False) for way in ("post-hoc", "frozen") for prior in ("static", "recency")]
+    shown.append((f"{RETRAINED}.recency", False))
     return Chart(
         "drift",
         "NLL of each week's events, from what came before it",
