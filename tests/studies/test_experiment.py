@@ -17,6 +17,21 @@ from fastpop.studies.drift import Weeks
 EXPERIMENTS = sorted(fastpop.available("experiments"))
 
 
+# What an answer has to have, by experiment: nothing is left out on the bundled log.
+HAS = {
+    "baselines": [
+        f"{epochs}.{name}.ndcg" for name in fastpop.available("recipes") for epochs in ("best", "equal")
+    ],
+    "encoders": [
+        f"best.{name}.{arm}.ndcg" for name in fastpop.available("encoders") for arm in ("frozen", "post-hoc")
+    ],
+    "frontier": [f"best.{arm}.ndcg" for arm in ("standard", "frozen", "PDA", "ReSN", "IPS", "DICE")],
+    "unbiased": ["naive.off", "ips.off", "best.IPS 0.5.ndcg", "best.standard.ndcg"],
+    "drift": ["retrained.recency", "retrained - frozen.recency", "popularity.recency"],
+}
+WITHOUT_A_MODEL = ("popularity", "recency", "markov")
+
+
 @dataclass(frozen=True)
 class Toy(Study):
     """Counts users."""
@@ -49,6 +64,9 @@ def test_every_experiment_answers_quickly_and_comes_back(name, tmp_path, capsys)
     assert answer["values"]
     assert all(isinstance(value, float) for value in answer["values"].values())
     assert answer["sentences"]
+    assert not [name for name in HAS.get(name, []) if name not in answer["values"]]
+    if name in ("frontier", "unbiased", "encoders", "baselines"):
+        assert all(answer["values"][f"{row}.ndcg"] > 0 for row in WITHOUT_A_MODEL)
     assert answer["question"] == registry.find("experiment", name, "name").question
     for chart in answer["charts"]:
         assert (tmp_path / name / f"{chart['name']}.svg").read_text().startswith("<svg")
