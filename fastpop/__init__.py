@@ -22,6 +22,7 @@ _FUNCTIONS = {
     "evaluate": "fastpop.judge",
     "recommend": "fastpop.judge",
     "Draw": "fastpop.ops",
+    "fold": "fastpop.folding",
     "available": "fastpop.registry",
     "register": "fastpop.registry",
 }
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from fastpop.data import Interactions as Interactions
     from fastpop.data import read_log as read_log
     from fastpop.experiments import compare as compare  # type: ignore[no-redef]
+    from fastpop.folding import fold as fold
     from fastpop.judge import audit as audit
     from fastpop.judge import evaluate as evaluate
     from fastpop.judge import recommend as recommend

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastpop import checks, registry
+from fastpop.folding import fold
 from fastpop.item_towers import ItemTower
 from fastpop.priors import Prior
 
@@ -206,8 +207,11 @@ class Decoder(WithLogProbabilities):
         """
         checks.score_weight("popularity_weight", popularity_weight)
         checks.score_weight("personal_weight", personal_weight)
-        column_V = self.popularity_term().detach()
-        items = torch.cat([self.scale.detach() * self.item_vectors().detach(), column_V[:, None]], 1)
-        weight = popularity_weight - self.prior.offset
-        last = torch.full((query_BD.shape[0], 1), weight, dtype=query_BD.dtype, device=query_BD.device)
-        return items, torch.cat([personal_weight * query_BD, last], 1)
+        query_BE, item_VE = fold(
+            personal_weight * query_BD,
+            self.item_vectors().detach(),
+            self.popularity_term().detach(),
+            popularity_weight - self.prior.offset,
+            scale=float(self.scale),
+        )
+        return item_VE, query_BE

@@ -29,6 +29,7 @@ PACKAGES = (
     "ops",
     "data",
     "popularity",
+    "folding",
     "propensity",
     "optim",
     "table_optimizers",

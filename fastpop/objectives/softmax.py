@@ -18,7 +18,7 @@ from fastpop.decoder import WithLogProbabilities
 from fastpop.ops import full_softmax, readable, sampled_softmax, validation
 from fastpop.ops.draw import Draw, seed_of
 from fastpop.ops.sampled_softmax import drops_accidental_hits
-from fastpop.popularity import InBatch, PopularityPrior, Proposal
+from fastpop.popularity import InBatch, PopularityPrior, Proposal, proposal_from_name
 from fastpop.types import AccidentalHits, LogQ, Reduction
 
 _EVAL_STEPS = 2**62
@@ -39,12 +39,74 @@ class _SoftmaxLoss(WithLogProbabilities):
         self.register_buffer("log_prior_V", _log_prior_of(prior))
         num_items = None if self.log_prior_V is None else len(self.log_prior_V)
         self.padding_idx = _checked_padding(padding_idx, num_items)
+        self.served_elsewhere = False
+        self._log_p_was_used, self._has_warned = True, False
+
+    def logits(self, query: Tensor, items: Tensor, popularity_weight: float | None = None) -> Tensor:
+        """scale * query @ items.T + popularity_weight * log p: the scores to rank by, [..., V].
+
+        query [..., D], items [V, D]: differentiable; float32 scores, or float64 where query is.
+        popularity_weight: β; None: as trained, the module's prior_weight. Items that log p removes, and
+        padding_idx, are -inf at every β. Writes all scores down: `fastpop.recommend` and
+        `fastpop.evaluate` rank without that.
+        Raises TypeError or ValueError: the argument, what was expected, what came.
+        """
+        query, lead = validation.check_query_and_items(query, items)
+        bias_V = self.served_bias(popularity_weight)
+        checks.shape("items", items, (len(bias_V), query.shape[1]))
+        dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+        with validation.without_autocast(query):
+            score_BV = self.scale * (query.to(dtype) @ items.to(dtype).T)
+        is_removed_V = bias_V == -torch.inf
+        bias_V = bias_V.to(score_BV).masked_fill(is_removed_V, 0)
+        score_BV = (score_BV + bias_V).masked_fill(is_removed_V, -torch.inf)
+        return score_BV.view(*lead, -1)
+
+    def served_bias(self, popularity_weight: float | None = None) -> Tensor:
+        """[V] float32 nats: what a bias of the output layer is where `scale` is 1, say
+        `model.lm_head.bias = torch.nn.Parameter(loss.served_bias(), requires_grad=False)`.
+
+        popularity_weight: β; None: as trained. -inf at items that log p removes and at padding_idx.
+        Raises ValueError where the module has no prior.
+        """
+        if self.log_prior_V is None:
+            raise checks.wrong("prior", "a module with a prior, which served scores are to hold", None)
+        weight = self.prior_weight if popularity_weight is None else popularity_weight
+        checks.score_weight("popularity_weight", weight)
+        self._log_p_was_used = True
+        bias_V = (weight * self.log_prior_V).masked_fill(self.log_prior_V == -torch.inf, -torch.inf)
+        if self.padding_idx is not None:
+            bias_V[self.padding_idx] = -torch.inf
+        return bias_V
+
+    def train(self, mode: bool = True) -> Any:
+        """As of any module. Warns once where a trainer evaluated, between eval() and train(), without
+        asking for log p: that trainer's scores are of the personal part alone, and so is what it serves.
+        `served_elsewhere = True` says that it is added elsewhere."""
+        if not mode:
+            self._log_p_was_used = False
+        elif not self.training and self._is_forgotten():
+            self._has_warned = True
+            warnings.warn(
+                f"{type(self).__name__}: this model was just evaluated without log p, which is outside its "
+                "dot products: what was ranked is the personal part alone. Rank by .logits(query, items), "
+                "add .served_bias() to the scores, or fold log p into the vectors (fastpop.fold). Where that "
+                "is done already, set .served_elsewhere = True.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return super().train(mode)
+
+    def _is_forgotten(self) -> bool:
+        has_prior = self.log_prior_V is not None and self.prior_weight != 0
+        return has_prior and not (self._log_p_was_used or self.served_elsewhere or self._has_warned)
 
     def _terms(self, terms: dict[str, Any], fixed: tuple[str, ...]) -> dict[str, Any]:
         """The module's own prior and scale, unless the caller's decoder brings them."""
         for name in fixed:
             if name in terms:
                 raise checks.wrong(name, "an option of the module, not of a call", text=f"{terms[name]!r}")
+        self._log_p_was_used = True
         own = {
             "log_prior": self.log_prior_V,
             "prior_weight": self.prior_weight,
@@ -67,7 +129,13 @@ class _SoftmaxLoss(WithLogProbabilities):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Of a copy, or of a module that an earlier version pickled."""
         super().__setstate__(state)
-        self.__dict__.setdefault("padding_idx", None)
+        later = {
+            "padding_idx": None,
+            "served_elsewhere": False,
+            "_log_p_was_used": True,
+            "_has_warned": False,
+        }
+        self.__dict__.update({name: value for name, value in later.items() if name not in self.__dict__})
         self._non_persistent_buffers_set.discard("log_prior_V")
 
 
@@ -100,6 +168,19 @@ class FullSoftmaxLoss(_SoftmaxLoss):
         if label_smoothing >= 1:
             raise checks.wrong("label_smoothing", "a number in [0, 1)", label_smoothing)
         self.label_smoothing = label_smoothing
+
+    @classmethod
+    def from_counts(
+        cls, counts: Any, *, smoothing: str | float = "loo", first_item: int = 0, **options: Any
+    ) -> "FullSoftmaxLoss":
+        """The loss with log p of training counts.
+
+        counts: [V - first_item] events per item. smoothing: as in `PopularityPrior.from_counts`.
+        first_item: rows of the table before it are no items (padding, masks): nobody's negatives, and
+        rows whose pos_id is 0 are ignored. options: the module's own.
+        """
+        prior = PopularityPrior.from_counts(counts, smoothing)
+        return cls(_behind(first_item, prior.log_prior_V), **_padded(first_item, options))
 
     def forward(self, query: Tensor, items: Tensor, pos_id: Tensor, **terms: Any) -> Tensor:
         return full_softmax(
@@ -206,6 +287,32 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("num_eval_steps", torch.zeros((), dtype=torch.int64), persistent=False)
 
+    @classmethod
+    def from_counts(
+        cls,
+        counts: Any,
+        *,
+        proposal: str = "mixture",
+        smoothing: str | float = "loo",
+        first_item: int = 0,
+        **options: Any,
+    ) -> "SampledSoftmaxLoss":
+        """The loss with log p of training counts, and negatives drawn by them.
+
+        counts: [V - first_item] events per item. proposal: a name of `proposal_from_name`, from the same
+        counts. smoothing: as in `PopularityPrior.from_counts`. first_item: rows of the table before it are
+        no items (padding, masks): never drawn, and rows whose pos_id is 0 are ignored.
+        options: the module's own.
+        """
+        prior = PopularityPrior.from_counts(counts, smoothing)
+        log_prior_V = _behind(first_item, prior.log_prior_V)
+        negatives = proposal_from_name(proposal, counts)
+        if isinstance(negatives, InBatch):
+            negatives = InBatch.from_counts(np.concatenate([np.zeros(first_item), prior.counts_V]))
+        elif first_item:
+            negatives = negatives.behind(first_item)
+        return cls(log_prior_V, negatives, **_padded(first_item, options))
+
     @property
     def log_proposal_V(self) -> Tensor:  # noqa: N802
         """[V] float32 nats: the distribution of the negatives, on the module's device."""
@@ -240,7 +347,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             neg_id = self._draw(self.extra, step).tensor(1, items.device)[0]
         return self._in_batch_rows(query, items, pos_id, neg_id, options)
 
-    def train(self, mode: bool = True) -> "SampledSoftmaxLoss":
+    def train(self, mode: bool = True) -> Any:
         self.num_eval_steps.zero_()
         return super().train(mode)
 
@@ -385,3 +492,13 @@ def _log_prior_of(prior: Any) -> Tensor | None:
     vector = prior.detach().float().clone()
     checks.shape("prior", vector, ("V",))
     return vector
+
+
+def _behind(first_item: int, log_prior_V: np.ndarray) -> Tensor:
+    """log p of a table whose first rows are no items."""
+    checks.number("first_item", first_item, ge=0, integer=True)
+    return torch.tensor(np.concatenate([np.full(first_item, -np.inf), log_prior_V]))
+
+
+def _padded(first_item: int, options: dict[str, Any]) -> dict[str, Any]:
+    return {"padding_idx": 0, **options} if first_item else options

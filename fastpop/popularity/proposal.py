@@ -58,6 +58,14 @@ class Proposal(AliasTable):
         """log_proposal_V[ids], ids checked: float64 of the same shape, nats."""
         return _log_q(self, ids)
 
+    def behind(self, first_item: int) -> "Proposal":
+        """The same distribution of a table whose first rows, `first_item` of them, are no items: item i is
+        row first_item + i, and the others are never drawn."""
+        checks.number("first_item", first_item, ge=0, integer=True)
+        weights = np.concatenate([np.zeros(first_item), np.exp(self.log_proposal_V)])
+        parameters = {**self.parameters, "first_item": int(first_item)}
+        return Proposal.from_weights(weights, name=self.name, parameters=parameters)
+
     def spec(self) -> dict[str, Any]:
         """What this distribution is, as JSON can hold it: name, number of items, parameters, and a digest
         of the counts it came from, so that a resumed run can tell whether it has the same one."""

@@ -1,0 +1,272 @@
+"""What another trainer serves: scores with log p, from the module, from a bias, from folded vectors."""
+
+import copy
+import io
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastpop
+from fastpop import popularity
+from fastpop.nn import FullSoftmaxLoss, SampledSoftmaxLoss
+
+V, D = 40, 6
+COUNTS = np.arange(1, V + 1)
+PRIOR = popularity.PopularityPrior.from_counts(COUNTS)
+LOG_P = torch.tensor(PRIOR.log_prior_V)
+LOSSES = {
+    "full": lambda **options: FullSoftmaxLoss(PRIOR, **options),
+    "sampled": lambda **options: SampledSoftmaxLoss(PRIOR, popularity.power(COUNTS), **options),
+}
+
+
+def vectors(dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    query = torch.randn(3, 5, D, generator=generator, dtype=torch.float64).to(dtype)
+    return query, torch.randn(V, D, generator=generator, dtype=torch.float64).to(dtype)
+
+
+# ---- fold
+
+
+@settings(deadline=None)
+@given(st.floats(-5, 5), st.floats(0.1, 10), st.sampled_from(["torch", "numpy"]))
+def test_a_dot_product_of_folded_vectors_is_the_served_score(weight, scale, kind):
+    query, items = vectors()
+    wanted = scale * query @ items.T + weight * LOG_P
+    if kind == "numpy":
+        query, items = query.numpy(), items.numpy()
+    folded, table = fastpop.fold(query, items, PRIOR, weight, scale=scale)
+    assert isinstance(folded, np.ndarray) == isinstance(table, np.ndarray) == (kind == "numpy")
+    assert folded.shape == (3, 5, D + 1)
+    assert table.shape == (V, D + 1)
+    torch.testing.assert_close(torch.as_tensor(folded @ table.T), wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_another_weight_changes_queries_alone_and_another_log_p_one_column():
+    query, items = vectors()
+    _, table = fastpop.fold(query, items, PRIOR, 1.0)
+    _, other = fastpop.fold(query, items, PRIOR, 0.25)
+    assert torch.equal(table, other)
+    _, fresh = fastpop.fold(query, items, LOG_P.flip(0), 1.0)
+    assert torch.equal(fresh[:, :-1], table[:, :-1])
+    assert torch.equal(fresh[:, -1], LOG_P.flip(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_log_p_keeps_its_digits_beside_16_bit_vectors(dtype):
+    query, table = fastpop.fold(*vectors(dtype), PRIOR)
+    assert query.dtype == table.dtype == torch.float32
+    assert torch.equal(table[:, -1], LOG_P.float())
+
+
+def test_gradients_reach_both_vectors():
+    query, items = (one.requires_grad_() for one in vectors())
+    folded, table = fastpop.fold(query, items, PRIOR, 0.5, scale=2.0)
+    (folded @ table.T).sum().backward()
+    torch.testing.assert_close(query.grad, (2 * items.detach().sum(0)).expand(query.shape))
+    assert items.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query": np.zeros((2, D + 1))}, rf"^query: expected \[..., {D}\]"),
+        ({"items": np.zeros(V)}, r"^items: expected shape \[V, D\]"),
+        ({"query": np.array([["a"] * D])}, r"^query: expected"),
+        ({"prior": LOG_P[1:]}, rf"^prior: expected shape \[{V}\]"),
+        (
+            {"prior": LOG_P.index_fill(0, torch.tensor(3), -torch.inf)},
+            r"^prior: expected finite.*-inf at item 3",
+        ),
+        ({"weight": np.nan}, r"^weight: expected"),
+        ({"scale": 0}, r"^scale: expected"),
+        ({"items": torch.zeros(V, D, dtype=torch.int64)}, r"^items: expected real numbers in floating point"),
+    ],
+)
+def test_what_cannot_be_folded_is_refused(change, message):
+    query, items = vectors()
+    with pytest.raises((TypeError, ValueError), match=message):
+        fastpop.fold(**{"query": query, "items": items, "prior": PRIOR, **change})
+
+
+# ---- logits and served_bias
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("weight", [None, 0.0, 0.3, 2.0])
+def test_logits_are_scores_at_a_weight(loss, weight):
+    query, items = vectors()
+    loss = LOSSES[loss](prior_weight=0.7, scale=3.0)
+    wanted = 3 * query @ items.T + (0.7 if weight is None else weight) * LOG_P.float()
+    torch.testing.assert_close(loss.logits(query, items, weight), wanted, rtol=1e-12, atol=1e-12)
+    bias = loss.served_bias(weight)
+    torch.testing.assert_close(bias, (0.7 if weight is None else weight) * LOG_P.float())
+
+
+def test_the_trained_weight_s_cross_entropy_is_the_loss():
+    query, items = vectors()
+    pos_id = torch.randint(V, (3, 5), generator=torch.Generator().manual_seed(3))
+    loss = FullSoftmaxLoss(PRIOR, prior_weight=0.7, scale=3.0)
+    logits = loss.logits(query, items)
+    wanted = torch.nn.functional.cross_entropy(logits.flatten(0, 1), pos_id.flatten())
+    torch.testing.assert_close(loss(query, items, pos_id), wanted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_padding_and_removed_items_stay_out_at_every_weight(loss):
+    prior = LOG_P.clone()
+    prior[7] = -torch.inf
+    loss = {
+        "full": lambda: FullSoftmaxLoss(prior, padding_idx=0),
+        "sampled": lambda: SampledSoftmaxLoss(prior, popularity.uniform(V), padding_idx=0),
+    }[loss]()
+    for weight in (None, 0.0, -1.0):
+        logits = loss.logits(*vectors(), weight)
+        assert logits.isneginf().sum() == 2 * 15
+        assert logits[..., [0, 7]].isneginf().all()
+        assert not logits.isnan().any()
+
+
+def test_a_language_model_s_output_layer_serves_log_p_in_its_bias():
+    query, items = vectors(torch.float32)
+    loss = FullSoftmaxLoss(PRIOR)
+    lm_head = torch.nn.Linear(D, V, bias=False)
+    lm_head.weight = torch.nn.Parameter(items)
+    lm_head.bias = torch.nn.Parameter(loss.served_bias(), requires_grad=False)
+    torch.testing.assert_close(lm_head(query), loss.logits(query, items))
+
+
+def test_without_a_prior_there_is_nothing_to_serve():
+    with pytest.raises(ValueError, match=r"^prior: expected a module with a prior"):
+        FullSoftmaxLoss().served_bias()
+    with pytest.raises((TypeError, ValueError), match=r"^items: expected shape"):
+        FullSoftmaxLoss(PRIOR).logits(torch.zeros(2, D), torch.zeros(V + 1, D))
+
+
+# ---- from counts
+
+
+@pytest.mark.parametrize("proposal", ["mixture", "uniform", "popularity", "log_uniform", "in_batch"])
+def test_from_counts_is_prior_and_proposal_by_hand(proposal):
+    query, items = vectors(torch.float32)
+    pos_id = torch.randint(V, (3, 5), generator=torch.Generator().manual_seed(3))
+    by_hand = SampledSoftmaxLoss(PRIOR, popularity.proposal_from_name(proposal, COUNTS), num_negatives=16)
+    made = SampledSoftmaxLoss.from_counts(COUNTS, proposal=proposal, num_negatives=16)
+    assert torch.equal(made(query, items, pos_id), by_hand(query, items, pos_id))
+    full = FullSoftmaxLoss.from_counts(COUNTS, smoothing=0.5)
+    assert torch.equal(
+        full.log_prior_V, torch.tensor(np.log((COUNTS + 0.5) / (COUNTS + 0.5).sum()), dtype=torch.float32)
+    )
+
+
+@pytest.mark.parametrize("proposal", ["mixture", "uniform", "popularity", "log_uniform", "in_batch"])
+@pytest.mark.parametrize("first_item", [1, 3])
+def test_rows_before_the_first_item_are_no_items(proposal, first_item):
+    """The loss of shifted ids on a shifted table, whose first rows hold NaN and are never read."""
+    generator = torch.Generator().manual_seed(5)
+    query, items = torch.randn(30, D, generator=generator), torch.randn(V, D, generator=generator)
+    pos_id = torch.randint(V, (30,), generator=generator)
+    plain = SampledSoftmaxLoss.from_counts(COUNTS, proposal=proposal, num_negatives=512)
+    behind = SampledSoftmaxLoss.from_counts(
+        COUNTS, proposal=proposal, num_negatives=512, first_item=first_item
+    )
+    table = torch.cat([torch.full((first_item, D), torch.nan), items])
+    shifted = pos_id + first_item
+    assert behind.log_proposal_V[:first_item].isneginf().all()
+    torch.testing.assert_close(behind.log_proposal_V[first_item:], plain.log_proposal_V)
+    loss = behind(query, table, shifted)
+    if proposal == "in_batch":
+        torch.testing.assert_close(loss, plain(query, items, pos_id))
+    assert loss.isfinite()
+    ignored = behind(
+        torch.cat([query, query[:4]]), table, torch.cat([shifted, torch.zeros(4, dtype=torch.int64)]), step=0
+    )
+    assert ignored.isfinite()
+    full = FullSoftmaxLoss.from_counts(COUNTS, first_item=first_item)
+    torch.testing.assert_close(
+        full(query, torch.cat([torch.zeros(first_item, D), items]), shifted),
+        FullSoftmaxLoss.from_counts(COUNTS)(query, items, pos_id),
+    )
+
+
+@pytest.mark.parametrize("first_item", [-1, 1.5, True, "1"])
+def test_what_is_no_first_item_is_refused(first_item):
+    for loss in (FullSoftmaxLoss, SampledSoftmaxLoss):
+        with pytest.raises((TypeError, ValueError), match=r"^first_item: expected"):
+            loss.from_counts(COUNTS, first_item=first_item)
+
+
+# ---- a trainer that forgets log p
+
+FORGOTTEN = r"evaluated without log p"
+
+
+class Model(torch.nn.Module):
+    """Somebody's model, with our loss inside."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+
+def epoch(model, use=None):
+    model.train()
+    model.loss(*vectors(), torch.zeros(3, 5, dtype=torch.int64))
+    model.eval()
+    if use is not None:
+        use(model.loss)
+    model.train()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_validation_without_log_p_warns_once(loss):
+    model = Model(LOSSES[loss]())
+    with pytest.warns(UserWarning, match=FORGOTTEN):
+        epoch(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        epoch(model)
+
+
+USES = {
+    "logits": lambda loss: loss.logits(*vectors()),
+    "bias": lambda loss: loss.served_bias(),
+    "validation loss": lambda loss: loss(*vectors(), torch.zeros(3, 5, dtype=torch.int64)),
+    "elsewhere": lambda loss: setattr(loss, "served_elsewhere", True),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_validation_with_log_p_does_not_warn(loss, use):
+    model = Model(LOSSES[loss]())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        epoch(model, USES[use])
+        model.train(), model.train(), model.eval(), model.eval()
+
+
+@pytest.mark.parametrize(
+    "loss", [FullSoftmaxLoss(), FullSoftmaxLoss(PRIOR, prior_weight=0.0)], ids=["no prior", "weight 0"]
+)
+def test_where_nothing_is_outside_nothing_is_forgotten(loss):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        epoch(Model(loss))
+
+
+def test_copies_and_pickles_of_before_warn_too():
+    loss = FullSoftmaxLoss(PRIOR)
+    for name in ("served_elsewhere", "_log_p_was_used", "_has_warned"):
+        del loss.__dict__[name]  # as an earlier version pickled it
+    held = io.BytesIO()
+    torch.save(loss, held)
+    held.seek(0)
+    for again in (copy.deepcopy(loss), torch.load(held, weights_only=False)):
+        with pytest.warns(UserWarning, match=FORGOTTEN):
+            epoch(Model(again))
