@@ -57,8 +57,8 @@ def texts(prefix: str, size: int) -> Iterator[np.ndarray]:
 def write(folder: Path, num_events: int, num_items: int) -> None:
     rng = np.random.default_rng(0)
     num_users = num_events // EACH
-    with atomic_folder(folder) as draft:
-        out = PreparedWriter(draft, time=True, weight=False, row_stop=num_users * EACH)
+    options = {"time": True, "weight": False, "row_stop": num_users * EACH}
+    with atomic_folder(folder) as draft, PreparedWriter(draft, **options) as out:
         for side, size in (("user", num_users), ("item", num_items)):
             for ids in texts(side[0], size):
                 out.add_ids(side, ids)

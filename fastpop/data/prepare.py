@@ -52,14 +52,15 @@ def _stream(source: Any, request: Request, folder: Path, arguments: dict[str, An
     machine = [arguments[name] for name in ("memory_limit", "threads", "temp_folder", "progress")]
     with Workbench(*machine) as bench, sorted_events(bench, source, request) as found:
         events = found.events
-        out = PreparedWriter(folder, time="time" in events.columns, weight="weight" in events.columns)
-        out.add_ids("user", events.user_ids)
-        out.add_ids("item", events.item_ids)
-        with bench.bar("write", events.num_events, " events") as bar:
-            for part in events.slices(bench):
-                out.add(**part)
-                bar.update(part["user"].size)
-        out.finish(has_order=found.has_order, facts=found.facts, rejected=found.rejected)
+        has = {name: name in events.columns for name in ("time", "weight")}
+        with PreparedWriter(folder, **has) as out:
+            out.add_ids("user", events.user_ids)
+            out.add_ids("item", events.item_ids)
+            with bench.bar("write", events.num_events, " events") as bar:
+                for part in events.slices(bench):
+                    out.add(**part)
+                    bar.update(part["user"].size)
+            out.finish(has_order=found.has_order, facts=found.facts, rejected=found.rejected)
 
 
 def prepare_from(read: Callable[[], Interactions], out: Path) -> Interactions:

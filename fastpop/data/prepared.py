@@ -10,11 +10,12 @@ item_ids…           likewise
 rejected.csv        where rows were skipped
 """
 
+import contextlib
 import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -44,11 +45,11 @@ class PreparedWriter:
     """Writes a prepared folder slice by slice, in memory that does not grow with the log.
 
     First every id, in rising order (`add_ids` of both sides, as many slices as it takes); then
-    every event, in the order of user, time, row (`add`, likewise); then `finish`. Give it the
-    draft of `files.atomic_folder`, and what it wrote appears whole or not at all:
+    every event, in the order of user, time, row (`add`, likewise); then `finish`. `with` closes its
+    files, whatever happens. Give it the draft of `files.atomic_folder`, and what it wrote appears whole
+    or not at all:
 
-        with atomic_folder(folder) as draft:
-            out = PreparedWriter(draft, time=True, weight=False)
+        with atomic_folder(folder) as draft, PreparedWriter(draft, time=True, weight=False) as out:
             out.add_ids("user", user_ids)
             out.add_ids("item", item_ids)
             for part in slices:
@@ -70,6 +71,14 @@ class PreparedWriter:
         self.columns: dict[str, _Column] = {}
         self.num_events = 0
         self.last: tuple[int, int] | None = None  # user and time of the event before
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the files of a log that was not finished."""
+        for column in (*self.ids["user"].parts, *self.ids["item"].parts, *self.columns.values()):
+            column.close()
 
     def add_ids(self, side: str, ids: Any) -> None:
         """The next ids of a side ("user", "item"): int64, or objects that are str."""
@@ -154,10 +163,10 @@ class PreparedWriter:
             kind = columns.narrowest(column.largest + 1) if name == "row" else column.kind
             column.finish(kind)
         np.cumsum(self.offsets, out=self.offsets)
-        offsets = _Column(self.folder / "offsets.npy", np.int64)
-        for at in columns.pieces(self.offsets.size):
-            offsets.write(self.offsets[at])
-        offsets.finish()
+        with contextlib.closing(_Column(self.folder / "offsets.npy", np.int64)) as offsets:
+            for at in columns.pieces(self.offsets.size):
+                offsets.write(self.offsets[at])
+            offsets.finish()
         if rejected is not None:
             rejected.save(self.folder / REJECTED)
         card = {
@@ -196,6 +205,11 @@ class _Column:
         if self.kind.kind in "iu" and part.size:
             self.largest = max(self.largest, int(part.max()))
 
+    def close(self) -> None:
+        """Close a file that may not have been finished."""
+        with contextlib.suppress(OSError):  # no room for what is left in it: that has been said
+            self.file.close()
+
     def finish(self, narrow: Any = None) -> None:
         """Close the file; with a narrower type, write it once more."""
         header = _header(self.kind, self.size)
@@ -206,13 +220,13 @@ class _Column:
             return
         wide = self.path.with_suffix(".wide")
         self.path.rename(wide)
-        again = _Column(self.path, narrow)
         with wide.open("rb") as file:
             column = columns.mapped(file, self.kind, self.size, len(header))
-        for at in columns.pieces(self.size):
-            again.write(column[at])
-            columns.let_go(column[at])
-        again.finish()
+        with contextlib.closing(_Column(self.path, narrow)) as again:
+            for at in columns.pieces(self.size):
+                again.write(column[at])
+                columns.let_go(column[at])
+            again.finish()
         wide.unlink()
 
 

@@ -31,16 +31,19 @@ def save_log(log: "Interactions", folder: Path) -> Path:
 def write_log(log: "Interactions", draft: Path) -> None:
     """The log in an empty folder, a piece at a time."""
     row_stop = int(log.row.max()) + 1 if log.num_events else 0
-    out = PreparedWriter(draft, time=log.time is not None, weight=log.weight is not None, row_stop=row_stop)
-    for side, ids in (("user", log.user_ids), ("item", log.item_ids)):
-        for at in columns.pieces(ids.shape[0], IDS_AT_ONCE):
-            out.add_ids(side, ids[at])
-    with columns.bar(log.num_events, "writing the log") as bar:
-        for at in columns.pieces(log.num_events):
-            part = {name: None if getattr(log, name) is None else getattr(log, name)[at] for name in COLUMNS}
-            out.add(**part)  # type: ignore[arg-type]
-            bar.update(at.stop - at.start)
-    out.finish(has_order=log.has_order, facts=log.facts, rejected=log.rejected)
+    has = {name: getattr(log, name) is not None for name in ("time", "weight")}
+    with PreparedWriter(draft, **has, row_stop=row_stop) as out:
+        for side, ids in (("user", log.user_ids), ("item", log.item_ids)):
+            for at in columns.pieces(ids.shape[0], IDS_AT_ONCE):
+                out.add_ids(side, ids[at])
+        with columns.bar(log.num_events, "writing the log") as bar:
+            for at in columns.pieces(log.num_events):
+                part = {
+                    name: None if getattr(log, name) is None else getattr(log, name)[at] for name in COLUMNS
+                }
+                out.add(**part)  # type: ignore[arg-type]
+                bar.update(at.stop - at.start)
+        out.finish(has_order=log.has_order, facts=log.facts, rejected=log.rejected)
 
 
 def is_saved_log(folder: Path) -> bool:

@@ -127,15 +127,15 @@ def test_memory_does_not_grow_with_the_log(tmp_path, rule):
     rng = np.random.default_rng(0)
     folder = tmp_path / "p"
     folder.mkdir()
-    out = PreparedWriter(folder, time=True, weight=False, row_stop=users * each)
-    out.add_ids("user", np.arange(users))
-    out.add_ids("item", np.arange(70_000))
-    for first in range(0, users, 5_000):
-        user = np.repeat(np.arange(first, first + 5_000), each)
-        time = np.sort(rng.integers(0, 10**9, (5_000, each)), 1).ravel()
-        row = first * each + np.arange(user.size)
-        out.add(user, rng.integers(0, 70_000, user.size), row, time=time)
-    out.finish()
+    with PreparedWriter(folder, time=True, weight=False, row_stop=users * each) as out:
+        out.add_ids("user", np.arange(users))
+        out.add_ids("item", np.arange(70_000))
+        for first in range(0, users, 5_000):
+            user = np.repeat(np.arange(first, first + 5_000), each)
+            time = np.sort(rng.integers(0, 10**9, (5_000, each)), 1).ravel()
+            row = first * each + np.arange(user.size)
+            out.add(user, rng.integers(0, 70_000, user.size), row, time=time)
+        out.finish()
     code = "import fastpop.data.columns as c; c.ON_DISK = 1 << 18\n" + MEASURED
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder), rule],

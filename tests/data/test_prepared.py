@@ -1,5 +1,6 @@
 """The prepared folder: the same log as in memory, whatever is asked of it, and sound or refused."""
 
+import contextlib
 import copy
 import json
 import os
@@ -451,16 +452,14 @@ def test_no_room_for_a_derived_log_is_said_before_it_is_written(tmp_path, tiny_p
 
 
 def test_the_writer_refuses_what_is_no_log(tmp_path):
-    def writer(**options):
+    @contextlib.contextmanager
+    def ready(**options):
         folder = tmp_path / str(random.random())
         folder.mkdir()
-        return PreparedWriter(folder, time=True, weight=True, **options)
-
-    def ready(**options):
-        out = writer(**options)
-        out.add_ids("user", np.array([5, 7]))
-        out.add_ids("item", np.array(["a", "b"], dtype=object))
-        return out
+        with PreparedWriter(folder, time=True, weight=True, **options) as out:
+            out.add_ids("user", np.array([5, 7]))
+            out.add_ids("item", np.array(["a", "b"], dtype=object))
+            yield out
 
     good = {"user": [0, 1], "item": [1, 0], "row": [3, 4], "time": [9, 8], "weight": [1.0, 0.0]}
     for change, says in [
@@ -472,22 +471,22 @@ def test_the_writer_refuses_what_is_no_log(tmp_path):
         ({"weight": [1.0, np.nan]}, "weight: expected finite numbers"),
         ({"time": [1]}, "time: expected 2 entries"),
     ]:
-        with pytest.raises(ValueError, match=says):
-            ready(row_stop=9).add(**{name: np.array(value) for name, value in (good | change).items()})
-    out = ready()
-    out.add(**{name: np.array(value) for name, value in good.items()})
-    for change, says in [
-        ({"user": [0, 1]}, "users in order"),
-        ({"time": [7, 7], "user": [1, 1]}, "order of time"),
-    ]:
-        with pytest.raises(ValueError, match=says):
+        with ready(row_stop=9) as out, pytest.raises(ValueError, match=says):
             out.add(**{name: np.array(value) for name, value in (good | change).items()})
-    with pytest.raises(ValueError, match="every id before the first event"):
-        out.add_ids("user", np.array([9]))
-    with pytest.raises(ValueError, match="user_ids: expected ids in rising order"):
-        ready().add_ids("user", np.array([7]))
-    with pytest.raises(TypeError, match=r"user_ids: expected ids of one kind \(int64\)"):
-        ready().add_ids("user", np.array(["x"], dtype=object))
+    with ready() as out:
+        out.add(**{name: np.array(value) for name, value in good.items()})
+        for change, says in [
+            ({"user": [0, 1]}, "users in order"),
+            ({"time": [7, 7], "user": [1, 1]}, "order of time"),
+        ]:
+            with pytest.raises(ValueError, match=says):
+                out.add(**{name: np.array(value) for name, value in (good | change).items()})
+        with pytest.raises(ValueError, match="every id before the first event"):
+            out.add_ids("user", np.array([9]))
+    with ready() as out, pytest.raises(ValueError, match="user_ids: expected ids in rising order"):
+        out.add_ids("user", np.array([7]))
+    with ready() as out, pytest.raises(TypeError, match=r"user_ids: expected ids of one kind \(int64\)"):
+        out.add_ids("user", np.array(["x"], dtype=object))
 
 
 def test_the_writer_takes_slices_of_any_size(tmp_path):
@@ -495,14 +494,14 @@ def test_the_writer_takes_slices_of_any_size(tmp_path):
     log = Interactions.from_arrays(log.user, [f"i{i}" for i in log.item], log.time, log.weight)
     log.save(tmp_path / "whole")
     (tmp_path / "sliced").mkdir()
-    out = PreparedWriter(tmp_path / "sliced", time=True, weight=True)
-    for n in range(log.num_users):
-        out.add_ids("user", log.user_ids[n : n + 1])
-    for at in columns.pieces(log.num_items, 7):
-        out.add_ids("item", log.item_ids[at])
-    for at in columns.pieces(log.num_events, 13):
-        out.add(log.user[at], log.item[at], log.row[at], time=log.time[at], weight=log.weight[at])
-        out.add(log.user[:0], log.item[:0], log.row[:0], time=log.time[:0], weight=log.weight[:0])
-    out.finish(facts=log.facts)
+    with PreparedWriter(tmp_path / "sliced", time=True, weight=True) as out:
+        for n in range(log.num_users):
+            out.add_ids("user", log.user_ids[n : n + 1])
+        for at in columns.pieces(log.num_items, 7):
+            out.add_ids("item", log.item_ids[at])
+        for at in columns.pieces(log.num_events, 13):
+            out.add(log.user[at], log.item[at], log.row[at], time=log.time[at], weight=log.weight[at])
+            out.add(log.user[:0], log.item[:0], log.row[:0], time=log.time[:0], weight=log.weight[:0])
+        out.finish(facts=log.facts)
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "sliced" / path.name).read_bytes(), path.name
