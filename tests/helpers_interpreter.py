@@ -1,5 +1,6 @@
 """Triton's interpreter as these tests need it, on every numpy."""
 
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -34,6 +35,29 @@ def mend_index() -> bool:
         interpreter._patch_lang_tensor = mended
         return True
     return False
+
+
+def mend_speed() -> None:
+    """Replace Triton's language once a launch. The interpreter does so again at every call of a function by a
+    kernel, and looks among all names of its modules: four tenths of the time of these tests."""
+    patch_lang, replaced = interpreter._patch_lang, set()
+
+    def mended(fn):
+        modules = frozenset(name for name, one in (("tl", tl), ("core", tl.core)) if sees(fn, one))
+        if modules in replaced:
+            return interpreter._LangPatchScope()
+        scope = patch_lang(fn)
+        if not replaced:  # the launch's own, after which all is as it was
+            restore = scope.restore
+            scope.restore = lambda: (restore(), replaced.clear())
+        replaced.add(modules)
+        return scope
+
+    @cache
+    def sees(fn, module):
+        return any(one is module for one in fn.__globals__.values())
+
+    interpreter._patch_lang = mended
 
 
 def mend_bfloat16() -> None:

@@ -12,6 +12,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
     helpers_interpreter.mend_index()
     helpers_interpreter.mend_bfloat16()
+    helpers_interpreter.mend_speed()
 
 
 @pytest.fixture(autouse=True)

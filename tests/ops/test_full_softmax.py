@@ -1,7 +1,7 @@
 """The contract of full_softmax: op x implementation x case x dtype against fp64."""
 
 import math
-from functools import partial
+from functools import cache, partial
 
 import helpers_budget
 import pytest
@@ -111,39 +111,50 @@ def test_every_path_of_the_processor_on_any_number_of_threads(path, threads):
         torch.set_num_threads(before)
 
 
-def check_contract(impl, dtype, case, device="cpu"):
-    exact = CASES[case]()
-    wide = dtype if dtype == torch.float64 else torch.float32
-    rounded = {
+def wide_of(dtype):
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+@cache
+def question(dtype, case):
+    """A case's inputs, rows at dtype, and those that have gradients."""
+    inputs = {
         name: (
-            value.to(dtype if name in ("query", "items") else wide)
+            value.to(dtype if name in ("query", "items") else wide_of(dtype))
             if isinstance(value, torch.Tensor) and value.is_floating_point()
             else value
         )
-        for name, value in exact.items()
+        for name, value in CASES[case]().items()
     }
-    wanted = tuple(
-        name
-        for name in ("query", "items", "log_prior", "scale", "prior_weight")
-        if isinstance(rounded[name], torch.Tensor)
-    )
-    got, got_grads = loss_and_gradients(
-        on_device(device, partial(ops.full_softmax, impl=impl)), rounded, wanted
-    )
-    truth, truth_grads = loss_and_gradients(dense_full_losses, in_dtype(rounded, torch.float64), wanted)
-    plain, plain_grads = loss_and_gradients(dense_full_losses, in_dtype(rounded, wide), wanted)
+    names = ("query", "items", "log_prior", "scale", "prior_weight")
+    return inputs, tuple(name for name in names if isinstance(inputs[name], torch.Tensor))
+
+
+@cache
+def answers(dtype, case):
+    """Losses in float64, plain torch's, and what gradients may be off by: once for all implementations,
+    paths and numbers of threads."""
+    inputs, wanted = question(dtype, case)
+    truth, truth_grads = loss_and_gradients(dense_full_losses, in_dtype(inputs, torch.float64), wanted)
+    plain, plain_grads = loss_and_gradients(dense_full_losses, in_dtype(inputs, wide_of(dtype)), wanted)
+    bound = running_bounds(inputs, truth) if len(truth) else {}
+    return truth, plain, helpers_budget.Budget(plain_grads, truth_grads, bound)
+
+
+def check_contract(impl, dtype, case, device="cpu"):
+    inputs, wanted = question(dtype, case)
+    wide = wide_of(dtype)
+    op = on_device(device, partial(ops.full_softmax, impl=impl))
+    got, got_grads = loss_and_gradients(op, inputs, wanted)
+    truth, plain, budget = answers(dtype, case)
     assert got.dtype == wide
     if len(got) == 0:
         return
     assert_as_exact_as_reference(got, plain, truth, wide, "loss", 100.0 if case == "logits of 80" else 10.0)
-    dtypes = {name: rounded[name].dtype for name in wanted}
-    budget = helpers_budget.Budget(plain_grads, truth_grads, running_bounds(rounded, truth))
+    dtypes = {name: inputs[name].dtype for name in wanted}
     budget.check(got_grads, dtypes)
     # Gradients of rows alone may be made another way.
-    _, row_grads = loss_and_gradients(
-        on_device(device, partial(ops.full_softmax, impl=impl)), rounded, ("query", "items")
-    )
-    budget.check(row_grads, dtypes)
+    budget.check(loss_and_gradients(op, inputs, ("query", "items"))[1], dtypes)
 
 
 def running_bounds(inputs, loss):

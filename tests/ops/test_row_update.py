@@ -6,6 +6,7 @@ The contract is rule x implementation x case x dtype against fp64; the rest are 
 import os
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 import torch
@@ -151,11 +152,24 @@ def fresh(inputs, dtype):
     return copies
 
 
-def check_contract(rule, impl, dtype, case, device="cpu"):
-    inputs = fresh(CASES[case](), dtype)
+@cache
+def question(case):
+    """A case's inputs, which nobody changes: `fresh` copies them."""
+    return CASES[case]()
+
+
+@cache
+def answers(rule, dtype, case):
+    """What a step has to come to, in float64 and in plain torch, once for all implementations, paths and
+    numbers of threads."""
+    inputs = fresh(question(case), dtype)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    truth = expected(rule, inputs, torch.float64)
-    plain = expected(rule, inputs, wide)
+    return expected(rule, inputs, torch.float64), expected(rule, inputs, wide)
+
+
+def check_contract(rule, impl, dtype, case, device="cpu"):
+    inputs = fresh(question(case), dtype)
+    truth, plain = answers(rule, dtype, case)
     before = {name: value.clone() for name, value in inputs.items()}
     run(rule, inputs, impl, device)
     for at, name in enumerate(("table", "mean", "square")):

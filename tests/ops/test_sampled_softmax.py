@@ -2,7 +2,8 @@
 
 import math
 import os
-from functools import partial
+from functools import cache, partial
+from typing import NamedTuple
 
 import helpers_budget
 import numpy as np
@@ -210,51 +211,76 @@ def test_values_and_gradients(monkeypatch, impl, dtype, where, case):
         check_contract(impl, dtype, case, device)
 
 
-def check_contract(impl, dtype, case, device="cpu"):
-    exact = CASES[case]()
-    vectors = ("log_prior", "log_proposal", "scale", "prior_weight")
-    wide = dtype if dtype == torch.float64 else torch.float32
-    rounded = {
+VECTORS = ("log_prior", "log_proposal", "scale", "prior_weight")
+GRADIENTS = ("query", "items", "log_prior", "scale", "prior_weight")
+
+
+class Answers(NamedTuple):
+    """What a case has to come to, from the dense oracle."""
+
+    truth: torch.Tensor  # losses in float64
+    plain: torch.Tensor  # losses in float32 (float64 where the case is)
+    budget: helpers_budget.Budget
+
+
+def wide_of(dtype):
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+@cache
+def question(dtype, case):
+    """A case's inputs, rows at dtype, and those that have gradients."""
+    inputs = {
         name: (
-            value.to(wide if name in vectors else dtype)
+            value.to(wide_of(dtype) if name in VECTORS else dtype)
             if isinstance(value, torch.Tensor) and value.is_floating_point()
             else value
         )
-        for name, value in exact.items()
+        for name, value in CASES[case]().items()
     }
-    wanted = tuple(
-        name
-        for name in ("query", "items", "log_prior", "scale", "prior_weight")
-        if isinstance(rounded[name], torch.Tensor)
-    )
-    if isinstance(rounded["prior_weight"], float) and rounded["prior_weight"] == 0:
+    wanted = tuple(name for name in GRADIENTS if isinstance(inputs[name], torch.Tensor))
+    if isinstance(inputs["prior_weight"], float) and inputs["prior_weight"] == 0:
         wanted = tuple(name for name in wanted if name != "log_prior")
+    return inputs, wanted
+
+
+@cache
+def answers(dtype, case):
+    """Once for all implementations, paths and numbers of threads."""
+    inputs, wanted = question(dtype, case)
+    truth, truth_grads = loss_and_gradients(dense_losses, in_dtype(inputs, torch.float64), wanted)
+    plain, plain_grads = loss_and_gradients(dense_losses, in_dtype(inputs, wide_of(dtype)), wanted)
+    bound = running_bounds(inputs, truth) if len(truth) else {}
+    return Answers(truth, plain, helpers_budget.Budget(plain_grads, truth_grads, bound))
+
+
+def check_contract(impl, dtype, case, device="cpu"):
+    inputs, wanted = question(dtype, case)
+    wide = wide_of(dtype)
     # First, so that what is not taken costs no truth.
     op = on_device(device, partial(ops.sampled_softmax, impl=impl))
-    loss, grads = loss_and_gradients(op, rounded, wanted)
-    truth, truth_grads = loss_and_gradients(dense_losses, in_dtype(rounded, torch.float64), wanted)
-    plain, plain_grads = loss_and_gradients(dense_losses, in_dtype(rounded, wide), wanted)
+    loss, grads = loss_and_gradients(op, inputs, wanted)
+    truth, plain, budget = answers(dtype, case)
     largest = 100.0 if case == "logits of 80" else 10.0
 
     assert loss.dtype == wide
-    assert loss.shape == (len(exact["query"]),)
+    assert loss.shape == (len(inputs["query"]),)
     if len(loss) == 0:
-        assert op(**rounded, reduction="mean").item() == 0
+        assert op(**inputs, reduction="mean").item() == 0
         return
     assert_as_exact_as_reference(loss, plain, truth, wide, "loss", largest)
-    dtypes = {name: rounded[name].dtype for name in wanted}
-    budget = helpers_budget.Budget(plain_grads, truth_grads, running_bounds(rounded, truth))
+    dtypes = {name: inputs[name].dtype for name in wanted}
     budget.check(grads, dtypes)
     # Gradients of rows alone may be made another way.
-    budget.check(loss_and_gradients(op, rounded, ("query", "items"))[1], dtypes)
+    budget.check(loss_and_gradients(op, inputs, ("query", "items"))[1], dtypes)
     # And in one pass, where the reduction is the op's own.
     weight = torch.arange(1, len(loss) + 1, dtype=wide)
     weight = torch.where(torch.isfinite(truth), weight / weight.sum(), 0)
-    total, grads = loss_and_gradients(op, rounded | {"row_weight": weight, "reduction": "sum"}, wanted)
+    one_pass = inputs | {"row_weight": weight, "reduction": "sum"}
+    total, grads = loss_and_gradients(op, one_pass, wanted)
     expected = [(torch.where(weight > 0, rows, 0) * weight).sum() for rows in (plain, truth.double())]
     assert_as_exact_as_reference(total, *expected, wide, "weighted loss", largest)
     budget.check(grads, dtypes)
-    one_pass = rounded | {"row_weight": weight, "reduction": "sum"}
     budget.check(loss_and_gradients(op, one_pass, ("query", "items"))[1], dtypes)
 
 
