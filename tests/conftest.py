@@ -10,12 +10,16 @@ import pytest
 # A graph compiled by another checkout of fastpop, kept in the machine's temporary folder, would be
 # taken for this one's: torch's key for it knows our operators by name alone.
 os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+# Threads of a kernel that wait for the others sleep: spinning, they would take the core of another process of
+# the run, as processes have one thread each but for the tests that ask for more.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Which mutants are tried (test_mutants.py): those of the day, the same in all processes of a run.
 os.environ.setdefault("FASTPOP_MUTANT_DAY", str(datetime.now(UTC).toordinal()))
 
 import helpers_poison
 import mutants
 import torch
+from helpers_cli import Commands
 from helpers_device import want_gpu
 
 MAY_LACK = ("duckdb", "pandas", "polars", "tyro")  # what a GPU's machine may; everything else is required
@@ -82,6 +86,14 @@ def shared_data() -> Path:
 def fresh_memory_is_poison(monkeypatch):
     helpers_poison.poison_numpy()
     helpers_poison.poison_torch(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory):
+    """The command line, in forks of one process."""
+    found = Commands(tmp_path_factory.mktemp("commands"))
+    yield found
+    found.close()
 
 
 @pytest.fixture

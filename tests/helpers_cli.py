@@ -11,9 +11,10 @@ from pathlib import Path
 
 SERVER = """
 import json, os, signal, sys
-import torch, numba, duckdb
+import torch, torch._dynamo, numba, duckdb  # an optimiser of torch imports dynamo when it is made
 import fastpop, fastpop.cli, fastpop.cli.parse, fastpop.experiments, fastpop.evaluation
-import fastpop.training.run, fastpop.report, fastpop.kernels.native
+import fastpop.training.run, fastpop.report, fastpop.kernels.native, fastpop.judge, fastpop.recipes
+import matplotlib.figure, matplotlib.backends.backend_svg
 import numpy as np
 from fastpop.kernels.permutation import _numba
 
@@ -151,6 +152,5 @@ class Commands:
         return done
 
     def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+        with self.process:  # whose pipes are closed, then it ends
+            pass

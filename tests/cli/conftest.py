@@ -1,15 +1,7 @@
-"""The commands start in forks of one process."""
+"""A log for the command line."""
 
 import numpy as np
 import pytest
-from helpers_cli import Commands
-
-
-@pytest.fixture(scope="session")
-def commands(tmp_path_factory):
-    found = Commands(tmp_path_factory.mktemp("commands"))
-    yield found
-    found.close()
 
 
 @pytest.fixture(scope="session")

@@ -35,10 +35,10 @@ def whole():
     return without_time(fastpop.compare(small_log(), seeds=2, **QUICK))
 
 
-@pytest.fixture
-def stopped(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def died(tmp_path_factory):
     """A comparison whose fourth run died: a seed is measured, an arm of the other is trained."""
-    out = tmp_path / "report"
+    out = tmp_path_factory.mktemp("died") / "report"
     real, runs = twice.fit, []
 
     def dies(*given, **options):
@@ -47,10 +47,24 @@ def stopped(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return real(*given, **options)
 
-    monkeypatch.setattr(twice, "fit", dies)
-    with pytest.raises(OSError, match="No space left"):
-        fastpop.compare(small_log(), seeds=2, out=out, **QUICK)
-    monkeypatch.setattr(twice, "fit", real)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(twice, "fit", dies)
+        with pytest.raises(OSError, match="No space left"):
+            fastpop.compare(small_log(), seeds=2, out=out, **QUICK)
+    return out
+
+
+@pytest.fixture
+def stopped(died, tmp_path):
+    """A copy of it, to go on with."""
+    return shutil.copytree(died, tmp_path / "report")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a comparison of one run."""
+    out = tmp_path_factory.mktemp("finished") / "report"
+    fastpop.compare(small_log(), **QUICK | {"seeds": 1, "out": out, "arms": ["standard"]})
     return out
 
 
@@ -168,10 +182,9 @@ def test_a_finished_one_is_given_back_and_never_overwritten(stopped, whole, monk
         (lambda made: made["made_by"]["asked"].update(config=None), "out: expected a new folder; .* be read"),
     ],
 )
-def test_a_finished_one_of_another_version_is_refused_by_one_error(tmp_path, damage, message):
-    out = tmp_path / "report"
+def test_a_finished_one_of_another_version_is_refused_by_one_error(finished, tmp_path, damage, message):
+    out = shutil.copytree(finished, tmp_path / "report")
     asked = QUICK | {"seeds": 1, "out": out, "arms": ["standard"]}
-    fastpop.compare(small_log(), **asked)
     made = json.loads((out / "comparison.json").read_text())
     damage(made)
     (out / "comparison.json").write_text(json.dumps(made))

@@ -225,12 +225,18 @@ def test_tensorboard_asked_for_twice_writes_once():
     assert len(TrainConfig(tensorboard=True, loggers="tensorboard").logger_parts) == 1
 
 
-def fastpop_command(*words, folder):
-    """In a folder that holds a module with parts, and nothing else that leads there."""
-    (folder / "my_parts.py").write_text(
+@pytest.fixture
+def my_parts(tmp_path):
+    """A folder that holds a module with parts."""
+    (tmp_path / "my_parts.py").write_text(
         f"import sys\nsys.path.append({str(Path(__file__).parents[1])!r})\nimport fastpop, masked_parts\n"
         "for part in masked_parts.PARTS:\n    fastpop.register(part.kind, part)\n"
     )
+    return tmp_path
+
+
+def fastpop_command(*words, folder):
+    """From the script on, in a folder to which nothing else leads."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [Path(sys.executable).parent / "fastpop", *map(str, words)],
@@ -285,20 +291,19 @@ TRAIN = ("--plugin", "my_parts", "train", "bundled", "--out", "run")
         ),
     ],
 )
-def test_nothing_that_was_given_is_left_aside(words, text, message, tmp_path):
-    (tmp_path / "run.toml").write_text(text)
-    code, said = fastpop_command(*TRAIN, *words, "--config", "run.toml", folder=tmp_path)
-    assert code == 2, said
-    assert said.startswith(f"fastpop: {message}")
-    assert not (tmp_path / "run").exists()
+def test_nothing_that_was_given_is_left_aside(commands, words, text, message, my_parts):
+    (my_parts / "run.toml").write_text(text)
+    done = commands.run(*TRAIN, *words, "--config", "run.toml", cwd=my_parts, code=2)
+    assert done.stderr.startswith(f"fastpop: {message}")
+    assert not (my_parts / "run").exists()
 
 
-def test_the_command_line_finds_parts_where_it_is_called_and_asks_them_for_their_defaults(tmp_path):
+def test_the_command_line_finds_parts_where_it_is_called_and_asks_them_for_their_defaults(commands, my_parts):
     log = testing.small_log()
-    (tmp_path / "log.csv").write_text(
+    (my_parts / "log.csv").write_text(
         "user,item,time\n" + "".join(f"{u},{i},{t}\n" for u, i, t in zip(log.user, log.item, log.time))
     )
-    (tmp_path / "run.toml").write_text('dropout = 0.2\n[encoder]\nname = "out-bert"\nwidth = 8\n')
+    (my_parts / "run.toml").write_text('dropout = 0.2\n[encoder]\nname = "out-bert"\nwidth = 8\n')
     read = [
         "--plugin",
         "my_parts",
@@ -333,15 +338,14 @@ def test_the_command_line_finds_parts_where_it_is_called_and_asks_them_for_their
         ("c", ["--config", "run.toml", "--prior", "out-partly"], 8, 0.2, 0.5),
         ("d", ["--config", "run.toml", "--prior", "out-partly", "--encoder.dropout", "0.4"], 8, 0.4, 0.5),
     ):
-        code, said = fastpop_command(*read, "--out", out, *words, folder=tmp_path)
-        assert code == 0, said
-        kept = json.loads((tmp_path / out / "config.json").read_text())
+        commands.run(*read, "--out", out, *words, cwd=my_parts)
+        kept = json.loads((my_parts / out / "config.json").read_text())
         assert kept["encoder"]["options"] == {"width": width, "dropout": dropout, "mask": "free"}, out
         assert kept["prior"]["options"] == {"weight": weight}, out
-    code, said = fastpop_command("evaluate", "a", folder=tmp_path)
+    code, said = fastpop_command("evaluate", "a", folder=my_parts)
     assert code == 2
     assert said.startswith("fastpop: encoder: expected 'out-bert' to be registered, as where this was made")
-    assert fastpop_command("evaluate", "a", "--plugin", "my_parts", folder=tmp_path)[0] == 0
+    assert fastpop_command("evaluate", "a", "--plugin", "my_parts", folder=my_parts)[0] == 0
 
 
 PARTS_TO_TRY = {
