@@ -215,7 +215,7 @@ def seen_views(dropout):
 
 
 def test_views_differ_in_dropout_alone():
-    query, view = seen_views(0.0)
+    query, view = seen_views(1e-9)  # none, as good as
     assert torch.equal(query, view)
     query, view = seen_views(0.5)
     base = (query - view).abs().sum(1)
