@@ -96,7 +96,8 @@ def audit(query: Any, items: Any = None, counts: Any = None, *, cases: Any = Non
     Cost: as `fastpop.diagnostics.audit`. A function of cases has no D: its [C, V] float64 scores are written
         down, and D is the smaller of C and V.
     """
-    if items is not None and (isinstance(query, (str, Path, TrainResult)) or is_model(query)):
+    is_folder = isinstance(query, (str, Path)) and counts is None
+    if items is not None and (is_folder or isinstance(query, TrainResult) or is_model(query)):
         raise checks.wrong_type("items", "None beside a model; counts= and cases= by name", items)
     if items is not None or _is_arrays(query):
         if cases is not None:
