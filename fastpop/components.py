@@ -28,7 +28,11 @@ class Component:
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        check_options(self, f"{self.kind or type(self).__name__}.")
+        check_options(self, self._prefix())
+
+    def _prefix(self) -> str:
+        """What errors put before the names of its options."""
+        return f"{self.kind or type(self).__name__}."
 
     def __repr__(self) -> str:
         given = [

@@ -44,7 +44,10 @@ class RegularizerOptions(Component):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number(f"regularizer {self}: weight", self.weight, ge=0)
+        checks.number(f"regularizers.{self}.weight", self.weight, ge=0)
+
+    def _prefix(self) -> str:
+        return f"regularizers.{self}."
 
     def check(self, encoder: EncoderOptions, rows: int) -> None:
         """Raises ValueError for a view of an encoder that has but one, and for one row where rows are

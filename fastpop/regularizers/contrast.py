@@ -56,8 +56,8 @@ class SimGCL(RegularizerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("regularizer simgcl: temperature", self.temperature, gt=0)
-        checks.number("regularizer simgcl: noise", self.noise, ge=0)
+        checks.number("regularizers.simgcl.temperature", self.temperature, gt=0)
+        checks.number("regularizers.simgcl.noise", self.noise, ge=0)
 
     def build(self, given: RegularizerInputs) -> nn.Module:
         return _NoiseContrast(self.temperature, self.noise, given.sparse)
@@ -98,8 +98,8 @@ class DuoRec(RegularizerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("regularizer duorec: temperature", self.temperature, gt=0)
-        checks.number("regularizer duorec: supervised", self.supervised, ge=0)
+        checks.number("regularizers.duorec.temperature", self.temperature, gt=0)
+        checks.number("regularizers.duorec.supervised", self.supervised, ge=0)
 
     def build(self, given: RegularizerInputs) -> nn.Module:
         return _ViewContrast(self.temperature, self.supervised)

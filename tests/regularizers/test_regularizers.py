@@ -225,10 +225,12 @@ def test_views_differ_in_dropout_alone():
 
 
 def test_bad_options_are_named():
-    with pytest.raises(ValueError, match="regularizer simgcl: temperature: expected a finite number > 0"):
+    with pytest.raises(ValueError, match=r"^regularizers\.simgcl\.temperature: expected a finite number > 0"):
         SimGCL(temperature=0.0)
-    with pytest.raises(ValueError, match="regularizer duorec: supervised: expected a finite number >= 0"):
+    with pytest.raises(ValueError, match=r"^regularizers\.duorec\.supervised: expected a finite number >= 0"):
         DuoRec(supervised=-1.0)
+    with pytest.raises(ValueError, match=r"^regularizers\.simgcl\.noise: expected a finite number; got nan"):
+        SimGCL(noise=float("nan"))
     with pytest.raises(ValueError, match=r"prior: expected 'none' with loss='directau', which has no scores"):
         TrainConfig(loss="directau")
 
