@@ -73,6 +73,7 @@ def test_counts_in_every_form(kind):
     assert found.case_weight.tolist() == (np.arange(40) % 3 + 1.0).tolist()
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")  # numpy on its own
 @pytest.mark.parametrize("kind", TABLES)
 def test_tables_in_every_form(kind):
     query, items = TABLES[kind](QUERY), TABLES[kind](ITEMS)

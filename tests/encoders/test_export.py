@@ -36,6 +36,7 @@ def cases(num_cases, length):
     return torch.arange(num_cases), history
 
 
+@pytest.mark.filterwarnings("ignore:The tensor attributes self.encoder.gru._flat_weights")  # torch's own GRU
 @pytest.mark.parametrize("strict", [False, True], ids=["traced", "by dynamo"])
 @pytest.mark.parametrize("name", NAMES)
 def test_an_exported_encoder_serves_any_batch_and_length(name, strict):

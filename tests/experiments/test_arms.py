@@ -58,9 +58,10 @@ def compared(tmp_path_factory):
         found = fastpop.compare(
             small_log(events=2000), seeds=3, out=out, arms=["halved", "frozen", "learned-from-b"], **QUICK
         )
-        again = fastpop.compare(
-            small_log(events=2000), seeds=3, out=out, arms=["frozen", "halved", "learned-from-b"], **QUICK
-        )
+        with pytest.warns(UserWarning, match="is finished: it is shown, and nothing is trained"):
+            again = fastpop.compare(
+                small_log(events=2000), seeds=3, out=out, arms=["frozen", "halved", "learned-from-b"], **QUICK
+            )
     assert again.comparison["rows"] == found.comparison["rows"]
     return found, out
 

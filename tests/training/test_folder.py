@@ -200,8 +200,8 @@ def test_a_second_writer_is_refused_by_name(tmp_path):
     ):
         with pytest.raises(CheckpointError, match=f"got {out}, which process {other.pid} is writing now"):
             refused()
-    other.kill()
-    other.wait()
+    with other:  # whose pipes are closed
+        other.kill()
     result.save(out)
     assert not list(out.glob(".*"))
 
