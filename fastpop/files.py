@@ -237,15 +237,22 @@ def is_leftover(path: Path) -> bool:
 
 
 def _sweep(folder: Path, start: str, endings: tuple[str, ...]) -> None:
-    with contextlib.suppress(OSError):
-        for found in os.scandir(folder):
-            path = Path(found.path)
-            if not found.name.startswith(start):
-                continue
+    for found in _entries(folder):
+        path = Path(found.path)
+        if not found.name.startswith(start):
+            continue
+        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove
             if found.name.endswith(endings):
                 _remove_if_dead(path, path)
             elif found.name.endswith(NEW) and time.time() - found.stat().st_mtime > NEW_AGE:
                 path.unlink(missing_ok=True)
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """Of a folder; none of one that cannot be read."""
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        return list(found)
+    return []
 
 
 def _remove_if_dead(lock: Path, draft: Path) -> bool:
@@ -338,9 +345,9 @@ def scratch_folder(parent: str | Path | None = None) -> Path:
     """
     place = Path(tempfile.gettempdir() if parent is None else parent)
     with named(place, "a writable temporary folder"):
-        with contextlib.suppress(OSError):
-            for found in os.scandir(place):
-                marker = Path(found.path) / MARKER
+        for found in _entries(place):
+            marker = Path(found.path) / MARKER
+            with contextlib.suppress(OSError):
                 if found.name.startswith("fastpop-") and marker.is_file():
                     _remove_if_dead(marker, Path(found.path))
         # locked before it has its name: no other process may take it for a dead one's

@@ -375,6 +375,17 @@ def test_many_threads_and_one_file(tmp_path):
     assert names(tmp_path) == ["f"]
 
 
+def test_what_goes_while_drafts_are_listed_hides_no_dead_one(tmp_path):
+    gone = [f".f.{n:08x}.fastpop-new" for n in range(30)]  # links to nothing stand for what went
+    for name in gone:
+        (tmp_path / name).symlink_to(tmp_path / "nothing")
+    old = tmp_path / ".f.12345678.fastpop-new"
+    old.write_text("")
+    os.utime(old, (time.time() - 3600,) * 2)
+    files.write_text(tmp_path / "f", "x")
+    assert names(tmp_path) == [*gone, "f"]
+
+
 def test_a_draft_that_was_never_locked_goes_once_it_is_old(tmp_path):
     new = tmp_path / ".f.12345678.fastpop-new"
     new.write_text("")
