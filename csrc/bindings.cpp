@@ -19,6 +19,7 @@
 #include "sampled_softmax/sampled_softmax.h"
 #include "score_energy/score_energy.h"
 #include "target_ranks/target_ranks.h"
+#include "team.h"
 #include "tile.h"
 #include "top_items/top_items.h"
 
@@ -390,6 +391,9 @@ PYBIND11_MODULE(_C, m) {
   m.attr("has_cuda") = false;
 #endif
   fastpop::watch_forks();
+  m.def(
+      "num_meetings", [] { return fastpop::num_meetings.load(); },
+      "Since the module was loaded: regions of more than one thread, and gates in them (csrc/steps.h).");
   m.def("has_lost_threads", &fastpop::has_lost_threads, "Whether a fork left OpenMP's threads behind.");
   bind_alias_draw(m);
   bind_tile(m);

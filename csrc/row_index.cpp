@@ -2,7 +2,6 @@
 
 #include <cstddef>
 
-#include "ranges.h"
 #include "team.h"
 
 namespace fastpop {
@@ -15,9 +14,9 @@ void RowIndex::mark(int64_t id) {
 }
 
 void RowIndex::add(const int64_t* ids, int64_t num, int threads) {
-  in_team(num > (1 << 15) ? threads : 1, [&](int me, int team) {
-    const Range mine = part(num, 1, me, team);
-    for (int64_t n = mine.first; n < mine.last; ++n) mark(ids[n]);
+  constexpr int64_t kFew = 1 << 14;
+  in_parts(num > 2 * kFew ? threads : 1, num, 1, kFew, num, [&](int64_t first, int64_t last, int) {
+    for (int64_t n = first; n < last; ++n) mark(ids[n]);
   });
 }
 
@@ -26,9 +25,8 @@ void RowIndex::add_draws(const AliasRow* table, int64_t num_items, uint64_t seed
   constexpr int64_t kPiece = 1 << 12;  // even: whole Philox blocks
   const int64_t pieces_per_group = (num_draws + kPiece - 1) / kPiece;
   const int64_t pieces = num_groups * pieces_per_group;
-  in_team(pieces > 1 ? threads : 1, [&](int me, int team) {
-    const Range mine = part(pieces, 1, me, team);
-    for (int64_t piece = mine.first; piece < mine.last; ++piece) {
+  in_parts(threads, pieces, 1, 1, pieces, [&](int64_t first, int64_t last, int) {
+    for (int64_t piece = first; piece < last; ++piece) {
       const auto group = static_cast<uint32_t>(piece / pieces_per_group);
       const int64_t start = piece % pieces_per_group * kPiece;
       const int64_t stop = start + kPiece < num_draws ? start + kPiece : num_draws;

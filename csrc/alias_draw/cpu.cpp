@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "fork.h"
-#include "ranges.h"
 #include "team.h"
 
 namespace fastpop {
@@ -111,9 +110,8 @@ void alias_draw_cpu(const AliasRow* table, int64_t num_items, uint64_t seed, uin
   const int64_t pieces_per_group = (num_draws + kPiece - 1) / kPiece;
   const int64_t pieces = num_groups * pieces_per_group;
   const bool alone = num_groups * num_draws < 2 * kPiece || has_lost_threads();
-  in_team(alone ? 1 : omp_get_max_threads(), [&](int me, int team) {
-    const Range mine = part(pieces, 1, me, team);
-    for (int64_t piece = mine.first; piece < mine.last; ++piece) {
+  in_parts(alone ? 1 : omp_get_max_threads(), pieces, 1, 1, pieces, [&](int64_t first, int64_t last, int) {
+    for (int64_t piece = first; piece < last; ++piece) {
       const int64_t g = piece / pieces_per_group;
       const int64_t start = (piece % pieces_per_group) * kPiece;
       const int64_t stop = std::min(start + kPiece, num_draws);

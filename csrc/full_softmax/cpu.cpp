@@ -1,30 +1,33 @@
 // Softmax over the whole catalogue on the CPU; the logits live in L1, one strip at a time.
 //
-// A thread owns a range of items and walks it in chunks; a chunk, packed, stays in L2 while all rows
-// go past it.
-//   forward:  per strip of six rows: logits in a register tile, exponentials in L1, into the
-//             thread's own running (largest, sum) of each row; then the threads' sums are merged.
+// The items are cut into parts (item_parts.h), and a part into chunks, which threads take as they come; a
+// chunk, packed, stays in L2 while all rows go past it.
+//   forward:  per strip of six rows: logits in a register tile, exponentials in L1, into the part's own
+//             running (largest, sum) of each row; then the parts' sums are merged.
 //   backward: per block of rows: the logits again, e = exp(z - round(lse)); d_query += e . items, in
-//             the thread's own copy; d_items of the chunk += e^T . (f q), in L2, written out once. f
+//             the part's own copy; d_items of the chunk += e^T . (f q), in L2, written out once. f
 //             = d_lse * exp(round(lse) - lse) is a row's only factor, so e is never touched again.
-// A thread owns the table rows of its items and merges are in order of thread: no atomics.
-// Cost: 2 B V D FLOPs forward, 6 B V D backward. Memory: packed rows (2 B D numbers), a thread's
-// d_query (B D) and four chunks, where B is at most a block of rows that fits in 8 MiB.
+// A part's chunks follow each other and merges are in order of parts, which depend on V alone: no
+// atomics, and the same bits on any number of threads.
+// Cost: 2 B V D FLOPs forward, 6 B V D backward. Memory: packed rows (2 B D numbers), a part's
+// d_query (B D), where B is at most a block of rows that fits in kRowBytes or an eighth of the table's
+// gradient, and a thread's four chunks.
 #include "full_softmax/full_softmax.h"
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 
-#include "barrier.h"
 #include "fetch_rows.h"
+#include "item_parts.h"
 #include "mutant.h"
 #include "online_lse.h"
 #include "products.h"
 #include "ranges.h"
 #include "sampled_softmax/logit.h"
-#include "team.h"
+#include "steps.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -34,7 +37,7 @@ namespace {
 // units of whatever sums over them.
 constexpr int64_t kBlockRows = 48;
 constexpr int64_t kRoundedBlockRows = 96;
-constexpr int64_t kRowBytes = int64_t{8} << 20;
+constexpr int64_t kRowBytes = int64_t{16} << 20;
 
 template <class Logits, class Sums>
 class FullPass {
@@ -43,7 +46,7 @@ class FullPass {
   using Exp = typename Sums::Exp;
   using Item = typename Sums::Item;
 
-  // What one thread works on. Pairs hold two numbers: of a column's dimensions in panels, of two rows in
+  // What one thread works with. Pairs hold two numbers: of a column's dimensions in panels, of two rows in
   // items and kept exponentials.
   struct Own {
     Row* rows;        // [kChunk, padded]
@@ -54,9 +57,13 @@ class FullPass {
     Exp* exps;        // [block_rows, kChunkStride]
     float* pos_item;  // [padded]
     float* d_items;   // [kChunk, padded]
-    float* d_query;   // [rows, padded]
-    OnlineLse* lse;   // [rows]
     typename Sums::Scratch* scratch;
+  };
+
+  // What one part of the items sums.
+  struct Part {
+    float* d_query;  // [rows, padded]
+    OnlineLse* lse;  // [rows]
   };
 
  public:
@@ -65,6 +72,7 @@ class FullPass {
         tile_(tile),
         logits_(logits),
         sums_(sums),
+        items_(a.V, tile.panel),
         padded_(round_up(a.D, tile.lanes)),
         block_rows_(Sums::kRounds ? kRoundedBlockRows : kBlockRows),
         backward_(backward),
@@ -73,8 +81,9 @@ class FullPass {
     padded_ = round_up(padded_, logits.depth_unit());
     depth_ = round_up(a.D, logits.depth_unit());
 
-    const int copies = backward ? a.threads + 2 : 2;
-    const int64_t fit = kRowBytes / (copies * padded_ * 4) / kRoundedBlockRows * kRoundedBlockRows;
+    const int64_t copies = backward ? items_.num() + 2 : 2;
+    const int64_t bytes = std::max(kRowBytes, a.V * padded_ / 2);
+    const int64_t fit = bytes / (copies * padded_ * 4) / kRoundedBlockRows * kRoundedBlockRows;
     rows_ = std::min(round_up(a.B, row_unit_), std::max(fit, 4 * kBlockRows));
     query_ = memory_.make<float>(rows_ * padded_);
     if constexpr (Logits::kPairs) {
@@ -105,43 +114,55 @@ class FullPass {
         own.exps = memory_.make<Exp>(Sums::packed(block_rows_ * kChunkStride));
         own.pos_item = memory_.make<float>(padded_);
         own.d_items = memory_.make<float>(kChunk * padded_);
-        own.d_query = memory_.make<float>(rows_ * padded_);
         own.scratch = memory_.make<typename Sums::Scratch>(sums.scratch_size(padded_));
-      } else {
-        own.lse = memory_.make<OnlineLse>(rows_);
       }
       own_.push_back(own);
     }
+    for (int p = 0; p < items_.num(); ++p)
+      parts_.push_back({backward ? memory_.make<float>(rows_ * padded_) : nullptr,
+                        backward ? nullptr : memory_.make<OnlineLse>(rows_)});
+    if (a.d_scale != nullptr) d_scale_B_ = memory_.make<double>(a.B);
   }
 
-  void run(int me, int team) {
-    logits_.enter();
-    const Range items = part(a_.V, tile_.panel, me, team);
-    if (backward_) clear(items);
-    for (int64_t first = 0; first < a_.B; first += rows_) {
-      const int64_t num = std::min(rows_, a_.B - first);
-      enter_rows(first, num, me, team);
-      meet_.wait(team);
-      for (int64_t left = items.first; left < items.last; left += kChunk) {
-        const int64_t stop = std::min<int64_t>(left + kChunk, items.last);
-        pack(own_[me], left, stop);
-        if (backward_) {
-          backward_chunk(own_[me], left, stop, num);
-        } else {
-          forward_chunk(own_[me], first, left, stop, num);
-        }
-      }
-      if (backward_) add_positives(items, first, num);
-      meet_.wait(team);
-      leave_rows(first, num, me, team);
-      meet_.wait(team);
+  void run() {
+    const int pieces = a_.threads == 1 ? 1 : 4 * a_.threads;
+    Steps steps(static_cast<int>(items_.num_chunks()) + 2);
+    for (int64_t block = 0; block * rows_ < a_.B; ++block) {
+      const int entered = steps.gate(kEnter, block, pieces);
+      const int summed = items_.add_to(steps, kChunks, block * items_.num_chunks(), entered);
+      if (backward_) steps.add(kPositives, block, items_.num(), {-1, -1, summed});
+      steps.gate(kLeave, block, pieces);
     }
-    logits_.leave();
+    steps.run(
+        a_.threads, [&](const Steps::Piece& piece, int me) { work(piece, me); }, [&] { logits_.enter(); },
+        [&] { logits_.leave(); });
   }
 
-  double d_scale() const { return d_scale_; }
+  double d_scale() const { return std::accumulate(d_scale_B_, d_scale_B_ + a_.B, 0.0); }
 
  private:
+  enum Kind : int { kEnter, kChunks, kPositives, kLeave };
+
+  void work(const Steps::Piece& piece, int me) {
+    const auto [kind, what, number, of] = piece;
+    const int i = static_cast<int>(number), parts = static_cast<int>(of);
+    const int64_t block = kind == kChunks ? what / items_.num_chunks() : what;
+    const int64_t first = block * rows_, num = std::min(rows_, a_.B - first);
+    if (kind == kEnter) return enter_rows(first, num, i, parts);
+    if (kind == kPositives) return add_positives(items_.items(i), first, num);
+    if (kind == kLeave) return leave_rows(first, num, i, parts, me);
+    const int64_t j = what % items_.num_chunks();
+    if (j == 0) begin(parts_[i], num);
+    const Range chunk = items_.chunk(i, j);
+    if (chunk.first == chunk.last) return;
+    pack(own_[me], chunk.first, chunk.last);
+    if (backward_) {
+      backward_chunk(own_[me], parts_[i], first > 0, chunk.first, chunk.last, num);
+    } else {
+      forward_chunk(own_[me], parts_[i], first, chunk.first, chunk.last, num);
+    }
+  }
+
   double bias_of(int64_t id) const {
     if (a_.log_prior_V == nullptr || a_.prior_weight == 0) return 0;
     const float log_p = a_.log_prior_V[id];
@@ -149,15 +170,17 @@ class FullPass {
     return prior_term(a_.prior_weight, log_p);
   }
 
-  void clear(const Range& items) {
-    if (a_.d_item_VD != nullptr && a_.B > rows_)
-      std::fill(a_.d_item_VD + items.first * a_.D, a_.d_item_VD + items.last * a_.D, 0.0f);
-    if (a_.d_bias_V != nullptr) std::fill(a_.d_bias_V + items.first, a_.d_bias_V + items.last, 0.0);
+  void begin(Part& part, int64_t num) {
+    if (backward_) {
+      std::fill(part.d_query, part.d_query + round_up(num, row_unit_) * padded_, 0.0f);
+    } else {
+      std::fill(part.lse, part.lse + num, OnlineLse{});
+    }
   }
 
   // The block's rows in fp32, zeros to a whole unit; backward: what e is measured from, factors.
-  void enter_rows(int64_t first, int64_t num, int me, int team) {
-    const Range mine = part(round_up(num, row_unit_), Sums::kRounds ? block_rows_ : row_unit_, me, team);
+  void enter_rows(int64_t first, int64_t num, int i, int parts) {
+    const Range mine = part(round_up(num, row_unit_), Sums::kRounds ? block_rows_ : row_unit_, i, parts);
     for (int64_t r = mine.first; r < mine.last; ++r) {
       const int64_t b = r < num ? first + r : -1;
       fetch_or_clear(tile_, a_.query_BD, b, a_.D, padded_, query_ + r * padded_);
@@ -169,11 +192,6 @@ class FullPass {
       for (int64_t r = mine.first; r < mine.last; r += block_rows_)
         sums_.scale_rows(query_ + r * padded_, padded_, factor_ + r, std::min(mine.last - r, block_rows_),
                          scaled_ + Sums::packed(r * padded_));
-    if (!backward_) {
-      std::fill(own_[me].lse, own_[me].lse + num, OnlineLse{});
-    } else {
-      std::fill(own_[me].d_query, own_[me].d_query + round_up(num, row_unit_) * padded_, 0.0f);
-    }
   }
 
   void enter_backward(int64_t first, int64_t r, bool is_row) {
@@ -217,7 +235,7 @@ class FullPass {
   }
 
   // A positive's logit is the one that its row sums: a loss is never negative, a sure row's is 0.
-  void forward_chunk(Own& own, int64_t first, int64_t left, int64_t stop, int64_t num) {
+  void forward_chunk(Own& own, Part& part, int64_t first, int64_t left, int64_t stop, int64_t num) {
     const int64_t columns = round_up(stop - left, tile_.panel);
     float largest[kMostTileRows];
     for (int64_t r = 0; r < num; r += strip_) {
@@ -226,19 +244,21 @@ class FullPass {
         float* row = own.strip + i * kChunkStride;
         const int64_t pos_id = a_.pos_id_B[first + r + i];
         if (left <= pos_id && pos_id < stop) a_.pos_logit_B[first + r + i] = row[pos_id - left];
-        OnlineLse& lse = own.lse[r + i];
+        OnlineLse& lse = part.lse[r + i];
         lse.sum += tile_.exp_row(row, columns, lse.raise(largest[i]));
       }
     }
   }
 
-  void backward_chunk(Own& own, int64_t left, int64_t stop, int64_t num) {
+  // adds: to what earlier rows left in the gradients.
+  void backward_chunk(Own& own, Part& part, bool adds, int64_t left, int64_t stop, int64_t num) {
     const int64_t columns = round_up(stop - left, tile_.panel);
     const bool wants_items = a_.d_item_VD != nullptr;
     const bool wants_query = a_.d_query_BD != nullptr || a_.d_scale != nullptr;
     float keep[kMostTileRows], largest[kMostTileRows];
     std::fill(keep, keep + kMostTileRows, 1.0f);
     if (wants_items) std::fill(own.d_items, own.d_items + columns * padded_, 0.0f);
+    if (a_.d_bias_V != nullptr && !adds) std::fill(a_.d_bias_V + left, a_.d_bias_V + stop, 0.0);
     for (int64_t first = 0; first < num; first += block_rows_) {
       const int64_t last = std::min(first + block_rows_, num);
       for (int64_t r = first; r < round_up(last, row_unit_); r += strip_) {
@@ -247,7 +267,7 @@ class FullPass {
         logits(own, r, columns, e, largest);
         for (int64_t i = 0; i < strip_; ++i) tile_.exp_row(e + i * kChunkStride, columns, reference_[r + i]);
         sums_.add_rows(e, columns, kept, own.items, padded_, keep, own.scratch,
-                       wants_query ? own.d_query + r * padded_ : nullptr);
+                       wants_query ? part.d_query + r * padded_ : nullptr);
       }
       if (wants_items)
         sums_.add_columns(own.exps, last - first, 0, stop - left, scaled_ + Sums::packed(first * padded_),
@@ -260,7 +280,6 @@ class FullPass {
     }
     if (!wants_items) return;
     const auto scale = static_cast<float>(a_.scale);
-    const bool adds = a_.B > rows_;
     for (int64_t k = 0; k < stop - left; ++k) {
       const float* sum = own.d_items + k * padded_;
       float* out = a_.d_item_VD + (left + k) * a_.D;
@@ -268,7 +287,7 @@ class FullPass {
     }
   }
 
-  // The positives' share of the gradients of this thread's items, rows in order.
+  // The positives' share of the gradients of a part's items, rows in order.
   void add_positives(const Range& items, int64_t first, int64_t num) {
     for (int64_t r = 0; r < num; ++r) {
       const int64_t id = a_.pos_id_B[first + r];
@@ -280,14 +299,13 @@ class FullPass {
     }
   }
 
-  void leave_rows(int64_t first, int64_t num, int me, int team) {
-    const Range mine = part(num, 1, me, team);
-    double scale_sum = 0;
+  void leave_rows(int64_t first, int64_t num, int i, int parts, int me) {
+    const Range mine = part(num, 1, i, parts);
     for (int64_t r = mine.first; r < mine.last; ++r) {
       const int64_t b = first + r;
       if (!backward_) {
         double lse = -HUGE_VAL;
-        for (int i = 0; i < team; ++i) lse = log_add(lse, own_[i].lse[r].log());
+        for (const Part& one : parts_) lse = log_add(lse, one.lse[r].log());
         a_.lse_B[b] = static_cast<float>(lse);
         continue;
       }
@@ -295,22 +313,13 @@ class FullPass {
       float* pos_item = own_[me].pos_item;
       const int64_t pos_id = bias_of(a_.pos_id_B[b]) == -HUGE_VAL ? -1 : a_.pos_id_B[b];
       fetch_or_clear(tile_, a_.item_VD, pos_id, a_.D, padded_, pos_item);
-      float* d = own_[0].d_query + r * padded_;
-      for (int i = 1; i < team; ++i) tile_.axpy(1.0f, own_[i].d_query + r * padded_, padded_, d);
+      float* d = parts_[0].d_query + r * padded_;
+      for (size_t p = 1; p < parts_.size(); ++p)
+        tile_.axpy(1.0f, parts_[p].d_query + r * padded_, padded_, d);
       for (int64_t j = 0; j < padded_; ++j) d[j] = factor_[r] * d[j] + d_pos_[r] * pos_item[j];
-      scale_sum += tile_.dot(query_ + r * padded_, d, padded_);
+      if (d_scale_B_ != nullptr) d_scale_B_[b] = tile_.dot(query_ + r * padded_, d, padded_);
       if (a_.d_query_BD == nullptr) continue;
       for (int64_t j = 0; j < a_.D; ++j) a_.d_query_BD[b * a_.D + j] = static_cast<float>(a_.scale) * d[j];
-    }
-    own_scale_sum(scale_sum, me, team);
-  }
-
-  // In order of thread, so that the sum does not depend on who comes first.
-  void own_scale_sum(double sum, int me, int team) {
-    if (!backward_ || a_.d_scale == nullptr) return;
-    for (int i = 0; i < team; ++i) {
-      if (i == me) d_scale_ += sum;
-      meet_.wait(team);
     }
   }
 
@@ -318,12 +327,13 @@ class FullPass {
   const Tile& tile_;
   const Logits logits_;
   const Sums sums_;
+  const ItemParts items_;
   int64_t padded_, rows_, block_rows_;
   bool backward_;
-  double d_scale_ = 0;
   Workspace memory_;
-  Barrier meet_;
   std::vector<Own> own_;
+  std::vector<Part> parts_;
+  double* d_scale_B_ = nullptr;  // [B]
   float* query_ = nullptr;       // [rows, padded]
   Row* packed_query_ = nullptr;  // [rows, padded]; query_ itself where logits are of fp32
   Item* scaled_ = nullptr;       // [rows, padded] factor * query, a block's as scale_rows leaves them
@@ -343,7 +353,7 @@ void run(const FullSoftmax& args, const Tile& tile, bool backward) {
   }
   const auto with = [&](const auto& logits, const auto& sums) {
     FullPass pass(args, tile, logits, sums, backward);
-    in_team(args.threads, [&](int me, int team) { pass.run(me, team); });
+    pass.run();
     if (args.d_scale != nullptr) *args.d_scale = pass.d_scale();
   };
   with_products(tile, args.query_BD, args.item_VD, args.d_bias_V != nullptr || args.d_scale != nullptr, with);

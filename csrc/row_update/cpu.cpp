@@ -2,9 +2,9 @@
 //
 // 1. Are the ids in order? One pass; in order, the ends alone say whether all are in range.
 // 2. If not: range check and a stable radix sort of (id, slot), 11 bits a pass.
-// 3. The team splits the ids in order at the start of a run of equal ids. A thread owns its rows:
-//    it sums a run's gradients in the order they came, reads the row and its state once, writes
-//    them once. No atomics, and the same sums in the same order on any number of threads.
+// 3. The ids in order are cut at starts of runs of equal ids, and threads take the parts as they come: a
+//    run's gradients are summed in the order they came, its row and state read once and written once.
+//    No atomics, and the same sums in the same order on any number of threads.
 // Cost: 4 D operations a touched row (Adam 7 D), D for each further gradient of it. Bytes, of a
 // float32 table: 4 D (n + 2 touched) and the state, 8 per row (Adagrad) or 8 D + 24 (Adam). The sort:
 // 32 bytes per id of workspace. Rows far apart cost a page walk each: from memory (a table out of
@@ -46,9 +46,8 @@ int64_t id_in_order(const RowUpdate& a, int64_t k) {
   return a.order_n == nullptr ? a.id_n[k] : static_cast<int64_t>(a.order_n[k].key);
 }
 
-// Where part i of `parts` starts: never inside a run of equal ids.
-int64_t start_of(const RowUpdate& a, int i, int parts) {
-  int64_t k = a.n * i / parts;
+// Where a part that should start at k does: never inside a run of equal ids.
+int64_t start_of(const RowUpdate& a, int64_t k) {
   while (k > 0 && k < a.n && MUTANT(12, false, id_in_order(a, k) == id_in_order(a, k - 1))) ++k;
   return k;
 }
@@ -77,8 +76,9 @@ int64_t row_update_cpu(RowUpdate a, const Tile& tile) {
   }
   const int threads = a.n * a.D < kFewNumbers ? 1 : a.threads;
   float* scratch = memory.make<float>(threads * 2 * a.D - MUTANT(17, 1, 0));
-  in_team(threads, [&](int me, int team) {
-    tile.update_rows(a, start_of(a, me, team), start_of(a, me + 1, team), scratch + me * 2 * a.D);
+  const int64_t least = kFewNumbers / 4 / a.D + 1;
+  in_parts(threads, a.n, 1, least, a.n, [&](int64_t first, int64_t last, int me) {
+    tile.update_rows(a, start_of(a, first), start_of(a, last), scratch + me * 2 * a.D);
   });
   return -1;
 }

@@ -11,8 +11,9 @@
 
 namespace fastpop {
 
-// Bytes of exponentials kept by one block of rows, by which it is cut; with more threads, more. The
-// larger number where a block would have fewer than kBlockRows otherwise: short ones cost time.
+// Bytes of exponentials kept by one block of rows, by which it is cut: the same for any number of threads,
+// since sums over rows are rounded at the ends of blocks. The larger number where a block would have fewer
+// than kBlockRows otherwise: short ones cost time.
 constexpr int64_t kBlockBytes = int64_t{1} << 20;
 constexpr int64_t kMostBlockBytes = int64_t{5} << 19;
 constexpr int64_t kBlockRows = 36;
@@ -36,14 +37,13 @@ inline BlockSizes block_sizes(const SampledSoftmax& a, int64_t columns, int64_t 
   sizes.chunks = (sizes.window + kChunk - 1) / kChunk;
 
   const int64_t row_bytes = exp_bytes * sizes.window;
-  const int64_t budget =
-      std::clamp(kBlockRows * row_bytes, kBlockBytes, kMostBlockBytes) * std::max(a.threads, 2) / 2;
+  const int64_t budget = std::clamp(kBlockRows * row_bytes, kBlockBytes, kMostBlockBytes);
   int64_t rows = budget / std::max<int64_t>(row_bytes, exp_bytes) / row_unit * row_unit;
   // Without gradients nothing is kept.
   if (a.mode == SampledSoftmax::Mode::forward) rows = std::numeric_limits<int64_t>::max();
-  const int64_t most_rows = std::max<int64_t>(96, 48 * a.threads) / row_unit * row_unit;
+  const int64_t most_rows = 96 / row_unit * row_unit;
   rows = std::clamp<int64_t>(rows, row_unit, most_rows);
-  const int64_t unit = round_up(strip * a.threads, row_unit);
+  const int64_t unit = round_up(2 * strip, row_unit);
   const int64_t most = std::min(a.group_size, a.B);
   const int64_t blocks = (most + rows - 1) / rows;
   sizes.rows = round_up((most + blocks - 1) / blocks, std::min(rows, unit));

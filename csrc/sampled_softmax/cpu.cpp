@@ -5,7 +5,6 @@
 
 #include "sampled_softmax/gather_pass.h"
 #include "sampled_softmax/tile_pass.h"
-#include "team.h"
 
 namespace fastpop {
 namespace {
@@ -19,7 +18,7 @@ bool few_rows(int64_t num_rows, int64_t group_size) { return std::min(num_rows, 
 
 void gather(const SampledSoftmax& args, const Tile& tile) {
   GatherPass pass(args, tile, args.threads);
-  in_team(args.threads, [&](int me, int team) { pass.run(me, team); });
+  pass.run();
   pass.finish();
 }
 

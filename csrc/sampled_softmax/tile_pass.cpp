@@ -1,17 +1,19 @@
 // Rows that share negatives, through register tiles.
 //
-// The team of threads takes a group's negatives, sorted, each id once with log(its count) in its bias,
-// packs them, and goes through the rows in blocks:
-//   1. each thread its rows, chunk by chunk: logits in a register tile, exponentials in L1 against
-//      the largest logit so far, d_query += e . items at once; e stays in a buffer of the block;
+// A group's negatives, sorted, each id once with log(its count) in its bias, are packed, and its rows go
+// past them in blocks:
+//   1. pieces of rows, chunk by chunk: logits in a register tile, exponentials in L1 against the largest
+//      logit so far, d_query += e . items at once; e stays in a buffer of the block;
 //   2. each row's log-sum-exp; only now is p = e * exp(chunk's reference - lse) known;
-//   3. each thread its columns: d_items += e^T . (f q), q scaled by the row's weight and by that
-//      factor, so that e itself is never touched again.
-// A thread owns rows in 1 and 2, columns (table rows) in 3: no atomics, no copies per thread, and
-// sums in a fixed order. Cost: 2 B K D FLOPs forward, 6 fused, 6 backward alone (it makes the logits
+//   3. pieces of columns: d_items += e^T . (f q), q scaled by the row's weight and by that factor, so
+//      that e itself is never touched again.
+// Threads take pieces as they come (steps.h): no atomics, no copies per thread, and sums in a fixed
+// order, since a column's part of a block follows its part of the block before. A few blocks are under
+// way at once, so that a thread without a core holds up none but its own piece. Blocks are cut the same
+// for any number of threads. Cost: 2 B K D FLOPs forward, 6 fused, 6 backward alone (it makes the logits
 // again); memory: packed items (K D numbers, a window of them when K is large; twice that where the
-// table's rows are no whole vectors of fp32, which are read where they lie) and a block of exponentials
-// (some 1.3 MiB at two threads).
+// table's rows are no whole vectors of fp32, which are read where they lie; twice either with several
+// groups) and, with several threads, four blocks of exponentials of some 1.2 MiB.
 #include "sampled_softmax/tile_pass.h"
 
 #include <algorithm>
@@ -20,7 +22,6 @@
 #include <type_traits>
 #include <vector>
 
-#include "barrier.h"
 #include "fetch_rows.h"
 #include "mutant.h"
 #include "online_lse.h"
@@ -29,7 +30,7 @@
 #include "ranges.h"
 #include "sampled_softmax/block_sizes.h"
 #include "sampled_softmax/negatives.h"
-#include "team.h"
+#include "steps.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -48,6 +49,7 @@ class TilePass : SharedNegatives {
  public:
   TilePass(const SampledSoftmax& a, const Tile& tile, const Logits& logits, const Sums& sums)
       : SharedNegatives(a, tile),
+        steps_(2 * std::max(kMostBlocks, 2 + a.threads / 2) + 2 * a.threads + 8),
         logits_(logits),
         sums_(sums),
         strip_(logits.strip()),
@@ -65,9 +67,14 @@ class TilePass : SharedNegatives {
     window_ = sizes.window;
     chunks_ = sizes.chunks;
     block_rows_ = sizes.rows;
+    num_blocks_ = threads > 1 && wants_columns_ ? std::max(kMostBlocks, 2 + threads / 2) : threads;
 
-    together_ = std::min<int64_t>(threads, a.G);
-    for (int i = 0; i < together_; ++i) groups_.push_back(make_group(memory_, wants_columns_));
+    const int64_t windows = a.G * ((round_up(a.K, tile.panel) + window_ - 1) / window_);
+    num_groups_ = std::min<int64_t>(threads > 1 ? std::max(2, threads) : 1, a.G);
+    for (int64_t i = 0; i < num_groups_; ++i) {
+      groups_.push_back(make_group(memory_, wants_columns_));
+      sorts_.push_back(memory_.make<SortItem>(2 * a.K));
+    }
     for (int i = 0; i < threads; ++i) {
       scratch_.push_back(
           memory_.make<float>(std::max<int64_t>({block_rows_, padded_, strip_ * int64_t{kChunkStride}})));
@@ -76,29 +83,15 @@ class TilePass : SharedNegatives {
                                        : nullptr);
       scaled_.push_back(gradients_ ? memory_.make<Item>(Sums::packed(block_rows_ * padded_)) : nullptr);
     }
-    panels_ = memory_.make<Panel>(Logits::packed(window_ * depth_));
-    query_ = memory_.make<float>(block_rows_ * padded_);
-    if constexpr (Logits::kPairs) {
-      packed_query_ = memory_.make<Row>(block_rows_ * padded_);
-    } else {
-      packed_query_ = query_;
+    for (int64_t i = 0; i < std::min<int64_t>(threads > 1 ? 2 : 1, windows); ++i) {
+      packed_.push_back(
+          {memory_.make<Panel>(Logits::packed(window_ * depth_)),
+           gradients_ && !kInPlace ? memory_.make<Item>(Sums::packed(window_ * padded_)) : nullptr});
     }
-    const int64_t exps = chunks_ * block_rows_ * kChunkStride;
-    if (gradients_) {
-      if (!kInPlace) items_ = memory_.make<Item>(Sums::packed(window_ * padded_));
-      exps_ = memory_.make<Exp>(Sums::packed(exps));
-      reference_ = memory_.make<float>(chunks_ * block_rows_);
-      d_query_ = memory_.make<float>(block_rows_ * padded_);
-      up_ = memory_.make<Upstream>(block_rows_);
-      d_pos_ = memory_.make<float>(a.B);
-    }
-    // Groups are sorted while no exponentials are kept: the same memory.
-    auto* buffer = reinterpret_cast<SortItem*>(exps_);
-    const int64_t fits = buffer == nullptr ? 0 : exps * Sums::kExpBytes / 16;
-    if (fits < 2 * a.K * together_) buffer = memory_.make<SortItem>(2 * a.K * together_);
-    for (int i = 0; i < together_; ++i) sorts_.push_back(buffer + 2 * a.K * i);
+    for (int64_t i = 0; i < num_blocks_; ++i) blocks_.push_back(make_block());
     lse_ = memory_.make<OnlineLse>(a.B);
     for (int64_t b = 0; b < a.B; ++b) lse_[b] = OnlineLse{};
+    if (gradients_) d_pos_ = memory_.make<float>(a.B);
     if (a.d_scale != nullptr) {
       d_scale_ = memory_.make<double>(a.B);
       std::fill(d_scale_, d_scale_ + a.B, 0.0);
@@ -106,21 +99,11 @@ class TilePass : SharedNegatives {
     if (a.index != nullptr) pos_place_ = memory_.make<int32_t>(a.B);
   }
 
-  void run(int me, int team) {
-    logits_.enter();
-    clear(me, team);
-    for (int64_t first = 0; first < a_.G; first += together_) {
-      const int64_t last = std::min(first + together_, a_.G);
-      meet_.wait(team);
-      for (int64_t g = first + me; g < last; g += team) prepare(groups_[g - first], sorts_[me], g);
-      meet_.wait(team);
-      for (int64_t g = first; g < last; ++g) {
-        const int64_t start = g * a_.group_size;
-        run_group(groups_[g - first], start, std::min(start + a_.group_size, a_.B), me, team);
-      }
-    }
-    if (gradients_) add_positives(me, team);
-    logits_.leave();
+  void run() {
+    plan();
+    steps_.run(
+        a_.threads, [&](const Steps::Piece& piece, int me) { work(piece, me); }, [&] { logits_.enter(); },
+        [&] { logits_.leave(); });
   }
 
   void finish() {
@@ -131,64 +114,172 @@ class TilePass : SharedNegatives {
   }
 
  private:
-  void clear(int me, int team) {
-    if (a_.index == nullptr) return;
-    const Range r = part(a_.index->size(), 1, me, team);
+  // A block of rows and what is kept of it. Pairs hold two numbers: of two rows in exponentials.
+  struct Block {
+    Exp* exps = nullptr;  // [chunk][row][kChunkStride]
+    // [chunk][row]: what e is measured from; once lse is known, the factor from e to p.
+    float* reference = nullptr;
+    Row* packed_query = nullptr;  // [row, padded]; query itself where logits are of fp32
+    float* query = nullptr;       // [row, padded]
+    float* d_query = nullptr;     // [row, padded]
+    Upstream* up = nullptr;       // [row]
+  };
+
+  Block make_block() {
+    Block block;
+    block.query = memory_.make<float>(block_rows_ * padded_);
+    if constexpr (Logits::kPairs) {
+      block.packed_query = memory_.make<Row>(block_rows_ * padded_);
+    } else {
+      block.packed_query = block.query;
+    }
+    if (!gradients_) return block;
+    block.exps = memory_.make<Exp>(Sums::packed(chunks_ * block_rows_ * kChunkStride));
+    block.reference = memory_.make<float>(chunks_ * block_rows_);
+    block.d_query = memory_.make<float>(block_rows_ * padded_);
+    block.up = memory_.make<Upstream>(block_rows_);
+    return block;
+  }
+
+  // A group's columns as they are packed.
+  struct Packed {
+    Panel* panels;  // [window / panel][depth][panel], pairs of a column's dimensions
+    Item* items;    // [window, padded], pairs of columns; null where they are read in the table
+  };
+
+  // Columns of a group that are packed together, and rows that go past them together.
+  struct Window {
+    int64_t group, first, last;  // columns, before it is known how many are there
+    int64_t packed;              // where
+    bool is_first;
+  };
+  struct Rows {
+    int64_t window, first, last;  // rows of the batch
+    int64_t block;                // where they are kept, of those that have columns
+  };
+
+  enum Kind : int { kPrepare, kClear, kPack, kRows, kColumns, kPositives };
+
+  // How many pieces so many operations are worth, at most `most`.
+  int64_t pieces_of(int64_t work, int64_t most) const {
+    constexpr int64_t kWork = 4'000'000;
+    if (a_.threads == 1) return 1;
+    return std::clamp<int64_t>(work / kWork, 1, std::min<int64_t>(most, Steps::kMostFollowing));
+  }
+
+  void plan() {
+    const int threads = a_.threads;
+    const int64_t all_columns = round_up(a_.K, tile_.panel);
+    const int64_t ahead = num_groups_ - 1;
+    std::vector<int> prepared(a_.G, -1), left(a_.G, -1);  // steps
+    std::vector<int> packed(packed_.size(), -1), kept(num_blocks_, -1);
+    int columns = -1, clear = -1;
+    const auto prepare_group = [&](int64_t g) {
+      if (g < a_.G) prepared[g] = steps_.add(kPrepare, g, 1, {g >= num_groups_ ? left[g - num_groups_] : -1});
+    };
+    for (int64_t g = 0; g <= ahead; ++g) prepare_group(g);
+    if (a_.index != nullptr)
+      clear = steps_.add(kClear, 0, pieces_of(a_.index->size() * a_.D * 8, 2 * threads), {});
+    for (int64_t g = 0; g < a_.G; ++g) {
+      if (g > 0) prepare_group(g + ahead);
+      const int64_t start = g * a_.group_size, stop = std::min(start + a_.group_size, a_.B);
+      for (int64_t first = 0; first < all_columns; first += window_) {
+        const int64_t last = std::min(first + window_, all_columns);
+        const auto w = static_cast<int64_t>(windows_.size());
+        const int64_t where = w % static_cast<int64_t>(packed_.size());
+        windows_.push_back({g, first, last, where, first == 0});
+        const int64_t pack_pieces = pieces_of((last - first) * padded_ * 16, 4 * threads);
+        // Rows go on with what an earlier window left of them.
+        const int pack = first == 0 ? steps_.add(kPack, w, pack_pieces, {prepared[g], packed[where]})
+                                    : steps_.gate(kPack, w, pack_pieces);
+        if (!wants_columns_) {
+          row_sets_.push_back({w, start, stop, -1});
+          const int64_t blocks = (stop - start + block_rows_ - 1) / block_rows_;
+          packed[where] = left[g] = steps_.add(kRows, rows_last(), blocks, {pack});
+          continue;
+        }
+        bool is_first = true;
+        for (int64_t b = start; b < stop; b += block_rows_) {
+          const int64_t end = std::min(b + block_rows_, stop);
+          const int64_t at = static_cast<int64_t>(row_sets_.size()) % num_blocks_;
+          row_sets_.push_back({w, b, end, at});
+          const int64_t work = 2 * (end - b) * (last - first) * padded_;
+          const int64_t strips = (end - b + strip_ - 1) / strip_;
+          const int rows = steps_.add(kRows, rows_last(),
+                                      pieces_of(2 * work, std::min<int64_t>(strips, std::max(2, threads))),
+                                      {pack, kept[at]});
+          // A column's sums follow each other; another window has others.
+          Steps::Needs needs{rows};
+          if (is_first) {
+            needs.other = columns < 0 ? clear : columns;
+            column_pieces_ = pieces_of(work, 2 * threads);
+          } else {
+            needs.follows = columns;
+          }
+          columns = kept[at] = packed[where] = left[g] =
+              steps_.add(kColumns, rows_last(), column_pieces_, needs);
+          is_first = false;
+        }
+      }
+    }
+    if (wants_columns_) steps_.gate(kPositives, 0, pieces_of(a_.B * a_.D * 64, 2 * threads));
+  }
+
+  int64_t rows_last() const { return static_cast<int64_t>(row_sets_.size()) - 1; }
+
+  void work(const Steps::Piece& piece, int me) {
+    const auto [kind, what, number, of] = piece;
+    const int i = static_cast<int>(number), parts = static_cast<int>(of);
+    if (kind == kClear) return clear(i, parts);
+    if (kind == kPositives) return add_positives(i, parts, me);
+    if (kind == kPrepare) return prepare(groups_[what % num_groups_], sorts_[what % num_groups_], what);
+    if (kind == kPack) return pack(windows_[what], i, parts, me);
+    const Rows& rows = row_sets_[what];
+    if (kind == kColumns)
+      return sweep_columns(windows_[rows.window], blocks_[rows.block], rows.last - rows.first, i, parts, me);
+    if (rows.block >= 0)
+      return sweep_rows(windows_[rows.window], blocks_[rows.block], rows.first, rows.last, i, parts, me);
+    const int64_t first = rows.first + number * block_rows_;
+    sweep_rows(windows_[rows.window], blocks_[me], first, std::min(first + block_rows_, rows.last), 0, 1, me);
+  }
+
+  const Group& group_of(const Window& w) const { return groups_[w.group % num_groups_]; }
+  // Where a window's columns end, of those that are there.
+  int64_t end_of(const Window& w) const { return std::clamp(columns_of(group_of(w)), w.first, w.last); }
+  bool is_last(const Window& w) const { return columns_of(group_of(w)) <= w.last; }
+
+  void clear(int i, int parts) {
+    const Range r = part(a_.index->size(), 1, i, parts);
     if (a_.d_item_nD != nullptr) std::fill(a_.d_item_nD + r.first * a_.D, a_.d_item_nD + r.last * a_.D, 0.0f);
     if (a_.d_bias_n != nullptr) std::fill(a_.d_bias_n + r.first, a_.d_bias_n + r.last, 0.0);
-    const Range rows = part(a_.B, 1, me, team);
+    const Range rows = part(a_.B, 1, i, parts);
     for (int64_t b = rows.first; b < rows.last; ++b) pos_place_[b] = a_.index->place(a_.pos_id_B[b]);
   }
 
-  void run_group(const Group& group, int64_t start, int64_t stop, int me, int team) {
-    const int64_t columns = columns_of(group);
-    const int64_t num_rows = stop - start;
-    const int64_t blocks = (num_rows + block_rows_ - 1) / block_rows_;
-    for (int64_t left = 0; left < columns; left += window_) {
-      const Window w{left, std::min(left + window_, columns), left == 0, left + window_ >= columns};
-      pack(group, w, me, team);
-      meet_.wait(team);
-      for (int64_t i = 0; i < blocks; ++i) {
-        const int64_t first = start + i * block_rows_;
-        const int64_t last = std::min(first + block_rows_, stop);
-        sweep_rows(group, w, first, last, me, team);
-        meet_.wait(team);
-        if (gradients_ && wants_columns_) {
-          sweep_columns(group, w, last - first, me, team);
-          meet_.wait(team);
-        }
-      }
-      meet_.wait(team);
-    }
-  }
-
-  struct Window {
-    int64_t first, last;  // columns
-    bool is_first, is_last;
-  };
-
-  void pack(const Group& group, const Window& w, int me, int team) {
+  void pack(const Window& w, int i, int parts, int me) {
     constexpr int64_t kAhead = 16;
-    const Range mine = part(w.last - w.first, tile_.panel, me, team);
+    const Group& group = group_of(w);
+    const Packed& packed = packed_[w.packed];
+    const Range mine = part(end_of(w) - w.first, tile_.panel, i, parts);
     for (int64_t k = mine.first; k < mine.last; k += tile_.panel) {
       Row* rows = rows_[me];
       if constexpr (kPacksItems) {
-        if (items_ != nullptr) rows = items_ + k * padded_;
+        if (packed.items != nullptr) rows = packed.items + k * padded_;
       }
       for (int64_t j = 0; j < tile_.panel; ++j) {
         const int64_t column = w.first + k + j;
         if (column + kAhead < group.num) prefetch_row(a_.item_VD, group.id[column + kAhead], a_.D);
         fetch_or_clear(logits_, a_.item_VD, id_of(group, column), a_.D, padded_, rows + j * padded_);
         if constexpr (Logits::kPairs && !Sums::kRounds) {
-          if (items_ != nullptr)
+          if (packed.items != nullptr)
             fetch_or_clear(tile_, a_.item_VD, id_of(group, column), a_.D, padded_,
-                           items_ + (k + j) * padded_);
+                           packed.items + (k + j) * padded_);
         }
       }
-      logits_.pack(rows, padded_, depth_, panels_ + Logits::packed(k * depth_));
+      logits_.pack(rows, padded_, depth_, packed.panels + Logits::packed(k * depth_));
       if constexpr (Sums::kRounds) {
-        if (items_ != nullptr)
-          sums_.pair_rows(rows, tile_.panel, padded_, items_ + Sums::packed(k * padded_));
+        if (packed.items != nullptr)
+          sums_.pair_rows(rows, tile_.panel, padded_, packed.items + Sums::packed(k * padded_));
       }
     }
   }
@@ -197,42 +288,46 @@ class TilePass : SharedNegatives {
     return column < group.num ? group.id[column] : -1;
   }
 
-  // Steps 1 and 2 for this thread's rows of the block [first, last).
-  void sweep_rows(const Group& group, const Window& w, int64_t first, int64_t last, int me, int team) {
-    const Range mine = part(last - first, strip_, me, team);
-    if (mine.first == mine.last) return;
-    // Whoever has the last row leaves whole units to the sums over rows.
+  // 1 and 2 for part i of the block's rows, [first, last) of the batch.
+  void sweep_rows(const Window& w, const Block& block, int64_t first, int64_t last, int i, int parts,
+                  int me) {
+    const Range mine = part(last - first, strip_, i, parts);
+    if (mine.first == mine.last || end_of(w) == w.first) return;
+    // The part with the last row leaves whole units to the sums over rows.
     const int64_t end = round_up(mine.last, mine.last == last - first ? row_unit_ : strip_);
     for (int64_t r = mine.first; r < end; ++r) {
       const int64_t b = r < mine.last ? first + r : -1;
-      fetch_or_clear(tile_, a_.query_BD, b, a_.D, padded_, query_ + r * padded_);
+      fetch_or_clear(tile_, a_.query_BD, b, a_.D, padded_, block.query + r * padded_);
       if constexpr (Logits::kPairs)
-        fetch_or_clear(logits_, a_.query_BD, b, a_.D, padded_, packed_query_ + r * padded_);
+        fetch_or_clear(logits_, a_.query_BD, b, a_.D, padded_, block.packed_query + r * padded_);
       if (gradients_) {
-        std::fill(d_query_ + r * padded_, d_query_ + (r + 1) * padded_, 0.0f);
-        up_[r] = Upstream{};
+        std::fill(block.d_query + r * padded_, block.d_query + (r + 1) * padded_, 0.0f);
+        block.up[r] = Upstream{};
         if (a_.mode == SampledSoftmax::Mode::backward && r < mine.last)
-          up_[r] = upstream(first + r, a_.lse_B[first + r]);
+          block.up[r] = upstream(first + r, a_.lse_B[first + r]);
       }
     }
-    for (int64_t left = w.first; left < w.last; left += kChunk) {
-      const int64_t columns = std::min<int64_t>(kChunk, w.last - left);
+    const int64_t stop = end_of(w);
+    for (int64_t left = w.first; left < stop; left += kChunk) {
+      const int64_t columns = std::min<int64_t>(kChunk, stop - left);
       for (int64_t r = mine.first; r < end; r += strip_)
-        one_strip(group, w, first, last, r, left, columns, me);
+        one_strip(w, block, first, last, r, left, columns, me);
     }
-    for (int64_t r = mine.first; r < mine.last; ++r) finish_row(w, first, r, me);
+    for (int64_t r = mine.first; r < mine.last; ++r) finish_row(w, block, first, r, me);
   }
 
   // A strip of rows r.. of the block against one chunk of columns.
-  void one_strip(const Group& group, const Window& w, int64_t first, int64_t last, int64_t r, int64_t left,
+  void one_strip(const Window& w, const Block& block, int64_t first, int64_t last, int64_t r, int64_t left,
                  int64_t columns, int me) {
+    const Group& group = group_of(w);
+    const Packed& packed = packed_[w.packed];
     const int64_t at = left - w.first, chunk = at / kChunk;
-    Exp* kept = gradients_ ? exps_at(chunk, r) : nullptr;
+    Exp* kept = gradients_ ? exps_at(block, chunk, r) : nullptr;
     float* e = sums_.logits_buffer(kept, scratch_[me]);
-    float* reference = gradients_ ? reference_ + chunk * block_rows_ + r : nullptr;
+    float* reference = gradients_ ? block.reference + chunk * block_rows_ + r : nullptr;
     float largest[kMostTileRows], keep[kMostTileRows];
-    logits_.make(packed_query_ + r * padded_, padded_, depth_, panels_ + Logits::packed(at * depth_), columns,
-                 scale_, group.bias + left, e, largest);
+    logits_.make(block.packed_query + r * padded_, padded_, depth_,
+                 packed.panels + Logits::packed(at * depth_), columns, scale_, group.bias + left, e, largest);
     for (int i = 0; i < strip_; ++i) {
       const int64_t b = first + r + i;
       float* row = e + i * kChunkStride;
@@ -243,10 +338,10 @@ class TilePass : SharedNegatives {
       }
       keep[i] = 1;
       if (a_.mode == SampledSoftmax::Mode::backward) {
-        const bool live = is_row && up_[r + i].live;
+        const bool live = is_row && block.up[r + i].live;
         if (live) {
           // A whole number: the rest of the log-sum-exp stays a double until it is a factor.
-          reference[i] = static_cast<float>(std::rint(up_[r + i].lse));
+          reference[i] = static_cast<float>(std::rint(block.up[r + i].lse));
           tile_.exp_row(row, columns, reference[i]);
         } else {
           std::fill(row, row + columns, 0.0f);
@@ -262,58 +357,58 @@ class TilePass : SharedNegatives {
       }
     }
     if (!gradients_) return;
-    float* d_query = wants_query_ ? d_query_ + r * padded_ : nullptr;
+    float* d_query = wants_query_ ? block.d_query + r * padded_ : nullptr;
     if constexpr (kInPlace) {
       const int64_t real = std::clamp<int64_t>(group.num - left, 0, columns);
       if (wants_query_) sums_.add_rows_of(e, real, a_.item_VD, group.id + left, padded_, keep, d_query);
     } else {
-      sums_.add_rows(e, columns, wants_items_ ? kept : nullptr, items_ + Sums::packed(at * padded_), padded_,
-                     keep, scratch_of_[me], d_query);
+      sums_.add_rows(e, columns, wants_items_ ? kept : nullptr, packed.items + Sums::packed(at * padded_),
+                     padded_, keep, scratch_of_[me], d_query);
     }
   }
 
   // The exponentials of rows r.. of the block against a chunk; r is a whole pair.
-  Exp* exps_at(int64_t chunk, int64_t r) const {
-    return exps_ + Sums::packed(chunk * block_rows_ + r) * kChunkStride;
+  Exp* exps_at(const Block& block, int64_t chunk, int64_t r) const {
+    return block.exps + Sums::packed(chunk * block_rows_ + r) * kChunkStride;
   }
 
   // Row r of the block after the window's last chunk: lse, the positive, the gradient of the query.
-  void finish_row(const Window& w, int64_t first, int64_t r, int me) {
+  void finish_row(const Window& w, const Block& block, int64_t first, int64_t r, int me) {
     const int64_t b = first + r;
     const bool backward = a_.mode == SampledSoftmax::Mode::backward;
-    if (!backward && !w.is_last) return;
+    if (!backward && !is_last(w)) return;
     const bool with_positive = backward ? w.is_first : true;
     float* pos_item = scratch_[me];
     float pos_dot = 0;
     if (with_positive) {
       tile_.fetch(a_.item_VD, a_.pos_id_B[b], a_.D, padded_, pos_item);
-      pos_dot = tile_.dot(query_ + r * padded_, pos_item, padded_);
+      pos_dot = tile_.dot(block.query + r * padded_, pos_item, padded_);
     }
     if (!backward) {
       const double lse = finish_forward(b, pos_dot, lse_[b].log());
       if (!gradients_) return;
-      up_[r] = upstream(b, lse);
+      block.up[r] = upstream(b, lse);
     }
-    Upstream& up = up_[r];
+    Upstream& up = block.up[r];
     d_pos_[b] = up.d_pos;
     for (int64_t chunk = 0; chunk < chunks_of(w); ++chunk) {
-      float& reference = reference_[chunk * block_rows_ + r];
+      float& reference = block.reference[chunk * block_rows_ + r];
       if (!up.live) {
-        clear_exps(chunk, r);
+        clear_exps(block, chunk, r);
         reference = 0;
       } else {
         reference = static_cast<float>(std::exp(reference - up.lse));
       }
     }
     if (!wants_query_) return;
-    float* d = d_query_ + r * padded_;
+    float* d = block.d_query + r * padded_;
     if (!up.live) {
       std::fill(d, d + padded_, 0.0f);
     } else {
       const double last = backward ? std::rint(up.lse) : lse_[b].largest;
       const float factor = static_cast<float>(up.d_lse * std::exp(last - up.lse));
       if (d_scale_ != nullptr) {
-        const double negatives = double(tile_.dot(query_ + r * padded_, d, padded_)) * factor;
+        const double negatives = double(tile_.dot(block.query + r * padded_, d, padded_)) * factor;
         const double positive = with_positive ? double(pos_dot) * up.d_pos : 0.0;
         d_scale_[b] += negatives + positive;
       }
@@ -331,51 +426,50 @@ class TilePass : SharedNegatives {
   }
 
   // A row that gives no gradient may have kept what is no number.
-  void clear_exps(int64_t chunk, int64_t r) {
+  void clear_exps(const Block& block, int64_t chunk, int64_t r) {
     if constexpr (Sums::kRounds) {
       if (!wants_items_) return;
       const uint32_t other = r % 2 == MUTANT(8, 1, 0) ? 0xffff0000u : 0x0000ffffu;
-      uint32_t* pairs = exps_at(chunk, r);
+      uint32_t* pairs = exps_at(block, chunk, r);
       for (int64_t k = 0; k < kChunk; ++k) pairs[k] &= other;
     } else {
-      float* row = exps_at(chunk, r);
+      float* row = exps_at(block, chunk, r);
       std::fill(row, row + kChunk, 0.0f);
     }
   }
 
-  static int64_t chunks_of(const Window& w) { return (w.last - w.first + kChunk - 1) / kChunk; }
+  int64_t chunks_of(const Window& w) const { return (end_of(w) - w.first + kChunk - 1) / kChunk; }
 
-  // Step 3 for this thread's columns.
-  void sweep_columns(const Group& group, const Window& w, int64_t num_rows, int me, int team) {
+  // 3 for part i of the window's columns.
+  void sweep_columns(const Window& w, const Block& block, int64_t num_rows, int i, int parts, int me) {
+    const Group& group = group_of(w);
     const int64_t stop = std::min(w.last, group.num);
     if (stop <= w.first) return;
-    const Range mine = part(stop - w.first, strip_, me, team);
+    const Range mine = part(stop - w.first, strip_, i, parts);
     float* f = scratch_[me];
     for (int64_t chunk = mine.first / kChunk; chunk * kChunk < mine.last; ++chunk) {
       const int64_t from = std::max<int64_t>(mine.first - chunk * kChunk, 0);
       const int64_t to = std::min<int64_t>(mine.last - chunk * kChunk, kChunk);
-      const float* factor = reference_ + chunk * block_rows_;
+      const float* factor = block.reference + chunk * block_rows_;
       const int32_t* row_of = group.row_of + w.first + chunk * kChunk;
-      const Exp* e = exps_at(chunk, 0);
+      const Exp* e = exps_at(block, chunk, 0);
       if constexpr (!Sums::kRounds) {
         if (a_.d_bias_n != nullptr) {
-          for (int64_t r = 0; r < num_rows; ++r) f[r] = up_[r].d_lse * factor[r];
+          for (int64_t r = 0; r < num_rows; ++r) f[r] = block.up[r].d_lse * factor[r];
           tile_.add_column_sums(e, kChunkStride, num_rows, from, to, f, row_of, a_.d_bias_n);
         }
       }
       if (!wants_items_) continue;
-      for (int64_t r = 0; r < num_rows; ++r) f[r] = scale_ * up_[r].d_lse * factor[r];
+      for (int64_t r = 0; r < num_rows; ++r) f[r] = scale_ * block.up[r].d_lse * factor[r];
       Item* scaled = scaled_[me];
-      sums_.scale_rows(query_, padded_, f, num_rows, scaled);
+      sums_.scale_rows(block.query, padded_, f, num_rows, scaled);
       sums_.add_columns(e, num_rows, from, to, scaled, padded_, a_.D, row_of, a_.d_item_nD, a_.D);
     }
   }
 
-  // The positives' share of the table's gradient, each table row by one thread, rows in order.
-  void add_positives(int me, int team) {
-    if (!wants_columns_) return;
-    meet_.wait(team);
-    const Range mine = part(a_.index->size(), 1, me, team);
+  // The positives' share of part i of the table's gradient, rows in order.
+  void add_positives(int i, int parts, int me) {
+    const Range mine = part(a_.index->size(), 1, i, parts);
     float* q = scratch_[me];
     for (int64_t b = 0; b < a_.B; ++b) {
       const int64_t n = pos_place_[b];
@@ -388,36 +482,34 @@ class TilePass : SharedNegatives {
     }
   }
 
+  static constexpr int kMostBlocks = 4;
+
   Workspace memory_;
-  Barrier meet_;
-  int64_t together_;  // groups prepared at a time
+  Steps steps_;
+  int64_t num_groups_;  // prepared at a time
+  int64_t num_blocks_;  // under way at a time; without columns a thread has one
   int64_t window_, block_rows_, chunks_;
   bool wants_items_, wants_columns_, wants_query_, gradients_;
   const Logits logits_;
   const Sums sums_;
-  int64_t strip_, row_unit_;  // rows of a strip; of what sums over rows take, whole strips
-  int64_t depth_;             // D in whole units of the logits
+  int64_t strip_, row_unit_;   // rows of a strip; of what sums over rows take, whole strips
+  int64_t depth_;              // D in whole units of the logits
+  int64_t column_pieces_ = 1;  // of the blocks of a window
   std::vector<Group> groups_;
   std::vector<SortItem*> sorts_;
+  std::vector<Packed> packed_;
+  std::vector<Block> blocks_;
+  std::vector<Window> windows_;
+  std::vector<Rows> row_sets_;
   // A thread's: at least a strip of exponentials, a row, a number per row of the block; a panel's rows; what
   // the sums want; [block row, padded] queries with their factors.
   std::vector<float*> scratch_;
   std::vector<Row*> rows_;
   std::vector<typename Sums::Scratch*> scratch_of_;
   std::vector<Item*> scaled_;
-  // Pairs hold two numbers: of a column's dimensions in panels, of two rows in items and exponentials.
-  Panel* panels_ = nullptr;  // [window / panel][depth][panel]
-  Item* items_ = nullptr;    // [window, padded]
-  Exp* exps_ = nullptr;      // [chunk][block row][kChunkStride]
-  // [chunk][block row]: what e is measured from; once lse is known, the factor from e to p.
-  float* reference_ = nullptr;
-  Row* packed_query_ = nullptr;  // [block row, padded]; query_ itself where logits are of fp32
-  float* query_ = nullptr;       // [block row, padded]
-  float* d_query_ = nullptr;     // [block row, padded]
-  Upstream* up_ = nullptr;       // [block row]
-  OnlineLse* lse_ = nullptr;     // [B]
-  float* d_pos_ = nullptr;       // [B]
-  double* d_scale_ = nullptr;    // [B]
+  OnlineLse* lse_ = nullptr;   // [B]
+  float* d_pos_ = nullptr;     // [B]
+  double* d_scale_ = nullptr;  // [B]
   int32_t* pos_place_ = nullptr;
 };
 
@@ -426,7 +518,7 @@ class TilePass : SharedNegatives {
 void sampled_softmax_tiles(const SampledSoftmax& a, const Tile& tile) {
   const auto run = [&](const auto& logits, const auto& sums) {
     TilePass pass(a, tile, logits, sums);
-    in_team(a.threads, [&](int me, int team) { pass.run(me, team); });
+    pass.run();
     pass.finish();
   };
   const auto choose = [&](const auto& logits, const auto& sums) {

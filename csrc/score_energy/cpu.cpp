@@ -7,13 +7,12 @@
 // so no more than two digits of 16 can cancel; 4. merged into the part's (weight, mean, scatter) as
 // Chan, Golub and LeVeque do. Parts are merged in order. Cost: N R (R + 1) FLOPs in fp64, one read.
 //
-// score_sums: a thread owns a range of contexts and walks the items in chunks that stay in L2. Per
-// strip of six contexts: the scores in a register tile, then into three sums each while in L1.
+// score_sums: threads take ranges of contexts as they come and walk the items in chunks that stay in L2.
+// Per strip of six contexts: the scores in a register tile, then into three sums each while in L1.
 // Cost: 2 C V D FLOPs; memory: packed queries and one chunk a thread.
 #include "score_energy/score_energy.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -29,6 +28,8 @@ namespace {
 constexpr int64_t kMostParts = 16;
 constexpr int64_t kBlock = 1024;
 constexpr int64_t kStep = 32;
+// Contexts that are worth packing the items for.
+constexpr int64_t kFewContexts = 384;
 
 struct Part {
   double weight;
@@ -50,16 +51,17 @@ class Moments {
   }
 
   void run() {
-    std::atomic<int> next{0};
-    in_team(num_parts_ > 1 ? a_.threads : 1, [&](int, int) {
-      Workspace own;
-      auto* buffer = own.make<double>(2 * kStep * width_ + 2 * width_ + width_ * width_);
-      auto* row = own.make<float>(round_up(a_.D, 16));
-      for (int i; (i = next++) < num_parts_;) {
-        const Range mine = part(a_.N, kBlock, i, num_parts_);
-        for (int64_t first = mine.first; first < mine.last; first += kBlock)
-          add_block(parts_[i], first, std::min(first + kBlock, mine.last), buffer, row);
-      }
+    const int threads = std::min(num_parts_, a_.threads);
+    std::vector<double*> buffers;
+    std::vector<float*> rows;
+    for (int i = 0; i < threads; ++i) {
+      buffers.push_back(memory_.make<double>(2 * kStep * width_ + 2 * width_ + width_ * width_));
+      rows.push_back(memory_.make<float>(round_up(a_.D, 16)));
+    }
+    in_pieces(threads, num_parts_, [&](int64_t i, int me) {
+      const Range mine = part(a_.N, kBlock, static_cast<int>(i), num_parts_);
+      for (int64_t first = mine.first; first < mine.last; first += kBlock)
+        add_block(parts_[i], first, std::min(first + kBlock, mine.last), buffers[me], rows[me]);
     });
     Part total = parts_[0];
     for (int i = 1; i < num_parts_; ++i) join(total, parts_[i].weight, parts_[i].mean, parts_[i].scatter);
@@ -163,9 +165,9 @@ class Sums {
       buffer_.push_back(memory_.make<float>(kChunk * (padded_ + a.D + 2) + kTileRows * kChunkStride));
   }
 
-  void run(int me, int team) {
-    const Range mine = part(a_.C, kTileRows, me, team);
-    if (mine.first == mine.last) return;
+  // Contexts [first, last), first a whole strip.
+  void run(int64_t first, int64_t last, int me) {
+    const Range mine{first, last};
     float* items = buffer_[me];
     float* panels = items + kChunk * padded_;
     float* bias = panels + kChunk * a_.D;
@@ -240,7 +242,8 @@ void row_moments(const RowMoments& args, const Tile& tile) { Moments(args, tile)
 
 void score_sums(const ScoreSums& args, const Tile& tile) {
   Sums sums(args, tile);
-  in_team(args.threads, [&](int me, int team) { sums.run(me, team); });
+  in_parts(args.threads, args.C, kTileRows, kFewContexts, args.C,
+           [&](int64_t first, int64_t last, int me) { sums.run(first, last, me); });
 }
 
 }  // namespace fastpop

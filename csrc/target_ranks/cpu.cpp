@@ -2,28 +2,28 @@
 // pass over the catalogue; scores live in L1, one strip at a time.
 //
 // Rows go in blocks.
-// 1. Each thread its rows: queries, scaled, and the scores of their targets.
-// 2. Each thread its range of items, in chunks that stay in L2 while the block's rows go past: scores
-//    of a strip of six rows in a register tile; each row's are compared with its targets' scores, and
-//    then their exponentials join the row's log-sum-exp.
-// 3. Each thread its rows: the threads' counts are added and the excluded items' taken off again.
+// 1. Queries, scaled, and the scores of their targets.
+// 2. Items in chunks that stay in L2 while the block's rows go past: scores of a strip of six rows in a
+//    register tile; each row's are compared with its targets' scores, and then their exponentials join
+//    the row's log-sum-exp in the chunk's part of the catalogue (item_parts.h).
+// 3. The threads' counts are added and the excluded items' taken off again.
 // A score is the same sum in the same order wherever its column lies, and in top_items (1 and 3 make
 // them by the same tile): an item with a target's very row and bias is level with it, bit for bit.
-// Counts are integers and sums merge in order of thread.
+// Counts are integers and sums merge in order of parts, so bits do not depend on the threads.
 // Cost: 2 B V D FLOPs, B V exponentials, two comparisons a target and item. Memory: the block's rows
-// (8 MiB at most) and, a thread, a chunk and two counts a target of the block.
+// (8 MiB at most), a sum of each in each part, and, a thread, a chunk and two counts a target of the block.
 #include "target_ranks/target_ranks.h"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "barrier.h"
 #include "fetch_rows.h"
+#include "item_parts.h"
 #include "mutant.h"
 #include "online_lse.h"
 #include "ranges.h"
-#include "team.h"
+#include "steps.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -33,14 +33,14 @@ constexpr int64_t kRowBytes = int64_t{8} << 20;
 // Of a block of rows, unless one row alone has more.
 constexpr int64_t kMostTargets = int64_t{1} << 17;
 
-// What one thread works on.
+// What one thread works with.
 struct Own {
   float* items;     // [kChunk, padded]
   float* panels;    // [kChunk / panel][D][panel]
   float* bias;      // [kChunk]
   float* score;     // [6, kChunkStride]
-  OnlineLse* lse;   // [rows]
   int64_t* counts;  // [block's targets, 2] greater, equal
+  int64_t block;    // that the counts are of, -1: of none yet
   std::vector<int64_t> excluded;
   std::vector<float> excluded_score;
 };
@@ -48,38 +48,62 @@ struct Own {
 class RankPass {
  public:
   RankPass(const TargetRanks& a, const Tile& tile)
-      : a_(a), tile_(tile), padded_(round_up(std::max<int64_t>(a.D, 1), tile.lanes)), own_(a.threads) {
+      : a_(a),
+        tile_(tile),
+        items_(a.V, tile.panel),
+        padded_(round_up(std::max<int64_t>(a.D, 1), tile.lanes)),
+        own_(a.threads) {
     const int64_t fit = kRowBytes / (4 * padded_) / kTileRows * kTileRows;
     rows_ = std::min(round_up(a.B, kTileRows), std::max<int64_t>(fit, kTileRows));
     query_ = memory_.make<float>(rows_ * padded_);
     int64_t most = 0;
-    for (int64_t first = 0; first < a.B; first = block_end(first))
+    for (int64_t first = 0; first < a.B; first = block_end(first)) {
+      blocks_.push_back({first, block_end(first)});
       most = std::max(most, a.target_offsets[block_end(first)] - a.target_offsets[first]);
+    }
     for (Own& own : own_) {
       own.items = memory_.make<float>(kChunk * padded_);
       own.panels = memory_.make<float>(kChunk * a.D);
       own.bias = memory_.make<float>(kChunk);
       own.score = memory_.make<float>(kTileRows * kChunkStride);
-      own.lse = memory_.make<OnlineLse>(rows_);
       own.counts = memory_.make<int64_t>(2 * most);
+      own.block = -1;
     }
+    for (int p = 0; p < items_.num(); ++p) lse_.push_back(memory_.make<OnlineLse>(rows_));
   }
 
-  void run(int me, int team) {
-    const Range items = part(a_.V, tile_.panel, me, team);
-    for (int64_t first = 0; first < a_.B; first = block_end(first)) {
-      const int64_t last = block_end(first);
-      enter_rows(first, last, me, team);
-      meet_.wait(team);
-      for (int64_t left = items.first; left < items.last; left += kChunk)
-        one_chunk(own_[me], left, std::min<int64_t>(kChunk, items.last - left), first, last);
-      meet_.wait(team);
-      leave_rows(first, last, me, team);
-      meet_.wait(team);
+  void run() {
+    const int pieces = a_.threads == 1 ? 1 : 4 * a_.threads;
+    Steps steps(static_cast<int>(items_.num_chunks()) + 2);
+    for (int64_t block = 0; block < static_cast<int64_t>(blocks_.size()); ++block) {
+      const int entered = steps.gate(kEnter, block, pieces);
+      items_.add_to(steps, kChunks, block * items_.num_chunks(), entered);
+      steps.gate(kLeave, block, pieces);
     }
+    steps.run(a_.threads, [&](const Steps::Piece& piece, int me) { work(piece, me); });
   }
 
  private:
+  enum Kind : int { kEnter, kChunks, kLeave };
+
+  void work(const Steps::Piece& piece, int me) {
+    const auto [kind, what, number, of] = piece;
+    const int i = static_cast<int>(number), parts = static_cast<int>(of);
+    const int64_t block = kind == kChunks ? what / items_.num_chunks() : what;
+    const auto [first, last] = blocks_[block];
+    if (kind == kEnter) return enter_rows(first, last, i, parts, me);
+    if (kind == kLeave) return leave_rows(block, i, parts, me);
+    Own& own = own_[me];
+    if (own.block != block) {
+      own.block = block;
+      std::fill(own.counts, own.counts + 2 * (a_.target_offsets[last] - a_.target_offsets[first]), 0);
+    }
+    const int64_t j = what % items_.num_chunks();
+    if (j == 0) std::fill(lse_[i], lse_[i] + (last - first), OnlineLse{});
+    const Range chunk = items_.chunk(i, j);
+    if (chunk.first < chunk.last) one_chunk(own, lse_[i], chunk.first, chunk.last - chunk.first, first, last);
+  }
+
   int64_t block_end(int64_t first) const {
     const int64_t last = std::min(first + rows_, a_.B);
     const int64_t* offsets = a_.target_offsets;
@@ -122,9 +146,9 @@ class RankPass {
     }
   }
 
-  void enter_rows(int64_t first, int64_t last, int me, int team) {
+  void enter_rows(int64_t first, int64_t last, int i, int parts, int me) {
     Own& own = own_[me];
-    const Range mine = part(round_up(last - first, kTileRows), kTileRows, me, team);
+    const Range mine = part(round_up(last - first, kTileRows), kTileRows, i, parts);
     const float scale = static_cast<float>(a_.scale);
     for (int64_t r = mine.first; r < mine.last; ++r) {
       const int64_t b = first + r;
@@ -135,12 +159,9 @@ class RankPass {
       const int64_t from = a_.target_offsets[b], num = a_.target_offsets[b + 1] - from;
       scores_of_ids(own, r, a_.target_item + from, num, a_.score_M + from);
     }
-    std::fill(own.lse, own.lse + (last - first), OnlineLse{});
-    const int64_t targets = a_.target_offsets[last] - a_.target_offsets[first];
-    std::fill(own.counts, own.counts + 2 * targets, 0);
   }
 
-  void one_chunk(Own& own, int64_t left, int64_t num, int64_t first, int64_t last) {
+  void one_chunk(Own& own, OnlineLse* lse_of, int64_t left, int64_t num, int64_t first, int64_t last) {
     const int64_t columns = pack(own, num, [&](int64_t k) { return left + k; });
     for (int64_t b = first; b < last; b += kTileRows) {
       float largest[kTileRows];
@@ -153,26 +174,28 @@ class RankPass {
           // Columns that are no items score -inf.
           if (a_.score_M[m] == -HUGE_VALF) counts[1] -= columns - num;
         }
-        OnlineLse& lse = own.lse[b - first + i];
+        OnlineLse& lse = lse_of[b - first + i];
         lse.sum += tile_.exp_row(row, columns, lse.raise(largest[i]));
       }
     }
   }
 
-  void leave_rows(int64_t first, int64_t last, int me, int team) {
+  void leave_rows(int64_t block, int i, int parts, int me) {
     Own& own = own_[me];
-    const Range mine = part(last - first, 1, me, team);
+    const auto [first, last] = blocks_[block];
+    const Range mine = part(last - first, 1, i, parts);
     for (int64_t r = mine.first; r < mine.last; ++r) {
       const int64_t b = first + r;
       double lse = -HUGE_VAL;
-      for (int i = 0; i < team; ++i) lse = log_add(lse, own_[i].lse[r].log());
+      for (const OnlineLse* one : lse_) lse = log_add(lse, one[r].log());
       a_.lse_B[b] = static_cast<float>(lse);
       fetch_excluded(own, b, r);
       for (int64_t m = a_.target_offsets[b]; m < a_.target_offsets[b + 1]; ++m) {
         int64_t greater = 0, equal = 0;
-        for (int i = 0; i < team; ++i) {
-          greater += own_[i].counts[2 * (m - a_.target_offsets[first])];
-          equal += own_[i].counts[2 * (m - a_.target_offsets[first]) + 1];
+        for (const Own& one : own_) {
+          if (one.block != block) continue;
+          greater += one.counts[2 * (m - a_.target_offsets[first])];
+          equal += one.counts[2 * (m - a_.target_offsets[first]) + 1];
         }
         const float score = a_.score_M[m];
         for (const float other : own.excluded_score) {
@@ -203,11 +226,13 @@ class RankPass {
 
   const TargetRanks& a_;
   const Tile& tile_;
+  const ItemParts items_;
   int64_t padded_, rows_;
   Workspace memory_;
-  Barrier meet_;
+  std::vector<Range> blocks_;  // of rows
   std::vector<Own> own_;
-  float* query_;  // [rows, padded], scale within
+  std::vector<OnlineLse*> lse_;  // a part's, [rows]
+  float* query_;                 // [rows, padded], scale within
 };
 
 }  // namespace
@@ -215,7 +240,7 @@ class RankPass {
 void target_ranks_cpu(const TargetRanks& args, const Tile& tile) {
   if (args.B == 0) return;
   RankPass pass(args, tile);
-  in_team(args.threads, [&](int me, int team) { pass.run(me, team); });
+  pass.run();
 }
 
 }  // namespace fastpop

@@ -7,9 +7,9 @@
 //    best so far. What is not worse goes to the query's buffer (scan.inc).
 // 3. A full buffer drops what is excluded and all but the k best; the worst of these is the new bound.
 // 4. At the end the k best in order: greater score first, of equal ones the smaller id.
-// With fewer queries than the team has panels, threads share the queries and split the items, and
-// step 4 selects among what each found. Blocks of items are visited in a scattered order, so that a
-// catalogue sorted by score does not pass the bound with every item. A score is the same sum in the
+// With fewer queries than the threads have panels, threads share the queries and take blocks of items as
+// they come, and step 4 selects among what each found. Blocks of items are visited in a scattered order, so
+// that a catalogue sorted by score does not pass the bound with every item. A score is the same sum in the
 // same order wherever its tile lies, and the k best of it are one set: bits depend neither on the
 // number of threads nor on that order.
 // Cost: 2 B V D FLOPs and about k (1 + 2 log(V / k)) kept items a query. Memory a thread: 2 MiB of
@@ -24,7 +24,6 @@
 #include <numeric>
 #include <vector>
 
-#include "barrier.h"
 #include "mutant.h"
 #include "prefetch.h"
 #include "ranges.h"
@@ -39,6 +38,9 @@ constexpr int64_t kItemBytes = int64_t{192} << 10;
 constexpr int64_t kMostItems = 1536;
 constexpr int64_t kBufferBytes = int64_t{2} << 20;
 constexpr int64_t kMostQueries = 1024;
+// Lists that are worth waking a thread for, and panels of queries that are worth a walk of the catalogue.
+constexpr int64_t kFewLists = 16;
+constexpr int64_t kFewPanels = 2;
 // A hash of the ids that a query must not get: most survivors miss it and need no search.
 constexpr int64_t kFilterWords = 8;
 
@@ -212,44 +214,38 @@ void write(const TopItems& a, int64_t b, std::vector<uint64_t>& found) {
   std::fill(score + num, score + a.k, -HUGE_VALF);
 }
 
-// Part `me` of the queries, in whole vectors, against all items.
-void split_queries(const TopItems& a, const Tile& tile, const Sizes& sizes, int me, int team, Best& best) {
-  const int64_t units = (a.B + tile.lanes - 1) / tile.lanes;
-  const int64_t start = std::min(a.B, units * me / team * tile.lanes);
-  const int64_t stop = std::min(a.B, units * (me + 1) / team * tile.lanes);
+// Queries [start, stop) against all items.
+void some_queries(const TopItems& a, const Sizes& sizes, int64_t start, int64_t stop, Best& best) {
   std::vector<uint64_t> found;
-  for (int64_t first = start; first < stop; first += sizes.queries) {
-    const int64_t num = std::min(sizes.queries, stop - first);
-    best.begin(first, num);
-    for (int64_t j = 0; j < sizes.num_blocks; ++j) best.scan(j);
-    for (int64_t q = 0; q < num; ++q) {
-      best.prune(q);
-      found.assign(best.begin_of(q), best.end_of(q));
-      write(a, first + q, found);
-    }
+  best.begin(start, stop - start);
+  for (int64_t j = 0; j < sizes.num_blocks; ++j) best.scan(j);
+  for (int64_t q = 0; q < stop - start; ++q) {
+    best.prune(q);
+    found.assign(best.begin_of(q), best.end_of(q));
+    write(a, start + q, found);
   }
 }
 
-// All queries; each of the parts has its blocks of items.
+// All queries; a thread takes blocks of items as they come.
 void split_items(const TopItems& a, const Sizes& sizes, std::vector<std::unique_ptr<Best>>& best) {
-  const int parts = static_cast<int>(best.size());
+  const int threads = static_cast<int>(best.size());
   for (int64_t first = 0; first < a.B; first += sizes.queries) {
     const int64_t num = std::min(sizes.queries, a.B - first);
-    Barrier meet;
-    in_team(parts, [&](int me, int team) {
-      const Range own = part(parts, 1, me, team);
-      for (int64_t i = own.first; i < own.last; ++i) {
-        best[i]->begin(first, num);
-        const int64_t stop = sizes.num_blocks * (i + 1) / parts;
-        for (int64_t j = sizes.num_blocks * i / parts; j < stop; ++j) best[i]->scan(j);
-        for (int64_t q = 0; q < num; ++q) best[i]->prune(q);
-      }
-      meet.wait(team);
-      const Range rows = part(num, 1, me, team);
+    std::vector<char> has_begun(threads, 0);
+    in_pieces(threads, sizes.num_blocks, [&](int64_t j, int me) {
+      if (!has_begun[me]) best[me]->begin(first, num);
+      has_begun[me] = 1;
+      best[me]->scan(j);
+    });
+    in_parts(threads, num, 1, kFewLists, num, [&](int64_t from, int64_t to, int) {
       std::vector<uint64_t> found;
-      for (int64_t q = rows.first; q < rows.last; ++q) {
+      for (int64_t q = from; q < to; ++q) {
         found.clear();
-        for (const auto& one : best) found.insert(found.end(), one->begin_of(q), one->end_of(q));
+        for (int i = 0; i < threads; ++i) {
+          if (!has_begun[i]) continue;
+          best[i]->prune(q);
+          found.insert(found.end(), best[i]->begin_of(q), best[i]->end_of(q));
+        }
         write(a, first + q, found);
       }
     });
@@ -266,7 +262,8 @@ void top_items_cpu(const TopItems& a, const Tile& tile) {
   std::vector<std::unique_ptr<Best>> best;
   for (int64_t i = 0; i < parts; ++i) best.push_back(std::make_unique<Best>(a, tile, sizes));
   if (!by_queries) return split_items(a, sizes, best);
-  in_team(a.threads, [&](int me, int team) { split_queries(a, tile, sizes, me, team, *best[me]); });
+  in_parts(a.threads, a.B, tile.panel, kFewPanels * tile.panel, sizes.queries,
+           [&](int64_t first, int64_t last, int me) { some_queries(a, sizes, first, last, *best[me]); });
 }
 
 }  // namespace fastpop
