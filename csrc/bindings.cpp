@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <atomic>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "sampled_softmax/arguments.h"
 #include "sampled_softmax/sampled_softmax.h"
 #include "score_energy/score_energy.h"
+#include "steps.h"
 #include "target_ranks/target_ranks.h"
 #include "team.h"
 #include "tile.h"
@@ -105,6 +107,30 @@ const fastpop::Tile& tile_of(const std::string& path) {
   const fastpop::Tile* tile = path == "auto" ? fastpop::best_tile() : fastpop::find_tile(path.c_str());
   if (tile == nullptr) throw std::invalid_argument("path: this machine has no " + path);
   return *tile;
+}
+
+void bind_team(py::module_& m) {
+  m.def(
+      "num_meetings", [] { return fastpop::num_meetings.load(); },
+      "Since the module was loaded: regions of more than one thread, and gates in them (csrc/steps.h).");
+  m.def(
+      "run_steps",
+      [](int threads, int num_steps, int num_pieces, int bad_step, int bad_piece) {
+        py::gil_scoped_release release;
+        fastpop::Steps steps(2);
+        int before = -1;
+        for (int i = 0; i < num_steps; ++i) before = steps.add(0, i, num_pieces, {-1, -1, before});
+        std::atomic<int> done{0};
+        steps.run(threads, [&](const fastpop::Steps::Piece& piece, int) {
+          if (piece.what == bad_step && piece.number == bad_piece)
+            throw std::runtime_error("piece " + std::to_string(bad_piece) + " of step " +
+                                     std::to_string(bad_step));
+          ++done;
+        });
+        return done.load();
+      },
+      "threads"_a, "num_steps"_a, "num_pieces"_a, "bad_step"_a, "bad_piece"_a,
+      "How many pieces of steps that follow each other ran, one of which may throw, for tests of that.");
 }
 
 void bind_tile(py::module_& m) {
@@ -391,9 +417,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("has_cuda") = false;
 #endif
   fastpop::watch_forks();
-  m.def(
-      "num_meetings", [] { return fastpop::num_meetings.load(); },
-      "Since the module was loaded: regions of more than one thread, and gates in them (csrc/steps.h).");
+  bind_team(m);
   m.def("has_lost_threads", &fastpop::has_lost_threads, "Whether a fork left OpenMP's threads behind.");
   bind_alias_draw(m);
   bind_tile(m);

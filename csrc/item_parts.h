@@ -36,10 +36,10 @@ class ItemParts {
     return {std::min(all.first + j * kChunk, all.last), std::min(all.first + (j + 1) * kChunk, all.last)};
   }
 
-  // A step for each chunk, once step `entered` is done, a piece for each part; `what` counts from `first`.
-  // Returns the last.
-  int add_to(Steps& steps, int kind, int64_t first, int entered) const {
-    int last = steps.add(kind, first, num_, {entered});
+  // A step for each chunk, a piece for each part, once all steps so far are done; `what` counts from
+  // `first`. Returns the last.
+  int add_to(Steps& steps, int kind, int64_t first) const {
+    int last = steps.gate(kind, first, num_);
     for (int64_t j = 1; j < num_chunks_; ++j) last = steps.add(kind, first + j, num_, {-1, -1, last});
     return last;
   }

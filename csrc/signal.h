@@ -48,7 +48,7 @@ class Signal {
         if (round_.load(std::memory_order_acquire) != round) return true;
         pause();
       }
-    } while (std::chrono::steady_clock::now() - start < std::chrono::microseconds(20));
+    } while (std::chrono::steady_clock::now() - start < std::chrono::microseconds(100));
     return false;
   }
 

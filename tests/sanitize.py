@@ -32,7 +32,11 @@ TWINS = ["tests/ops/test_sampled_softmax_on_device.py", "tests/ops/test_row_upda
 
 RUNS = {
     "address": [[*OPS, "-k", EVERY_PATH], [*NATIVE, *LOGS, *TWINS, "-k", "not compile and not gpu"]],
-    "thread": [[*OPS, "-k", "-3] or threads_change or streamed_scores or moments_of_rows"], NATIVE],
+    "thread": [
+        [*OPS, "-k", "-3] or threads_change or streamed_scores or moments_of_rows"],
+        NATIVE,
+        ["tests/ops/test_threads.py"],
+    ],
 }
 SIDE_BY_SIDE = ["--numprocesses=2", "--dist=worksteal"]
 # Of a report; also where no test failed.

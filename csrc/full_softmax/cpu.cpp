@@ -128,8 +128,8 @@ class FullPass {
     const int pieces = a_.threads == 1 ? 1 : 4 * a_.threads;
     Steps steps(static_cast<int>(items_.num_chunks()) + 2);
     for (int64_t block = 0; block * rows_ < a_.B; ++block) {
-      const int entered = steps.gate(kEnter, block, pieces);
-      const int summed = items_.add_to(steps, kChunks, block * items_.num_chunks(), entered);
+      steps.gate(kEnter, block, pieces);
+      const int summed = items_.add_to(steps, kChunks, block * items_.num_chunks());
       if (backward_) steps.add(kPositives, block, items_.num(), {-1, -1, summed});
       steps.gate(kLeave, block, pieces);
     }

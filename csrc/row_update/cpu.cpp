@@ -76,7 +76,7 @@ int64_t row_update_cpu(RowUpdate a, const Tile& tile) {
   }
   const int threads = a.n * a.D < kFewNumbers ? 1 : a.threads;
   float* scratch = memory.make<float>(threads * 2 * a.D - MUTANT(17, 1, 0));
-  const int64_t least = kFewNumbers / 4 / a.D + 1;
+  const int64_t least = kFewNumbers / a.D + 1;
   in_parts(threads, a.n, 1, least, a.n, [&](int64_t first, int64_t last, int me) {
     tile.update_rows(a, start_of(a, first), start_of(a, last), scratch + me * 2 * a.D);
   });

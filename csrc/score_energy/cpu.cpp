@@ -7,9 +7,10 @@
 // so no more than two digits of 16 can cancel; 4. merged into the part's (weight, mean, scatter) as
 // Chan, Golub and LeVeque do. Parts are merged in order. Cost: N R (R + 1) FLOPs in fp64, one read.
 //
-// score_sums: threads take ranges of contexts as they come and walk the items in chunks that stay in L2.
-// Per strip of six contexts: the scores in a register tile, then into three sums each while in L1.
-// Cost: 2 C V D FLOPs; memory: packed queries and one chunk a thread.
+// score_sums: items are packed in windows of a few chunks, past which ranges of contexts go, a chunk at a
+// time so that it stays in L2. Per strip of six contexts: the scores in a register tile, then into three
+// sums each while in L1. A range's windows follow each other, so a context's sums have one order.
+// Cost: 2 C V D FLOPs; memory: packed queries and three windows.
 #include "score_energy/score_energy.h"
 
 #include <algorithm>
@@ -17,9 +18,10 @@
 #include <cstring>
 #include <vector>
 
+#include "fetch_rows.h"
 #include "mutant.h"
 #include "ranges.h"
-#include "team.h"
+#include "steps.h"
 #include "workspace.h"
 
 namespace fastpop {
@@ -28,8 +30,6 @@ namespace {
 constexpr int64_t kMostParts = 16;
 constexpr int64_t kBlock = 1024;
 constexpr int64_t kStep = 32;
-// Contexts that are worth packing the items for.
-constexpr int64_t kFewContexts = 384;
 
 struct Part {
   double weight;
@@ -158,57 +158,92 @@ class Moments {
 class Sums {
  public:
   Sums(const ScoreSums& a, const Tile& tile) : a_(a), tile_(tile), padded_(round_up(a.D, tile.lanes)) {
-    query_ = memory_.make<float>(round_up(a.C, kTileRows) * padded_ + kTileRows * a.threads * padded_);
+    query_ = memory_.make<float>(round_up(a.C, kTileRows) * padded_);
     mean_ = memory_.make<double>(a.C);
     shift_ = memory_.make<float>(a.C);
-    for (int i = 0; i < a.threads; ++i)
-      buffer_.push_back(memory_.make<float>(kChunk * (padded_ + a.D + 2) + kTileRows * kChunkStride));
+    for (int i = 0; i < a.threads; ++i) {
+      row_.push_back(memory_.make<float>(tile.panel * padded_));
+      score_.push_back(memory_.make<float>(kTileRows * kChunkStride));
+    }
+    for (int i = 0; i < (a.threads == 1 ? 1 : kMostWindows); ++i)
+      windows_.push_back(
+          {memory_.make<float>(kWindow * a.D), memory_.make<float>(kWindow), memory_.make<float>(kWindow)});
   }
 
-  // Contexts [first, last), first a whole strip.
-  void run(int64_t first, int64_t last, int me) {
-    const Range mine{first, last};
-    float* items = buffer_[me];
-    float* panels = items + kChunk * padded_;
-    float* bias = panels + kChunk * a_.D;
-    float* b = bias + kChunk;
-    float* score = b + kChunk;
-    const int64_t end = round_up(mine.last, kTileRows);
-    for (int64_t c = mine.first; c < end; ++c) {
-      float* q = query_ + c * padded_;
-      if (c < mine.last) {
-        tile_.fetch(a_.query_CD, c, a_.D, padded_, q);
-        a_.square_C[c] = a_.along_C[c] = mean_[c] = 0;
-      } else {
-        std::fill(q, q + padded_, 0.0f);
-      }
+  void run() {
+    const int threads = a_.threads;
+    const int64_t strips = (a_.C + kTileRows - 1) / kTileRows;
+    const int64_t parts = std::min<int64_t>({4 * threads, strips, Steps::kMostFollowing});
+    Steps steps(2 * kMostWindows + 2);
+    const int enter = steps.add(kEnter, 0, parts, {});
+    std::vector<int> left(windows_.size(), -1);  // the step that has done with a window
+    int before = enter;
+    for (int64_t w = 0; w * kWindow < a_.V; ++w) {
+      int& done = left[w % static_cast<int64_t>(left.size())];
+      const int pack = steps.add(kPack, w, 2 * threads, {done});
+      before = done = steps.add(kScores, w, parts, {pack, -1, before});
     }
-    for (int64_t left = 0; left < a_.V; left += kChunk) {
-      const int64_t num = std::min<int64_t>(kChunk, a_.V - left);
-      const int64_t columns = round_up(num, tile_.panel);
-      for (int64_t k = 0; k < columns; ++k) {
-        float* row = items + k * padded_;
-        if (k < num) {
-          tile_.fetch(a_.item_VD, left + k, a_.D, padded_, row);
-        } else {
-          std::fill(row, row + padded_, 0.0f);
-        }
-        bias[k] = k < num && a_.bias_V != nullptr ? a_.bias_V[left + k] : 0.0f;
-        b[k] = k < num ? a_.b_V[left + k] : 0.0f;
-      }
-      for (int64_t k = 0; k < columns; k += tile_.panel)
-        tile_.pack(items + k * padded_, padded_, a_.D, panels + k * a_.D);
-      for (int64_t c = mine.first; c < mine.last; c += kTileRows) {
-        float largest[kTileRows];
-        tile_.logits(query_ + c * padded_, padded_, a_.D, panels, columns / tile_.panel,
-                     static_cast<float>(a_.scale), bias, score, kChunkStride, largest);
-        for (int64_t i = 0; i < kTileRows && c + i < mine.last; ++i)
-          add(c + i, score + i * kChunkStride, b, num, left);
-      }
-    }
+    steps.run(threads, [&](const Steps::Piece& piece, int me) { work(piece, me); });
   }
 
  private:
+  // Items that are packed together, windows that are at a time.
+  static constexpr int64_t kWindow = 4 * kChunk;
+  static constexpr int kMostWindows = 3;
+
+  enum Kind : int { kEnter, kPack, kScores };
+
+  struct Window {
+    float* panels;  // [item / panel][D][panel]
+    float* bias;    // [item]
+    float* b;       // [item]
+  };
+
+  void work(const Steps::Piece& piece, int me) {
+    const auto [kind, what, number, of] = piece;
+    const int i = static_cast<int>(number), parts = static_cast<int>(of);
+    const Window& window = windows_[what % static_cast<int64_t>(windows_.size())];
+    const int64_t left = what * kWindow, num = std::min(kWindow, a_.V - left);
+    if (kind == kEnter) return enter(part(round_up(a_.C, kTileRows), kTileRows, i, parts));
+    if (kind == kPack) return pack(window, left, num, part(num, tile_.panel, i, parts), me);
+    const Range mine = part(a_.C, kTileRows, i, parts);
+    for (int64_t first = 0; first < num; first += kChunk)
+      scores(window, left, first, std::min<int64_t>(kChunk, num - first), mine, score_[me]);
+  }
+
+  void enter(const Range& mine) {
+    for (int64_t c = mine.first; c < mine.last; ++c) {
+      fetch_or_clear(tile_, a_.query_CD, c < a_.C ? c : -1, a_.D, padded_, query_ + c * padded_);
+      if (c < a_.C) a_.square_C[c] = a_.along_C[c] = mean_[c] = 0;
+    }
+  }
+
+  // Items `mine` of the window whose first is item `left`.
+  void pack(const Window& window, int64_t left, int64_t num, const Range& mine, int me) {
+    for (int64_t k = mine.first; k < mine.last; k += tile_.panel) {
+      for (int64_t j = k; j < k + tile_.panel; ++j) {
+        fetch_or_clear(tile_, a_.item_VD, j < num ? left + j : -1, a_.D, padded_,
+                       row_[me] + (j - k) * padded_);
+        window.bias[j] = j < num && a_.bias_V != nullptr ? a_.bias_V[left + j] : 0.0f;
+        window.b[j] = j < num ? a_.b_V[left + j] : 0.0f;
+      }
+      tile_.pack(row_[me], padded_, a_.D, window.panels + k * a_.D);
+    }
+  }
+
+  // Contexts `mine` against items [first, first + num) of the window.
+  void scores(const Window& window, int64_t left, int64_t first, int64_t num, const Range& mine,
+              float* score) {
+    const int64_t panels = (num + tile_.panel - 1) / tile_.panel;
+    for (int64_t c = mine.first; c < mine.last; c += kTileRows) {
+      float largest[kTileRows];
+      tile_.logits(query_ + c * padded_, padded_, a_.D, window.panels + first * a_.D, panels,
+                   static_cast<float>(a_.scale), window.bias + first, score, kChunkStride, largest);
+      for (int64_t i = 0; i < kTileRows && c + i < mine.last; ++i)
+        add(c + i, score + i * kChunkStride, window.b + first, num, left + first);
+    }
+  }
+
   // b sums to zero over the catalogue, so the shift leaves no trace in sum s * b.
   void add(int64_t c, const float* score, const float* b, int64_t num, int64_t seen) {
     float sums[3];
@@ -230,7 +265,9 @@ class Sums {
   const Tile& tile_;
   int64_t padded_;
   Workspace memory_;
-  std::vector<float*> buffer_;
+  std::vector<float*> row_;    // a thread's, [panel, padded]
+  std::vector<float*> score_;  // a thread's, [6, kChunkStride]
+  std::vector<Window> windows_;
   float* query_;  // [C, padded]
   double* mean_;  // [C] of the scores so far, minus shift
   float* shift_;  // [C] the mean of the first chunk
@@ -242,8 +279,7 @@ void row_moments(const RowMoments& args, const Tile& tile) { Moments(args, tile)
 
 void score_sums(const ScoreSums& args, const Tile& tile) {
   Sums sums(args, tile);
-  in_parts(args.threads, args.C, kTileRows, kFewContexts, args.C,
-           [&](int64_t first, int64_t last, int me) { sums.run(first, last, me); });
+  sums.run();
 }
 
 }  // namespace fastpop

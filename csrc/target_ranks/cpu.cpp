@@ -76,8 +76,8 @@ class RankPass {
     const int pieces = a_.threads == 1 ? 1 : 4 * a_.threads;
     Steps steps(static_cast<int>(items_.num_chunks()) + 2);
     for (int64_t block = 0; block < static_cast<int64_t>(blocks_.size()); ++block) {
-      const int entered = steps.gate(kEnter, block, pieces);
-      items_.add_to(steps, kChunks, block * items_.num_chunks(), entered);
+      steps.gate(kEnter, block, pieces);
+      items_.add_to(steps, kChunks, block * items_.num_chunks());
       steps.gate(kLeave, block, pieces);
     }
     steps.run(a_.threads, [&](const Steps::Piece& piece, int me) { work(piece, me); });

@@ -100,6 +100,30 @@ def test_every_benchmark_file_is_in_the_table():
     assert files == set(OPS)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by signals")
+def test_ratios_beside_neighbours(tmp_path):
+    record = tmp_path / "record.json"
+    environment = os.environ | {"FASTPOP_BENCH": "small", "PYTHONPATH": str(ROOT / "bench")}
+    command = [
+        sys.executable,
+        str(ROOT / "bench" / "neighbours.py"),
+        "--rounds",
+        "1",
+        "--record",
+        str(record),
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(record.read_text())
+    assert found["machine"]["processor"] in done.stdout
+    for case, beside in found["seconds"].items():
+        assert f"\n{case}\n" in done.stdout
+        assert list(beside) == ["none", "spinning", "two spinning", "training"]
+        for seconds in beside.values():
+            assert {one.split()[0] for one in seconds} == {"fastpop", "torch"}
+            assert all(len(rounds) == 1 and rounds[0] > 0 for rounds in seconds.values())
+
+
 @pytest.mark.parametrize(
     ("module", "label", "contenders"),
     [
