@@ -249,10 +249,14 @@ def render(name: str, of_case: dict[str, dict[str, list[float]]]) -> str:
 
 
 def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    """Its name, and the numbers that tell which one has it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    known = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    fields = {name: value.split(":", 1)[-1].strip() for name, value in known.items()}
+    if "model name" not in fields:
+        return platform.processor() or platform.machine()
+    return f"{fields['model name']} (family {fields['cpu family']}, model {fields['model']})"
 
 
 def main() -> None:

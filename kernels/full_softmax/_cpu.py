@@ -1,7 +1,8 @@
 """Full softmax in C++ (csrc/full_softmax/cpu.cpp), on all of torch's threads; logits live in L1.
 
-Cost: 2 B V D FLOPs forward, 6 B V D backward; about 2 B D + T B D numbers of memory beyond inputs and
-results (T threads), rows in blocks where that passes 8 MiB. Float32 inside, whatever the inputs.
+Cost: 2 B V D FLOPs forward, 6 B V D backward; about 2 B D + P B D numbers of memory beyond inputs and
+results (P parts of the catalogue: V / 4,608, from 8 to 64), rows in blocks where that passes 16 MiB and an
+eighth of the table. Float32 inside, whatever the inputs; the same bits on any number of threads.
 """
 
 from typing import Any

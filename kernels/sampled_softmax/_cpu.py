@@ -1,9 +1,9 @@
 """Sampled softmax in C++ (csrc/sampled_softmax/cpu.cpp), fused, on all of torch's threads.
 
-Logits live in registers and L1, exponentials of a block of rows in a buffer of about 1.3 MiB, packed
-items in K D numbers (in twice as many where rows are no whole vectors of float32); neither [B, K] nor
-gathered [B, K, D] exists. Each negative id of a group is computed once, with log(its count) in its
-bias. Float32 inside, for 16-bit inputs too.
+Logits live in registers and L1, exponentials of a block of rows in a buffer of about 1.2 MiB (four of them
+with several threads), packed items in K D numbers (in twice as many where rows are no whole vectors of
+float32); neither [B, K] nor gathered [B, K, D] exists. Each negative id of a group is computed once, with
+log(its count) in its bias. Float32 inside, for 16-bit inputs too; the same bits on any number of threads.
 
 Cost: 2 B K D FLOPs forward, 6 B K D backward, 6 B K D for both at once in `forward_backward`.
 """

@@ -211,10 +211,8 @@ def test_threads_and_neighbours_change_no_bit(threads):
         assert torch.equal(torch.cat(others), one)
     threads(3)
     again = ranks(slice(None))
-    for one, other in zip(first[:3], again[:3]):
+    for one, other in zip(first, again, strict=True):
         assert torch.equal(one, other)
-    # Sums of exponentials are merged from other parts.
-    torch.testing.assert_close(first.lse, again.lse, rtol=3e-7, atol=0)
 
 
 @pytest.mark.parametrize("impl", IMPLS)
