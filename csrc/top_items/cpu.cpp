@@ -262,7 +262,8 @@ void top_items_cpu(const TopItems& a, const Tile& tile) {
   std::vector<std::unique_ptr<Best>> best;
   for (int64_t i = 0; i < parts; ++i) best.push_back(std::make_unique<Best>(a, tile, sizes));
   if (!by_queries) return split_items(a, sizes, best);
-  in_parts(a.threads, a.B, tile.panel, kFewPanels * tile.panel, sizes.queries,
+  const int64_t fair = std::max<int64_t>(a.B / (2 * a.threads), tile.panel);
+  in_parts(a.threads, a.B, tile.panel, std::min(fair, kFewPanels * tile.panel), sizes.queries,
            [&](int64_t first, int64_t last, int me) { some_queries(a, sizes, first, last, *best[me]); });
 }
 
