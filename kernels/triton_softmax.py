@@ -8,14 +8,19 @@ import triton.language as tl
 from torch import Tensor
 
 from fastpop.kernels import triton_tiles
-from fastpop.kernels.triton_tiles import load_rows, load_rows_there
+from fastpop.kernels.triton_tiles import WIDEN, load_rows, load_rows_there
+
+LOG2E: tl.constexpr = tl.constexpr(1.4426950216293335)  # of the float32 numbers the nearest
+LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
+# The base of a sum without terms: finite, so that exp(-inf) is 0 in it, and below that of any logit.
+NO_BASE: tl.constexpr = tl.constexpr(-3.4e38)
 
 
 def row_gradients(
     lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor, *, positive_apart: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(safe_lse, weight, own) [B] of each row, as the backward kernels read them: see the kernel."""
-    safe_lse_B, weight_B, own_B = (torch.empty_like(lse_B) for _ in range(3))
+    """(base, weight, own) [B] of each row, as the backward kernels read them: see the kernel."""
+    base_B, weight_B, own_B = (torch.empty_like(lse_B) for _ in range(3))
     num_rows = lse_B.shape[0]
     triton_tiles.launch(
         row_gradients_kernel,
@@ -24,14 +29,14 @@ def row_gradients(
         pos_logit_ptr=pos_logit_B,
         d_lse_ptr=d_lse_B.float().contiguous(),
         d_pos_ptr=d_pos_B.float().contiguous(),
-        safe_lse_ptr=safe_lse_B,
+        base_ptr=base_B,
         weight_ptr=weight_B,
         own_ptr=own_B,
         num_rows=num_rows,
         POSITIVE_APART=positive_apart,
         BLOCK_B=256,
     )
-    return safe_lse_B, weight_B, own_B
+    return base_B, weight_B, own_B
 
 
 def peak_of(dtype: torch.dtype, *numbers: Tensor) -> Tensor | None:
@@ -75,7 +80,7 @@ def row_gradients_kernel(
     pos_logit_ptr,
     d_lse_ptr,
     d_pos_ptr,
-    safe_lse_ptr,
+    base_ptr,
     weight_ptr,
     own_ptr,
     num_rows,
@@ -84,9 +89,10 @@ def row_gradients_kernel(
 ):
     """One program owns BLOCK_B rows: what backward multiplies their candidates by.
 
-    safe_lse: lse, or +inf for a row that gives no gradient (its positive is removed): exp(z - inf) is
-    0 whatever the logits are.
-    weight: d_lse, or 0 for such a row.
+    base: lse in units of log 2, rounded; +inf for a row that gives no gradient (its positive is removed):
+    2^(z - inf) is 0 whatever the logits are.
+    weight: d_lse, or 0 for such a row; times what the rounding of base left, so that weight x powers(z, base)
+    is d_lse x exp(z - lse) to the last digit.
     own: the gradient of the positive's logit; where the positive is also one of the candidates
     (not POSITIVE_APART), only what comes on top of weight x probability.
     """
@@ -102,8 +108,10 @@ def row_gradients_kernel(
     weight_b = tl.where(live_b, weight_b, 0.0)
     if POSITIVE_APART:
         own_b += weight_b * tl.exp(tl.where(live_b, pos_b - lse_b, 0.0))
-    tl.store(safe_lse_ptr + offs_b, tl.where(live_b, lse_b, infinity), mask=inside_b)
-    tl.store(weight_ptr + offs_b, weight_b, mask=inside_b)
+    base_b = lse_b * LOG2E
+    rest_b = tl.where(live_b, exponents(lse_b, base_b), 0.0)
+    tl.store(base_ptr + offs_b, tl.where(live_b, base_b, infinity), mask=inside_b)
+    tl.store(weight_ptr + offs_b, weight_b * tl.exp2(-rest_b), mask=inside_b)
     tl.store(own_ptr + offs_b, tl.where(live_b, own_b, 0.0), mask=inside_b)
 
 
@@ -170,24 +178,59 @@ def logit(dot, scale, bias):
 
 
 @triton.jit
-def online_sum(run_max_b, run_sum_b, logit_bk):
-    """(max, sum of exp(logit - max)) of each row after another tile; empty rows stay (-inf, 0).
-
-    In nats, one multiply an exponential more than in units of log 2: a lse that goes from one to the
-    other and back loses the digit that makes the probability of a dominant candidate exactly 1.
-    """
-    new_max_b = tl.maximum(run_max_b, tl.max(logit_bk, 1))
-    # A finite floor: with everything so far removed, exp(-inf - floor) must be 0, not NaN.
-    floor_b = tl.where(new_max_b == float("-inf"), 0.0, new_max_b)
-    run_sum_b = run_sum_b * tl.exp(run_max_b - floor_b)
-    run_sum_b += tl.sum(tl.exp(logit_bk - floor_b[:, None]), 1)
-    return new_max_b, run_sum_b
+def exponents(logit, base):
+    """logit / log 2 - base, rounded once: of a base that is logit / log 2 rounded, what the rounding left."""
+    if WIDEN:
+        return (logit.to(tl.float64) * LOG2E - base.to(tl.float64)).to(tl.float32)
+    else:
+        return tl.fma(logit, LOG2E, -base)
 
 
 @triton.jit
-def log_sum(run_max_b, run_sum_b):
-    """The log-sum-exp of (max, sum), whose emptiness the sum tells: a maximum looks past NaN."""
-    return tl.where(run_sum_b == 0.0, float("-inf"), run_max_b + tl.log(run_sum_b))
+def powers(logit, base):
+    """exp(logit) / 2^base in two instructions: a multiply-add, and the exponential itself, which without ftz
+    is four, for results below 2^-126."""
+    power = exponents(logit, base)
+    if WIDEN:
+        return tl.exp2(power)
+    else:
+        return tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=r,r", [power], dtype=tl.float32, is_pure=True, pack=1
+        )
+
+
+@triton.jit
+def start_sum(logit_b):
+    """(largest, base, sum) of rows with one logit each: sum = exp(logit) / 2^base."""
+    base_b = tl.maximum(logit_b * LOG2E, NO_BASE)
+    return logit_b, base_b, powers(logit_b, base_b)
+
+
+@triton.jit
+def empty_sum(BLOCK_B: tl.constexpr):
+    """(largest, base, sum) of rows without logits."""
+    minus_b = tl.full([BLOCK_B], float("-inf"), tl.float32)
+    return minus_b, tl.full([BLOCK_B], NO_BASE, tl.float32), tl.zeros([BLOCK_B], tl.float32)
+
+
+@triton.jit
+def online_sum(largest_b, base_b, sum_b, logit_bk):
+    """(largest, base, sum) of each row after another tile; base: that of the largest in units of log 2.
+
+    base is rounded, and what its rounding leaves is known: log_sum takes it off again. So the probability
+    of a dominant candidate is 1 to the last digit, as in nats, without a multiplication more a logit.
+    """
+    largest_b = tl.maximum(largest_b, tl.max(logit_bk, 1))
+    new_base_b = tl.maximum(base_b, largest_b * LOG2E)
+    sum_b = sum_b * tl.exp2(base_b - new_base_b) + tl.sum(powers(logit_bk, new_base_b[:, None]), 1)
+    return largest_b, new_base_b, sum_b
+
+
+@triton.jit
+def log_sum(largest_b, base_b, sum_b):
+    """The log-sum-exp in nats. The sum tells whether there are terms: a maximum looks past NaN."""
+    rest_b = tl.where(base_b == NO_BASE, 0.0, exponents(largest_b, base_b))
+    return tl.where(sum_b == 0.0, float("-inf"), largest_b + (tl.log(sum_b) - rest_b * LN2))
 
 
 @triton.jit

@@ -24,7 +24,7 @@ MAX_ROWS = 2**31 - 2**17
 # Under the interpreter products are float64, rounded once. Its own bfloat16 are integers, which its
 # product takes for the numbers; and numpy's float32 product of q and e differs from that of e and q,
 # where a tensor core adds the same terms in the same order.
-_WIDEN: tl.constexpr = tl.constexpr(INTERPRETED)
+WIDEN: tl.constexpr = tl.constexpr(INTERPRETED)
 
 
 class Tile(NamedTuple):
@@ -282,7 +282,7 @@ def load_rows_there(
 @triton.jit
 def product(left, right, PRECISION: tl.constexpr):
     """left @ right in float32."""
-    if _WIDEN:
+    if WIDEN:
         left, right = left.to(tl.float32).to(tl.float64), right.to(tl.float32).to(tl.float64)
         return tl.dot(left, right, out_dtype=tl.float64).to(tl.float32)
     else:
@@ -292,7 +292,7 @@ def product(left, right, PRECISION: tl.constexpr):
 @triton.jit
 def add_product(total, left, right, PRECISION: tl.constexpr):
     """total + left @ right in float32."""
-    if _WIDEN:
+    if WIDEN:
         return total + product(left, right, PRECISION)
     else:
         return tl.dot(left, right, total, input_precision=PRECISION)
@@ -306,7 +306,7 @@ def _larger(left, right):
 @triton.jit
 def row_maximum(tile_bv):
     """[B] maximum of each row, NaN where there is one."""
-    if _WIDEN:  # where a reduction by a function of ours is a loop in Python
+    if WIDEN:  # where a reduction by a function of ours is a loop in Python
         has_nan_b = tl.max((tile_bv != tile_bv).to(tl.int32), 1) == 1
         return tl.where(has_nan_b, float("nan"), tl.max(tl.where(tile_bv == tile_bv, tile_bv, 0.0), 1))
     else:

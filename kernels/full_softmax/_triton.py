@@ -89,14 +89,14 @@ def _query_gradients(
         programs, triton.cdiv(num_items, tile.candidates), inputs.query_BD.device
     )
     d_query_SBD, d_scale_SB = triton_softmax.query_outputs(inputs.query_BD, splits, needs)
-    safe_lse_B, weight_B, own_B = rows
+    base_B, weight_B, own_B = rows
     _launch(
         kernels.query_kernel,
         (programs, splits),
         inputs,
         tile,
         split_size=steps * tile.candidates,
-        safe_lse_ptr=safe_lse_B,
+        base_ptr=base_B,
         weight_ptr=weight_B,
         own_ptr=own_B,
         d_query_ptr=d_query_SBD,
@@ -119,14 +119,14 @@ def _item_gradients(
     if needs_prior:
         d_bias_SV = inputs.item_VD.new_empty(splits, num_items, dtype=torch.float32)
     peak = triton_softmax.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), *rows[1:])
-    safe_lse_B, weight_B, own_B = rows
+    base_B, weight_B, own_B = rows
     _launch(
         kernels.item_kernel,
         (programs, splits),
         inputs,
         tile,
         split_size=steps * tile.rows,
-        safe_lse_ptr=safe_lse_B,
+        base_ptr=base_B,
         weight_ptr=weight_B,
         own_ptr=own_B,
         peak_ptr=peak,

@@ -15,9 +15,11 @@ import triton.language as tl
 from fastpop.kernels import triton_tiles
 from fastpop.kernels.triton_softmax import (
     candidate_rows,
+    empty_sum,
     log_sum,
     logit,
     online_sum,
+    powers,
     prior_term,
     row_dots,
     store_item_gradients,
@@ -63,11 +65,11 @@ def forward_kernel(
 ):
     """Program (block, split) owns BLOCK_B rows and one range of the catalogue.
 
-    In registers: query tile [BLOCK_B, BLOCK_D], logit tile [BLOCK_B, BLOCK_V], run_max and run_sum
-    [BLOCK_B]. To memory, once: lse [split, B], and pos_logit [B] from split 0.
+    In registers: query tile [BLOCK_B, BLOCK_D], logit tile [BLOCK_B, BLOCK_V], and the run's largest,
+    base and sum [BLOCK_B]. To memory, once: lse [split, B], and pos_logit [B] from split 0.
     1. Split 0: the positive's logit as float32 dot products.
     2. Per block of items: tensor-core product, scale, bias; merge into the run.
-    3. lse = run_max + log run_sum; a range whose items are all removed gives -inf.
+    3. lse = log of the run; a range whose items are all removed gives -inf.
     Each program owns its outputs: no atomics, hence bitwise repeatable. Cost: 2 BLOCK_B V D FLOPs.
     """
     offs_b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
@@ -86,8 +88,7 @@ def forward_kernel(
         tl.store(pos_logit_ptr + offs_b, pos_b, mask=inside_b)
 
     query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
-    run_max_b = tl.full([BLOCK_B], float("-inf"), tl.float32)
-    run_sum_b = tl.zeros([BLOCK_B], tl.float32)
+    largest_b, base_b, sum_b = empty_sum(BLOCK_B)
     first = tl.program_id(1) * split_size
     for first_v in range(first, tl.minimum(first + split_size, num_items), BLOCK_V):
         offs_v = first_v + tl.arange(0, BLOCK_V)
@@ -95,10 +96,10 @@ def forward_kernel(
         bias_v = item_bias(id_v, offs_v < num_items, log_prior_ptr, prior_weight_ptr)
         item_vd = load_rows(item_ptr, id_v, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
         dot_bv = product(query_bd, tl.trans(item_vd), PRECISION)
-        run_max_b, run_sum_b = online_sum(run_max_b, run_sum_b, logit(dot_bv, scale, bias_v[None, :]))
+        largest_b, base_b, sum_b = online_sum(largest_b, base_b, sum_b, logit(dot_bv, scale, bias_v[None, :]))
     tl.store(
         lse_ptr + tl.program_id(1).to(tl.int64) * num_rows + offs_b,
-        log_sum(run_max_b, run_sum_b),
+        log_sum(largest_b, base_b, sum_b),
         mask=inside_b,
     )
 
@@ -111,7 +112,7 @@ def query_kernel(
     log_prior_ptr,
     prior_weight_ptr,
     scale_ptr,
-    safe_lse_ptr,
+    base_ptr,
     weight_ptr,
     own_ptr,
     d_query_ptr,
@@ -137,7 +138,7 @@ def query_kernel(
     In registers: query tile [BLOCK_B, BLOCK_D], logit tile [BLOCK_B, BLOCK_V], d_query
     [BLOCK_B, BLOCK_D]. To memory, once: d_query [split, B, D] and d_scale [split, B], each where
     its pointer is given.
-    1. Per block of items: the logits again, probability = exp(logit - safe_lse).
+    1. Per block of items: the logits again, probability = exp(logit - lse).
     2. d_query += probability @ items; d_scale += sum of probability * dot.
     3. Times the row's weight; split 0 adds own * the positive's item.
     Each program owns its outputs: no atomics, hence bitwise repeatable. Cost: 4 BLOCK_B V D FLOPs.
@@ -145,7 +146,7 @@ def query_kernel(
     offs_b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     inside_b = offs_b < num_rows
     row_b = tl.minimum(offs_b, num_rows - 1).to(tl.int64)
-    safe_lse_b = tl.load(safe_lse_ptr + row_b)
+    base_b = tl.load(base_ptr + row_b)
     scale = tl.load(scale_ptr)
     query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
     d_query_bd = tl.zeros([BLOCK_B, BLOCK_D], tl.float32)
@@ -159,8 +160,8 @@ def query_kernel(
             item_ptr, id_v, bias_v, log_prior_ptr, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D
         )
         dot_bv = product(query_bd, tl.trans(item_vd), PRECISION)
-        # The same roundings as in forward, whose sum safe_lse is: probabilities then add up to 1.
-        probability_bv = tl.exp(dot_bv * scale + bias_v[None, :] - safe_lse_b[:, None])
+        # The same roundings as in forward, whose sum the base is: probabilities then add up to 1.
+        probability_bv = powers(dot_bv * scale + bias_v[None, :], base_b[:, None])
         if d_scale_ptr is not None:
             d_scale_b += tl.sum(probability_bv * dot_bv, 1)
         if d_query_ptr is not None:
@@ -200,7 +201,7 @@ def item_kernel(
     log_prior_ptr,
     prior_weight_ptr,
     scale_ptr,
-    safe_lse_ptr,
+    base_ptr,
     weight_ptr,
     own_ptr,
     peak_ptr,
@@ -250,7 +251,7 @@ def item_kernel(
         offs_b = first_b + tl.arange(0, BLOCK_B)
         inside_b = offs_b < num_rows
         row_b = tl.minimum(offs_b, num_rows - 1).to(tl.int64)
-        safe_lse_b = tl.load(safe_lse_ptr + row_b)
+        base_b = tl.load(base_ptr + row_b)
         weight_b = tl.where(inside_b, tl.load(weight_ptr + row_b), 0.0)
         own_b = tl.where(inside_b, tl.load(own_ptr + row_b), 0.0)
         if peak_ptr is not None:
@@ -258,7 +259,7 @@ def item_kernel(
         pos_id_b = known_ids(tl.load(pos_id_ptr + row_b), num_items)
         query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
         dot_vb = product(item_vd, tl.trans(query_bd), PRECISION)
-        share_vb = tl.exp(dot_vb * scale + bias_v[:, None] - safe_lse_b[None, :]) * weight_b[None, :]
+        share_vb = powers(dot_vb * scale + bias_v[:, None], base_b[None, :]) * weight_b[None, :]
         share_vb += tl.where(offs_v[:, None] == pos_id_b[None, :], own_b[None, :], 0.0)
         if d_bias_ptr is not None:
             d_bias_v += tl.sum(share_vb, 1)

@@ -125,7 +125,7 @@ def _query_gradients(
         programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device
     )
     d_query_SBD, d_scale_SB = triton_softmax.query_outputs(inputs.query_BD, splits, needs)
-    safe_lse_B, weight_B, own_B = rows
+    base_B, weight_B, own_B = rows
     _launch(
         kernels.query_kernel,
         (programs, splits),
@@ -133,7 +133,7 @@ def _query_gradients(
         tile,
         blocks_per_group=row_blocks,
         split_size=steps * tile.candidates,
-        safe_lse_ptr=safe_lse_B,
+        base_ptr=base_B,
         weight_ptr=weight_B,
         own_ptr=own_B,
         d_query_ptr=d_query_SBD,
@@ -147,7 +147,7 @@ def _item_gradients(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     num_groups, num_negatives, group_size = _groups(inputs)
     dim, new = inputs.query_BD.shape[1], inputs.query_BD.new_empty
-    safe_lse_B, weight_B, own_B = rows
+    base_B, weight_B, own_B = rows
     tile = _tile(ITEM, inputs)
     programs = num_groups * triton.cdiv(num_negatives, tile.candidates)
     splits, steps = triton_tiles.split(programs, triton.cdiv(group_size, tile.rows), inputs.query_BD.device)
@@ -161,7 +161,7 @@ def _item_gradients(
         inputs,
         tile,
         split_size=steps * tile.rows,
-        safe_lse_ptr=safe_lse_B,
+        base_ptr=base_B,
         weight_ptr=weight_B,
         peak_ptr=peak,
         d_row_ptr=d_row,

@@ -17,11 +17,14 @@ from fastpop.kernels import triton_tiles
 from fastpop.kernels.alias_draw._triton import alias_ids
 from fastpop.kernels.triton_softmax import (
     candidate_rows,
+    empty_sum,
     log_sum,
     logit,
     online_sum,
+    powers,
     prior_term,
     row_dots,
+    start_sum,
     store_item_gradients,
     store_query_gradients,
 )
@@ -90,12 +93,12 @@ def forward_kernel(
 ):
     """Program (block, split) owns BLOCK_B rows of one group and one range of its candidates.
 
-    In registers: query tile [BLOCK_B, BLOCK_D], logit tile [BLOCK_B, BLOCK_K], run_max and run_sum
-    [BLOCK_B]. To memory, once: lse [split, B], and pos_logit [B] from split 0.
+    In registers: query tile [BLOCK_B, BLOCK_D], logit tile [BLOCK_B, BLOCK_K], and the run's largest,
+    base and sum [BLOCK_B]. To memory, once: lse [split, B], and pos_logit [B] from split 0.
     1. Split 0: positive logit as float32 dot products; it seeds the run, so no row starts empty.
     2. Per block of candidates: ids (read or drawn), bias, gather of item rows, tensor-core product.
     3. Accidental hits and the in-batch diagonal become -inf: they leave the sum, exp(-inf) = 0.
-    4. Merge into the run; at the end lse = run_max + log run_sum.
+    4. Merge into the run; at the end lse = log of the run.
     Each program owns its outputs: no atomics, hence bitwise repeatable.
     Cost: 2 BLOCK_B K D FLOPs; K D numbers of items through the L2 cache.
     """
@@ -107,8 +110,7 @@ def forward_kernel(
     row_b = tl.minimum(offs_b, last).to(tl.int64)
     pos_id_b = known_ids(tl.load(pos_id_ptr + row_b), num_items)
     scale = tl.load(scale_ptr)
-    run_max_b = tl.full([BLOCK_B], float("-inf"), tl.float32)
-    run_sum_b = tl.zeros([BLOCK_B], tl.float32)
+    largest_b, base_b, sum_b = empty_sum(BLOCK_B)
     if tl.program_id(1) == 0:
         item_row_b = tl.maximum(pos_id_b, 0).to(tl.int64)
         pos_b = scale * row_dots(
@@ -120,8 +122,7 @@ def forward_kernel(
             pos_b -= tl.load(log_proposal_ptr + item_row_b)
         pos_b = tl.where(pos_id_b < 0, float("nan"), pos_b)
         tl.store(pos_logit_ptr + offs_b, pos_b, mask=inside_b)
-        run_max_b = pos_b
-        run_sum_b = tl.where(pos_b == float("-inf"), 0.0, 1.0)
+        largest_b, base_b, sum_b = start_sum(pos_b)
 
     query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
     split_first = tl.program_id(1) * split_size
@@ -148,10 +149,10 @@ def forward_kernel(
             logit_bk = tl.where(id_k[None, :] == pos_id_b[:, None], float("-inf"), logit_bk)
         if EXCLUDE_DIAGONAL:
             logit_bk = tl.where(offs_k[None, :] == offs_b[:, None], float("-inf"), logit_bk)
-        run_max_b, run_sum_b = online_sum(run_max_b, run_sum_b, logit_bk)
+        largest_b, base_b, sum_b = online_sum(largest_b, base_b, sum_b, logit_bk)
     tl.store(
         lse_ptr + tl.program_id(1).to(tl.int64) * num_rows + offs_b,
-        log_sum(run_max_b, run_sum_b),
+        log_sum(largest_b, base_b, sum_b),
         mask=inside_b,
     )
 
@@ -166,7 +167,7 @@ def query_kernel(
     prior_weight_ptr,
     log_proposal_ptr,
     scale_ptr,
-    safe_lse_ptr,
+    base_ptr,
     weight_ptr,
     own_ptr,
     d_query_ptr,
@@ -199,7 +200,7 @@ def query_kernel(
     In registers: query tile [BLOCK_B, BLOCK_D], logit tile [BLOCK_B, BLOCK_K], d_query
     [BLOCK_B, BLOCK_D]. To memory, once: d_query [split, B, D] and d_scale [split, B], each where
     its pointer is given.
-    1. Per block of candidates: the logits again, probability = exp(logit - safe_lse).
+    1. Per block of candidates: the logits again, probability = exp(logit - lse).
     2. d_query += probability @ items; d_scale += sum of probability * dot.
     3. Times the row's weight; split 0 adds own * the positive's item.
     Each program owns its outputs: no atomics, hence bitwise repeatable. Cost: 4 BLOCK_B K D FLOPs.
@@ -211,7 +212,7 @@ def query_kernel(
     inside_b = offs_b <= last
     row_b = tl.minimum(offs_b, last).to(tl.int64)
     pos_id_b = known_ids(tl.load(pos_id_ptr + row_b), num_items)
-    safe_lse_b = tl.load(safe_lse_ptr + row_b)
+    base_b = tl.load(base_ptr + row_b)
     scale = tl.load(scale_ptr)
     query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
     d_query_bd = tl.zeros([BLOCK_B, BLOCK_D], tl.float32)
@@ -234,8 +235,8 @@ def query_kernel(
             item_ptr, row_k, bias_k, log_prior_ptr, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D
         )
         dot_bk = product(query_bd, tl.trans(item_kd), PRECISION)
-        # The same roundings as in forward, whose sum safe_lse is: probabilities then add up to 1.
-        probability_bk = tl.exp(dot_bk * scale + bias_k[None, :] - safe_lse_b[:, None])
+        # The same roundings as in forward, whose sum the base is: probabilities then add up to 1.
+        probability_bk = powers(dot_bk * scale + bias_k[None, :], base_b[:, None])
         if DROP_ACCIDENTAL_HITS:
             hit_bk = id_k[None, :] == pos_id_b[:, None]
             probability_bk = tl.where(hit_bk, 0.0, probability_bk)
@@ -281,7 +282,7 @@ def item_kernel(
     prior_weight_ptr,
     log_proposal_ptr,
     scale_ptr,
-    safe_lse_ptr,
+    base_ptr,
     weight_ptr,
     peak_ptr,
     d_row_ptr,
@@ -341,13 +342,13 @@ def item_kernel(
     for first_b in range(split_first, tl.minimum(split_first + split_size, last + 1), BLOCK_B):
         offs_b = first_b + tl.arange(0, BLOCK_B)
         row_b = tl.minimum(offs_b, last).to(tl.int64)
-        safe_lse_b = tl.load(safe_lse_ptr + row_b)
+        base_b = tl.load(base_ptr + row_b)
         weight_b = tl.where(offs_b <= last, tl.load(weight_ptr + row_b), 0.0)
         if peak_ptr is not None:
             weight_b = weight_b / peak
         query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
         dot_kb = product(item_kd, tl.trans(query_bd), PRECISION)
-        share_kb = tl.exp(dot_kb * scale + bias_k[:, None] - safe_lse_b[None, :]) * weight_b[None, :]
+        share_kb = powers(dot_kb * scale + bias_k[:, None], base_b[None, :]) * weight_b[None, :]
         if DROP_ACCIDENTAL_HITS:
             pos_id_b = tl.load(pos_id_ptr + row_b).to(tl.int32)
             share_kb = tl.where(id_k[:, None] == pos_id_b[None, :], 0.0, share_kb)
