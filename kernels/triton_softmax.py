@@ -1,6 +1,6 @@
 """What the Triton kernels of both softmaxes share: a row's terms, running sums, gradients to memory."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastpop.kernels import triton_tiles
-from fastpop.kernels.triton_tiles import WIDEN, load_rows, load_rows_there
+from fastpop.kernels.triton_tiles import WIDEN, known_ids, load_rows, load_rows_there
 
 LOG2E: tl.constexpr = tl.constexpr(1.4426950216293335)  # of the float32 numbers the nearest
 LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
@@ -16,27 +16,59 @@ LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 NO_BASE: tl.constexpr = tl.constexpr(-3.4e38)
 
 
+class Groups(NamedTuple):
+    """Rows in groups of `size`, the last of which may be smaller, each padded to whole tiles of rows."""
+
+    number: int
+    size: int
+    padded: int
+
+
+class Rows(NamedTuple):
+    """What the backward kernels read of their rows: see `row_gradients_kernel`. [G P] of padded groups
+    but for own."""
+
+    base_GP: Tensor
+    weight_GP: Tensor
+    hit_GP: Tensor
+    own_B: Tensor
+
+
 def row_gradients(
-    lse_B: Tensor, pos_logit_B: Tensor, d_lse_B: Tensor, d_pos_B: Tensor, *, positive_apart: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(base, weight, own) [B] of each row, as the backward kernels read them: see the kernel."""
-    base_B, weight_B, own_B = (torch.empty_like(lse_B) for _ in range(3))
-    num_rows = lse_B.shape[0]
+    lse_B: Tensor,
+    pos_logit_B: Tensor,
+    d_lse_B: Tensor,
+    d_pos_B: Tensor,
+    pos_id_B: Tensor,
+    num_items: int,
+    groups: Groups,
+    *,
+    positive_apart: bool,
+) -> Rows:
+    num_padded = groups.number * groups.padded
+    base_GP, weight_GP = (lse_B.new_empty(num_padded) for _ in range(2))
+    rows = Rows(base_GP, weight_GP, lse_B.new_empty(num_padded, dtype=torch.int32), torch.empty_like(lse_B))
     triton_tiles.launch(
         row_gradients_kernel,
-        (triton.cdiv(num_rows, 256),),
-        lse_ptr=lse_B,
-        pos_logit_ptr=pos_logit_B,
+        (triton.cdiv(num_padded, 256),),
+        lse_ptr=lse_B.contiguous(),
+        pos_logit_ptr=pos_logit_B.contiguous(),
         d_lse_ptr=d_lse_B.float().contiguous(),
         d_pos_ptr=d_pos_B.float().contiguous(),
-        base_ptr=base_B,
-        weight_ptr=weight_B,
-        own_ptr=own_B,
-        num_rows=num_rows,
+        pos_id_ptr=pos_id_B.contiguous(),
+        base_ptr=rows.base_GP,
+        weight_ptr=rows.weight_GP,
+        hit_ptr=rows.hit_GP,
+        own_ptr=rows.own_B,
+        num_rows=lse_B.shape[0],
+        num_items=num_items,
+        group_size=groups.size,
+        padded_rows=groups.padded,
+        num_padded=num_padded,
         POSITIVE_APART=positive_apart,
         BLOCK_B=256,
     )
-    return base_B, weight_B, own_B
+    return rows
 
 
 def peak_of(dtype: torch.dtype, *numbers: Tensor) -> Tensor | None:
@@ -80,28 +112,39 @@ def row_gradients_kernel(
     pos_logit_ptr,
     d_lse_ptr,
     d_pos_ptr,
+    pos_id_ptr,
     base_ptr,
     weight_ptr,
+    hit_ptr,
     own_ptr,
     num_rows,
+    num_items,
+    group_size,
+    padded_rows,
+    num_padded,
     POSITIVE_APART: tl.constexpr,
     BLOCK_B: tl.constexpr,
 ):
-    """One program owns BLOCK_B rows: what backward multiplies their candidates by.
+    """One program owns BLOCK_B places of padded groups: what backward multiplies their candidates by.
 
     base: lse in units of log 2, rounded; +inf for a row that gives no gradient (its positive is removed):
     2^(z - inf) is 0 whatever the logits are.
     weight: d_lse, or 0 for such a row; times what the rounding of base left, so that weight x powers(z, base)
     is d_lse x exp(z - lse) to the last digit.
+    hit: the positive as int32, -2 for one out of range, which no candidate is.
     own: the gradient of the positive's logit; where the positive is also one of the candidates
     (not POSITIVE_APART), only what comes on top of weight x probability.
+    Past the last row of a group base is +inf and weight 0.
     """
-    offs_b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
-    inside_b = offs_b < num_rows
-    lse_b = tl.load(lse_ptr + offs_b, mask=inside_b, other=0.0)
+    at_b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
+    group_b, in_group_b = at_b // padded_rows, at_b % padded_rows
+    offs_b = group_b * group_size + in_group_b
+    inside_b = (in_group_b < group_size) & (offs_b < num_rows)
+    lse_b = tl.load(lse_ptr + offs_b, mask=inside_b, other=float("inf"))
     pos_b = tl.load(pos_logit_ptr + offs_b, mask=inside_b, other=0.0)
     weight_b = tl.load(d_lse_ptr + offs_b, mask=inside_b, other=0.0)
     own_b = tl.load(d_pos_ptr + offs_b, mask=inside_b, other=0.0)
+    pos_id_b = known_ids(tl.load(pos_id_ptr + offs_b, mask=inside_b, other=-1), num_items)
     infinity = float("inf")
     # NaN is less than nothing: it counts as not live, as with isfinite.
     live_b = (tl.abs(lse_b) < infinity) & (tl.abs(pos_b) < infinity)
@@ -110,8 +153,10 @@ def row_gradients_kernel(
         own_b += weight_b * tl.exp(tl.where(live_b, pos_b - lse_b, 0.0))
     base_b = lse_b * LOG2E
     rest_b = tl.where(live_b, exponents(lse_b, base_b), 0.0)
-    tl.store(base_ptr + offs_b, tl.where(live_b, base_b, infinity), mask=inside_b)
-    tl.store(weight_ptr + offs_b, weight_b * tl.exp2(-rest_b), mask=inside_b)
+    at_inside_b = at_b < num_padded
+    tl.store(base_ptr + at_b, tl.where(live_b, base_b, infinity), mask=at_inside_b)
+    tl.store(weight_ptr + at_b, weight_b * tl.exp2(-rest_b), mask=at_inside_b)
+    tl.store(hit_ptr + at_b, tl.where(pos_id_b < 0, -2, pos_id_b), mask=at_inside_b)
     tl.store(own_ptr + offs_b, tl.where(live_b, own_b, 0.0), mask=inside_b)
 
 
@@ -237,13 +282,13 @@ def log_sum(largest_b, base_b, sum_b):
 def store_query_gradients(
     d_query_bd,
     d_scale_b,
+    weight_b,
     offs_b,
     inside_b,
     row_b,
     pos_id_b,
     query_ptr,
     item_ptr,
-    weight_ptr,
     own_ptr,
     d_query_ptr,
     d_scale_ptr,
@@ -260,20 +305,27 @@ def store_query_gradients(
     """To d_query [split, B, D] and d_scale [split, B], each where its pointer is given: the sums of
     probabilities times the row's weight; split 0 adds own * the positive's item."""
     is_first = tl.program_id(1) == 0
-    weight_b = tl.load(weight_ptr + row_b)
     own_b = tl.where(is_first, tl.load(own_ptr + row_b), 0.0)
     split_row_b = tl.program_id(1).to(tl.int64) * num_rows + offs_b
     if d_query_ptr is not None:
-        item_bd = load_rows_there(
-            item_ptr, pos_id_b, own_b != 0.0, stride_ev, stride_ed, dim, tl.float32, BLOCK_D
-        )
-        d_query_bd = d_query_bd * (weight_b / RANGE)[:, None] + own_b[:, None] * item_bd
-        offs_d = tl.arange(0, BLOCK_D)
-        tl.store(
-            d_query_ptr + split_row_b[:, None] * dim + offs_d[None, :],
-            scale * d_query_bd,
-            mask=inside_b[:, None] & (offs_d[None, :] < dim),
-        )
+        # In halves of at most 128 dimensions: the items' rows take registers of their own.
+        HALF: tl.constexpr = BLOCK_D // 2 if BLOCK_D > 128 else BLOCK_D
+        d_query_bd *= (weight_b / RANGE)[:, None]
+        if BLOCK_D > 128:
+            halves = tl.reshape(d_query_bd, [d_query_bd.shape[0], 2, HALF])
+            d_query_bd, right_bd = tl.split(tl.permute(halves, (0, 2, 1)))
+        for half in tl.static_range(BLOCK_D // HALF):
+            if half == 1:
+                d_query_bd = right_bd
+            offs_d = half * HALF + tl.arange(0, HALF)
+            inside_d = offs_d[None, :] < dim
+            item_ptr_bd = item_ptr + pos_id_b[:, None] * stride_ev + offs_d[None, :].to(tl.int64) * stride_ed
+            item_bd = tl.load(item_ptr_bd, mask=(own_b != 0.0)[:, None] & inside_d, other=0.0)
+            tl.store(
+                d_query_ptr + split_row_b[:, None] * dim + offs_d[None, :],
+                scale * (d_query_bd + own_b[:, None] * item_bd.to(tl.float32)),
+                mask=inside_b[:, None] & inside_d,
+            )
     if d_scale_ptr is not None:
         d_scale_b *= weight_b
         if is_first:

@@ -20,6 +20,7 @@ from torch import Tensor
 from fastpop.kernels import triton_softmax, triton_tiles
 from fastpop.kernels.full_softmax import _triton_kernels as kernels
 from fastpop.kernels.full_softmax.reference import Gradients, Inputs, Needs, prior_gradients
+from fastpop.kernels.triton_softmax import Rows
 from fastpop.kernels.triton_tiles import FORWARD, ITEM, QUERY, Tile, Tiles
 
 
@@ -61,8 +62,16 @@ def backward(
         return _no_gradients(inputs, needs, needs_prior)
     d_query_BD = d_scale = d_item_VD = d_log_prior_V = d_prior_weight = None
     with triton_tiles.on_device(inputs.query_BD):
+        num_rows = inputs.query_BD.shape[0]
         rows = triton_softmax.row_gradients(
-            lse_B.contiguous(), pos_logit_B.contiguous(), d_lse_B, d_pos_B, positive_apart=False
+            lse_B,
+            pos_logit_B,
+            d_lse_B,
+            d_pos_B,
+            inputs.pos_id_B,
+            inputs.item_VD.shape[0],
+            triton_softmax.Groups(1, num_rows, num_rows),
+            positive_apart=False,
         )
         if needs.query or needs.scale:
             d_query_BD, d_scale = _query_gradients(inputs, rows, needs)
@@ -79,9 +88,7 @@ def backward(
     )
 
 
-def _query_gradients(
-    inputs: Inputs, rows: tuple[Tensor, ...], needs: Needs
-) -> tuple[Tensor | None, Tensor | None]:
+def _query_gradients(inputs: Inputs, rows: Rows, needs: Needs) -> tuple[Tensor | None, Tensor | None]:
     num_rows, num_items = inputs.query_BD.shape[0], inputs.item_VD.shape[0]
     tile = _tile(QUERY, inputs)
     programs = triton.cdiv(num_rows, tile.rows)
@@ -89,16 +96,15 @@ def _query_gradients(
         programs, triton.cdiv(num_items, tile.candidates), inputs.query_BD.device
     )
     d_query_SBD, d_scale_SB = triton_softmax.query_outputs(inputs.query_BD, splits, needs)
-    base_B, weight_B, own_B = rows
     _launch(
         kernels.query_kernel,
         (programs, splits),
         inputs,
         tile,
         split_size=steps * tile.candidates,
-        base_ptr=base_B,
-        weight_ptr=weight_B,
-        own_ptr=own_B,
+        base_ptr=rows.base_GP,
+        weight_ptr=rows.weight_GP,
+        own_ptr=rows.own_B,
         d_query_ptr=d_query_SBD,
         d_scale_ptr=d_scale_SB,
     )
@@ -106,7 +112,7 @@ def _query_gradients(
 
 
 def _item_gradients(
-    inputs: Inputs, rows: tuple[Tensor, ...], needs_item: bool, needs_prior: bool
+    inputs: Inputs, rows: Rows, needs_item: bool, needs_prior: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     num_rows, (num_items, dim) = inputs.query_BD.shape[0], inputs.item_VD.shape
     tile = _tile(ITEM, inputs)
@@ -119,16 +125,15 @@ def _item_gradients(
     if needs_prior:
         d_bias_SV = inputs.item_VD.new_empty(splits, num_items, dtype=torch.float32)
     peak = triton_softmax.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), *rows[1:])
-    base_B, weight_B, own_B = rows
     _launch(
         kernels.item_kernel,
         (programs, splits),
         inputs,
         tile,
         split_size=steps * tile.rows,
-        base_ptr=base_B,
-        weight_ptr=weight_B,
-        own_ptr=own_B,
+        base_ptr=rows.base_GP,
+        weight_ptr=rows.weight_GP,
+        own_ptr=rows.own_B,
         peak_ptr=peak,
         d_item_ptr=d_item_SVD,
         d_bias_ptr=d_bias_SV,

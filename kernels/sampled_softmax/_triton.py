@@ -28,14 +28,17 @@ import triton
 from torch import Tensor
 
 from fastpop.kernels import triton_softmax, triton_tiles
-from fastpop.kernels.alias_draw import _triton as alias_draw
 from fastpop.kernels.sampled_softmax import _triton_kernels as kernels
+from fastpop.kernels.sampled_softmax._triton_pack import Packed, pack, pack_kernel
 from fastpop.kernels.sampled_softmax._triton_rows import sum_by_id
 from fastpop.kernels.sampled_softmax.reference import Gradients, Inputs, Needs, prior_gradients
-from fastpop.kernels.triton_tiles import FORWARD, ITEM, QUERY, Tile, Tiles
+from fastpop.kernels.triton_softmax import Groups, Rows
+from fastpop.kernels.triton_tiles import SAMPLED_FORWARD, SAMPLED_ITEM, SAMPLED_QUERY, Tile, Tiles
 
 # Fewest rows of a group for which a tile of the tensor cores is not mostly padding.
 LEAST_GROUP = 16
+# What the passes need not read: candidates are packed, and rows have their terms.
+READ_BEFORE = {*pack_kernel.arg_names, *triton_softmax.row_gradients_kernel.arg_names}
 
 
 def unsupported(inputs: Inputs) -> str | None:
@@ -58,25 +61,26 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     if num_rows == 0:
         return torch.empty_like(pos_logit_B), pos_logit_B
     with triton_tiles.on_device(inputs.query_BD):
-        if inputs.num_groups == 1:
-            inputs = _with_ids(inputs)
-        tile = _tile(FORWARD, inputs)
-        num_groups, num_negatives, group_size = _groups(inputs)
+        tile = _tile(SAMPLED_FORWARD, inputs)
+        packed = pack(inputs, tile.candidates, math.nan, _log_count(inputs))
+        num_groups, group_size = inputs.num_groups, _group_size(inputs)
         row_blocks = triton.cdiv(group_size, tile.rows)
         programs = num_groups * row_blocks
-        splits, steps = triton_tiles.split(
-            programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device
-        )
+        num_tiles = packed.bias_GP.shape[1] // tile.candidates
+        splits, steps = triton_tiles.split(programs, num_tiles, inputs.query_BD.device)
         lse_SB = inputs.query_BD.new_empty(splits, num_rows, dtype=torch.float32)
         _launch(
             kernels.forward_kernel,
             (programs, splits),
             inputs,
+            packed,
             tile,
             blocks_per_group=row_blocks,
-            split_size=steps * tile.candidates,
+            num_tiles=num_tiles,
+            split_tiles=steps,
             lse_ptr=lse_SB,
             pos_logit_ptr=pos_logit_B,
+            CORRECT_POSITIVE=inputs.logq == "standard",
         )
     return (lse_SB[0] if splits == 1 else torch.logsumexp(lse_SB, 0)), pos_logit_B
 
@@ -92,15 +96,27 @@ def backward(
     if inputs.query_BD.shape[0] == 0:
         return _no_gradients(inputs, needs, needs_prior)
     with triton_tiles.on_device(inputs.query_BD):
+        query_tile, item_tile = _tile(SAMPLED_QUERY, inputs), _tile(SAMPLED_ITEM, inputs)
+        padding, group_size = max(query_tile.rows, item_tile.rows), _group_size(inputs)
         rows = triton_softmax.row_gradients(
-            lse_B.contiguous(), pos_logit_B.contiguous(), d_lse_B, d_pos_B, positive_apart=True
+            lse_B,
+            pos_logit_B,
+            d_lse_B,
+            d_pos_B,
+            inputs.pos_id_B,
+            inputs.item_VD.shape[0],
+            Groups(inputs.num_groups, group_size, triton.cdiv(group_size, padding) * padding),
+            positive_apart=True,
         )
-        inputs = _with_ids(inputs)
+        candidates = max(query_tile.candidates, item_tile.candidates)
+        packed = pack(inputs, candidates, -math.inf, _log_count(inputs))
         d_query_BD = d_scale = id_n = d_item_nD = d_bias_n = None
         if needs.query or needs.scale:
-            d_query_BD, d_scale = _query_gradients(inputs, rows, needs)
+            d_query_BD, d_scale = _query_gradients(inputs, packed, query_tile, rows, needs)
         if needs.item or needs_prior:
-            id_n, d_item_nD, d_bias_n = _item_gradients(inputs, rows, needs.item, needs_prior)
+            id_n, d_item_nD, d_bias_n = _item_gradients(
+                inputs, packed, item_tile, rows, needs.item, needs_prior
+            )
     log_prior_n = d_prior_weight = None
     if id_n is not None and d_bias_n is not None:
         log_prior_n, d_prior_weight = prior_gradients(inputs, id_n, d_bias_n)
@@ -115,67 +131,70 @@ def backward(
 
 
 def _query_gradients(
-    inputs: Inputs, rows: tuple[Tensor, ...], needs: Needs
+    inputs: Inputs, packed: Packed, tile: Tile, rows: Rows, needs: Needs
 ) -> tuple[Tensor | None, Tensor | None]:
-    num_groups, num_negatives, group_size = _groups(inputs)
-    tile = _tile(QUERY, inputs)
-    row_blocks = triton.cdiv(group_size, tile.rows)
-    programs = num_groups * row_blocks
-    splits, steps = triton_tiles.split(
-        programs, triton.cdiv(num_negatives, tile.candidates), inputs.query_BD.device
-    )
+    row_blocks = triton.cdiv(_group_size(inputs), tile.rows)
+    programs = inputs.num_groups * row_blocks
+    num_tiles = packed.bias_GP.shape[1] // tile.candidates
+    splits, steps = triton_tiles.split(programs, num_tiles, inputs.query_BD.device)
     d_query_SBD, d_scale_SB = triton_softmax.query_outputs(inputs.query_BD, splits, needs)
-    base_B, weight_B, own_B = rows
     _launch(
         kernels.query_kernel,
         (programs, splits),
         inputs,
+        packed,
         tile,
         blocks_per_group=row_blocks,
-        split_size=steps * tile.candidates,
-        base_ptr=base_B,
-        weight_ptr=weight_B,
-        own_ptr=own_B,
+        num_tiles=num_tiles,
+        split_tiles=steps,
+        own_ptr=rows.own_B,
         d_query_ptr=d_query_SBD,
         d_scale_ptr=d_scale_SB,
+        **_of_rows(rows, inputs),
     )
     return triton_softmax.summed_query(d_query_SBD, d_scale_SB)
 
 
 def _item_gradients(
-    inputs: Inputs, rows: tuple[Tensor, ...], needs_item: bool, needs_prior: bool
+    inputs: Inputs, packed: Packed, tile: Tile, rows: Rows, needs_item: bool, needs_prior: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    num_groups, num_negatives, group_size = _groups(inputs)
+    num_groups, num_negatives = inputs.num_groups, inputs.num_negatives
     dim, new = inputs.query_BD.shape[1], inputs.query_BD.new_empty
-    base_B, weight_B, own_B = rows
-    tile = _tile(ITEM, inputs)
     programs = num_groups * triton.cdiv(num_negatives, tile.candidates)
-    splits, steps = triton_tiles.split(programs, triton.cdiv(group_size, tile.rows), inputs.query_BD.device)
+    splits, steps = triton_tiles.split(
+        programs, triton.cdiv(_group_size(inputs), tile.rows), inputs.query_BD.device
+    )
+    num_tiles = packed.bias_GP.shape[1] // tile.candidates
     num_candidates = num_groups * num_negatives
     d_row = new(splits, num_candidates, dim, dtype=torch.float32) if needs_item else None
     d_bias = new(splits, num_candidates, dtype=torch.float32) if needs_prior else None
-    peak = triton_softmax.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), weight_B)
     _launch(
         kernels.item_kernel,
-        (programs, splits),
+        (num_groups * num_tiles, splits),
         inputs,
+        packed,
         tile,
+        num_tiles=num_tiles,
         split_size=steps * tile.rows,
-        base_ptr=base_B,
-        weight_ptr=weight_B,
-        peak_ptr=peak,
+        peak_ptr=triton_softmax.peak_of(
+            triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), rows.weight_GP
+        ),
         d_row_ptr=d_row,
         d_bias_ptr=d_bias,
+        **_of_rows(rows, inputs),
     )
-    return sum_by_id(inputs, own_B, triton_softmax.over_splits(d_row), triton_softmax.over_splits(d_bias))
+    id_N = packed.id_GP[:, :num_negatives].reshape(-1)
+    return sum_by_id(
+        inputs, id_N, rows.own_B, triton_softmax.over_splits(d_row), triton_softmax.over_splits(d_bias)
+    )
 
 
 def _no_gradients(inputs: Inputs, needs: Needs, needs_prior: bool) -> Gradients:
     """Of no rows: every candidate's id with zeros."""
     id_n = d_item_nD = zero_n = None
     if needs.item or needs_prior:
-        id_n = _with_ids(inputs).neg_id_GK.reshape(-1).sort().values  # type: ignore[union-attr]
-        id_n = id_n.clamp(0, inputs.item_VD.shape[0] - 1)
+        packed = pack(inputs, 1, -math.inf, 0.0)
+        id_n = packed.id_GP[:, : inputs.num_negatives].reshape(-1).sort().values.clamp(min=0).long()
         zero_n = inputs.scale.new_zeros(id_n.shape[0])
         d_item_nD = inputs.item_VD.new_zeros(id_n.shape[0], inputs.item_VD.shape[1])
     return Gradients(
@@ -188,19 +207,23 @@ def _no_gradients(inputs: Inputs, needs: Needs, needs_prior: bool) -> Gradients:
     )
 
 
-def _with_ids(inputs: Inputs) -> Inputs:
-    """Ids that every program reads, drawn where they are not given."""
-    if inputs.neg_id_GK is not None:
-        return inputs
-    assert inputs.table_V2 is not None
-    assert inputs.counter_2 is not None
-    draw = alias_draw.Inputs(inputs.table_V2, inputs.counter_2, 0, inputs.num_groups, inputs.num_negatives)
-    return inputs._replace(neg_id_GK=alias_draw.forward(draw), table_V2=None, counter_2=None)
+def _group_size(inputs: Inputs) -> int:
+    """Rows of a group: a single group may claim more than there are."""
+    return min(inputs.group_size, inputs.query_BD.shape[0])
 
 
-def _groups(inputs: Inputs) -> tuple[int, int, int]:
-    """(G, K, rows of a group): a single group may claim more rows than there are."""
-    return inputs.num_groups, inputs.num_negatives, min(inputs.group_size, inputs.query_BD.shape[0])
+def _log_count(inputs: Inputs) -> float:
+    num_drawn = inputs.num_negatives - int(inputs.exclude_diagonal)
+    return math.log(max(num_drawn, 1)) if inputs.logq == "corrected" else 0.0
+
+
+def _of_rows(rows: Rows, inputs: Inputs) -> dict[str, Any]:
+    return {
+        "base_ptr": rows.base_GP,
+        "weight_ptr": rows.weight_GP,
+        "hit_ptr": rows.hit_GP,
+        "padded_rows": rows.base_GP.shape[0] // inputs.num_groups,
+    }
 
 
 def _tile(table: Tiles, inputs: Inputs) -> Tile:
@@ -208,36 +231,37 @@ def _tile(table: Tiles, inputs: Inputs) -> Tile:
     batch may be and kernels would be compiled anew for."""
     dtype = triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD)
     tile = triton_tiles.choose(table, inputs.query_BD.device, inputs.query_BD.shape[1], dtype)
-    num_groups, _, group_size = _groups(inputs)
-    if num_groups == 1:
+    if inputs.num_groups == 1:
         return tile
-    return tile._replace(rows=min(tile.rows, triton.next_power_of_2(group_size)))
+    return tile._replace(rows=min(tile.rows, triton.next_power_of_2(_group_size(inputs))))
 
 
-def _launch(jitted: Any, grid: tuple[int, int], inputs: Inputs, tile: Tile, **own: Any) -> None:
+def _launch(
+    jitted: Any, grid: tuple[int, int], inputs: Inputs, packed: Packed, tile: Tile, **own: Any
+) -> None:
     """With what the three kernels share: inputs, sizes and constants, of which each takes its own."""
-    num_groups, num_negatives, group_size = _groups(inputs)
-    num_drawn = num_negatives - int(inputs.exclude_diagonal)
     (num_rows, dim), num_items = inputs.query_BD.shape, inputs.item_VD.shape[0]
+    tensors = triton_tiles.tensors(inputs).items()
     shared = {
-        **triton_tiles.tensors(inputs),
+        **{name: one for name, one in tensors if name in jitted.arg_names or name not in READ_BEFORE},
         **triton_tiles.strides(inputs.query_BD, inputs.item_VD),
+        "row_ptr": packed.row_GPD,
+        "bias_ptr": packed.bias_GP,
+        "id_ptr": packed.id_GP,
         "num_rows": num_rows,
         "num_items": num_items,
-        "num_negatives": num_negatives,
+        "num_negatives": inputs.num_negatives,
         "dim": dim,
-        "group_size": group_size,
-        "num_groups": num_groups,
-        "log_count": math.log(max(num_drawn, 1)) if inputs.logq == "corrected" else 0.0,
+        "group_size": _group_size(inputs),
+        "num_groups": inputs.num_groups,
     }
     triton_tiles.launch(
         jitted,
         grid,
         **triton_tiles.taken(jitted, shared),
         **own,
-        CORRECT_POSITIVE=inputs.logq == "standard",
-        DROP_ACCIDENTAL_HITS=inputs.drop_accidental_hits,
-        EXCLUDE_DIAGONAL=inputs.exclude_diagonal,
+        HITS=inputs.drop_accidental_hits,
+        DIAGONAL=inputs.exclude_diagonal,
         BLOCK_K=tile.candidates,
         **triton_tiles.constants(inputs.query_BD, inputs.item_VD, tile),
     )

@@ -188,15 +188,14 @@ def segment_kernel(
 
 
 def sum_by_id(
-    inputs: Inputs, own_B: Tensor, row_ND: Tensor | None, bias_N: Tensor | None
+    inputs: Inputs, neg_id_N: Tensor, own_B: Tensor, row_ND: Tensor | None, bias_N: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """(sorted ids, rows, biases) [B + N]: gradients of the positives' items (own * scale * query) and
-    of the candidates' (row_ND, bias_N), summed by id; a repeated id carries zeros. An id out of range,
-    whose gradient is 0, becomes the nearest in it."""
+    """(sorted ids, rows, biases) [B + N]: gradients of the positives' items (own * scale * query) and of the
+    candidates' (row_ND, bias_N), summed by id; a repeated id carries zeros. An id out of range, whose
+    gradient is 0, becomes the nearest in it, and a candidate's -1 item 0."""
     query_BD, item_VD = inputs.query_BD, inputs.item_VD
     num_rows, dim = query_BD.shape
-    neg_id_N = inputs.neg_id_GK.reshape(-1)  # type: ignore[union-attr]
-    id_n = torch.cat([inputs.pos_id_B, neg_id_N]).clamp_(0, item_VD.shape[0] - 1)
+    id_n = torch.cat([inputs.pos_id_B, neg_id_N.long()]).clamp_(0, item_VD.shape[0] - 1)
     id_n, source_n = torch.sort(id_n, stable=True)
     num_sources = id_n.shape[0]
     num_chunks = max(num_sources // CHUNK, 1)

@@ -5,6 +5,7 @@ matrix instruction of the architecture for 16-bit operands, 16-byte loads where 
 `make test` compiles a few, `make test-slow` all.
 """
 
+import importlib
 import os
 import re
 import subprocess
@@ -23,6 +24,7 @@ from triton.compiler import ASTSource  # noqa: E402
 from fastpop.kernels import triton_tiles  # noqa: E402
 from fastpop.kernels.full_softmax import _triton_kernels as full  # noqa: E402
 from fastpop.kernels.sampled_softmax import _triton_kernels as sampled  # noqa: E402
+from fastpop.kernels.sampled_softmax import _triton_pack as sampled_pack  # noqa: E402
 from fastpop.kernels.sampled_softmax import _triton_rows as sampled_rows  # noqa: E402
 from fastpop.kernels.score_energy import _triton_kernels as energy  # noqa: E402
 from fastpop.kernels.top_items import _triton_kernels as top  # noqa: E402
@@ -42,6 +44,7 @@ IDS = {
     "sums_ptr": "*fp64",
     "best_ptr": "*i32",
     "key_ptr": "*i32",
+    "hit_ptr": "*i32",
     "pair_ptr": "*i32",
     **dict.fromkeys(("slot_ptr", "banned_ptr", "tile_ptr", "first_ptr", "end_ptr"), "*i64"),
 }
@@ -49,10 +52,16 @@ IN_OPERANDS = ("query_ptr", "item_ptr", "d_query_ptr", "d_item_ptr", "out_row_pt
 
 # name: (kernel, its table of tiles, arguments that are None)
 KERNELS = {
-    "sampled forward, ids": (sampled.forward_kernel, triton_tiles.FORWARD, ("table_ptr", "counter_ptr")),
-    "sampled forward, drawn": (sampled.forward_kernel, triton_tiles.FORWARD, ("neg_id_ptr",)),
-    "sampled d_query": (sampled.query_kernel, triton_tiles.QUERY, ()),
-    "sampled d_item": (sampled.item_kernel, triton_tiles.ITEM, ()),
+    "sampled forward": (sampled.forward_kernel, triton_tiles.SAMPLED_FORWARD, ()),
+    "sampled d_query": (sampled.query_kernel, triton_tiles.SAMPLED_QUERY, ()),
+    "sampled d_item": (sampled.item_kernel, triton_tiles.SAMPLED_ITEM, ()),
+    "sampled forward, a set for each group": (
+        sampled.forward_kernel,
+        triton_tiles.SAMPLED_FORWARD,
+        ("row_ptr",),
+    ),
+    "sampled d_query, a set for each group": (sampled.query_kernel, triton_tiles.SAMPLED_QUERY, ("row_ptr",)),
+    "sampled d_item, a set for each group": (sampled.item_kernel, triton_tiles.SAMPLED_ITEM, ("row_ptr",)),
     "full forward": (full.forward_kernel, triton_tiles.FORWARD, ()),
     "full d_query": (full.query_kernel, triton_tiles.QUERY, ()),
     "full d_item": (full.item_kernel, triton_tiles.ITEM, ()),
@@ -61,11 +70,12 @@ KERNELS = {
     "top maxima of pairs": (top.pairs_kernel, triton_tiles.MAXIMA, ("slot_ptr", "key_ptr")),
     "top scores of pairs": (top.pairs_kernel, triton_tiles.MAXIMA, ("best_ptr",)),
 }
+ON_TILES = (sampled.forward_kernel, sampled.query_kernel, sampled.item_kernel, sampled_pack.pack_kernel)
 ROW_SUMS = (sampled_rows.chunk_kernel, sampled_rows.segment_kernel)
 FEW = [(kernel, arch, 128, torch.bfloat16) for kernel in KERNELS for arch in SHARED_KIB]
 FEW += [
     (kernel, 90, dim, dtype)
-    for kernel in ("sampled forward, ids", "sampled d_query", "sampled d_item")
+    for kernel in ("sampled forward", "sampled d_query", "sampled d_item")
     for dim, dtype in ((64, torch.bfloat16), (256, torch.bfloat16), (128, torch.float32))
 ]
 ALL = [
@@ -100,8 +110,10 @@ class Compiled:
                 signature[name] = IDS.get(name, f"*{number}")
                 if kernel in ROW_SUMS and name in ("chunk_bias_ptr", "out_bias_ptr"):
                     signature[name] = "*fp64"
+                if kernel in ON_TILES and name in ("row_ptr", "id_ptr"):
+                    signature[name] = f"*{TYPES[dtype]}" if name == "row_ptr" else "*i32"
             else:
-                signature[name] = "fp32" if name in ("log_count", "scale", "cap") else "i32"
+                signature[name] = "fp32" if name in ("log_count", "unknown", "scale", "cap") else "i32"
             if (
                 not parameter.do_not_specialize
                 and signature[name] != "fp32"
@@ -130,7 +142,7 @@ class Compiled:
         return bool(copies or re.search(r"ld\.global[^;]*\.v4\.b32", self.ptx))
 
 
-def compiled(kernel_name, arch, dim, dtype, tmp_path, sizes=()):
+def compiled(kernel_name, arch, dim, dtype, tmp_path, **fixed):
     kernel, table, absent = KERNELS[kernel_name]
     tile = triton_tiles.tile_for(table, arch, dim, dtype)
     block_d = triton_tiles.block_of(dim)
@@ -142,13 +154,13 @@ def compiled(kernel_name, arch, dim, dtype, tmp_path, sizes=()):
         "EVEN_D": dim == block_d,
         "CAPPED": True,
         "CORRECT_POSITIVE": True,
-        "DROP_HITS": True,
-        "EXCLUDE_DIAGONAL": False,
+        "HITS": True,
+        "DIAGONAL": False,
         "stride_qd": 1,
         "stride_ed": 1,
         **triton_tiles.dot_constants(dtype, dim),
         **dict.fromkeys(absent),
-        **dict.fromkeys(sizes, 1),
+        **fixed,
     }
     if dtype != torch.float16:
         constants["peak_ptr"] = None
@@ -183,7 +195,7 @@ def test_every_tile_of_every_table(kernel, arch, dim, dtype, tmp_path):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_sizes_of_one_which_triton_makes_constants(kernel, tmp_path):
-    built = compiled(kernel, 90, 1, torch.bfloat16, tmp_path, ("dim", "stride_qb", "stride_ev"))
+    built = compiled(kernel, 90, 1, torch.bfloat16, tmp_path, dim=1, stride_qb=1, stride_ev=1)
     assert built.spilled == 0
 
 
@@ -204,8 +216,59 @@ def test_scores_of_top_items_are_made_by_the_same_instructions_in_each_pass(arch
     assert used[0] == used[1] == used[2]
 
 
+# Of a logit, in the main loop on sm_90: {dimensions: (as it is, with accidental hits)}. More than that, and
+# neither tensor cores nor exponentials bind (docs/performance.md). At 256 dimensions products do.
+MOST_INSTRUCTIONS = {
+    "sampled forward": {64: (8, 10), 128: (9, 11), 256: (9, 11)},
+    "sampled d_query": {64: (6, 8.5), 128: (9, 12), 256: (9.5, 12)},
+    "sampled d_item": {64: (8, 10.5), 128: (9, 12), 256: (14, 18)},
+}
+
+
+@pytest.mark.parametrize("hits", [False, True])
+@pytest.mark.parametrize("dim", [64, 128, 256])
+@pytest.mark.parametrize("kernel", MOST_INSTRUCTIONS)
+def test_few_instructions_a_logit(monkeypatch, kernel, dim, hits, tmp_path):
+    """Of the packed candidates: what a logit needs of its row and its candidate are few loads a tile."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "bench"))
+    instructions = importlib.import_module("gpu.instructions")
+    fixed = {"HITS": hits, "d_scale_ptr": None, "d_bias_ptr": None}
+    built = compiled(kernel, 90, dim, torch.bfloat16, tmp_path, **fixed)
+    sass = subprocess.run(
+        [CUOBJDUMP.with_name("nvdisasm"), "-c", tmp_path / "kernel.cubin"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    loop = instructions.main_loop(sass)
+    tile = triton_tiles.tile_for(KERNELS[kernel][1], 90, dim, torch.bfloat16)
+    per_logit = len(loop) * 32 * tile.num_warps / (tile.rows * tile.candidates)
+    assert per_logit <= MOST_INSTRUCTIONS[kernel][dim][hits]
+    scalars = [one for one in loop if re.search(r"\bLDG|\bLDGSTS", one) and ".128" not in one]
+    assert len(scalars) <= 16 * (1 + hits)
+    assert built.spilled == 0
+    # Results below 2^-126 are 0: without that an exponential is four instructions.
+    assert "ex2.approx.f32" not in built.ptx
+
+
 def test_excluded_candidates_of_a_tile_are_64_bits():
     assert all(tile.candidates <= 64 for by_dim in triton_tiles.MAXIMA.values() for tile in by_dim.values())
+
+
+@pytest.mark.parametrize("given", ["ids", "drawn"])
+@pytest.mark.parametrize("arch", SHARED_KIB)
+def test_packing_compiles_without_spills(arch, given, tmp_path):
+    absent = ("table_ptr", "counter_ptr") if given == "ids" else ("neg_id_ptr",)
+    for dim, dtype in ((128, torch.bfloat16), (256, torch.float32)):
+        constants = {
+            "stride_ed": 1,
+            "BLOCK_K": sampled_pack.BLOCK,
+            "BLOCK_D": dim,
+            "DOT": triton_tiles.TL_DTYPES[dtype],
+        } | dict.fromkeys(absent)
+        built = Compiled(sampled_pack.pack_kernel, arch, constants, dtype, tmp_path, 4, 3)
+        assert built.spilled == 0
+        assert built.loads_16_bytes
 
 
 @pytest.mark.parametrize("kernel", ROW_SUMS)

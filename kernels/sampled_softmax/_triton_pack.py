@@ -1,0 +1,160 @@
+"""Candidates of the sampled softmax as its three passes read them: drawn, looked up and checked once.
+
+What a logit needs of its candidate beside the row is one number, the bias: prior, correction, and -inf for
+what is not there. It is made here, by one program for each candidate, instead of by every thread of every
+tile that meets it. Candidates that all rows share also get their rows side by side, in the type of the
+products, dimensions padded with zeros to whole tiles, and zeros where a prior removes an item, whatever its
+row holds: tiles are then plain blocks of memory, and no logit is looked at again. Where each group has a set
+of its own, G K rows would be copied for a program or a few to read each: they stay in the table.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastpop.kernels import triton_tiles
+from fastpop.kernels.alias_draw._triton import alias_ids
+from fastpop.kernels.sampled_softmax.reference import Inputs
+from fastpop.kernels.triton_softmax import prior_term
+from fastpop.kernels.triton_tiles import known_ids, load_rows_there
+
+BLOCK = 32  # candidates a program
+
+
+class Packed(NamedTuple):
+    """P candidates a group, whole tiles: past the last, id -1, bias -inf, and a row of zeros."""
+
+    row_GPD: Tensor | None  # None: in the table, by id
+    bias_GP: Tensor  # float32
+    id_GP: Tensor  # int32, -1 where it is out of range
+
+
+@triton.jit
+def candidate_ids(neg_id_ptr, table_ptr, counter_ptr, num_items, num_negatives, group, offs_k):
+    """int32 ids [BLOCK_K] of a group's candidates, given or drawn here; -1 for one out of range."""
+    safe_k = tl.minimum(offs_k, num_negatives - 1)
+    if table_ptr is not None:
+        return alias_ids(table_ptr, counter_ptr, num_items, group, safe_k).to(tl.int32)
+    else:
+        id_k = tl.load(neg_id_ptr + group.to(tl.int64) * num_negatives + safe_k)
+        return known_ids(id_k, num_items)
+
+
+@triton.jit
+def candidate_bias(id_k, inside_k, unknown, log_prior_ptr, prior_weight_ptr, log_proposal_ptr, log_count):
+    """[BLOCK_K] what is added to a candidate's scaled dot product; `unknown` for an id out of range."""
+    bias_k = tl.where(inside_k, tl.where(id_k < 0, unknown, 0.0), float("-inf"))
+    safe_id_k = tl.maximum(id_k, 0)
+    if log_prior_ptr is not None:
+        bias_k += prior_term(safe_id_k, log_prior_ptr, tl.load(prior_weight_ptr))
+    if log_proposal_ptr is not None:
+        bias_k -= tl.load(log_proposal_ptr + safe_id_k) + log_count
+    return bias_k
+
+
+@triton_tiles.kernel
+def pack_kernel(
+    item_ptr,
+    neg_id_ptr,
+    table_ptr,
+    counter_ptr,
+    log_prior_ptr,
+    prior_weight_ptr,
+    log_proposal_ptr,
+    row_ptr,
+    bias_ptr,
+    id_ptr,
+    num_items,
+    num_negatives,
+    num_tiles,
+    dim,
+    log_count,
+    unknown,
+    stride_ev,
+    stride_ed,
+    DOT: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Program (group, tile) owns BLOCK_K candidates; to memory, once: their ids, biases, and rows where
+    row_ptr is given."""
+    group = tl.program_id(0) // num_tiles
+    offs_k = (tl.program_id(0) % num_tiles) * BLOCK_K + tl.arange(0, BLOCK_K)
+    inside_k = offs_k < num_negatives
+    id_k = candidate_ids(neg_id_ptr, table_ptr, counter_ptr, num_items, num_negatives, group, offs_k)
+    bias_k = candidate_bias(
+        id_k, inside_k, unknown, log_prior_ptr, prior_weight_ptr, log_proposal_ptr, log_count
+    )
+    id_k = tl.where(inside_k, id_k, -1)
+    out_k = tl.program_id(0).to(tl.int64) * BLOCK_K + tl.arange(0, BLOCK_K)
+    tl.store(bias_ptr + out_k, bias_k)
+    tl.store(id_ptr + out_k, id_k)
+    if row_ptr is not None:
+        there_k = (id_k >= 0) & (bias_k != float("-inf"))
+        row_k = tl.maximum(id_k, 0).to(tl.int64)
+        row_kd = load_rows_there(item_ptr, row_k, there_k, stride_ev, stride_ed, dim, DOT, BLOCK_D)
+        tl.store(row_ptr + out_k[:, None] * BLOCK_D + tl.arange(0, BLOCK_D)[None, :], row_kd)
+
+
+def pack(inputs: Inputs, tile: int, unknown: float, log_count: float) -> Packed:
+    """tile: what P divides by, a power of 2. unknown: the bias of an id out of range."""
+    tile = max(tile, BLOCK)
+    num_groups, num_tiles = inputs.num_groups, triton.cdiv(inputs.num_negatives, tile) * (tile // BLOCK)
+    dim, new = inputs.query_BD.shape[1], inputs.query_BD.new_empty
+    dtype, block_d = triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), triton_tiles.block_of(dim)
+    sizes = num_groups, num_tiles * BLOCK
+    packed = Packed(
+        new(*sizes, block_d, dtype=dtype) if num_groups == 1 else None,
+        new(sizes, dtype=torch.float32),
+        new(sizes, dtype=torch.int32),
+    )
+    shared = {
+        **triton_tiles.tensors(inputs),
+        **triton_tiles.strides(inputs.query_BD, inputs.item_VD),
+        "num_items": inputs.item_VD.shape[0],
+        "num_negatives": inputs.num_negatives,
+        "dim": dim,
+    }
+    triton_tiles.launch(
+        pack_kernel,
+        (num_groups * num_tiles,),
+        **{name: one for name, one in shared.items() if name in pack_kernel.arg_names},
+        row_ptr=packed.row_GPD,
+        bias_ptr=packed.bias_GP,
+        id_ptr=packed.id_GP,
+        num_tiles=num_tiles,
+        log_count=log_count,
+        unknown=unknown,
+        DOT=triton_tiles.TL_DTYPES[dtype],
+        BLOCK_K=BLOCK,
+        BLOCK_D=block_d,
+    )
+    return packed
+
+
+@triton.jit
+def candidate_tile(
+    row_ptr,
+    item_ptr,
+    id_ptr,
+    bias_k,
+    first,
+    stride_ev,
+    stride_ed,
+    dim,
+    DOT: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """[BLOCK_K, BLOCK_D] rows of the candidates from place `first` (int64), zeros for what is not there."""
+    offs_k = tl.arange(0, BLOCK_K)
+    if row_ptr is not None:
+        offs_kd = offs_k[:, None] * BLOCK_D + tl.arange(0, BLOCK_D)[None, :]
+        return tl.load(row_ptr + first * BLOCK_D + offs_kd)
+    else:
+        row_k = tl.maximum(tl.load(id_ptr + first + offs_k), 0).to(tl.int64)
+        there_k = bias_k != float("-inf")
+        return load_rows_there(item_ptr, row_k, there_k, stride_ev, stride_ed, dim, DOT, BLOCK_D)
