@@ -28,10 +28,14 @@ class Rows(NamedTuple):
     """What the backward kernels read of their rows: see `row_gradients_kernel`. [G P] of padded groups
     but for own."""
 
-    base_GP: Tensor
-    weight_GP: Tensor
+    terms_GP: Tensor  # int64: the bits of base and weight
     hit_GP: Tensor
     own_B: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """float32 [G P]."""
+        return self.terms_GP.view(torch.float32)[1::2]
 
 
 def row_gradients(
@@ -46,8 +50,8 @@ def row_gradients(
     positive_apart: bool,
 ) -> Rows:
     num_padded = groups.number * groups.padded
-    base_GP, weight_GP = (lse_B.new_empty(num_padded) for _ in range(2))
-    rows = Rows(base_GP, weight_GP, lse_B.new_empty(num_padded, dtype=torch.int32), torch.empty_like(lse_B))
+    terms_GP, hit_GP = (lse_B.new_empty(num_padded, dtype=dtype) for dtype in (torch.int64, torch.int32))
+    rows = Rows(terms_GP, hit_GP, torch.empty_like(lse_B))
     triton_tiles.launch(
         row_gradients_kernel,
         (triton.cdiv(num_padded, 256),),
@@ -56,8 +60,7 @@ def row_gradients(
         d_lse_ptr=d_lse_B.float().contiguous(),
         d_pos_ptr=d_pos_B.float().contiguous(),
         pos_id_ptr=pos_id_B.contiguous(),
-        base_ptr=rows.base_GP,
-        weight_ptr=rows.weight_GP,
+        terms_ptr=rows.terms_GP,
         hit_ptr=rows.hit_GP,
         own_ptr=rows.own_B,
         num_rows=lse_B.shape[0],
@@ -113,8 +116,7 @@ def row_gradients_kernel(
     d_lse_ptr,
     d_pos_ptr,
     pos_id_ptr,
-    base_ptr,
-    weight_ptr,
+    terms_ptr,
     hit_ptr,
     own_ptr,
     num_rows,
@@ -127,6 +129,7 @@ def row_gradients_kernel(
 ):
     """One program owns BLOCK_B places of padded groups: what backward multiplies their candidates by.
 
+    terms: base and weight, each in 32 bits of one number, which a tile then loads at once.
     base: lse in units of log 2, rounded; +inf for a row that gives no gradient (its positive is removed):
     2^(z - inf) is 0 whatever the logits are.
     weight: d_lse, or 0 for such a row; times what the rounding of base left, so that weight x powers(z, base)
@@ -154,10 +157,20 @@ def row_gradients_kernel(
     base_b = lse_b * LOG2E
     rest_b = tl.where(live_b, exponents(lse_b, base_b), 0.0)
     at_inside_b = at_b < num_padded
-    tl.store(base_ptr + at_b, tl.where(live_b, base_b, infinity), mask=at_inside_b)
-    tl.store(weight_ptr + at_b, weight_b * tl.exp2(-rest_b), mask=at_inside_b)
+    base_b, weight_b = tl.where(live_b, base_b, infinity), weight_b * tl.exp2(-rest_b)
+    low_b = base_b.to(tl.uint32, bitcast=True).to(tl.int64)
+    terms_b = low_b | (weight_b.to(tl.int32, bitcast=True).to(tl.int64) << 32)
+    tl.store(terms_ptr + at_b, terms_b, mask=at_inside_b)
     tl.store(hit_ptr + at_b, tl.where(pos_id_b < 0, -2, pos_id_b), mask=at_inside_b)
     tl.store(own_ptr + offs_b, tl.where(live_b, own_b, 0.0), mask=inside_b)
+
+
+@triton.jit
+def row_terms(terms_ptr, at_b):
+    """(base, weight) of rows, as `row_gradients_kernel` wrote them."""
+    terms_b = tl.load(terms_ptr + at_b)
+    weight_b = (terms_b >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+    return terms_b.to(tl.int32).to(tl.float32, bitcast=True), weight_b
 
 
 @triton.jit

@@ -74,7 +74,7 @@ SAMPLED_QUERY: Tiles = QUERY | {
     (90, True): {64: Tile(128, 64, 4, 3), 128: Tile(64, 64, 4, 3), 256: Tile(128, 64, 8, 2)}
 }
 SAMPLED_ITEM: Tiles = ITEM | {
-    (90, True): {64: Tile(64, 128, 4, 3), 128: Tile(128, 64, 4, 2), 256: Tile(64, 64, 8, 2)}
+    (90, True): {64: Tile(64, 128, 4, 3), 128: Tile(128, 64, 4, 2), 256: Tile(64, 64, 4, 2)}
 }
 # Of the top items, where a tile has one maximum a row and 64 bits for excluded candidates.
 # At 256 dimensions the half tiles of sm_80 also fit in the 99 KiB of sm_86, sm_89 and sm_120.

@@ -179,8 +179,8 @@ PYTHON_MUTANTS = [
     PythonMutant(
         "in Triton a dropped accidental hit becomes a phantom of logit 0",
         "kernels/sampled_softmax/_triton_kernels.py",
-        'logit_bk = tl.where(id_k[None, :] == pos_id_b[:, None], float("-inf"),',
-        "logit_bk = tl.where(id_k[None, :] == pos_id_b[:, None], 0.0,",
+        'logit_bk = tl.where(id_k == hit_b, float("-inf"),',
+        "logit_bk = tl.where(id_k == hit_b, 0.0,",
         f"{SAMPLED_TESTS}values_and_gradients[triton-torch.float32-cpu-positives among negatives, dropped]",
         "loss: error",
         interpreted=True,

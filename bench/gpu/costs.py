@@ -96,7 +96,14 @@ def tiles(
     unit, times = ("gemm bfloat16", 1.0) if dtype != "float32" else ("gemm tf32", 3.0)
     if not counted["wgmma"]:
         times /= OLD_PRODUCTS
-    work = {unit: 2 * logits * dim * products * times, "issue": logits * counted["per_logit"], "copy": bytes_}
+    # A program keeps the rows of one side of its tile, and reads all of the other side through the L2 cache.
+    kept = counted["candidates" if name.endswith("d_item") else "rows"]
+    work = {
+        unit: 2 * logits * dim * products * times,
+        "issue": logits * counted["per_logit"],
+        "l2": logits / kept * dim * (4 if dtype == "float32" else 2),
+        "copy": bytes_,
+    }
     if exps:
         work["exp"] = logits
     return Kernel(work, alone=counted["blocks"] == 1)

@@ -1,7 +1,7 @@
 """Counts what the cost model needs to know of Triton's machine code: python bench/gpu_day.py --count.
 
-Of each kernel on tiles, for sm_90: the instructions of its main loop for a logit of a tile, and how many of
-its blocks fit on a multiprocessor (by registers, shared memory and threads). Needs triton, no card.
+Of each kernel on tiles, for sm_90: the instructions of its main loop for a logit of a tile, how many of its
+blocks fit on a multiprocessor (by registers, shared memory and threads), and the tile. Needs triton, no card.
 """
 
 import json
@@ -71,6 +71,8 @@ def counted(compiled: Any) -> dict[str, float]:
         "blocks": blocks,
         "registers": registers,
         "shared": compiled.metadata.shared,
+        "rows": constants["BLOCK_B"],
+        "candidates": logits // constants["BLOCK_B"],
         "wgmma": any("GMMA" in word for word in loop),
     }
 

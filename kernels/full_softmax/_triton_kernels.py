@@ -22,6 +22,7 @@ from fastpop.kernels.triton_softmax import (
     powers,
     prior_term,
     row_dots,
+    row_terms,
     store_item_gradients,
     store_query_gradients,
 )
@@ -112,8 +113,7 @@ def query_kernel(
     log_prior_ptr,
     prior_weight_ptr,
     scale_ptr,
-    base_ptr,
-    weight_ptr,
+    terms_ptr,
     own_ptr,
     d_query_ptr,
     d_scale_ptr,
@@ -146,7 +146,7 @@ def query_kernel(
     offs_b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
     inside_b = offs_b < num_rows
     row_b = tl.minimum(offs_b, num_rows - 1).to(tl.int64)
-    base_b = tl.load(base_ptr + row_b)
+    base_b, weight_b = row_terms(terms_ptr, row_b)
     scale = tl.load(scale_ptr)
     query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
     d_query_bd = tl.zeros([BLOCK_B, BLOCK_D], tl.float32)
@@ -171,7 +171,7 @@ def query_kernel(
     store_query_gradients(
         d_query_bd,
         d_scale_b,
-        tl.load(weight_ptr + row_b),
+        weight_b,
         offs_b,
         inside_b,
         row_b,
@@ -201,8 +201,7 @@ def item_kernel(
     log_prior_ptr,
     prior_weight_ptr,
     scale_ptr,
-    base_ptr,
-    weight_ptr,
+    terms_ptr,
     own_ptr,
     peak_ptr,
     d_item_ptr,
@@ -251,8 +250,8 @@ def item_kernel(
         offs_b = first_b + tl.arange(0, BLOCK_B)
         inside_b = offs_b < num_rows
         row_b = tl.minimum(offs_b, num_rows - 1).to(tl.int64)
-        base_b = tl.load(base_ptr + row_b)
-        weight_b = tl.where(inside_b, tl.load(weight_ptr + row_b), 0.0)
+        base_b, weight_b = row_terms(terms_ptr, row_b)
+        weight_b = tl.where(inside_b, weight_b, 0.0)
         own_b = tl.where(inside_b, tl.load(own_ptr + row_b), 0.0)
         if peak_ptr is not None:
             weight_b, own_b = weight_b / peak, own_b / peak

@@ -1,11 +1,11 @@
 """Sampled softmax in Triton, on tensor cores: shared negatives and negatives of groups of rows.
 
-Three passes over tiles of logits that never leave the chip: `forward_kernel` (log-sum-exp),
-`query_kernel` (d_query, d_scale) and `item_kernel` (gradients of the candidates' rows and biases, in
-workspaces of G K rows), then `sum_by_id` (sorted ids, duplicates summed). Each output has one owner,
-so results repeat bit for bit on one kind of device; nothing waits for the device, so it can be
-captured in a graph. Ids drawn inside are drawn again in backward, where they become ids of gradient
-rows; shared ones are drawn once a pass into [K], for every program to read. An id out of range gives its
+Candidates are packed first (`_triton_pack.py`): ids drawn or checked, one bias each, and their rows side by
+side where all rows share them. Then three passes over tiles of logits that never leave the chip:
+`forward_kernel` (log-sum-exp), `query_kernel` (d_query, d_scale) and `item_kernel` (gradients of the
+candidates' rows and biases, in workspaces of G K rows), then `sum_by_id` (sorted ids, duplicates summed).
+Each output has one owner, so results repeat bit for bit on one kind of device; nothing waits for the device,
+so it can be captured in a graph. Backward packs again, with the ids drawn again. An id out of range gives its
 rows a loss that is NaN and no gradient: raising, as on the CPU, would wait for the device.
 
 Operands are the inputs' own 16-bit numbers, sums are float32. Float32 operands (and mixed ones, which
@@ -17,7 +17,8 @@ is what one owner an output costs (with atomics it would be 6). Bound on an H100
 4e12 exponentials/s; B = 65,536, K = 8,192): D = 64, forward 134 us by exponentials (86 by products);
 D = 128, forward 172 us by products (134 by exponentials), backward 690 us by products. Items come
 through the L2 cache: B / BLOCK_B times K D numbers, 128 FLOP a byte at BLOCK_B = 128. To device
-memory: the inputs once, 12 G K D bytes of gradient rows.
+memory: the inputs once, 12 G K D bytes of gradient rows; packed, 2 K D bytes of shared rows (4 of float32)
+and 8 G K of ids and biases, twice.
 """
 
 import math
@@ -177,7 +178,7 @@ def _item_gradients(
         num_tiles=num_tiles,
         split_size=steps * tile.rows,
         peak_ptr=triton_softmax.peak_of(
-            triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), rows.weight_GP
+            triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), rows.weights
         ),
         d_row_ptr=d_row,
         d_bias_ptr=d_bias,
@@ -219,10 +220,9 @@ def _log_count(inputs: Inputs) -> float:
 
 def _of_rows(rows: Rows, inputs: Inputs) -> dict[str, Any]:
     return {
-        "base_ptr": rows.base_GP,
-        "weight_ptr": rows.weight_GP,
+        "terms_ptr": rows.terms_GP,
         "hit_ptr": rows.hit_GP,
-        "padded_rows": rows.base_GP.shape[0] // inputs.num_groups,
+        "padded_rows": rows.terms_GP.shape[0] // inputs.num_groups,
     }
 
 

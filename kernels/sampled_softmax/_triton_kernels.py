@@ -23,6 +23,7 @@ from fastpop.kernels.triton_softmax import (
     powers,
     prior_term,
     row_dots,
+    row_terms,
     start_sum,
     store_item_gradients,
     store_query_gradients,
@@ -142,8 +143,7 @@ def query_kernel(
     row_ptr,
     bias_ptr,
     id_ptr,
-    base_ptr,
-    weight_ptr,
+    terms_ptr,
     own_ptr,
     hit_ptr,
     d_query_ptr,
@@ -187,7 +187,7 @@ def query_kernel(
     inside_b = offs_b <= last
     row_b = tl.minimum(offs_b, last).to(tl.int64)
     padded_b = row_b + group.to(tl.int64) * (padded_rows - group_size)
-    base_b = tl.load(base_ptr + padded_b)
+    base_b, weight_b = row_terms(terms_ptr, padded_b)
     hit_b = tl.load(hit_ptr + padded_b)
     scale = tl.load(scale_ptr)
     query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
@@ -218,7 +218,7 @@ def query_kernel(
     store_query_gradients(
         d_query_bd,
         d_scale_b,
-        tl.load(weight_ptr + padded_b),
+        weight_b,
         offs_b,
         inside_b,
         row_b,
@@ -248,8 +248,7 @@ def item_kernel(
     row_ptr,
     bias_ptr,
     id_ptr,
-    base_ptr,
-    weight_ptr,
+    terms_ptr,
     hit_ptr,
     peak_ptr,
     d_row_ptr,
@@ -308,8 +307,7 @@ def item_kernel(
         offs_b = first_row + first_b + tl.arange(0, BLOCK_B)
         row_b = tl.minimum(offs_b, last).to(tl.int64)
         padded_b = group.to(tl.int64) * padded_rows + first_b + tl.arange(0, BLOCK_B)
-        base_b = tl.load(base_ptr + padded_b)
-        weight_b = tl.load(weight_ptr + padded_b)  # 0 past the last row
+        base_b, weight_b = row_terms(terms_ptr, padded_b)  # a weight of 0 past the last row
         if peak_ptr is not None:
             weight_b = weight_b / peak
         query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)

@@ -45,6 +45,7 @@ IDS = {
     "best_ptr": "*i32",
     "key_ptr": "*i32",
     "hit_ptr": "*i32",
+    "terms_ptr": "*i64",
     "pair_ptr": "*i32",
     **dict.fromkeys(("slot_ptr", "banned_ptr", "tile_ptr", "first_ptr", "end_ptr"), "*i64"),
 }
@@ -221,7 +222,7 @@ def test_scores_of_top_items_are_made_by_the_same_instructions_in_each_pass(arch
 MOST_INSTRUCTIONS = {
     "sampled forward": {64: (8, 10), 128: (9, 11), 256: (9, 11)},
     "sampled d_query": {64: (6, 8.5), 128: (9, 12), 256: (9.5, 12)},
-    "sampled d_item": {64: (8, 10.5), 128: (9, 12), 256: (14, 18)},
+    "sampled d_item": {64: (8, 10.5), 128: (9, 12), 256: (14, 17)},
 }
 
 
@@ -244,7 +245,7 @@ def test_few_instructions_a_logit(monkeypatch, kernel, dim, hits, tmp_path):
     tile = triton_tiles.tile_for(KERNELS[kernel][1], 90, dim, torch.bfloat16)
     per_logit = len(loop) * 32 * tile.num_warps / (tile.rows * tile.candidates)
     assert per_logit <= MOST_INSTRUCTIONS[kernel][dim][hits]
-    scalars = [one for one in loop if re.search(r"\bLDG|\bLDGSTS", one) and ".128" not in one]
+    scalars = [one for one in loop if re.search(r"\b(LDG|LDGSTS)\.", one) and ".128" not in one]
     assert len(scalars) <= 16 * (1 + hits)
     assert built.spilled == 0
     # Results below 2^-126 are 0: without that an exponential is four instructions.
