@@ -63,7 +63,7 @@ ITEM: Tiles = {
     (80, False): {64: Tile(32, 32, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(16, 64, 8, 2)},
     (90, True): {64: Tile(64, 128, 8, 3), 128: Tile(64, 128, 8, 3), 256: Tile(32, 64, 8, 2)},
     (90, False): {64: Tile(16, 64, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(16, 64, 8, 2)},
-    (100, True): {64: Tile(64, 128, 8, 2), 128: Tile(64, 128, 8, 2), 256: Tile(64, 64, 4, 2)},
+    (100, True): {64: Tile(64, 128, 8, 2), 128: Tile(64, 128, 8, 2), 256: Tile(64, 64, 8, 2)},
     (100, False): {64: Tile(32, 32, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(16, 64, 8, 2)},
 }
 # Of the sampled softmax, whose candidates come packed: fewer numbers a logit are held beside the tile's own.
@@ -71,10 +71,12 @@ SAMPLED_FORWARD: Tiles = FORWARD | {
     (90, True): {64: Tile(128, 64, 4, 3), 128: Tile(128, 64, 4, 3), 256: Tile(128, 128, 8, 2)}
 }
 SAMPLED_QUERY: Tiles = QUERY | {
-    (90, True): {64: Tile(128, 64, 4, 3), 128: Tile(64, 64, 4, 3), 256: Tile(128, 64, 8, 2)}
+    (90, True): {64: Tile(128, 64, 4, 3), 128: Tile(64, 64, 4, 3), 256: Tile(128, 64, 8, 2)},
+    (100, True): {64: Tile(128, 64, 8, 3), 128: Tile(64, 64, 8, 3), 256: Tile(64, 64, 8, 3)},
 }
 SAMPLED_ITEM: Tiles = ITEM | {
-    (90, True): {64: Tile(64, 128, 4, 3), 128: Tile(128, 64, 4, 2), 256: Tile(64, 64, 4, 2)}
+    (90, True): {64: Tile(64, 128, 4, 3), 128: Tile(128, 64, 4, 2), 256: Tile(64, 64, 4, 2)},
+    (100, True): {64: Tile(64, 128, 8, 3), 128: Tile(64, 128, 8, 3), 256: Tile(64, 64, 4, 2)},
 }
 # Of the top items, where a tile has one maximum a row and 64 bits for excluded candidates.
 # At 256 dimensions the half tiles of sm_80 also fit in the 99 KiB of sm_86, sm_89 and sm_120.
