@@ -11,7 +11,7 @@ from fastpop.report.plots import COLOURS, DASHES, MARKERS
 from fastpop.report.tables import WIDTH, number
 from fastpop.text import aligned
 
-MANY = 8  # series whose names no longer stand inside the picture
+MANY = 6  # series whose names no longer stand inside the picture
 POINTS = ("*", "X", "d", "p")  # of references that are one point
 NAME_SIZE = 7.5  # of names at points
 # Where a name may stand from its point, right and left of it, ever further off.
@@ -138,9 +138,9 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top
 
 
 def _box(x: float, y: float, dx: float, dy: float, name: str) -> Box:
-    width = 0.56 * NAME_SIZE * len(name)
+    width, half = 0.62 * NAME_SIZE * len(name), 0.65 * NAME_SIZE
     left = x + dx if dx > 0 else x + dx - width
-    return left, y + dy - NAME_SIZE / 2, left + width, y + dy + NAME_SIZE / 2
+    return left, y + dy - half, left + width, y + dy + half
 
 
 def _overlap(one: Box, other: Box) -> bool:

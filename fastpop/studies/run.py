@@ -177,6 +177,8 @@ def _check_shown(part: Study, test: Any, shown: Any, rated: Any) -> None:
     for name, value in (("test", test), ("shown", shown), ("rated", rated)):
         if not isinstance(value, Interactions) and (name != "rated" or value is not None):
             raise checks.wrong_type(name, "Interactions", value)
+    if rated is not None and rated.weight is None:
+        raise checks.wrong("rated", "a log with ratings for weights", text="one without weights")
 
 
 def _part(study: str | Study) -> Study:

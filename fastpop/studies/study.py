@@ -135,7 +135,7 @@ def give_or_take(values: dict[str, float], name: str, decimals: int = 4) -> str:
         return "-"
     low, high = values.get(f"{name}.low"), values.get(f"{name}.high")
     mean = f"{values[name]:+.{decimals}f}"
-    return mean if low is None or high is None else f"{mean} ± {(high - low) / 2:.{decimals}f}"
+    return mean if low is None or high is None else f"{mean}±{(high - low) / 2:.{decimals}f}"
 
 
 def excludes(values: dict[str, float], name: str, number: float = 0.0) -> int | None:

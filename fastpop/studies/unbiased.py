@@ -239,8 +239,9 @@ def _shown_table(
     ]
     chosen = ", by the biased held-out NLL" if epochs != EQUAL else ""
     return Table(
-        f"Items shown at random, {READINGS[epochs]}{chosen}: {setting.log_name}, {setting.seeds} seeds",
-        ("arm", "epoch", "AUC", "NDCG@5", "AUC - standard"),
+        f"Items shown at random, with the difference of AUC to standard, {READINGS[epochs]}{chosen}: "
+        f"{setting.log_name}, {setting.seeds} seeds",
+        ("arm", "epoch", "AUC", "NDCG@5", "to standard"),
         tuple(rows),
     )
 

@@ -7,7 +7,7 @@ import pytest
 
 import fastpop
 from fastpop import cli
-from fastpop.studies import Drift, Setting, Unbiased
+from fastpop.studies import Setting, Unbiased
 from fastpop.studies.methods import Arena
 from fastpop.studies.unbiased import exact_risks, world
 
@@ -39,7 +39,19 @@ def shown_at_random(tmp_path_factory):
 
 def test_a_part_shown_at_random_is_judged_from_the_command_line(shown_at_random, tmp_path, capsys):
     biased, random = (str(shown_at_random / f"{name}.csv") for name in ("biased", "random"))
-    out = ["--preset", "coat", "--min-rating", "4", "--quick", "--out", str(tmp_path), "--title", "A world"]
+    out = [
+        "--preset",
+        "coat",
+        "--min-rating",
+        "4",
+        "--seeds",
+        "3",
+        "--quick",
+        "--out",
+        str(tmp_path),
+        "--title",
+        "A world",
+    ]
     argv = ["experiment", "unbiased", biased, "--test", random, "--test-is-randomised", *out]
     cli.main(argv)
     answer = json.loads((tmp_path / "unbiased" / "answer.json").read_text())
@@ -53,6 +65,9 @@ def test_a_part_shown_at_random_is_judged_from_the_command_line(shown_at_random,
             values[f"best.{arm}.auc"] - values["item-mean.auc"]
         )
     assert (tmp_path / "unbiased" / "unbiased-shown.svg").exists()
+    text = (tmp_path / "unbiased" / "answer.txt").read_text()
+    assert "±" in text
+    assert max(map(len, text.splitlines())) <= 80
     assert "item-mean" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         cli.main(["experiment", "drift", biased, "--test", random, *out])
@@ -62,11 +77,14 @@ def test_a_part_shown_at_random_is_judged_from_the_command_line(shown_at_random,
 def test_what_judges_no_such_part_says_so():
     log = fastpop.testing.small_log()
     for argument, call in {
-        "shown": lambda: fastpop.experiment(Drift(), log, shown=log, test=log),
+        "shown": lambda: fastpop.experiment("decomposition", log, shown=log, test=log),
         "test": lambda: fastpop.experiment(Unbiased(), log, test=log),
         "rated": lambda: fastpop.experiment(Unbiased(), log, rated=log),
+        "rated: expected a log with": lambda: fastpop.experiment(
+            Unbiased(), log, test=log, shown=log, rated=log
+        ),
     }.items():
-        with pytest.raises(ValueError, match=f"^{argument}: expected"):
+        with pytest.raises(ValueError, match=f"^{argument}"):
             call()
     with pytest.raises(TypeError, match=r"^test: expected Interactions"):
         fastpop.experiment(Unbiased(), log, shown=log)
