@@ -143,7 +143,7 @@ class Compiled:
         return bool(copies or re.search(r"ld\.global[^;]*\.v4\.b32", self.ptx))
 
 
-def compiled(kernel_name, arch, dim, dtype, tmp_path, **fixed):
+def compiled(kernel_name, arch, dim, dtype, tmp_path, fixed=()):
     kernel, table, absent = KERNELS[kernel_name]
     tile = triton_tiles.tile_for(table, arch, dim, dtype)
     block_d = triton_tiles.block_of(dim)
@@ -161,7 +161,7 @@ def compiled(kernel_name, arch, dim, dtype, tmp_path, **fixed):
         "stride_ed": 1,
         **triton_tiles.dot_constants(dtype, dim),
         **dict.fromkeys(absent),
-        **fixed,
+        **dict(fixed),
     }
     if dtype != torch.float16:
         constants["peak_ptr"] = None
@@ -196,7 +196,9 @@ def test_every_tile_of_every_table(kernel, arch, dim, dtype, tmp_path):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_sizes_of_one_which_triton_makes_constants(kernel, tmp_path):
-    built = compiled(kernel, 90, 1, torch.bfloat16, tmp_path, dim=1, stride_qb=1, stride_ev=1)
+    built = compiled(
+        kernel, 90, 1, torch.bfloat16, tmp_path, dict.fromkeys(("dim", "stride_qb", "stride_ev"), 1)
+    )
     assert built.spilled == 0
 
 
@@ -234,7 +236,7 @@ def test_few_instructions_a_logit(monkeypatch, kernel, dim, hits, tmp_path):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "bench"))
     instructions = importlib.import_module("gpu.instructions")
     fixed = {"HITS": hits, "d_scale_ptr": None, "d_bias_ptr": None}
-    built = compiled(kernel, 90, dim, torch.bfloat16, tmp_path, **fixed)
+    built = compiled(kernel, 90, dim, torch.bfloat16, tmp_path, fixed)
     sass = subprocess.run(
         [CUOBJDUMP.with_name("nvdisasm"), "-c", tmp_path / "kernel.cubin"],
         capture_output=True,
