@@ -52,7 +52,7 @@ _NUMPY = _Numpy("numpy")
 
 def poison_numpy() -> None:
     """In every module of fastpop that has been imported so far."""
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         if name.startswith("fastpop.") and name not in _OF_NUMBA and getattr(module, "np", None) is np:
             module.np = _NUMPY  # type: ignore[attr-defined]
 

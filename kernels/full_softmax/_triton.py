@@ -123,7 +123,9 @@ def _item_gradients(
         d_item_SVD = inputs.item_VD.new_empty(splits, num_items, dim, dtype=dtype)
     if needs_prior:
         d_bias_SV = inputs.item_VD.new_empty(splits, num_items, dtype=torch.float32)
-    peak = triton_softmax.peak_of(triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), *rows[1:])
+    peak = triton_softmax.peak_of(
+        triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), rows.weights, rows.own_B
+    )
     _launch(
         kernels.item_kernel,
         (programs, splits),

@@ -354,7 +354,7 @@ def test_bad_weights_in_frames(weight):
 
 
 def test_a_folder_is_not_a_log(tmp_path):
-    with pytest.raises(ValueError, match=r"Interactions\.load"):
+    with pytest.raises(ValueError, match=r"Interactions\.open"):
         read_log(tmp_path, user="u", item="i")
 
 

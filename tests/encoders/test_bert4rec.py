@@ -132,8 +132,8 @@ def test_what_serves_is_the_query_of_a_hidden_item_after_the_history():
 
 def test_numbers_that_make_no_sense_are_refused():
     for options, message in (
-        ({"share": 0.0}, r"rows\.share: expected a finite number > 0 <= 1; got 0"),
-        ({"last": 2.0}, r"rows\.last: expected a finite number >= 0 <= 1; got 2"),
+        ({"share": 0.0}, r"encoder\.share: expected a finite number > 0 <= 1; got 0"),
+        ({"last": 2.0}, r"encoder\.last: expected a finite number >= 0 <= 1; got 2"),
         ({"num_layers": 0}, r"encoder\.num_layers"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -176,8 +176,8 @@ def test_a_diverging_loss_stops_with_the_batch_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.torch.Tensor, "item", broken)
     with pytest.raises(TrainingDiverged, match=r"got nan at step \d+ .*learning_rate 0.02") as caught:
         fastpop.train(small_log(), out=tmp_path / "run", **QUICK)
-    saved = np.load(tmp_path / "run" / "failed-batch.npz")
-    assert saved["user"].shape == saved["target"].shape
+    with np.load(tmp_path / "run" / "failed-batch.npz") as saved:
+        assert saved["user"].shape == saved["target"].shape
     assert "failed-batch.npz" in str(caught.value)
 
 
