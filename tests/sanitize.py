@@ -34,7 +34,7 @@ RUNS = {
     "address": [[*OPS, "-k", EVERY_PATH], [*NATIVE, *LOGS, *TWINS, "-k", "not compile and not gpu"]],
     "thread": [
         [*OPS, "-k", "-3] or threads_change or streamed_scores or moments_of_rows"],
-        NATIVE,
+        [*NATIVE, "-k", "not compile"],
         ["tests/ops/test_threads.py"],
     ],
 }
