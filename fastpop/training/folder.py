@@ -25,6 +25,8 @@ from fastpop.training.config import LISTS, PARTS, TrainConfig
 CONFIG = "config.json"
 LOG_PRINT = "log_sha256"  # a key of config.json beside the options
 LOCK = ".lock"
+# What a run writes before its first checkpoint, its mark last.
+FIRST = ("log", "test-cases", "train.csv", "best", "tensorboard", CONFIG)
 CHUNK = 1 << 22  # numbers hashed at a time
 # Options that a run may go on with changed.
 FREE = ("epochs", "checkpoint_every", "checkpoint_minutes", "tensorboard", "loggers")
@@ -119,14 +121,17 @@ def held(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def unless_refused(folder: Path, *, but: tuple[type[Exception], ...]) -> Iterator[None]:
     """An error within, before a checkpoint stands there, leaves the folder as good as empty: what is then
-    asked instead is another run. but: errors that are no refusal, and leave what stands there."""
+    asked instead is another run. but: errors that are no refusal, and leave what stands there. A folder with
+    something that is none of ours stays as it is."""
     try:
         yield
     except Exception as error:
         if state_of(folder) == "begun" and not isinstance(error, but):
             with contextlib.suppress(OSError):  # the error that ends the run says more
-                for path in sorted(others_in(folder), key=lambda path: path.name == CONFIG):
-                    _removed(path)  # the mark of a run goes last
+                there = {path.name for path in others_in(folder)}
+                for name in FIRST if there <= set(FIRST) else ():
+                    if name in there:
+                        _removed(folder / name)
         raise
 
 

@@ -1,6 +1,7 @@
 """What is refused: before a log is read where it can be, and nothing half-written stays of it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -65,6 +66,34 @@ def test_an_error_in_the_first_step_leaves_an_empty_folder(refuses, tmp_path):
             fastpop.train(log, loss=loss, out=out, **QUICK)
         assert files_in(out) == []
     assert fastpop.train(log, out=out, **QUICK).metrics == fastpop.load(out).metrics
+
+
+@dataclass(frozen=True)
+class RefusesBesideNotes(FullSoftmax):
+    """A full softmax whose first step finds that somebody left a file in the folder."""
+
+    name: ClassVar[str] = "refuses-beside-notes"
+    folder: str = ""
+
+    def build(self, given):
+        module = super().build(given)
+
+        def refuse(*_):
+            (Path(self.folder) / "notes.txt").write_text("mine")
+            raise ValueError("rows: expected others; got these")
+
+        module.register_forward_pre_hook(refuse)
+        return module
+
+
+def test_an_error_in_the_first_step_takes_nobody_else_s_file_along(tmp_path):
+    log, out = testing.small_log(), tmp_path / "run"
+    with (
+        testing.registered("loss", RefusesBesideNotes),
+        pytest.raises(ValueError, match="rows: expected others"),
+    ):
+        fastpop.train(log, loss=RefusesBesideNotes(folder=str(out)), out=out, **QUICK)
+    assert (out / "notes.txt").read_text() == "mine"
 
 
 def test_an_error_after_a_checkpoint_leaves_the_run(refuses, tmp_path):
