@@ -15,6 +15,15 @@ import numpy as np
 LARGEST_WEIGHT = 1e6  # largest weight of log p, in size
 
 
+def level_outside() -> int:
+    """The stacklevel with which the function that calls this has `warnings.warn` name the line outside the
+    package that called into it: Python shows some warnings only where that is the user's own."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "fastpop":
+        frame, level = frame.f_back, level + 1
+    return level
+
+
 def describe(value: Any) -> str:
     """A value as it should stand in a message: arrays by dtype and shape, the rest by repr."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):

@@ -6,7 +6,6 @@ from words passes them through `current` with it.
 
 import functools
 import importlib
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -17,21 +16,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def warn(old: str, new: str) -> None:
-    """The one warning, of the line outside this package that has the old name: Python shows it by default
-    only where that is the user's own."""
+    """The one warning, of the line outside this package that has the old name."""
     warnings.warn(
         f"{old}: expected its new name, {new}; the old one works for one release",
         DeprecationWarning,
-        stacklevel=_levels_up(),
+        stacklevel=checks.level_outside(),
     )
-
-
-def _levels_up() -> int:
-    """How far up the stack, from `warn`, the first caller from outside is."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "fastpop":
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 # torch.compile(fullgraph=True) refuses warnings.warn: it calls this while it traces, once.

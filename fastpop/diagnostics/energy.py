@@ -1,6 +1,5 @@
 """The popularity audit of a score matrix: how much of what a model says is just popularity."""
 
-import sys
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -220,16 +219,5 @@ def audit_moments(
         item_ids=kept,
     )
     for caution in found.cautions:
-        warnings.warn(f"audit: {caution}", UserWarning, stacklevel=_first_outside())
+        warnings.warn(f"audit: {caution}", UserWarning, stacklevel=checks.level_outside())
     return found
-
-
-def _first_outside() -> int:
-    """The stacklevel that a warning of our caller needs to name the line that called into this package."""
-    level, frame = 0, sys._getframe(1)
-    while frame is not None:
-        level += 1
-        if frame.f_globals.get("__name__", "").partition(".")[0] != "fastpop":
-            break
-        frame = frame.f_back  # type: ignore[assignment]
-    return level
