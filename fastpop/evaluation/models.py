@@ -159,16 +159,13 @@ def scale_of(model: DotModel) -> float:
 
 def _check_answers(query: Any, items: Any, bias: Any, cases: Cases) -> None:
     """Shapes of what a `DotModel` gave, under the names that its author knows."""
-    shapes = {
-        "model.queries(cases)": (query, (cases.num_cases, "D")),
-        "model.items()": (items, (cases.num_items, "D")),
-        "model.item_bias()": (bias, (cases.num_items,)),
-    }
-    for name, (value, shape) in shapes.items():
-        if value is not None or value is not bias:
-            checks.shape(name, checks.array_like(name, value), shape)
-    dim = checks.array_like("model.queries(cases)", query).shape[1]
-    checks.shape("model.items()", checks.array_like("model.items()", items), ("V", dim))
+    query_CD = checks.array_like("model.queries(cases)", query)
+    checks.shape("model.queries(cases)", query_CD, (cases.num_cases, "D"))
+    item_VD = checks.array_like("model.items()", items)
+    checks.shape("model.items()", item_VD, (cases.num_items, "D"))
+    checks.shape("model.items()", item_VD, ("V", query_CD.shape[1]))
+    if bias is not None:
+        checks.shape("model.item_bias()", checks.array_like("model.item_bias()", bias), (cases.num_items,))
 
 
 def _asked_with(function: Callable[[Any], Any], cases: Cases) -> Any:
