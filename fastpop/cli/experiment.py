@@ -63,6 +63,7 @@ class Experiment:
             parts = {"test": self.reading.read_test(self.test), "shown": shown, "rated": rated}
         file = "MovieTweetings 100K" if self.reading.log == "bundled" else Path(self.reading.log).name
         title = self.title or file
+        left_out: ValueError | None = None
         answered = 0
         for name in names:
             try:
@@ -73,8 +74,10 @@ class Experiment:
                 if self.name != ALL:
                     raise
                 print(f"\n{name}: left out. {error}", flush=True)
+                left_out = error
                 continue
             answered += 1
             print("\n" + found.table(), flush=True)
-        if answered:
-            print(f"\nanswers and pictures are in {self.out}")
+        if left_out is not None and not answered:
+            raise left_out
+        print(f"\nanswers and pictures are in {self.out}")
