@@ -1,4 +1,4 @@
-// Something that threads wait for: a few microseconds awake, then asleep.
+// Something that threads wait for: 100 microseconds awake, then asleep.
 //
 // Asleep, not yielding: a core without work takes a thread that waits for another core, which is then the
 // one that is waited for; and who slept is let in before who spun.
