@@ -52,6 +52,14 @@ def bar(num_events: int, label: str) -> Any:
     return bars.progress_bar(num_events, label)
 
 
+def distinct(values_N: np.ndarray) -> np.ndarray:
+    """The distinct numbers, ascending: a sort, where numpy from 2.3 on hashes, six times slower on these."""
+    ordered_N = np.sort(values_N)
+    first_N = np.ones(ordered_N.size, bool)
+    np.not_equal(ordered_N[1:], ordered_N[:-1], out=first_N[1:])
+    return ordered_N[first_N]
+
+
 def narrowest(stop: int) -> np.dtype:
     """The smallest type for whole numbers in [0, stop): uint8, uint16, uint32 or int64."""
     for kind in (np.uint8, np.uint16, np.uint32):

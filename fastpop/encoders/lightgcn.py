@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from fastpop import checks
+from fastpop.data import columns
 from fastpop.data.interactions import Interactions
 from fastpop.encoders.base import Encoder, EncoderOptions, Sizes
 from fastpop.item_towers import ItemTower
@@ -138,7 +139,7 @@ def graph(log: Interactions) -> tuple[np.ndarray, np.ndarray]:
 
     int32 where that holds every number, else int64.
     """
-    pair = np.unique(log.user.astype(np.int64) * log.num_items + log.item)
+    pair = columns.distinct(log.user.astype(np.int64) * log.num_items + log.item)
     user, item = np.divmod(pair, log.num_items)
     by_item = np.argsort(item, kind="stable")
     edge = np.concatenate([item + log.num_users, user[by_item]])

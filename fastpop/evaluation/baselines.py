@@ -71,28 +71,32 @@ def recency_scorer(
         if value is not None and value != np.inf:
             checks.number(name, value, gt=0)
     order = np.argsort(log.time, kind="stable")
-    time, item = np.asarray(log.time)[order], np.asarray(log.item)[order].astype(np.int64)
+    time, item = np.asarray(log.time, float)[order], np.asarray(log.item)[order].astype(np.int64)
 
-    def decay(seconds: Any) -> Any:
-        return np.exp2(-np.asarray(seconds, float) / (np.inf if half_life is None else half_life))
+    def counted(events: slice, at: float) -> Any:
+        age = at - time[events]
+        weight = None if half_life is None else np.exp2(-age / half_life)
+        return np.bincount(item[events], weight, log.num_items)
 
     def score(rows: slice) -> Tensor:
-        asked = cases.time[rows]
+        asked = np.asarray(cases.time[rows], float)
+        until = np.searchsorted(time, asked, "left")
+        since = np.zeros_like(until) if window is None else np.searchsorted(time, asked - window, "left")
         counted_BV = np.empty((len(asked), log.num_items), np.float32)
         count_V = np.zeros(log.num_items)
         first = last = 0  # events first..last-1 are in count_V, as of `now`
         now = float(time[0]) if len(time) else 0.0
         for row in np.argsort(asked, kind="stable"):
             at = float(asked[row])
-            count_V *= decay(at - now)
+            if half_life is not None:
+                count_V *= np.exp2((now - at) / half_life)
             now = max(now, at)
-            until = int(np.searchsorted(time, at, "left"))
-            count_V += np.bincount(item[last:until], decay(at - time[last:until]), log.num_items)
-            last = max(last, until)
-            if window is not None:
-                since = int(np.searchsorted(time, at - window, "left"))
-                count_V -= np.bincount(item[first:since], decay(at - time[first:since]), log.num_items)
-                first = max(first, since)
+            if until[row] > last:
+                count_V += counted(slice(last, until[row]), at)
+                last = until[row]
+            if since[row] > first:
+                count_V -= counted(slice(first, since[row]), at)
+                first = since[row]
             counted_BV[row] = count_V
         if alpha is not None:
             counted_BV = np.log(np.maximum(counted_BV, 0) + np.float32(alpha))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastpop import bars, checks, ops
+from fastpop.data import columns
 from fastpop.data.csr import Csr
 from fastpop.evaluation.dot_scores import DotScores
 from fastpop.ops.target_ranks import ranks_or_nan
@@ -114,8 +115,8 @@ def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | Non
         left_out = pair_key  # of the ranks: a case's targets do not count against each other
         unlisted = pair_key[:0]  # of the lists, where targets stay
         if problem.seen is not None:
-            seen_key = np.unique(problem.seen.part(start, stop).keys(num_items))
-            left_out = np.union1d(seen_key, pair_key)
+            seen_key = columns.distinct(problem.seen.part(start, stop).keys(num_items))
+            left_out = columns.distinct(np.concatenate([seen_key, pair_key]))
             unlisted = np.setdiff1d(seen_key, pair_key, assume_unique=True)
         shape = (stop - start, num_items)
         others[start:stop] = num_items - np.bincount(left_out // num_items, minlength=stop - start)

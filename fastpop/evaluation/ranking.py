@@ -130,7 +130,7 @@ def evaluate(
 
     # Distinct (case, item) pairs for ranking; the events themselves, repeats and all, for NLL.
     event_case = target.row_of_each()
-    pair = np.unique(target.keys(num_items))
+    pair = columns.distinct(target.keys(num_items))
     pair_case, pair_item = pair // num_items, pair % num_items
     pairs = Csr(np.searchsorted(pair_case, np.arange(num_cases + 1)), pair_item)
     pair_propensity = None

@@ -17,7 +17,7 @@ def seen_together(log: Any) -> Tensor:
     num_items = log.num_items
     pair = np.concatenate(
         [
-            np.unique(log.user[at].astype(np.int64) * num_items + log.item[at])
+            columns.distinct(log.user[at].astype(np.int64) * num_items + log.item[at])
             for _, at in columns.user_pieces(log.offsets)
         ]
         or [np.empty(0, np.int64)]

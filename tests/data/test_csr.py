@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastpop.data import Cases, Csr
+from fastpop.data import Cases, Csr, columns
 
 LISTS = [[3, 1, 3], [], [0], [2, 2, 4, 2]]
 
@@ -105,3 +105,10 @@ def test_a_stored_zero_of_a_sparse_matrix_is_no_item():
     assert rows.offsets.tolist() == [0, 0, 1]
     assert rows.item.tolist() == [1]
     assert matrix.nnz == 2  # the caller's own stays as it was
+
+
+@pytest.mark.parametrize("values", [[], [7], [3, 1, 3, -2, 1, 3], [1 << 62, 0, 1 << 62]])
+def test_distinct_numbers_ascend(values):
+    found = columns.distinct(np.array(values, np.int64))
+    assert found.tolist() == sorted(set(values))
+    assert found.dtype == np.int64
