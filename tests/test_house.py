@@ -25,6 +25,7 @@ PACKAGES = (
     "frozen",
     "files",
     "bars",
+    "blas",
     "kernels",
     "ops",
     "data",

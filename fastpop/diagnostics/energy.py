@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastpop import checks, registry
+from fastpop.blas import one_thread
 from fastpop.diagnostics.audit_result import Audit
 from fastpop.diagnostics.calibration import score_nll
 from fastpop.diagnostics.diagnostic import Diagnostic, asked_for, measured
@@ -31,6 +32,7 @@ from fastpop.stats import correlation
 STREAMED = "a GramStream keeps no contexts to make lists of"
 
 
+@one_thread
 def audit(
     query: Any,
     items: Any,
@@ -134,6 +136,7 @@ def audit(
     )
 
 
+@one_thread
 def audit_moments(
     moments: ScoreMoments,
     prior: PopularityPrior,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastpop import checks
+from fastpop.blas import one_thread
 from fastpop.diagnostics.moments import ScoreMoments
 from fastpop.ops.energies import centre_rows
 from fastpop.stats import correlation
@@ -94,6 +95,7 @@ class Geometry:
         return _plain(asdict(self))
 
 
+@one_thread
 def geometry(moments: ScoreMoments, log_prior: Any) -> Geometry:
     """Geometry of a model's tables against log_prior [V].
 

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from fastpop import checks, registry
+from fastpop.blas import one_thread
 from fastpop.diagnostics.moments import ScoreMoments
 from fastpop.diagnostics.null import Null
 from fastpop.diagnostics.significance import Form, PermutationTest, permutation_test
@@ -57,6 +58,7 @@ class ManyAudits:
         freeze(self, "energy", "direction", "shared", "pairs")
 
 
+@one_thread
 def audit_many(
     models: Mapping[str, ScoreMoments],
     log_prior: Any,

@@ -82,7 +82,13 @@ class ScoreMoments:
 
     def mean_score(self) -> np.ndarray:
         """[V] float64: the mean over contexts of the scores, centred over items."""
-        return self.rows() @ self.mean()
+        centre_D = self.item_VD.mean(axis=0)
+        score_V = np.empty(self.num_items)
+        for low in range(0, self.num_items, ROWS):
+            at = slice(low, low + ROWS)
+            score_V[at] = (self.item_VD[at] - centre_D) @ self.query_mean_D
+        score_V *= self.scale
+        return score_V if self.bias_V is None else score_V + (self.bias_V - self.bias_V.mean())
 
     def with_popularity(self, weight: float, log_prior: Any) -> "ScoreMoments":
         """The same scores plus weight * log_prior: the score served at that popularity weight."""

@@ -163,6 +163,13 @@ class Form:
         """M of A = Z M Zᵀ."""
         return self.cov_RR + np.outer(self.mean_R, self.mean_R)
 
+    def diagonal(self, item_VR: np.ndarray) -> np.ndarray:
+        """[V] of Z M Zᵀ for other rows Z, as labels weight them."""
+        diagonal_V = np.square(item_VR @ self.mean_R)
+        if self.cov_RR.any():
+            diagonal_V += np.einsum("vr,vr->v", item_VR @ self.cov_RR, item_VR)
+        return diagonal_V
+
     def at(self, proj_PR: np.ndarray) -> np.ndarray:
         """T [P] from projections yᵀZ [P, R]."""
         return (proj_PR @ self.mean_R) ** 2 + ((proj_PR @ self.cov_RR) * proj_PR).sum(axis=1)
@@ -195,14 +202,11 @@ def null_moments(
     def rows(form: Form) -> np.ndarray:
         return form.item_VR if kind == "label" else label_V[:, None] * form.item_VR
 
-    def on_diagonal(item_VR: np.ndarray, matrix_RR: np.ndarray) -> np.ndarray:
-        return np.einsum("vr,vr->v", item_VR @ matrix_RR, item_VR)
-
     a_VR, a_RR = rows(plus), plus.matrix
     product = a_RR @ (a_VR.T @ a_VR)
     trace = float(np.trace(product))
     square = float(np.sum(product * product.T))
-    diagonal_V = on_diagonal(a_VR, a_RR)
+    diagonal_V = plus.diagonal(a_VR)
     if minus is not None:
         b_VR, b_RR = rows(minus), minus.matrix
         product = b_RR @ (b_VR.T @ b_VR)
@@ -210,7 +214,7 @@ def null_moments(
         trace -= float(np.trace(product))
         square += float(np.sum(product * product.T))
         square -= 2 * float(np.sum((a_RR @ cross @ b_RR) * cross))
-        diagonal_V = diagonal_V - on_diagonal(b_VR, b_RR)
+        diagonal_V = diagonal_V - minus.diagonal(b_VR)
     diagonal = float(diagonal_V @ diagonal_V)
     if kind == "sign":
         return trace, max(0.0, 2 * (square - diagonal))

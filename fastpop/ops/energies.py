@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from fastpop.blas import one_thread
 from fastpop.kernels.row_moments.reference import ROWS as ROWS
 from fastpop.kernels.row_moments.reference import as_float64 as as_float64
 from fastpop.kernels.row_moments.reference import joined as joined
@@ -149,6 +150,7 @@ def projected_energy(
     return shared + float(np.maximum(0.0, np.sum(cov_DD * gram_DD)))
 
 
+@one_thread
 def gram_spectrum(
     mean_D: np.ndarray, cov_DD: np.ndarray, item_VD: np.ndarray, bias_V: np.ndarray | None, scale: float
 ) -> np.ndarray:
@@ -157,20 +159,26 @@ def gram_spectrum(
     W^{1/2} S H = [√W (Q - 1 q̄ᵀ), √w] [scale E_c, H m]ᵀ with m = scale E q̄ + a; the left factor
     has Gram matrix diag(Cov, 1), so its root stands for its R factor.
     """
-    item_VD = centre_rows(item_VD)
-    shared_V = scale * (item_VD @ mean_D)
-    if bias_V is not None:
-        shared_V = shared_V + centre_rows(bias_V[:, None])[:, 0]
-    right_RR = triangle(np.column_stack([scale * item_VD, shared_V]))
+    centre_D, centre = item_VD.mean(axis=0), 0.0 if bias_V is None else bias_V.mean()
+
+    def rows(at: slice) -> np.ndarray:
+        item_vR = np.empty((len(item_VD[at]), len(mean_D) + 1))
+        np.multiply(item_VD[at] - centre_D, scale, out=item_vR[:, :-1])
+        item_vR[:, -1] = item_vR[:, :-1] @ mean_D
+        if bias_V is not None:
+            item_vR[:, -1] += bias_V[at] - centre
+        return item_vR
+
+    right_RR = triangle(rows, len(item_VD))
     value_D, vector_DD = np.linalg.eigh(cov_DD)
     root_DD = (vector_DD * np.sqrt(np.clip(value_D, 0, None))).T
     core = np.vstack([root_DD @ right_RR[:, :-1].T, right_RR[:, -1]])
     return np.linalg.svd(core, compute_uv=False)
 
 
-def triangle(item_VR: np.ndarray) -> Any:
+def triangle(rows: Callable[[slice], np.ndarray], num_rows: int) -> Any:
     """The R factor of a tall matrix, from the R factors of blocks of rows that fit in cache."""
-    part_RR = [np.linalg.qr(item_VR[low : low + 2048], mode="r") for low in range(0, len(item_VR), 2048)]
+    part_RR = [np.linalg.qr(rows(slice(low, low + 2048)), mode="r") for low in range(0, num_rows, 2048)]
     return part_RR[0] if len(part_RR) == 1 else np.linalg.qr(np.concatenate(part_RR), mode="r")
 
 
