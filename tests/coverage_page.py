@@ -39,7 +39,7 @@ REASONS = [
     ("kernels/triton_*.py", "compiled by Triton; their values are tested under its interpreter"),
     ("kernels/permutation/_numba.py", "compiled by numba"),
     ("kernels/permutation/_vector.py", "compiled by numba"),
-    ("kernels/*/_cuda.py", "what is left to a GPU; the host twin takes the same way as far as it goes"),
+    ("kernels/*/_cuda.py", "what is left to a GPU; its host emulation takes the same way as far as it goes"),
     ("kernels/device.py", "streams and devices of a GPU"),
     ("csrc/*/cuda.cu", "compiled by nvcc"),
     ("csrc/device_bindings.cpp", "launches on a GPU"),

@@ -28,10 +28,10 @@ OPS += [
 ]
 NATIVE = ["tests/kernels/test_native.py", "tests/kernels/test_alias_draw.py"]
 LOGS = ["tests/kernels/test_log_rows.py", "tests/data/test_log_formats.py", "tests/data/test_bad_input.py"]
-TWINS = ["tests/ops/test_sampled_softmax_on_device.py", "tests/ops/test_row_update_on_device.py"]
+EMULATED = ["tests/ops/test_sampled_softmax_on_device.py", "tests/ops/test_row_update_on_device.py"]
 
 RUNS = {
-    "address": [[*OPS, "-k", EVERY_PATH], [*NATIVE, *LOGS, *TWINS, "-k", "not compile and not gpu"]],
+    "address": [[*OPS, "-k", EVERY_PATH], [*NATIVE, *LOGS, *EMULATED, "-k", "not compile and not gpu"]],
     "thread": [
         [*OPS, "-k", "-3] or threads_change or streamed_scores or moments_of_rows"],
         [*NATIVE, "-k", "not compile"],

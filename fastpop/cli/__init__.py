@@ -13,8 +13,8 @@ FAILED = (RuntimeError, OSError, ImportError, MemoryError, NotImplementedError)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: 0 done, 1 the work failed, 2 bad input, 129, 130 or 143 stopped by SIGHUP, SIGINT or
-    SIGTERM.
+    """Entry point: 0 done, 1 the work failed, 2 bad input, 75 stopped at --deadline, 129, 130 or 143 stopped
+    by SIGHUP, SIGINT or SIGTERM.
 
     argv: words, from a caller whose process goes on: its signal handlers, streams and warnings are put
     back. None: those of this process, which ends with the command.
@@ -34,6 +34,8 @@ def _run(argv: Sequence[str]) -> None:
     verb: Any = None
     try:
         verb = _parse(argv)
+        if getattr(verb, "deadline", None) is not None:
+            terminal.set_deadline(terminal.duration("deadline", verb.deadline))
         verb.run()
         terminal.flush()
     except KeyboardInterrupt:

@@ -43,6 +43,8 @@ class Experiment:
     """Beside --test-is-randomised: a file like the log, all of whose rows were shown at random."""
     test_is_randomised: bool = False
     """Rows of --test that --min-rating keeps were liked: for experiments that judge the shown items."""
+    deadline: str | None = None
+    """Stop after so long (90m, 2h30m, 45s) as a signal would: exit code 75, and the same command goes on."""
 
     def run(self) -> None:
         from fastpop.studies import experiment

@@ -5,8 +5,11 @@ Loads nothing heavy: a signal is answered from the first moment on.
 
 import contextlib
 import os
+import re
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +18,9 @@ from fastpop import bars
 from fastpop.text import printable
 
 NAMES = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGHUP: "stopped: the terminal is gone (SIGHUP)"}
+DEADLINE = 75  # EX_TEMPFAIL of sysexits.h: given again, the same command goes on
 _came: list[int] = []  # signals
+_started = time.monotonic()
 _held = False  # whether the first signal waits
 
 
@@ -25,8 +30,11 @@ def prepare() -> contextlib.ExitStack:
 
     Returns what puts everything back when it is closed, for a caller whose process goes on.
     """
+    global _started
     _came.clear()
+    _started = time.monotonic()
     before = contextlib.ExitStack()
+    before.callback(_no_deadline)
     with contextlib.suppress(ValueError):  # main() in another thread: signals are the host's
         if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
             before.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, _interrupt))
@@ -49,6 +57,35 @@ def prepare() -> contextlib.ExitStack:
     before.callback(setattr, warnings, "showwarning", warnings.showwarning)
     warnings.showwarning = _as_a_line
     return before
+
+
+def duration(argument: str, text: str) -> float:
+    """Seconds of 2h30m, 90m, 45s, 1.5h, 2d. Raises ValueError."""
+    found = re.fullmatch(r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
+    with contextlib.suppress(ValueError):
+        units = zip((86_400, 3_600, 60, 1), found.groups() if found else ())
+        seconds = sum(unit * float(number) for unit, number in units if number)
+        if 0 < seconds < 1e9:
+            return seconds
+    from fastpop import checks
+
+    raise checks.wrong(argument, "how long, as 90m, 2h30m or 45s", text)
+
+
+def set_deadline(seconds: float) -> None:
+    """The command stops as a signal would stop it, so long after it began. Raises NotImplementedError where
+    there is no timer for that: on Windows, and in another thread than the main one."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        raise NotImplementedError("--deadline: needs a timer of POSIX, in the main thread")
+    signal.signal(signal.SIGALRM, _as_ctrl_c)
+    left = seconds - (time.monotonic() - _started)
+    signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6))
+
+
+def _no_deadline() -> None:
+    if hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) is _as_ctrl_c:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def fill_closed() -> None:
@@ -101,13 +138,21 @@ def was_stopped() -> bool:
     return bool(_came)
 
 
+def _at_deadline() -> bool:
+    return hasattr(signal, "SIGALRM") and signal.SIGALRM in _came
+
+
 def stopped_by() -> str:
+    if _at_deadline():
+        return "stopped at --deadline"
     others = [number for number in _came if number != signal.SIGINT]
     return NAMES[signal.Signals(others[-1])] if others else "interrupted"
 
 
 def exit_code() -> int:
-    """128 + the signal, as shells have it."""
+    """128 + the signal, as shells have it, and 75 at the deadline."""
+    if _at_deadline():
+        return DEADLINE
     others = [number for number in _came if number != signal.SIGINT]
     return 128 + (others[-1] if others else signal.SIGINT)
 

@@ -33,6 +33,8 @@ class Train:
     """Go on with the run in --out."""
     permutations: int = 2000
     """Of the audit's p-values."""
+    deadline: str | None = None
+    """Stop after so long (90m, 2h30m, 45s) as a signal would: exit code 75, and the same command goes on."""
 
     def run(self) -> None:
         import fastpop
@@ -146,6 +148,8 @@ class Compare:
     """A TOML file of options, of any that stand here; options given here win."""
     recipe: str | None = None
     """A published method, whose options it gives (fastpop recipe lists them); options given here win."""
+    deadline: str | None = None
+    """Stop after so long (90m, 2h30m, 45s) as a signal would: exit code 75, and the same command goes on."""
 
     def run(self) -> None:
         from fastpop.experiments import compare
@@ -212,6 +216,8 @@ class Demo:
     """Folder for report.html and the numbers."""
     seeds: int = 3
     """Runs of every arm; intervals need three."""
+    deadline: str | None = None
+    """Stop after so long (90m, 2h30m, 45s) as a signal would: exit code 75, and the same command goes on."""
 
     def run(self) -> None:
         from fastpop.demo import demo

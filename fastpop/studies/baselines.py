@@ -55,7 +55,9 @@ class Baselines(Study):
         values |= _values(found, references)
         sentences = _sentences(values, found, references)
         if left_out:
-            sentences.append(f"Left out, for the log does not let them train: {'; '.join(left_out)}.")
+            sentences.append(
+                f"Left out, for they diverged or this log lacks what they need: {'; '.join(left_out)}."
+            )
         return Answer(
             values,
             tuple(sentences),

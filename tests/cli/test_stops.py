@@ -13,6 +13,8 @@ import warnings
 
 import pytest
 
+import fastpop.cli
+from fastpop.cli import terminal
 from fastpop.training import checkpoint
 
 QUICK = ["--epochs", "6", "--dim", "8", "--num-negatives", "16", "--batch-size", "64", "--permutations", "20"]
@@ -421,3 +423,44 @@ def test_a_caller_whose_process_goes_on_gets_its_handlers_streams_and_warnings_b
             cli.main(words)
         assert state() == before
     assert "fastpop: " in capsys.readouterr().err
+
+
+def test_a_deadline_stops_as_a_signal_does_and_the_same_command_goes_on(commands, clicks, tmp_path):
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    words = ["train", *clicks, *QUICK, "--epochs", "60", "--out"]
+    seconds, stops = 3.0, 0
+    while True:
+        done = commands.start(*words, out, "--deadline", f"{seconds:g}s").wait()
+        if done.returncode == 0:
+            break
+        assert done.returncode == 75, done
+        said = done.stderr.splitlines()[-1]
+        assert said.startswith("fastpop: stopped at --deadline; ")
+        assert said.endswith(
+            ("the same command goes on from it", "starts anew", f"starts anew in {out}", "its audit")
+        )
+        stops += 1
+        seconds *= 1.3  # a busy machine may need longer than that to import torch
+    assert stops
+    assert commands.run(*words, whole).returncode == 0
+    assert model_of(out) == model_of(whole)
+
+
+@pytest.mark.parametrize("text", ["", "h", "5", "-5m", "5x", "1m2h", "0s", "1.2.3s", "inf s", "99999999999d"])
+def test_a_deadline_that_is_no_duration_is_refused(text):
+    with pytest.raises(ValueError, match=r"deadline: expected how long, as 90m, 2h30m or 45s; got"):
+        terminal.duration("deadline", text)
+
+
+def test_durations_add_up():
+    assert terminal.duration("deadline", "1d2h30m5.5s") == 86_400 + 2 * 3_600 + 30 * 60 + 5.5
+    assert terminal.duration("deadline", " 90m ") == 5_400
+
+
+def test_a_deadline_of_a_caller_s_main_is_taken_back(tmp_path):
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(SystemExit) as stop:
+        fastpop.cli.main(["train", "no-such-file.csv", "--out", str(tmp_path / "run"), "--deadline", "1h"])
+    assert stop.value.code == 2
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
