@@ -188,12 +188,11 @@ class Words:
         better = {name: value for name, value in counts.items() if value > trained[best]}
         if not better:
             return ""
-        reading = max(self.readings, key=lambda name: self.mean(best, 1.0, "ndcg@10", name))
-        ahead = {name: self.numbers[reading].pair((name, 1.0), (best, 1.0), "ndcg@10") for name in better}
+        ahead = {name: [self._ahead(name, arm) for arm in trained] for name in better}
         surely = {
             name: better[name]
-            for name, pair in ahead.items()
-            if pair is not None and pair["low"] is not None and pair["low"] > 0
+            for name, pairs in ahead.items()
+            if all(pair is not None and pair["low"] is not None and pair["low"] > 0 for pair in pairs)
         }
         listed = ", ".join(
             f"{name} {value:.4f}"
@@ -207,10 +206,17 @@ class Words:
                 f"These models are beaten by counts: {against}. What follows compares arms; by this "
                 "measure none of them is worth serving here."
             )
-        without = [pair["n"] for pair in ahead.values() if pair is not None and pair["low"] is None]
+        known = [pair for pairs in ahead.values() for pair in pairs if pair is not None]
+        without = [pair["n"] for pair in known if pair["low"] is None]
         if without:
             against += f" ({why_no_interval(without[0])})"
         return f"These models are not shown to beat counts: {against}."
+
+    def _ahead(self, row: str, arm: str) -> dict[str, Any] | None:
+        """NDCG@10 of a row that no model needs minus an arm's as trained, at its better reading."""
+        ndcg = {reading: self.mean(arm, 1.0, "ndcg@10", reading) for reading in self.readings}
+        reading = max((name for name in ndcg if not math.isnan(ndcg[name])), key=lambda name: ndcg[name])
+        return self.numbers[reading].pair((row, 1.0), (arm, 1.0), "ndcg@10")
 
     def _because(self) -> str:
         median = self.facts["median_events"]

@@ -146,6 +146,32 @@ def test_counts_beat_models_by_an_interval_or_are_only_not_beaten():
     assert "markov" not in both.split("against")[0]
 
 
+def test_counts_beat_models_only_where_they_beat_every_arm():
+    """One that is worse on average and differs between seeds may be as good as the counts."""
+    rows = [
+        {"arm": arm, "seed": seed, "epochs": "best", "popularity_weight": beta, "values": dict(found)}
+        for seed in range(3)
+        for (arm, beta), found in PLAIN.items()
+    ]
+    rows += [
+        {
+            "arm": "recency",
+            "seed": seed,
+            "epochs": "best",
+            "popularity_weight": 1.0,
+            "values": {"ndcg@10": 0.091},
+        }
+        for seed in range(3)
+    ]
+    names = list(dict.fromkeys(row["arm"] for row in rows))
+    assert Words(compared(rows, [], names)).beaten().startswith("These models are beaten by counts")
+    for row in rows:
+        if row["arm"] == "standard" and row["popularity_weight"] == 1.0:
+            row["values"]["ndcg@10"] = 0.08 + 0.03 * (row["seed"] - 1)
+    said = Words(compared(rows, [], names)).beaten()
+    assert said.startswith("These models are not shown to beat counts: NDCG@10 of recency 0.0910, against")
+
+
 def test_a_difference_has_a_side_only_where_its_interval_has():
     assert "NLL -0.1" in words()
     assert "not told apart" not in words().split("Of what")[0]
