@@ -283,7 +283,7 @@ class Words:
         )
         sides = {(m["low"] > 0) - (m["high"] < 0) for m in mine if m["low"] is not None}
         verdicts = {
-            (): "Separation and post-hoc subtraction, without intervals",
+            (): "Separation and post-hoc subtraction, without intervals,",
             (1,): "Separation is better than post-hoc subtraction",
             (-1,): "Separation is worse than post-hoc subtraction",
             (0,): "Separation and post-hoc subtraction cannot be told apart",

@@ -450,6 +450,13 @@ def test_a_frontier_that_is_better_in_places_is_not_called_mixed(ahead, said):
     assert said in words(matched=levels)
 
 
+def test_a_frontier_of_too_few_seeds_is_said_to_have_no_intervals():
+    rows = [row for arm in ("post-hoc", "frozen") for row in curve(arm, 0, 0.05)]
+    found = matched(rows, "post-hoc", ["frozen"], "best")
+    said = "Separation and post-hoc subtraction, without intervals, at equally popular lists (NDCG@10; "
+    assert said in words(seeds=1, matched=found)
+
+
 def test_curves_that_do_not_meet_are_not_compared():
     rows = curve("post-hoc", 0, 0.05)
     apart = [
