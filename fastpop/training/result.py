@@ -25,6 +25,10 @@ from fastpop.training.build import target_prior
 from fastpop.training.config import TrainConfig
 from fastpop.training.serving import LEAST_CASES, Serving, fit_weights
 
+NO_MODEL = (
+    "NLL of scores at weights that were neither trained nor fitted, where a score is no model of p(i | c)"
+)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainResult:
@@ -117,15 +121,28 @@ class TrainResult:
         popularity_weight: β; personal_weight: λ. None takes what `fit_serving` found, or else serves the
         scores as trained. metrics: further ones, names or objects. options: as in `evaluation.evaluate`;
         counts are those of the training events, mask_seen and logits those of the run, unless given.
+        At weights that were neither trained nor fitted a score is no model of p(i | c), and `rule` says so
+        of the NLL.
         Raises ValueError when the split has no such part, or no case can be read.
         """
-        return evaluation.evaluate(
-            self.served(popularity_weight, personal_weight),
+        served = self.served(popularity_weight, personal_weight)
+        found = evaluation.evaluate(
+            served,
             self._cases(part),
             ks=ks,
             metrics=metrics,
             **(judged_by(self.config, self.split.train.item_counts()) | options),
         )
+        weights = served.popularity_weight, served.personal_weight
+        if "nll" not in found.metrics or weights in self._meant():
+            return found
+        return dataclasses.replace(found, rule=f"{found.rule}; {NO_MODEL}")
+
+    def _meant(self) -> list[tuple[float, float]]:
+        """(β, λ) at which a softmax of the scores is meant as p(i | c): as trained, and as fitted."""
+        fitted = self.serving
+        meant = [(float(self.model.decoder.trained_weight), 1.0)]
+        return meant if fitted is None else [*meant, (fitted.popularity_weight, fitted.personal_weight)]
 
     def served(
         self, popularity_weight: float | None = None, personal_weight: float | None = None

@@ -210,6 +210,25 @@ def test_what_was_fitted_is_served_kept_and_loaded(tmp_path):
     assert "served with personal weight" in repr(back)
 
 
+def test_an_nll_at_weights_that_nothing_was_trained_or_fitted_for_says_so():
+    result = fastpop.train(small_log(), **QUICK)
+    fitted = result.fit_serving()
+    beta, lam = fitted.serving_weights()
+    words = "a score is no model of p(i | c)"
+    for meant in (
+        result.evaluate(),
+        result.evaluate(popularity_weight=1.0),
+        fitted.evaluate(),
+        fitted.evaluate(popularity_weight=beta, personal_weight=lam),
+        fitted.evaluate(popularity_weight=1.0, personal_weight=1.0),
+        result.evaluate(popularity_weight=0.0, logits=False),  # no NLL there
+    ):
+        assert words not in meant.rule
+    for other in (result.evaluate(popularity_weight=0.0), fitted.evaluate(popularity_weight=0.5)):
+        assert words in " ".join(other.table().split())
+        assert words in other.to_dict()["rule"]
+
+
 @pytest.mark.parametrize("encoder", ["factor", "sasrec"])
 def test_later_events_can_be_fitted_to(encoder):
     log = small_log()
