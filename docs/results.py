@@ -178,11 +178,19 @@ def readme_table() -> str:
             if d["arm"] == "frozen" and d["epochs"] == "best" and d["popularity_weight"] == 1
         }
         lines.append(
-            f"| {run.title} | {len(found['made_by']['seeds'])} | {at['standard']:.3g}, {at['frozen']:.3g} | "
+            f"| {run.title} | {len(found['made_by']['seeds'])} | {_epochs(found, at)} | "
             f"{_sooner(found)} | {_difference(differences['nll'], 3)} | "
             f"{_difference(differences['ndcg@10'], 4)} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _epochs(found: dict[str, Any], at: dict[str, float]) -> str:
+    """The mean best epochs of standard and frozen, and whether more of them could move one."""
+    both = ("standard", "frozen")
+    late = [arm for arm in both if arm in found["facts"]["still_improving"]]
+    ended = f" (training ended first: {', '.join(late)})" if late else ""
+    return ", ".join(f"{at[arm]:.3g}" for arm in both) + ended
 
 
 def _sooner(found: dict[str, Any]) -> str:
@@ -244,8 +252,9 @@ def _together() -> str:
         }
         best, rival = (max(names, key=lambda name: flat[name]["ndcg@10"]) for names in (trained, rows))
         lines.append(
-            f"| [{run.title}](#{_anchor(run.title)}) | {flat['standard']['epoch']:.3g}, "
-            f"{flat['frozen']['epoch']:.3g} | {_sooner(found)} | {_difference(differences.get('nll'), 3)} | "
+            f"| [{run.title}](#{_anchor(run.title)}) | "
+            f"{_epochs(found, {name: reading['epoch'] for name, reading in flat.items()})} | "
+            f"{_sooner(found)} | {_difference(differences.get('nll'), 3)} | "
             f"{_difference(differences.get('ndcg@10'), 4)} | {middle} | "
             f"{flat['frozen']['cos2_change']:.2f} | {best} "
             f"{flat[best]['ndcg@10']:.4f}, {rival} {flat[rival]['ndcg@10']:.4f} |"

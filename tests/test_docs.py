@@ -81,6 +81,10 @@ def test_tables_of_runs_show_the_runs_that_are_kept():
     assert results._sooner({"curves": curves, "made_by": {"seeds": [0]}}) == "2"
     curves[1]["nll"] = [9, 9, 8.1]
     assert results._sooner({"curves": curves, "made_by": {"seeds": [0]}}) == "never"
+    at = {"standard": 10.0, "frozen": 8.667, "post-hoc": 10.0}
+    assert results._epochs({"facts": {"still_improving": []}}, at) == "10, 8.67"
+    ended = {"facts": {"still_improving": ["standard", "learned"]}}
+    assert results._epochs(ended, at) == "10, 8.67 (training ended first: standard)"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
