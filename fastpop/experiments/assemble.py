@@ -119,7 +119,13 @@ def _told(question: Any, name: str) -> dict[str, str]:
     """What a row is, in words."""
     reference = {str(one): one for one in question.references}.get(name)
     row: Any = arm_of(name) if reference is None else Arm(name, reference.trained_on, reference.served_as)
-    return {"name": name, "kind": row.kind, "trained_on": row.trained_on, "served_as": row.served_as}
+    counted = {} if reference is None else {"counted": reference.counted}
+    return {
+        "name": name,
+        "kind": row.kind,
+        "trained_on": row.trained_on,
+        "served_as": row.served_as,
+    } | counted
 
 
 def _reading(summary: list[dict[str, Any]], arm: dict[str, str], epochs: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 docs/comparison.md."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from fastpop.diagnostics import p_words
@@ -28,7 +29,7 @@ RULES = (
         "beaten by counts",
         "first of all, where a row that no model needs has a higher NDCG@10 than every trained arm "
         'served as trained, at its better reading, by the whole interval of their difference; "not '
-        'shown to beat counts" where only its mean is higher',
+        'shown to beat counts" where only its mean is higher. Rows that count more than half A are named',
     ),
     (
         "not told apart",
@@ -200,6 +201,7 @@ class Words:
         )
         against = (
             f"NDCG@10 of {listed}, against {trained[best]:.4f} of the best arm ({best}){self._because()}"
+            f"{self._counted(surely or better)}"
         )
         if surely:
             return (
@@ -223,6 +225,16 @@ class Words:
         if median is None:
             return ""
         return f"; the median user has {median:g} event{'s' * (median != 1)} to learn from"
+
+    def _counted(self, names: Iterable[str]) -> str:
+        """Which rows count more than the arms train on: half of the events is no match for all of them."""
+        more = [name for name in names if self.told[name].get("counted", _counted_before(name)) == "known"]
+        if not more:
+            return ""
+        return (
+            f"; {' and '.join(more)} count{'s' * (len(more) == 1)} all that is known before a case, not only "
+            "the half A that the arms train on"
+        )
 
     def hardly_follows(self) -> str:
         slope = self.mean(STANDARD, None, "slope", self.main)
@@ -531,6 +543,11 @@ class Words:
         """Words of a difference; none without an interval, or where log p is no direction."""
         where = None if self.weak is not None else side(pair)
         return "" if where is None else {1: higher, -1: lower, 0: neither}[where]
+
+
+def _counted_before(name: str) -> str:
+    """Of a row that was kept by a version that did not say: ours alone."""
+    return "half" if name == "popularity" else "known"
 
 
 def cautioned(weak: str) -> str:

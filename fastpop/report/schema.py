@@ -84,6 +84,7 @@ class Arm(TypedDict):
     """One row of the tables, in their order.
 
     kind: "trained"; "afterwards", made of the trained `standard`; "reference", which no model is needed for.
+    counted: of a reference, "half", the events that the arms train on, or "known", all before a case.
     readings: means over seeds in flat numbers, one entry a reading: epochs, popularity_weight (at which its
     lists are served: 1, or 0 for "afterwards"), and the keys above, energies of the learned part.
     """
@@ -92,6 +93,7 @@ class Arm(TypedDict):
     kind: Literal["trained", "afterwards", "reference"]
     trained_on: NotRequired[str]  # "s + tau log p"
     served_as: NotRequired[str]  # "s + beta log p"
+    counted: NotRequired[Literal["half", "known"]]
     readings: NotRequired[list[dict[str, Any]]]
 
 

@@ -146,6 +146,23 @@ def test_counts_beat_models_by_an_interval_or_are_only_not_beaten():
     assert "markov" not in both.split("against")[0]
 
 
+def test_rows_that_count_more_than_the_arms_train_on_are_named():
+    more = "all that is known before a case, not only the half A that the arms train on"
+    assert more not in words({("popularity", 1.0, "ndcg@10"): 0.2})
+    assert f"; recency counts {more}" in words({("recency", 1.0, "ndcg@10"): 0.2})
+    three = {(name, 1.0, "ndcg@10"): 0.2 for name in ("popularity", "recency", "markov")}
+    assert f"; recency and markov count {more}" in words(three)
+    rows = [
+        {"arm": arm, "seed": seed, "epochs": "best", "popularity_weight": 1.0, "values": {"ndcg@10": value}}
+        for seed in range(3)
+        for arm, value in (("standard", 0.1), ("mine", 0.2))
+    ]
+    for counted, there in (("half", False), ("known", True)):
+        found = compared(rows, [], ["standard", "mine"])
+        found["arms"][1]["counted"] = counted
+        assert (more in Words(found).beaten()) == there
+
+
 def test_counts_beat_models_only_where_they_beat_every_arm():
     """One that is worse on average and differs between seeds may be as good as the counts."""
     rows = [
