@@ -91,7 +91,7 @@ class Evaluate:
     part: str = "test"
     """test or valid."""
     popularity_weight: tuple[float, ...] = ()
-    """Knobs to serve at, one or several; as fitted, or as trained, when not given."""
+    """Weights of log p to serve at, one or several; as fitted, or as trained, when not given."""
     personal_weight: float | None = None
     """Multiplies the personal part; as fitted, or 1, when not given."""
     k: tuple[int, ...] = (10, 20)

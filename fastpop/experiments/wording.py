@@ -90,9 +90,9 @@ RULES = (
     ),
     (
         "among items shown at random",
-        'AUC of the best arm as trained minus that of each row that no model needs: "beats every" '
-        'where all intervals lie above 0, "is not shown to beat any" where none does, "is not shown '
-        'to beat every" otherwise',
+        'AUC of the best arm as trained minus that of each row that no model needs: "is beaten by" those '
+        'whose interval lies below 0; of the others "beats every" where all intervals lie above 0, "is not '
+        'shown to beat any" where none does, "is not shown to beat every" otherwise',
     ),
     (
         "CAUTION: hardly follows log p",
@@ -306,11 +306,12 @@ class Words:
         return f"{verdict} at equally popular lists (NDCG@10; {levels})."
 
     def energies(self) -> str:
+        slope = ", slope {}" if self.weak is None else ""  # on nearly nothing, a slope is anything
         parts = [
             f"{arm} {amount(self._learned(arm, 'energy_direction'))} along log p, "
             f"{amount(self._learned(arm, 'energy_shared'))} of it shared, "
-            f"{amount(self._learned(arm, 'energy_off_direction'))} off log p, slope "
-            f"{amount(self._learned(arm, 'slope'), '.3f')}"
+            f"{amount(self._learned(arm, 'energy_off_direction'))} off log p"
+            f"{slope.format(amount(self._learned(arm, 'slope'), '.3f'))}"
             for arm in (STANDARD, "frozen", POST_HOC)
         ]
         differences = []
@@ -503,17 +504,17 @@ class Words:
             for name, pair in ahead.items()
             if pair is not None
         )
-        sides = {pair["low"] is not None and pair["low"] > 0 for pair in ahead.values() if pair is not None}
-        verdict = (
-            "is not shown to beat every"
-            if len(sides) > 1
-            else "beats every"
-            if True in sides
-            else "is not shown to beat any"
-        )
+        sides = {name: 0 if pair is None else side(pair) or 0 for name, pair in ahead.items()}
+        above = [name for name, where in sides.items() if where < 0]
+        others = {where > 0 for where in sides.values() if where >= 0}
+        verdicts = {(): "", (True,): "beats every", (False,): "is not shown to beat any"}
+        verdict = verdicts.get(tuple(others), "is not shown to beat every")
+        said = [f"is beaten by {' and '.join(above)}"] * bool(above)
+        if verdict:
+            said.append(f"{verdict}{' other' * bool(above)} row that needs no model")
         return (
-            f"Among items shown at random the best arm ({best}, AUC {arms[best]:.4f}) {verdict} row that "
-            f"needs no model ({listed})."
+            f"Among items shown at random the best arm ({best}, AUC {arms[best]:.4f}) {', and '.join(said)} "
+            f"({listed})."
         )
 
     def limits(self) -> str:

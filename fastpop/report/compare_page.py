@@ -14,7 +14,7 @@ from fastpop.report.compare_tables import LEARNED, Table
 from fastpop.report.page import data_line, definitions, fold, page, panels, rules_table, table
 from fastpop.report.schema import Comparison
 
-LEADING = 4  # sentences that stand beside the pictures, and every caution
+LEADING = 3  # sentences that stand beside the pictures, and every caution
 KEYS = ("title", "headline", "sentences", "readings", "arms", "rows", "summary", "rules")
 
 

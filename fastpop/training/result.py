@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -188,6 +189,7 @@ class TrainResult:
         Returns:
             TrainResult, without metrics: they were of other weights. This one stays as it is.
         Raises: ValueError without cases to fit, or where they leave a weight undecided.
+        Warns: UserWarning where the interval of the personal weight holds 0, or lies below it.
         Cost: 2 C V D FLOPs and C V exponentials for each of about ten steps.
         """
         checks.number("most_cases", most_cases, ge=LEAST_CASES, integer=True)
@@ -204,6 +206,9 @@ class TrainResult:
             seed=self.config.seed,
             logits=self.config.loss_part.logits,
         )
+        if fitted.undecided:
+            text = f"fit_serving: {fitted.undecided}"
+            warnings.warn(text, UserWarning, stacklevel=checks.level_outside())
         return dataclasses.replace(base, serving=fitted, metrics={})
 
     def _unreadable(self, argument: str, cases: Cases) -> ValueError:

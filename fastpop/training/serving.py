@@ -15,6 +15,7 @@ from fastpop.model import Recommender
 CHUNK_BYTES = 128 << 20  # of the float64 scores made at once
 MOST = 200.0  # a weight beyond it is on its way to infinity
 STEPS = 60
+SURELY = 1.96  # standard errors that a weight lies above 0 by
 LEAST_CASES = 3  # two weights go through two cases with nothing left over to tell an error by
 
 
@@ -47,6 +48,16 @@ class Serving:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def undecided(self) -> str:
+        """What the cases leave open, in words; "" where the personal part surely helps."""
+        if self.personal_weight > SURELY * self.personal_error:
+            return ""
+        return (
+            f"the weight of the personal part is {self.personal_weight:.3g} +- {self.personal_error:.2g} (1 "
+            f"standard error): these {self.num_cases:,} cases do not show that it helps beside popularity"
+        )
 
     def table(self) -> str:
         """Plain text, at most 80 columns."""

@@ -386,7 +386,11 @@ def test_a_randomised_part_is_won_by_intervals():
     assert "beats every row that needs no model (popularity 0.62" in words(auc)
     assert "is not shown to beat any row" in words(auc, noise=0.05)
     assert "is not shown to beat any row" in words(auc, seeds=2)
-    assert "is not shown to beat every row" in words({**auc, ("item-mean", 1.0, "auc_shown"): 0.64})
+    mean = ("item-mean", 1.0, "auc_shown")
+    assert "is beaten by item-mean, and beats every other row that needs no model" in words(
+        {**auc, mean: 0.64}
+    )
+    assert "is not shown to beat every row" in words({**auc, mean: auc["frozen", 1.0, "auc_shown"]})
     assert "shown at random" not in words()
 
 

@@ -76,6 +76,14 @@ def test_known_weights_are_found_within_their_errors(prior, options):
     assert max(map(len, found.table().splitlines())) <= 80
 
 
+def test_a_personal_part_that_the_cases_do_not_show_to_help_is_said():
+    model = a_model()
+    assert fit(model, drawn(model, 0.7, 0.4, 500)).undecided == ""
+    fitted = fit(model, drawn(model, 0.7, 0.0, 500))  # drawn by popularity alone
+    assert fitted.personal_weight < 1.96 * fitted.personal_error
+    assert fitted.undecided.startswith(f"the weight of the personal part is {fitted.personal_weight:.3g} +- ")
+
+
 def test_standard_errors_are_those_of_repetition():
     model = a_model()
     found = [fit(model, drawn(model, 0.7, 0.4, 800, seed)) for seed in range(60)]
@@ -156,7 +164,8 @@ def test_scores_that_are_no_logits_have_no_nll_as_trained_and_say_so(monkeypatch
     run = fastpop.train(
         small_log(), recipe="bpr", **{key: QUICK[key] for key in ("dim", "epochs", "progress")}
     )
-    fitted = run.fit_serving().serving
+    with pytest.warns(UserWarning, match="60 cases do not show that it helps beside popularity"):
+        fitted = run.fit_serving().serving
     assert not fitted.logits
     assert "none as trained (no logits)," in fitted.table()
     assert "weights as trained" not in fitted.table()
