@@ -17,7 +17,8 @@ class ItemParts {
  public:
   // Whole `unit`s of items in a part.
   ItemParts(int64_t num_items, int64_t unit) : num_items_(num_items), unit_(unit) {
-    // Of eight chunks; of fewer where there would be fewer than eight parts, down to half a chunk.
+    // Of eight chunks; of fewer where there would be fewer than eight parts, down to half a chunk; of more
+    // where there would be more parts than a step that follows another may have.
     const int64_t small = std::min<int64_t>(8, (2 * num_items + kChunk - 1) / kChunk);
     const int64_t large = std::min<int64_t>(Steps::kMostFollowing, num_items / (8 * kChunk));
     num_ = static_cast<int>(std::max<int64_t>({small, large, 1}));

@@ -42,8 +42,8 @@ def fold(query: Any, items: Any, prior: Any, weight: float = 1.0, *, scale: floa
         prior: a PopularityPrior, or [V] log p(i) in nats, finite.
         weight: β, how much of log p is served. scale: inverse temperature.
     Returns:
-        ([..., D + 1], [V, D + 1]), torch tensors where query is one, else numpy; float32, or float64 where
-        query or items are: in bfloat16 a rare item's log p is off by up to .06 nats. Gradients flow to
+        ([..., D + 1], [V, D + 1]), torch tensors where query or items are, else numpy; float32, or float64
+        where query or items are: in bfloat16 a rare item's log p is off by up to .06 nats. Gradients flow to
         query and items.
     Raises: TypeError or ValueError: the argument, what was expected, what came.
     Cost: a copy of both.

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Of an H100 (SXM, 80 GB): the first three were measured on such a card, the others are counts times a
-# clock of 1.9 GHz: 132 multiprocessors with 16 exponentials and 4 x 32 lanes of instructions a cycle.
+# Of an H100 (SXM, 80 GB). bfloat16 and the copy were measured on such a card. exp and issue are counts times
+# a clock of 1.9 GHz: 132 multiprocessors with 16 exponentials and 4 x 32 lanes of instructions a cycle. The
+# others are guesses.
 H100 = {
     "gemm bfloat16": 798e12,
     "gemm tf32": 400e12,

@@ -13,7 +13,8 @@
 // for any number of threads. Cost: 2 B K D FLOPs forward, 6 fused, 6 backward alone (it makes the logits
 // again); memory: packed items (K D numbers, a window of them when K is large; twice that where the
 // table's rows are no whole vectors of fp32, which are read where they lie; twice either with several
-// groups) and, with several threads, four blocks of exponentials of some 1.2 MiB.
+// groups), and blocks of exponentials (block_sizes.h; 1.2 MiB each at K = 8,192 in fp32): one with one
+// thread, otherwise four, or two and one for each two threads where that is more.
 #include "sampled_softmax/tile_pass.h"
 
 #include <algorithm>

@@ -127,11 +127,11 @@ def compare(
         max_epochs: how far an arm may go on after `epochs` while its validation NLL falls (`patience`
             validations without a better one, 3 by default, stop it); 0: twice `epochs`.
         max_cases: test cases judged, the same for all, drawn once from config.seed; 0: all of them.
-        config, recipe, options: as in `fastpop.train`, but for prior, bias_start and evaluate_every, which
-            are the arms'; prior_weight is 1 (all arms are read at β = 1, as trained), and best epochs are
-            those of lowest validation NLL, or of highest NDCG@10 for a loss whose scores are no logits. On
-            logs where people come back to the same items give mask_seen=False: metrics are then also split
-            into targets that repeat the history and new ones.
+        config, recipe, options: as in `fastpop.train`, but for prior, bias_start, metric and evaluate_every,
+            which are the arms', and loggers; prior_weight is 1 (all arms are read at β = 1, as trained), and
+            best epochs are those of lowest validation NLL, or of highest NDCG@10 for a loss whose scores are
+            no logits. On logs where people come back to the same items give mask_seen=False: metrics are then
+            also split into targets that repeat the history and new ones.
         name: of the log, for titles. out: folder for report.html, JSON, CSV and the table. A
             comparison that was stopped goes on there, to the same numbers; one that is finished is
             given back, and nothing is trained.
@@ -139,7 +139,8 @@ def compare(
     Returns:
         CompareResult.
     Raises:
-        ValueError, TypeError: says the argument, what was expected, what came.
+        ValueError, TypeError: says the argument, what was expected, what came. ImportError: `out` without
+        matplotlib. OSError: the folder cannot be written, or another process writes it now.
     Cost: len(arms) * seeds trainings; of each, two readings of len(popularity_weights) full evaluations.
     Source: arXiv 2606.21275; the other arms, the rows without a model and the frontier are controls that a
         claim about separation needs (docs/comparison.md).

@@ -101,7 +101,7 @@ def _reach(
 
 
 def _curves(rows: list[dict[str, Any]], arm: str, epochs: str) -> dict[int, dict[str, np.ndarray]]:
-    """seed -> metric -> values, by rising ARP: betas that show less popular items than a smaller beta
+    """seed -> metric -> values, by rising ARP: betas that show no more popular items than a smaller beta
     did are left out."""
     points: dict[int, list[dict[str, Any]]] = {}
     for row in rows:

@@ -34,7 +34,7 @@ def write_audit_report(
         audit: `Audit.to_dict(samples=True)`; without samples the two pictures of it and the text
             table are left out.
         title, headline, sentences: words; a headline is made from the audit when none is given.
-        rules, data, lorenz, curves, made_by: as in `schema.Comparison`.
+        rules, data, lorenz, curves: as `schema` says. made_by: version, seed, ...: a line at the end.
         metrics: `Evaluation.metrics`, shown as a table.
         name: what to call the model in pictures.
     Raises: as `write_compare_report`.

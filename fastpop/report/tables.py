@@ -17,7 +17,7 @@ _PERCENT = ("fraction_direction", "fraction_shared", "fraction_shared_b")
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number in few characters: 0.0512, 12.34, 1.2e-5; "-" for a missing one."""
+    """A number in few characters: 0.0512, 12.34, 1.23e-5; "-" for a missing one."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if value == 0 or (isinstance(value, int) and abs(value) < 10**6):
