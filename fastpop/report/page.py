@@ -144,12 +144,11 @@ def table(
     )
 
 
-def fold(title: str, inside: str, heading: bool = False) -> str:
+def fold(title: str, inside: str) -> str:
     """What is there on demand; on paper it is all there."""
     if not inside:
         return ""
-    kind = ' class="heading"' if heading else ""
-    return f"<details{kind}><summary>{escape(title)}</summary>\n{inside}\n</details>"
+    return f"<details><summary>{escape(title)}</summary>\n{inside}\n</details>"
 
 
 def data_line(data: Any) -> str:
