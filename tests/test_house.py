@@ -51,7 +51,6 @@ PACKAGES = (
     "report",
     "experiments",
     "studies",
-    "adapters",
     "testing",
     "benchmark",
     "doctor",
@@ -59,6 +58,7 @@ PACKAGES = (
     "cli",
     "__main__",
 )
+OF_NAMED_TUPLES = {"_fields", "_make", "_replace"}
 FILES = sorted([*ROOT.glob("fastpop/**/*.py"), *ROOT.glob("kernels/**/*.py")])
 
 
@@ -91,20 +91,76 @@ def statements(tree: ast.AST, typing_too: bool = True) -> list[ast.AST]:
     return found
 
 
-def imports_of(path: Path, typing_too: bool = True) -> list[tuple[str, str]]:
-    """(what is imported, the name that it gets) of everything of ours, with the names of `from` imports."""
+def imports_of(path: Path, typing_too: bool = True) -> list[tuple[str, str, str]]:
+    """(what is imported, the name that it gets, what that stands for) of everything of ours, with the names
+    of `from` imports: `import fastpop.ops` gives the name fastpop."""
     found = []
     for node in statements(tree_of(path), typing_too):
         if isinstance(node, ast.Import):
-            found += [(alias.name, alias.asname or alias.name) for alias in node.names]
+            for alias in node.names:
+                bound = alias.asname or alias.name.split(".")[0]
+                found.append((alias.name, bound, alias.name if alias.asname else bound))
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found += [(f"{node.module}.{alias.name}", alias.asname or alias.name) for alias in node.names]
-    return [(name, bound) for name, bound in found if name.split(".")[0] == "fastpop"]
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.append((name, alias.asname or alias.name, name))
+    return [one for one in found if one[0].split(".")[0] == "fastpop"]
+
+
+def names_of(path: Path, typing_too: bool = True) -> set[str]:
+    """Everything of ours that a file imports, or reaches for through what it imported; `fastpop.train` as
+    what it stands for, fastpop.training.train."""
+    imported = imports_of(path, typing_too)
+    stands_for = {bound: name for _, bound, name in imported}
+    found = {name for name, _, _ in imported}
+    for node in statements(tree_of(path), typing_too):
+        words = []
+        while isinstance(node, ast.Attribute):
+            words.append(node.attr)
+            node = node.value
+        if words and isinstance(node, ast.Name) and node.id in stands_for:
+            found.add(".".join([stands_for[node.id], *reversed(words)]))
+    return {at_home(name) for name in found}
+
+
+def texts_of(path: Path) -> list[str]:
+    return [
+        node.value
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+
+
+def at_home(name: str) -> str:
+    first, _, rest = name.partition(".")[2].partition(".")
+    home = fastpop._FUNCTIONS.get(first)
+    return ".".join(filter(None, (home, first, rest))) if home else name
+
+
+def module_with(name: str) -> str:
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def package_named(name: str) -> str:
     return name.split(".")[1] if "." in name else ""
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("from fastpop import train", "fastpop.training.train"),
+        ("import fastpop\nprint(fastpop.load)", "fastpop.training.load"),
+        ("import fastpop.ops\nfastpop.ops._dispatch.choose", "fastpop.ops._dispatch.choose"),
+        ("from fastpop import ops as mine\nmine._dispatch", "fastpop.ops._dispatch"),
+        ("def late():\n    import fastpop.ops as mine\n    mine._dispatch", "fastpop.ops._dispatch"),
+    ],
+)
+def test_what_a_file_reaches_for_is_seen(code, name, tmp_path):
+    (tmp_path / "file.py").write_text(code)
+    assert name in names_of(tmp_path / "file.py")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +170,7 @@ def package_named(name: str) -> str:
 )
 def test_imports_go_one_way(path):
     own = PACKAGES.index(package_of(path))
-    for name, _ in imports_of(path):
+    for name in names_of(path):
         package = package_named(name)
         if package == "_C":
             assert package_of(path) == "kernels", f"{path} imports fastpop._C"
@@ -130,43 +186,25 @@ def test_imports_go_one_way(path):
     ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_kernels_are_not_imported_by_their_names_in_text(path):
-    texts = [
-        node.value
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ]
-    assert not [text for text in texts if text.startswith("fastpop.kernels")]
+    assert not [text for text in texts_of(path) if text.startswith("fastpop.kernels")]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_what_is_private_stays_in_its_package(path):
-    """Neither a module nor a name that begins with an underscore, imported or reached for."""
-    aliases = {}
-    for name, bound in imports_of(path):
-        if package_named(name) in (package_of(path), "_C"):
-            continue
-        private = [part for part in name.split(".")[1:] if part.startswith("_") and not part.startswith("__")]
-        assert not private, f"{path} imports {name}"
-        aliases[bound] = name
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
-            is_private = (
-                node.attr.startswith("_")
-                and not node.attr.startswith("__")
-                and (node.attr not in ("_fields", "_make", "_replace"))
-            )  # of a NamedTuple
-            assert not is_private, f"{path} reaches for {aliases[node.value.id]}.{node.attr}"
+    """Neither a module nor a name that begins with an underscore: imported, reached for, or in a text."""
+    dotted = {text for text in texts_of(path) if re.fullmatch(r"fastpop(\.\w+)+", text)}
+    for name in names_of(path) | dotted:
+        if package_named(name) not in (package_of(path), "_C"):
+            words = [one for one in name.split(".") if one.startswith("_") and not one.startswith("__")]
+            assert not set(words) - OF_NAMED_TUPLES, f"{path} reaches for {name}"
 
 
-@pytest.mark.parametrize("package", [r for r in PACKAGES if r != "adapters"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_package_imports_itself_in_a_circle(package):
     graph = {}
     for path in FILES:
         if package_of(path) == package:
-            found = {
-                name if name in MODULES else name.rpartition(".")[0]
-                for name, _ in imports_of(path, typing_too=False)
-            }
+            found = {module_with(name) for name in names_of(path, typing_too=False)}
             graph[module_of(path)] = {one for one in found if package_named(one) == package}
     assert graph
     done: set[str] = set()
