@@ -243,6 +243,44 @@ def test_files_are_written_in_one_place(path):
     assert "os.replace" not in path.read_text()
 
 
+def writes_of(path: Path) -> list[str]:
+    """Calls that put bytes in a file themselves, rather than ask files.py, or who asks it, to."""
+    found = []
+    for node in ast.walk(tree_of(path)):
+        if not isinstance(node, ast.Call):
+            continue
+        of, _, name = ast.unparse(node.func).rpartition(".")
+        words = [str(one.value) for one in ast.walk(node) if isinstance(one, ast.Constant)]
+        in_open_file = bool(node.args) and ast.unparse(node.args[0]) == "file"
+        if (
+            (name in ("write_text", "write_bytes") and of.rpartition(".")[2] not in ASK_FILES)
+            or (name == "open" and any(re.fullmatch("[wax][b+]*|rb?[+]b?", word) for word in words))
+            or (name in ("savez", "savez_compressed", "tofile", "to_csv", "save_file") and not in_open_file)
+            or (name, of) in (("save", "np"), ("save", "torch"), ("dump", "json"))
+        ):
+            found.append(ast.unparse(node))
+    return found
+
+
+ASK_FILES = ("", "files", "report", "tables", "checkpoint")
+# Inside the draft of an atomic folder, in scratch folders that go, or of a test; and of a closed terminal.
+IN_DRAFTS = ("prepared.py", "cases.py", "checkpoint.py")
+IN_SCRATCH = ("staging.py", "scan.py", "events.py")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f
+        for f in FILES
+        if f.name not in ("files.py", "terminal.py", *IN_DRAFTS, *IN_SCRATCH) and f.parent.name != "testing"
+    ],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_what_stays_is_written_whole(path):
+    assert not writes_of(path)
+
+
 def python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip()

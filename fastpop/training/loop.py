@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from fastpop import bars, checks, deprecated
+from fastpop import bars, checks, deprecated, files
 from fastpop.data.batches import Batch
 from fastpop.model import Recommender
 from fastpop.training import checkpoint
@@ -314,9 +314,8 @@ def _fail(out: Path | None, config: TrainConfig, batch: Batch, progress: Progres
     if out is not None:
         path = out / "failed-batch.npz"
         arrays = {name: value for name, value in vars(batch).items() if value is not None}
-        with checkpoint.explained(path):
-            out.mkdir(parents=True, exist_ok=True)
-            np.savez(path, **arrays)
+        with checkpoint.explained(path), files.atomic_file(path, "wb") as file:
+            np.savez(file, **arrays)
         saved = f"the batch is in {path}"
     raise TrainingDiverged(
         f"loss: expected a finite number; got {mean} at step {progress.step} (epoch "
