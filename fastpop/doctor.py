@@ -1,4 +1,4 @@
-"""`fastpop doctor`: which implementation of each op is active here, and why others are not."""
+"""`fastpop doctor`: which implementation of each op is active here, why others are not, and every name."""
 
 import importlib.util
 import os
@@ -8,12 +8,11 @@ import shutil
 import torch
 
 import fastpop
+from fastpop import registry
 from fastpop.ops import availability
 from fastpop.text import aligned
 
 PACKAGES = ("duckdb", "tyro", "matplotlib", "pyarrow", "polars", "pandas", "triton", "tensorboard")
-
-NAMED = ("presets", "metrics", "nulls", "diagnostics", "references", "recipes", "arms", "experiments")
 
 
 def report() -> str:
@@ -40,7 +39,10 @@ def report() -> str:
     lines += aligned(table, least=(18, 14, 14), left=4, gap=0)
     if missing:
         lines += ["", *(f"{name} does not run here: {why}" for name, why in missing.items())]
-    lines += ["", *(f"{kind}: " + ", ".join(fastpop.available(kind)) for kind in NAMED)]
+    lines += [
+        "",
+        *(f"{kind.plural}: " + ", ".join(registry.all_of(name)) for name, kind in registry.KINDS.items()),
+    ]
     return "\n".join(line if len(line) <= 80 else _wrapped(line) for line in lines)
 
 

@@ -13,7 +13,7 @@ import pytest
 import toy_parts
 
 import fastpop
-from fastpop import registry, testing
+from fastpop import doctor, registry, testing
 from fastpop.encoders import EncoderOptions, Factor, SASRec
 from fastpop.popularity import LogUniformProposal, MixtureProposal, PopularityProposal, UniformProposal
 
@@ -95,6 +95,12 @@ def test_a_name_and_an_object_are_one_choice():
         fastpop.TrainConfig(encoder=LogUniformProposal())
     with pytest.raises(ValueError, match=r"encoder\.num_layers: expected an integer >= 1 <= 128; got 0"):
         SASRec(num_layers=0)
+
+
+def test_doctor_lists_every_name_of_every_kind():
+    told = " ".join(doctor.report().split())
+    for kind, about in registry.KINDS.items():
+        assert f"{about.plural}: {', '.join(registry.all_of(kind))}" in told
 
 
 def test_register_takes_parts_of_its_kind_under_free_names():
