@@ -369,11 +369,21 @@ def check_split(split: Any, *, in_a_run: bool = True) -> None:
 
 
 def check_logger(logger: Any) -> None:
-    """The contract of loggers: they are told of every epoch once, and closed."""
+    """The contract of loggers: what opens takes every epoch's row and closes, opens again where a run goes
+    on, and changes no bit of what is trained. `logger` is registered, since its run is saved."""
     part = registry.made("logger", logger)
     part.check()
+    longer = QUICK | {"epochs": QUICK["epochs"] + 1}
+    plain = fastpop.train(small_log(), **longer)
     with tempfile.TemporaryDirectory() as folder:
-        fastpop.train(small_log(), out=Path(folder) / "run", loggers=(part,), **QUICK)
+        out = Path(folder) / "run"
+        fastpop.train(small_log(), out=out, loggers=(part,), **QUICK)
+        try:
+            told = fastpop.train(small_log(), out=out, loggers=(part,), resume=True, **longer)
+        except Exception as error:
+            raise AssertionError(f"{part}: a run with it does not go on: {error}") from error
+    for name, value in plain.model.state_dict().items():
+        assert torch.equal(value, told.model.state_dict()[name]), f"{part} changes what is trained: {name}"
 
 
 def check_recipe(recipe: Recipe | str, *, in_a_run: bool = True) -> None:

@@ -7,6 +7,7 @@ import pytest
 from helpers_logs import small_log
 
 import fastpop
+from fastpop import testing
 from fastpop.testing import registered
 from fastpop.training import Logger
 
@@ -27,6 +28,29 @@ class Fails(Logger):
 
     def close(self):
         pass
+
+
+@dataclass(frozen=True)
+class OpensOnce(Logger):
+    name: ClassVar[str] = "toy-opens-once"
+
+    def open(self, out, config):
+        (out / "told").mkdir()
+        return self
+
+    def epoch(self, row):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_the_suite_goes_on_with_a_run():
+    with (
+        registered("logger", OpensOnce),
+        pytest.raises(AssertionError, match=r"does not go on: .*File exists"),
+    ):
+        testing.check_logger("toy-opens-once")
 
 
 def test_the_epoch_of_a_logger_that_fails_is_kept(tmp_path, monkeypatch):
