@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from fastpop import report
+from fastpop import registry, report
+from fastpop.components import Component
 from fastpop.experiments import findings
 from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, EQUAL, ITEM_MEAN, POST_HOC, STANDARD, Arm, arm_of
 from fastpop.experiments.frontier import matched
@@ -150,13 +151,8 @@ def _rules(
 ) -> dict[str, str]:
     config = question.config
     sampled = config.loss_part.needs == "negatives"
-    extra = (
-        f", {config.num_layers} layers, {config.num_heads} heads, dropout {config.dropout:g}"
-        if config.encoder == "sasrec"
-        else ""
-    )
     rules = {
-        "encoder": f"{config.encoder}, dim {config.dim}{extra}",
+        "encoder": f"{config.encoder}, dim {config.dim}{_options_told(config.encoder_part)}",
         "decoder": f"dot product, temperature {config.temperature:g}"
         + (" (learned)" if config.learn_temperature else "")
         + f", prior weight {config.prior_weight:g}, log p smoothed by {config.smoothing}",
@@ -204,6 +200,21 @@ def _rules(
     if set(question.arms) - {STANDARD}:
         rules["words"] = "docs/comparison.md says when each sentence is printed"
     return rules
+
+
+TOLD = {"num_layers": "{} layers", "num_heads": "{} heads", "dropout": "dropout {:g}"}
+
+
+def _options_told(part: Component) -> str:
+    """Of an encoder of layers, those that everybody asks for; where others are not at their defaults, the
+    line that makes the part."""
+    options, defaults = part.options(), registry.defaults(part)
+    told = [form.format(options[name]) for name, form in TOLD.items() if name in options]
+    told = told if "num_layers" in options else []
+    left = [name for name in options if name not in TOLD or not told]
+    if any(options[name] != defaults[name] for name in left):
+        told.append(repr(part))
+    return "".join(f", {one}" for one in told)
 
 
 def _choice(chosen: list[dict[str, Any]]) -> str:
