@@ -25,6 +25,11 @@ class TableOptimizer(Component):
         none of its own."""
         raise NotImplementedError
 
+    def numbers_a_row(self, dim: int) -> int:
+        """float32 numbers that it keeps of a table's row, for what a run needs of memory; two moments of each
+        number where an optimiser does not say."""
+        return 2 * dim
+
 
 @dataclass(frozen=True)
 class Adam(TableOptimizer):
@@ -57,6 +62,9 @@ class RowAdam(_ByRows):
     name: ClassVar[str] = "row_adam"
     made: ClassVar[Any] = optim.RowAdam
 
+    def numbers_a_row(self, dim: int) -> int:
+        return dim + 3  # a first moment, a second, and a step in int64
+
 
 @dataclass(frozen=True)
 class RowAdagrad(_ByRows):
@@ -65,6 +73,9 @@ class RowAdagrad(_ByRows):
     name: ClassVar[str] = "row_adagrad"
     made: ClassVar[Any] = optim.RowAdagrad
 
+    def numbers_a_row(self, dim: int) -> int:
+        return 1
+
 
 @dataclass(frozen=True)
 class RowSGD(_ByRows):
@@ -72,6 +83,9 @@ class RowSGD(_ByRows):
 
     name: ClassVar[str] = "row_sgd"
     made: ClassVar[Any] = optim.RowSGD
+
+    def numbers_a_row(self, dim: int) -> int:
+        return 0
 
 
 registry.ours("table_optimizer", Adam, RowAdam, RowAdagrad, RowSGD)

@@ -30,7 +30,7 @@ from fastpop.experiments.unfinished import Stopwatch, Unfinished, check_folder, 
 from fastpop.experiments.wording import cautioned
 from fastpop.popularity import PopularityPrior
 from fastpop.recipes import Recipe
-from fastpop.training import TrainConfig, build
+from fastpop.training import TrainConfig, build, memory
 from fastpop.training import folder as run_folder
 from fastpop.training.run import make_split, resolve_config
 
@@ -323,6 +323,7 @@ def _one_seed(
         tuple(arm for arm in question.others.values() if arm.kind == "afterwards"),
     )
     bounded = build.bounded(config, log, parts.test)
+    memory.check(bounded, log, kept_in_memory=account is None)
     runs, start = {}, bar.n
     for number, arm in enumerate(arms, 1):
         bar.set_description_str(f"compare {config.encoder}: {arm}, seed {seed}")

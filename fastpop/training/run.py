@@ -18,7 +18,7 @@ from fastpop.data.prepare import as_log
 from fastpop.data.split import Split
 from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
-from fastpop.training import build, checkpoint
+from fastpop.training import build, checkpoint, memory
 from fastpop.training import folder as run_folder
 from fastpop.training.config import VALIDATION_K, TrainConfig
 from fastpop.training.loop import Progress, TrainingDiverged, fit
@@ -87,12 +87,11 @@ def train(
         log = parts.known  # the test's users and items have joined the catalogue
     if config.patience and (parts.valid is None or parts.valid.num_cases == 0):
         raise checks.wrong("patience", "0 for a split without validation cases", config.patience)
+    config_of_log = build.bounded(config, log, parts.test)
+    memory.check(config_of_log, log, kept_in_memory=place is None)
     prior = build.target_prior(parts.train, config.encoder_part, config.smoothing)
     assembly = build.assemble(
-        build.bounded(config, log, parts.test),
-        log,
-        parts.train,
-        config.prior_part.log_prior(prior, config.seed),
+        config_of_log, log, parts.train, config.prior_part.log_prior(prior, config.seed)
     )
     model = assembly.model
     with contextlib.ExitStack() as held:

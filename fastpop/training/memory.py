@@ -1,0 +1,156 @@
+"""What training takes of memory, counted before anything is made: a run that cannot fit is refused in a
+second, not killed in an hour.
+
+    tables      4 bytes a number: item vectors, and what the encoder has a row a user or item for
+    optimizer   what its optimiser keeps of them (`TableOptimizer.numbers_a_row`), with the gradients and the
+                temporaries of one that steps over all rows
+    best        a second copy of the parameters where patience keeps the best ones in memory
+    counts      124 bytes an item, 24 a user, 16 an event: counts, log p, the distribution of negatives while
+                it is made, orders of events
+    step        a batch: 80 bytes a number of its rows' vectors, 16 of the negatives'
+
+The bytes an item, a user and an event were measured (docs/performance.md); the sum is within 10 % of what a
+run takes beside the process, where tables are what takes it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastpop import checks
+from fastpop.data.interactions import Interactions
+from fastpop.encoders import Sizes
+from fastpop.training.config import TrainConfig
+
+FLOAT = 4
+ITEM, USER, EVENT = 124, 24, 16  # bytes beside tables
+ROW, NEGATIVE = 80, 16  # bytes of a step a number of a row's vector, of a negative's
+SPARE = 64 << 20  # bytes left to the kernels' buffers, evaluation and the rest of the process
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a run takes beside what the process has already, by what takes them."""
+
+    parts: dict[str, int]
+
+    __repr__ = checks.brief
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+    def words(self) -> str:
+        named = ", ".join(f"{name} {_gib(size)}" for name, size in self.parts.items() if size)
+        return f"{_gib(self.total)} GiB ({named})"
+
+
+def needed(config: TrainConfig, log: Interactions, *, kept_in_memory: bool = True) -> Memory:
+    """What `fastpop.train(log, config)` takes. kept_in_memory: whether patience keeps its best parameters
+    there, for want of a folder."""
+    rows = table_rows(config, log)
+    numbers = sum(rows.values()) * config.dim
+    whole = not config.sparse  # gradients of all rows
+    longest = max(rows.values()) * config.dim
+    length = 1 if config.encoder_part.reads == "events" else config.max_length
+    negatives = config.num_negatives if config.loss_part.needs == "negatives" else 0
+    state = sum(rows.values()) * config.table_optimizer_part.numbers_a_row(config.dim)
+    return Memory(
+        {
+            "tables": FLOAT * numbers,
+            "optimizer": FLOAT * (state + (numbers + 2 * longest if whole else 0)),
+            "best": FLOAT * numbers if config.patience and kept_in_memory else 0,
+            "counts": ITEM * log.num_items + USER * log.num_users + EVENT * log.num_events,
+            "step": (ROW * config.batch_size * length + NEGATIVE * negatives) * config.dim,
+        }
+    )
+
+
+def table_rows(config: TrainConfig, log: Interactions) -> dict[str, int]:
+    """Rows of the tables: of item vectors, and of the encoder, by its own word: it is made for a handful of
+    users and items, which tells how many rows it has for each."""
+    few, more = 2, 5
+    base, users, items = (_encoder_rows(config, *sizes) for sizes in ((few, few), (more, few), (few, more)))
+    a_user, an_item = (users - base) // (more - few), (items - base) // (more - few)
+    rest = base - few * (a_user + an_item)
+    return {"items": log.num_items, "encoder": rest + a_user * log.num_users + an_item * log.num_items}
+
+
+def _encoder_rows(config: TrainConfig, num_users: int, num_items: int) -> int:
+    events = np.arange(max(num_users, num_items) * 2)
+    few = Interactions.from_arrays(
+        events % num_users,
+        events % num_items,
+        events,
+        user_ids=np.arange(num_users),
+        item_ids=np.arange(num_items),
+    )
+    with torch.random.fork_rng(devices=[]):
+        module = config.encoder_part.build(
+            Sizes(num_users, num_items, config.dim, config.max_length, config.sparse, few)
+        )
+    return sum(table.numel() for table in module.tables()) // config.dim
+
+
+def free(device: torch.device) -> int | None:
+    """Bytes that may still be taken, swap included; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = {name: 1024 * int(value.split()[0]) for name, value in (line.split(":") for line in lines)}
+    left = [sizes["MemAvailable"] + sizes.get("SwapFree", 0)] if "MemAvailable" in sizes else []
+    left += _group()
+    return min(left) if left else None
+
+
+def _group(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """What a container's limit leaves (cgroup v2); pages of files that it can drop are no use of it."""
+    try:
+        limit = (root / "memory.max").read_text().strip()
+        used = int((root / "memory.current").read_text())
+        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return []
+    return [] if limit == "max" else [int(limit) - used + int(stat.get("inactive_file", 0))]
+
+
+def check(config: TrainConfig, log: Interactions, *, kept_in_memory: bool = True) -> None:
+    """Raises MemoryError where the run does not fit, and says what would."""
+    device = config.torch_device()
+    left = free(device)
+    if left is None:
+        return
+    need = needed(config, log, kept_in_memory=kept_in_memory)
+    if need.total + SPARE <= left:
+        return
+    raise MemoryError(
+        f"memory: training needs {need.words()}; {_gib(left)} GiB are free on {device}. "
+        f"{_advice(config, log, left, kept_in_memory)}"
+    )
+
+
+def _advice(config: TrainConfig, log: Interactions, left: int, kept_in_memory: bool) -> str:
+    """The changes that make it fit, the least one first; or that none does."""
+    tried: list[dict[str, Any]] = [{"patience": 0}] if config.patience and kept_in_memory else []
+    if config.sparse and config.table_optimizer_part.numbers_a_row(config.dim) > 1:
+        tried.append({"table_optimizer": "row_adagrad"})
+    tried += [{"dim": dim} for dim in (128, 64, 32, 16) if dim < config.dim]
+    if config.sparse:
+        tried += [{"table_optimizer": "row_adagrad", "dim": dim} for dim in (32, 16) if dim < config.dim]
+    for change in tried:
+        size = needed(config.replace(**change), log, kept_in_memory=kept_in_memory).total
+        if size + SPARE <= left:
+            words = ", ".join(f"{name}={value!r}" for name, value in change.items())
+            return f"With {words} it needs {_gib(size)}"
+    return "It needs a larger machine, or fewer items (min_item_events)"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f}"
