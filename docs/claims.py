@@ -401,6 +401,11 @@ def _table(found: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _minutes(seconds: float) -> str:
+    minutes = max(round(seconds / 60), 1)
+    return f"{minutes} minute{'s' * (minutes != 1)}"
+
+
 def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -409,7 +414,7 @@ def _section(name: str, answer: dict[str, Any]) -> str:
     made = answer["made_by"]
     lines = [
         f"### {name}\n",
-        f"{answer['question']} {answer['log']}, {made['seeds']} seeds, {made['seconds'] / 60:.0f} minutes on "
+        f"{answer['question']} {answer['log']}, {made['seeds']} seeds, {_minutes(made['seconds'])} on "
         f"{made['cpu_count']} cores beside other work: `{command(name)}`\n",
         *(f"- {sentence}" for sentence in answer["sentences"]),
         "",
