@@ -43,7 +43,7 @@ RULES = (
         "accuracy of both arms, read from their curves over beta at three levels of ARP that both "
         'reach in every seed: "better" or "worse" where all three intervals lie on that side, "in '
         'part" so where some do and the others hold 0, "cannot be told apart" where all hold 0, '
-        '"mixed" where they lie on both sides',
+        '"mixed" where they lie on both sides; the intervals are of 95 % each, not widened for being three',
     ),
     (
         "associated with log p beyond relabelling",
@@ -206,7 +206,7 @@ class Words:
         if surely:
             return (
                 f"These models are beaten by counts: {against}. What follows compares arms; by this "
-                "measure none of them is worth serving here."
+                "measure none of them, as trained here on half A, is worth serving."
             )
         known = [pair for pairs in ahead.values() for pair in pairs if pair is not None]
         without = [pair["n"] for pair in known if pair["low"] is None]
