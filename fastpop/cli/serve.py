@@ -6,7 +6,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from fastpop import checks
+from fastpop import checks, registry
 from fastpop.cli.options import array, readable, smoothing_of, writable
 from fastpop.text import aligned
 
@@ -81,7 +81,7 @@ def _like(ids: Any, text: str) -> Any:
         raise checks.wrong("users", "whole numbers, as the log's users are", text) from None
 
 
-@readable({"run_folder": "RUN", "against": "RUN", "out": "FILE", "part": "test|valid"})
+@readable({"run_folder": "RUN", "against": "RUN", "out": "FILE", "part": "test|valid", "metrics": "NAME ..."})
 @dataclass(frozen=True)
 class Evaluate:
     """Rank the whole catalogue for every held-out case of a trained run."""
@@ -96,6 +96,8 @@ class Evaluate:
     """Multiplies the personal part; as fitted, or 1, when not given."""
     k: tuple[int, ...] = (10, 20)
     """List lengths."""
+    metrics: tuple[str, ...] = ()
+    """Further ones: names, see `fastpop doctor`."""
     against: Path | None = None
     """Another run on the same log and split: print paired differences, this run minus that."""
     out: Path | None = None
@@ -103,10 +105,12 @@ class Evaluate:
 
     def run(self) -> None:
         import fastpop
-        from fastpop import evaluation, report
+        from fastpop import report
         from fastpop.evaluation.recommendations import weights_text
 
         checks.one_of("part", self.part, ("test", "valid"))
+        for name in self.metrics:
+            registry.find("metric", name, "metrics")
         for k in self.k:
             checks.number("k", k, ge=1, integer=True)
         for given in self.popularity_weight:
@@ -120,23 +124,39 @@ class Evaluate:
         written = []
         weights: tuple[float | None, ...] = self.popularity_weight or (None,)
         for weight in weights:
-            found = result.evaluate(
-                self.part, popularity_weight=weight, personal_weight=self.personal_weight, ks=self.k
-            )
+            found = self._evaluated(result, weight)
             shown, personal = result.serving_weights(weight, self.personal_weight)
             print(f"{weights_text(shown, personal)}\n{found.table()}\n", flush=True)
             written.append({"popularity_weight": shown, "personal_weight": personal, **found.to_dict()})
             if other is not None:
-                second = other.evaluate(
-                    self.part, popularity_weight=weight, personal_weight=self.personal_weight, ks=self.k
-                )
                 print(f"{self.run_folder} - {self.against}, paired over cases")
-                names = ("nll", *(f"{name}@{k}" for name in ("hr", "ndcg") for k in self.k))
-                pairs = [evaluation.compare_paired(found, second, name) for name in names]
+                pairs = self._paired(found, self._evaluated(other, weight))
                 print("\n".join(_paired_lines(pairs)) + "\n")
         if self.out is not None:
             report.write_json(self.out, written)
             print(f"written to {self.out}")
+
+    def _evaluated(self, result: Any, weight: float | None) -> Any:
+        return result.evaluate(
+            self.part,
+            popularity_weight=weight,
+            personal_weight=self.personal_weight,
+            ks=self.k,
+            metrics=self.metrics,
+        )
+
+    def _paired(self, found: Any, second: Any) -> list[Any]:
+        """Of the metrics that both have a value of each case for."""
+        from fastpop import evaluation
+
+        further = [registry.made("metric", name) for name in self.metrics]
+        names = ["nll", *(f"{name}@{k}" for name in ("hr", "ndcg") for k in self.k)]
+        names += [metric.key(k) for metric in further for k in (self.k if metric.at_k else (0,))]
+        return [
+            evaluation.compare_paired(found, second, name)
+            for name in dict.fromkeys(names)
+            if name in found.per_case and name in second.per_case
+        ]
 
 
 def _paired_lines(pairs: list[Any]) -> list[str]:

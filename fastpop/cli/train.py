@@ -108,6 +108,8 @@ def _metrics(result: Any) -> str:
         "arms": "NAME ...",
         "references": "NAME ...",
         "nulls": "NAME ...",
+        "metrics": "NAME ...",
+        "diagnostics": "NAME ...",
         "name": "TEXT",
     }
 )
@@ -136,6 +138,10 @@ class Compare:
     """Of each p-value."""
     nulls: tuple[str, ...] = ("label", "sign")
     """Of the permutation tests."""
+    metrics: tuple[str, ...] = ()
+    """What lists are measured by besides: names, see `fastpop doctor`."""
+    diagnostics: tuple[str, ...] = ()
+    """What is measured of learned parts besides: names, see `fastpop doctor`."""
     name: str = ""
     """Of the log, for titles."""
     test: str | None = None
@@ -160,12 +166,9 @@ class Compare:
         )
         config = options.checked()
         writable("out", self.out, folder=True)
-        for arm in self.arms:
-            registry.find("arm", arm, "arms")
-        for reference in self.references:
-            registry.find("reference", reference, "references")
-        for null in self.nulls:
-            registry.find("null", null, "nulls")
+        for kind in ("arm", "reference", "null", "metric", "diagnostic"):
+            for name in getattr(self, f"{kind}s"):
+                registry.find(kind, name, f"{kind}s")
         log = self.reading.read()
         print(log, flush=True)
         shown, rated = self.reading.read_shown(self.test) if self.test_is_randomised else (None, None)
@@ -181,6 +184,8 @@ class Compare:
             max_cases=self.max_cases,
             permutations=self.permutations,
             nulls=self.nulls,
+            metrics=self.metrics,
+            diagnostics=self.diagnostics,
             config=config,
             out=self.out,
             name=self.name or _name_of(self.reading.log),

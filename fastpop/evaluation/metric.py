@@ -194,26 +194,38 @@ def measure(
     return means | whole, per_case, sizes
 
 
-def chosen(further: Iterable[str | Metric] | None, given: set[str], ours: Sequence[Metric]) -> list[Metric]:
-    """Ours that this evaluation has the means for, and the further ones that were asked for.
+def asked_for(
+    metrics: Iterable[str | Metric] | None, given: set[str], ours: Sequence[Metric]
+) -> list[Metric]:
+    """The metrics behind names and objects, each once; one of ours may be among them.
 
     given: which of NEEDS there are.
     Raises: TypeError, ValueError for what is no metric, one that lacks what it needs, or a second one of the
     same name.
     """
-    found = {str(metric): metric for metric in ours}
-    if isinstance(further, (str, bytes, Metric)) or not isinstance(further, Iterable | None):
-        raise checks.wrong_type("metrics", "a list of names or metrics", further)
-    for metric in [registry.made("metric", one, "metrics") for one in further or ()]:
+    known = {str(metric): metric for metric in ours}
+    found: dict[str, Metric] = {}
+    if isinstance(metrics, (str, bytes, Metric)) or not isinstance(metrics, Iterable | None):
+        raise checks.wrong_type("metrics", "a list of names or metrics", metrics)
+    for metric in [registry.made("metric", one, "metrics") for one in metrics or ()]:
         name = str(metric)
-        if found.get(name, metric) != metric:
+        if (known | found).get(name, metric) != metric:
             raise checks.wrong("metrics", "different names", text=f"{name!r} twice")
         found[name] = metric
         for need in metric.needs:
             checks.one_of(f"needs of the metric {name!r}", need, NEEDS)
             if need not in given:
                 raise checks.wrong("metrics", f"{NEEDS[need]} beside {name!r}, which needs it", text="none")
-    return [metric for metric in found.values() if given.issuperset(metric.needs)]
+    return list(found.values())
+
+
+def chosen(further: Iterable[str | Metric] | None, given: set[str], ours: Sequence[Metric]) -> list[Metric]:
+    """Ours that this evaluation has the means for, and the further ones that were asked for.
+
+    given, Raises: as in `asked_for`.
+    """
+    found = [metric for metric in ours if given.issuperset(metric.needs)]
+    return found + [metric for metric in asked_for(further, given, ours) if metric not in found]
 
 
 def find_metric(key: str) -> tuple[Metric, int]:

@@ -55,6 +55,10 @@ def comparison(
             entry["values"] = {
                 name: value for name, value in entry["values"].items() if not name.startswith("p_value")
             }
+    further = question.further.told(rows)
+    learned, served = (
+        [one["key"] for one in further if one["view"] == view] for view in ("learned", "served")
+    )
     frontier = [
         entry
         for epochs in readings
@@ -69,13 +73,17 @@ def comparison(
         "readings": readings,
         "best_by": best_by_words(question.config),
         "permutations": question.permutations,
-        "arms": [arm | {"readings": [_reading(summary, arm, epochs) for epochs in readings]} for arm in told],
+        "arms": [
+            arm | {"readings": [_reading(summary, arm, epochs, learned, served) for epochs in readings]}
+            for arm in told
+        ],
         "rows": rows,
         "summary": summary,
-        "differences": findings.paired_differences(rows, names),
+        "differences": findings.paired_differences(rows, names, learned, served),
         "matched": frontier,
         "pairs": pairs,
         "rules": _rules(question, parts, rows, priors),
+        **({"further": further} if further else {}),
         "data": {
             "name": name or "log",
             "num_users": log.num_users,
@@ -129,9 +137,14 @@ def _told(question: Any, name: str) -> dict[str, str]:
     } | counted
 
 
-def _reading(summary: list[dict[str, Any]], arm: dict[str, str], epochs: str) -> dict[str, Any]:
+def _reading(
+    summary: list[dict[str, Any]], arm: dict[str, str], epochs: str, learned: list[str], served: list[str]
+) -> dict[str, Any]:
     """One arm at one reading in flat numbers, means over seeds: energies of its learned part; lists as
-    served, at beta 1, or 0 where popularity was taken out afterwards; NLL at beta 1. None: not defined."""
+    served, at beta 1, or 0 where popularity was taken out afterwards; NLL at beta 1. None: not defined.
+
+    learned, served: further numbers that were asked for.
+    """
     beta = 0.0 if arm["kind"] == "afterwards" else 1.0
     found: dict[str, Any] = {"epochs": epochs, "popularity_weight": beta}
     values = {
@@ -139,9 +152,13 @@ def _reading(summary: list[dict[str, Any]], arm: dict[str, str], epochs: str) ->
         for entry in summary
         if entry["arm"] == arm["name"] and entry["epochs"] == epochs
     }
-    served, learned = values.get(beta, {}), values.get(None, values.get(beta, {}))
-    found |= {name: learned[name]["mean"] if name in learned else None for name in LEARNED}
-    found |= {name: entry["mean"] for name, entry in served.items() if "@" in name or name == "auc_shown"}
+    of_lists, of_learned = values.get(beta, {}), values.get(None, values.get(beta, {}))
+    found |= {name: of_learned[name]["mean"] if name in of_learned else None for name in (*LEARNED, *learned)}
+    found |= {
+        name: entry["mean"]
+        for name, entry in of_lists.items()
+        if "@" in name or name in ("auc_shown", *served)
+    }
     found["nll"] = values[1.0]["nll"]["mean"] if "nll" in values.get(1.0, {}) else None
     return found
 

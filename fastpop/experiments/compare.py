@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 import fastpop
-from fastpop import bars, checks, diagnostics, evaluation, registry
+from fastpop import bars, checks, evaluation, registry
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
 from fastpop.data.prepare import as_log
 from fastpop.data.split import Split, event_halves
+from fastpop.diagnostics import Diagnostic, Null, weak_direction
 from fastpop.experiments import assemble
 from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, EQUAL, ITEM_MEAN, STANDARD, Arm, arm_of
 from fastpop.experiments.compared import CompareResult
+from fastpop.experiments.further import NOTHING_FURTHER, Further
 from fastpop.experiments.measure import measure_reading
 from fastpop.experiments.one_arm import Judged, best_by_words, some_cases, train_arm
 from fastpop.experiments.pictures import pictures
@@ -70,7 +72,8 @@ class Question:
     extra: dict[str, Any] = field(default_factory=dict)  # shown, rated
     others: dict[str, Arm] = field(default_factory=dict)  # arms that are not ours, by name
     references: list[evaluation.Reference] = field(default_factory=list)
-    nulls: list[diagnostics.Null] = field(default_factory=list)
+    nulls: list[Null] = field(default_factory=list)
+    further: Further = NOTHING_FURTHER
 
     @property
     def last_epoch(self) -> int:
@@ -89,7 +92,9 @@ def compare(
     references: Sequence[str | evaluation.Reference] = REFERENCES,
     popularity_weights: Sequence[float] = BETAS,
     permutations: int = 2000,
-    nulls: Sequence[str | diagnostics.Null] = NULLS,
+    nulls: Sequence[str | Null] = NULLS,
+    metrics: Sequence[str | evaluation.Metric] = (),
+    diagnostics: Sequence[str | Diagnostic] = (),
     max_epochs: int = 0,
     max_cases: int = 0,
     config: TrainConfig | str | Path | None = None,
@@ -124,6 +129,8 @@ def compare(
         popularity_weights: β at which scores are served and judged; 0, .5 and 1 always are.
         permutations: of each p-value, >= 1. nulls: of the permutation tests, names
             (`fastpop.available("nulls")`) or objects; of those that need no strata.
+        metrics: further ones of every evaluation, names (`fastpop.available("metrics")`) or objects; those of
+            logits at β = 1 alone. diagnostics: further ones of every learned part, likewise.
         max_epochs: how far an arm may go on after `epochs` while its validation NLL falls (`patience`
             validations without a better one, 3 by default, stop it); 0: twice `epochs`.
         max_cases: test cases judged, the same for all, drawn once from config.seed; 0: all of them.
@@ -183,6 +190,7 @@ def compare(
         others,
         asked_for(references, config),
         _nulls(nulls),
+        Further.asked_for(metrics, diagnostics, config),
     )
     place = None if out is None else local_path(out, "out")
     if place is not None:
@@ -307,7 +315,7 @@ def _one_seed(
     priors = {key: _prior(half, config) for key, half in halves.items()}
     log_priors = {key: prior.log_prior_V for key, prior in priors.items()}
     log_priors["permuted"] = priors["A"].permuted(seed).log_prior_V
-    weak = diagnostics.weak_direction(priors["A"])
+    weak = weak_direction(priors["A"])
     if weak is not None:
         warnings.warn(cautioned(weak), UserWarning, stacklevel=4)
     judged = Judged(
@@ -321,6 +329,7 @@ def _one_seed(
         log_priors["A"],
         question.betas,
         tuple(arm for arm in question.others.values() if arm.kind == "afterwards"),
+        question.further,
     )
     bounded = build.bounded(config, log, parts.test)
     memory.check(bounded, log, kept_in_memory=account is None)
@@ -354,6 +363,7 @@ def _one_seed(
             permutations=question.permutations,
             seed=seed,
             nulls=question.nulls,
+            further=question.further,
         )
         rows += [{**row, "seed": seed, "epochs": name} for row in more]
         pairs += [{**pair, "seed": seed, "epochs": name} for pair in tested]
@@ -399,7 +409,7 @@ def _told_of(prior: PopularityPrior, half: Interactions) -> dict[str, Any]:
     """What the words need to know of a seed's half A."""
     events_U = np.diff(half.offsets)
     return {
-        "weak": diagnostics.weak_direction(prior),
+        "weak": weak_direction(prior),
         "unseen": float((half.item_counts() == 0).mean()),
         "num_events": half.num_events,
         "median_events": float(np.median(events_U[events_U > 0])),
@@ -443,6 +453,7 @@ def _asked(question: Question, log: Interactions, own: Split | None) -> dict[str
         },
         "references": [registry.record(one) for one in question.references],
         "nulls": [registry.record(one) for one in question.nulls],
+        **question.further.asked(),
         "config": options,
         "log_sha256": run_folder.fingerprint(log, own.test if own else None),
         **extra,
@@ -489,7 +500,7 @@ def _check_arm(arm: Arm, config: TrainConfig) -> None:
         )
 
 
-def _nulls(nulls: Any) -> list[diagnostics.Null]:
+def _nulls(nulls: Any) -> list[Null]:
     found = [registry.made("null", one, "nulls") for one in _listed("nulls", nulls, "a list of nulls")]
     names = list(map(str, found))
     if not found or len(set(names)) < len(names) or any(null.strata for null in found):

@@ -76,7 +76,7 @@ class CompareResult:
         if "asked" in made_by:
             finished(place, made_by["asked"])
         report.write_text(place / "rows.csv", report.rows_csv(self.comparison))
-        report.write_text(place / "table.txt", self.table() + "\n")
+        report.write_text(place / "table.txt", self.table())
         page = report.write_compare_report(place / "report.html", self.comparison)
         report.write_json(place / FINISHED, self.comparison)
         return page

@@ -1,6 +1,7 @@
 """From the rows of a comparison to means over seeds and paired differences."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -69,12 +70,19 @@ def interval(name: str, values: list[float]) -> dict[str, Any]:
     return found
 
 
-def paired_differences(rows: list[dict[str, Any]], arms: list[str]) -> list[dict[str, Any]]:
+def paired_differences(
+    rows: list[dict[str, Any]], arms: list[str], learned: Sequence[str] = (), served: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """arm - standard over the same seeds, at both readings: energies of the learned part, and what users
-    see with both served as trained (beta 1)."""
+    see with both served as trained (beta 1).
+
+    learned, served: further numbers of either.
+    """
     found = []
-    wanted: list[tuple[str, float | None, str]] = [(arm, None, metric) for arm in arms for metric in ENERGIES]
-    wanted += [(arm, 1.0, metric) for arm in arms for metric in JUDGED]
+    views = ((None, dict.fromkeys((*ENERGIES, *learned))), (1.0, dict.fromkeys((*JUDGED, *served))))
+    wanted: list[tuple[str, float | None, str]] = [
+        (arm, weight, metric) for weight, metrics in views for arm in arms for metric in metrics
+    ]
     for epochs in dict.fromkeys(row["epochs"] for row in rows):
         for arm, weight, metric in wanted:
             if arm == STANDARD:

@@ -7,6 +7,7 @@ import numpy as np
 
 from fastpop import diagnostics
 from fastpop.experiments.arms import STANDARD
+from fastpop.experiments.further import NOTHING_FURTHER, Further
 from fastpop.experiments.one_arm import BETAS, Reading
 from fastpop.experiments.served import Served
 
@@ -26,11 +27,13 @@ def measure_reading(
     permutations: int,
     seed: int,
     nulls: Sequence[diagnostics.Null],
+    further: Further = NOTHING_FURTHER,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
     """(rows without seed and name of the reading, paired tests, the audits by null).
 
     readings: by trained arm, all at equal epochs or all at their best. One direction, log p of half A,
-    and one stream of permutations for all arms; log_prior_B: of the other half.
+    and one stream of permutations for all arms; log_prior_B: of the other half. further: diagnostics of
+    learned parts that were asked for.
     """
     families = {family.arm: family for reading in readings.values() for family in reading.served}
     learned = {arm: family.moments for arm, family in families.items()}
@@ -47,6 +50,7 @@ def measure_reading(
             values = {"epoch": reading.epoch} | _learned(
                 family, families[STANDARD], tests, log_prior_A, log_prior_B
             )
+            values |= further.measured(family.moments, log_prior_A)
             rows.append(_row(family.arm, None, values))
             betas = dict.fromkeys(
                 beta for arm, beta in (*reading.evaluations, *reading.shown) if arm == family.arm

@@ -11,6 +11,7 @@ from fastpop import checks, evaluation
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.experiments.arms import STANDARD, Arm
+from fastpop.experiments.further import NOTHING_FURTHER, Further, K
 from fastpop.experiments.served import Served, families
 from fastpop.experiments.shown import Shown, judge_scores, readable_shown
 from fastpop.experiments.twice import fit_twice
@@ -19,7 +20,6 @@ from fastpop.training import TrainConfig, build
 from fastpop.training.result import evaluate_model, moments_of, readable_cases
 
 BETAS = (0.0, 0.5, 1.0)  # popularity_weights at which energies of served scores are given
-K = 10
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Judged:
     """What all arms of a seed are judged on. train: half A, whose counts are counts_V and whose log p is
     log_prior_V. before_valid, known: what may be counted when a validation or a test case is asked. valid,
     test: None where the split has none. betas: popularity_weights that are served. shown: the randomised
-    part, or None. afterwards: arms that are made of the standard model, beside ours."""
+    part, or None. afterwards: arms that are made of the standard model, beside ours. further: what was asked
+    for beside the metrics of every comparison."""
 
     train: Interactions
     before_valid: Interactions
@@ -39,6 +40,7 @@ class Judged:
     log_prior_V: np.ndarray
     betas: tuple[float, ...]
     afterwards: tuple[Arm, ...] = ()
+    further: Further = NOTHING_FURTHER
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +186,7 @@ def _read(
                     ks=(K,),
                     mask_seen=config.mask_seen,
                     logits=config.loss_part.logits,
+                    metrics=judged.further.of(logits=config.loss_part.logits and beta == 1),
                 )
     if shown is not None:
         query_CD = model.encode(shown.cases)

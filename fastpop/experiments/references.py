@@ -1,6 +1,6 @@
 """Rows that no model needs: what any recommender has to beat on the same cases."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +11,10 @@ from fastpop.data import ids
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.diagnostics import ScoreMoments
-from fastpop.evaluation import Reference
+from fastpop.evaluation import Metric, Reference
 from fastpop.experiments.arms import ITEM_MEAN
-from fastpop.experiments.one_arm import Judged, K, best_by, some_cases
+from fastpop.experiments.further import K
+from fastpop.experiments.one_arm import Judged, best_by, some_cases
 from fastpop.experiments.shown import Shown, judge_scores
 from fastpop.training import TrainConfig
 
@@ -66,7 +67,8 @@ def reference_rows(
         if on_test or on_shown:
             scorer = taken.fit(log)
         if on_test and test is not None:
-            values |= _metrics(taken, scorer(test), test, judged, config)
+            asked = judged.further.of(logits=taken.logits)
+            values |= _metrics(taken, scorer(test), test, judged, config, asked)
         if on_shown and shown is not None:
             values |= judge_scores(scorer(shown.cases), shown)
         if values:
@@ -97,10 +99,21 @@ def _chosen(reference: Reference, judged: Judged, config: TrainConfig) -> tuple[
 
 
 def _metrics(
-    reference: Reference, score: Any, cases: Cases, judged: Judged, config: TrainConfig
+    reference: Reference,
+    score: Any,
+    cases: Cases,
+    judged: Judged,
+    config: TrainConfig,
+    further: Sequence[Metric] = (),
 ) -> dict[str, float]:
     return evaluation.evaluate(
-        score, cases, counts=judged.counts_V, ks=(K,), mask_seen=config.mask_seen, logits=reference.logits
+        score,
+        cases,
+        counts=judged.counts_V,
+        ks=(K,),
+        mask_seen=config.mask_seen,
+        logits=reference.logits,
+        metrics=further,
     ).metrics
 
 

@@ -174,7 +174,7 @@ def finished(out: Path, asked: dict[str, Any]) -> report.schema.Comparison | Non
 
 def refuse_another_question(out: Path, before: dict[str, Any], asked: dict[str, Any]) -> None:
     """ValueError that names the first option in which two questions differ."""
-    before = {"others": {}, **before}  # as every comparison of ours
+    before = {"others": {}, "metrics": [], "diagnostics": [], **before}  # as where nothing was asked for
     kept = deprecated.current(before.get("config", {}), TrainConfig.RENAMED, silent=True)
     flat_before, flat = before | kept, asked | asked["config"]
     for name, value in flat.items():

@@ -42,6 +42,7 @@ def write_compare_report(path: str | Path, comparison: Comparison) -> Path:
             compare_tables.matched,
             compare_tables.shown_items,
             compare_tables.energies,
+            compare_tables.further,
         )
     ]
     parts += [_tests(comparison), _exposure(comparison)]

@@ -93,6 +93,7 @@ def all_tables(comparison: Comparison) -> list[Table]:
         energies(comparison, main),
         p_values(comparison, main),
         geometry(comparison, main),
+        further(comparison, comparison["readings"]),
     ]
     return [table for table in found if any(group.rows for group in table.groups)]
 
@@ -143,6 +144,20 @@ def geometry(comparison: Comparison, readings: Sequence[str]) -> Table:
         "afterwards leaves E as it is.",
         ["arm", *(column.heading for column in GEOMETRY)],
         _per_reading(comparison, readings, GEOMETRY, lambda arm: LEARNED),
+    )
+
+
+def further(comparison: Comparison, readings: Sequence[str]) -> Table:
+    """Metrics and diagnostics that were asked for; no row where none were."""
+    asked = comparison.get("further", [])
+    columns = [Column(one["key"], one["label"], None, one["view"]) for one in asked]
+    said = [f"{one['label']}: {one['definition']}" for one in asked if one["definition"]]
+    return Table(
+        "further",
+        "What was asked for besides",
+        "Metrics as served above, diagnostics of the learned part. " + " ".join(said),
+        ["arm", *(column.heading for column in columns)],
+        _as_served(comparison, columns, readings) if columns else [],
     )
 
 
@@ -242,6 +257,7 @@ def served(comparison: Comparison, epochs: str) -> Table:
             ("gini@10", "Gini"),
             ("arp@10", "ARP"),
             ("novelty@10", "novelty"),
+            *((one["key"], one["label"]) for one in comparison.get("further", []) if one["view"] == "served"),
         )
         if not (key == "recall@10" and one_target(comparison))
     ]

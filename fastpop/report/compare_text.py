@@ -9,6 +9,7 @@ from fastpop.report.tables import WIDTH
 from fastpop.text import aligned
 
 LABEL = 18  # of "learned-from-log-p"
+HEADING = 40  # of a column: beside a label and a gap it fits the width
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -38,7 +39,7 @@ def rendered(table: Table) -> list[str]:
     A row takes one line; a second one where its numbers have intervals, or two more with the least and the
     most of two seeds.
     """
-    lines: list[list[str] | str] = [table.head]
+    lines: list[list[str] | str] = [[_short(heading, HEADING) for heading in table.head]]
     for group in table.groups:
         if group.heading and group.rows and len(table.groups) > 1:
             lines.append(group.heading)
@@ -85,5 +86,5 @@ def _columns(table: Table, part: slice) -> Table:
     )
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= LABEL else text[: LABEL - 1] + "…"
+def _short(text: str, most: int = LABEL) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

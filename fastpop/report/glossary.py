@@ -113,16 +113,19 @@ TERMS = {
 
 
 def term(key: str) -> tuple[str, str]:
-    """(name, definition) of a key such as "ndcg@10"; ("", "") where none is known."""
-    stem, _, k = key.partition("@")
+    """(name, definition) of a key such as "ndcg@10", or "isotropy, scores", one of several numbers of a
+    diagnostic; ("", "") where none is known."""
+    whole, _, k = key.partition("@")
+    stem, comma, which = whole.partition(", ")
     part = _part(stem)
-    name, text = TERMS.get(stem, ("", "")) if part is None else (part.label, part.definition)
+    name, text = TERMS.get(stem, ("", "")) if part is None else (part.label or stem, part.definition)
+    name = f"{name}{comma}{which}" if name else name
     return (f"{name}@{k}" if k and name else name), text
 
 
 def bounds(key: str) -> tuple[float, float]:
-    """What a number can be: shares and most metrics 0..1, correlations and cosines -1..1, others anything."""
-    stem = key.partition("@")[0]
+    """What a number can be: as its metric or diagnostic says; shares 0..1, cosines -1..1, others anything."""
+    stem = key.partition("@")[0].partition(", ")[0]
     part = _part(stem)
     if part is not None:
         return part.bounds
@@ -130,10 +133,11 @@ def bounds(key: str) -> tuple[float, float]:
         return -1.0, 1.0
     if stem.startswith(("energy", "effective_rank")) or stem in ("amplitude", "epoch"):
         return 0.0, math.inf
-    if (
-        "@" in key
-        or stem.startswith(("fraction", "p_value", "r1_", "pc1_"))
-        or stem in ("auc_shown", "cos2_change", "chance_level")
+    if stem.startswith(("fraction", "p_value", "r1_", "pc1_")) or stem in (
+        "auc_shown",
+        "ndcg_shown",
+        "cos2_change",
+        "chance_level",
     ):
         return 0.0, 1.0
     return -math.inf, math.inf

@@ -30,6 +30,7 @@ Keys of `Row.values` and `Summary.values`; others may stand beside them:
     energy_shared_b, slope_b                with log p of the other half
     r1_items, r1_scores, effective_rank_items, effective_rank_scores, cosine_items, pc1_items, pc1_scores
                                             geometry, centred: `fastpop.diagnostics.geometry`
+    a diagnostic that was asked for         by its name, or "name, which" of several numbers
 
     of a served score (popularity_weight a number)
     energies and slope                      at beta 0, .5 and 1
@@ -39,6 +40,7 @@ Keys of `Row.values` and `Summary.values`; others may stand beside them:
     coverage@10, gini@10, arp@10, aplt@10, novelty@10, popularity_correlation@10
     ndcg_repeat@10, ndcg_new@10             where seen items are not masked
     auc_shown, ndcg_shown@5                 over the shown items of a randomised test part
+    a metric that was asked for             its key; of logits at beta 1 alone
 """
 
 from typing import Any, Literal, NotRequired, TypedDict
@@ -262,6 +264,19 @@ class Facts(TypedDict):
     shown: bool
 
 
+class Further(TypedDict):
+    """A number that was asked for beside those that every comparison has: of a metric or a diagnostic.
+
+    key: in `Row.values`; of one of several numbers of a diagnostic "name, which". view: "served", of a score
+    at a beta, or "learned", of the learned part.
+    """
+
+    key: str
+    label: str
+    definition: str
+    view: Literal["served", "learned"]
+
+
 class Comparison(TypedDict):
     """All that `write_compare_report` and `comparison_text` read."""
 
@@ -278,6 +293,7 @@ class Comparison(TypedDict):
     matched: NotRequired[list[Matched]]
     pairs: NotRequired[list[Pair]]
     rules: Rules
+    further: NotRequired[list[Further]]  # metrics and diagnostics that were asked for
     data: NotRequired[Data]
     scatter: NotRequired[list[Scatter]]
     nulls: NotRequired[list[Null]]

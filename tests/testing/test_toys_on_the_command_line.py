@@ -62,7 +62,15 @@ def test_parts_that_train(log, tmp_path, capsys):
     assert kept["loggers"][0]["name"] == "toy-list"
     assert toy_parts.Remember.told[-2]["valid_toy-within"] >= 0
     assert toy_parts.Remember.told[-1] == "closed"
-    assert "ndcg" in fastpop_command(capsys, "evaluate", run)
+    told = fastpop_command(
+        capsys, "evaluate", run, "--metrics", "toy-within", "--against", run, "--out", tmp_path / "found.json"
+    )
+    assert "ndcg" in told
+    [found] = json.loads((tmp_path / "found.json").read_text())
+    within = f"{found['metrics']['toy-within']:.4f}"
+    words = " ".join(told.split())
+    assert f" toy-within {within} " in words
+    assert f" toy-within {within} - {within} = +0.0000" in words
     told = fastpop_command(
         capsys, "audit", run, "--null", "toy-flipped", "--permutations", 10, "--diagnostics", "toy-spread"
     )
@@ -77,11 +85,17 @@ def test_parts_that_compare(log, tmp_path, capsys):
         "--arms", "toy-halved", "--references", "toy-longest", "--nulls", "toy-flipped", "--permutations", 10,
         "--seeds", 1, "--encoder", "toy-gru-backwards", "--item-tower", "toy-gate", "--proposal", "toy-root",
         "--table-optimizer", "toy-momentum", "--regularizers", "toy-mean", "--split", "toy-tenth",
+        "--metrics", "toy-within", "--diagnostics", "toy-spread",
     )  # fmt: skip
+    assert "Within two: Share of cases" in " ".join(told.split())
+    assert "Toy spread: Standard deviation" in " ".join(told.split())
     assert "toy-halved" in told
     assert "toy-longest" in told
     assert "own, toy-flipped" in " ".join(told.split())
-    config = json.loads((out / "comparison.json").read_text())["made_by"]["config"]
+    kept = json.loads((out / "comparison.json").read_text())
+    config = kept["made_by"]["config"]
+    assert [one["name"] for one in kept["made_by"]["asked"]["metrics"]] == ["toy-within"]
+    assert all("toy-spread" in row["values"] for row in kept["rows"] if row["popularity_weight"] is None)
     assert config["dim"] == 8
     assert config["item_tower"]["name"] == "toy-gate"
 
