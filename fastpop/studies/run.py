@@ -147,7 +147,9 @@ def experiment(
         if before is not None:
             return StudyResult(before)
     watch = Watch(None if place is None else place / "seconds.json")
-    setting = Setting(log, log_name or "the log", quick, seeds, place, progress, options, test, shown, rated)
+    setting = Setting(
+        log, log_name or "the log", quick, seeds, place, progress, options, test, shown, rated, watch.lap
+    )
     if place is not None:
         report.write_json(place / ASKED, asked)
     with contextlib.nullcontext() if place is None else _unless_refused(place):

@@ -8,6 +8,7 @@ makes a part known for as long as a test takes.
 """
 
 from fastpop.registry import registered
+from fastpop.testing.experiments import check_answer, check_experiment
 from fastpop.testing.judging import check_arm, check_diagnostic, check_metric, check_null, check_preset
 from fastpop.testing.references import check_reference
 from fastpop.testing.training import (
@@ -28,9 +29,11 @@ from fastpop.testing.training import (
 )
 
 __all__ = [
+    "check_answer",
     "check_arm",
     "check_diagnostic",
     "check_encoder",
+    "check_experiment",
     "check_item_tower",
     "check_logger",
     "check_loss",

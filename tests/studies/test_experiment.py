@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import fastpop
-from fastpop import cli, registry
+from fastpop import cli, registry, testing
 from fastpop.data import Interactions
 from fastpop.data.demo_log import bundled_log
 from fastpop.studies import Answer, Chart, Drift, Series, Study, Table
 from fastpop.studies.drift import Weeks
+from fastpop.training import sealed
 
 EXPERIMENTS = sorted(fastpop.available("experiments"))
 
@@ -74,6 +75,13 @@ def test_every_experiment_answers_quickly_and_comes_back(name, tmp_path, capsys)
     cli.main(argv)
     assert (tmp_path / name / "answer.json").stat().st_mtime_ns == before
     assert answer["sentences"][0][:40] in " ".join(capsys.readouterr().out.split()).replace("- ", "")
+    testing.check_experiment(name, bundled_log(), out=tmp_path / name, anew=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_answers_the_same_again(name):
+    testing.check_experiment(name, bundled_log())
 
 
 def test_one_from_outside_runs_by_name_and_as_an_object(tmp_path):
@@ -146,3 +154,21 @@ def test_a_fresh_log_p_saves_what_it_did():
     nll = {name: value / count for name, value in total.items()}
     assert nll["static"] - nll["recency"] >= 0.6
     assert nll["cumulative"] - nll["recency"] >= 0.1
+
+
+@dataclass(frozen=True)
+class Stops(Study):
+    """Tells its time, and ends."""
+
+    name: ClassVar[str] = "stops"
+    question: ClassVar[str] = "How long did it take?"
+
+    def run(self, setting):
+        setting.lap()
+        raise OSError(28, "No space left on device")
+
+
+def test_the_time_of_a_process_that_was_stopped_is_kept(tmp_path):
+    with pytest.raises(OSError, match="No space left"):
+        fastpop.experiment(Stops(), bundled_log(), out=tmp_path / "stops")
+    assert sealed.read(tmp_path / "stops" / "seconds.json")["seconds"] > 0
