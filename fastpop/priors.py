@@ -1,6 +1,6 @@
 """How popularity stands beside the learned part s, in training and at serving. One contract, `Prior`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastpop import checks, deprecated, registry
 from fastpop.components import Component
-from fastpop.popularity import PopularityPrior
+from fastpop.popularity import PopularityPrior, TemporalPrior
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,15 @@ class Prior(Component):
     offset: the β at which nothing is added to s: 1 where s itself holds popularity, since nothing was added
     in training.
     trained: whether f was added in training. refreshable: whether f is log p of counts, which today's may
-    replace. bias_learning_rate: the step size of a learned f; 0: that of the tables.
+    replace. bias_learning_rate: the step size of a learned f; 0: that of the tables. by_period: whether f is
+    another for rows of another time: `temporal` says which in training, and the newest is served.
     """
 
     kind: ClassVar[str] = "prior"
     offset: ClassVar[float] = 0.0
     trained: ClassVar[bool] = True
     refreshable: ClassVar[bool] = False
+    by_period: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -55,6 +57,20 @@ class Prior(Component):
     def log_prior(self, prior: PopularityPrior, seed: int) -> np.ndarray:
         """[V] nats: the log p that the model keeps."""
         return prior.log_prior_V
+
+    def temporal(
+        self,
+        item_N: np.ndarray,
+        time_N: np.ndarray,
+        weight_N: np.ndarray | None,
+        pooled: PopularityPrior,
+        smoothing: str | float,
+    ) -> TemporalPrior:
+        """log p_t of the events that are trained on, where by_period is true.
+
+        item_N: ids. time_N: seconds. weight_N: None: one each. pooled: log p of them all, by this smoothing.
+        """
+        raise NotImplementedError
 
     def bias(self, log_prior_V: Tensor) -> Tensor | None:
         """[V] where a learned f begins; None: nothing is learned, f is log p."""
@@ -97,6 +113,54 @@ class Frozen(_Weighted):
 
 
 @dataclass(frozen=True)
+class ByPeriod(_Weighted):
+    """Each row is trained on s + τ log p_t, t the period of the event that it predicts; served as
+    s + β log p_T, T the newest period, until a fresher log p replaces it.
+
+    log p_t shrinks the counts of a period towards those of all (`TemporalPrior`). Where histories tell the
+    time, one log p for all periods leaves log p_t - log p for s to learn; this leaves nothing of it.
+    weight: τ. periods: how many, of about equally many events; 1 is frozen. width: instead, the seconds of a
+    period, counted from 1970 (UTC); 0: by periods. alpha: events that the pooled p is worth in each period;
+    0: as leave-one-out finds.
+    Rows of every period see the draws of the same step; with group_size, groups are of one period's rows.
+    Raises (of a run): ValueError for a log without times, for rows that do not say when their targets are,
+    and for losses that compare the rows of a batch.
+    Cost: the loss once for each period in a batch; [T, V] float32, and 16 T V bytes while counting.
+    """
+
+    name: ClassVar[str] = "by-period"
+    refreshable: ClassVar[bool] = True
+    by_period: ClassVar[bool] = True
+    periods: int = 12
+    width: int = 0
+    alpha: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("prior.periods", self.periods, ge=1, integer=True)
+        checks.number("prior.width", self.width, ge=0, integer=True)
+        checks.number("prior.alpha", self.alpha, ge=0)
+
+    def temporal(
+        self,
+        item_N: np.ndarray,
+        time_N: np.ndarray,
+        weight_N: np.ndarray | None,
+        pooled: PopularityPrior,
+        smoothing: str | float,
+    ) -> TemporalPrior:
+        checks.number("prior.periods", self.periods, ge=1, le=len(item_N), integer=True)
+        cut: dict[str, Any] = {"bucket": self.width} if self.width else {"num_buckets": self.periods}
+        cut["alpha"] = self.alpha or "loo"
+        found = TemporalPrior.from_events(
+            item_N, time_N, pooled.num_items, weight=weight_N, smoothing=smoothing, **cut
+        )
+        if found.num_buckets > 1:
+            return found
+        return replace(found, log_prior_TV=pooled.log_prior_V[None])  # nothing to shrink to beside itself
+
+
+@dataclass(frozen=True)
 class Permuted(_Weighted):
     """As frozen, with log p of randomly relabelled items: a control. weight: τ."""
 
@@ -130,4 +194,4 @@ class Learned(Prior):
         return log_prior_V.new_zeros(len(log_prior_V)) if self.start == "zero" else log_prior_V.clone()
 
 
-registry.ours("prior", NoPrior, Frozen, Permuted, Learned)
+registry.ours("prior", NoPrior, Frozen, ByPeriod, Permuted, Learned)

@@ -22,13 +22,15 @@ class Batch:
     user: [B] int64 dense users. history: [B, L] items, oldest first, PAD after the end. target: [B, L] what
     each history position predicts, the item after it or the one that is hidden there (PAD where there is
     none), or [B] for events.
-    weight: like target, or None.
+    weight: like target, or None. period: like target, int64, the period of the event that is predicted (PAD
+    where there is none), or None where nothing asks for it.
     """
 
     user: np.ndarray
     target: np.ndarray
     history: np.ndarray | None = None
     weight: np.ndarray | None = None
+    period: np.ndarray | None = None
 
     __repr__ = checks.brief
 
@@ -46,6 +48,7 @@ class Batch:
                 target=self.target[cut],
                 history=None if self.history is None else self.history[cut],
                 weight=None if self.weight is None else self.weight[cut],
+                period=None if self.period is None else self.period[cut],
             )
             for cut in cuts
         ]
@@ -68,10 +71,10 @@ def check_order(log: Interactions) -> None:
 class EventBatches:
     """Each event once an epoch, in random order: for encoders that read the user only."""
 
-    def __init__(self, log: Interactions, batch_size: int, seed: int):
+    def __init__(self, log: Interactions, batch_size: int, seed: int, *, period: np.ndarray | None = None):
         if log.num_events == 0:
             raise checks.wrong("log", "at least one training event", text="none")
-        self.log, self.batch_size, self.seed = log, batch_size, seed
+        self.log, self.batch_size, self.seed, self.period = log, batch_size, seed, period
         self.num_rows = log.num_events
 
     def target_counts(self) -> np.ndarray:
@@ -91,6 +94,7 @@ class EventBatches:
                 user=log.user[take].astype(np.int64),
                 target=log.item[take].astype(np.int64),
                 weight=None if log.weight is None else log.weight[take],
+                period=None if self.period is None else self.period[take],
             )
 
 
@@ -103,9 +107,17 @@ class SequenceBatches:
 
     POOL = 4096
 
-    def __init__(self, log: Interactions, max_length: int, batch_size: int, seed: int):
+    def __init__(
+        self,
+        log: Interactions,
+        max_length: int,
+        batch_size: int,
+        seed: int,
+        *,
+        period: np.ndarray | None = None,
+    ):
         check_order(log)
-        self.log, self.batch_size, self.seed = log, batch_size, seed
+        self.log, self.batch_size, self.seed, self.period = log, batch_size, seed, period
         self.start, self.length, self.user = _windows(log.offsets, max_length)
         self.num_rows = int(self.length.sum())
         if self.num_rows == 0:
@@ -147,12 +159,14 @@ class SequenceBatches:
         column = np.arange(length.max())
         real = column < length[:, None]
         at = np.where(real, self.start[windows][:, None] + column, 0)
+        next_one = np.where(real, at + 1, 0)
         log = self.log
         return Batch(
             user=self.user[windows],
             history=np.where(real, log.item[at].astype(np.int64), PAD),
-            target=np.where(real, log.item[np.where(real, at + 1, 0)].astype(np.int64), PAD),
-            weight=None if log.weight is None else log.weight[np.where(real, at + 1, 0)],
+            target=np.where(real, log.item[next_one].astype(np.int64), PAD),
+            weight=None if log.weight is None else log.weight[next_one],
+            period=None if self.period is None else np.where(real, self.period[next_one], PAD),
         )
 
 

@@ -27,6 +27,7 @@ class Masked(Rows):
 
     name: ClassVar[str] = "masked"
     needs_order: ClassVar[bool] = True
+    dated: ClassVar[bool] = True
     share: float = 0.2
     last: float = 1 / 11
 
@@ -40,14 +41,29 @@ class Masked(Rows):
         if np.diff(log.offsets).max(initial=0) < 2:
             raise checks.wrong("log", "at least one user with two training events", text="none")
 
-    def batches(self, log: Interactions, *, max_length: int, batch_size: int, seed: int) -> "MaskedBatches":
-        return MaskedBatches(log, max_length, batch_size, seed, self.share, self.last)
+    def batches(
+        self,
+        log: Interactions,
+        *,
+        max_length: int,
+        batch_size: int,
+        seed: int,
+        period: np.ndarray | None = None,
+    ) -> "MaskedBatches":
+        return MaskedBatches(log, max_length, batch_size, seed, self.share, self.last, period=period)
 
     def target_counts(self, log: Interactions) -> np.ndarray:
         """[V] float64: the expected share of the targets that each item is, times the number of events that
         can be hidden. Windows are those without a limit, so that it is a function of the log."""
         self.check(log)
         return _expected(log, *_even_windows(log.offsets, log.num_events), self.share, self.last)
+
+    def target_events(self, log: Interactions) -> tuple[np.ndarray, np.ndarray | None]:
+        """Every event that can be hidden, by how often it is expected to be."""
+        self.check(log)
+        windows = _even_windows(log.offsets, log.num_events)
+        at, mass, total = _hidden_shares(log, *windows, self.share, self.last)
+        return at, mass * (total / mass.sum())
 
     def contexts(self, log: Interactions, *, max_length: int, chunk: int) -> Iterator[Batch]:
         """Every event of a window hidden once, `share` of a window at a time."""
@@ -58,9 +74,17 @@ class MaskedBatches(SequenceBatches):
     """Windows of like length together, about batch_size hidden items a batch."""
 
     def __init__(
-        self, log: Interactions, max_length: int, batch_size: int, seed: int, share: float, last: float
+        self,
+        log: Interactions,
+        max_length: int,
+        batch_size: int,
+        seed: int,
+        share: float,
+        last: float,
+        *,
+        period: np.ndarray | None = None,
     ):
-        self.log, self.seed, self.share, self.last = log, seed, share, last
+        self.log, self.seed, self.share, self.last, self.period = log, seed, share, last, period
         self.batch_size = max(1, round(batch_size / share))  # in events
         self.start, self.length, self.user = _even_windows(log.offsets, max_length + 1)
         if len(self.length) == 0:
@@ -105,6 +129,7 @@ class MaskedBatches(SequenceBatches):
             history=np.where(real_BL, np.where(hidden_BL, log.num_items, item_BL), PAD),
             target=np.where(hidden_BL, item_BL, PAD),
             weight=None if log.weight is None else log.weight[at_BL],
+            period=None if self.period is None else np.where(hidden_BL, self.period[at_BL], PAD),
         )
 
 
@@ -129,13 +154,22 @@ def _expected(
     log: Interactions, start: np.ndarray, length: np.ndarray, user: np.ndarray, share: float, last: float
 ) -> np.ndarray:
     """[V] the expected share of the targets that each item is, times the weight of their events."""
+    at, mass, total = _hidden_shares(log, start, length, user, share, last)
+    count_V = np.bincount(log.item[at], mass, log.num_items)
+    return count_V * (total / count_V.sum())
+
+
+def _hidden_shares(
+    log: Interactions, start: np.ndarray, length: np.ndarray, user: np.ndarray, share: float, last: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Of the events in windows: (place in the log [n], probability of being hidden times weight [n], all
+    weights together)."""
     first = np.cumsum(length) - length
     at = np.repeat(start - first, length) + np.arange(int(length.sum()))
     chance = np.repeat((1 - last) * _rate(length, share), length)
     chance[first + length - 1] += last
     weight = np.ones(len(at)) if log.weight is None else log.weight[at].astype(np.float64)
-    count_V = np.bincount(log.item[at], chance * weight, log.num_items)
-    return count_V * (weight.sum() / count_V.sum())
+    return at, chance * weight, float(weight.sum())
 
 
 def _even_windows(offsets: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

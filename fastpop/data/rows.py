@@ -35,6 +35,8 @@ class Rows(Component):
 
     first_events: what an epoch predicts, for log p that leaves events out one by one: True every event,
     False all but each user's first, None something else, which target_counts says.
+    dated: whether every target is an event of the log. `batches` then also takes period= [N] int64, of each
+    event of the log, and its batches carry those of their targets; `target_events` says what is predicted.
     Ids of a log that was opened from a folder are of the narrowest type, uint8 say, in which -1 is 255: take
     `.astype(np.int64)` before anything is made of them.
     """
@@ -42,6 +44,7 @@ class Rows(Component):
     kind: ClassVar[str] = "rows"
     needs_order: ClassVar[bool] = False
     first_events: ClassVar[bool | None] = None
+    dated: ClassVar[bool] = False
 
     def batches(self, log: Interactions, *, max_length: int, batch_size: int, seed: int) -> Batches:
         """Training batches of about batch_size targets, histories no longer than max_length."""
@@ -53,6 +56,18 @@ class Rows(Component):
         if self.first_events is None:
             raise NotImplementedError
         return log.item_counts(first_events=self.first_events)
+
+    def target_events(self, log: Interactions) -> tuple[np.ndarray, np.ndarray | None]:
+        """(place in the log [n], weight [n] or None) of the events that an epoch predicts; the weights of an
+        item's sum to target_counts."""
+        self.check(log)
+        if self.first_events is None:
+            raise NotImplementedError
+        is_one_N = np.ones(log.num_events, bool)
+        if not self.first_events:
+            is_one_N[log.offsets[:-1][np.diff(log.offsets) > 0]] = False
+        at = np.flatnonzero(is_one_N)
+        return at, None if log.weight is None else np.asarray(log.weight[at], np.float64)
 
     def contexts(self, log: Interactions, *, max_length: int, chunk: int) -> Iterator[Batch]:
         """What a model is audited on: contexts in a fixed order, weighted by how often they are asked.
@@ -73,9 +88,18 @@ class Events(Rows):
 
     name: ClassVar[str] = "events"
     first_events: ClassVar[bool | None] = True
+    dated: ClassVar[bool] = True
 
-    def batches(self, log: Interactions, *, max_length: int, batch_size: int, seed: int) -> EventBatches:
-        return EventBatches(log, batch_size, seed)
+    def batches(
+        self,
+        log: Interactions,
+        *,
+        max_length: int,
+        batch_size: int,
+        seed: int,
+        period: np.ndarray | None = None,
+    ) -> EventBatches:
+        return EventBatches(log, batch_size, seed, period=period)
 
     def contexts(self, log: Interactions, *, max_length: int, chunk: int) -> Iterator[Batch]:
         weight_U = columns.bincount(log.user, log.num_users, log.weight)
@@ -92,9 +116,18 @@ class Sequences(Rows):
     name: ClassVar[str] = "sequences"
     needs_order: ClassVar[bool] = True
     first_events: ClassVar[bool | None] = False
+    dated: ClassVar[bool] = True
 
-    def batches(self, log: Interactions, *, max_length: int, batch_size: int, seed: int) -> SequenceBatches:
-        return SequenceBatches(log, max_length, batch_size, seed)
+    def batches(
+        self,
+        log: Interactions,
+        *,
+        max_length: int,
+        batch_size: int,
+        seed: int,
+        period: np.ndarray | None = None,
+    ) -> SequenceBatches:
+        return SequenceBatches(log, max_length, batch_size, seed, period=period)
 
     def contexts(self, log: Interactions, *, max_length: int, chunk: int) -> Iterator[Batch]:
         return SequenceBatches(log, max_length, chunk, 0).in_order()

@@ -35,8 +35,9 @@ class PopularityPrior:
     """log p(i) of every item, with the counts it came from. Arrays are read-only.
 
     counts_V: float64 [V], as given. prior_V: float64 [V], > 0, sums to 1. log_prior_V: float64 [V],
-    nats. smoothing: "loo", "additive" or "good-turing". alpha: pseudo-count of each item, None for
-    good-turing. min_count: items with fewer events were taken as unseen. facts: JSON-able.
+    nats. smoothing: "loo", "additive", "good-turing", or "hierarchical" (`TemporalPrior.newest`). alpha:
+    pseudo-count of each item, of all together for hierarchical, None for good-turing. min_count: items with
+    fewer events were taken as unseen. facts: JSON-able.
     """
 
     counts_V: np.ndarray

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.frozen import freeze
+from fastpop.popularity.prior import PopularityPrior
 from fastpop.popularity.smoothing import Events, best_alpha, smooth_counts
 from fastpop.popularity.store import read_arrays, write_arrays
 
@@ -155,6 +156,14 @@ class TemporalPrior:
         if time_N.size and int(time_N.min()) < int(self.start_T[0]):
             raise checks.wrong("time", f"seconds >= {int(self.start_T[0])}", text=f"{int(time_N.min())}")
         return np.searchsorted(self.start_T, time_N, side="right") - 1
+
+    def newest(self) -> PopularityPrior:
+        """log p of the last bucket, with its counts: what serves what comes next."""
+        log_prior_V = self.log_prior_TV[-1]
+        facts = {**self.facts, "bucket_start": int(self.start_T[-1])}
+        return PopularityPrior(
+            self.counts_TV[-1], np.exp(log_prior_V), log_prior_V, self.alpha, "hierarchical", facts=facts
+        )
 
     def save(self, path: str | Path) -> None:
         """One safetensors file, written beside and then moved into place."""

@@ -11,6 +11,7 @@ from fastpop.registry import registered
 from fastpop.testing.experiments import check_answer, check_experiment
 from fastpop.testing.judging import check_arm, check_diagnostic, check_metric, check_null, check_preset
 from fastpop.testing.references import check_reference
+from fastpop.testing.rows import check_rows
 from fastpop.testing.training import (
     check_encoder,
     check_item_tower,
@@ -21,7 +22,6 @@ from fastpop.testing.training import (
     check_proposal,
     check_recipe,
     check_regularizer,
-    check_rows,
     check_run,
     check_split,
     check_table_optimizer,

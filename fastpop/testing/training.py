@@ -299,45 +299,6 @@ def check_prior(prior: Prior | str, *, in_a_run: bool = True) -> None:
         check_run(prior=part)
 
 
-def check_rows(rows: Any, reads: str = "sequences") -> None:
-    """The contract of rows: epochs are functions of (seed, epoch), can be skipped into, and predict what
-    target_counts says. reads: what the encoder of these rows reads."""
-    part = registry.made("rows", rows)
-    log = small_log()
-    made = part.batches(log, max_length=LENGTH, batch_size=8, seed=0)
-    first, again = list(made.epoch(0)), list(made.epoch(0))
-    assert len(first) == made.num_batches(0), "num_batches is not how many an epoch has"
-    for one, two in zip(first, again):
-        assert np.array_equal(one.target, two.target), "an epoch is no function of (seed, epoch)"
-    assert len(first) > 1, f"{log.num_events} events make one batch of 8 targets"
-    skipped = list(made.epoch(0, 1))
-    assert len(skipped) == len(first) - 1, "epoch(e, skip) has not the batches from number skip on"
-    assert np.array_equal(skipped[0].target, first[1].target), "epoch(e, skip) begins with another batch"
-    held_V = np.zeros(ITEMS)
-    for batch in first:
-        assert (batch.history is None) == (reads == "events"), "history: expected it where it is read"
-        real = batch.target != PAD
-        np.add.at(held_V, batch.target[real], 1 if batch.weight is None else batch.weight[real])
-    if part.first_events is not None:
-        assert np.array_equal(part.target_counts(log), held_V), "target_counts is not what an epoch predicts"
-    contexts = list(part.contexts(log, max_length=LENGTH, chunk=64))
-    assert contexts, "no context to audit"
-    with tempfile.TemporaryDirectory() as folder:
-        log.save(Path(folder) / "log")
-        opened = Interactions.open(Path(folder) / "log")
-        others = [
-            *part.batches(opened, max_length=LENGTH, batch_size=8, seed=0).epoch(0),
-            *part.contexts(opened, max_length=LENGTH, chunk=64),
-        ]
-        for one, two in zip([*first, *contexts], others):
-            assert np.array_equal(one.target, two.target), (
-                "targets of a log opened from a folder, whose ids are narrower than int64, are others"
-            )
-            assert one.history is None or np.array_equal(one.history, two.history), (
-                "histories of a log opened from a folder, whose ids are narrower than int64, are others"
-            )
-
-
 def check_table_optimizer(optimizer: Any, *, in_a_run: bool = True) -> None:
     """The contract of optimisers of tables: they step [V, D] and [V] parameters, and resume."""
     part = registry.made("table_optimizer", optimizer)

@@ -18,7 +18,7 @@ from fastpop.encoders import Encoder, EncoderOptions, Sizes
 from fastpop.item_towers import ItemSizes, ItemTower
 from fastpop.model import Recommender
 from fastpop.objectives import LossInputs, Objective
-from fastpop.popularity import PopularityPrior
+from fastpop.popularity import PopularityPrior, TemporalPrior
 from fastpop.regularizers import RegularizerInputs, RegularizerOptions
 from fastpop.training.config import TrainConfig
 
@@ -30,7 +30,8 @@ class Assembly:
     config: bounded by the log. loss, regularizers: modules without parameters of their own; regularizers
     with their options, those of weight 0 left out. draws: whether the loss is told the number of the step,
     for its draws. optimizers: of the tables, and of the rest where there is any. adapt: what a loss that
-    adapts does after each step.
+    adapts does after each step. temporal: log p of each period, of a prior by period; period_log_prior_TV:
+    the same [T, V] as the loss takes it.
     """
 
     config: TrainConfig
@@ -41,6 +42,8 @@ class Assembly:
     regularizers: tuple[tuple[RegularizerOptions, nn.Module], ...]
     optimizers: list[torch.optim.Optimizer]
     adapt: Callable[[], None] | None = None
+    temporal: TemporalPrior | None = None
+    period_log_prior_TV: torch.Tensor | None = None
 
     __repr__ = checks.brief
 
@@ -51,11 +54,15 @@ def assemble(
     """The parts of a run. Initial values are a function of config.seed; the prior changes none of them.
 
     log: whose users and items there are. train: the events to train on. log_prior_V: [V] nats, that the
-    model keeps.
+    model keeps; of a prior by period it keeps the newest one's instead.
     """
-    rows = config.encoder_part.rows_part()
+    rows, dated, temporal = config.encoder_part.rows_part(), {}, None
+    if config.prior_part.by_period:
+        temporal = temporal_prior(config, train)
+        log_prior_V = temporal.log_prior_TV[-1]
+        dated = {"period": period_of_events(train, temporal)}
     batches = rows.batches(
-        train, max_length=config.max_length, batch_size=config.batch_size, seed=config.seed
+        train, max_length=config.max_length, batch_size=config.batch_size, seed=config.seed, **dated
     )
     model = build_model(config, log, log_prior_V, train).to(config.torch_device())
     loss = build_loss(config, train, batches).to(model.device)
@@ -72,6 +79,8 @@ def assemble(
         regularizers,
         build_optimizers(config, model),
         _adapt_of(config.loss_part, loss),
+        temporal,
+        None if temporal is None else torch.tensor(temporal.log_prior_TV).float().to(model.device),
     )
 
 
@@ -99,6 +108,29 @@ def target_prior(
     if rows.first_events is None:
         return PopularityPrior.from_counts(rows.target_counts(log), smoothing=smoothing, min_count=min_count)
     return PopularityPrior.from_interactions(log, smoothing, min_count, first_events=rows.first_events)
+
+
+def temporal_prior(config: TrainConfig, log: Interactions) -> TemporalPrior:
+    """log p_t of the events that a run with a prior by period predicts on this log.
+
+    Raises ValueError for a log without times.
+    """
+    part, rows = config.prior_part, config.encoder_part.rows_part()
+    if log.time is None:
+        raise checks.wrong(
+            "log", f"events with times, which prior={str(part)!r} asks for", text="a log without times"
+        )
+    at, weight_N = rows.target_events(log)
+    pooled = target_prior(log, config.encoder_part, config.smoothing)
+    return part.temporal(
+        log.item[at].astype(np.int64), log.time[at].astype(np.int64), weight_N, pooled, config.smoothing
+    )
+
+
+def period_of_events(log: Interactions, temporal: TemporalPrior) -> np.ndarray:
+    """[N] int64: the period of each event; what is before the first one counts as of it."""
+    assert log.time is not None
+    return temporal.bucket_of(np.maximum(log.time.astype(np.int64), temporal.start_T[0]))
 
 
 def bounded(config: TrainConfig, log: Interactions, cases: Cases | None = None) -> TrainConfig:

@@ -81,8 +81,8 @@ class TrainConfig:
     """A vector that all users (factor) or histories (bag) share: an item bias inside the dot product.
     Without it factor is plain matrix factorisation."""
     prior: Any = "frozen"
-    """none; frozen: prior_weight * log p(i) beside the dot product; permuted: the same randomly
-    relabelled, a control; learned: a free item bias."""
+    """none; frozen: prior_weight * log p(i) beside the dot product; by-period: log p of the period of each
+    target instead; permuted: log p randomly relabelled, a control; learned: a free item bias."""
     prior_weight: float = 1.0
     """Weight of log p in training."""
     bias_start: Literal["zero", "log-prior"] = "zero"
@@ -197,6 +197,8 @@ class TrainConfig:
             why = f"'none' with loss={str(self.loss)!r}, which has no scores for log p to stand beside"
             raise checks.wrong("prior", why, self.prior)
         whole = self.loss_part.whole_batch
+        if self.prior_part.by_period:
+            self._check_by_period()
         if self.accumulate > 1 and (whole or (in_batch and self.loss_part.needs == "negatives")):
             why = f"loss={str(self.loss)!r}" if whole else "in-batch negatives"
             raise checks.wrong("accumulate", f"1 with {why}, which the whole batch gives", self.accumulate)
@@ -239,6 +241,18 @@ class TrainConfig:
             raise checks.wrong(
                 "patience", f"0 without a validation part (split={str(self.split)!r})", self.patience
             )
+
+    def _check_by_period(self) -> None:
+        """A loss is then computed period by period, of rows that say theirs."""
+        rows = self.encoder_part.rows_part()
+        if not rows.dated:
+            why = f"one that is the same for all rows with rows={str(rows)!r}, which say no period"
+            raise checks.wrong("prior", why, str(self.prior))
+        in_batch = self.proposal_part.in_batch and self.loss_part.needs == "negatives"
+        if self.loss_part.whole_batch or in_batch:
+            cause = "in-batch negatives" if in_batch else f"loss={str(self.loss)!r}"
+            why = f"one that is the same for all rows with {cause}, which compares rows of different periods"
+            raise checks.wrong("prior", why, str(self.prior))
 
     def _check_numbers(self) -> None:
         """Fields one by one, before parts are made of them, whose errors have other names."""

@@ -26,6 +26,7 @@ from fastpop.model import Recommender
 from fastpop.training import checkpoint
 from fastpop.training.build import Assembly
 from fastpop.training.config import TrainConfig
+from fastpop.training.row_losses import scalar_of, summed_loss
 
 
 class TrainingDiverged(RuntimeError):
@@ -198,9 +199,7 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float, float]:
             item_VD = model.decoder.item_vectors()
             query, pos_id, row_weight = model.rows(piece, item_VD)
             terms = model.decoder.training_terms()
-            piece_sum = _scalar(
-                parts.loss, parts.loss(query, item_VD, pos_id, row_weight=row_weight, **terms, **draws)
-            )
+            piece_sum = summed_loss(parts, piece, query, item_VD, pos_id, row_weight, {**terms, **draws})
             mean = piece_sum / max(weight, 1e-30)
             # Dropout goes on where it stands, so the second view has other masks and nothing else.
             views = (
@@ -210,7 +209,7 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float, float]:
                 share = part.weight * piece.num_rows / max(batch.num_rows, 1)
                 more = views if part.view else {}
                 added = regularizer(query, item_VD, pos_id, model.decoder.log_prior_V, **more)
-                mean = mean + share * _scalar(regularizer, added)
+                mean = mean + share * scalar_of(regularizer, added)
         value = mean.item()
         total += value
         if not math.isfinite(value):
@@ -223,17 +222,6 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float, float]:
     if parts.adapt is not None:
         parts.adapt()
     return total, weight
-
-
-def _scalar(module: torch.nn.Module, value: Any) -> torch.Tensor:
-    """What a loss or a regulariser gave, which somebody else may have written."""
-    name = f"{type(module).__name__}.forward"
-    if not isinstance(value, torch.Tensor):
-        raise checks.wrong_type(name, "a scalar tensor, the sum over rows", value)
-    if value.ndim or not value.requires_grad:
-        text = None if value.ndim else "one without a gradient"
-        raise checks.wrong(name, "a scalar tensor with a gradient, the sum over rows", value, text=text)
-    return value
 
 
 def _seed_dropout(seed: int, device: torch.device) -> None:

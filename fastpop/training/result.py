@@ -356,7 +356,9 @@ class TrainResult:
         """
         if not self.config.prior_part.refreshable:
             raise checks.wrong(
-                "counts", "a run with prior 'none' or 'frozen'", text=f"prior={str(self.config.prior)!r}"
+                "counts",
+                "a run with prior 'none', 'frozen' or 'by-period'",
+                text=f"prior={str(self.config.prior)!r}",
             )
         if isinstance(counts, PopularityPrior):
             if smoothing is not None:

@@ -93,6 +93,8 @@ def train(
     assembly = build.assemble(
         config_of_log, log, parts.train, config.prior_part.log_prior(prior, config.seed)
     )
+    if assembly.temporal is not None:
+        prior = assembly.temporal.newest()
     model = assembly.model
     with contextlib.ExitStack() as held:
         state = None

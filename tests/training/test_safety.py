@@ -160,7 +160,7 @@ def test_a_refreshed_prior_is_not_judged_by_old_numbers():
     result.model.decoder.set_log_prior(fresh.prior.log_prior_V)
     assert result.audit(permutations=0).nll is None
     permuted = fastpop.train(small_log(), prior="permuted", **QUICK)
-    with pytest.raises(ValueError, match="counts: expected a run with prior 'none' or 'frozen'"):
+    with pytest.raises(ValueError, match="counts: expected a run with prior 'none', 'frozen' or 'by-period'"):
         permuted.refresh_prior(np.ones(permuted.log.num_items))
 
 

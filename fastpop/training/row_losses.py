@@ -1,0 +1,66 @@
+"""The sum of the rows' losses: in one call, or in one for each period that they are of."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastpop import checks
+from fastpop.data.batches import PAD, Batch
+from fastpop.training.build import Assembly
+
+
+def summed_loss(
+    parts: Assembly,
+    batch: Batch,
+    query_RD: Tensor,
+    item_VD: Tensor,
+    pos_id_R: Tensor,
+    weight_R: Tensor | None,
+    terms: dict[str, Any],
+) -> Tensor:
+    """What the loss of an assembly gives for the rows of a batch, which may be a part of one.
+
+    terms: log_prior, prior_weight and scale, and step for a loss that draws. With a prior by period, rows of
+    period t are beside log p_t, and all see the draws of the same step.
+    """
+    loss = parts.loss
+    if parts.period_log_prior_TV is None:
+        return scalar_of(loss, loss(query_RD, item_VD, pos_id_R, row_weight=weight_R, **terms))
+    period_R = _periods(parts, batch)
+    total: Tensor | None = None
+    for period in np.unique(period_R):
+        beside = terms | {"log_prior": parts.period_log_prior_TV[period]}
+        rows = (query_RD, pos_id_R, weight_R)
+        if (period_R != period).any():
+            at_R = torch.from_numpy(np.flatnonzero(period_R == period)).to(query_RD.device)
+            rows = (query_RD[at_R], pos_id_R[at_R], None if weight_R is None else weight_R[at_R])
+        found = scalar_of(loss, loss(rows[0], item_VD, rows[1], row_weight=rows[2], **beside))
+        total = found if total is None else total + found
+    if total is None:  # a part of a batch without a target
+        total = scalar_of(loss, loss(query_RD, item_VD, pos_id_R, row_weight=weight_R, **terms))
+    return total
+
+
+def _periods(parts: Assembly, batch: Batch) -> np.ndarray:
+    """[R] of the rows that `Recommender.rows` gives."""
+    if batch.period is None:
+        raise checks.wrong(
+            f"rows {parts.model.train_rows}",
+            "batches that say the periods of their targets, as dated rows do",
+            text="none",
+        )
+    checks.shape("period", batch.period, batch.target.shape)
+    return batch.period if batch.history is None else batch.period[batch.target != PAD]
+
+
+def scalar_of(module: torch.nn.Module, value: Any) -> Tensor:
+    """What a loss or a regulariser gave, which somebody else may have written."""
+    name = f"{type(module).__name__}.forward"
+    if not isinstance(value, Tensor):
+        raise checks.wrong_type(name, "a scalar tensor, the sum over rows", value)
+    if value.ndim or not value.requires_grad:
+        text = None if value.ndim else "one without a gradient"
+        raise checks.wrong(name, "a scalar tensor with a gradient, the sum over rows", value, text=text)
+    return value
