@@ -19,6 +19,7 @@ from fastpop.diagnostics.moments import ScoreMoments
 from fastpop.diagnostics.null import Null
 from fastpop.diagnostics.sequential import SequentialTest, sequential_energy_test, sequential_test
 from fastpop.diagnostics.significance import Form, PermutationTest, p_short, p_words, permutation_test
+from fastpop.diagnostics.subspace import SubspaceEnergy, principal_angles, subspace_energy, time_subspace
 from fastpop.diagnostics.tail import TailEstimate, tail_p_value
 from fastpop.diagnostics.time_rank import TimeRank, time_rank
 from fastpop.diagnostics.time_shift import TimeShiftTest, pooled_residual, time_shift_test
@@ -41,6 +42,7 @@ __all__ = [
     "ScoreMoments",
     "SelfSimilarity",
     "SequentialTest",
+    "SubspaceEnergy",
     "TailEstimate",
     "TimeRank",
     "TimeShiftTest",
@@ -56,14 +58,17 @@ __all__ = [
     "p_words",
     "permutation_test",
     "pooled_residual",
+    "principal_angles",
     "score_nll",
     "score_pc1_correlation",
     "self_similarity",
     "sequential_energy_test",
     "sequential_test",
+    "subspace_energy",
     "tail_p_value",
     "time_rank",
     "time_shift_test",
+    "time_subspace",
     "uniformity",
     "weak_direction",
 ]
