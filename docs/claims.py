@@ -17,6 +17,7 @@ from typing import Any
 from fastpop.report.study import study_pictures
 from fastpop.studies.curves import DIFFERENCES
 from fastpop.studies.curves import verdict as of_curves
+from fastpop.studies.periods import again, low_rank
 from fastpop.studies.study import excludes, give_or_take, told
 
 HERE = Path(__file__).parent
@@ -142,6 +143,20 @@ def _above_counts(values: Values) -> tuple[str, str]:
     if None in sides:
         return text, "too few runs"
     return text, "agrees" if sides.count(1) == len(sides) else "disagrees"
+
+
+def _few_directions(values: Values) -> tuple[str, str]:
+    """The rank among items with an event a period or more decides; that among items of five says the rest."""
+    said = {"few": "agrees", "one": "disagrees", "many": "disagrees", "open": "not told apart"}
+    verdicts = [said.get(low_rank(values, name), low_rank(values, name)) for name in ("rank", "rank.dense")]
+    text = (
+        f"rank {told(values, 'rank', 1)} of {values['periods']:.0f} periods over "
+        f"{values['rank.items']:.0f} items, {told(values, 'rank.dense', 1)} over the "
+        f"{values['rank.dense.items']:.0f} most frequent; found in both halves: {again(values)} of "
+        f"{values['directions']:.0f} directions"
+    )
+    same = verdicts[0] == verdicts[1]
+    return text, verdicts[0] if same else f"{verdicts[0]}; over the most frequent items, {verdicts[1]}"
 
 
 def _weekly(values: Values) -> tuple[str, str]:
@@ -332,10 +347,21 @@ CLAIMS = [
     Claim(
         "Time-varying marginals give a low-rank subspace.",
         "arXiv 2606.21275, abstract",
-        "its rank is 1 + the number of independent drifts, if there are few; low rank is an assumption",
-        "",
-        always("-", "not run yet"),
-        "`diagnostics.time_rank` on a log of many periods; no experiment runs it yet",
+        "its rank is 1 + the number of independent drifts, if there are few; low rank is an assumption; "
+        "tests/diagnostics/test_time_rank.py",
+        "periods",
+        _few_directions,
+        "a rank of half the periods or more, or of 1; for the rest, an item's events: more of them tell more "
+        "directions",
+    ),
+    Claim(
+        "One log p for all periods leaves the time subspace to the scores; one for each period removes it.",
+        "ours",
+        "where contexts tell the time: the pooled one leaves sum w_t |H(log p_t - log p)|^2, by period 0; "
+        "tests/diagnostics/test_subspace.py, tests/training/test_by_period.py",
+        "periods",
+        of_sign("by-period - frozen.share", -1, 4),
+        "a share of the scores' energy in the directions of time that does not fall with log p by period",
     ),
 ]
 

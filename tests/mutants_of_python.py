@@ -336,4 +336,13 @@ PYTHON_MUTANTS = [
         f"{SAMPLED_TESTS}several_positives_are_the_mean_of_their_losses[shared]",
         NOT_CLOSE,
     ),
+    PythonMutant(
+        "rows of every period are beside the newest log p",
+        "fastpop/training/row_losses.py",
+        "parts.period_log_prior_TV[period]",
+        "parts.period_log_prior_TV[-1]",
+        "tests/training/test_by_period.py::"
+        "test_the_loss_of_a_batch_is_the_sum_over_its_rows_beside_their_own_log_p[full_softmax]",
+        "torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)",
+    ),
 ]

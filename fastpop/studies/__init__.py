@@ -8,6 +8,7 @@ from fastpop.studies.dimension import Dimension
 from fastpop.studies.drift import Drift
 from fastpop.studies.encoders import Encoders
 from fastpop.studies.frontier import Frontier
+from fastpop.studies.periods import Periods
 from fastpop.studies.run import StudyResult, experiment
 from fastpop.studies.study import Answer, Chart, Series, Setting, Study, Table
 from fastpop.studies.transfer import Transfer
@@ -19,6 +20,7 @@ registry.ours(
     Convergence,
     Frontier,
     Drift,
+    Periods,
     Unbiased,
     Dimension,
     Transfer,
@@ -36,6 +38,7 @@ __all__ = [
     "Drift",
     "Encoders",
     "Frontier",
+    "Periods",
     "Series",
     "Setting",
     "Study",

@@ -28,6 +28,14 @@ HAS = {
     ],
     "frontier": [f"best.{arm}.ndcg" for arm in ("standard", "frozen", "PDA", "ReSN", "IPS", "DICE")],
     "unbiased": ["naive.off", "ips.off", "best.IPS 0.5.ndcg", "best.standard.ndcg"],
+    "periods": [
+        "rank",
+        "rank.dense",
+        "cosine.1",
+        "by-period - frozen.share",
+        "standard.p",
+        "frozen.nll.fresh",
+    ],
     "drift": ["retrained.recency", "retrained - frozen.recency", "popularity.recency"],
 }
 WITHOUT_A_MODEL = ("popularity", "recency", "markov")
