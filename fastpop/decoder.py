@@ -51,6 +51,7 @@ class Decoder(WithLogProbabilities):
     |---|---|---|
     | none | s | s + (β - 1) log p: β = 1 is the model as trained, β = 0 post-hoc subtraction |
     | frozen | s + τ log p | s + β log p |
+    | by-period | s + τ log p_t, t each row's period, which `fastpop.train` knows | s + β log p, the newest |
     | permuted | s + τ log p of a fixed random relabelling | s + β times the same |
     | learned | s + a(i), a learned | s + β a(i) |
 
