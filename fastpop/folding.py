@@ -65,11 +65,18 @@ def fold(query: Any, items: Any, prior: Any, weight: float = 1.0, *, scale: floa
         raise checks.wrong(
             "prior", "finite log p (leave out rows that are no items)", text=f"{log_prior_V[at]} at item {at}"
         )
-    dtype = torch.promote_types(torch.promote_types(query.dtype, items.dtype), torch.float32)
-    column_V1 = log_prior_V.detach().to(items.device, dtype)[:, None]
-    last = torch.full((*query.shape[:-1], 1), float(weight), dtype=dtype, device=query.device)
-    folded = (torch.cat([query.to(dtype), last], -1), torch.cat([items.to(dtype) * scale, column_V1], 1))
+    folded = with_column(query, float(weight), items, log_prior_V.detach(), scale)
     return folded if is_torch else tuple(one.numpy() for one in folded)
+
+
+def with_column(
+    query: Tensor, last: float, items: Tensor, column_V: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """cat([query, last], -1), cat([scale * items, column], 1), in float32 or wider."""
+    dtype = torch.promote_types(torch.promote_types(query.dtype, items.dtype), torch.float32)
+    column_V1 = column_V.to(items.device, dtype)[:, None]
+    last_1 = torch.full((*query.shape[:-1], 1), last, dtype=dtype, device=query.device)
+    return torch.cat([query.to(dtype), last_1], -1), torch.cat([items.to(dtype) * scale, column_V1], 1)
 
 
 def _tensor(argument: str, value: Any) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastpop import checks, deprecated
 from fastpop.decoder import WithLogProbabilities
+from fastpop.folding import with_column
 from fastpop.ops import full_softmax, readable, sampled_softmax, validation
 from fastpop.ops.draw import Draw, seed_of
 from fastpop.ops.sampled_softmax import drops_accidental_hits
@@ -62,11 +63,12 @@ class _SoftmaxLoss(WithLogProbabilities):
         score_BV = (score_BV + bias_V).masked_fill(is_removed_V, -torch.inf)
         return score_BV.view(*lead, -1)
 
-    def served_bias(self, popularity_weight: float | None = None) -> Tensor:
+    def served_bias(self, popularity_weight: float | None = None, *, item_id: Tensor | None = None) -> Tensor:
         """[V] float32 nats: what a bias of the output layer is where `scale` is 1, say
         `model.lm_head.bias = torch.nn.Parameter(loss.served_bias(), requires_grad=False)`.
 
         popularity_weight: β; None: as trained. -inf at items that log p removes and at padding_idx.
+        item_id: int64 ids of any shape, whose bias is asked for: of candidates, say. None: all.
         Raises ValueError where the module has no prior.
         """
         if self.log_prior_V is None:
@@ -77,25 +79,49 @@ class _SoftmaxLoss(WithLogProbabilities):
         bias_V = (weight * self.log_prior_V).masked_fill(self.log_prior_V == -torch.inf, -torch.inf)
         if self.padding_idx is not None:
             bias_V[self.padding_idx] = -torch.inf
-        return bias_V
+        return bias_V if item_id is None else bias_V[item_id]
+
+    def fold(
+        self, query: Tensor, items: Tensor, popularity_weight: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """cat([query, 1], -1), cat([scale * items, served_bias], 1): `logits` as a dot product.
+
+        For a trainer that ranks by query @ items.T: what it then ranks by is
+        scale * <query, items[i]> + popularity_weight * log p(i), and -inf at items that log p removes and
+        at padding_idx, at every weight. `fastpop.fold` keeps the weight in the queries instead, so that
+        one index of items serves all weights, and has no place for a row that is no item.
+
+        query [..., D], items [V, D]: differentiable. popularity_weight: β; None: as trained.
+        Returns ([..., D + 1], [V, D + 1]), float32, or float64 where query or items are.
+        Raises TypeError or ValueError: the argument, what was expected, what came. Cost: a copy of both.
+        """
+        rows, _ = validation.check_query_and_items(query, items)
+        bias_V = self.served_bias(popularity_weight)
+        checks.shape("items", items, (len(bias_V), rows.shape[1]))
+        return with_column(query, 1.0, items, bias_V, self.scale)
 
     def train(self, mode: bool = True) -> Any:
-        """As of any module. Warns once where a trainer evaluated, between eval() and train(), without
-        asking for log p: that trainer's scores are of the personal part alone, and so is what it serves.
-        `served_elsewhere = True` says that it is added elsewhere."""
+        """As of any module. Warns once where a trainer evaluated, between eval() and train() or the next
+        training step, without asking for log p: that trainer's scores are of the personal part alone, and
+        so is what it serves. `served_elsewhere = True` says that it is added elsewhere."""
         if not mode:
             self._log_p_was_used = False
-        elif not self.training and self._is_forgotten():
-            self._has_warned = True
-            warnings.warn(
-                f"{type(self).__name__}: this model was just evaluated without log p, which is outside its "
-                "dot products: what was ranked is the personal part alone. Rank by .logits(query, items), "
-                "add .served_bias() to the scores, or fold log p into the vectors (fastpop.fold). Where that "
-                "is done already, set .served_elsewhere = True.",
-                UserWarning,
-                stacklevel=2,
-            )
+        elif not self.training:
+            self._warn_if_forgotten()
         return super().train(mode)
+
+    def _warn_if_forgotten(self) -> None:
+        if not self._is_forgotten():
+            return
+        self._has_warned = True
+        warnings.warn(
+            f"{type(self).__name__}: this model was just evaluated without log p, which is outside its "
+            "dot products: what was ranked is the personal part alone. Rank by .logits(query, items), "
+            "add .served_bias() to the scores, or .fold(query, items) log p into the vectors. Where that "
+            "is done already, set .served_elsewhere = True.",
+            UserWarning,
+            stacklevel=3,
+        )
 
     def _is_forgotten(self) -> bool:
         has_prior = self.log_prior_V is not None and self.prior_weight != 0

@@ -106,6 +106,8 @@ def test_logits_are_scores_at_a_weight(loss, weight):
     torch.testing.assert_close(loss.logits(query, items, weight), wanted, rtol=1e-12, atol=1e-12)
     bias = loss.served_bias(weight)
     torch.testing.assert_close(bias, (0.7 if weight is None else weight) * LOG_P.float())
+    item_id = torch.tensor([[3, 1], [39, 3]])
+    assert torch.equal(loss.served_bias(weight, item_id=item_id), bias[item_id])
 
 
 def test_the_trained_weight_s_cross_entropy_is_the_loss():
@@ -132,6 +134,31 @@ def test_padding_and_removed_items_stay_out_at_every_weight(loss):
         assert not logits.isnan().any()
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("weight", [None, 0.0, 0.3, -2.0])
+def test_folded_by_the_module_a_dot_product_is_its_logits(loss, weight):
+    prior = LOG_P.clone()
+    prior[7] = -torch.inf
+    loss = {
+        "full": lambda: FullSoftmaxLoss(prior, prior_weight=0.7, scale=3.0, padding_idx=0),
+        "sampled": lambda: SampledSoftmaxLoss(
+            prior, popularity.uniform(V), prior_weight=0.7, scale=3.0, padding_idx=0
+        ),
+    }[loss]()
+    query, items = vectors()
+    items.requires_grad_()
+    folded, table = loss.fold(query, items, weight)
+    assert folded.shape == (3, 5, D + 1)
+    score = folded @ table.T
+    assert score[..., [0, 7]].isneginf().all()
+    torch.testing.assert_close(score, loss.logits(query, items, weight), rtol=1e-12, atol=1e-12)
+    table[1:7, :-1].sum().backward()
+    torch.testing.assert_close(items.grad[1:7], torch.full_like(items[1:7], 3.0))
+    half, table = loss.fold(query.bfloat16(), items.detach().bfloat16())
+    assert half.dtype == table.dtype == torch.float32
+    assert torch.equal(table[:, -1], loss.served_bias())
+
+
 def test_a_language_model_s_output_layer_serves_log_p_in_its_bias():
     query, items = vectors(torch.float32)
     loss = FullSoftmaxLoss(PRIOR)
@@ -146,6 +173,8 @@ def test_without_a_prior_there_is_nothing_to_serve():
         FullSoftmaxLoss().served_bias()
     with pytest.raises((TypeError, ValueError), match=r"^items: expected shape"):
         FullSoftmaxLoss(PRIOR).logits(torch.zeros(2, D), torch.zeros(V + 1, D))
+    with pytest.raises((TypeError, ValueError), match=r"^items: expected shape"):
+        FullSoftmaxLoss(PRIOR).fold(torch.zeros(2, D), torch.zeros(V + 1, D))
 
 
 # ---- from counts
@@ -236,6 +265,7 @@ def test_a_validation_without_log_p_warns_once(loss):
 USES = {
     "logits": lambda loss: loss.logits(*vectors()),
     "bias": lambda loss: loss.served_bias(),
+    "fold": lambda loss: loss.fold(*vectors()),
     "validation loss": lambda loss: loss(*vectors(), torch.zeros(3, 5, dtype=torch.int64)),
     "elsewhere": lambda loss: setattr(loss, "served_elsewhere", True),
 }
