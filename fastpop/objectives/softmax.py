@@ -132,6 +132,8 @@ class _SoftmaxLoss(WithLogProbabilities):
         for name in fixed:
             if name in terms:
                 raise checks.wrong(name, "an option of the module, not of a call", text=f"{terms[name]!r}")
+        if not torch.compiler.is_compiling() and self.training:
+            self._warn_if_forgotten()  # where a trainer puts modes back by their flags, as Lightning does
         self._log_p_was_used = True
         own = {
             "log_prior": self.log_prior_V,

@@ -262,6 +262,27 @@ def test_a_validation_without_log_p_warns_once(loss):
         epoch(model)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_next_training_step_warns_where_a_mode_is_put_back_by_its_flag(loss):
+    model = Model(LOSSES[loss]())
+    given = *vectors(), torch.zeros(3, 5, dtype=torch.int64)
+    model.loss(*given)
+    model.eval()
+    model.loss.training = True
+    with pytest.warns(UserWarning, match=FORGOTTEN):
+        model.loss(*given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.loss(*given)
+    model = Model(LOSSES[loss]())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.eval()
+        model.loss.logits(*vectors())
+        model.loss.training = True
+        model.loss(*given)
+
+
 USES = {
     "logits": lambda loss: loss.logits(*vectors()),
     "bias": lambda loss: loss.served_bias(),
