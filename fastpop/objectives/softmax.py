@@ -7,7 +7,8 @@ otherwise strict=True wants it, and refuses one where the module was made withou
 """
 
 import warnings
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -199,14 +200,25 @@ class FullSoftmaxLoss(_SoftmaxLoss):
 
     @classmethod
     def from_counts(
-        cls, counts: Any, *, smoothing: str | float = "loo", first_item: int = 0, **options: Any
-    ) -> "FullSoftmaxLoss":
+        cls,
+        counts: Any,
+        *,
+        smoothing: str | float = "loo",
+        first_item: int = 0,
+        item_ids: Iterable[Any] | None = None,
+        **options: Any,
+    ) -> Self:
         """The loss with log p of training counts.
 
-        counts: [V - first_item] events per item. smoothing: as in `PopularityPrior.from_counts`.
+        counts: [V - first_item] events per item, or a mapping with item_ids.
+        smoothing: as in `PopularityPrior.from_counts`.
         first_item: rows of the table before it are no items (padding, masks): nobody's negatives, and
-        rows whose pos_id is 0 are ignored. options: the module's own.
+        rows whose pos_id is 0 are ignored. item_ids: what the table's rows stand for, in order, where
+        counts is a mapping {id: events}; rows whose id it lacks come first and are no items.
+        options: the module's own.
+        Raises TypeError or ValueError: the argument, what was expected, what came.
         """
+        counts, first_item = _by_row(counts, item_ids, first_item)
         prior = PopularityPrior.from_counts(counts, smoothing)
         return cls(_behind(first_item, prior.log_prior_V), **_padded(first_item, options))
 
@@ -323,15 +335,20 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         proposal: str = "mixture",
         smoothing: str | float = "loo",
         first_item: int = 0,
+        item_ids: Iterable[Any] | None = None,
         **options: Any,
-    ) -> "SampledSoftmaxLoss":
+    ) -> Self:
         """The loss with log p of training counts, and negatives drawn by them.
 
-        counts: [V - first_item] events per item. proposal: a name of `proposal_from_name`, from the same
-        counts. smoothing: as in `PopularityPrior.from_counts`. first_item: rows of the table before it are
-        no items (padding, masks): never drawn, and rows whose pos_id is 0 are ignored.
-        options: the module's own.
+        counts: [V - first_item] events per item, or a mapping with item_ids.
+        proposal: a name of `proposal_from_name`, from the same counts.
+        smoothing: as in `PopularityPrior.from_counts`. first_item: rows of the table before it are no items
+        (padding, masks): never drawn, and rows whose pos_id is 0 are ignored. item_ids: what the table's
+        rows stand for, in order, where counts is a mapping {id: events}; rows whose id it lacks come first
+        and are no items. options: the module's own.
+        Raises TypeError or ValueError: the argument, what was expected, what came.
         """
+        counts, first_item = _by_row(counts, item_ids, first_item)
         prior = PopularityPrior.from_counts(counts, smoothing)
         log_prior_V = _behind(first_item, prior.log_prior_V)
         negatives = proposal_from_name(proposal, counts)
@@ -520,6 +537,29 @@ def _log_prior_of(prior: Any) -> Tensor | None:
     vector = prior.detach().float().clone()
     checks.shape("prior", vector, ("V",))
     return vector
+
+
+def _by_row(counts: Any, item_ids: Iterable[Any] | None, first_item: int) -> tuple[Any, int]:
+    """Counts in the order of the table's rows, and the first row that is an item."""
+    if item_ids is None:
+        if isinstance(counts, Mapping):
+            raise checks.wrong("item_ids", "the ids of the table's rows, beside counts by id", None)
+        return counts, first_item
+    if not isinstance(counts, Mapping):
+        raise checks.wrong_type("counts", "a mapping {id: events} beside item_ids", counts)
+    if first_item != 0:
+        raise checks.wrong("first_item", "0 beside item_ids, which say it", first_item)
+    ids = list(item_ids)
+    first_item = next((row for row, one in enumerate(ids) if one in counts), len(ids))
+    lacking = [row for row in range(first_item, len(ids)) if ids[row] not in counts]
+    if lacking or first_item == len(ids):
+        row = lacking[0] if lacking else 0
+        raise checks.wrong(
+            "item_ids",
+            "ids that counts has, but for rows before the first item",
+            text=f"{ids[row : row + 1]}",
+        )
+    return [counts[one] for one in ids[first_item:]], first_item
 
 
 def _behind(first_item: int, log_prior_V: np.ndarray) -> Tensor:

@@ -223,6 +223,36 @@ def test_rows_before_the_first_item_are_no_items(proposal, first_item):
     )
 
 
+@pytest.mark.parametrize("loss", [FullSoftmaxLoss, SampledSoftmaxLoss])
+@pytest.mark.parametrize("extra", [[], ["PAD"], ["PAD", "MASK"]])
+def test_counts_by_id_go_to_the_rows_of_a_table_in_its_own_order(loss, extra):
+    order = np.random.default_rng(0).permutation(V)
+    by_id = {f"item {i}": int(COUNTS[i]) for i in range(V)} | {"not in the table": 3}
+    made = loss.from_counts(by_id, item_ids=iter([*extra, *(f"item {i}" for i in order)]))
+    wanted = loss.from_counts(COUNTS[order], first_item=len(extra))
+    assert torch.equal(made.log_prior_V, wanted.log_prior_V)
+    assert made.padding_idx == wanted.padding_idx == (0 if extra else None)
+    if loss is SampledSoftmaxLoss:
+        assert torch.equal(made.log_proposal_V, wanted.log_proposal_V)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"counts": {"a": 1}}, "^item_ids: expected the ids of the table's rows"),
+        ({"counts": COUNTS, "item_ids": ["a"]}, "^counts: expected a mapping"),
+        ({"counts": {"a": 1}, "item_ids": ["a"], "first_item": 1}, "^first_item: expected 0"),
+        ({"counts": {"a": 1, "b": 2}, "item_ids": ["p", "a", "x", "b"]}, r"^item_ids: .*got \['x'\]"),
+        ({"counts": {"a": 1}, "item_ids": ["p", "q"]}, r"^item_ids: .*got \['p'\]"),
+        ({"counts": {"a": 1}, "item_ids": []}, r"^item_ids: .*got \[\]"),
+    ],
+)
+def test_ids_and_counts_that_do_not_go_together_are_refused(given, message):
+    for loss in (FullSoftmaxLoss, SampledSoftmaxLoss):
+        with pytest.raises((TypeError, ValueError), match=message):
+            loss.from_counts(given["counts"], **{k: v for k, v in given.items() if k != "counts"})
+
+
 @pytest.mark.parametrize("first_item", [-1, 1.5, True, "1"])
 def test_what_is_no_first_item_is_refused(first_item):
     for loss in (FullSoftmaxLoss, SampledSoftmaxLoss):
