@@ -18,8 +18,13 @@ SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/
 TRITON36 := .venv-triton36
 TRITON36_PYTEST := OMP_NUM_THREADS=1 $(TRITON36)/bin/python -P -m pytest --import-mode=importlib
 
-.PHONY: demo test check format bench test-slow sanitize sanitize-address sanitize-thread coverage test-triton36 triton36-sampled triton36-others test-gpu bench-gpu \
-	install-gpu gpu-day install clean
+# Trainers of others, in which docs/embedding.md puts the losses. A package that is not there fails there.
+OTHERS := .venv-others
+OTHERS_PYTEST := FASTPOP_REQUIRE_OTHERS=1 OMP_NUM_THREADS=1 $(OTHERS)/bin/python -P -m pytest --import-mode=importlib \
+	-o addopts="-ra --strict-markers"
+
+.PHONY: demo test check format bench test-slow sanitize sanitize-address sanitize-thread coverage test-triton36 triton36-sampled triton36-others test-others \
+	test-gpu bench-gpu install-gpu gpu-day install clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fastpop demo --out demo
@@ -73,6 +78,9 @@ triton36-others:
 		tests/ops/test_sampled_softmax_on_device.py tests/training/test_on_device.py tests/test_house.py
 	$(TRITON36_PYTEST) -k "host and emulation" tests/ops/test_sampled_softmax.py tests/ops/test_row_update.py
 
+test-others: $(OTHERS)/.test
+	$(OTHERS_PYTEST) tests/others
+
 # On a machine with a GPU: what the interpreter at hand ($(PYTHON), its own torch and triton) says of it.
 # -P: under plain python -m, the folder kernels/ would shadow the package. A test that fails does not keep
 # the benches from running; make's own status is of both.
@@ -121,10 +129,18 @@ $(TRITON36)/.test: $(VENV)/.test
 		$(VENV)/lib/python3*/site-packages/fastpop-*.dist-info $(TRITON36)/lib/python3*/site-packages/
 	touch $@
 
+# fastpop itself as in the environment before it.
+$(OTHERS)/.test: $(VENV)/.test requirements/others.txt
+	$(BIN)/python -m venv --clear $(OTHERS)
+	$(OTHERS)/bin/pip install --quiet --disable-pip-version-check -r requirements/others.txt
+	cp -r $(VENV)/lib/python3*/site-packages/__editable__*fastpop* \
+		$(VENV)/lib/python3*/site-packages/fastpop-*.dist-info $(OTHERS)/lib/python3*/site-packages/
+	touch $@
+
 $(VENV)/.bench: $(VENV)/.test bench/peers.txt
 	$(PIP) -e '.[bench]'
 	$(PIP) --no-deps -r bench/peers.txt
 	touch $@
 
 clean:
-	rm -rf build $(VENV) $(TRITON36) *.egg-info fastpop/_C*.so
+	rm -rf build $(VENV) $(TRITON36) $(OTHERS) *.egg-info fastpop/_C*.so
