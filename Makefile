@@ -130,9 +130,10 @@ $(TRITON36)/.test: $(VENV)/.test
 	touch $@
 
 # fastpop itself as in the environment before it.
-$(OTHERS)/.test: $(VENV)/.test requirements/others.txt
+$(OTHERS)/.test: $(VENV)/.test requirements/others.txt requirements/others-no-deps.txt
 	$(BIN)/python -m venv --clear $(OTHERS)
 	$(OTHERS)/bin/pip install --quiet --disable-pip-version-check -r requirements/others.txt
+	$(OTHERS)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/others-no-deps.txt
 	cp -r $(VENV)/lib/python3*/site-packages/__editable__*fastpop* \
 		$(VENV)/lib/python3*/site-packages/fastpop-*.dist-info $(OTHERS)/lib/python3*/site-packages/
 	touch $@
