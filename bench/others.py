@@ -1,0 +1,415 @@
+"""Trainers of others with their own loss and with ours, as docs/embedding.md puts it in.
+
+    .venv-others/bin/python bench/others.py                       # after make test-others; three seeds
+    .venv-others/bin/python bench/others.py --trainers rectools-sasrec --seeds 1 --epochs 2
+    .venv-others/bin/python bench/others.py --read bench/records/others.json
+
+The bundled log of 100,000 events, leave-last-out; the trainer's own recommendations (or, of RePlay, its
+own scores) for every user that has a test event, seen items left out. NDCG@10 with one target a user; the
+language model has the NLL of held-out users' items instead. Losses: the trainer's own, ours without log p,
+ours with log p outside and served, its own with sampled negatives, ours with sampled negatives and log p.
+
+Each run is a process of its own, so that its peak of resident memory is its own. Seconds an epoch are those
+of the whole fit over its epochs, by the clock and of the cores: beside other work, those of the cores count.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = {"dim": 64, "blocks": 2, "heads": 2, "length": 50, "batch": 128}
+NEGATIVES = {"own": 128, "ours": 1024}  # RecTools has a set for each place, the others one a batch
+LOSSES = ("own", "full", "log p", "own sampled", "sampled, log p")
+QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+QUIET |= {"enable_checkpointing": False, "accelerator": "cpu"}
+
+
+def adapters(package: str) -> dict[str, Any]:
+    """What the page's adapters of a package define."""
+    from fastpop.nn import FullSoftmaxLoss, SampledSoftmaxLoss
+
+    names: dict[str, Any] = {
+        "__name__": "adapters",
+        "FullSoftmaxLoss": FullSoftmaxLoss,
+        "SampledSoftmaxLoss": SampledSoftmaxLoss,
+    }
+    page = (ROOT / "docs" / "embedding.md").read_text()
+    for text in re.findall(rf"^```python {package} adapter\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        exec(text, names)
+    return names
+
+
+def head_of(loss: str, counts: Any, **options: Any) -> Any:
+    from fastpop.nn import FullSoftmaxLoss, SampledSoftmaxLoss
+
+    if loss == "sampled, log p":
+        return SampledSoftmaxLoss.from_counts(counts, num_negatives=NEGATIVES["ours"], **options)
+    return FullSoftmaxLoss.from_counts(counts, prior_weight=float(loss == "log p"), **options)
+
+
+class Timed:
+    """Seconds of what stands under it, by the clock and of the cores."""
+
+    def __enter__(self) -> "Timed":
+        self.start = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *rest: Any) -> None:
+        self.clock, self.cores = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
+
+
+def ndcg(shown: list[list[int]], targets: list[int]) -> float:
+    """Mean of 1 / log2(1 + rank) where the one target is among ten, else 0."""
+    gains = [
+        1 / math.log2(2 + row.index(target)) if target in row else 0.0
+        for row, target in zip(shown, targets, strict=True)
+    ]
+    return statistics.fmean(gains)
+
+
+# ---- trainers: each answers (quality, Timed)
+
+
+def rectools(kind: str, loss: str, seed: int, epochs: int) -> tuple[float, Timed]:
+    import pandas as pd
+    import torch
+    from rectools import models
+    from rectools.dataset import Dataset
+
+    import fastpop
+
+    torch.manual_seed(seed)
+    split = fastpop.data.split(fastpop.data.bundled_log(), "leave-last-out")
+
+    def dataset_of(log: Any) -> tuple[Any, Any]:
+        columns = {"user_id": log.user_ids[log.user], "item_id": log.item_ids[log.item], "weight": 1.0}
+        events = pd.DataFrame({**columns, "datetime": pd.to_datetime(log.time, unit="s")})
+        return Dataset.construct(events), events
+
+    dataset, events = dataset_of(split.train)
+    sizes = {"n_factors": SIZES["dim"], "n_blocks": SIZES["blocks"], "n_heads": SIZES["heads"]}
+    sizes |= {"session_max_len": SIZES["length"], "batch_size": SIZES["batch"], "epochs": epochs}
+    if loss.startswith("own"):
+        own = {"loss": "sampled_softmax", "n_negatives": NEGATIVES["own"]} if "sampled" in loss else {}
+        model = getattr(models, kind)(**sizes, **own)
+    else:
+        names = adapters("rectools")
+
+        class Head:  # what the adapter takes from its namespace, with the loss that is asked for
+            @staticmethod
+            def from_counts(counts: Any, **options: Any) -> Any:
+                return (
+                    head_of(loss, counts, seed=seed, **options)
+                    if "sampled" in loss
+                    else head_of(loss, counts, **options)
+                )
+
+        names["FullSoftmaxLoss"] = Head
+        seen = events["item_id"].astype(str).value_counts().to_dict()
+        model = getattr(models, kind)(
+            loss="log p outside",
+            lightning_module_type=names["LogPOutside"],
+            lightning_module_kwargs={"seen": seen},
+            **sizes,
+        )
+    with Timed() as timed:
+        model.fit(dataset)
+    known, _ = dataset_of(split.known)
+    cases = split.test.with_targets()
+    users = split.known.user_ids[cases.user]
+    # Of users whose history the trainer knows nothing of it says so, and recommends nothing: no hits.
+    shown = model.recommend(users, known, k=10, filter_viewed=True, on_unsupported_targets="ignore")
+    best = {user: list(rows) for user, rows in shown.sort_values("rank").groupby("user_id")["item_id"]}
+    targets = split.known.item_ids[cases.target_item]
+    return ndcg([best.get(user, []) for user in users], list(targets)), timed
+
+
+def replay(loss: str, seed: int, epochs: int) -> tuple[float, Timed]:
+    import lightning
+    import numpy as np
+    import torch
+    from replay.data import FeatureHint, FeatureSource, FeatureType
+    from replay.data.nn import TensorFeatureInfo, TensorFeatureSource, TensorSchema
+    from replay.nn.lightning import LightningModule
+    from replay.nn.loss import CESampled
+    from replay.nn.sequential import SasRec
+    from torch.nn.utils.rnn import pad_sequence
+    from torch.utils.data import DataLoader
+
+    import fastpop
+
+    torch.manual_seed(seed)
+    split = fastpop.data.split(fastpop.data.bundled_log(), "leave-last-out")
+    train, num_items, length = split.train, split.train.num_items, SIZES["length"]
+    item = TensorFeatureInfo(
+        "item_id",
+        FeatureType.CATEGORICAL,
+        is_seq=True,
+        feature_hint=FeatureHint.ITEM_ID,
+        feature_sources=[TensorFeatureSource(FeatureSource.INTERACTIONS, "item_id")],
+        cardinality=num_items,
+        embedding_dim=SIZES["dim"],
+        padding_value=num_items,
+    )
+    kind = SasRec if loss.startswith("own") else adapters("replay")["LogPOutside"]
+    model = kind.from_params(
+        TensorSchema(item),
+        embedding_dim=SIZES["dim"],
+        num_heads=SIZES["heads"],
+        num_blocks=SIZES["blocks"],
+        max_sequence_length=length,
+    )
+    if loss == "own sampled":
+        model.loss = CESampled()
+        model.loss.logits_callback = model.get_logits
+    elif loss != "own":
+        model.loss = head_of(loss, train.item_counts(), **({"seed": seed} if "sampled" in loss else {}))
+
+    def padded(rows: list[Any]) -> Any:
+        tensors = [torch.as_tensor(np.array(row)).long() for row in rows]
+        return pad_sequence(tensors, batch_first=True, padding_value=num_items, padding_side="left")
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def batch(rows: list[Any]) -> dict[str, Any]:
+        row_BL = padded(rows)
+        is_there_BL = row_BL != num_items
+        negative_K = torch.randperm(num_items, generator=generator)[: NEGATIVES["ours"]]
+        return {
+            "feature_tensors": {"item_id": row_BL[:, :-1]},
+            "padding_mask": is_there_BL[:, :-1],
+            "positive_labels": row_BL[:, 1:, None],
+            "target_padding_mask": (is_there_BL[:, 1:] & is_there_BL[:, :-1])[..., None],
+            "negative_labels": negative_K,
+        }
+
+    histories = [train.history(user)[-length - 1 :] for user in range(train.num_users)]
+    loader = DataLoader(
+        [row for row in histories if len(row) > 1], SIZES["batch"], shuffle=True, collate_fn=batch
+    )
+    trainer = lightning.Trainer(max_epochs=epochs, **QUIET)
+    with Timed() as timed:
+        trainer.fit(LightningModule(model), loader)
+    model.eval()
+    cases, shown = split.test.with_targets(), []
+    with torch.no_grad():
+        for start in range(0, len(cases), 512):
+            some = range(start, min(start + 512, len(cases)))
+            row_BL = padded([cases.history(case)[-length:] for case in some])
+            found = model(feature_tensors={"item_id": row_BL}, padding_mask=row_BL != num_items)["logits"]
+            for row, case in zip(found, some, strict=True):
+                row[torch.as_tensor(np.array(cases.history(case)))] = -torch.inf
+            shown += found.topk(10).indices.tolist()
+    return ndcg(shown, cases.target_item.tolist()), timed
+
+
+def transformers(loss: str, seed: int, epochs: int) -> tuple[float, Timed]:
+    """A GPT-2-like model over items; NLL of the next item for every tenth user, whom it has not seen."""
+    import numpy as np
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+
+    import fastpop
+
+    torch.manual_seed(seed)
+    log = fastpop.data.bundled_log()
+    rows = [
+        torch.as_tensor(np.array(log.history(user)[-SIZES["length"] :])).long()
+        for user in range(log.num_users)
+    ]
+    rows = [row for row in rows if len(row) > 1]
+    label_UL = pad_sequence(rows, batch_first=True, padding_value=-100)
+    data = [{"input_ids": row.clamp(min=0), "labels": row} for row in label_UL]
+    held_out, train = data[::10], [row for place, row in enumerate(data) if place % 10]
+    seen = torch.cat([row["labels"][row["labels"] >= 0] for row in train])
+    counts = torch.bincount(seen, minlength=log.num_items).numpy()
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=log.num_items,
+            n_positions=SIZES["length"],
+            n_embd=SIZES["dim"],
+            n_layer=SIZES["blocks"],
+            n_head=SIZES["heads"],
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    )
+    kind: Any = Trainer
+    if loss != "own":
+        names = adapters("transformers")
+        kind = names["LogPOutside"]
+        names["head"] = head_of(loss, counts, **({"seed": seed} if "sampled" in loss else {}))
+        if "log p" in loss:
+            model.lm_head.bias = torch.nn.Parameter(names["head"].served_bias(), requires_grad=False)
+    arguments = TrainingArguments(
+        os.environ.get("TMPDIR", "/tmp") + "/others-transformers",
+        num_train_epochs=epochs,
+        per_device_train_batch_size=SIZES["batch"],
+        learning_rate=1e-3,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        save_strategy="no",
+        logging_strategy="no",
+        seed=seed,
+    )
+    trainer = kind(model, arguments, train_dataset=train)
+    with Timed() as timed:
+        trainer.train()
+    model.eval()
+    total = tokens = 0.0
+    with torch.no_grad():
+        for start in range(0, len(held_out), 64):
+            part = held_out[start : start + 64]
+            input_ids, labels = (torch.stack([row[name] for row in part]) for name in ("input_ids", "labels"))
+            logits, target = model(input_ids).logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+            total += float(torch.nn.functional.cross_entropy(logits, target, reduction="sum"))
+            tokens += float((target >= 0).sum())
+    return total / tokens, timed
+
+
+TRAINERS: dict[str, tuple[str, Callable[[str, int, int], tuple[float, Timed]], tuple[str, ...]]] = {
+    "rectools-sasrec": ("NDCG@10", lambda *given: rectools("SASRecModel", *given), LOSSES),
+    "rectools-bert4rec": ("NDCG@10", lambda *given: rectools("BERT4RecModel", *given), LOSSES),
+    "replay-sasrec": ("NDCG@10", replay, LOSSES),
+    "transformers-gpt2": ("NLL", transformers, tuple(one for one in LOSSES if one != "own sampled")),
+}
+
+
+def worker(trainer: str, loss: str, seed: int, epochs: int) -> None:
+    quality, timed = TRAINERS[trainer][1](loss, seed, epochs)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        "RESULT "
+        + json.dumps(
+            {
+                "trainer": trainer,
+                "loss": loss,
+                "seed": seed,
+                "epochs": epochs,
+                "quality": quality,
+                "clock": timed.clock / epochs,
+                "cores": timed.cores / epochs,
+                "peak_mib": peak,
+            }
+        )
+    )
+
+
+def popularity() -> float:
+    """NDCG@10 of ranking by training events."""
+    import numpy as np
+
+    import fastpop
+
+    split = fastpop.data.split(fastpop.data.bundled_log(), "leave-last-out")
+    order, cases = np.argsort(-split.train.item_counts(), kind="stable"), split.test.with_targets()
+    shown = []
+    for case in range(len(cases)):
+        history = set(cases.history(case).tolist())
+        best = (item for item in order.tolist() if item not in history)
+        shown.append([next(best) for _ in range(10)])
+    return ndcg(shown, cases.target_item.tolist())
+
+
+def interval(values: list[float]) -> str:
+    """Mean and, of three seeds and more, the half width of its 95 % t interval."""
+    if len(values) < 3:
+        return f"{statistics.fmean(values):.4f}"
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{statistics.fmean(values):.4f} ± {half:.4f}"
+
+
+def render(record: dict[str, Any]) -> str:
+    """A markdown table: a line for each trainer and loss."""
+    lines = [
+        f"Popularity alone: NDCG@10 {record['popularity']:.4f}.",
+        "",
+        "| trainer | loss | seeds, epochs | quality | s an epoch, clock | of the cores | peak MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in record["runs"]:
+        groups.setdefault((run["trainer"], run["loss"]), []).append(run)
+    for (trainer, loss), runs in groups.items():
+        middle = {
+            name: statistics.median(run[name] for run in runs) for name in ("clock", "cores", "peak_mib")
+        }
+        lines.append(
+            f"| {trainer} | {loss} | {len(runs)}, {runs[0]['epochs']} "
+            f"| {TRAINERS[trainer][0]} {interval([run['quality'] for run in runs])} "
+            f"| {middle['clock']:.1f} | {middle['cores']:.1f} | {middle['peak_mib']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, Any]:
+    from importlib import metadata
+
+    import neighbours
+
+    packages = ("torch", "numpy", "rectools", "replay-rec", "lightning", "pytorch-lightning", "transformers")
+    return {
+        "processor": neighbours.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "load": os.getloadavg(),
+        "versions": {name: metadata.version(name) for name in packages},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--trainers", default=",".join(TRAINERS), help="names, by commas")
+    parser.add_argument("--losses", default=";".join(LOSSES), help="names, by semicolons")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--record", type=Path, default=ROOT / "bench" / "records" / "others.json")
+    parser.add_argument("--read", type=Path, help="prints a record as a table")
+    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        trainer, loss, seed, epochs = given.worker
+        return worker(trainer, loss, int(seed), int(epochs))
+    if given.read:
+        return print(render(json.loads(given.read.read_text())))
+    record = {
+        "machine": machine(),
+        "sizes": SIZES,
+        "negatives": NEGATIVES,
+        "popularity": popularity(),
+        "runs": [],
+    }
+    for trainer in given.trainers.split(","):
+        for seed in range(given.seeds):
+            for loss in (one for one in given.losses.split(";") if one in TRAINERS[trainer][2]):
+                words = [trainer, loss, str(seed), str(given.epochs)]
+                done = subprocess.run(
+                    [sys.executable, "-P", __file__, "--worker", *words], capture_output=True, text=True
+                )
+                found = re.findall(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
+                if not found:
+                    raise SystemExit(f"{words}: {done.stderr[-2000:]}")
+                record["runs"].append(json.loads(found[0]))
+                print(found[0], flush=True)
+                given.record.write_text(json.dumps(record, indent=1) + "\n")
+    print(render(record))
+
+
+if __name__ == "__main__":
+    main()
