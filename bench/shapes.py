@@ -149,5 +149,9 @@ GPU_TOP_ITEMS = pick(
     [TopItems(4096, 200_000, 64, 100, 20), TopItems(4096, 1_000_000, 128, 100, 20)],
     [TopItems(64, 1_000, 16, 10, 5)],
 )
+GPU_TARGET_RANKS = pick(
+    [TargetRanks(4096, 200_000, 64, 20), TargetRanks(4096, 1_000_000, 128, 20)],
+    [TargetRanks(64, 1_000, 16, 5)],
+)
 GPU_FULL = pick([Softmax(8192, 0, 128, 100_000, "bfloat16")], [Softmax(64, 0, 16, 500, "bfloat16")])
 GPU_STEP = pick([Softmax(4096, 4096, 64, 1_000_000)], [Softmax(64, 100, 16, 500)])

@@ -272,14 +272,23 @@ def empty_sum(BLOCK_B: tl.constexpr):
 
 
 @triton.jit
+def largest_of(logit_bk):
+    """[B] of each row, past NaN."""
+    if WIDEN:  # numpy warns of rows that hold nothing else
+        logit_bk = tl.where(logit_bk == logit_bk, logit_bk, float("-inf"))
+    return tl.max(logit_bk, 1)
+
+
+@triton.jit
 def online_sum(largest_b, base_b, sum_b, logit_bk):
     """(largest, base, sum) of each row after another tile; base: that of the largest in units of log 2.
 
     base is rounded, and what its rounding leaves is known: log_sum takes it off again. So the probability
     of a dominant candidate is 1 to the last digit, as in nats, without a multiplication more a logit.
+    It is finite: a logit of +inf makes the sum +inf, and NaN is left to what is none.
     """
-    largest_b = tl.maximum(largest_b, tl.max(logit_bk, 1))
-    new_base_b = tl.maximum(base_b, largest_b * LOG2E)
+    largest_b = tl.maximum(largest_b, largest_of(logit_bk))
+    new_base_b = tl.minimum(tl.maximum(base_b, largest_b * LOG2E), -NO_BASE)
     sum_b = sum_b * tl.exp2(base_b - new_base_b) + tl.sum(powers(logit_bk, new_base_b[:, None]), 1)
     return largest_b, new_base_b, sum_b
 
@@ -288,6 +297,7 @@ def online_sum(largest_b, base_b, sum_b, logit_bk):
 def log_sum(largest_b, base_b, sum_b):
     """The log-sum-exp in nats. The sum tells whether there are terms: a maximum looks past NaN."""
     rest_b = tl.where(base_b == NO_BASE, 0.0, exponents(largest_b, base_b))
+    rest_b = tl.where(sum_b == float("inf"), 0.0, rest_b)
     return tl.where(sum_b == 0.0, float("-inf"), largest_b + (tl.log(sum_b) - rest_b * LN2))
 
 

@@ -78,11 +78,12 @@ SAMPLED_ITEM: Tiles = ITEM | {
     (90, True): {64: Tile(64, 128, 4, 3), 128: Tile(128, 64, 4, 2), 256: Tile(64, 64, 4, 2)},
     (100, True): {64: Tile(64, 128, 8, 3), 128: Tile(64, 128, 8, 3), 256: Tile(64, 64, 4, 2)},
 }
-# Of the top items, where a tile has one maximum a row and 64 bits for excluded candidates.
+# Of the top items, where a tile has one maximum a row and 64 bits for excluded candidates, and of the ranks,
+# whose scores have their bits.
 # At 256 dimensions the half tiles of sm_80 also fit in the 99 KiB of sm_86, sm_89 and sm_120.
 MAXIMA: Tiles = FORWARD | {
     (80, True): {64: Tile(128, 64, 4, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 32, 8, 3)},
-    (90, True): {64: Tile(128, 64, 4, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 64, 8, 3)},
+    (90, True): {64: Tile(128, 64, 4, 3), 128: Tile(128, 64, 4, 3), 256: Tile(128, 64, 8, 3)},
 }
 # What the interpreter runs: small enough that a test's 65 rows and 33 candidates are several tiles.
 INTERPRETED_TILE = Tile(64, 32, 4, 1)
@@ -217,6 +218,10 @@ SIZES = (
     "num_draws",
     "padded_rows",
     "num_padded",
+    "num_targets",
+    "num_pairs",
+    "num_splits",
+    "num_columns",
 )
 kernel = partial(triton.jit, do_not_specialize=SIZES)
 # A product and a sum become one instruction by request: what Triton does unasked differs from version to
@@ -246,6 +251,18 @@ def taken(jitted: Any, shared: dict[str, Any]) -> dict[str, Any]:
         if isinstance(one, Tensor) and name not in jitted.arg_names:
             raise TypeError(f"{jitted.__name__}: expected a kernel that reads {name}")
     return {name: shared[name] for name in jitted.arg_names if name in shared}
+
+
+def padded_bias(bias_V: Tensor | None, num_items: int, tile: Tile, device: torch.device) -> Tensor:
+    """[whole tiles] float32: zeros where there is none, -inf past the last item."""
+    padded = torch.full(
+        (triton.cdiv(num_items, tile.candidates) * tile.candidates,), -torch.inf, device=device
+    )
+    if bias_V is None:
+        padded[:num_items] = 0
+    else:
+        padded[:num_items] = bias_V
+    return padded
 
 
 def strides(query_BD: Tensor, item_VD: Tensor) -> dict[str, int]:
@@ -325,3 +342,40 @@ def row_maximum(tile_bv):
         return tl.where(has_nan_b, float("nan"), tl.max(tl.where(tile_bv == tile_bv, tile_bv, 0.0), 1))
     else:
         return tl.reduce(tile_bv, 1, _larger)
+
+
+@triton.jit
+def item_tile(
+    item_ptr,
+    tile,
+    num_items,
+    stride_ev,
+    stride_ed,
+    dim,
+    DOT: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """[BLOCK_V, BLOCK_D] rows of a tile of the catalogue, zeros past the last. One address a tile is made;
+    the rows lie from it where they did in the tile before."""
+    offs_v, offs_d = tl.arange(0, BLOCK_V).to(tl.int64), tl.arange(0, BLOCK_D).to(tl.int64)
+    first = tl.full([], BLOCK_V, tl.int64) * tile
+    ptr_vd = item_ptr + first * stride_ev + (offs_v[:, None] * stride_ev + offs_d[None, :] * stride_ed)
+    there = (offs_v < num_items - first)[:, None]
+    return tl.load(ptr_vd, mask=there if EVEN_D else there & (offs_d < dim)[None, :], other=0.0).to(DOT)
+
+
+@triton.jit
+def score_tile(query_bd, item_vd, bias_v, scale, PRECISION: tl.constexpr):
+    """[BLOCK_B, BLOCK_V] float32 scale * <query, item> + bias, -inf where the bias is.
+
+    Of one (row, item) the same bits in every kernel with a tile of this shape: the same instructions add its
+    products in the same order."""
+    dot_bv = product(query_bd, tl.trans(item_vd), PRECISION)
+    # Written as one instruction: two kernels must not be free to round differently.
+    score_bv = tl.fma(
+        dot_bv, tl.full(dot_bv.shape, scale, tl.float32), tl.broadcast_to(bias_v[None, :], dot_bv.shape)
+    )
+    # A removed item is none whatever its row holds: NaN and -inf are NaN.
+    return tl.where(bias_v[None, :] != float("-inf"), score_bv, float("-inf"))

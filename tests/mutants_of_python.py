@@ -345,4 +345,13 @@ PYTHON_MUTANTS = [
         "test_the_loss_of_a_batch_is_the_sum_over_its_rows_beside_their_own_log_p[full_softmax]",
         "torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)",
     ),
+    PythonMutant(
+        "in Triton an item excluded twice is taken off twice",
+        "kernels/target_ranks/_triton_kernels.py",
+        "is_new = pair_mn != before_mn",
+        "is_new = is_there",
+        "tests/ops/test_target_ranks.py::test_small_integers_are_exact[triton-torch.float32-cpu-whole tiles]",
+        "?",
+        interpreted=True,
+    ),
 ]

@@ -57,8 +57,8 @@ def top(shape: shapes.TopItems, dtype: str) -> str:
     return f"top {shape.k} B={shape.rows:,} V={shape.items:,} D={shape.dim} {dtype}"
 
 
-def ranks(shape: shapes.TargetRanks) -> str:
-    return f"ranks B={shape.rows:,} V={shape.items:,} D={shape.dim}"
+def ranks(shape: shapes.TargetRanks, dtype: str) -> str:
+    return f"ranks B={shape.rows:,} V={shape.items:,} D={shape.dim} {dtype}"
 
 
 def step(shape: shapes.Softmax) -> str:
@@ -94,8 +94,9 @@ def figures() -> dict[str, Figure]:
         for shape in shapes.GPU_TOP_ITEMS:
             sizes = (shape.rows, shape.items, shape.dim)
             found[top(shape, dtype)] = Figure(costs.top_items(*sizes, shape.k, dtype))
-    for shape in shapes.TARGET_RANKS:
-        found[ranks(shape)] = Figure(costs.target_ranks(shape.rows, shape.items, shape.dim))
+        for shape in shapes.GPU_TARGET_RANKS:
+            sizes = (shape.rows, shape.items, shape.dim)
+            found[ranks(shape, dtype)] = Figure(costs.target_ranks(*sizes, dtype))
     for shape in shapes.GPU_STEP:
         found[step(shape)] = Figure(costs.train_step(shape.rows, shape.negatives, shape.dim))
     for shape in shapes.GPU_SHARED:

@@ -20,6 +20,7 @@ NAMES = {
     "full_softmax item_kernel": "full d_item",
     "score_energy sums_kernel": "score sums",
     "top_items best_kernel": "top maxima",
+    "target_ranks ranks_kernel": "ranks",
 }
 REGISTERS, SHARED, THREADS = 65_536, 227 * 1024, 2048  # of a multiprocessor of sm_90
 TOOLS = Path("backends") / "nvidia" / "bin"
@@ -87,7 +88,8 @@ def count(small: bool = False) -> dict[str, Any]:
     from gpu.progress import bar
 
     cases = launches.cases()
-    names = [name for name in cases if name.split()[0] in ("sampled", "energy", "top", "full", "step")]
+    kinds = ("sampled", "energy", "top", "ranks", "full", "step")
+    names = [name for name in cases if name.split()[0] in kinds]
     if small:
         names = [f"energy {shapes.GPU_ENERGY[0]} {torch.bfloat16}"]
     else:

@@ -9,6 +9,8 @@ from functools import partial
 import shapes
 import torch
 from bench_score_energy import arrays_of as energy_arrays
+from bench_target_ranks import arrays_of as rank_arrays
+from bench_target_ranks import ours as ranks_of
 from bench_top_items import arrays_of as top_arrays
 from bench_train_step import Ours
 
@@ -33,6 +35,12 @@ def top_items(shape: shapes.TopItems, dtype: torch.dtype) -> None:
     ops.top_items(
         query.to(dtype), items.to(dtype), shape.k, exclude_offsets=offsets, exclude_item=seen, impl="triton"
     )
+
+
+def target_ranks(shape: shapes.TargetRanks, dtype: torch.dtype) -> None:
+    query, items, target, offsets, seen = rank_arrays(shape)
+    # Lists of their own, as what kernels take is written over.
+    ranks_of(query.to(dtype), items.to(dtype), target, offsets.clone(), seen.clone(), impl="triton")
 
 
 def full_softmax(shape: shapes.Softmax) -> None:
@@ -76,6 +84,9 @@ def cases() -> dict[str, Callable[[], None]]:
     for shape in shapes.GPU_TOP_ITEMS:
         for dtype in (torch.float32, torch.bfloat16):
             found[f"top items {shape} {dtype}"] = partial(top_items, shape, dtype)
+    for shape in shapes.GPU_TARGET_RANKS:
+        for dtype in (torch.float32, torch.bfloat16):
+            found[f"ranks {shape} {dtype}"] = partial(target_ranks, shape, dtype)
     for shape in shapes.GPU_FULL:
         found[f"full softmax {shape}"] = partial(full_softmax, shape)
     for shape in shapes.GPU_STEP:

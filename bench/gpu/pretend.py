@@ -20,7 +20,7 @@ from triton.runtime.jit import JITFunction
 from fastpop.kernels import triton_tiles
 from fastpop.ops import _dispatch
 
-SET = 2**22  # numbers of the largest array that is set
+SET = 2**23  # numbers of the largest array that is set: those that the top items choose from
 
 
 class Driver:

@@ -12,7 +12,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "full_softmax": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
     "row_update": {"reference": "reference", "cpu": "_cpu", "cuda": "_cuda"},
     "top_items": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
-    "target_ranks": {"reference": "reference", "cpu": "_cpu"},
+    "target_ranks": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
     "row_moments": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
     "score_energy": {"reference": "reference", "cpu": "_cpu", "triton": "_triton"},
     "permutation": {"reference": "reference", "cpu": "_numba"},

@@ -41,13 +41,14 @@ def check_scored(
 def check_lists(
     names: tuple[str, str], offsets: Any, item: Any, query: Tensor, num_items: int
 ) -> tuple[Tensor, Tensor]:
-    """int64 (offsets [B+1], item [M]) on query's device: row b lists item[offsets[b]:offsets[b+1]]."""
-    offsets, item = _ids(names[0], offsets, query.device), _ids(names[1], item, query.device)
+    """int64 (offsets [B+1], item [M]) on query's device: row b lists item[offsets[b]:offsets[b+1]]. Checked
+    where they came from, so that lists of the host wait for no device."""
+    offsets, item = _ids(names[0], offsets), _ids(names[1], item)
     checks.shape(names[0], offsets, (query.shape[0] + 1,))
     if int(offsets[0]) != 0 or int(offsets[-1]) != item.shape[0] or bool((offsets.diff() < 0).any()):
         raise checks.wrong(names[0], f"non-decreasing from 0 to {item.shape[0]}", offsets)
     checks.ids_in_range(names[1], item, num_items)
-    return offsets, item
+    return offsets.to(query.device), item.to(query.device)
 
 
 def check_exclusions(
@@ -66,7 +67,7 @@ def _check_float(argument: str, value: Any) -> None:
         raise checks.wrong_type(argument, "a floating point torch tensor", value)
 
 
-def _ids(argument: str, value: Any, device: torch.device) -> Tensor:
+def _ids(argument: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         array: Any = readable.tensor(argument, value)
         is_integer = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
@@ -81,4 +82,4 @@ def _ids(argument: str, value: Any, device: torch.device) -> Tensor:
         raise checks.wrong_type(argument, "a 1-d array of int64", array)
     if not isinstance(array, Tensor):
         array = torch.from_numpy(np.array(array, dtype=np.int64))  # a copy that torch can read
-    return array.to(device=device, dtype=torch.int64).resolve_neg()
+    return array.to(torch.int64).resolve_neg()

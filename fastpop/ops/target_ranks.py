@@ -53,17 +53,18 @@ def target_ranks(
         scale: multiplies the dot product only; finite.
         exclude_offsets, exclude_item: [B+1] and [N] int64: what row b does not count, repeats allowed.
         padding_idx: a row of items that is no item: its score is -inf, and it is nobody's target.
-        impl: "auto", "reference" or "cpu". A named one runs or raises.
+        impl: "auto", "reference", "cpu" or "triton". A named one runs or raises.
     Returns:
         TargetRanks: greater, equal [M] int64; score [M] and lse [B] float32 (float64 for a float64
-        query). The "cpu" scores are bit for bit those of `top_items`.
+        query). The scores of "cpu" and of "triton" are bit for bit those of `top_items`.
     Raises:
         ValueError: wrong shape, id out of range, or a NaN score (names the row).
         TypeError: wrong dtype.
         NotImplementedError: a named implementation does not take these; lists each reason.
     Not for torch.compile(fullgraph=True): how many targets there are is read.
     Cost: 2*B*V*D FLOPs, B*V exponentials, two comparisons a target and item; some MiB of memory
-        whatever V is (twice the products, and 16 MiB of scores, for the reference).
+        whatever V is (twice the products, and 16 MiB of scores, for the reference; a row's products
+        once for each of its targets for "triton").
     """
     found = ranks_or_nan(
         query,

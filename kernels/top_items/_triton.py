@@ -53,7 +53,7 @@ class Section(NamedTuple):
 
     query_BD: Tensor
     item_VD: Tensor
-    bias_V: Tensor | None
+    bias_V: Tensor  # of whole tiles
     scale: float
     tile: Tile
 
@@ -82,7 +82,7 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     query_BD, item_VD, k, bias_V, scale, exclude_offsets, exclude_item = inputs
     (num_rows, dim), num_items, device = query_BD.shape, item_VD.shape[0], query_BD.device
     tile = triton_tiles.choose(MAXIMA, device, dim, triton_tiles.dot_dtype(query_BD, item_VD))
-    bias_V = None if bias_V is None else bias_V.to(torch.float32).contiguous()
+    bias_V = triton_tiles.padded_bias(bias_V, num_items, tile, device)
     block, range_items = _blocks(num_rows, num_items, k, tile)
     starts = range(0, num_rows, block)
     id_BK = torch.full((num_rows, k), -1, dtype=torch.int64, device=device)
@@ -90,10 +90,8 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     for start, excluded in zip(starts, _by_block(exclude_offsets, exclude_item, starts, num_rows)):
         rows = slice(start, start + block)
         for first in range(0, num_items, range_items):
-            items = slice(first, first + range_items)
-            section = Section(
-                query_BD[rows], item_VD[items], None if bias_V is None else bias_V[items], scale, tile
-            )
+            items = slice(first, first + range_items)  # whole tiles
+            section = Section(query_BD[rows], item_VD[items], bias_V[items], scale, tile)
             banned = None if excluded is None else _banned(section, excluded[0], excluded[1] - first)
             with triton_tiles.on_device(query_BD):
                 item_id, key = _best_items(section, k, banned)

@@ -1,21 +1,15 @@
 """The Triton kernels of the top items; `_triton.py` launches them.
 
-A tile of scores [rows, items] never leaves the chip whole:
-
-    score(b, i) = scale * <query[b], items[i]> + bias[i]
-
-Both kernels make it by the same product of the same shape and one multiply-add, so a (row, item) has
-the same bits in both. Scores leave as keys: int32 in the order of scores, NaN above all, -0 as 0.
-
-Indices past the end are clamped to the last valid one, so every load reads something real; such items
-score -inf, such rows are not written.
+A tile of scores [rows, items] never leaves the chip whole. Both kernels make it by `score_tile`, by a product
+of the same shape, so a (row, item) has the same bits in both. Scores leave as keys: int32 in the order of
+scores, NaN above all, -0 as 0. Rows past the end are clamped to the last and not written.
 """
 
 import triton
 import triton.language as tl
 
 from fastpop.kernels import triton_tiles
-from fastpop.kernels.triton_tiles import load_rows, product, row_maximum
+from fastpop.kernels.triton_tiles import item_tile, load_rows, row_maximum, score_tile
 
 
 @triton.jit
@@ -24,41 +18,6 @@ def key_of(score):
     # -0 equals 0, and a NaN may carry a sign: equal scores need one key, and NaN the highest.
     bits = tl.where(score == 0.0, 0.0, score).to(tl.int32, bitcast=True)
     return tl.where(score == score, bits ^ ((bits >> 31) & 0x7FFFFFFF), 0x7FC00000)
-
-
-@triton.jit
-def score_tile(
-    query_bd,
-    item_ptr,
-    offs_v,
-    bias_ptr,
-    num_items,
-    scale,
-    stride_ev,
-    stride_ed,
-    dim,
-    DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
-    EVEN_D: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
-    """[BLOCK_B, BLOCK_V] float32 scores of items offs_v, -inf past the last and of removed ones."""
-    id_v = tl.minimum(offs_v, num_items - 1).to(tl.int64)
-    item_vd = load_rows(item_ptr, id_v, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_D)
-    dot_bv = product(query_bd, tl.trans(item_vd), PRECISION)
-    there_v = offs_v < num_items
-    if bias_ptr is not None:
-        bias_v = tl.load(bias_ptr + id_v)
-        # A removed item is none whatever its row holds: NaN and -inf are NaN.
-        there_v = there_v & (bias_v != float("-inf"))
-        # Written as one instruction: two kernels must not be free to round differently.
-        score_bv = tl.fma(
-            dot_bv, tl.full(dot_bv.shape, scale, tl.float32), tl.broadcast_to(bias_v[None, :], dot_bv.shape)
-        )
-    else:
-        score_bv = dot_bv * scale
-    # Not through the bias: the last item's score may be +inf, and inf - inf is NaN.
-    return tl.where(there_v[None, :], score_bv, float("-inf"))
 
 
 @triton_tiles.kernel
@@ -98,21 +57,11 @@ def best_kernel(
     query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
     first = tl.program_id(1) * split_tiles
     for tile in range(first, tl.minimum(first + split_tiles, num_tiles)):
-        score_bv = score_tile(
-            query_bd,
-            item_ptr,
-            tile * BLOCK_V + tl.arange(0, BLOCK_V),
-            bias_ptr,
-            num_items,
-            scale,
-            stride_ev,
-            stride_ed,
-            dim,
-            DOT,
-            PRECISION,
-            EVEN_D,
-            BLOCK_D,
+        bias_v = tl.load(bias_ptr + tile * BLOCK_V + tl.arange(0, BLOCK_V))
+        item_vd = item_tile(
+            item_ptr, tile, num_items, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_V, BLOCK_D
         )
+        score_bv = score_tile(query_bd, item_vd, bias_v, scale, PRECISION)
         tl.store(best_ptr + row_b * num_tiles + tile, key_of(row_maximum(score_bv)), mask=offs_b < num_rows)
 
 
@@ -167,22 +116,9 @@ def pairs_kernel(
     at_p = tl.minimum(offs_p, end - 1)
     row_p = (tl.load(pair_ptr + at_p) % num_rows).to(tl.int64)
     query_pd = load_rows(query_ptr, row_p, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
-    offs_v = tile.to(tl.int32) * BLOCK_V + tl.arange(0, BLOCK_V)
-    score_pv = score_tile(
-        query_pd,
-        item_ptr,
-        offs_v,
-        bias_ptr,
-        num_items,
-        scale,
-        stride_ev,
-        stride_ed,
-        dim,
-        DOT,
-        PRECISION,
-        EVEN_D,
-        BLOCK_D,
-    )
+    bias_v = tl.load(bias_ptr + tile * BLOCK_V + tl.arange(0, BLOCK_V))
+    item_vd = item_tile(item_ptr, tile, num_items, stride_ev, stride_ed, dim, DOT, EVEN_D, BLOCK_V, BLOCK_D)
+    score_pv = score_tile(query_pd, item_vd, bias_v, scale, PRECISION)
     if banned_ptr is not None:
         offs_bit = tl.arange(0, BLOCK_V).to(tl.int64)
         is_banned_pv = (tl.load(banned_ptr + at_p)[:, None] >> offs_bit[None, :]) & 1

@@ -27,6 +27,7 @@ from fastpop.kernels.sampled_softmax import _triton_kernels as sampled  # noqa: 
 from fastpop.kernels.sampled_softmax import _triton_pack as sampled_pack  # noqa: E402
 from fastpop.kernels.sampled_softmax import _triton_rows as sampled_rows  # noqa: E402
 from fastpop.kernels.score_energy import _triton_kernels as energy  # noqa: E402
+from fastpop.kernels.target_ranks import _triton_kernels as ranks  # noqa: E402
 from fastpop.kernels.top_items import _triton_kernels as top  # noqa: E402
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -47,6 +48,9 @@ IDS = {
     "hit_ptr": "*i32",
     "terms_ptr": "*i64",
     "pair_ptr": "*i32",
+    "count_ptr": "*i32",
+    **dict.fromkeys(("target_ptr", "target_offsets_ptr", "place_ptr", "excluded_ptr"), "*i64"),
+    **dict.fromkeys(("exclude_offsets_ptr", "greater_ptr", "equal_ptr"), "*i64"),
     **dict.fromkeys(("slot_ptr", "banned_ptr", "tile_ptr", "first_ptr", "end_ptr"), "*i64"),
 }
 IN_OPERANDS = ("query_ptr", "item_ptr", "d_query_ptr", "d_item_ptr", "out_row_ptr")
@@ -70,6 +74,8 @@ KERNELS = {
     "top maxima": (top.best_kernel, triton_tiles.MAXIMA, ()),
     "top maxima of pairs": (top.pairs_kernel, triton_tiles.MAXIMA, ("slot_ptr", "key_ptr")),
     "top scores of pairs": (top.pairs_kernel, triton_tiles.MAXIMA, ("best_ptr",)),
+    "ranks": (ranks.ranks_kernel, triton_tiles.MAXIMA, ()),
+    "ranks' pairs": (ranks.pairs_kernel, triton_tiles.MAXIMA, ()),
 }
 ON_TILES = (sampled.forward_kernel, sampled.query_kernel, sampled.item_kernel, sampled_pack.pack_kernel)
 ROW_SUMS = (sampled_rows.chunk_kernel, sampled_rows.segment_kernel)
@@ -206,33 +212,45 @@ def test_sizes_of_one_which_triton_makes_constants(kernel, tmp_path):
     ("arch", "dim", "dtype"),
     [(80, 64, torch.float32), (90, 64, torch.float32), (90, 128, torch.bfloat16), (100, 128, torch.bfloat16)],
 )
-def test_scores_of_top_items_are_made_by_the_same_instructions_in_each_pass(arch, dim, dtype, tmp_path):
-    """Else a score could differ between the pass that chooses its tile and the one that returns it."""
+def test_scores_of_top_items_and_ranks_are_made_by_the_same_instructions(arch, dim, dtype, tmp_path):
+    """Else a score could differ between the pass that chooses its tile and the one that returns it, and a
+    target could stand above itself, or elsewhere than where it is listed."""
     used = [
         set(re.findall(rf"{MATRIX[arch]}[\w.:]*|mma\.sync[\w.:]*", built.ptx))
         for built in (
-            compiled(kernel, arch, dim, dtype, tmp_path) for kernel in KERNELS if kernel.startswith("top")
+            compiled(kernel, arch, dim, dtype, tmp_path)
+            for kernel in KERNELS
+            if kernel.startswith(("top", "ranks"))
         )
     ]
-    assert len(used) == 3
+    assert len(used) == 5
     assert used[0]
-    assert used[0] == used[1] == used[2]
+    assert all(one == used[0] for one in used)
 
 
 # Of a logit, in the main loop on sm_90: {dimensions: (as it is, with accidental hits)}. More than that, and
-# neither tensor cores nor exponentials bind (docs/performance.md). At 256 dimensions products do.
+# neither tensor cores nor exponentials bind (docs/performance.md). At 256 dimensions products do. A score
+# that is ranked is compared twice and joins a sum of exponentials, which is four instructions each.
 MOST_INSTRUCTIONS = {
     "sampled forward": {64: (8, 10), 128: (9, 11), 256: (9, 11)},
     "sampled d_query": {64: (6, 8.5), 128: (9, 12), 256: (9.5, 12)},
     "sampled d_item": {64: (8, 10.5), 128: (9, 12), 256: (14, 17)},
+    "ranks": {64: (14.5,), 128: (15.5,), 256: (19.5,)},
+    "top maxima": {64: (6.5,), 128: (7.5,), 256: (12,)},
 }
 
 
-@pytest.mark.parametrize("hits", [False, True])
-@pytest.mark.parametrize("dim", [64, 128, 256])
-@pytest.mark.parametrize("kernel", MOST_INSTRUCTIONS)
+@pytest.mark.parametrize(
+    ("kernel", "dim", "hits"),
+    [
+        (kernel, dim, bool(hits))
+        for kernel, by_dim in MOST_INSTRUCTIONS.items()
+        for dim, most in by_dim.items()
+        for hits in range(len(most))
+    ],
+)
 def test_few_instructions_a_logit(monkeypatch, kernel, dim, hits, tmp_path):
-    """Of the packed candidates: what a logit needs of its row and its candidate are few loads a tile."""
+    """What a logit needs of its row and its candidate are few loads a tile."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "bench"))
     instructions = importlib.import_module("gpu.instructions")
     fixed = {"HITS": hits, "d_scale_ptr": None, "d_bias_ptr": None}

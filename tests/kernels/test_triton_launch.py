@@ -10,6 +10,7 @@ triton = pytest.importorskip("triton", reason="triton is not installed")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter does not compile", allow_module_level=True)
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import make_backend  # noqa: E402
 from triton.runtime.jit import compute_cache_key, create_function_from_signature  # noqa: E402
@@ -21,6 +22,7 @@ from fastpop.kernels.full_softmax.reference import Inputs as FullInputs  # noqa:
 from fastpop.kernels.sampled_softmax import _triton as sampled  # noqa: E402
 from fastpop.kernels.sampled_softmax.reference import Inputs, Needs  # noqa: E402
 from fastpop.kernels.score_energy import _triton as energy  # noqa: E402
+from fastpop.kernels.target_ranks import _triton as target_ranks  # noqa: E402
 from fastpop.kernels.top_items import _triton as top_items  # noqa: E402
 
 ITEMS, DIM, NEGATIVES = 1003, 64, 250
@@ -99,6 +101,16 @@ def top_of(rows):
     )
 
 
+def ranks_of(rows):
+    query, items, target = softmax_inputs(rows, torch.float32)
+    offsets = torch.arange(rows + 1)
+    target_ranks.forward(
+        target_ranks.Inputs(
+            query, items, offsets, target, torch.zeros(ITEMS), 1.0, 3 * offsets, torch.zeros(3 * rows).long()
+        )
+    )
+
+
 def energy_of(rows):
     query, items, _ = softmax_inputs(rows, torch.float32)
     energy.forward(energy.Inputs(query, items, np.zeros(ITEMS), 1.0, 0.0, np.zeros(ITEMS)))
@@ -116,6 +128,7 @@ def draw(rows):
         (drawn_step, 7, 960, (948, 951, 97, 49)),
         (full_step, 4, 256, (240, 255, 130, 37, 16, 1)),
         (top_of, 3, 512, (496, 511, 130, 37, 16, 1)),
+        (ranks_of, 3, 512, (496, 511, 130, 37, 16, 1)),
         (energy_of, 1, 512, (496, 511, 130, 37, 16, 1)),
         (draw, 1, 16, (15, 2, 1)),
     ],
@@ -146,6 +159,44 @@ def test_another_size_of_what_stays_the_same_is_another_kernel(variants):
         query = torch.zeros(32, dim)
         energy.forward(energy.Inputs(query, query, np.zeros(32), 1.0))
     assert len(variants) == 2
+
+
+# What does nothing on a device: fresh memory, and the filling of it that the tests add.
+NO_LAUNCH = ("empty", "empty_like", "empty_strided", "new_empty", "fill_", "promote_types")
+
+
+class Operators(TorchDispatchMode):
+    """Names of torch's operators that do something on a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.split(".")[0]
+        if not function.is_view and name not in NO_LAUNCH:
+            self.names.append(name)
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(("rows", "items"), [(4096, 200_000), (37, 1003)])
+def test_ranks_of_all_rows_are_four_launches_and_wait_for_nothing(monkeypatch, rows, items):
+    """The reference makes some 25 launches a tile of 16 MiB of scores, and waits three times."""
+    launched = []
+    monkeypatch.setattr(
+        triton_tiles, "launch", lambda jitted, grid, **arguments: launched.append((jitted.__name__, grid))
+    )
+    monkeypatch.setattr(triton_tiles, "capability", lambda device: 90)
+    offsets = torch.arange(rows + 1)
+    query, item = (torch.zeros(1, DIM).expand(number, DIM) for number in (rows, items))
+    inputs = target_ranks.Inputs(
+        query, item, offsets, torch.zeros(rows).long(), None, 1.0, 20 * offsets, torch.zeros(20 * rows).long()
+    )
+    with Operators() as operators:
+        target_ranks.forward(inputs)
+    assert [name for name, _ in launched] == ["pairs_kernel", "ranks_kernel", "pairs_kernel", "finish_kernel"]
+    assert len(operators.names) <= 16, operators.names
+    assert not {"_local_scalar_dense", "nonzero", "is_nonzero", "equal"} & {*operators.names}
 
 
 @pytest.mark.parametrize("table", ["FORWARD", "QUERY", "ITEM", "MAXIMA"])

@@ -10,7 +10,7 @@ import torch
 from helpers_softmax import in_dtype, loss_and_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ops import test_full_softmax, test_top_items, test_torch_library
+from ops import test_full_softmax, test_target_ranks, test_top_items, test_torch_library
 from ops.test_sampled_softmax import make, with_draw, with_hits
 
 import fastpop
@@ -24,6 +24,7 @@ WANTED = ("query", "items", "log_prior", "scale", "prior_weight")
 sampled_softmax = partial(ops.sampled_softmax, impl="triton")
 full_softmax = partial(ops.full_softmax, impl="triton")
 top_items = partial(ops.top_items, impl="triton")
+target_ranks = partial(ops.target_ranks, impl="triton")
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +164,74 @@ def test_top_items_of_mixed_dtypes_and_of_no_items():
     item_id, score = top_items(torch.ones(3, 2), torch.ones(0, 2), 2)
     assert item_id.tolist() == [[-1, -1]] * 3
     assert (score == -torch.inf).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_target_stands_where_top_items_lists_it(dtype):
+    """Real numbers: the same bits in both, else an item could stand above itself."""
+    generator = torch.Generator().manual_seed(0)
+    query, items = (torch.randn(n, 37, generator=generator).to(dtype) for n in (3, 200))
+    items[1::2] = items[::2]  # every score twice, and some in tiles apart
+    items[150:] = items[:50]
+    bias = torch.randn(100, generator=generator).repeat_interleave(2)
+    bias[150:] = bias[:50]
+    listed, score = top_items(query, items, 200, bias=bias, scale=0.3)
+    found = target_ranks(query, items, torch.arange(4) * 200, listed.reshape(-1), bias=bias, scale=0.3)
+    assert torch.equal(found.score.view(3, 200), score)
+    assert (found.equal >= 1).all()
+    place = torch.arange(200).repeat(3)
+    assert (found.greater <= place).all()
+    assert (place <= found.greater + found.equal).all()
+
+
+@pytest.mark.parametrize("tile", [triton_tiles.Tile(16, 64, 4, 1), triton_tiles.Tile(64, 16, 4, 1)], ids=str)
+def test_tiles_and_splits_change_no_rank(monkeypatch, tile):
+    inputs = test_target_ranks.exact(40, 300, 5, targets=3, seen=30)
+    want = target_ranks(**inputs)
+    monkeypatch.setattr(triton_tiles, "INTERPRETED_TILE", tile)
+    found = [target_ranks(**inputs)]
+    monkeypatch.setattr(triton_tiles, "split", lambda programs, steps, device: (1, steps))
+    found.append(target_ranks(**inputs))
+    for one in found:
+        assert all(torch.equal(got, other) for got, other in zip(one[:3], want[:3]))
+        torch.testing.assert_close(one.lse, want.lse)
+
+
+def test_ranks_repeat_bit_for_bit_whatever_the_neighbours():
+    generator = torch.Generator().manual_seed(0)
+    query, items = (torch.randn(rows, 24, generator=generator) for rows in (70, 900))
+    target = torch.randint(900, (70,), generator=generator)
+
+    def ranks(rows):
+        return target_ranks(query[rows], items, torch.arange(len(query[rows]) + 1), target[rows])
+
+    whole, again = (ranks(slice(None)) for _ in range(2))
+    parts = [ranks(slice(start, start + 17)) for start in range(0, 70, 17)]
+    assert all(torch.equal(one, other) for one, other in zip(again, whole))
+    assert all(torch.equal(torch.cat(some), one) for some, one in zip(list(zip(*parts))[:3], whole[:3]))
+
+
+def test_zeros_of_either_sign_are_level_and_so_are_infinities():
+    items = torch.tensor([[0.0], [-0.0], [1.0], [-1.0]])
+    for scale in (1.0, -1.0):
+        for number in (1.0, -1.0):
+            found = target_ranks(torch.full((1, 1), number), items, [0, 2], [0, 1], scale=scale)
+            assert found.greater.tolist() == [1, 1]
+            assert found.equal.tolist() == [1, 1]
+    wide = torch.full((2, 3), 1e30), torch.full((5, 3), 1e30), [0, 1, 2], [1, 1]
+    for found in (target_ranks(*wide), ops.target_ranks(*wide, impl="reference")):
+        assert (found.greater.tolist(), found.equal.tolist()) == ([0, 0], [4, 4])
+        assert (found.lse == torch.inf).all()
+
+
+def test_ranks_of_no_items_and_of_mixed_dtypes():
+    found = target_ranks(torch.ones(2, 3), torch.ones(0, 3), [0, 0, 0], [])
+    assert (found.lse == -torch.inf).all()
+    inputs = test_target_ranks.exact(20, 100, 5, seen=4)
+    want = test_target_ranks.by_counting(**inputs)
+    found = target_ranks(**inputs | {"query": inputs["query"].bfloat16()})
+    assert torch.equal(found.greater, want[0])
+    assert torch.equal(found.equal, want[1])
 
 
 @pytest.mark.parametrize("num_items", [1, 2, 97, 100_000])

@@ -23,7 +23,13 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 # Skipped: 2000 dimensions. (The sampled softmax, which takes longest, is test_triton_sampled.py.)
 @pytest.mark.parametrize(
-    ("file", "skipped"), [("test_full_softmax.py", 3), ("test_top_items.py", 0), ("interpreted_triton.py", 0)]
+    ("file", "skipped"),
+    [
+        ("test_full_softmax.py", 3),
+        ("test_top_items.py", 0),
+        ("test_target_ranks.py", 3),
+        ("interpreted_triton.py", 0),
+    ],
 )
 def test_under_the_interpreter(file, skipped):
     counts = interpreted(file)
@@ -39,6 +45,8 @@ def test_without_the_interpreter_the_cpu_is_refused_by_name():
         ops.full_softmax(query, items, ids, impl="triton")
     with pytest.raises(NotImplementedError, match="triton: the tensors are on cpu"):
         ops.top_items(query, items, 1, impl="triton")
+    with pytest.raises(NotImplementedError, match="triton: the tensors are on cpu"):
+        ops.target_ranks(query, items, [0, 1, 2], ids, impl="triton")
 
 
 def test_a_machine_without_triton_is_told_so(monkeypatch):

@@ -13,7 +13,7 @@ from bench_target_ranks import check as check_ranks
 from bench_target_ranks import ours as our_ranks
 from bench_top_items import arrays_of as top_arrays
 from bench_top_items import check as check_top
-from shapes import GPU_ENERGY, GPU_TOP_ITEMS, TARGET_RANKS, Energy, TargetRanks, TopItems
+from shapes import GPU_ENERGY, GPU_TARGET_RANKS, GPU_TOP_ITEMS, Energy, TargetRanks, TopItems
 
 from fastpop import ops
 from fastpop.ops._dispatch import load
@@ -28,8 +28,9 @@ def items(context: Context) -> Iterator[tuple[str, Callable[[], None]]]:
     for shape in GPU_TOP_ITEMS:
         for dtype in figures.SCORES:
             yield f"top {shape} {dtype}", partial(top, context, shape, dtype)
-    for shape in TARGET_RANKS:
-        yield f"ranks {shape}", partial(ranks, context, shape)
+    for shape in GPU_TARGET_RANKS:
+        for dtype in figures.SCORES:
+            yield f"ranks {shape} {dtype}", partial(ranks, context, shape, dtype)
 
 
 def impl_of(context: Context) -> str:
@@ -73,12 +74,12 @@ def top(context: Context, shape: TopItems, dtype: str) -> None:
     context.time(name, run)
 
 
-def ranks(context: Context, shape: TargetRanks) -> None:
-    """No kernel of a card's own: this is the reference, in torch."""
+def ranks(context: Context, shape: TargetRanks, dtype: str) -> None:
     query, item, target, offsets, seen = rank_arrays(shape)
+    query, item = (one.to(getattr(torch, dtype)) for one in (query, item))
     few = query[:ROWS], item, target[:ROWS], offsets[: ROWS + 1], seen[: ROWS * shape.seen]
-    impl = "auto"
+    impl = impl_of(context)
     error = check_ranks(our_ranks(*few, impl=impl), *few)
-    name = figures.ranks(shape)
+    name = figures.ranks(shape, dtype)
     context.check(f"{name} float64", True, error=error)
     context.time(name, lambda: our_ranks(query, item, target, offsets, seen, impl=impl))
