@@ -127,7 +127,8 @@ def shared_both(rows: int, negatives: int, dim: int, dtype: str = "bfloat16") ->
     item = tiles(
         "sampled d_item", dim, logits, 2, dtype=dtype, bytes_=rows * dim * size + 4 * negatives * dim
     )
-    by_id = Kernel({"copy": entries * dim * (2 * size + 4) + 8 * entries * 16})
+    # Rows read and written once, and a sort of 32-bit keys as below.
+    by_id = Kernel({"copy": entries * dim * (2 * size + 4) + entries * 4 * 2 * 12})
     return Cost((*forward.kernels, query, item, by_id), launches=45, host=110)
 
 

@@ -78,7 +78,7 @@ KERNELS = {
     "ranks' pairs": (ranks.pairs_kernel, triton_tiles.MAXIMA, ()),
 }
 ON_TILES = (sampled.forward_kernel, sampled.query_kernel, sampled.item_kernel, sampled_pack.pack_kernel)
-ROW_SUMS = (sampled_rows.chunk_kernel, sampled_rows.segment_kernel)
+ROW_SUMS = (sampled_rows.chunk_kernel, sampled_rows.carry_kernel)
 FEW = [(kernel, arch, 128, torch.bfloat16) for kernel in KERNELS for arch in SHARED_KIB]
 FEW += [
     (kernel, 90, dim, dtype)
@@ -115,8 +115,10 @@ class Compiled:
             if name.endswith("_ptr"):
                 number = TYPES[dtype] if name in IN_OPERANDS else "fp32"
                 signature[name] = IDS.get(name, f"*{number}")
-                if kernel in ROW_SUMS and name in ("chunk_bias_ptr", "out_bias_ptr"):
+                if kernel in ROW_SUMS and name in ("carry_bias_ptr", "out_bias_ptr"):
                     signature[name] = "*fp64"
+                if kernel in ROW_SUMS and name == "id_ptr":
+                    signature[name] = "*i32"
                 if kernel in ON_TILES and name in ("row_ptr", "id_ptr"):
                     signature[name] = f"*{TYPES[dtype]}" if name == "row_ptr" else "*i32"
             else:
@@ -296,20 +298,7 @@ def test_packing_compiles_without_spills(arch, given, tmp_path):
 @pytest.mark.parametrize("arch", SHARED_KIB)
 def test_row_sums_compile_without_spills(kernel, arch, tmp_path):
     for dim, dtype in ((128, torch.bfloat16), (256, torch.float32)):
-        constants = {
-            "stride_qd": 1,
-            "CHUNK": sampled_rows.CHUNK,
-            "OWNERS": sampled_rows.OWNERS,
-            "BLOCK_D": dim,
-        }
-        built = Compiled(
-            kernel,
-            arch,
-            constants,
-            dtype,
-            tmp_path,
-            sampled_rows.CHUNK_WARPS if kernel is sampled_rows.chunk_kernel else 4,
-            3,
-        )
+        constants = {"stride_qd": 1, "CHUNK": sampled_rows.CHUNK, "WALK": sampled_rows.WALK, "BLOCK_D": dim}
+        built = Compiled(kernel, arch, constants, dtype, tmp_path, sampled_rows.sum_warps(dim), 3)
         assert built.spilled == 0
         assert built.loads_16_bytes
