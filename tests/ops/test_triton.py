@@ -112,3 +112,27 @@ def test_on_a_gpu_top_items_repeat_bit_for_bit_whatever_the_neighbours_and_never
         assert torch.equal(score, first[1])
     assert (first[0][:, 0::2] + 40_000 == first[0][:, 1::2]).all()
     assert torch.equal(first[1][:, 0::2], first[1][:, 1::2])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", HALF_AND_SINGLE, ids=str)
+def test_on_a_gpu_ranks_never_wait_and_stand_where_top_items_lists_them(dtype):
+    gpu()
+    generator = torch.Generator().manual_seed(0)
+    query, items = (torch.randn(rows, 96, generator=generator).to("cuda", dtype) for rows in (301, 20_000))
+    items = items.repeat(2, 1)
+    listed, score = ops.top_items(query, items, 50, scale=0.3, impl="triton")
+    offsets, seen = torch.arange(302, device="cuda"), torch.arange(301, device="cuda")
+    inputs = (query, items, 50 * offsets, listed.reshape(-1), None, 0.3, offsets, seen)
+    triton = _dispatch.load("target_ranks", "triton")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        first, second = (triton.forward(triton.Inputs(*inputs)) for _ in range(2))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.equal(one, other) for one, other in zip(first, second))
+    assert torch.equal(first[2].view(301, 50), score)
+    place = torch.arange(50, device="cuda").repeat(301)
+    # An excluded item stood before some.
+    assert (first[0] <= place).all()
+    assert (place <= first[0] + first[1] + 1).all()
