@@ -151,11 +151,14 @@ def further(comparison: Comparison, readings: Sequence[str]) -> Table:
     """Metrics and diagnostics that were asked for; no row where none were."""
     asked = comparison.get("further", [])
     columns = [Column(one["key"], one["label"], None, one["view"]) for one in asked]
-    said = [f"{one['label']}: {one['definition']}" for one in asked if one["definition"]]
+    said: dict[str, list[str]] = {}  # several numbers of one diagnostic are told once
+    for one in asked:
+        said.setdefault(one["definition"], []).append(one["label"])
+    words = [f"{'; '.join(labels)}: {definition}" for definition, labels in said.items() if definition]
     return Table(
         "further",
         "What was asked for besides",
-        "Metrics as served above, diagnostics of the learned part. " + " ".join(said),
+        "Metrics as served above, diagnostics of the learned part. " + " ".join(words),
         ["arm", *(column.heading for column in columns)],
         _as_served(comparison, columns, readings) if columns else [],
     )

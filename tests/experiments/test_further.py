@@ -165,6 +165,7 @@ def test_the_table_has_them_where_they_were_asked_for(whole):
     words = " ".join(text[text.index("What was asked for besides") :].split())
     for said in ("Toy hits@10: Share of cases", "Within two", "toy-loss", "Toy spread: Standard deviation"):
         assert said in words
+    assert "Isotropy of Z, raw; Isotropy of Z, centred: Of the item vectors" in words
     mean = whole.value("frozen", "toy-within", 1.0)
     assert f"{mean:.4f}" in words
     plain = {key: value for key, value in whole.comparison.items() if key != "further"}
