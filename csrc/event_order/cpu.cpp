@@ -6,6 +6,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "prefetch.h"
+
 namespace fastpop {
 namespace {
 
@@ -24,7 +26,7 @@ double real_of(int64_t bits) {
 
 void map_codes(const int32_t* map, int64_t size, int32_t* codes) {
   for (int64_t n = 0; n < size; ++n) {
-    if (n + kAhead < size) __builtin_prefetch(&map[std::max(codes[n + kAhead], 0)]);
+    if (n + kAhead < size) prefetch(&map[std::max(codes[n + kAhead], 0)], sizeof(*map));
     codes[n] = codes[n] < 0 ? -1 : map[codes[n]];
   }
 }
@@ -68,7 +70,7 @@ void EventRange::add(const EventRows& rows) {
     const int64_t user = rows.user[n];
     if (fate != kKept || user < first_ || user >= last_) continue;
     place[held] = cursor_[user - first_]++;
-    __builtin_prefetch(&events_[place[held]], 1);
+    prefetch<true>(&events_[place[held]], sizeof(Event));
     source[held] = n;
     number[held] = static_cast<uint32_t>(at);
     if (++held == kGroup) write();

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "prefetch.h"
+
 namespace fastpop {
 
 // Bytes past its end are readable up to kPadding: a block is followed by so many.
@@ -32,7 +34,7 @@ class Intern {
   explicit Intern(std::vector<std::string> null_values);
 
   static Key key(Text text);
-  void prefetch(const Key& key) const { __builtin_prefetch(&slots_[key.hash & mask_]); }
+  void prefetch(const Key& key) const { fastpop::prefetch(&slots_[key.hash & mask_], sizeof(slots_[0])); }
   // The text's number, kMissing or kNotUtf8. `place` is kept for a text that is new.
   int32_t code(const Key& key, Text text, int64_t place);
 
