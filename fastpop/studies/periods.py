@@ -149,14 +149,14 @@ def _models(setting: Setting, periods: int, dim: int) -> dict[str, float]:
             if subspace is None:
                 subspace = Subspace.of(result, periods, dim)
             measure = functools.partial(measured, result, subspace)
-            by_arm[arm] = _kept(setting, f"measured-{arm}-{seed}", measure)
+            by_arm[arm] = _kept(setting, f"scores-{arm}-{seed}", measure)
         for arm, numbers in by_arm.items():
             for name, value in numbers.items():
                 found.setdefault(f"{arm}.{name}", []).append(value)
     values = {"null_share": dim / (setting.log.num_items - 1)}
     for name, each in found.items():
         values |= {name: max(each)} if name.endswith(".p") else of_seeds(name, each)
-    for name in ("share", "nll", "nll.fresh"):
+    for name in ("share", "energy", "nll", "nll.fresh"):
         for other in ("standard", "frozen"):
             less = np.subtract(found[f"by-period.{name}"], found[f"{other}.{name}"])
             values |= of_seeds(f"by-period - {other}.{name}", less.tolist())
@@ -165,9 +165,11 @@ def _models(setting: Setting, periods: int, dim: int) -> dict[str, float]:
 
 @dataclass(frozen=True, eq=False)
 class Subspace:
-    """temporal: log p_t of the events trained on. basis_VK: the directions beside the pooled log p."""
+    """temporal: log p_t of the events trained on. pooled_V: log p of them all. basis_VK: the directions that
+    are beside it."""
 
     temporal: TemporalPrior
+    pooled_V: np.ndarray
     basis_VK: np.ndarray
 
     @classmethod
@@ -175,11 +177,11 @@ class Subspace:
         config: TrainConfig = result.config.replace(prior=ByPeriod(periods=periods))
         train = result.split.train
         temporal = build.temporal_prior(config, train)
-        pooled = build.target_prior(train, config.encoder_part, config.smoothing)
+        pooled_V = build.target_prior(train, config.encoder_part, config.smoothing).log_prior_V
         basis_VK = diagnostics.time_subspace(
-            temporal.log_prior_TV, dim, weight=temporal.counts_TV.sum(axis=1), beside=pooled.log_prior_V
+            temporal.log_prior_TV, dim, weight=temporal.counts_TV.sum(axis=1), beside=pooled_V
         )
-        return cls(temporal, basis_VK)
+        return cls(temporal, pooled_V, basis_VK)
 
 
 def measured(result: TrainResult, subspace: Subspace) -> dict[str, float]:
@@ -195,8 +197,11 @@ def measured(result: TrainResult, subspace: Subspace) -> dict[str, float]:
     nll = result.metrics["nll"]
     exchanged = result.config.prior == "frozen"
     fresh = result.refresh_prior(subspace.temporal.newest()).evaluate().metrics["nll"] if exchanged else nll
+    within = diagnostics.subspace_energy(moments, subspace.basis_VK)
     return {
-        "share": diagnostics.subspace_energy(moments, subspace.basis_VK).share,
+        "share": within.share,
+        "share_off": within.energy / moments.energy(subspace.pooled_V).off_direction,
+        "energy": within.energy,
         "p": shifted.p_value,
         "own": shifted.energy / float(shifted.shifted_S.mean()),
         "nll": nll,
@@ -290,16 +295,17 @@ _SIDES = {1: "more than", -1: "less than", 0: "not told apart from", None: "too 
 
 def _share_words(values: dict[str, float]) -> str:
     said = "; ".join(
-        f"{words} {100 * values[f'{arm}.share']:.2f} % (shift test: p at most {values[f'{arm}.p']:.3f})"
+        f"{words} {100 * values[f'{arm}.share']:.2f} %, {told(values, f'{arm}.energy', 2)} squared nats "
+        f"(shift test: p at most {values[f'{arm}.p']:.3f})"
         for arm, words in ARMS.items()
     )
     sides = (
-        f"{_SIDES[excludes(values, f'by-period - {other}.share')]} {ARMS[other]}"
+        f"{_SIDES[excludes(values, f'by-period - {other}.energy')]} {ARMS[other]}"
         for other in ("frozen", "standard")
     )
     return (
         f"Of the learned scores' energy in these directions, {100 * values['null_share']:.3f} % by chance: "
-        f"{said}. {ARMS['by-period'].capitalize()}: {'; '.join(sides)}."
+        f"{said}. The energy with {ARMS['by-period']}: {'; '.join(sides)}."
     )
 
 
@@ -324,10 +330,10 @@ def _rank_table(values: dict[str, float]) -> Table:
 
 
 def _model_table(values: dict[str, float]) -> Table:
-    columns = ("model", "share", "own / shifted", "p at most", "NLL", "NLL, newest p")
-    names = ("share", "own", "p", "nll", "nll.fresh")
+    columns = ("model", "share", "off p", "energy", "own/shifted", "p at most", "NLL", "newest p")
+    names = ("share", "share_off", "energy", "own", "p", "nll", "nll.fresh")
     rows = tuple((arm, *(values[f"{arm}.{name}"] for name in names)) for arm in ARMS)
-    by_chance = ("by chance", values["null_share"], "-", "-", "-", "-")
+    by_chance = ("by chance", values["null_share"], values["null_share"], *("-",) * 5)
     return Table(
         "Learned scores in the directions of time, and fit to later events", columns, (*rows, by_chance)
     )

@@ -32,7 +32,7 @@ HAS = {
         "rank",
         "rank.dense",
         "cosine.1",
-        "by-period - frozen.share",
+        "by-period - frozen.energy",
         "standard.p",
         "frozen.nll.fresh",
     ],
