@@ -310,12 +310,16 @@ def _share_words(values: dict[str, float]) -> str:
 
 
 def _nll_words(values: dict[str, float]) -> str:
-    name = "by-period - frozen.nll.fresh"
     verdict = {1: "higher", -1: "lower", 0: "not told apart", None: "too few runs to say"}
-    return (
-        "NLL of later events beside the newest log p, trained with one of each period minus with one of all: "
-        f"{told(values, name)}, {verdict[excludes(values, name)]}."
+    said = "; ".join(
+        f"{words}: {told(values, name)}, {verdict[excludes(values, name)]}"
+        for name, words in (
+            ("by-period - frozen.nll.fresh", "one of all periods, the newest beside it"),
+            ("by-period - frozen.nll", "one of all periods, as it is"),
+            ("by-period - standard.nll", "the standard model"),
+        )
     )
+    return f"NLL of later events, trained by period and beside the newest log p, against {said}."
 
 
 def _rank_table(values: dict[str, float]) -> Table:
