@@ -13,6 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from fastpop.report import compare_plots, glossary, write_compare_report
+from fastpop.report.compare_page import LEADING
 from fastpop.report.drawing import INK, save_figure
 
 
@@ -73,12 +74,12 @@ def test_what_matters_comes_first_and_the_rest_is_folded(compared, made):
     order = [
         made["headline"],
         caution,
-        *findings[:4],
+        *findings[:LEADING],
         "Mean score of each item against log p",
         "Accuracy against popularity of what is shown",
         "Training, epoch by epoch",
         "more findings",
-        findings[4],
+        findings[LEADING],
         "Fit and accuracy on the test part",
         "Paired test",
         "Everything else",
