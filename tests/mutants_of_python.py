@@ -125,7 +125,7 @@ PYTHON_MUTANTS = [
     PythonMutant(
         "training targets are the inputs themselves",
         "fastpop/data/batches.py",
-        "target=np.where(real, log.item[np.where(real, at + 1, 0)].astype(np.int64), PAD),",
+        "target=np.where(real, log.item[next_one].astype(np.int64), PAD),",
         "target=np.where(real, log.item[at].astype(np.int64), PAD),",
         "tests/encoders/test_encoders.py::test_windows_cover_every_event_with_a_predecessor_once",
         "assert (windows == line).all(1).any()",
@@ -206,7 +206,7 @@ PYTHON_MUTANTS = [
     PythonMutant(
         "a case's targets count against each other",
         "fastpop/evaluation/positions.py",
-        "left_out = np.union1d(seen_key, pair_key)",
+        "left_out = columns.distinct(np.concatenate([seen_key, pair_key]))",
         "left_out = seen_key",
         "tests/evaluation/test_ranking.py::test_every_metric_equals_the_definition",
         "assert got.per_case[name][c] == pytest.approx(value, abs=exact, nan_ok=True), name",
