@@ -325,7 +325,7 @@ def _nll_words(values: dict[str, float]) -> str:
 def _rank_table(values: dict[str, float]) -> Table:
     ranks = range(int(values["periods"]) // 2 + 1)
     rows = tuple(
-        (str(rank), *(values.get(f"{name}.over.r{rank}", float("nan")) for name in ("rank", "rank.dense")))
+        (str(rank), *(values.get(f"{name}.over.r{rank}", "-") for name in ("rank", "rank.dense")))
         for rank in ranks
         if f"rank.over.r{rank}" in values
     )

@@ -157,7 +157,7 @@ def build_model(
             temperature=config.temperature,
             learn_temperature=config.learn_temperature,
         )
-        module = _read_as_said(
+        module = checked_encoder(
             encoder,
             encoder.build(
                 Sizes(log.num_users, log.num_items, config.dim, config.max_length, config.sparse, train)
@@ -214,7 +214,7 @@ def _check_log_prior(config: TrainConfig, log_prior_V: Any, num_items: int) -> N
     checks.shape(name, checks.float_array(name, log_prior_V, 1), (num_items,))
 
 
-def _read_as_said(part: EncoderOptions, module: Any) -> Encoder:
+def checked_encoder(part: EncoderOptions, module: Any) -> Encoder:
     """The module of an encoder, which reads what its options say."""
     if not isinstance(module, Encoder):
         raise checks.wrong_type(f"{part!r}.build", "a fastpop.encoders.Encoder", module)

@@ -23,6 +23,7 @@ import torch
 from fastpop import checks
 from fastpop.data.interactions import Interactions
 from fastpop.encoders import Sizes
+from fastpop.training.build import checked_encoder
 from fastpop.training.config import TrainConfig
 
 FLOAT = 4
@@ -56,7 +57,9 @@ def needed(config: TrainConfig, log: Interactions, *, kept_in_memory: bool = Tru
     numbers = sum(rows.values()) * config.dim
     whole = not config.sparse  # gradients of all rows
     longest = max(rows.values()) * config.dim
-    length = 1 if config.encoder_part.reads == "events" else config.max_length
+    by_event = config.encoder_part.reads == "events"
+    rows_of_batch = min(config.batch_size, log.num_events if by_event else log.num_users)
+    length = 1 if by_event else config.max_length
     negatives = config.num_negatives if config.loss_part.needs == "negatives" else 0
     state = sum(rows.values()) * config.table_optimizer_part.numbers_a_row(config.dim)
     return Memory(
@@ -65,7 +68,8 @@ def needed(config: TrainConfig, log: Interactions, *, kept_in_memory: bool = Tru
             "optimizer": FLOAT * (state + (numbers + 2 * longest if whole else 0)),
             "best": FLOAT * numbers if config.patience and kept_in_memory else 0,
             "counts": ITEM * log.num_items + USER * log.num_users + EVENT * log.num_events,
-            "step": (ROW * config.batch_size * length + NEGATIVE * negatives) * config.dim,
+            "step": (ROW * -(-rows_of_batch // config.accumulate) * length + NEGATIVE * negatives)
+            * config.dim,
         }
     )
 
@@ -90,9 +94,9 @@ def _encoder_rows(config: TrainConfig, num_users: int, num_items: int) -> int:
         item_ids=np.arange(num_items),
     )
     with torch.random.fork_rng(devices=[]):
-        module = config.encoder_part.build(
-            Sizes(num_users, num_items, config.dim, config.max_length, config.sparse, few)
-        )
+        part = config.encoder_part
+        sizes = Sizes(num_users, num_items, config.dim, config.max_length, config.sparse, few)
+        module = checked_encoder(part, part.build(sizes))
     return sum(table.numel() for table in module.tables()) // config.dim
 
 

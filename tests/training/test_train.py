@@ -45,6 +45,10 @@ def test_every_encoder_and_every_loss_learn(encoder, loss):
 @pytest.mark.parametrize("prior", fastpop.available("priors"))
 @pytest.mark.parametrize("proposal", fastpop.available("proposals"))
 def test_every_prior_goes_with_every_proposal(prior, proposal):
+    if (prior, proposal) == ("by-period", "in_batch"):
+        with pytest.raises(ValueError, match="the same for all rows with in-batch"):
+            fastpop.train(small_log(), prior=prior, proposal=proposal, **QUICK)
+        return
     result = fastpop.train(small_log(), prior=prior, proposal=proposal, **QUICK)
     assert np.isfinite(result.metrics["nll"])
 
