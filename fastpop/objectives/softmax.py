@@ -49,12 +49,12 @@ class _SoftmaxLoss(WithLogProbabilities):
 
         query [..., D], items [V, D]: differentiable; float32 scores, or float64 where query is.
         popularity_weight: β; None: as trained, the module's prior_weight. Items that log p removes, and
-        padding_idx, are -inf at every β. Writes all scores down: `fastpop.recommend` and
-        `fastpop.evaluate` rank without that.
+        padding_idx, are -inf at every β. Without a prior the product alone. Writes all scores down:
+        `fastpop.recommend` and `fastpop.evaluate` rank without that.
         Raises TypeError or ValueError: the argument, what was expected, what came.
         """
         query, lead = validation.check_query_and_items(query, items)
-        bias_V = self.served_bias(popularity_weight)
+        bias_V = self._bias_beside(items, popularity_weight)
         checks.shape("items", items, (len(bias_V), query.shape[1]))
         dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
         with validation.without_autocast(query):
@@ -82,6 +82,15 @@ class _SoftmaxLoss(WithLogProbabilities):
             bias_V[self.padding_idx] = -torch.inf
         return bias_V if item_id is None else bias_V[item_id]
 
+    def _bias_beside(self, items: Tensor, popularity_weight: float | None) -> Tensor:
+        """`served_bias`; of a module without a prior, that of the rows which are no items."""
+        if self.log_prior_V is not None or popularity_weight:
+            return self.served_bias(popularity_weight)
+        bias_V = torch.zeros(len(items), device=items.device)
+        if self.padding_idx is not None:
+            bias_V[self.padding_idx] = -torch.inf
+        return bias_V
+
     def fold(
         self, query: Tensor, items: Tensor, popularity_weight: float | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -97,7 +106,7 @@ class _SoftmaxLoss(WithLogProbabilities):
         Raises TypeError or ValueError: the argument, what was expected, what came. Cost: a copy of both.
         """
         rows, _ = validation.check_query_and_items(query, items)
-        bias_V = self.served_bias(popularity_weight)
+        bias_V = self._bias_beside(items, popularity_weight)
         checks.shape("items", items, (len(bias_V), rows.shape[1]))
         return with_column(query, 1.0, items, bias_V, self.scale)
 

@@ -351,3 +351,19 @@ def test_copies_and_pickles_of_before_warn_too():
     for again in (copy.deepcopy(loss), torch.load(held, weights_only=False)):
         with pytest.warns(UserWarning, match=FORGOTTEN):
             epoch(Model(again))
+
+
+@pytest.mark.parametrize("padding_idx", [None, 0])
+def test_a_module_without_a_prior_serves_the_product(padding_idx):
+    query, items = vectors()
+    head = FullSoftmaxLoss(None, scale=2.0, padding_idx=padding_idx)
+    wanted = 2 * query @ items.T
+    if padding_idx is not None:
+        wanted[..., padding_idx] = -torch.inf
+    for weight in (None, 0.0):
+        torch.testing.assert_close(head.logits(query, items, weight), wanted)
+        one, other = head.fold(query, items, weight)
+        torch.testing.assert_close(one @ other.T, wanted)
+    for served in (head.logits, head.fold):
+        with pytest.raises(ValueError, match=r"^prior: expected a module with a prior"):
+            served(query, items, 0.5)
