@@ -11,8 +11,19 @@ import fastpop
 from fastpop import registry
 from fastpop.ops import availability
 from fastpop.text import aligned
+from fastpop.training import memory
 
-PACKAGES = ("duckdb", "tyro", "matplotlib", "pyarrow", "polars", "pandas", "triton", "tensorboard")
+PACKAGES = (
+    "duckdb",
+    "tyro",
+    "matplotlib",
+    "pyarrow",
+    "polars",
+    "pandas",
+    "triton",
+    "tensorboard",
+    "threadpoolctl",
+)
 
 
 def report() -> str:
@@ -21,12 +32,13 @@ def report() -> str:
         f"fastpop {fastpop.__version__}, Python {platform.python_version()}, torch {torch.__version__}",
         f"processor: {platform.machine()}, {os.cpu_count()} cores, torch uses "
         f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        f"memory: {_memory()}; disk: {_disk()}",
         f"CUDA device: {_cuda()}",
         f"compiled module: {_extension()}",
         f"permutation test: {_kept()}",
         f"nvcc: {'found' if shutil.which('nvcc') else 'not on PATH'}",
-        "packages: " + ", ".join(f"{name} {'yes' if _has(name) else 'no'}" for name in PACKAGES[:4]) + ",",
-        "          " + ", ".join(f"{name} {'yes' if _has(name) else 'no'}" for name in PACKAGES[4:]),
+        "packages: " + ", ".join(f"{name} {'yes' if _has(name) else 'no'}" for name in PACKAGES[:5]) + ",",
+        "          " + ", ".join(f"{name} {'yes' if _has(name) else 'no'}" for name in PACKAGES[5:]),
         "",
     ]
     table = [["op", "cpu", "cuda", "implementations"]]
@@ -50,6 +62,19 @@ def _wrapped(line: str) -> str:
     import textwrap
 
     return textwrap.fill(line, 80, subsequent_indent="         ", break_on_hyphens=False)
+
+
+def _memory() -> str:
+    left = memory.free(torch.device("cpu"))
+    return "the system does not say" if left is None else f"{left / memory.GIB:.1f} GiB free"
+
+
+def _disk() -> str:
+    """Of the folder that a run without a path would go to."""
+    try:
+        return f"{shutil.disk_usage('.').free / memory.GIB:.1f} GiB free here"
+    except OSError as error:
+        return f"this folder cannot be read ({error.strerror})"
 
 
 def _has(name: str) -> bool:
