@@ -64,7 +64,7 @@ def _list(sentences: Sequence[str]) -> str:
 
 
 def _story(comparison: Comparison) -> str:
-    """Three pictures: what the scores hold of popularity, what that does to lists, how it came about."""
+    """Three pictures: the frontier, which decides; how it came about; what the scores hold of popularity."""
     where = compare_tables.reading_words(comparison, comparison["readings"][0]).partition(" (")[0]
     first = f"first seed, {where}"
     scatter = panels(
@@ -92,8 +92,8 @@ def _story(comparison: Comparison) -> str:
         least="13rem",
     )
     return (
-        f'<div class="story">{_key(comparison) if scatter or frontier or curves else ""}{scatter}'
-        f'<div class="two">{frontier}{curves}</div></div>'
+        f'<div class="story">{_key(comparison) if scatter or frontier or curves else ""}'
+        f'<div class="two">{frontier}{curves}</div>{scatter}</div>'
     )
 
 
