@@ -102,7 +102,7 @@ def _of_any_verb() -> set[str]:
 def _of_recipe(kind: Any, recipe: str) -> dict[str, Any]:
     """The options of a recipe; of a comparison, whose arms have priors of their own, but for theirs."""
     from fastpop.cli.train import Compare
-    from fastpop.experiments.compare import OF_ARMS
+    from fastpop.experiments.question import OF_ARMS
 
     options = recipes.find(recipe).options
     TrainConfig.from_dict(dict(options))  # an error in it is told in its own words

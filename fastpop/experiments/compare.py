@@ -4,15 +4,14 @@ import contextlib
 import os
 import platform
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import fastpop
-from fastpop import bars, checks, evaluation, registry
+from fastpop import bars, checks, evaluation
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
@@ -20,12 +19,23 @@ from fastpop.data.prepare import as_log
 from fastpop.data.split import Split, event_halves
 from fastpop.diagnostics import Diagnostic, Null, weak_direction
 from fastpop.experiments import assemble
-from fastpop.experiments.arms import AFTERWARDS, ARMS, BEST, EQUAL, ITEM_MEAN, STANDARD, Arm, arm_of
+from fastpop.experiments.arms import ARMS, BEST, EQUAL, STANDARD, arm_of
 from fastpop.experiments.compared import CompareResult
-from fastpop.experiments.further import NOTHING_FURTHER, Further
+from fastpop.experiments.further import Further
 from fastpop.experiments.measure import measure_reading
-from fastpop.experiments.one_arm import Judged, best_by_words, some_cases, train_arm
+from fastpop.experiments.one_arm import Judged, train_arm
 from fastpop.experiments.pictures import pictures
+from fastpop.experiments.question import (
+    Question,
+    asked_of,
+    check_arm,
+    config_of,
+    drawn,
+    listed,
+    nulls_of,
+    others_of,
+    seeds_of,
+)
 from fastpop.experiments.references import asked_for, reference_rows
 from fastpop.experiments.shown import Shown
 from fastpop.experiments.unfinished import Stopwatch, Unfinished, check_folder, finished
@@ -34,50 +44,13 @@ from fastpop.popularity import PopularityPrior
 from fastpop.recipes import Recipe
 from fastpop.training import TrainConfig, build, memory
 from fastpop.training import folder as run_folder
-from fastpop.training.run import make_split, resolve_config
+from fastpop.training.run import make_split
 
-NOT_ASKED = (
-    "prior",
-    "checkpoint_every",
-    "checkpoint_minutes",
-    "tensorboard",
-    "loggers",
-    "patience",
-    "evaluate_every",
-    "bias_start",
-    "metric",
-)
-OF_ARMS = ("prior", "prior_weight", "bias_start", "bias_learning_rate")  # of a recipe, left aside
-FORMAT = 3  # of what a stopped comparison keeps; one more where the parts of an older one would not fit
 # Dense where accuracy bends, and on beyond 1: a frontier is read where two arms show equally popular items.
 BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
 PATIENCE = 3
 REFERENCES = ("popularity", "recency", "recency-window", "markov")
 NULLS = ("label", "sign")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of a log, checked."""
-
-    seeds: list[int]
-    arms: list[str]
-    betas: tuple[float, ...]
-    permutations: int
-    max_epochs: int  # as given
-    patience: int
-    max_cases: int
-    config: TrainConfig
-    name: str
-    extra: dict[str, Any] = field(default_factory=dict)  # shown, rated
-    others: dict[str, Arm] = field(default_factory=dict)  # arms that are not ours, by name
-    references: list[evaluation.Reference] = field(default_factory=list)
-    nulls: list[Null] = field(default_factory=list)
-    further: Further = NOTHING_FURTHER
-
-    @property
-    def last_epoch(self) -> int:
-        return self.max_epochs or 2 * self.config.epochs
 
 
 def compare(
@@ -153,18 +126,18 @@ def compare(
         claim about separation needs (docs/comparison.md).
     """
     log = as_log(log)
-    seeds = _seeds(seeds)
-    arms = _listed("arms", arms, "a list of arms")
-    others = _others(arms)
-    popularity_weights = _listed("popularity_weights", popularity_weights, "a list of numbers")
+    seeds = seeds_of(seeds)
+    arms = listed("arms", arms, "a list of arms")
+    others = others_of(arms)
+    popularity_weights = listed("popularity_weights", popularity_weights, "a list of numbers")
     for weight in popularity_weights:
         checks.score_weight("popularity_weights", weight)
     checks.number("permutations", permutations, ge=1, integer=True)
     for argument, value in (("max_epochs", max_epochs), ("max_cases", max_cases)):
         checks.number(argument, value, ge=0, integer=True)
-    config = _config(config, options if encoder is None else {"encoder": encoder, **options}, recipe)
+    config = config_of(config, options if encoder is None else {"encoder": encoder, **options}, recipe)
     for arm in others.values():
-        _check_arm(arm, config)
+        check_arm(arm, config)
     if 0 < max_epochs < config.epochs:
         raise checks.wrong("max_epochs", f"0, or at least epochs = {config.epochs}", max_epochs)
     if log.num_items < 4:
@@ -189,7 +162,7 @@ def compare(
         {"shown": shown, "rated": rated},
         others,
         asked_for(references, config),
-        _nulls(nulls),
+        nulls_of(nulls),
         Further.asked_for(metrics, diagnostics, config),
     )
     place = None if out is None else local_path(out, "out")
@@ -203,34 +176,6 @@ def compare(
         return _compare(log, test, question, place, progress)
 
 
-def _config(config: Any, options: dict[str, Any], recipe: str | Recipe | None = None) -> TrainConfig:
-    """The configuration of every arm."""
-    for mine in ("prior", "bias_start"):
-        if mine in options:
-            raise checks.wrong(mine, f"no {mine}: every arm has its own", options[mine])
-    if options.get("patience") and "evaluate_every" not in options:
-        options = {**options, "evaluate_every": 1}  # which it is; patience alone would be refused
-    config = resolve_config(config, options, recipe, leave=OF_ARMS)
-    for mine, why in (
-        ("prior", "no prior: every arm has its own"),
-        ("bias_start", "no bias_start: every arm has its own"),
-        ("prior_weight", "1: arms are read at popularity weight 1, as trained"),
-        ("metric", f"no metric: the best epoch is that of best {best_by_words(config)}, for every arm"),
-        ("tensorboard", "False: curves over epochs are in the report"),
-        ("loggers", "none: curves over epochs are in the report"),
-    ):
-        if getattr(config, mine) != getattr(TrainConfig, mine):
-            raise checks.wrong(mine, why, getattr(config, mine))
-    if config.evaluate_every > 1:
-        raise checks.wrong(
-            "evaluate_every", "0 or 1: arms are validated after every epoch", config.evaluate_every
-        )
-    reason = config.double_subtraction()
-    if reason:
-        warnings.warn("arm 'frozen': " + reason, UserWarning, stacklevel=3)
-    return config
-
-
 def _compare(
     log: Interactions, test: Any, question: Question, place: Path | None, progress: bool | None
 ) -> CompareResult:
@@ -239,7 +184,7 @@ def _compare(
     if question.extra["shown"] is not None:
         log, shown = Shown.of(log, test, question.extra["shown"])
     parts = make_split(log, test, config)
-    asked = _asked(question, log, parts if test is not None else None)
+    asked = asked_of(question, log, parts if test is not None else None)
     account = None
     if place is not None:
         before = finished(place, asked)
@@ -267,7 +212,7 @@ def _measured(
 ) -> CompareResult:
     """Every seed, trained and measured or as it was kept, put together, and written."""
     config, watch = question.config, Stopwatch(account)
-    cases = _drawn(parts.test, question)
+    cases = drawn(parts.test, question)
     found: list[dict[str, Any]] = []
     arms = question.arms
     bar = bars.progress_bar(len(question.seeds) * len(arms), f"compare {config.encoder}", show=progress)
@@ -431,35 +376,6 @@ def _curve(run: Any) -> dict[str, Any]:
     return found
 
 
-def _asked(question: Question, log: Interactions, own: Split | None) -> dict[str, Any]:
-    options = {key: value for key, value in question.config.to_dict().items() if key not in NOT_ASKED}
-    extra = {
-        name: None if part is None else run_folder.fingerprint(part, None)
-        for name, part in question.extra.items()
-    }
-    return {
-        "version": fastpop.__version__,
-        "format": FORMAT,
-        "arms": question.arms,
-        "seeds": question.seeds,
-        "permutations": question.permutations,
-        "popularity_weights": list(question.betas),
-        "max_epochs": question.max_epochs,
-        "patience": question.patience,
-        "max_cases": question.max_cases,
-        "others": {
-            name: {key: value for key, value in vars(arm).items() if key != "make"}
-            for name, arm in question.others.items()
-        },
-        "references": [registry.record(one) for one in question.references],
-        "nulls": [registry.record(one) for one in question.nulls],
-        **question.further.asked(),
-        "config": options,
-        "log_sha256": run_folder.fingerprint(log, own.test if own else None),
-        **extra,
-    }
-
-
 def _processor() -> str:
     """Its name, since the last bits of a run hang on it."""
     try:
@@ -468,60 +384,3 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _drawn(cases: Cases | None, question: Question) -> Cases | None:
-    """At most max_cases of the test cases, the same for all arms and seeds."""
-    return some_cases(cases, question.max_cases, question.config.seed)
-
-
-def _others(arms: Sequence[str]) -> dict[str, Arm]:
-    """Those that are not ours, by name. Raises ValueError for a name that no arm has, or no arm may have."""
-    found = {arm.name: arm for arm in map(arm_of, arms)}
-    for name, arm in found.items():
-        if arm.kind == "reference" or name in registry.all_of("reference") or name == ITEM_MEAN:
-            raise checks.wrong(
-                "arms", "arms that train or are made of standard afterwards, with names of their own", name
-            )
-    return {name: arm for name, arm in found.items() if name not in ARMS and name not in AFTERWARDS}
-
-
-def _check_arm(arm: Arm, config: TrainConfig) -> None:
-    """Raises ValueError for an arm of a prior that there is not, or that has no start."""
-    if arm.kind != "trained":
-        return
-    registry.find("prior", arm.prior, f"prior of the arm {arm.name!r}")
-    part = config.replace(**arm.options()).prior_part
-    if "bias_start" in arm.options() and "start" not in part.options():
-        raise checks.wrong(
-            f"bias_start of the arm {arm.name!r}",
-            f"'zero' with the prior {arm.prior!r}, which has none",
-            arm.bias_start,
-        )
-
-
-def _nulls(nulls: Any) -> list[Null]:
-    found = [registry.made("null", one, "nulls") for one in _listed("nulls", nulls, "a list of nulls")]
-    names = list(map(str, found))
-    if not found or len(set(names)) < len(names) or any(null.strata for null in found):
-        raise checks.wrong("nulls", "different ones, at least one, that need no strata", names)
-    return found
-
-
-def _listed(name: str, given: Any, expected: str) -> list:
-    if isinstance(given, (str, bytes, dict)) or not isinstance(given, Iterable):
-        raise checks.wrong_type(name, expected, given)
-    return list(given)
-
-
-def _seeds(seeds: int | Sequence[int]) -> list[int]:
-    if isinstance(seeds, (int, np.integer)) and not isinstance(seeds, bool):
-        checks.number("seeds", seeds, ge=1, integer=True)
-        return list(range(int(seeds)))
-    if isinstance(seeds, (str, bytes, float)) or not isinstance(seeds, Sequence) or not seeds:
-        raise checks.wrong_type("seeds", "a number of seeds or a list of them", seeds)
-    for seed in seeds:
-        checks.number("seeds", seed, ge=0, integer=True)
-    if len(set(seeds)) < len(seeds):
-        raise checks.wrong("seeds", "different seeds", list(seeds))
-    return [int(seed) for seed in seeds]
