@@ -31,7 +31,9 @@ READ_BY_TESTS = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
 )
-READ_BY_TESTS += ("Makefile", "setup.py", "constraints.txt", "LICENSE")
+READ_BY_TESTS += ("Makefile", "setup.py", "constraints.txt", "requirements", "LICENSE")
+# Tests that make copies of the package of their own: a copy has no place for another.
+LEFT_OUT = ("tests/test_mutants.py",)
 # Why lines of a file stay unrun here: the first pattern that fits is told.
 REASONS = [
     ("kernels/*/_triton_kernels.py", "compiled by Triton; their values are tested under its interpreter"),
@@ -123,7 +125,7 @@ def page(python: list[File], cpp: list[File], chosen: list[str], outcome: str) -
     return f"""# Coverage
 
 Made by `make coverage{f' TESTS="{" ".join(chosen)}"' if chosen else ""}`; not written by hand.{part}
-The tests: {outcome}.
+The tests, but for `tests/test_mutants.py`: {outcome}.
 
 A line that is run is not yet a line that is tested: that a wrong one would be noticed is what
 `tests/mutants.py` shows. This page shows where nothing goes at all.
@@ -153,11 +155,13 @@ def measure(chosen: list[str]) -> str:
         (copy / "coverage.ini").write_text("\n".join(settings) + "\n")
         cover = [sys.executable, "-P", "-m", "coverage"]
         run = [*cover, "run", "--rcfile=coverage.ini", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        run += ["--numprocesses=2", "--dist=loadfile", *(chosen or ["tests"])]
+        run += ["--numprocesses=2", "--dist=loadfile", *(f"--ignore={path}" for path in LEFT_OUT)]
+        run += chosen or ["tests"]
         done = subprocess.run(run, cwd=copy, env=environment, stdout=subprocess.PIPE, text=True)
         print(done.stdout)
         outcome = done.stdout.rstrip().splitlines()[-1].strip("= ").partition(" in ")[0]
-        for words in (["combine", "-q"], ["json", "-q", "-o", "coverage.json"]):
+        # -i: a test wrote a part of its own into the package, ran it, and took it away again.
+        for words in (["combine", "-q"], ["json", "-q", "-i", "-o", "coverage.json"]):
             subprocess.run([*cover, *words, "--rcfile=coverage.ini"], cwd=copy, env=environment, check=True)
         python = of_python(json.loads((copy / "coverage.json").read_text()), copy)
         return page(python, of_gcov(gcov_reports(copy)), chosen, outcome)
