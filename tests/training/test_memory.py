@@ -55,7 +55,10 @@ print(json.dumps([took, memory.needed(config, log).total]))
     [
         {"items": 600_000, "users": 20_000, "events": 100_000, "dim": 64},
         {"items": 800_000, "users": 20_000, "events": 100_000, "dim": 64, "table_optimizer": "row_adagrad"},
-        {"items": 100_000, "users": 600_000, "events": 600_000, "dim": 64, "batch_size": 8192},
+        pytest.param(
+            {"items": 100_000, "users": 600_000, "events": 600_000, "dim": 64, "batch_size": 8192},
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {"items": 800_000, "users": 20_000, "events": 100_000, "dim": 64, "table_optimizer": "adam"},
             marks=pytest.mark.slow,
