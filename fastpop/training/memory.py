@@ -1,5 +1,5 @@
-"""What training takes of memory, counted before anything is made: a run that cannot fit is refused in a
-second, not killed in an hour.
+"""What training takes of memory, counted before anything is made: a run that cannot fit is refused, not
+killed in an hour.
 
     tables      4 bytes a number: item vectors, and what the encoder has a row a user or item for
     optimizer   what its optimiser keeps of them (`TableOptimizer.numbers_a_row`), with the gradients and the
@@ -7,6 +7,7 @@ second, not killed in an hour.
     best        a second copy of the parameters where patience keeps the best ones in memory
     counts      124 bytes an item, 24 a user, 16 an event: counts, log p, the distribution of negatives while
                 it is made, orders of events
+    periods     20 bytes an item for each period of a log p by period
     step        a batch: 80 bytes a number of its rows' vectors, 16 of the negatives'
 
 The bytes an item, a user and an event were measured (docs/performance.md); the sum is within 10 % of what a
@@ -27,6 +28,7 @@ from fastpop.training.build import checked_encoder
 from fastpop.training.config import TrainConfig
 
 FLOAT = 4
+PERIOD = 20  # bytes an item: log p in float32, and counts in float64 twice while it is made
 ITEM, USER, EVENT = 124, 24, 16  # bytes beside tables
 ROW, NEGATIVE = 80, 16  # bytes of a step a number of a row's vector, of a negative's
 SPARE = 64 << 20  # bytes left to the kernels' buffers, evaluation and the rest of the process
@@ -68,10 +70,20 @@ def needed(config: TrainConfig, log: Interactions, *, kept_in_memory: bool = Tru
             "optimizer": FLOAT * (state + (numbers + 2 * longest if whole else 0)),
             "best": FLOAT * numbers if config.patience and kept_in_memory else 0,
             "counts": ITEM * log.num_items + USER * log.num_users + EVENT * log.num_events,
+            "periods": PERIOD * log.num_items * _periods(config, log),
             "step": (ROW * -(-rows_of_batch // config.accumulate) * length + NEGATIVE * negatives)
             * config.dim,
         }
     )
+
+
+def _periods(config: TrainConfig, log: Interactions) -> int:
+    part: Any = config.prior_part
+    if not part.by_period:
+        return 0
+    if not part.width or log.time is None or not log.num_events:
+        return int(part.periods)
+    return int(np.ptp(log.time) // part.width) + 1
 
 
 def table_rows(config: TrainConfig, log: Interactions) -> dict[str, int]:
@@ -149,7 +161,10 @@ def _advice(config: TrainConfig, log: Interactions, left: int, kept_in_memory: b
     if config.sparse:
         tried += [{"table_optimizer": "row_adagrad", "dim": dim} for dim in (32, 16) if dim < config.dim]
     for change in tried:
-        size = needed(config.replace(**change), log, kept_in_memory=kept_in_memory).total
+        try:
+            size = needed(config.replace(**change), log, kept_in_memory=kept_in_memory).total
+        except ValueError:  # heads that do not divide this dim, say: no advice
+            continue
         if size + SPARE <= left:
             words = ", ".join(f"{name}={value!r}" for name, value in change.items())
             return f"With {words} it needs {_gib(size)}"

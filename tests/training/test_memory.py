@@ -11,7 +11,9 @@ import torch
 from helpers_logs import small_log
 
 import fastpop
+from fastpop import registry
 from fastpop.data import Interactions
+from fastpop.priors import ByPeriod
 from fastpop.training import TrainConfig, build, memory
 
 GIB = 1 << 30
@@ -116,6 +118,21 @@ def test_rows_of_tables_are_those_of_the_model(encoder):
     model = build.build_model(config, log, np.zeros(log.num_items), log)
     made = sum(table.shape[0] for table in model.encoder.tables())
     assert counted == {"items": log.num_items, "encoder": made}
+
+
+def test_no_advice_is_given_that_the_encoder_does_not_take(monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda device: memory.SPARE)
+    three = TrainConfig(encoder=registry.made("encoder", "sasrec", options={"num_heads": 3}), dim=96)
+    with pytest.raises(MemoryError, match="It needs a larger machine"):
+        memory.check(three, small_log())
+
+
+@pytest.mark.parametrize(("options", "periods"), [({"periods": 7}, 7), ({"width": 100}, 9), ({}, 12)])
+def test_periods_of_log_p_are_counted(options, periods):
+    log = small_log()  # 900 events, a second apart
+    counted = memory.needed(TrainConfig(prior=ByPeriod(**options)), log).parts["periods"]
+    assert counted == memory.PERIOD * log.num_items * periods
+    assert memory.needed(TrainConfig(), log).parts["periods"] == 0
 
 
 def test_a_container_s_limit_counts(tmp_path):
