@@ -79,6 +79,7 @@ def test_what_a_run_takes_is_what_was_counted(asked):
         [sys.executable, "-P", "-c", MEASURE, json.dumps(asked)], capture_output=True, text=True, check=True
     )
     took, needed = json.loads(done.stdout)
+    print(f"{asked}: counted {needed >> 20:,} MiB, took {took >> 20:,}")  # pytest -s: docs/performance.md
     assert needed == pytest.approx(took, rel=0.1)
 
 
