@@ -11,6 +11,7 @@ from fastpop import checks, registry
 from fastpop.folding import fold
 from fastpop.item_towers import ItemTower
 from fastpop.priors import Prior
+from fastpop.tables import normal_table
 
 
 class WithLogProbabilities(nn.Module):
@@ -99,7 +100,7 @@ class Decoder(WithLogProbabilities):
         log_prior_V = torch.tensor(np.array(log_prior), dtype=torch.float32)
         checks.shape("log_prior", log_prior_V, ("V",))
         num_items = log_prior_V.shape[0]
-        self.item_embedding = nn.Parameter(nn.init.normal_(Tensor(num_items, dim), std=0.02))
+        self.item_embedding = normal_table(num_items, dim)
         self.register_buffer("log_prior_V", log_prior_V)
         bias_V = self.prior.bias(log_prior_V)
         self.item_bias = None if bias_V is None else nn.Parameter(bias_V)

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks, ops
+from fastpop.tables import zeros_beside
 
 
 class _RowOptimizer(torch.optim.Optimizer):
@@ -228,7 +229,7 @@ def _zeros(param: Any, dtype: torch.dtype, *, a_row: bool = False) -> Tensor:
         return (table.shape[0],) if a_row else (table.shape[0], *(table.shape[1:] or (1,)))
 
     part = _local(param)
-    zeros = torch.zeros(shape_of(part), dtype=dtype, device=part.device)
+    zeros = zeros_beside(part, shape_of(part), dtype)
     if not _is_dtensor(param):
         return zeros
     shape = torch.Size(shape_of(param))

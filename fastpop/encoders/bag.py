@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from fastpop.encoders.base import Encoder, EncoderOptions, Sizes, check_dropout
+from fastpop.tables import normal_table
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class BagEncoder(Encoder):
     ):
         super().__init__()
         self.base = nn.Parameter(nn.init.normal_(Tensor(dim), std=dim**-0.5)) if base else None
-        self.history_embedding = nn.Parameter(nn.init.normal_(Tensor(num_items, dim), std=0.02))
+        self.history_embedding = normal_table(num_items, dim)
         self.dropout = nn.Dropout(dropout)
         self.sparse = sparse
 

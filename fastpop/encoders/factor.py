@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from fastpop.encoders.base import Encoder, EncoderOptions, Sizes, check_dropout
+from fastpop.tables import normal_table
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class FactorEncoder(Encoder):
     ):
         super().__init__()
         self.base = nn.Parameter(nn.init.normal_(Tensor(dim), std=dim**-0.5)) if base else None
-        self.user_embedding = nn.Parameter(nn.init.normal_(Tensor(num_users, dim), std=0.02))
+        self.user_embedding = normal_table(num_users, dim)
         self.dropout = nn.Dropout(dropout)
         self.sparse = sparse
 

@@ -13,6 +13,7 @@ from fastpop.data import columns
 from fastpop.data.interactions import Interactions
 from fastpop.encoders.base import Encoder, EncoderOptions, Sizes
 from fastpop.item_towers import ItemTower
+from fastpop.tables import normal_table
 
 MOST_LAYERS = 16
 STD = 0.02  # of initial user vectors, as of the item table
@@ -59,7 +60,7 @@ class LightGCNEncoder(Encoder):
     def __init__(self, train: Interactions, dim: int, *, layers: int = 3):
         super().__init__()
         self.layers, self.num_users = layers, train.num_users
-        self.user_embedding = nn.Parameter(nn.init.normal_(Tensor(train.num_users, dim), std=STD))
+        self.user_embedding = normal_table(train.num_users, dim, STD)
         edge_E, offset_N = graph(train)
         degree_N = np.diff(offset_N)
         scale_N = np.where(degree_N > 0, np.maximum(degree_N, 1) ** -0.5, 0)

@@ -1,0 +1,42 @@
+"""Memory for large tables on huge pages, where the system gives them.
+
+A step reads rows all over a table. On pages of 4 KiB each of these costs a walk through tables of pages that
+are themselves out of cache (8 bytes for each 4 KiB: 5 MB for a table of 2.5 GB); of 2 MiB a core keeps most
+of the walks. Linux gives them to who asks (`madvise` in
+/sys/kernel/mm/transparent_hugepage/enabled, the default of most distributions), for memory that nobody has
+written yet; numpy asks for its arrays itself. docs/scaling.md has what they give.
+"""
+
+import ctypes
+import functools
+import mmap
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+LEAST = 1 << 22  # bytes that are worth asking for
+
+
+def on_huge_pages(fresh: "torch.Tensor") -> "torch.Tensor":
+    """The same tensor, just made and not yet written, on huge pages where it is large and lies in memory.
+
+    Elsewhere, and where the system refuses, nothing happens: no number depends on it.
+    """
+    advise = _madvise()
+    if advise is None or fresh.device.type != "cpu" or fresh.numel() * fresh.element_size() < LEAST:
+        return fresh
+    first = -(-fresh.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = fresh.data_ptr() + fresh.numel() * fresh.element_size()
+    advise(first, last - first, mmap.MADV_HUGEPAGE)
+    return fresh
+
+
+@functools.cache
+def _madvise() -> Callable[[int, int, int], Any] | None:
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return None
+    call = ctypes.CDLL(None).madvise
+    call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return call
