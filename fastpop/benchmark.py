@@ -8,18 +8,56 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.data.interactions import Interactions
+from fastpop.synthetic import LargeLog
 from fastpop.text import aligned
 from fastpop.training import TrainConfig, build
 from fastpop.training.loop import train_step
 
 
+class Steps:
+    """Training steps of one catalogue, as `fastpop.train` makes them, one at a time.
+
+    A factor model with log p frozen, sampled softmax with log Q, sparse gradients and row-wise Adam, unless
+    options say otherwise, on a `fastpop.synthetic.LargeLog`: popular rows are scattered over the table.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        dim: int,
+        negatives: int,
+        batch: int,
+        *,
+        steps: int,
+        seed: int = 0,
+        **options: Any,
+    ):
+        checks.number("items", num_items, ge=2, integer=True)
+        num_events = batch * steps
+        made = LargeLog(num_events, num_items, max(num_events // 20, 2), groups=2, seed=seed)
+        user, item, time_N = made.events().values()
+        users, items = np.arange(made.num_users), np.arange(num_items)
+        log = Interactions.from_arrays(user, item, time_N, user_ids=users, item_ids=items)
+        config = TrainConfig(
+            encoder="factor", dim=dim, num_negatives=negatives, batch_size=batch, seed=seed, **options
+        )
+        log_prior_V = np.log((log.item_counts() + 1) / (num_events + num_items))
+        self.parts = build.assemble(config, log, log, log_prior_V)
+        self._rows, self._step = self.parts.batches.epoch(0), 0
+
+    def step(self) -> tuple[float, float]:
+        """(seconds, seconds of cores) of the next one."""
+        rows = next(self._rows)
+        start, cores = time.perf_counter(), time.process_time()
+        train_step(self.parts, rows, self._step)
+        self._step += 1
+        return time.perf_counter() - start, time.process_time() - cores
+
+
 def time_steps(
     items: Sequence[int], dim: int, negatives: int, batch: int, *, rounds: int = 15, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """One row a catalogue size: the median time of a training step, as `fastpop.train` makes it.
-
-    A factor model with log p frozen, sampled softmax with log Q, sparse row gradients and row-wise
-    Adam, on random events whose items follow a Zipf distribution.
+    """One row a catalogue size: the median time of a training step of `Steps`.
 
     Args:
         items: catalogue sizes V. dim: D. negatives: K, shared by the batch. batch: B.
@@ -35,23 +73,8 @@ def time_steps(
 
 
 def _row(num_items: int, dim: int, negatives: int, batch: int, rounds: int, seed: int) -> dict[str, Any]:
-    checks.number("items", num_items, ge=2, integer=True)
-    rng = np.random.default_rng(seed)
-    num_events = batch * (rounds + 3)
-    item = (rng.zipf(1.3, num_events) - 1) % num_items
-    user = rng.integers(0, max(num_events // 20, 1), num_events)
-    log = Interactions.from_arrays(
-        user, item, user_ids=np.arange(max(num_events // 20, 1)), item_ids=np.arange(num_items)
-    )
-    config = TrainConfig(encoder="factor", dim=dim, num_negatives=negatives, batch_size=batch, seed=seed)
-    log_prior_V = np.log((log.item_counts() + 1) / (num_events + num_items))
-    parts = build.assemble(config, log, log, log_prior_V)
-    seconds = []
-    for step, rows in enumerate(parts.batches.epoch(0)):
-        start = time.perf_counter()
-        train_step(parts, rows, step)
-        seconds.append(time.perf_counter() - start)
-    median = float(np.median(seconds[3:]))
+    steps = Steps(num_items, dim, negatives, batch, steps=rounds + 3, seed=seed)
+    median = float(np.median([steps.step()[0] for _ in range(rounds + 3)][3:]))
     return {
         "items": num_items,
         "dim": dim,

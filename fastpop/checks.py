@@ -259,11 +259,17 @@ def float_array(
     if array.ndim != ndim:
         raise wrong(argument, f"a {ndim}-d array", array)
     array = np.ascontiguousarray(array, dtype=dtype)
-    if not np.isfinite(array).all():
+    if not _all_finite(array):
         at = np.argwhere(~np.isfinite(array))[0]
         place = tuple(int(i) for i in at)
         raise wrong(argument, "finite numbers", text=f"{array[place]} at {list(place)}")
     return array
+
+
+def _all_finite(array: np.ndarray) -> bool:
+    """`np.isfinite(array).all()` without as many bools as the array has numbers."""
+    flat = array.reshape(-1)
+    return all(np.isfinite(flat[low : low + (1 << 22)]).all() for low in range(0, flat.size, 1 << 22))
 
 
 def int_array(argument: str, value: Any) -> np.ndarray:

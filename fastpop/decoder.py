@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fastpop import checks, registry
 from fastpop.folding import fold
 from fastpop.item_towers import ItemTower
+from fastpop.pages import tensor_of
 from fastpop.priors import Prior
 from fastpop.tables import normal_table
 
@@ -97,7 +98,7 @@ class Decoder(WithLogProbabilities):
             options={"weight": float(prior_weight), "start": bias_start},
             defaults={"weight": 1.0, "start": "zero"},
         )
-        log_prior_V = torch.tensor(np.array(log_prior), dtype=torch.float32)
+        log_prior_V = tensor_of(np.asarray(log_prior), torch.float32)
         checks.shape("log_prior", log_prior_V, ("V",))
         num_items = log_prior_V.shape[0]
         self.item_embedding = normal_table(num_items, dim)

@@ -13,10 +13,13 @@ import mmap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import torch
 
 LEAST = 1 << 22  # bytes that are worth asking for
+PIECE = 1 << 20  # rows that are copied at once
 
 
 def on_huge_pages(fresh: "torch.Tensor") -> "torch.Tensor":
@@ -24,13 +27,28 @@ def on_huge_pages(fresh: "torch.Tensor") -> "torch.Tensor":
 
     Elsewhere, and where the system refuses, nothing happens: no number depends on it.
     """
+    import torch
+
     advise = _madvise()
-    if advise is None or fresh.device.type != "cpu" or fresh.numel() * fresh.element_size() < LEAST:
+    plain = type(fresh) is torch.Tensor and fresh.device.type == "cpu"  # others may have no address
+    if advise is None or not plain or fresh.numel() * fresh.element_size() < LEAST:
         return fresh
     first = -(-fresh.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
     last = fresh.data_ptr() + fresh.numel() * fresh.element_size()
     advise(first, last - first, mmap.MADV_HUGEPAGE)
     return fresh
+
+
+def tensor_of(array: np.ndarray, dtype: Any, device: Any = "cpu") -> "torch.Tensor":
+    """`torch.tensor(array, dtype=dtype, device=device)`, on huge pages where it is large."""
+    import torch
+
+    if torch.device(device).type != "cpu" or array.size * dtype.itemsize < LEAST:
+        return torch.tensor(array, dtype=dtype, device=device)
+    made = on_huge_pages(torch.empty(array.shape, dtype=dtype))
+    for low in range(0, len(array), PIECE):  # a piece: torch wants arrays that it may write to
+        made[low : low + PIECE] = torch.from_numpy(array[low : low + PIECE].copy())
+    return made
 
 
 @functools.cache

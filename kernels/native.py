@@ -5,6 +5,7 @@ processor has); one that it lacks is an error at import. The last of PATHS is fo
 registers, emulated bit for bit.
 """
 
+import ctypes
 import functools
 import os
 from typing import Any
@@ -134,6 +135,15 @@ def place(array: np.ndarray | None) -> int:
     return array.ctypes.data
 
 
+def view_of(value: np.ndarray) -> Tensor:
+    """The array's memory as a tensor that nobody writes to: torch takes no read-only array in silence."""
+    if value.flags.writeable or not value.flags.c_contiguous or value.size == 0:
+        return torch.from_numpy(value if value.flags.writeable else value.copy())
+    raw: Any = (ctypes.c_char * value.nbytes).from_address(value.ctypes.data)
+    raw.held = value  # as long as the tensor
+    return torch.from_numpy(np.frombuffer(raw, value.dtype).reshape(value.shape))
+
+
 def rows(value: Any) -> tuple[Tensor | None, np.ndarray | None]:
     """Rows, numpy or torch: a float tensor that kernels read as it is, or a contiguous float64 array."""
     if isinstance(value, Tensor):
@@ -141,6 +151,6 @@ def rows(value: Any) -> tuple[Tensor | None, np.ndarray | None]:
         if value.dtype in DTYPE_CODES:
             return value, None
         return None, np.ascontiguousarray(value.numpy(), np.float64)
-    if value.dtype in (np.float32, np.float16) and value.flags.writeable:
-        return torch.from_numpy(value), None
+    if value.dtype in (np.float32, np.float16):
+        return view_of(value), None
     return None, np.ascontiguousarray(value, np.float64)

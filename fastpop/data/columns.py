@@ -5,6 +5,7 @@ piece. Pieces change no result: sums are taken in the order of the events.
 """
 
 import contextlib
+import math
 import mmap
 import os
 import tempfile
@@ -172,6 +173,9 @@ class Memory:
     def empty(self, size: int, dtype: Any) -> np.ndarray:
         return np.empty(size, dtype=dtype)
 
+    def empty_rows(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return self.empty(math.prod(shape), dtype).reshape(shape)
+
 
 class Disk(Memory):
     """Into memory while they are small, and otherwise into files without a name in the system's
@@ -200,3 +204,13 @@ class Disk(Memory):
 
 
 MEMORY, DISK = Memory(), Disk()
+
+
+def copied(array: np.ndarray, storage: Memory) -> np.ndarray:
+    """A copy of an array [N, ...] in that storage."""
+    out = storage.empty_rows(array.shape, array.dtype)
+    rows = max(1, PIECE // max(1, math.prod(array.shape[1:])))
+    for at in pieces(len(array), rows):
+        out[at] = array[at]
+        let_go(out[at])
+    return out

@@ -25,10 +25,11 @@ class Anisotropy(Diagnostic):
     bounds = (-1.0, 1.0)
 
     def measure(self, moments: ScoreMoments, log_prior_V: np.ndarray) -> Mapping[str, float]:
+        item_VD = moments.item_VD.astype(np.float64, copy=False)
         return {
-            "mean cosine": average_cosine(moments.item_VD),
-            "centred": average_cosine(centre_rows(moments.item_VD)),
-            "largest share": largest_share(moments.item_VD),
+            "mean cosine": average_cosine(item_VD),
+            "centred": average_cosine(centre_rows(item_VD)),
+            "largest share": largest_share(item_VD),
         }
 
 
@@ -42,10 +43,8 @@ class PartitionIsotropy(Diagnostic):
     bounds = (0.0, 1.0 + 1e-12)
 
     def measure(self, moments: ScoreMoments, log_prior_V: np.ndarray) -> Mapping[str, float]:
-        return {
-            "raw": partition_isotropy(moments.item_VD),
-            "centred": partition_isotropy(centre_rows(moments.item_VD)),
-        }
+        item_VD = moments.item_VD.astype(np.float64, copy=False)
+        return {"raw": partition_isotropy(item_VD), "centred": partition_isotropy(centre_rows(item_VD))}
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def partition_isotropy(item_VD: np.ndarray) -> float:
 def singular_cosines(moments: ScoreMoments, weight_V: np.ndarray) -> np.ndarray:
     """[R] |cos| of weight_V with each right singular vector of the weighted scores, largest singular value
     first; those of value 0 are left out. O(V R²)."""
-    item_VR, mean_R = moments.scale * moments.item_VD, moments.mean()
+    item_VR, mean_R = moments.scale * moments.item_VD.astype(np.float64, copy=False), moments.mean()
     if moments.bias_V is not None:
         item_VR = np.column_stack([item_VR, moments.bias_V])
     value_R, vector_RR = np.linalg.eigh(moments.covariance() + np.outer(mean_R, mean_R))

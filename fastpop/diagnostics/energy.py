@@ -92,8 +92,9 @@ def audit(
     Warns: UserWarning where log p has no direction to speak of (`weak_direction`), and where items
         without events carry the geometry (`diagnostics.part.unseen_items`); the audit says so, too.
     Cost: O((C + V) D²) and P passes over the item table (0.3 ms each at V = 200,000, D = 64 on
-        two cores); 2 * 2,048 * V * D FLOPs for the lists; memory O(D²) beyond inputs, two float64 item
-        tables and the permutations' codes. With pos_id also C*V*D products.
+        two cores); 2 * 2,048 * V * D FLOPs for the lists; memory beyond inputs O(D²), some [V] float64, a
+        float32 item table for the lists, 2 GiB of float64 columns at most for the permutations and their
+        codes. With pos_id also C*V*D products, of float64 items.
     Source: arXiv:2606.21275.
     """
     if logits is None:

@@ -9,6 +9,7 @@ Of the linear statistic xᵀy these are mean Σ n_k x̄_k ȳ_k and variance Σ S
 Derived for arXiv:2606.21275 and verified exhaustively in the tests.
 """
 
+from collections.abc import Callable
 from itertools import permutations
 
 import numpy as np
@@ -59,16 +60,20 @@ def linear_null(x_V: np.ndarray, label_V: np.ndarray, stratum_V: np.ndarray) -> 
 
 
 def stratified_null(
-    label_V: np.ndarray, item_VR: np.ndarray, matrix_RR: np.ndarray, stratum_V: np.ndarray
+    label_V: np.ndarray,
+    rows: Callable[[np.ndarray], np.ndarray],
+    matrix_RR: np.ndarray,
+    stratum_V: np.ndarray,
 ) -> tuple[float, float]:
-    """Mean and variance of yᵀ Z M Zᵀ y over all permutations of y within strata; M symmetric.
+    """Mean and variance of yᵀ Z M Zᵀ y over all permutations of y within strata; M symmetric. rows: of Z,
+    asked for by their places.
 
     With h = M m the statistic is mᵀMm + Σ_k (2 hᵀe_k + e_kᵀMe_k) + Σ_{k≠l} e_kᵀMe_l. The terms are
     uncorrelated: those of one stratum have `one_stratum`'s variance, a pair twice tr(M C_k M C_l).
     Cost: O(V R²) and R³ a stratum.
     """
     strata = strata_of(stratum_V)
-    fixed_R = sum(item_VR[place].sum(axis=0) * label_V[place].mean() for place in strata)
+    fixed_R = sum(rows(place).sum(axis=0) * label_V[place].mean() for place in strata)
     h_R = matrix_RR @ fixed_R
     mean = float(fixed_R @ h_R)
     own = 0.0
@@ -77,7 +82,8 @@ def stratified_null(
     for place in strata:
         if len(place) == 1:
             continue
-        z_nR = item_VR[place] - item_VR[place].mean(axis=0)
+        z_nR = rows(place)
+        z_nR = z_nR - z_nR.mean(axis=0)
         y_n = label_V[place] - label_V[place].mean()
         cov_RR = z_nR.T @ z_nR * (float(y_n @ y_n) / (len(place) - 1))
         turned_RR = matrix_RR @ cov_RR

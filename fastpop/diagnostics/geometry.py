@@ -17,7 +17,6 @@ import numpy as np
 from fastpop import checks
 from fastpop.blas import one_thread
 from fastpop.diagnostics.moments import ScoreMoments
-from fastpop.ops.energies import centre_rows
 from fastpop.stats import correlation
 
 
@@ -100,29 +99,41 @@ def geometry(moments: ScoreMoments, log_prior: Any) -> Geometry:
     """Geometry of a model's tables against log_prior [V].
 
     Raises: ValueError, TypeError for a log_prior of another length or not finite.
-    Cost: O(V D² + D³), one float64 copy of the item table.
+    Cost: O(V D² + D³) time, O(V) memory.
     """
     log_prior_V = checks.float_array("log_prior", log_prior, 1)
     checks.shape("log_prior", log_prior_V, (moments.num_items,))
-    item_VD = moments.item_VD
-    centred_VD = centre_rows(item_VD)
-    gram_DD = item_VD.T @ item_VD
-    gram_c_DD = centred_VD.T @ centred_VD
+    f_V = log_prior_V - log_prior_V.mean()
+    gram_DD: Any = 0.0
+    gram_c_DD: Any = 0.0
+    along_f_D: Any = 0.0
+    norm_V = np.empty(moments.num_items)
+    cosines, cosines_c = _Cosines(), _Cosines()
+    for at, item_vD in moments.tables():
+        centred_vD = item_vD - moments.item_mean_D
+        gram_DD = gram_DD + item_vD.T @ item_vD
+        gram_c_DD = gram_c_DD + centred_vD.T @ centred_vD
+        along_f_D = along_f_D + centred_vD.T @ f_V[at]
+        norm_V[at] = np.linalg.norm(item_vD, axis=1)
+        cosines.add(item_vD)
+        cosines_c.add(centred_vD)
     value_D, vector_DD = np.linalg.eigh(gram_c_DD)
+    first_V = np.empty(moments.num_items)
+    for at, item_vD in moments.tables():
+        first_V[at] = (item_vD - moments.item_mean_D) @ vector_DD[:, -1]
     mean_D = moments.query_mean_D
     query_DD = moments.query_cov_DD + np.outer(mean_D, mean_D)
     sigma_R = moments.spectrum()
 
-    f_V = log_prior_V - log_prior_V.mean()
     kept = value_D > 1e-12 * max(value_D.max(), 0)
-    along_D = vector_DD[:, kept].T @ (centred_VD.T @ f_V)
+    along_D = vector_DD[:, kept].T @ along_f_D
     explained = float(np.sum(along_D**2 / value_D[kept]))
     energy = float(f_V @ f_V)
     rank = int(kept.sum()) if value_D.max() > 0 else 0
 
     qq_DD = moments.num_contexts * query_DD
     sizes = float(np.linalg.norm(qq_DD) + np.linalg.norm(gram_DD))
-    second = float(np.trace(gram_DD)) / len(item_VD)
+    second = float(np.trace(gram_DD)) / moments.num_items
     return Geometry(
         items_raw=Spectrum.of(np.linalg.eigvalsh(gram_DD)),
         items_centred=Spectrum.of(value_D),
@@ -131,13 +142,13 @@ def geometry(moments: ScoreMoments, log_prior: Any) -> Geometry:
         scores=Spectrum.of(sigma_R**2),
         balanced_r1=_ratio(float(sigma_R.max()), float(sigma_R.sum())),
         balance_error=_ratio(float(np.linalg.norm(qq_DD - gram_DD)), sizes),
-        mean_vector_ratio=_ratio(float(np.linalg.norm(item_VD.mean(axis=0))), second**0.5),
-        average_cosine_raw=average_cosine(item_VD),
-        average_cosine_centred=average_cosine(centred_VD),
-        norm_correlation=correlation(np.linalg.norm(item_VD, axis=1), f_V),
-        pc1_correlation=abs(correlation(centred_VD @ vector_DD[:, -1], f_V)),
+        mean_vector_ratio=_ratio(float(np.linalg.norm(moments.item_mean_D)), second**0.5),
+        average_cosine_raw=cosines.mean(),
+        average_cosine_centred=cosines_c.mean(),
+        norm_correlation=correlation(norm_V, f_V),
+        pc1_correlation=abs(correlation(first_V, f_V)),
         popularity_r2=_ratio(explained, energy),
-        popularity_r2_null=rank / (len(item_VD) - 1),
+        popularity_r2_null=rank / (moments.num_items - 1),
     )
 
 
@@ -150,23 +161,44 @@ def score_pc1_correlation(moments: ScoreMoments, log_prior: Any) -> float:
     """
     log_prior_V = checks.float_array("log_prior", log_prior, 1)
     checks.shape("log_prior", log_prior_V, (moments.num_items,))
-    item_VR, mean_R = moments.rows(), moments.mean()
+    mean_R = moments.mean()
     value_R, vector_RR = np.linalg.eigh(moments.covariance() + np.outer(mean_R, mean_R))
     root_RR = vector_RR * np.sqrt(np.clip(value_R, 0, None))
-    weighted_VR = item_VR @ root_RR
-    _, axis_RR = np.linalg.eigh(weighted_VR.T @ weighted_VR)
-    return abs(correlation(weighted_VR @ axis_RR[:, -1], log_prior_V))
+    gram_RR: Any = 0.0
+    for _, item_vR in moments.blocks():
+        weighted_vR = item_vR @ root_RR
+        gram_RR = gram_RR + weighted_vR.T @ weighted_vR
+    _, axis_RR = np.linalg.eigh(gram_RR)
+    first_V = np.empty(moments.num_items)
+    for at, item_vR in moments.blocks():
+        first_V[at] = (item_vR @ root_RR) @ axis_RR[:, -1]
+    return abs(correlation(first_V, log_prior_V))
 
 
 def average_cosine(item_VD: np.ndarray) -> float:
     """Mean cosine over pairs of different rows, (||sum of unit rows||² - n) / (n (n - 1))."""
-    norm_V = np.sqrt(np.einsum("vd,vd->v", item_VD, item_VD))
-    seen_V = norm_V > 0
-    num = int(seen_V.sum())
-    if num < 2:
-        return float("nan")
-    total_D = np.divide(1.0, norm_V, out=np.zeros_like(norm_V), where=seen_V) @ item_VD
-    return (float(total_D @ total_D) - num) / (num * (num - 1))
+    cosines = _Cosines()
+    cosines.add(item_VD)
+    return cosines.mean()
+
+
+class _Cosines:
+    """`average_cosine` of rows that come in blocks."""
+
+    def __init__(self) -> None:
+        self.total: Any = 0.0
+        self.num = 0
+
+    def add(self, item_vD: np.ndarray) -> None:
+        norm_v = np.sqrt(np.einsum("vd,vd->v", item_vD, item_vD))
+        seen_v = norm_v > 0
+        self.num += int(seen_v.sum())
+        self.total = self.total + np.divide(1.0, norm_v, out=np.zeros_like(norm_v), where=seen_v) @ item_vD
+
+    def mean(self) -> float:
+        if self.num < 2:
+            return float("nan")
+        return (float(self.total @ self.total) - self.num) / (self.num * (self.num - 1))
 
 
 def uniformity(items: Any, t: float = 2.0) -> float:

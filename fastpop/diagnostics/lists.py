@@ -80,7 +80,7 @@ class ContextSample:
 def top_lists(sample: ContextSample, moments: ScoreMoments, counts_V: np.ndarray, k: int) -> TopLists | None:
     """Of the contexts sampled, with the items and the bias of `moments`; None without contexts.
 
-    Cost: 2*n*V*D FLOPs, n at most 2,048, in float32.
+    Cost: 2*n*V*D FLOPs, n at most 2,048, in float32; a float32 copy of the item table.
     """
     import torch
 
@@ -91,12 +91,13 @@ def top_lists(sample: ContextSample, moments: ScoreMoments, counts_V: np.ndarray
     k = min(k, moments.num_items)
     # Rows as the energies take them: a large mean row, or a scale that float32 cannot hold, moves all
     # scores of a context together and would only cost the digits that order them.
-    item_VR = moments.rows()
     if moments.bias_V is not None:
         query_nR = np.column_stack([query_nR, np.ones(len(query_nR))])
-    item_VR, query_nR = (x / max(float(np.abs(x).max()), 1e-300) for x in (item_VR, query_nR))
-    ids, _ = ops.top_items(
-        torch.from_numpy(query_nR.astype(np.float32)), torch.from_numpy(item_VR.astype(np.float32)), k
-    )
+    largest = max(max(float(np.abs(item_vR).max()) for _, item_vR in moments.blocks()), 1e-300)
+    query_nR = query_nR / max(float(np.abs(query_nR).max()), 1e-300)
+    item_VR = np.empty((moments.num_items, moments.num_columns), np.float32)
+    for at, item_vR in moments.blocks():
+        item_VR[at] = item_vR / largest
+    ids, _ = ops.top_items(torch.from_numpy(query_nR.astype(np.float32)), torch.from_numpy(item_VR), k)
     mean_n = counts_V[ids.numpy()].mean(axis=1)
     return TopLists(k, float(np.average(mean_n, weights=weight_n)), float(counts_V.mean()), len(mean_n))

@@ -18,6 +18,7 @@ from fastpop.ops.energies import ScoreEnergy
 from fastpop.stats import popularity_direction
 
 BLOCK = 250  # permutations between two updates of the progress bar
+MOST_BYTES = 2 << 30  # of float64 rows that are permuted over at once
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ def audit_many(
         seed, strata, threads: as in `fastpop.ops.permutation`.
     Raises:
         ValueError, TypeError: says the argument, the expected and the got.
-    Cost: per model one pass of P permutations (2*m*R FLOPs each); one item table in memory at a
-        time (two for a pair's null moments).
+    Cost: per model one pass of P permutations (2*m*R FLOPs each), of float64 rows: of all columns at once
+        where these are at most 2 GiB, otherwise of as many as are, and the permutations are drawn once for
+        each part.
     """
     if not isinstance(models, Mapping) or not all(isinstance(m, ScoreMoments) for m in models.values()):
         raise checks.wrong_type("models", "a dict of name to ScoreMoments", models)
@@ -114,10 +116,9 @@ def audit_many(
         checks.shape("strata", stratum_V, (len(log_prior_V),))
     energy, direction, shared, drawn = {}, {}, {}, {}
     for name, moments in models.items():
-        item_VR = moments.rows()
-        proj_PR = _projections(chosen, label_V, item_VR, permutations, seed, stratum_V, threads)
+        proj_PR = _projections(chosen, label_V, moments, permutations, seed, stratum_V, threads)
         energy[name] = moments.energy(log_prior_V)
-        forms = Form.direction(moments, item_VR), Form.shared(moments, item_VR)
+        forms = Form.direction(moments), Form.shared(moments)
         drawn[name] = tuple(form.at(proj_PR) for form in forms)
         direction[name], shared[name] = (
             permutation_test(
@@ -134,10 +135,9 @@ def audit_many(
 
     paired = {}
     for first, second in pairs:
-        rows = models[first].rows(), models[second].rows()
         tests = []
         for n, (kind, form) in enumerate((("direction", Form.direction), ("shared", Form.shared))):
-            one, two = form(models[first], rows[0]), form(models[second], rows[1])
+            one, two = form(models[first]), form(models[second])
             mean, variance = chosen.moments(label_V, one, two, stratum_V) or (None, None)
             a, b = getattr(energy[first], kind), getattr(energy[second], kind)
             a_P, b_P = drawn[first][n], drawn[second][n]
@@ -160,22 +160,35 @@ def audit_many(
 def _projections(
     null: Null,
     label_V: np.ndarray,
-    item_VR: np.ndarray,
+    moments: ScoreMoments,
     num_permutations: int,
     seed: int,
     stratum_V: np.ndarray | None,
     threads: int | None,
 ) -> np.ndarray:
-    """`Null.project` in blocks of the one stream, with a bar where it takes over 5 seconds."""
-    parts = []
-    starts = range(0, num_permutations, BLOCK) if num_permutations else [0]
-    for first in tqdm(
-        starts, desc="permutations", unit_scale=BLOCK, delay=5, leave=False, dynamic_ncols=True, disable=None
-    ):
-        count = min(BLOCK, num_permutations - first)
-        parts.append(
-            null.project(
-                label_V, item_VR, count, seed=seed, first=first, stratum_V=stratum_V, threads=threads
-            )
-        )
-    return np.concatenate(parts)
+    """`Null.project` of the rows in blocks of the one stream, with a bar where it takes over 5 seconds.
+
+    A projection is linear in the rows, column by column, and draws hang on no row: so parts of the columns,
+    made one after the other, are the whole."""
+    width = max(8, MOST_BYTES // (8 * moments.num_items) // 8 * 8)
+    columns = [slice(low, low + width) for low in range(0, moments.num_columns, width)]
+    starts = range(0, num_permutations, BLOCK) if num_permutations else range(1)
+    found_PR = np.empty((num_permutations, moments.num_columns))
+    with tqdm(
+        total=len(columns) * len(starts),
+        desc="permutations",
+        unit_scale=BLOCK,
+        delay=5,
+        leave=False,
+        dynamic_ncols=True,
+        disable=None,
+    ) as bar:
+        for at in columns:
+            item_VR = moments.rows(at)
+            for first in starts:
+                count = min(BLOCK, num_permutations - first)
+                found_PR[first : first + count, at] = null.project(
+                    label_V, item_VR, count, seed=seed, first=first, stratum_V=stratum_V, threads=threads
+                )
+                bar.update()
+    return found_PR

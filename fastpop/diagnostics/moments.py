@@ -3,24 +3,29 @@
 `ScoreMoments` is what models, streams and comparisons hand to the diagnostics.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from fastpop import checks
 from fastpop.frozen import freeze
-from fastpop.ops.energies import ROWS, ScoreEnergy, centre_rows, gram_spectrum
+from fastpop.ops.energies import ROWS, ScoreEnergy, gram_spectrum
 from fastpop.ops.score_energy import GramStream, energies, weights
+
+BLOCK = 1 << 16  # items whose rows are float64 at once
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreMoments:
     """The scores scale * Q Eᵀ + 1 aᵀ, with Q known by its weighted mean and covariance only.
 
-    query_mean_D, query_cov_DD: float64. item_VD: float64 [V, D]. bias_V: float64 [V] or None.
-    num_contexts: rows seen. weighting: how contexts were weighted, in words.
+    query_mean_D, query_cov_DD: float64. item_VD: [V, D] float64, or float32 where the table is: it may be
+    large, so nothing copies it whole. What is computed is float64, of a block of items at a time (`blocks`,
+    `part`). bias_V: float64 [V] or None. num_contexts: rows seen. weighting: how contexts were weighted, in
+    words.
     """
 
     query_mean_D: np.ndarray
@@ -45,13 +50,14 @@ class ScoreMoments:
         Args:
             query: [C, D] numpy or torch of any real dtype; or an iterable of chunks, each
                 [c, D] or a pair ([c, D], weights [c]); or a GramStream filled before.
-            items: [V, D], V >= 4. bias: [V] or None, nats. scale: of the dot product.
+            items: [V, D], V >= 4; kept as it lies where it is float32 or float64 on the host, so a table that
+                changes afterwards changes the moments. bias: [V] or None, nats. scale: of the dot product.
             context_weight: [C] >= 0, with an array of queries only.
         Raises:
             ValueError, TypeError: says the argument, the expected and the got.
         Cost: O(C D²), one chunk of float64 rows at a time.
         """
-        item_VD = checks.float_array("items", items, 2)
+        item_VD = item_table("items", items)
         num_items, dim = item_VD.shape
         if num_items < 4:
             raise checks.wrong("items", "at least 4 items", item_VD)
@@ -82,11 +88,10 @@ class ScoreMoments:
 
     def mean_score(self) -> np.ndarray:
         """[V] float64: the mean over contexts of the scores, centred over items."""
-        centre_D = self.item_VD.mean(axis=0)
         score_V = np.empty(self.num_items)
         for low in range(0, self.num_items, ROWS):
             at = slice(low, low + ROWS)
-            score_V[at] = (self.item_VD[at] - centre_D) @ self.query_mean_D
+            score_V[at] = (self.item_VD[at] - self.item_mean_D) @ self.query_mean_D
         score_V *= self.scale
         return score_V if self.bias_V is None else score_V + (self.bias_V - self.bias_V.mean())
 
@@ -121,12 +126,54 @@ class ScoreMoments:
         """Singular values of the weighted centred scores, largest first."""
         return gram_spectrum(self.query_mean_D, self.query_cov_DD, self.item_VD, self.bias_V, self.scale)
 
-    def rows(self) -> np.ndarray:
-        """Z [V, R] with centred scores = [query, 1] Zᵀ; R = D, plus 1 where there is a bias."""
-        item_VR = self.scale * self.item_VD
-        if self.bias_V is not None:
-            item_VR = np.column_stack([item_VR, self.bias_V])
-        return centre_rows(item_VR)
+    @property
+    def num_columns(self) -> int:
+        """R of `rows`."""
+        return self.dim + (self.bias_V is not None)
+
+    def rows(self, columns: slice = slice(None)) -> np.ndarray:
+        """Z [V, R] with centred scores = [query, 1] Zᵀ; R = D, plus 1 where there is a bias. columns: these
+        alone: all of them are twice a float32 table."""
+        first, last, _ = columns.indices(self.num_columns)
+        item_VR = np.empty((self.num_items, last - first))
+        for at in self._places():
+            item_VR[at] = self.part(at, columns)
+        return item_VR
+
+    def part(self, at: Any, columns: slice = slice(None)) -> np.ndarray:
+        """`rows()[at]`, of a slice or of ids [n], without the others."""
+        return self._scaled(at, columns) - self._centre_R[columns]
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """(items, their `part`), the catalogue once."""
+        for at in self._places():
+            yield at, self.part(at)
+
+    def tables(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """(items, their rows of item_VD in float64), the catalogue once."""
+        for at in self._places():
+            yield at, self.item_VD[at].astype(np.float64, copy=False)
+
+    def _places(self) -> Iterator[slice]:
+        for low in range(0, self.num_items, BLOCK):
+            yield slice(low, min(low + BLOCK, self.num_items))
+
+    def _scaled(self, at: Any, columns: slice) -> np.ndarray:
+        first, last, _ = columns.indices(self.num_columns)
+        item_vR = self.scale * self.item_VD[at, first : min(last, self.dim)].astype(np.float64, copy=False)
+        if self.bias_V is None or last <= self.dim:
+            return item_vR
+        return np.column_stack([item_vR, self.bias_V[at]])
+
+    @cached_property
+    def item_mean_D(self) -> np.ndarray:  # noqa: N802
+        """[D] float64: the mean row of item_VD."""
+        return sum(item_vD.sum(axis=0) for _, item_vD in self.tables()) / self.num_items
+
+    @cached_property
+    def _centre_R(self) -> np.ndarray:  # noqa: N802
+        total_R = sum(self._scaled(at, slice(None)).sum(axis=0) for at in self._places())
+        return total_R / self.num_items
 
     def mean(self) -> np.ndarray:
         """The mean of [query, 1], to go with `rows`."""
@@ -135,6 +182,13 @@ class ScoreMoments:
     def covariance(self) -> np.ndarray:
         """The covariance of [query, 1], to go with `rows`."""
         return self.query_cov_DD if self.bias_V is None else np.pad(self.query_cov_DD, (0, 1))
+
+
+def item_table(argument: str, items: Any) -> np.ndarray:
+    """[V, D] finite numbers on the host: as it lies where it is float32 or float64, half rows in float32."""
+    items = checks.array_like(argument, items)
+    narrow = str(items.dtype).removeprefix("torch.") in ("float32", "float16", "bfloat16")
+    return checks.float_array(argument, items, 2, np.float32 if narrow else np.float64)
 
 
 def read_queries(query: Any, dim: int, context_weight: Any) -> tuple[GramStream, bool]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastpop import checks
-from fastpop.diagnostics.moments import ScoreMoments
+from fastpop.diagnostics.moments import BLOCK, ScoreMoments
 from fastpop.ops.energies import ScoreEnergy
 from fastpop.popularity.prior import PopularityPrior
 from fastpop.stats import correlation
@@ -138,9 +138,13 @@ def energy_of_items(moments: ScoreMoments, items: np.ndarray) -> float:
     """numpy: w @ (S_centred[:, items]**2).sum(1): what of the total stands in these columns."""
     if len(items) == 0:
         return 0.0
-    row_nR = moments.rows()[items]
-    shared = float(np.square(row_nR @ moments.mean()).sum())
-    return shared + max(0.0, float(np.sum((row_nR @ moments.covariance()) * row_nR)))
+    mean_R, cov_RR = moments.mean(), moments.covariance()
+    shared = spread = 0.0
+    for low in range(0, len(items), BLOCK):
+        row_nR = moments.part(items[low : low + BLOCK])
+        shared += float(np.square(row_nR @ mean_R).sum())
+        spread += float(np.sum((row_nR @ cov_RR) * row_nR))
+    return shared + max(0.0, spread)
 
 
 def unseen_items(shares: tuple[PartShare, ...], unseen_energy: float) -> str | None:

@@ -86,11 +86,12 @@ def sequential_energy_test(
         checks.shape("strata", stratum_V, (moments.num_items,))
     label_V, _ = popularity_direction(log_prior_V)
     form = (Form.direction if statistic == "direction" else Form.shared)(moments)
+    item_VR = form.item_VR
 
     def draw(first: int, count: int) -> np.ndarray:
         return form.at(
             found_null.project(
-                label_V, form.item_VR, count, seed=seed, first=first, stratum_V=stratum_V, threads=threads
+                label_V, item_VR, count, seed=seed, first=first, stratum_V=stratum_V, threads=threads
             )
         )
 

@@ -8,6 +8,7 @@ and verified exhaustively in the tests.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -138,25 +139,29 @@ def permutation_test(
 class Form:
     """A score energy as a function of item labels: T(y) = (y'Zm)² + y'Z C Z'y.
 
-    item_VR: Z, centred over items. mean_R: m. cov_RR: C; zeros for the shared energy.
+    moments: whose `rows` are Z, centred over items, and which has them block by block. mean_R: m. cov_RR: C;
+    zeros for the shared energy.
     """
 
-    item_VR: np.ndarray
+    moments: ScoreMoments
     mean_R: np.ndarray
     cov_RR: np.ndarray
 
     @classmethod
-    def direction(cls, moments: ScoreMoments, item_VR: np.ndarray | None = None) -> "Form":
-        """E_dir as a form; item_VR is moments.rows() where the caller has it."""
-        item_VR = moments.rows() if item_VR is None else item_VR
-        return cls(item_VR, moments.mean(), moments.covariance())
+    def direction(cls, moments: ScoreMoments) -> "Form":
+        """E_dir as a form."""
+        return cls(moments, moments.mean(), moments.covariance())
 
     @classmethod
-    def shared(cls, moments: ScoreMoments, item_VR: np.ndarray | None = None) -> "Form":
+    def shared(cls, moments: ScoreMoments) -> "Form":
         """E_sh as a form."""
-        item_VR = moments.rows() if item_VR is None else item_VR
         mean_R = moments.mean()
-        return cls(item_VR, mean_R, np.zeros((len(mean_R), len(mean_R))))
+        return cls(moments, mean_R, np.zeros((len(mean_R), len(mean_R))))
+
+    @property
+    def item_VR(self) -> np.ndarray:  # noqa: N802
+        """Z [V, R] float64, made anew: `moments.blocks()` needs no memory of its size."""
+        return self.moments.rows()
 
     @property
     def matrix(self) -> np.ndarray:
@@ -191,31 +196,44 @@ def null_moments(
     if kind == "stratified":
         if stratum_V is None:
             raise checks.wrong("stratum_V", "integers [V] with kind='stratified'", stratum_V)
-        item_VR, matrix_RR = plus.item_VR, plus.matrix
+        rows, matrix_RR = plus.moments.part, plus.matrix
         if minus is not None:  # the difference is one form of the rows of both
-            item_VR = np.hstack([item_VR, minus.item_VR])
+            both = (plus.moments, minus.moments)
             none_RR = np.zeros((len(matrix_RR), len(minus.matrix)))
             matrix_RR = np.block([[matrix_RR, none_RR], [none_RR.T, -minus.matrix]])
-        return stratified_null(label_V, item_VR, matrix_RR, stratum_V)
+            return stratified_null(
+                label_V, lambda at: np.hstack([one.part(at) for one in both]), matrix_RR, stratum_V
+            )
+        return stratified_null(label_V, rows, matrix_RR, stratum_V)
 
     # The sign null is that of Z weighted by y: y_i e_i z_i = e_i (y_i z_i).
-    def rows(form: Form) -> np.ndarray:
-        return form.item_VR if kind == "label" else label_V[:, None] * form.item_VR
+    def weighted(at: slice, item_vR: np.ndarray) -> np.ndarray:
+        return item_vR if kind == "label" else label_V[at, None] * item_vR
 
-    a_VR, a_RR = rows(plus), plus.matrix
-    product = a_RR @ (a_VR.T @ a_VR)
+    a_RR = plus.matrix
+    gram: Any = 0.0
+    gram_minus: Any = 0.0
+    cross: Any = 0.0
+    diagonal = 0.0
+    for at, item_vR in plus.moments.blocks():
+        a_vR = weighted(at, item_vR)
+        gram = gram + a_vR.T @ a_vR
+        diagonal_v = plus.diagonal(a_vR)
+        if minus is not None:
+            b_vR = weighted(at, minus.moments.part(at))
+            gram_minus = gram_minus + b_vR.T @ b_vR
+            cross = cross + a_vR.T @ b_vR
+            diagonal_v = diagonal_v - minus.diagonal(b_vR)
+        diagonal += float(diagonal_v @ diagonal_v)
+    product = a_RR @ gram
     trace = float(np.trace(product))
     square = float(np.sum(product * product.T))
-    diagonal_V = plus.diagonal(a_VR)
     if minus is not None:
-        b_VR, b_RR = rows(minus), minus.matrix
-        product = b_RR @ (b_VR.T @ b_VR)
-        cross = a_VR.T @ b_VR
+        b_RR = minus.matrix
+        product = b_RR @ gram_minus
         trace -= float(np.trace(product))
         square += float(np.sum(product * product.T))
         square -= 2 * float(np.sum((a_RR @ cross @ b_RR) * cross))
-        diagonal_V = diagonal_V - minus.diagonal(b_VR)
-    diagonal = float(diagonal_V @ diagonal_V)
     if kind == "sign":
         return trace, max(0.0, 2 * (square - diagonal))
     return quadratic_null(label_V, trace, square, diagonal)

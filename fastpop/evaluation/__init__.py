@@ -20,7 +20,7 @@ from fastpop.evaluation.models import CaseScores, Tables, scores_of
 from fastpop.evaluation.paired import PairedInterval, compare_paired, paired_over_seeds
 from fastpop.evaluation.popularity_bias import gini, item_groups, lorenz_curve
 from fastpop.evaluation.ppmi import ppmi_scorer
-from fastpop.evaluation.ranking import OURS, evaluate
+from fastpop.evaluation.ranking import OURS, evaluate, predicted_seconds
 from fastpop.evaluation.recommendations import Recommendations, recommend
 from fastpop.evaluation.reference import OURS as REFERENCES
 from fastpop.evaluation.reference import Reference
@@ -52,6 +52,7 @@ __all__ = [
     "paired_over_seeds",
     "popularity_scorer",
     "ppmi_scorer",
+    "predicted_seconds",
     "recency_scorer",
     "recommend",
     "scores_of",

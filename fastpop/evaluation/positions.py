@@ -145,10 +145,13 @@ def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | Non
 
 
 def _chunks(num_cases: int, size: int) -> Iterator[tuple[int, int]]:
-    with bars.progress_bar(num_cases, "ranking", delay=5.0) as bar:
-        for start in range(0, num_cases, size):
-            yield start, min(start + size, num_cases)
-            bar.update(min(size, num_cases - start))
+    """Of the cases, with a bar that says how long the rest takes: a small one first, after which it knows."""
+    first = max(1, size // 8)
+    with bars.progress_bar(num_cases, "ranking", delay=2.0) as bar:
+        for start in [*range(0, min(num_cases, 1)), *range(first, num_cases, size)]:
+            stop = min(start + (size if start else first), num_cases)
+            yield start, stop
+            bar.update(stop - start)
 
 
 def _lists(key: np.ndarray, num_cases: int, num_items: int, name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What an evaluation gives back: means, and the values of each case behind them."""
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -22,6 +22,7 @@ class Evaluation:
     case_weight: [C], ones unless given.
     exposure: k -> int64 [V], how many top-k slots each item got.
     cases_key: equal for equal cases; runs are paired only then.
+    intervals: name -> (low, high), 95 %, where some of the cases were drawn (`sample_cases=`); else empty.
     """
 
     metrics: dict[str, float]
@@ -32,9 +33,10 @@ class Evaluation:
     case_weight: np.ndarray
     exposure: dict[int, np.ndarray]
     cases_key: str
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        freeze(self, "metrics", "per_case", "events", "case_weight", "exposure")
+        freeze(self, "metrics", "per_case", "events", "case_weight", "exposure", "intervals")
 
     def __repr__(self) -> str:
         shown = [
@@ -71,6 +73,7 @@ class Evaluation:
             "ks": list(self.ks),
             "num_cases": self.num_cases,
             "num_events": self.num_events,
+            **({"intervals": {k: list(v) for k, v in self.intervals.items()}} if self.intervals else {}),
         }
 
     def table(self) -> str:
@@ -82,10 +85,23 @@ class Evaluation:
         listed += [[stem, *(_cell(self.metrics.get(f"{stem}@{k}")) for k in self.ks)] for stem in stems]
         whole = [[name, _cell(value)] for name, value in self.metrics.items() if "@" not in name]
         widths = [24, *(11 for _ in self.ks)]
+        listed += [
+            [f"  {stem} ±", *(_cell(self._reach(f"{stem}@{k}")) for k in self.ks)]
+            for stem in stems
+            if any(f"{stem}@{k}" in self.intervals for k in self.ks)
+        ]
+        whole += [[f"  {name} ±", _cell(self._reach(name))] for name, _ in whole if name in self.intervals]
         lines = [*aligned(listed, least=widths, gap=0), "", *aligned(whole, least=widths, gap=0), ""]
         size = f"{self.num_cases:,} cases, {self.num_events:,} target events. "
         lines += textwrap.wrap(size + self.rule, 78)
         return "\n".join(lines)
+
+    def _reach(self, name: str) -> float | None:
+        """Half of an interval."""
+        if name not in self.intervals:
+            return None
+        low, high = self.intervals[name]
+        return (high - low) / 2
 
 
 def weighted_mean(value_C: np.ndarray, weight_C: np.ndarray) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastpop import checks, registry
+from fastpop.data import columns
 from fastpop.diagnostics import ScoreMoments
 from fastpop.popularity.prior import unit_direction
 
@@ -84,7 +85,11 @@ def subtracted_as_fitted(moments: ScoreMoments, log_prior_V: np.ndarray) -> Scor
 def projected(moments: ScoreMoments, log_prior_V: np.ndarray) -> ScoreMoments:
     """The scores of an item table without the direction of log p."""
     b_V = unit_direction(log_prior_V)
-    return replace(moments, item_VD=moments.item_VD - np.outer(b_V, b_V @ moments.item_VD))
+    along_D = sum(b_V[at] @ item_vD for at, item_vD in moments.tables())
+    item_VD = columns.DISK.empty_rows(moments.item_VD.shape, np.float64)
+    for at, item_vD in moments.tables():
+        item_VD[at] = item_vD - np.outer(b_V[at], along_D)
+    return replace(moments, item_VD=item_VD)
 
 
 def _named(*arms: Arm) -> dict[str, Arm]:

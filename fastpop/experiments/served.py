@@ -2,17 +2,19 @@
 afterwards."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastpop import checks, evaluation
+from fastpop.data import columns
 from fastpop.data.interactions import Interactions
 from fastpop.diagnostics import ScoreMoments
 from fastpop.experiments.arms import AFTERWARDS, STANDARD, Arm
 from fastpop.model import Recommender
+from fastpop.ops import readable
 from fastpop.training.result import moments_of
 
 
@@ -37,7 +39,7 @@ class Served:
     def scores(self, query_CD: Tensor, weight: float) -> evaluation.DotScores:
         """What is ranked at this beta; fp32, as a model serves it."""
         moments = self.at(weight)
-        items = torch.tensor(moments.item_VD, dtype=torch.float32, device=query_CD.device)
+        items = readable.view_of(moments.item_VD).float().to(query_CD.device)
         bias = (
             None
             if moments.bias_V is None
@@ -54,6 +56,8 @@ def families(
     log_prior_V: of half A: what is subtracted, and the direction that is projected out.
     """
     moments = moments_of(model, train)
+    # Of this moment: the model trains on. A large table waits in a file for what is asked of it.
+    moments = replace(moments, item_VD=columns.copied(moments.item_VD, columns.DISK))
     decoder = model.decoder
     if arm != STANDARD:
         return [Served(arm, moments, decoder.popularity_term().detach().double().cpu().numpy())]

@@ -71,7 +71,7 @@ class ScoreEnergy:
 def centre_rows(item_VD: np.ndarray, centring_V: np.ndarray | None = None) -> np.ndarray:
     """E - 1 (cᵀE). Always before a product: EᵀE minus its mean part would cancel digits."""
     if centring_V is None:
-        return item_VD - item_VD.mean(axis=0)
+        return item_VD - item_VD.mean(axis=0, dtype=np.float64)
     return item_VD - centring_V @ item_VD
 
 
@@ -159,7 +159,7 @@ def gram_spectrum(
     W^{1/2} S H = [√W (Q - 1 q̄ᵀ), √w] [scale E_c, H m]ᵀ with m = scale E q̄ + a; the left factor
     has Gram matrix diag(Cov, 1), so its root stands for its R factor.
     """
-    centre_D, centre = item_VD.mean(axis=0), 0.0 if bias_V is None else bias_V.mean()
+    centre_D, centre = item_VD.mean(axis=0, dtype=np.float64), 0.0 if bias_V is None else bias_V.mean()
 
     def rows(at: slice) -> np.ndarray:
         item_vR = np.empty((len(item_VD[at]), len(mean_D) + 1))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastpop.pages import tensor_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -47,7 +49,7 @@ class ProposalTensors:
         if array.dtype == np.uint32:
             array = array.view(np.int32)  # the same bits: torch has no arithmetic on uint32
         with torch.inference_mode(False):  # what is made in inference mode is no good for training
-            made = torch.tensor(array, dtype=dtype, device=device)
+            made = tensor_of(array, dtype, device)
         # Nor is what is made while torch exports or transforms: a symbol of that trace.
         wrapped = torch._C._functorch.is_functorch_wrapped_tensor(made) or torch._is_functional_tensor(made)
         if type(made) is torch.Tensor and not wrapped:

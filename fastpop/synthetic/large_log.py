@@ -56,7 +56,7 @@ class LargeLog:
     def __post_init__(self) -> None:
         checks.number("span", self.span, ge=1, integer=True)
         checks.number("num_events", self.num_events, ge=1, le=(2**63 - 1) // self.span, integer=True)
-        checks.number("num_items", self.num_items, ge=4, le=MAX_ITEMS, integer=True)
+        checks.number("num_items", self.num_items, ge=2, le=MAX_ITEMS, integer=True)
         checks.number("groups", self.groups, ge=2, integer=True)
         checks.number("num_users", self.num_users, ge=self.groups, le=2**53, integer=True)
         checks.number("zipf", self.zipf, ge=0)

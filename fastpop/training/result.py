@@ -427,12 +427,12 @@ def moments_of(
     sample: ContextSample | None = None,
 ) -> ScoreMoments:
     """Moments of the learned part (plus bias_V), one context a training event; a sample of these
-    contexts in `sample`."""
+    contexts in `sample`. The item table is the model's own: training goes on under the moments' hands."""
     decoder = model.decoder
     chunks = ((query, weight) for query, weight, _ in model.training_contexts(train))
     moments = ScoreMoments.of(
         chunks if sample is None else sample.watch(chunks),
-        decoder.item_vectors().detach().double().cpu().numpy(),
+        decoder.item_vectors().detach(),
         bias=bias_V,
         scale=float(decoder.scale.detach()),
     )

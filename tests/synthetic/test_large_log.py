@@ -90,7 +90,7 @@ def test_the_best_scores_have_the_least_nll(tmp_path):
     ("options", "message"),
     [
         ({"num_events": 0}, "num_events"),
-        ({"num_items": 3}, "num_items"),
+        ({"num_items": 1}, "num_items"),
         ({"num_users": 31}, "num_users"),
         ({"zipf": -1}, "zipf"),
         ({"groups": 1}, "groups"),

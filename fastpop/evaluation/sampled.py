@@ -1,0 +1,108 @@
+"""Where all cases take too long: how long they would take, and estimates from some, asked for by name."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastpop import checks
+from fastpop.data.csr import Csr
+from fastpop.evaluation.dot_scores import DotScores
+from fastpop.evaluation.models import CaseScores, of_matrix
+from fastpop.evaluation.result import Evaluation
+from fastpop.stats import weighted_interval
+from fastpop.types import DotModel
+
+FEW, MORE = 32, 160  # cases that are timed
+
+
+def estimate(
+    evaluate: Callable[..., Evaluation], score: Any, cases: Any, size: int, seed: int, options: dict[str, Any]
+) -> Evaluation:
+    """`evaluate` of `size` cases, drawn without replacement, with an interval for each mean over cases.
+
+    What is of all lists together (coverage, Gini, ...) has no unbiased estimate in some of them and is left
+    out.
+    """
+    num_cases, per_item = int(cases.num_cases), int(cases.num_items)
+    checks.number("sample_cases", size, ge=2, integer=True)
+    checks.number("sample_seed", seed, ge=0, integer=True)
+    if size >= num_cases:
+        return evaluate(score, cases, **options)
+    chosen = np.sort(np.random.default_rng(seed).permutation(num_cases)[:size])
+    found = evaluate(*part(score, cases, chosen, per_item), **_options_of(chosen, num_cases, options))
+    left = math.sqrt(1 - size / num_cases)  # a sample of all of them is no estimate
+    intervals = {}
+    for name, value_C in found.per_case.items():
+        weight_C = found.weight_of(name)
+        there = ~np.isnan(value_C) & (weight_C > 0)
+        if np.isfinite(value_C[there]).all() and there.sum() > 1:
+            mean, low, high = weighted_interval(value_C[there], weight_C[there].astype(float))
+            intervals[name] = (mean - left * (mean - low), mean + left * (high - mean))
+    rule = (
+        f"estimates from {size:,} of {num_cases:,} cases drawn at random (seed {seed}), 95 % intervals; "
+        "what is of all lists together is left out"
+    )
+    return replace(
+        found,
+        metrics={name: value for name, value in found.metrics.items() if name in found.per_case},
+        rule=f"{found.rule}; {rule}",
+        intervals=intervals,
+        exposure={},
+    )
+
+
+def predicted_seconds(
+    evaluate: Callable[..., Evaluation], score: Any, cases: Any, options: dict[str, Any]
+) -> float:
+    """Seconds that all cases will take, from 32 and 160 of them, taken at even distances."""
+    num_cases, num_items = int(cases.num_cases), int(cases.num_items)
+    if num_cases <= FEW + MORE:
+        started = time.perf_counter()
+        evaluate(score, cases, **options)
+        return time.perf_counter() - started
+    took = []
+    for size in (FEW, FEW, MORE):  # the first warms up
+        chosen = np.linspace(0, num_cases - 1, size).astype(np.int64)
+        given = part(score, cases, chosen, num_items)
+        started = time.perf_counter()
+        evaluate(*given, **_options_of(chosen, num_cases, options))
+        took.append(time.perf_counter() - started)
+    each = max(took[2] - took[1], 0.0) / (MORE - FEW)
+    return took[1] + each * (num_cases - FEW)
+
+
+def part(score: Any, cases: Any, chosen: np.ndarray, num_items: int) -> tuple[Any, Any]:
+    """(scores, cases) of the chosen ones, ascending."""
+    some = cases.take(chosen)
+    if isinstance(score, DotModel):
+        return score, some
+    if isinstance(score, DotScores):
+        return replace(score, query=score.query[torch.from_numpy(chosen).to(score.query.device)]), some
+    scores = score if callable(score) else of_matrix(score, int(cases.num_cases), num_items)
+
+    def of(rows: slice) -> Any:
+        asked = chosen[rows]
+        runs = np.split(asked, np.flatnonzero(np.diff(asked) != 1) + 1)
+        got = [scores(slice(int(run[0]), int(run[-1]) + 1)) for run in runs]
+        if all(isinstance(one, torch.Tensor) for one in got):
+            return torch.cat(got)
+        return np.concatenate([np.asarray(one) for one in got])
+
+    return CaseScores(of, getattr(scores, "argument", "score(slice)")), some
+
+
+def _options_of(chosen: np.ndarray, num_cases: int, options: dict[str, Any]) -> dict[str, Any]:
+    """What is given by case, of the chosen ones."""
+    given = dict(options)
+    if given.get("weight") is not None:
+        weight_C = checks.float_array("weight", given["weight"], 1)
+        checks.shape("weight", weight_C, (num_cases,))
+        given["weight"] = weight_C[chosen]
+    if given.get("candidates") is not None:
+        given["candidates"] = Csr.of("candidates", given["candidates"], num_rows=num_cases).take(chosen)
+    return given
