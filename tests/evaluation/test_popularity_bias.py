@@ -79,3 +79,15 @@ def test_extremes_of_concentration():
         bias.gini(np.zeros(3))
     with pytest.raises(ValueError, match="head: expected a finite number > 0"):
         bias.item_groups([1, 2], head=0)
+
+
+@pytest.mark.parametrize("top", [0, 3, 10**6, 2.5])
+@pytest.mark.parametrize("kind", [np.int64, np.float64])
+def test_classes_are_those_of_unique(top, kind):
+    rng = np.random.default_rng(0)
+    value = (rng.random(500) * top).astype(np.float64 if top == 2.5 else np.int64).astype(kind)
+    for one_of in (value, value[:1], -value):
+        expected = np.unique(one_of, return_inverse=True, return_counts=True)
+        for got, one in zip(bias.classes(one_of), expected, strict=True):
+            assert got.dtype.kind == one.dtype.kind
+            assert (got == one).all()
