@@ -47,11 +47,17 @@ def evaluate(model: Any, cases: Any = "test", **options: Any) -> Evaluation:
 
 def recommend(
     model: Any,
-    cases: Any,
+    cases: Any = None,
     k: int = 10,
     *,
+    histories: Any = None,
     log: Interactions | None = None,
     exclude_seen: bool = True,
+    candidates: Any = None,
+    allow: Any = None,
+    deny: Any = None,
+    titles: Any = None,
+    unknown: str = "warn",
     **weights: Any,
 ) -> Recommendations:
     """The k best items of each case.
@@ -59,24 +65,42 @@ def recommend(
     Args:
         model: see the top of `fastpop.judge`.
         cases: of a run, ids of its log's users. Of others: ids of `log`'s users, whose events are then
-            the histories; without a log, rows of the user table; or Cases.
+            the histories; without a log, rows of the user table; or Cases. Beside `histories`, their names.
         k: no more than the catalogue are given.
+        histories: lists of item ids of a run's log or of `log`, oldest first, of anybody. A run serves one
+            without a known item log p alone (`TrainResult.recommend`); another model is asked as it is.
         log: gives users and items their ids; without it both are places in the tables.
         exclude_seen: leave out items of the case's history, where it has one.
-        weights: of a run, popularity_weight and personal_weight.
+        candidates: a list of items for each case: rank only these. allow, deny: items, or a mask [V] of
+            bools, for all cases. Ids of the log, or else places.
+        titles: a table of items, as `fastpop.data.read_titles` takes it.
+        unknown: "warn", "error" or "ignore" item ids that the log does not have.
+        weights: of a run, popularity_weight, personal_weight and log_p.
     Returns: Recommendations.
     Raises: TypeError, ValueError: says the argument, the expected and the got.
-    Cost: 2 C V D FLOPs for what scores by a dot product, without writing scores down; else the function's
-        own, and O(C V).
+    Warns: UserWarning for item ids that the log does not have.
+    Cost: 2 C V D FLOPs for what scores by a dot product, without writing scores down; with candidates 2 D for
+        each; else the function's own, and O(C V).
     """
     model = opened(model)
+    given: dict[str, Any] = {
+        "histories": histories,
+        "exclude_seen": exclude_seen,
+        "candidates": candidates,
+        "allow": allow,
+        "deny": deny,
+        "titles": titles,
+        "unknown": unknown,
+    }
     if isinstance(model, TrainResult):
         if log is not None:
             raise checks.wrong("log", "None: a run has its own", log)
-        return model.recommend(cases, k, exclude_seen=exclude_seen, **weights)
+        return model.recommend(cases, k, **given, **weights)
     if weights:
         raise checks.wrong_type(min(weights), "a run, whose weight it is", model)
-    return evaluation.recommend(model, cases, k, log=log, exclude_seen=exclude_seen)
+    if cases is None and histories is None:
+        raise checks.wrong("cases", "users, rows or Cases, or histories=", None)
+    return evaluation.recommend(model, cases, k, log=log, **given)
 
 
 def audit(query: Any, items: Any = None, counts: Any = None, *, cases: Any = None, **options: Any) -> Audit:

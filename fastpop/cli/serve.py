@@ -1,5 +1,6 @@
 """`fastpop recommend`, `evaluate` and `fit-serving`: the verbs that read a finished run."""
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,37 @@ from fastpop.text import aligned
 
 
 @readable(
-    {"run_folder": "RUN", "users": "ID ...", "counts": "FILE", "out": "FILE", "k": "N", "smoothing": "NAME|X"}
+    {
+        "run_folder": "RUN",
+        "users": "ID ...",
+        "history": "ID,ID,... ...",
+        "similar_to": "ID ...",
+        "allow": "FILE",
+        "deny": "FILE",
+        "titles": "FILE",
+        "title_columns": "COLUMN COLUMN",
+        "counts": "FILE",
+        "out": "FILE",
+        "k": "N",
+        "smoothing": "NAME|X",
+    }
 )
 @dataclass(frozen=True)
 class Recommend:
-    """Print the best items of users of a trained run, at any popularity weight."""
+    """Print the best items of users of a run, or of histories, at any popularity weight."""
 
     run_folder: Positional[Path]
     """The --out of `fastpop train`."""
-    users: tuple[str, ...]
+    users: tuple[str, ...] = ()
     """Ids of users, as in the log."""
+    history: tuple[str, ...] = ()
+    """Histories of anybody: item ids with commas between, oldest first (quotes around an id that has one)."""
+    similar_to: tuple[str, ...] = ()
+    """Ids of items: print the items most similar to each instead."""
     k: int = 10
     """Items a user, at most the catalogue."""
     popularity_weight: float | None = None
-    """β: 0 serves without log p, 1 with it; as fitted, or as trained, when not given."""
+    """β: 0 serves without log p, 1 with it; as fitted, or as trained, when not given; 0 for --similar-to."""
     personal_weight: float | None = None
     """Multiplies the personal part; as fitted, or 1, when not given."""
     counts: Path | None = None
@@ -33,6 +51,15 @@ class Recommend:
     retraining."""
     smoothing: str | None = None
     """Of --counts: loo, good-turing or a number to add; the run's own when not given."""
+    allow: Path | None = None
+    """A text file of item ids, one a line: show only these."""
+    deny: Path | None = None
+    """A text file of item ids, one a line: never show these."""
+    titles: Path | None = None
+    """A csv, tsv or parquet table of items with a column of ids and one of titles."""
+    title_columns: tuple[str, ...] = ()
+    """The columns of --titles: two names, or two 0-based positions in a file without header; item_id, item or
+    id, and title or name, when not given."""
     include_seen: bool = False
     """Recommend items of the user's history too."""
     out: Path | None = None
@@ -41,8 +68,55 @@ class Recommend:
     def run(self) -> None:
         import fastpop
 
-        if not self.users:
-            raise checks.wrong("users", "at least one id", text="none")
+        self._check()
+        counts = None if self.counts is None else array("counts", self.counts)
+        smoothing = None if self.smoothing is None else smoothing_of(self.smoothing)
+        titles = self._titles()
+        result = fastpop.load(self.run_folder)
+        if counts is not None:
+            result = result.refresh_prior(counts, smoothing=smoothing)
+        item_ids = result.log.item_ids
+        shown: dict[str, Any] = {
+            "titles": titles,
+            "allow": _listed("allow", self.allow, item_ids),
+            "deny": _listed("deny", self.deny, item_ids),
+        }
+        if self.similar_to:
+            asked = [_like("item", item_ids, one, "similar_to") for one in self.similar_to]
+            found = result.similar_items(
+                asked, self.k, popularity_weight=self.popularity_weight or 0.0, **shown
+            )
+        else:
+            if self.history:
+                rows = [_fields(text) for text in self.history]
+                shown["histories"] = [
+                    [_like("item", item_ids, one, "history") for one in row] for row in rows
+                ]
+                users = list(self.history)
+            else:
+                users = [_like("user", result.log.user_ids, user, "users") for user in self.users]
+            found = result.recommend(
+                users,
+                self.k,
+                popularity_weight=self.popularity_weight,
+                personal_weight=self.personal_weight,
+                exclude_seen=not self.include_seen,
+                **shown,
+            )
+        print(found.table(limit=len(found.user)))
+        if self.out is not None:
+            fastpop.report.write_text(self.out, found.csv())
+            print(f"written to {self.out}")
+
+    def _check(self) -> None:
+        """All that can be wrong and is known before anything is read."""
+        given = [name for name in ("users", "history", "similar_to") if getattr(self, name)]
+        if not given:
+            raise checks.wrong("users", "at least one id, or --history, or --similar-to", text="none")
+        if len(given) > 1:
+            raise checks.wrong(
+                given[1], f"none beside --{given[0].replace('_', '-')}", getattr(self, given[1])
+            )
         checks.number("k", self.k, ge=1, integer=True)
         if self.popularity_weight is not None:
             checks.score_weight("popularity_weight", self.popularity_weight)
@@ -52,33 +126,51 @@ class Recommend:
             writable("out", self.out)
         if self.smoothing is not None and self.counts is None:
             raise checks.wrong("smoothing", "none without --counts", self.smoothing)
-        counts = None if self.counts is None else array("counts", self.counts)
-        smoothing = None if self.smoothing is None else smoothing_of(self.smoothing)
-        result = fastpop.load(self.run_folder)
-        if counts is not None:
-            result = result.refresh_prior(counts, smoothing=smoothing)
-        users = [_like(result.log.user_ids, user) for user in self.users]
-        found = result.recommend(
-            users,
-            self.k,
-            popularity_weight=self.popularity_weight,
-            personal_weight=self.personal_weight,
-            exclude_seen=not self.include_seen,
-        )
-        print(found.table(limit=len(users)))
-        if self.out is not None:
-            fastpop.report.write_text(self.out, found.csv())
-            print(f"written to {self.out}")
+        if self.title_columns and self.titles is None:
+            raise checks.wrong("title_columns", "none without --titles", self.title_columns)
+        if len(self.title_columns) not in (0, 2):
+            raise checks.wrong("title_columns", "two, of ids and of titles", self.title_columns)
+        if self.similar_to and (self.personal_weight is not None or self.include_seen):
+            raise checks.wrong(
+                "similar_to", "no --personal-weight and no --include-seen beside it", self.similar_to
+            )
+
+    def _titles(self) -> Any:
+        from fastpop.data import read_titles
+
+        if self.titles is None:
+            return None
+        if not self.title_columns:
+            return read_titles(self.titles)
+        by_place = all(name.isdigit() for name in self.title_columns)
+        columns = [int(name) if by_place else name for name in self.title_columns]
+        return read_titles(self.titles, *columns)
 
 
-def _like(ids: Any, text: str) -> Any:
+def _like(noun: str, ids: Any, text: str, argument: str) -> Any:
     """The text as an id of the log's kind."""
     if ids.dtype.kind not in "iu":
         return text
     try:
         return int(text)
     except ValueError:
-        raise checks.wrong("users", "whole numbers, as the log's users are", text) from None
+        raise checks.wrong(argument, f"whole numbers, as the log's {noun}s are", text) from None
+
+
+def _fields(text: str) -> list[str]:
+    """The ids of a history."""
+    return [one.strip() for one in next(csv.reader([text], skipinitialspace=True), []) if one.strip()]
+
+
+def _listed(argument: str, path: Path | None, ids: Any) -> list[Any] | None:
+    """The item ids of a file, one a line."""
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise checks.wrong(argument, "a text file in UTF-8", text=f"{path}: {error}") from None
+    return [_like("item", ids, line.strip(), argument) for line in text.splitlines() if line.strip()]
 
 
 @readable({"run_folder": "RUN", "against": "RUN", "out": "FILE", "part": "test|valid", "metrics": "NAME ..."})

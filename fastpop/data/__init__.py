@@ -13,6 +13,7 @@ from fastpop.data.presets import PRESETS, Columns, Preset
 from fastpop.data.rows import Batches, Events, Rows, Sequences
 from fastpop.data.split import Split, event_halves, split
 from fastpop.data.splits import GlobalTime, LeaveLastN, LeaveLastOut, NoSplit, RandomByUser, SplitRule
+from fastpop.data.titles import Titles, read_titles
 from fastpop.data.tokens import read_cases
 
 __all__ = [
@@ -36,12 +37,14 @@ __all__ = [
     "Sequences",
     "Split",
     "SplitRule",
+    "Titles",
     "bundled_log",
     "bundled_path",
     "event_halves",
     "prepare",
     "read_cases",
     "read_log",
+    "read_titles",
     "split",
     "split_with_test",
 ]

@@ -17,7 +17,8 @@ from fastpop.experiments.shown import Shown, judge_scores, readable_shown
 from fastpop.experiments.twice import fit_twice
 from fastpop.model import Recommender
 from fastpop.training import TrainConfig, build
-from fastpop.training.result import evaluate_model, moments_of, readable_cases
+from fastpop.training.recommending import readable_cases
+from fastpop.training.result import evaluate_model, moments_of
 
 BETAS = (0.0, 0.5, 1.0)  # popularity_weights at which energies of served scores are given
 

@@ -15,7 +15,7 @@ from fastpop.data.csr import Csr
 from fastpop.data.interactions import Interactions
 from fastpop.data.own_test import one_catalogue
 from fastpop.model import Recommender
-from fastpop.training.result import readable_cases
+from fastpop.training.recommending import readable_cases
 
 K = 5
 

@@ -15,7 +15,7 @@ from fastpop.popularity import PopularityPrior, recency_counts
 from fastpop.studies.models import model_options, trained
 from fastpop.studies.study import Answer, Chart, Series, Setting, Study, Table, excludes, of_seeds, told
 from fastpop.training import TrainResult
-from fastpop.training.result import readable
+from fastpop.training.recommending import readable
 from fastpop.training.serving import WeightProblem, least_nll
 
 WEEK = 7 * 86_400

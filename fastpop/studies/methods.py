@@ -23,7 +23,8 @@ from fastpop.model import Recommender
 from fastpop.studies.models import model_options
 from fastpop.studies.study import Setting
 from fastpop.training import TrainConfig, build, sealed
-from fastpop.training.result import evaluate_model, readable_cases
+from fastpop.training.recommending import readable_cases
+from fastpop.training.result import evaluate_model
 from fastpop.training.run import make_split
 
 K = 10

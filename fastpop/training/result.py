@@ -17,13 +17,14 @@ from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
 from fastpop.data.split import Split
 from fastpop.diagnostics import Audit, ContextSample, ScoreMoments, audit_moments
-from fastpop.evaluation.recommendations import Recommendations, asked_cases
+from fastpop.evaluation.recommendations import Recommendations
 from fastpop.frozen import freeze
 from fastpop.model import Recommender, ServedModel
 from fastpop.popularity import PopularityPrior
-from fastpop.training import checkpoint, folder
+from fastpop.training import checkpoint, folder, recommending
 from fastpop.training.build import target_prior
 from fastpop.training.config import TrainConfig
+from fastpop.training.recommending import readable_cases
 from fastpop.training.serving import LEAST_CASES, Serving, fit_weights
 
 NO_MODEL = (
@@ -307,41 +308,110 @@ class TrainResult:
 
     def recommend(
         self,
-        users: Any,
+        users: Any = None,
         k: int = 10,
         *,
+        histories: Any = None,
         popularity_weight: float | None = None,
         personal_weight: float | None = None,
+        log_p: Any = None,
         exclude_seen: bool = True,
+        candidates: Any = None,
+        allow: Any = None,
+        deny: Any = None,
+        titles: Any = None,
+        unknown: str = "warn",
     ) -> Recommendations:
-        """The k best items of each user, given everything the log says of them.
+        """The k best items of each user, given everything the log says of them; or of each history.
 
-        users: ids as in the log. k: no more than the catalogue are given. popularity_weight:
-        β; personal_weight: λ; None takes what `fit_serving` found, or else serves the scores as
-        trained. exclude_seen: leave out items of the user's history.
-        Raises ValueError for a user that the log does not have, or that the encoder cannot read
-        (no training event for a user embedding, no history for a sequence encoder).
-        Cost: O(n V D), streaming over the catalogue.
+        Args:
+            users: ids as in the log; beside `histories`, names for these, which need be in no log.
+            k: no more than the catalogue are given.
+            histories: lists of item ids, oldest first, of anybody: a list of lists, or a dict from name to
+                list. For encoders that read histories. Items that the log does not have are left out; a
+                history in which none is left, or that is empty, is served log p alone (or what is learned in
+                its place).
+            popularity_weight: β; personal_weight: λ; None takes what `fit_serving` found, or else serves the
+                scores as trained.
+            log_p: today's, for this call: [V] nats in the order of log.item_ids, or a PopularityPrior;
+                `refresh_prior` takes counts, and keeps them.
+            exclude_seen: leave out items of the history.
+            candidates: a list of item ids for each user: rank only these.
+            allow, deny: item ids, or a mask [V] of bools in the order of log.item_ids, for all users: show
+                only these; never show those. The mask is quick where the list is long.
+            titles: a table of items, as `fastpop.data.read_titles` takes it, or what that gave.
+            unknown: what is done about item ids that the log does not have: "warn" (once), "error", "ignore".
+                `facts` of what is returned has their numbers.
+        Returns: Recommendations.
+        Raises: ValueError for a user that the log does not have, or that the encoder cannot read
+            (no training event for a user embedding, no history for a sequence encoder); for histories where
+            the encoder reads none; for a history without a known item at popularity_weight 0; TypeError for
+            ids of another kind than the log's.
+        Warns: UserWarning for item ids that the log does not have.
+        Cost: O(n V D), streaming over the catalogue; with candidates O(D) for each.
         """
-        checks.number("k", k, ge=1, integer=True)
-        wanted, cases = asked_cases(self.model, users, self.log)
-        kept, left_out = readable_cases(self.model, self.split.train, cases)
-        if left_out:
-            known = np.isin(cases.user, kept.user)
-            need = "a training event" if self.model.encoder.reads == "events" else "a history"
-            raise checks.wrong(
-                "users",
-                f"users with {need}, which the encoder {str(self.config.encoder)!r} needs",
-                wanted[~known][0],
-            )
-        served = self.served(popularity_weight, personal_weight)
-        found = evaluation.recommend(served, cases, k, log=self.log, exclude_seen=exclude_seen)
-        return dataclasses.replace(
-            found,
-            user=wanted,
-            popularity_weight=served.popularity_weight,
-            personal_weight=served.personal_weight,
+        base = self if log_p is None else self._beside(log_p)
+        return recommending.recommend(
+            base,
+            base.served(popularity_weight, personal_weight),
+            users,
+            k,
+            histories=histories,
+            exclude_seen=exclude_seen,
+            candidates=candidates,
+            allow=allow,
+            deny=deny,
+            titles=titles,
+            unknown=unknown,
         )
+
+    def similar_items(
+        self,
+        items: Any,
+        k: int = 10,
+        *,
+        popularity_weight: float = 0.0,
+        allow: Any = None,
+        deny: Any = None,
+        titles: Any = None,
+        unknown: str = "warn",
+    ) -> Recommendations:
+        """The k items whose vectors have the largest cosine with each item's.
+
+        score = cosine + popularity_weight * log p. Where log p was outside in training, the vectors hold
+        little of it, so that 0 compares what is left; a model that was trained without holds it there.
+        items: ids as in the log; an item is not similar to itself. The rest as in `recommend`.
+        Returns: Recommendations, whose `user` are the items asked for.
+        Raises: ValueError for an item that the log does not have.
+        Cost: O(n V D), and a copy of the item vectors.
+        """
+        return recommending.similar_items(
+            self,
+            items,
+            k,
+            popularity_weight=popularity_weight,
+            allow=allow,
+            deny=deny,
+            titles=titles,
+            unknown=unknown,
+        )
+
+    def _beside(self, log_p: Any) -> "TrainResult":
+        """The same with another log p, [V] nats or a PopularityPrior, for one call: it keeps its prior."""
+        self._need_refreshable("log_p")
+        if isinstance(log_p, PopularityPrior):
+            return self.refresh_prior(log_p)
+        log_p_V = checks.float_array("log_p", log_p, 1)
+        checks.shape("log_p", log_p_V, (self.log.num_items,))
+        return dataclasses.replace(self, model=self.model.with_prior(log_p_V))
+
+    def _need_refreshable(self, argument: str) -> None:
+        if not self.config.prior_part.refreshable:
+            raise checks.wrong(
+                argument,
+                "a run with prior 'none', 'frozen' or 'by-period'",
+                text=f"prior={str(self.config.prior)!r}",
+            )
 
     def refresh_prior(self, counts: Any, *, smoothing: str | float | None = None) -> "TrainResult":
         """A result with log p of new counts [V] (say, yesterday's), without retraining.
@@ -354,12 +424,7 @@ class TrainResult:
         model stay as they are.
         Raises ValueError for a permuted or a learned popularity term, which no counts replace.
         """
-        if not self.config.prior_part.refreshable:
-            raise checks.wrong(
-                "counts",
-                "a run with prior 'none', 'frozen' or 'by-period'",
-                text=f"prior={str(self.config.prior)!r}",
-            )
+        self._need_refreshable("counts")
         if isinstance(counts, PopularityPrior):
             if smoothing is not None:
                 raise checks.wrong("smoothing", "None beside a PopularityPrior, which has its own", smoothing)
@@ -437,23 +502,6 @@ def moments_of(
         scale=float(decoder.scale.detach()),
     )
     return dataclasses.replace(moments, weighting="one context per training event")
-
-
-def readable(model: Recommender, train: Interactions, cases: Cases) -> np.ndarray:
-    """[C] which cases the encoder can answer: a user embedding needs training events, a sequence encoder a
-    history."""
-    if model.encoder.reads == "events":
-        counts_U = np.diff(train.offsets)
-        return (cases.user >= 0) & (counts_U[np.maximum(cases.user, 0)] > 0)
-    return cases.history_rows.lengths() > 0
-
-
-def readable_cases(model: Recommender, train: Interactions, cases: Cases) -> tuple[Cases, int]:
-    """(cases that the encoder can answer, how many it cannot)."""
-    known_C = readable(model, train, cases)
-    if known_C.all():
-        return cases, 0
-    return cases.take(known_C), int((~known_C).sum())
 
 
 def judged_by(config: TrainConfig, counts_V: np.ndarray) -> dict[str, Any]:

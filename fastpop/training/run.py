@@ -22,7 +22,8 @@ from fastpop.training import build, checkpoint, memory
 from fastpop.training import folder as run_folder
 from fastpop.training.config import VALIDATION_K, TrainConfig
 from fastpop.training.loop import Progress, TrainingDiverged, fit
-from fastpop.training.result import TrainResult, evaluate_model, readable_cases
+from fastpop.training.recommending import readable_cases
+from fastpop.training.result import TrainResult, evaluate_model
 from fastpop.training.serving import Serving
 
 

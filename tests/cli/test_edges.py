@@ -37,7 +37,7 @@ def one_line(done):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["recommend", "{run}", "--users"], "users: expected at least one id; got none"),
+        (["recommend", "{run}", "--users"], "users: expected at least one id, or --history"),
         (["recommend", "{run}", "--users", "u1", "--k", "9" * 20], "k: expected an integer >= 1 of 64 bits"),
         (["recommend", "{run}", "--users", "u1", "--k", "0"], "k: expected an integer >= 1"),
         (

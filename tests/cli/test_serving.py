@@ -1,0 +1,74 @@
+"""`fastpop recommend` for histories, similar items, filters and titles."""
+
+import numpy as np
+import pytest
+import torch
+
+import fastpop
+
+pytest.importorskip("tyro", reason="tyro, which reads a command line, is not installed")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A run of an encoder that reads histories, whose items are words, and a table of its items."""
+    torch.set_num_threads(1)
+    place = tmp_path_factory.mktemp("served")
+    rng = np.random.default_rng(0)
+    item = np.array([f"i{min(int(rng.zipf(1.4)), 30)}" for _ in range(900)], dtype=object)
+    log = fastpop.Interactions.from_arrays(rng.integers(0, 40, 900), item, np.arange(900))
+    fastpop.train(log, encoder="bag", epochs=1, dim=8, num_negatives=16, progress=False, out=place / "run")
+    lines = ["item_id,title", *(f'{one},"The {one}, a film"' for one in log.item_ids[:-1])]
+    (place / "items.csv").write_text("\n".join(lines) + "\n")
+    return place
+
+
+def test_histories_with_titles_and_filters(served, commands, tmp_path):
+    (tmp_path / "stock.txt").write_text("i1\ni2\ni3\ni4\ni5\ni99\n\n")
+    (tmp_path / "sold.txt").write_text("i4\n")
+    words = ["--history", "i1,i2, nothing", "i7", "--k", 3, "--allow", tmp_path / "stock.txt"]
+    words += [
+        "--deny",
+        tmp_path / "sold.txt",
+        "--titles",
+        served / "items.csv",
+        "--out",
+        tmp_path / "top.csv",
+    ]
+    done = commands.run("recommend", served / "run", *words)
+    result = fastpop.load(served / "run")
+    want = result.recommend(
+        histories=[["i1", "i2"], ["i7"]], k=3, allow=["i1", "i2", "i3", "i4", "i5"], deny=["i4"]
+    )
+    lines = done.stdout.splitlines()
+    assert lines[1] == "  i1,i2, nothing"
+    assert lines[2] == f"    The {want.item[0][0]}, a film ({want.item[0][0]})"
+    assert "histories: 1 of 4 ids left out, 'nothing'" in done.stderr
+    assert "allow: 1 of 6 ids left out, 'i99'" in done.stderr
+    rows = (tmp_path / "top.csv").read_text().splitlines()
+    assert rows[0] == "user,rank,item,score,title"
+    assert len(rows) == 1 + sum(one is not None for one in want.item.ravel())
+
+
+def test_similar_items(served, commands):
+    text = commands.run("recommend", served / "run", "--similar-to", "i1", "i2", "--k", 2).stdout
+    want = fastpop.load(served / "run").similar_items(["i1", "i2"], k=2)
+    assert text == want.table() + "\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "users: expected at least one id, or --history, or --similar-to; got none"),
+        (["--history", "i1", "--users", "3"], "history: expected none beside --users"),
+        (["--history", "i1", "--titles", "none.csv"], "none.csv"),
+        (["--history", "i1", "--title-columns", "a", "b"], "title_columns: expected none without --titles"),
+        (["--similar-to", "nothing"], "items: expected ids of this log"),
+        (["--similar-to", "i1", "--include-seen"], "similar_to: expected no --personal-weight and no --inc"),
+        (["--users", "x"], "users: expected whole numbers, as the log's users are; got 'x'"),
+    ],
+)
+def test_what_is_wrong_is_named(served, commands, words, message):
+    done = commands.run("recommend", served / "run", *words, code=2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
