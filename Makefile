@@ -23,7 +23,10 @@ OTHERS := .venv-others
 OTHERS_PYTEST := FASTPOP_REQUIRE_OTHERS=1 OMP_NUM_THREADS=1 $(OTHERS)/bin/python -P -m pytest --import-mode=importlib \
 	-o addopts="-ra --strict-markers"
 
-.PHONY: demo test check format bench test-slow sanitize sanitize-address sanitize-thread coverage test-triton36 triton36-sampled triton36-others test-others \
+# What the site is built with, beside which nothing of fastpop runs.
+DOCS := .venv-docs
+
+.PHONY: docs demo test check format bench test-slow sanitize sanitize-address sanitize-thread coverage test-triton36 triton36-sampled triton36-others test-others \
 	test-gpu bench-gpu install-gpu gpu-day install clean
 
 demo: $(VENV)/.demo
@@ -46,6 +49,10 @@ sanitize-address sanitize-thread: sanitize-%: $(VENV)/.test
 # docs/coverage.md; TESTS="tests/ops tests/kernels" runs those alone, and the page says so.
 coverage: $(VENV)/.test
 	$(BIN)/python tests/coverage_page.py $(TESTS)
+
+# build/site; every link and every anchor leads somewhere, or this fails.
+docs: $(DOCS)/.docs
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -138,10 +145,15 @@ $(OTHERS)/.test: $(VENV)/.test requirements/others.txt requirements/others-no-de
 		$(VENV)/lib/python3*/site-packages/fastpop-*.dist-info $(OTHERS)/lib/python3*/site-packages/
 	touch $@
 
+$(DOCS)/.docs: requirements/docs.txt
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	touch $@
+
 $(VENV)/.bench: $(VENV)/.test bench/peers.txt
 	$(PIP) -e '.[bench]'
 	$(PIP) --no-deps -r bench/peers.txt
 	touch $@
 
 clean:
-	rm -rf build $(VENV) $(TRITON36) $(OTHERS) *.egg-info fastpop/_C*.so
+	rm -rf build $(VENV) $(TRITON36) $(OTHERS) $(DOCS) *.egg-info fastpop/_C*.so

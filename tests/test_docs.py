@@ -1,4 +1,5 @@
-"""Every python block of README and docs runs, in order, file by file; shell blocks name real verbs."""
+"""Every python block of README and docs runs, in order, file by file, and prints what stands below it; shell
+blocks name real verbs."""
 
 import dataclasses
 import importlib.util
@@ -15,6 +16,7 @@ from fastpop import registry
 from fastpop.encoders import EncoderOptions
 
 ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"```(python|text output)\n(.*?)```", re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -22,14 +24,37 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
+def says_the_same(printed: str, shown: str) -> bool:
+    """The same words, and numbers that are near: bits of a training are of one kind of machine."""
+    number = re.compile(r"\d+(?:\.\d+)?")
+    near = [
+        float(one) == pytest.approx(float(other), rel=0.1, abs=0.011)
+        for one, other in zip(number.findall(printed), number.findall(shown))
+    ]
+    return number.sub("#", printed).split() == number.sub("#", shown).split() and all(near)
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
-def test_python_blocks_run(page, tmp_path, monkeypatch, one_thread):
+def test_python_blocks_run(page, tmp_path, monkeypatch, one_thread, capsys):
     # What a page registers is known while it runs; modules that nobody imported yet register ours before.
     monkeypatch.setattr(registry, "_parts", {kind: registry.all_of(kind) for kind in registry.KINDS})
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    for number, block in enumerate(blocks(page, "python"), 1):
-        exec(compile(block, f"{page.name}, block {number}", "exec"), names)
+    capsys.readouterr()
+    for number, (kind, block) in enumerate(BLOCK.findall(page.read_text()), 1):
+        where = f"{page.name}, block {number}"
+        if kind == "python":
+            exec(compile(block, where, "exec"), names)
+            printed = capsys.readouterr().out
+        else:
+            assert says_the_same(printed, block), f"{where}: {printed}"
+
+
+def test_output_is_compared_by_words_and_numbers():
+    assert says_the_same("NDCG@10 0.091, 12 %\n", "NDCG@10 0.089, 12 %")
+    assert not says_the_same("NDCG@10 0.191, 12 %", "NDCG@10 0.089, 12 %")
+    assert not says_the_same("NDCG@10 0.089", "HR@10 0.089")
+    assert not says_the_same("1 2", "1")
 
 
 def script(name):
@@ -123,3 +148,28 @@ def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_to_headings_that_are_there(page):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text()):
+        if "://" not in target:
+            there = page.parent / target if target else page
+            headings = re.findall(r"^#+ (.+)$", there.read_text(), re.M)
+            assert anchor in {slug(one) for one in headings}, f"{page.name}: {target}#{anchor}"
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as MkDocs and GitHub make it."""
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+
+
+def test_the_gallery_shows_runs_by_the_commands_that_made_them():
+    made = {run.command for run in script("results").REPORTS}
+    shown = [
+        line
+        for line in "".join(blocks(ROOT / "docs" / "gallery.md", "bash")).splitlines()
+        if " reports/" in line
+    ]
+    assert len(shown) >= 3
+    assert set(shown) <= made

@@ -1,0 +1,124 @@
+"""What `make docs` adds to the pages of docs/, as hooks of MkDocs: README, CONTRIBUTING and CHANGELOG as
+pages, a page of docstrings for each public module, formulas as MathML, and the pages that mkdocs.yml does not
+name."""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import griffe
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).resolve().parents[1]
+# Pages that lie beside docs/, under the names that they have on the site.
+BESIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
+FURTHER = ("propensity", "types")  # modules that `fastpop` itself does not list
+FENCE = re.compile(r"^```(\w+) [\w ]+$", re.M)  # "```python lightning": the second word is for the tests
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+
+
+@functools.cache
+def sources() -> griffe.Module:
+    """The package, read and not imported."""
+    return griffe.load("fastpop", search_paths=[ROOT], allow_inspection=False)  # type: ignore[return-value]
+
+
+def listed(name: str) -> list[str]:
+    """The keys or entries of a list of names in fastpop/__init__.py."""
+    return re.findall(r"['\"](\w+)['\"]", str(sources()[name].value))
+
+
+def public_names(module: griffe.Module) -> list[str]:
+    """Those of __all__, or what is defined there."""
+    if module.exports is not None:
+        return [str(name) for name in module.exports]
+    return [
+        name
+        for name, found in module.members.items()
+        if not name.startswith("_") and not found.is_alias and (found.is_class or found.is_function)
+    ]
+
+
+def paths_of(module: griffe.Module) -> list[str]:
+    """Where its names are documented. A function in a file of its own name is under that name twice; a module
+    among them has no docstring to show here."""
+    found = []
+    for name in public_names(module):
+        one = module[name]
+        if one.is_alias or not one.is_module:
+            found.append(f"{module.path}.{name}")
+        elif name in one.members:
+            found.append(f"{module.path}.{name}.{name}")
+    return found
+
+
+def modules() -> list[str]:
+    return [*listed("_MODULES"), *FURTHER]
+
+
+def first_line(found: Any) -> str:
+    text = found.docstring.value if found.docstring else ""
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def api_page(name: str) -> str:
+    module = sources()[name]
+    lines = [f"# fastpop.{name}", "", first_line(module), ""]
+    return "\n".join([*lines, *(f"::: {path}\n" for path in paths_of(module))])
+
+
+def overview() -> str:
+    """The modules; and the names of `fastpop` itself, here where their module is not a public one."""
+    lines = ["# fastpop", "", first_line(sources()), "", "| module | |", "|---|---|"]
+    lines += [f"| [`fastpop.{m}`]({m}.md) | {first_line(sources()[m])} |" for m in modules()]
+    lines += ["", "`fastpop` has of these: "]
+    here = []
+    for name in listed("_FUNCTIONS"):
+        home = sources()[name].target_path.split(".")[1]
+        if home in modules():
+            (path,) = (path for path in paths_of(sources()[home]) if path.endswith(f".{name}"))
+            lines.append(f"[`{name}`]({home}.md#{path})")
+        else:
+            here.append(f"::: fastpop.{home}.{name}\n")
+    return "\n".join([*lines, "", *here])
+
+
+def at_home(text: str) -> str:
+    """A page that lies beside docs/, with its links as they are from within."""
+    for source, page in BESIDE.items():
+        text = text.replace(f"]({source}", f"]({page}")
+    return text.replace("](docs/", "](")
+
+
+def on_config(config: Any) -> Any:
+    named = {*re.findall(r"[\w-]+\.md", str(config.nav)), "design.md"}
+    others = [page.name for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in named]
+    api = [{f"fastpop.{name}": f"api/{name}.md"} for name in modules()]
+    inside = [{"Architecture": "design.md"}, {"Contributing": "contributing.md"}, {"Changes": "changes.md"}]
+    config.nav += [{"API": [{"fastpop": "api/fastpop.md"}, *api]}, {"More": [*others, *inside]}]
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    pages = {page: at_home((ROOT / source).read_text()) for source, page in BESIDE.items()}
+    pages["api/fastpop.md"] = overview()
+    pages |= {f"api/{name}.md": api_page(name) for name in modules()}
+    for page, text in pages.items():
+        files.append(File.generated(config, page, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    return FENCE.sub(r"```\1", markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    return FORMULA.sub(as_mathml, html)
+
+
+def as_mathml(found: re.Match) -> str:
+    text = found[2].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    page = convert(text, display="inline" if found[1] == "span" else "block")
+    return re.sub(r"<mi>log</mi>(?!<mo)", '<mi>log</mi><mspace width="0.17em" />', page)
