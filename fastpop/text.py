@@ -2,6 +2,7 @@
 anything heavy is loaded."""
 
 from collections.abc import Iterable, Sequence
+from html import escape
 from itertools import zip_longest
 
 
@@ -35,3 +36,26 @@ def aligned(
         .rstrip()
         for row in body
     ]
+
+
+class Tabled:
+    """What a notebook shows of a result whose `table()` is text of fixed width: that text, escaped."""
+
+    def table(self) -> str:
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.table())}</pre>"
+
+
+def html_table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
+    """A table for a notebook: cells are escaped, those of the first column are headings."""
+    lines = ["<table>", f"<caption>{escape(caption)}</caption>" if caption else ""]
+    lines += ["<thead>", _html_row("th", "th", header), "</thead>", "<tbody>"]
+    lines += [_html_row("th", "td", row) for row in rows]
+    return "\n".join([*filter(None, lines), "</tbody>", "</table>"])
+
+
+def _html_row(first: str, other: str, cells: Sequence[str]) -> str:
+    tags = [first, *(other for _ in cells[1:])]
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for tag, cell in zip(tags, cells)) + "</tr>"

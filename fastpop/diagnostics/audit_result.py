@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, dataclass
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,13 @@ from fastpop.diagnostics.table import audit_table
 from fastpop.frozen import freeze
 from fastpop.ops.energies import ScoreEnergy
 from fastpop.popularity.prior import AlphaSensitivity
+from fastpop.text import Tabled
 
 NOT_CALIBRATED = "calibration not computed"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Audit:
+class Audit(Tabled):
     """What `audit` found, over the items audited. Energies are squared scores, averaged over contexts:
     nats² where scores are logits.
 
@@ -242,9 +242,6 @@ class Audit:
         """json.dump(self.to_dict(samples=True)), written beside `path` and moved into place."""
         text = json.dumps(self.to_dict(samples=True), indent=1, allow_nan=False)
         files.write_text(local_path(path), text)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(self.table())}</pre>"
 
     def __repr__(self) -> str:
         return (

@@ -20,8 +20,9 @@ from fastpop.evaluation.models import as_model, num_items_of, scores_of
 from fastpop.evaluation.positions import scores_in_chunks
 from fastpop.frozen import freeze
 from fastpop.ops.top_items import best_columns
-from fastpop.text import printable
+from fastpop.text import html_table, printable
 
+SHOWN_USERS, SHOWN_ITEMS = 20, 10  # in a notebook
 PAIRED = 1 << 22  # numbers of the rows that scores of pairs are made of at a time
 
 
@@ -58,14 +59,34 @@ class Recommendations:
         """The same with the titles of its items: whatever `fastpop.data.read_titles` takes."""
         return replace(self, title=read_titles(titles).of(self.item))
 
-    def table(self, limit: int = 20) -> str:
-        """One line a user, at most 80 columns; with titles one line an item. What could steer a terminal is
-        shown escaped."""
+    def _repr_html_(self) -> str:
+        """The ten best items of the first twenty users, by their titles where there are any; one row a user."""
+        shown = self.item[:SHOWN_USERS, :SHOWN_ITEMS]
+        title = self._title()
+        if shown.size < self.item.size:
+            asked = "users" if self.asked_for == "user" else "items"
+            title += f" ({shown.shape[1]} here), {shown.shape[0]:,} of {self.item.shape[0]:,} {asked}"
+        named = self.item if self.title is None else self.title
+        rows = [
+            [
+                str(self.user[row]),
+                *("" if item is None else str(name or item) for item, name in zip(items, named[row])),
+            ]
+            for row, items in enumerate(shown)
+        ]
+        return html_table([self.asked_for, *map(str, range(1, shown.shape[1] + 1))], rows, title)
+
+    def _title(self) -> str:
         what = "items" if self.asked_for == "user" else "similar items"
         title = f"top {self.item.shape[1]} {what}"
         if self.popularity_weight is not None:
             title += ", " + weights_text(self.popularity_weight, self.personal_weight)
-        lines = [title]
+        return title
+
+    def table(self, limit: int = 20) -> str:
+        """One line a user, at most 80 columns; with titles one line an item. What could steer a terminal is
+        shown escaped."""
+        lines = [self._title()]
         for row, user in list(enumerate(self.user))[:limit]:
             items = [item for item in self.item[row] if item is not None]
             if self.title is not None:

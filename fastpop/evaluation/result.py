@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastpop.frozen import freeze
-from fastpop.text import aligned
+from fastpop.text import aligned, html_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,9 @@ class Evaluation:
         )
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(self.table())}</pre>"
+        listed, whole, words = self._parts()
+        tables = html_table(listed[0], listed[1:]), html_table(["", "mean"], whole)
+        return "\n".join([*tables, f"<p>{escape(words)}</p>"])
 
     @property
     def num_cases(self) -> int:
@@ -78,23 +80,27 @@ class Evaluation:
 
     def table(self) -> str:
         """Fixed width, at most 80 columns: one row a metric, one column a k."""
+        listed, whole, words = self._parts()
+        widths = [24, *(11 for _ in self.ks)]
+        lines = [*aligned(listed, least=widths, gap=0), "", *aligned(whole, least=widths, gap=0), ""]
+        return "\n".join([*lines, *textwrap.wrap(words, 78)])
+
+    def _parts(self) -> tuple[list[list[str]], list[list[str]], str]:
+        """Metrics of lists by k under a header, the others, and what was ranked, in words."""
         stems = dict.fromkeys(n.split("@")[0] for n in self.metrics if "@" in n)
         if (self.events["nll"] == 1).all():
             stems.pop("recall", None)  # of one target that is the hit rate
         listed = [["", *(f"@{k}" for k in self.ks)]]
         listed += [[stem, *(_cell(self.metrics.get(f"{stem}@{k}")) for k in self.ks)] for stem in stems]
         whole = [[name, _cell(value)] for name, value in self.metrics.items() if "@" not in name]
-        widths = [24, *(11 for _ in self.ks)]
         listed += [
             [f"  {stem} ±", *(_cell(self._reach(f"{stem}@{k}")) for k in self.ks)]
             for stem in stems
             if any(f"{stem}@{k}" in self.intervals for k in self.ks)
         ]
         whole += [[f"  {name} ±", _cell(self._reach(name))] for name, _ in whole if name in self.intervals]
-        lines = [*aligned(listed, least=widths, gap=0), "", *aligned(whole, least=widths, gap=0), ""]
         size = f"{self.num_cases:,} cases, {self.num_events:,} target events. "
-        lines += textwrap.wrap(size + self.rule, 78)
-        return "\n".join(lines)
+        return listed, whole, size + self.rule
 
     def _reach(self, name: str) -> float | None:
         """Half of an interval."""

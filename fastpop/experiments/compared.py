@@ -94,5 +94,8 @@ class CompareResult:
         )
 
     def _repr_html_(self) -> str:
-        title, *others = (escape(line) for line in repr(self).splitlines())
-        return f"<b>{title}</b>" + "".join(f"<br>{line.strip()}" for line in others)
+        """The sentences, and the table behind a click."""
+        title, headline = escape(self.comparison["title"]), escape(self.headline)
+        said = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.sentences)
+        tables = f"<details><summary>All tables</summary><pre>{escape(self.table())}</pre></details>"
+        return f"<b>CompareResult: {title}</b><p>{headline}</p><ul>{said}</ul>{tables}"

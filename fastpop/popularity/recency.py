@@ -11,7 +11,7 @@ from fastpop.frozen import freeze
 from fastpop.popularity.prior import PopularityPrior
 from fastpop.popularity.smoothing import best_alpha
 from fastpop.popularity.temporal import DAY, decayed_counts
-from fastpop.text import aligned
+from fastpop.text import Tabled, aligned
 
 if TYPE_CHECKING:
     from fastpop.data import Interactions
@@ -20,7 +20,7 @@ _FAR = 500.0  # half-lives after which scaled counts are brought back to 1, long
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RecencyCounts:
+class RecencyCounts(Tabled):
     """Counts that halve in weight every half_life, as of a time. Arrays are read-only.
 
     counts_V: float64 [V]. at: seconds; later events are left out. half_life: seconds, inf: no decay.

@@ -18,6 +18,7 @@ from fastpop.data.prepare import as_log
 from fastpop.frozen import freeze
 from fastpop.studies.models import small
 from fastpop.studies.study import Setting, Study
+from fastpop.text import Tabled
 from fastpop.training import folder as run_folder
 from fastpop.training import sealed
 
@@ -40,7 +41,7 @@ class Watch:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class StudyResult:
+class StudyResult(Tabled):
     """answer: values, sentences, tables and charts of one experiment, with what made it, as plain data."""
 
     answer: dict[str, Any]

@@ -21,6 +21,7 @@ from fastpop.evaluation.recommendations import Recommendations
 from fastpop.frozen import freeze
 from fastpop.model import Recommender, ServedModel
 from fastpop.popularity import PopularityPrior
+from fastpop.text import html_table
 from fastpop.training import checkpoint, folder, recommending
 from fastpop.training.build import target_prior
 from fastpop.training.config import TrainConfig
@@ -30,6 +31,7 @@ from fastpop.training.serving import LEAST_CASES, Serving, fit_weights
 NO_MODEL = (
     "NLL of scores at weights that were neither trained nor fitted, where a score is no model of p(i | c)"
 )
+SHOWN_OF_AN_EPOCH = ("epoch", "loss", "seconds", "valid_nll", "valid_ndcg@10", "valid_hr@10")  # in a notebook
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,8 +64,14 @@ class TrainResult:
         return "\n".join(self._lines())
 
     def _repr_html_(self) -> str:
+        """The lines that `repr` has, and the epochs behind a click."""
         title, *others = (escape(line) for line in self._lines())
-        return f"<b>{title}</b>" + "".join(f"<br>{line.strip()}" for line in others)
+        page = f"<b>{title}</b>" + "".join(f"<br>{line.strip()}" for line in others)
+        if not self.history:
+            return page
+        names = [name for name in SHOWN_OF_AN_EPOCH if any(name in one for one in self.history)]
+        rows = [[f"{one[name]:.5g}" if name in one else "-" for name in names] for one in self.history]
+        return f"{page}<details><summary>Epochs</summary>{html_table(names, rows)}</details>"
 
     def _lines(self) -> list[str]:
         log, config = self.log, self.config

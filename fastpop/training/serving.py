@@ -11,6 +11,7 @@ from fastpop import checks
 from fastpop.data.cases import Cases
 from fastpop.decoder import Decoder
 from fastpop.model import Recommender
+from fastpop.text import Tabled
 
 CHUNK_BYTES = 128 << 20  # of the float64 scores made at once
 MOST = 200.0  # a weight beyond it is on its way to infinity
@@ -20,7 +21,7 @@ LEAST_CASES = 3  # two weights go through two cases with nothing left over to te
 
 
 @dataclass(frozen=True)
-class Serving:
+class Serving(Tabled):
     """score = personal_weight * s + the popularity term at popularity_weight (see `Decoder`).
 
     popularity_weight, personal_weight: β and λ of least NLL. popularity_error, personal_error: their

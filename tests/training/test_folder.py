@@ -502,5 +502,5 @@ def test_a_result_is_a_few_lines(tmp_path):
         assert len(repr(one)) < 1500, type(one)
         assert len(repr(one).splitlines()) <= 10, type(one)
         assert "array(" not in repr(one), type(one)
-    for one in (audit, judged):
-        assert one._repr_html_().startswith("<pre>")
+    assert audit._repr_html_().startswith("<pre>")
+    assert "<summary>Epochs</summary><table>" in page
