@@ -72,6 +72,10 @@ class Prior(Component):
         """
         raise NotImplementedError
 
+    def served(self, temporal: TemporalPrior) -> PopularityPrior:
+        """log p that stands beside the product until a fresher one replaces it, where by_period is true."""
+        return temporal.newest()
+
     def bias(self, log_prior_V: Tensor) -> Tensor | None:
         """[V] where a learned f begins; None: nothing is learned, f is log p."""
         return None
@@ -121,7 +125,11 @@ class ByPeriod(_Weighted):
     time, one log p for all periods leaves log p_t - log p for s to learn; this leaves nothing of it.
     weight: τ. periods: how many, of about equally many events; 1 is frozen. width: instead, the seconds of a
     period, counted from 1970 (UTC); 0: by periods. alpha: events that the pooled p is worth in each period;
-    0: as leave-one-out finds.
+    0: as leave-one-out finds, or, with half_life, the next period's likelihood.
+    half_life: seconds. The counts of a period are then of all events up to its end, each halved in weight for
+    every half_life of its age there, so that many short periods do not starve; 0: of its own events alone.
+    `recency_counts` chooses one. drift: what is served goes on as it went from the last period but one to the
+    last, this much of that step again (`TemporalPrior.newest`); 0: log p_T.
     Rows of every period see the draws of the same step; with group_size, groups are of one period's rows.
     Raises (of a run): ValueError for a log without times, for rows that do not say when their targets are,
     and for losses that compare the rows of a batch.
@@ -134,12 +142,15 @@ class ByPeriod(_Weighted):
     periods: int = 12
     width: int = 0
     alpha: float = 0.0
+    half_life: float = 0.0
+    drift: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.number("prior.periods", self.periods, ge=1, integer=True)
         checks.number("prior.width", self.width, ge=0, integer=True)
-        checks.number("prior.alpha", self.alpha, ge=0)
+        for name in ("alpha", "half_life", "drift"):
+            checks.number(f"prior.{name}", getattr(self, name), ge=0)
 
     def temporal(
         self,
@@ -151,13 +162,16 @@ class ByPeriod(_Weighted):
     ) -> TemporalPrior:
         checks.number("prior.periods", self.periods, ge=1, le=len(item_N), integer=True)
         cut: dict[str, Any] = {"bucket": self.width} if self.width else {"num_buckets": self.periods}
-        cut["alpha"] = self.alpha or "loo"
+        cut |= {"alpha": self.alpha or "loo", "half_life": self.half_life or None}
         found = TemporalPrior.from_events(
             item_N, time_N, pooled.num_items, weight=weight_N, smoothing=smoothing, **cut
         )
-        if found.num_buckets > 1:
+        if found.num_buckets > 1 or self.half_life:
             return found
         return replace(found, log_prior_TV=pooled.log_prior_V[None])  # nothing to shrink to beside itself
+
+    def served(self, temporal: TemporalPrior) -> PopularityPrior:
+        return temporal.newest(self.drift)
 
 
 @dataclass(frozen=True)

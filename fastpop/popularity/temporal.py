@@ -10,6 +10,7 @@ import numpy as np
 
 from fastpop import checks
 from fastpop.frozen import freeze
+from fastpop.popularity.drift import drift_forecast
 from fastpop.popularity.prior import PopularityPrior
 from fastpop.popularity.smoothing import Events, best_alpha, smooth_counts
 from fastpop.popularity.store import read_arrays, write_arrays
@@ -157,12 +158,21 @@ class TemporalPrior:
             raise checks.wrong("time", f"seconds >= {int(self.start_T[0])}", text=f"{int(time_N.min())}")
         return np.searchsorted(self.start_T, time_N, side="right") - 1
 
-    def newest(self) -> PopularityPrior:
-        """log p of the last bucket, with its counts: what serves what comes next."""
-        log_prior_V = self.log_prior_TV[-1]
-        facts = {**self.facts, "bucket_start": int(self.start_T[-1])}
+    def newest(self, drift: float = 0.0) -> PopularityPrior:
+        """log p of the last bucket, with its counts: what serves what comes next.
+
+        drift: this much of how shares changed from the bucket before to the last one is added once more
+            (`drift_forecast`), before they are shrunk; nothing is where one of the two has no events.
+        """
+        checks.number("drift", drift, ge=0)
+        counts_V, log_prior_V = self.counts_TV[-1], self.log_prior_TV[-1]
+        if drift and self.counts_TV[-2:].any(axis=1).sum() == 2:
+            share_V = drift_forecast(self.counts_TV[-2], counts_V, drift)
+            counts_V = counts_V.sum() * share_V / share_V.sum()
+            log_prior_V = _shrink(counts_V[None], self.pooled_V, self.alpha)[0]
+        facts = {**self.facts, "bucket_start": int(self.start_T[-1]), "drift": float(drift)}
         return PopularityPrior(
-            self.counts_TV[-1], np.exp(log_prior_V), log_prior_V, self.alpha, "hierarchical", facts=facts
+            counts_V, np.exp(log_prior_V), log_prior_V, self.alpha, "hierarchical", facts=facts
         )
 
     def save(self, path: str | Path) -> None:

@@ -54,12 +54,12 @@ def assemble(
     """The parts of a run. Initial values are a function of config.seed; the prior changes none of them.
 
     log: whose users and items there are. train: the events to train on. log_prior_V: [V] nats, that the
-    model keeps; of a prior by period it keeps the newest one's instead.
+    model keeps; of a prior by period it keeps what that serves instead.
     """
     rows, dated, temporal = config.encoder_part.rows_part(), {}, None
     if config.prior_part.by_period:
         temporal = temporal_prior(config, train)
-        log_prior_V = temporal.log_prior_TV[-1]
+        log_prior_V = config.prior_part.served(temporal).log_prior_V
         dated = {"period": period_of_events(train, temporal)}
     batches = rows.batches(
         train, max_length=config.max_length, batch_size=config.batch_size, seed=config.seed, **dated

@@ -95,7 +95,7 @@ def train(
         config_of_log, log, parts.train, config.prior_part.log_prior(prior, config.seed)
     )
     if assembly.temporal is not None:
-        prior = assembly.temporal.newest()
+        prior = config.prior_part.served(assembly.temporal)
     model = assembly.model
     with contextlib.ExitStack() as held:
         state = None

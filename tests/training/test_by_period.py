@@ -10,6 +10,7 @@ from fastpop import registry, testing
 from fastpop.cli import main
 from fastpop.data import Interactions
 from fastpop.data.batches import Batch
+from fastpop.popularity import TemporalPrior, decayed_counts
 from fastpop.priors import ByPeriod
 from fastpop.synthetic import TwinBlock
 from fastpop.testing.training import QUICK
@@ -122,6 +123,61 @@ def test_it_serves_beside_the_newest_period_until_a_fresher_one():
     assert (np.diff(weeks.start_T) == 7 * 86_400).all()
 
 
+def test_with_a_half_life_a_period_counts_what_came_before_it_decayed():
+    """By the definition, event by event; what is served is what `decayed_counts` gives."""
+    log, half_life = testing.small_log(), 5 * 86_400.0
+    config = TrainConfig(prior=ByPeriod(periods=4, half_life=half_life))
+    temporal = build.temporal_prior(config, log)
+    end_T = [*temporal.start_T[1:], log.time.max() + 1]
+    for row_V, end in zip(temporal.counts_TV, end_T, strict=True):
+        wanted_V = np.zeros(log.num_items)
+        for item, time in zip(log.item.tolist(), log.time.tolist()):
+            wanted_V[item] += 0.5 ** ((end - time) / half_life) if time < end else 0.0
+        np.testing.assert_allclose(row_V, wanted_V, rtol=1e-9)
+    served = config.prior_part.served(temporal)
+    counts_V = decayed_counts(log.item, log.time, log.num_items, half_life=half_life, at=int(end_T[-1]))
+    shrunk_V = (counts_V + temporal.alpha * temporal.pooled_V) / (counts_V.sum() + temporal.alpha)
+    np.testing.assert_allclose(served.log_prior_V, np.log(shrunk_V), atol=1e-12)
+    # One period is then not frozen: it is decayed counts. And it goes all the way.
+    one = build.temporal_prior(TrainConfig(prior=ByPeriod(periods=1, half_life=half_life)), log)
+    np.testing.assert_allclose(one.counts_TV[0], counts_V, rtol=1e-9)
+    assert one.counts_TV.sum() < log.num_events
+    testing.check_run(prior=ByPeriod(periods=3, half_life=half_life, drift=0.5))
+
+
+def test_what_is_served_drifts_on_as_it_went():
+    """Shares that move by the same step: a drift of 1 serves those of the period to come, to the digit."""
+    world = TwinBlock(4, 12, 1.1, 0.5)
+    p_V, step_V = np.exp(world.log_prior_V), 2e-3 * (-1.0) ** world.level_V
+    shares = [p_V, p_V + step_V, p_V + 2 * step_V]
+    period, item = (index.reshape(-1) for index in np.indices((2, world.num_items)))
+    log = Interactions.from_arrays(
+        np.zeros(len(item), int),
+        item,
+        1_000 * period,
+        weight=1e6 * np.concatenate(shares[:2]),
+        item_ids=np.arange(world.num_items),
+    )
+    for drift, wanted_V in ((0.0, shares[1]), (0.5, (shares[1] + shares[2]) / 2), (1.0, shares[2])):
+        config = TrainConfig(prior=ByPeriod(periods=2, alpha=1e-6, drift=drift), smoothing=0.0)
+        temporal = build.temporal_prior(config, log)
+        served = config.prior_part.served(temporal)
+        np.testing.assert_allclose(np.exp(served.log_prior_V), wanted_V, rtol=1e-9)
+        np.testing.assert_allclose(temporal.log_prior_TV, np.log(shares[:2]), atol=1e-9)  # trained as ever
+    parts = build.assemble(config, log, log, np.zeros(log.num_items))
+    held_V = parts.model.decoder.log_prior_V.numpy()
+    np.testing.assert_array_equal(held_V, served.log_prior_V.astype(np.float32))
+    # What would fall below nothing is left what all events say of it; no events tell nothing.
+    gone = TemporalPrior.from_events([0, 1, 1, 1, 0, 1], [0, 0, 9, 9, 9, 9], 2, num_buckets=2, alpha=2.0)
+    left = gone.pooled_V[0] * 2 / (4 + 2)
+    assert np.exp(gone.newest(9.0).log_prior_V) == pytest.approx([left, 1 - left])
+    empty = TemporalPrior.from_events([0, 1, 1], [0, 25, 25], 2, bucket=10, alpha=2.0)
+    assert not empty.counts_TV[1].any()
+    np.testing.assert_array_equal(empty.newest(1.0).log_prior_V, empty.log_prior_TV[-1])
+    with pytest.raises(ValueError, match=r"^drift: expected a finite number >= 0; got -1"):
+        empty.newest(-1.0)
+
+
 def tilted(world, theta, *, told):
     """Every (context, item) in two periods, weighted by how often it happens: p_t(i | k) = p_t(i) exp(PMI),
     p_1 = p, p_2 tilted by level^theta. told: whether contexts, which are users, tell the time.
@@ -231,7 +287,13 @@ def test_what_cannot_be_trained_by_period_is_refused():
         pytest.raises(ValueError, match=r"^prior: expected .* rows='toy-backwards', which say no period"),
     ):
         TrainConfig(prior="by-period", encoder=toy_parts.RecurrentBackwards())
-    for options, name in (({"periods": 0}, "periods"), ({"width": -1}, "width"), ({"weight": 1e9}, "weight")):
+    for options, name in (
+        ({"periods": 0}, "periods"),
+        ({"width": -1}, "width"),
+        ({"weight": 1e9}, "weight"),
+        ({"half_life": -1.0}, "half_life"),
+        ({"drift": float("inf")}, "drift"),
+    ):
         with pytest.raises(ValueError, match=rf"^prior\.{name}: expected"):
             ByPeriod(**options)
     with pytest.raises(ValueError, match=r"^prior\.periods: expected an integer >= 1 <= \d+; got 5000$"):
