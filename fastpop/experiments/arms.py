@@ -110,6 +110,10 @@ ARMS = _named(
     ),
     Arm("disjoint", "s + tau log p from the other half", "s + beta log p from the other half", "frozen", "B"),
 )
+# Trained on request alone: not every log lets them train.
+FURTHER = _named(
+    Arm("by-period", "s + tau log p of the row's period", "s + beta log p of the newest period", "by-period")
+)
 # Made of the trained standard model, without training.
 AFTERWARDS = _named(
     Arm(POST_HOC, "not trained: standard minus log p", "s + (beta - 1) log p", make=subtracted),
@@ -127,8 +131,8 @@ AFTERWARDS = _named(
     ),
 )
 ITEM_MEAN = "item-mean"  # the row beside a randomised test part, where there are ratings
-ALL = ARMS | AFTERWARDS | _named(Arm(ITEM_MEAN, "mean rating of the item", "ratings"))
-registry.ours("arm", *ARMS.values(), *AFTERWARDS.values())
+ALL = ARMS | FURTHER | AFTERWARDS | _named(Arm(ITEM_MEAN, "mean rating of the item", "ratings"))
+registry.ours("arm", *ARMS.values(), *FURTHER.values(), *AFTERWARDS.values())
 EQUAL, BEST = "equal", "best"  # readings of a trained arm: at one epoch for all, at its own best one
 
 

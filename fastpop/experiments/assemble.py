@@ -197,7 +197,8 @@ def _rules(
         "intervals": f"95 % t over seeds, from {findings.MIN_SEEDS} seeds on; of fewer, their range",
     }
     if sampled:
-        group, number = (getattr(config.loss_part, name, None) for name in ("group_size", "num_negatives"))
+        of_loss = config.loss_part.options()
+        group, number = of_loss.get("group_size"), of_loss.get("num_negatives", of_loss.get("negatives"))
         how = {None: "", 0: " shared by the batch", 1: " for each row"}.get(group, f" shared by {group} rows")
         rules["sampler"] = f"{config.proposal}" + (
             ", the other rows' positives"

@@ -93,8 +93,8 @@ def compare(
         rated: the training part with ratings for weights: adds the row "item-mean" beside `shown`.
         encoder: a name or a part, as in `fastpop.train`; None takes the configuration's.
         seeds: how many (0, 1, ...), or which. A seed is also that of its halves. Intervals need three.
-        arms: of standard (always run), frozen, learned, learned-from-log-p, permuted, disjoint, and others
-            that were registered (`fastpop.available("arms")`).
+        arms: of standard (always run), frozen, learned, learned-from-log-p, permuted, disjoint; by-period, on
+            a log with times; and others that were registered (`fastpop.available("arms")`).
         references: rows that need no model, names (`fastpop.available("references")`) or objects. Options
             that one leaves open are chosen on the validation part, by what chooses the arms' best epochs
             where its scores have an NLL, and otherwise by NDCG@10. A row that the log has no times or no
@@ -137,7 +137,7 @@ def compare(
         checks.number(argument, value, ge=0, integer=True)
     config = config_of(config, options if encoder is None else {"encoder": encoder, **options}, recipe)
     for arm in others.values():
-        check_arm(arm, config)
+        check_arm(arm, config, log)
     if 0 < max_epochs < config.epochs:
         raise checks.wrong("max_epochs", f"0, or at least epochs = {config.epochs}", max_epochs)
     if log.num_items < 4:

@@ -133,12 +133,17 @@ def others_of(arms: Sequence[str]) -> dict[str, Arm]:
     return {name: arm for name, arm in found.items() if name not in ARMS and name not in AFTERWARDS}
 
 
-def check_arm(arm: Arm, config: TrainConfig) -> None:
-    """Raises ValueError for an arm of a prior that there is not, or that has no start."""
+def check_arm(arm: Arm, config: TrainConfig, log: Interactions) -> None:
+    """Raises ValueError for an arm of a prior that there is not, that has no start, or that asks for times
+    which the log has not."""
     if arm.kind != "trained":
         return
     registry.find("prior", arm.prior, f"prior of the arm {arm.name!r}")
     part = config.replace(**arm.options()).prior_part
+    if part.by_period and log.time is None:
+        raise checks.wrong(
+            "log", f"events with times, which the arm {arm.name!r} asks for", text="a log without times"
+        )
     if "bias_start" in arm.options() and "start" not in part.options():
         raise checks.wrong(
             f"bias_start of the arm {arm.name!r}",

@@ -475,7 +475,7 @@ class Words:
         )
 
     def another(self, arm: str) -> str:
-        """An arm that is none of ours, of which nothing is known but its words."""
+        """An arm that no other sentence is about, ours on request or of somebody else."""
         about = self.told[arm]
         if arm in ARMS or arm in AFTERWARDS or about["kind"] == "reference":
             return ""

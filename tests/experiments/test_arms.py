@@ -10,8 +10,11 @@ from helpers_logs import small_log
 
 import fastpop
 from fastpop import testing
+from fastpop.data.split import event_halves
 from fastpop.experiments import ARMS, Arm
 from fastpop.testing import registered
+from fastpop.training import build, fit
+from fastpop.training.result import moments_of
 
 QUICK = {
     "epochs": 3,
@@ -167,6 +170,27 @@ def test_arms_of_ours_that_are_always_made_may_be_named():
 def test_what_is_no_arm_is_refused(options, error, message):
     with pytest.raises(error, match=message):
         Arm(**{"name": "x", "trained_on": "s", "served_as": "s"} | options)
+
+
+def test_log_p_of_each_period_is_an_arm_on_request(tmp_path):
+    """Trained as `fastpop.train(prior="by-period")` trains on half A; with one period it would be frozen."""
+    log = small_log(events=2000)
+    asked = QUICK | {"epochs": 1}
+    found = fastpop.compare(log, seeds=1, arms=["frozen", "by-period"], **asked)
+    half = event_halves(fastpop.data.split(log).train, 0)[0]
+    options = {name: QUICK[name] for name in ("dim", "batch_size", "num_negatives", "learning_rate")}
+    config = fastpop.TrainConfig(**options, epochs=1, prior="by-period")
+    assembly = build.assemble(config, log, half, np.zeros(log.num_items))
+    fit(assembly, show=False)
+    log_p_V = build.target_prior(half, "factor").log_prior_V
+    energy = moments_of(assembly.model, half).energy(log_p_V)
+    assert found.value("by-period", "slope", epochs="equal") == pytest.approx(energy.slope_mean, rel=1e-4)
+    assert found.value("by-period", "slope") != found.value("frozen", "slope")
+    assert any(text.startswith("by-period (s + tau log p of the row's period; ") for text in found.sentences)
+    timeless = fastpop.Interactions.from_arrays(log.user, log.item)
+    with pytest.raises(ValueError, match=r"^log: expected events with times, which the arm 'by-period' asks"):
+        fastpop.compare(timeless, arms=["by-period"], out=tmp_path / "none", **asked)
+    assert not (tmp_path / "none").exists()
 
 
 def test_names_and_kinds_that_no_comparison_can_have_are_refused():
