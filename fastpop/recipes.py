@@ -101,7 +101,7 @@ BERT4REC = {
     "max_length": 200,
     "num_layers": 2,
     "num_heads": 2,
-    "dropout": 0.1,
+    "dropout": 0.2,
     "learning_rate": 1e-4,
     "weight_decay": 0.01,
     "clip_norm": 5.0,
@@ -127,6 +127,12 @@ ADJUSTED = {
 }
 UNIFORM = {"proposal": "uniform", "prior": "none"}
 MF = {"encoder": "factor", "base": False, "dim": 64, "learning_rate": 1e-3, "batch_size": 1024} | UNIFORM
+PDA = MF | {
+    "learning_rate": 1e-2,
+    "batch_size": 2048,
+    "regularizers": [{"name": "l2", "weight": 1e-3}],
+    "epochs": 400,
+}
 LIGHTGCN = {"encoder": "lightgcn", "dim": 64, "learning_rate": 1e-3, "batch_size": 2048, "epochs": 1000}
 
 registry.ours(
@@ -142,7 +148,7 @@ registry.ours(
         "causal self-attention, a softmax over all items",
         "Kang & McAuley 2018, arXiv 1808.09781; softmax: Klenitskiy & Vasilev 2023, arXiv 2309.07602",
         FULL | SASREC,
-        "pre-norm blocks with GELU; batches of targets, not of users",
+        "pre-norm blocks with GELU; item vectors not times root dim; Adam's beta2 .999; batches of targets",
     ),
     Recipe(
         "sasrec-frozen",
@@ -178,12 +184,14 @@ registry.ours(
         "a full softmax of scores + log p: the logit-adjusted loss",
         "Menon et al. 2021, arXiv 2007.07314",
         ADJUSTED,
+        "served with log p, as trained; the work serves at popularity weight 0",
     ),
     Recipe(
         "balanced-softmax",
         "a full softmax of scores + log p: balanced softmax, the same as logit-adjusted at weight 1",
         "Ren et al. 2020, arXiv 2007.10740",
         ADJUSTED,
+        "served with log p, as trained; the work serves at popularity weight 0",
     ),
     # Encoders with the losses that they were published with, and with others.
     Recipe(
@@ -191,7 +199,7 @@ registry.ours(
         "attention both ways over hidden items, a softmax over all items with an item bias",
         "Sun et al. 2019, arXiv 1904.06690",
         FULL | BERT4REC | {"prior": "learned"},
-        "pre-norm blocks; a constant step size; batches of hidden items, not of users",
+        "pre-norm blocks; a constant step size, tables without decay; batches of hidden items",
     ),
     Recipe(
         "gru4rec-xe",
@@ -206,7 +214,7 @@ registry.ours(
             "proposal_power": 0.75,
             "prior": "none",
         },
-        "Adagrad steps tables alone, Adam the network; no negatives of the batch; whole windows",
+        "Adagrad steps tables alone, Adam the network; one table; no negatives of the batch; whole windows",
     ),
     Recipe(
         "lightgcn-softmax",
@@ -220,28 +228,28 @@ registry.ours(
         "sasrec by binary cross-entropy with one uniform negative, as published",
         "Kang & McAuley 2018, arXiv 1808.09781",
         SASREC | {"loss": "bce", **UNIFORM},
-        "pre-norm blocks with GELU; batches of targets, not of users; negatives may be items of the history",
+        "as sasrec; negatives may be items of the history",
     ),
     Recipe(
         "gsasrec",
         "sasrec by gBCE with 256 uniform negatives",
         "Petrov & Macdonald 2023, arXiv 2308.07192",
-        SASREC | {"loss": "gbce", **UNIFORM},
-        "pre-norm blocks with GELU; negatives may be items of the history",
+        SASREC | {"loss": "gbce", **UNIFORM, "dim": 128, "dropout": 0.5},
+        "as sasrec; negatives may be items of the history; one table, not two",
     ),
     Recipe(
         "gru4rec",
         "a GRU by BPR-max, negatives of the batch and 2,048 by popularity^.75",
         "Hidasi & Karatzoglou 2018, arXiv 1706.03847",
         GRU4REC | {"loss": "bpr_max", "proposal": "popularity", "proposal_power": 0.75, "prior": "none"},
-        "Adagrad steps tables alone, Adam the network; whole windows, not sessions side by side",
+        "Adagrad steps tables alone, Adam the network; one table; whole windows, not sessions side by side",
     ),
     Recipe(
         "bpr",
         "matrix factorisation by BPR, one uniform negative",
         "Rendle et al. 2009, arXiv 1205.2618",
-        MF | {"loss": "bpr", "regularizers": [{"name": "l2", "weight": 0.01}]},
-        "Adam, not stochastic gradient descent; negatives may be items of the user",
+        MF | {"loss": "bpr", "regularizers": [{"name": "l2", "weight": 0.0025}], "epochs": 30},
+        "Adam, not stochastic gradient descent; no penalty of negatives, which may be items of the user",
     ),
     Recipe(
         "lightgcn",
@@ -254,60 +262,99 @@ registry.ours(
         "simgcl",
         "LightGCN with a contrast between two noisy views of users and items",
         "Yu et al. 2022, arXiv 2112.08679",
-        LIGHTGCN | {"loss": "bpr", **UNIFORM, "regularizers": ["simgcl"]},
-        "noise is added to the vectors that scores are made of, not in each layer",
+        LIGHTGCN
+        | {
+            "encoder": {"name": "lightgcn", "layers": 2},
+            "loss": "bpr",
+            **UNIFORM,
+            "regularizers": ["simgcl", {"name": "l2", "weight": 1e-4}],
+            "epochs": 20,
+        },
+        "noise is added to the vectors that scores are made of, not in each layer; layer 0 counts",
     ),
     Recipe(
         "duorec",
         "sasrec with a contrast of two dropout views and of rows with the same target",
         "Qiu et al. 2022, arXiv 2110.05730",
-        FULL | SASREC | {"regularizers": [{"name": "duorec", "weight": 0.1}]},
-        "a partner with the same target is one of the batch; sizes and dropout of sasrec",
+        FULL
+        | SASREC
+        | {
+            "regularizers": [{"name": "duorec", "weight": 0.1}],
+            "dim": 64,
+            "num_heads": 2,
+            "dropout": 0.5,
+            "max_length": 50,
+            "batch_size": 256,
+            "epochs": 50,
+        },
+        "a partner with the same target is one of the batch; pre-norm blocks",
     ),
     Recipe(
         "directau",
         "matrix factorisation by alignment and uniformity",
         "Wang et al. 2022, arXiv 2206.12811",
-        {**MF, "loss": "directau", "proposal": "uniform"},
+        {**MF, "loss": "directau", "proposal": "uniform", "epochs": 300},
+        "no decay of tables",
     ),
     Recipe(
         "dice",
         "interest and conformity in halves of a vector, told apart by popularity of negatives",
         "Zheng et al. 2021, arXiv 2006.11011",
-        MF | {"dim": 128, "loss": "dice"},
-        "the weights of its parts do not decay",
+        MF | {"dim": 128, "loss": "dice", "batch_size": 128, "epochs": 500},
+        "the weights of its parts and its margin do not decay; the halves' distance is L1, not dCor",
     ),
     Recipe(
         "pda",
-        "BPR in which popularity multiplies the score, served with another popularity",
-        "Zhang et al. 2021, arXiv 2105.06067",
-        MF | {"loss": "pda"},
-        "popularity of all training events, not of each period",
+        "BPR in which popularity multiplies the score, served without it",
+        "Zhang et al. 2021, arXiv 2105.06067, PDG there",
+        PDA | {"loss": "pda"},
+        "popularity is a share of all training events, not brought to 0 ... 1; negatives without penalty",
+    ),
+    Recipe(
+        "pda-by-period",
+        "pda with the popularity of the period of each event, and a forecast of it to serve",
+        "Zhang et al. 2021, arXiv 2105.06067, PD and PDA there",
+        PDA
+        | {
+            "loss": {"name": "pda", "power": 0.0},
+            "prior": {"name": "by-period", "periods": 9, "weight": 0.1, "drift": 0.5},
+        },
+        "periods of equally many events; served with s + log of popularity^.1, not the product",
     ),
     Recipe(
         "relmf",
         "matrix factorisation of relevance, clicks weighted by popularity propensities",
         "Saito et al. 2020, arXiv 1909.03601",
-        MF | {"loss": "relmf"},
+        MF
+        | {"dim": 200, "learning_rate": 5e-3, "loss": {"name": "relmf", "error": "squared", "clip": 0.0091}},
+        "all pairs count, by draws; there as many unseen ones as events; no penalty",
     ),
     Recipe(
         "resn",
         "matrix factorisation with the largest singular value of its scores held down",
         "Lin et al. 2025, arXiv 2404.12008",
-        MF | {"loss": "bce", "regularizers": ["resn"]},
-        "the norm is of the batch's queries; its weight is ours",
+        MF
+        | {
+            "loss": {"name": "bce", "negatives": 4},
+            "regularizers": ["resn"],
+            "dim": 256,
+            "learning_rate": 2e-3,
+            "batch_size": 2048,
+        },
+        "the norm itself, of dot products; there a bound, of their sigmoid; weight and loss are ours",
     ),
     Recipe(
         "cosreg",
         "a softmax whose item vectors are kept apart in angle",
         "Gao et al. 2019, arXiv 1907.12009",
         FULL | {"encoder": "factor", "base": False, "regularizers": [{"name": "cosreg", "weight": 1.0}]},
+        "matrix factorisation, not a language model: all numbers are ours",
     ),
     Recipe(
         "entmax",
-        "matrix factorisation by the entmax-1.5 loss, log p inside it",
-        "Peters et al. 2019, arXiv 1905.05702",
+        "matrix factorisation by the entmax-1.5 loss, log p inside it (PR-Entmax)",
+        "Peters et al. 2019, arXiv 1905.05702; the prior as in RePlay 0.23",
         {"encoder": "factor", "base": False, "loss": "entmax", "prior": "frozen"},
-        "the frequency prior is log p of this package",
+        "smoothed log p, not log(p + 1e-6); served with it, there without; a weight of 1 and factor are ours",
     ),
 )

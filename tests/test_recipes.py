@@ -3,7 +3,7 @@
 import pytest
 
 import fastpop
-from fastpop import cli, recipes, testing
+from fastpop import cli, objectives, recipes, registry, testing
 from fastpop.cli.parse import parse
 from fastpop.recipes import Recipe
 
@@ -51,6 +51,17 @@ def test_what_is_given_wins():
         fastpop.train(testing.small_log(), recipe="factor", config=fastpop.TrainConfig())
     with pytest.raises(ValueError, match=r"recipe: expected one of 'factor'.*did you mean 'sasrec'"):
         fastpop.train(testing.small_log(), recipe="sasrek")
+
+
+def test_a_loss_by_name_has_its_own_number_of_negatives():
+    """Not that of the sampled softmax, whatever that is."""
+    for name, part in registry.all_of("loss").items():
+        for given in ({}, {"num_negatives": 7}):
+            config = fastpop.TrainConfig.from_dict({"loss": name, "prior": "none", **given})
+            own = getattr(part(), "negatives", None)
+            assert getattr(config.loss_part, "negatives", None) == own, name
+    with pytest.warns(DeprecationWarning, match="num_negatives: expected its new name, negatives"):
+        assert objectives.Pda(num_negatives=3).negatives == 3
 
 
 def test_a_recipe_of_ones_own(tmp_path):

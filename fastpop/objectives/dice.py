@@ -47,8 +47,11 @@ class DICE(Objective):
     product. With BPR(part) = -log sigmoid(pos - neg) of a part's scores: click is BPR of the whole for every
     negative; where the negative is less popular, conformity is BPR of its half; where it is more popular,
     conformity is BPR the other way round and interest is BPR of its half, since the click then speaks of
-    interest alone. Discrepancy is the mean distance of the halves. Negatives come from `PopularityMargin`,
-    whatever the proposal. The original lets alpha and margin decay by epochs, which a loss does not know.
+    interest alone. Discrepancy is the mean distance of the halves of queries, plus that of items, positive
+    and negative alike. Negatives come from `PopularityMargin`, whatever the proposal.
+    The original lets alpha and margin decay by epochs, which a loss does not know. Its code has a third
+    distance, the correlation of distances (dCor) of a batch; calls an item less popular below half of the
+    positive's events; and leaves a side out that has fewer than 40 items.
 
     negatives: a row. margin: events apart. alpha, beta: weights. distance: "l1" or "l2" between halves.
     """
@@ -115,8 +118,8 @@ class _DICELoss(nn.Module):
         interest = -F.logsigmoid(ahead[..., 0]) * is_above
         conformity = -F.logsigmoid(torch.where(is_above, -ahead[..., 1], ahead[..., 1]))
         loss_R = (-F.logsigmoid(whole) + self.options.alpha * (interest + conformity)).mean(1)
-        apart = self._distance(query) + self._distance(pos) + self._distance(neg).mean(1)
-        loss_R = loss_R - self.options.beta * apart / 3
+        of_items_R = (self._distance(pos) + self._distance(neg).sum(1)) / (1 + neg.shape[1])
+        loss_R = loss_R - self.options.beta * (self._distance(query) + of_items_R)
         return loss_R.sum() if row_weight is None else (loss_R * row_weight).sum()
 
     def _distance(self, rows: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Popularity-bias deconfounding: BPR in which popularity multiplies what the model says."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -8,34 +9,38 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from fastpop import checks, registry
+from fastpop import checks, deprecated, registry
 from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
 from fastpop.ops.draw import Draw
 from fastpop.popularity import InBatch, Proposal
 
 
+@deprecated.options
 @dataclass(frozen=True)
 class Pda(Objective):
     """-log sigmoid(score of the positive - score of a negative), score = (ELU(f) + 1) m^power: f is what the
     model says, m an item's share of the training events. f alone is then served free of popularity, or
     `evaluation.injected_scorer` multiplies a later or a forecast popularity in.
 
-    power: γ >= 0. num_negatives: a row, drawn from the proposal; their losses are averaged.
-    m is of all training events: rows carry no times, which the paper's popularity of each period would need.
-    A log p beside the dot product (a prior other than "none") multiplies by p^weight, as a second popularity.
+    power: γ >= 0, of m of all training events (the paper's PDG). negatives: a row, drawn from the
+    proposal; their losses are averaged.
+    A log p beside the dot product (a prior other than "none") multiplies by p^weight. So the paper's PD and
+    PDA, with the popularity of the period of each event, are power=0 beside `ByPeriod(weight=γ)`: m is then
+    p_t, shrunk towards all events, and `ByPeriod(drift=α)` keeps the forecast of what comes.
     Source: Zhang et al., SIGIR 2021 (arXiv:2105.06067).
     """
 
     name: ClassVar[str] = "pda"
     needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
     logits: ClassVar[bool] = False
+    RENAMED: ClassVar[Mapping[str, str]] = {"num_negatives": "negatives"}
     power: float = 0.1
-    num_negatives: int = 1
+    negatives: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.number("loss.power", self.power, ge=0)
-        checks.number("loss.num_negatives", self.num_negatives, ge=1, le=MOST_NEGATIVES, integer=True)
+        checks.number("loss.negatives", self.negatives, ge=1, le=MOST_NEGATIVES, integer=True)
 
     def build(self, given: LossInputs) -> "PdaLoss":
         proposal = given.distribution()
@@ -66,7 +71,7 @@ class PdaLoss(nn.Module):
         scale: Any,
         step: int,
     ) -> Tensor:
-        drawn = Draw(self.proposal, self.seed, step, self.options.num_negatives, 1)
+        drawn = Draw(self.proposal, self.seed, step, self.options.negatives, 1)
         id_RJ = torch.cat([pos_id[:, None], drawn.tensor(len(pos_id), items.device)], 1)
         said_RJ = scale * torch.einsum("rd,rjd->rj", query, F.embedding(id_RJ, items)).float()
         score_RJ = (F.elu(said_RJ) + 1) * self.factor_V[id_RJ]

@@ -1,5 +1,6 @@
 """Rel-MF: the relevance of items from clicks that need exposure, too."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -8,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from fastpop import checks, registry
+from fastpop import checks, deprecated, registry
 from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
 from fastpop.ops.draw import Draw
 from fastpop.popularity import InBatch, Proposal
 from fastpop.propensity import popularity_propensity
 
 
+@deprecated.options
 @dataclass(frozen=True)
 class RelMf(Objective):
     """Binary cross-entropy of relevance r, P(click) = r p, p an item's exposure (Saito et al., WSDM 2020).
@@ -24,24 +26,27 @@ class RelMf(Objective):
 
     power, clip: p = max(clip, (count / largest count)^power). non_negative: without (1 - 1/p) d0, no longer
     unbiased (Saito, SIGIR 2020); else a click of p < 1 pulls its score up without end. events_per_context:
-    a row brings one event and this part of its context's pairs. num_negatives: draws a row.
+    a row brings one event and this part of its context's pairs. negatives: draws a row. error: "log", or
+    "squared", d1 = (1 - sigmoid(score))^2, d0 = sigmoid(score)^2, as the source's code has it on a real log.
     """
 
     name: ClassVar[str] = "relmf"
     needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
     logits: ClassVar[bool] = False
+    RENAMED: ClassVar[Mapping[str, str]] = {"num_negatives": "negatives"}
     power: float = 0.5
     clip: float = 0.1
     non_negative: bool = False
     events_per_context: float = 10.0
-    num_negatives: int = 64
+    negatives: int = 64
+    error: Literal["log", "squared"] = "log"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.number("loss.power", self.power, ge=0)
         checks.number("loss.clip", self.clip, gt=0, le=1)
         checks.number("loss.events_per_context", self.events_per_context, gt=0)
-        checks.number("loss.num_negatives", self.num_negatives, ge=1, le=MOST_NEGATIVES, integer=True)
+        checks.number("loss.negatives", self.negatives, ge=1, le=MOST_NEGATIVES, integer=True)
 
     def build(self, given: LossInputs) -> "RelMfLoss":
         proposal = given.distribution()
@@ -71,21 +76,33 @@ class RelMfLoss(nn.Module):
         scale: Any,
         step: int,
     ) -> Tensor:
-        drawn = Draw(self.proposal, self.seed, step, self.options.num_negatives, 1)
+        drawn = Draw(self.proposal, self.seed, step, self.options.negatives, 1)
         neg_id_RK = drawn.tensor(len(pos_id), items.device)
         id_RJ = torch.cat([pos_id[:, None], neg_id_RK], 1)
         score_RJ = scale * torch.einsum("rd,rjd->rj", query, F.embedding(id_RJ, items)).float()
         if log_prior is not None:
             score_RJ = score_RJ + prior_weight * log_prior[id_RJ]
-        loss_R = event_loss(score_RJ[:, 0], self.propensity_V[pos_id], self.options.non_negative)
+        options = self.options
+        loss_R = event_loss(score_RJ[:, 0], self.propensity_V[pos_id], options.non_negative, options.error)
         share_RK = torch.exp(-self.proposal.log_proposal_on(items.device, torch.float32)[neg_id_RK])
-        loss_R = loss_R + (share_RK * F.softplus(score_RJ[:, 1:])).mean(1) / self.options.events_per_context
+        missed_RK = errors(score_RJ[:, 1:], options.error)[1]
+        loss_R = loss_R + (share_RK * missed_RK).mean(1) / options.events_per_context
         return (loss_R if row_weight is None else loss_R * row_weight).sum()
 
 
-def event_loss(score: Tensor, propensity: Tensor, non_negative: bool = False) -> Tensor:
-    """What an event adds to the sum of d0 over all pairs: (d1 - d0)/p = -score/p; non_negative: d1/p - d0."""
-    return F.softplus(-score) / propensity - F.softplus(score) if non_negative else -score / propensity
+def errors(score: Tensor, error: str = "log") -> tuple[Tensor, Tensor]:
+    """(d1, d0): what a score is off by where a pair is relevant, and where it is not."""
+    if error == "squared":
+        return torch.sigmoid(-score).square(), torch.sigmoid(score).square()
+    return F.softplus(-score), F.softplus(score)
+
+
+def event_loss(score: Tensor, propensity: Tensor, non_negative: bool = False, error: str = "log") -> Tensor:
+    """What an event adds to the sum of d0 over all pairs: (d1 - d0)/p; non_negative: d1/p - d0."""
+    d1, d0 = errors(score, error)
+    if non_negative:
+        return d1 / propensity - d0
+    return (-score if error == "log" else d1 - d0) / propensity  # of a log the difference, without rounding
 
 
 registry.ours("loss", RelMf)

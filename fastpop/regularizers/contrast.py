@@ -79,14 +79,16 @@ class _NoiseContrast(nn.Module):
 
 @dataclass(frozen=True)
 class DuoRec(RegularizerOptions):
-    """DuoRec (Qiu et al. 2022): NT-Xent of dot products between two dropout views of a row, plus the same
-    between a row and another one that predicts the same item.
+    """DuoRec (Qiu et al. 2022): NT-Xent of dot products between a row and another one that predicts the same
+    item, each with dropout of its own; on request also between two dropout views of a row.
 
     The other row is drawn among those of the batch, and its second view is taken; the original draws it from
     the log, and rows here are all positions of a history. A row whose item no other row predicts meets its
     own second view.
 
-    temperature: of NT-Xent. supervised: weight of the second part, beside 1 of the first.
+    temperature: of NT-Xent. supervised: weight of the first part. unsupervised: of the second; the original
+    crosses the two augmentations in one contrast ("us_x" in its code), with both weights at 1 it sums two
+    ("us").
     """
 
     name: ClassVar[str] = "duorec"
@@ -95,29 +97,35 @@ class DuoRec(RegularizerOptions):
     weight: float = 0.1
     temperature: float = 1.0
     supervised: float = 1.0
+    unsupervised: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.number("regularizers.duorec.temperature", self.temperature, gt=0)
-        checks.number("regularizers.duorec.supervised", self.supervised, ge=0)
+        for name in ("supervised", "unsupervised"):
+            checks.number(f"regularizers.duorec.{name}", getattr(self, name), ge=0)
 
     def build(self, given: RegularizerInputs) -> nn.Module:
-        return _ViewContrast(self.temperature, self.supervised)
+        return _ViewContrast(self)
 
 
 class _ViewContrast(nn.Module):
-    def __init__(self, temperature: float, supervised: float):
+    def __init__(self, options: DuoRec):
         super().__init__()
-        self.temperature, self.supervised = temperature, supervised
+        self.options = options
 
     def forward(
         self, query_RD: Tensor, item_VD: Tensor, pos_id_R: Tensor, log_prior_V: Tensor, view: Tensor
     ) -> Tensor:
-        found = contrast(query_RD, view, self.temperature, both_ways=True)
-        if self.supervised == 0:
-            return found
-        other_RD = view[same_target(pos_id_R)]
-        return found + self.supervised * contrast(query_RD, other_RD, self.temperature, both_ways=True)
+        found = (query_RD.sum() + view.sum()) * 0
+        if self.options.supervised:
+            found = found + self.options.supervised * self._against(query_RD, view[same_target(pos_id_R)])
+        if self.options.unsupervised:
+            found = found + self.options.unsupervised * self._against(query_RD, view)
+        return found
+
+    def _against(self, query_RD: Tensor, other_RD: Tensor) -> Tensor:
+        return contrast(query_RD, other_RD, self.options.temperature, both_ways=True)
 
 
 def same_target(pos_id_R: Tensor) -> Tensor:

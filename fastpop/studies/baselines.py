@@ -74,7 +74,9 @@ def _of_recipe(setting: Setting, arena: Arena, name: str) -> tuple[float, list[R
     loss = config.loss_part
     serve, judge = as_trained(name), None
     if isinstance(loss, Pda):
-        serve = judge = injected(name, (loss.power,), loss.power)
+        prior = config.prior_part
+        power = loss.power + (prior.prior_weight if prior.trained else 0.0)
+        serve = judge = injected(name, (power,), power)
     tried: dict[float, list[Row]] = {}
     failed: TrainingDiverged | None = None
     for times in QUICK_TRIES if setting.quick else TRIES:

@@ -278,11 +278,14 @@ def halves(name: str) -> Serve:
 
 
 def injected(name: str, powers: tuple[float, ...], trained: float = 0.1) -> Serve:
-    """Of PDA: (ELU(s) + 1) m^power, m the items' share of the events."""
+    """Of PDA: (ELU(s) + 1) m^power, m the items' share of the events; of the newest period, where training
+    had one for each."""
 
     def serve(model: Recommender, judged: Judged) -> list[Family]:
         item_VD, scale = model.decoder.item_vectors().detach().float(), float(model.decoder.scale.detach())
         share_V = np.maximum(judged.counts_V, 0.5) / judged.counts_V.sum()
+        if model.decoder.prior.by_period:
+            share_V = np.exp(model.decoder.log_prior_V.double().cpu().numpy())
 
         def score(query_CD: Tensor, weight: float) -> Score:
             def product(rows: slice) -> Tensor:

@@ -55,8 +55,9 @@ def test_the_loss_is_that_of_the_paper_row_by_row(distance):
             click = bpr(interest + conformity + prior)
             more = COUNTS[j] > COUNTS[i]
             causes = bpr(-conformity) + bpr(interest) if more else bpr(conformity)
-            discrepancy = (apart(query[r]) + apart(items[i]) + apart(items[j])) / 3
-            expected += (click + 0.3 * causes - 0.2 * discrepancy) / 3
+            expected += (click + 0.3 * causes) / 3
+        shown = [apart(items[item]) for item in (i, *neg_id[r].tolist())]
+        expected -= 0.2 * (apart(query[r]) + sum(shown) / 4)
     assert loss(query, items, pos_id, step=7, **terms).item() == pytest.approx(expected, abs=1e-12)
 
 

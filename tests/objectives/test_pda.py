@@ -1,5 +1,7 @@
 """PDA: the formula row by row, popularity injected and forecast."""
 
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,10 @@ from fastpop import testing
 from fastpop.evaluation import DotScores, injected_scorer
 from fastpop.objectives import LossInputs, Pda
 from fastpop.popularity import InBatchProposal, UniformProposal, drift_forecast
+from fastpop.priors import ByPeriod
+from fastpop.studies import methods
+from fastpop.training import TrainConfig, build
+from fastpop.training.row_losses import summed_loss
 
 ITEMS, DIM = 7, 3
 COUNTS = np.array([9.0, 4, 1, 0, 16, 2, 8])
@@ -20,7 +26,7 @@ def built(**options):
 
 @pytest.mark.parametrize("power", [0.0, 0.1, 0.8])
 def test_the_module_is_the_formula_on_its_draws(power):
-    module = built(power=power, num_negatives=4)
+    module = built(power=power, negatives=4)
     generator = torch.Generator().manual_seed(0)
     query, items = (torch.randn(n, DIM, generator=generator) for n in (5, ITEMS))
     log_p = torch.randn(ITEMS, generator=generator)
@@ -37,9 +43,46 @@ def test_the_module_is_the_formula_on_its_draws(power):
     assert float(found) == pytest.approx(wanted, rel=1e-5)
 
 
+def test_beside_log_p_of_each_period_it_is_the_papers_popularity_of_each_stage():
+    """(ELU(f) + 1) m_i^t^gamma, t the stage of the event: the paper's PD; log p_t is m_i^t. What comes is
+    served with a forecast m: PDA."""
+    log = testing.small_log()
+    config = TrainConfig(
+        dim=8,
+        batch_size=64,
+        loss=Pda(power=0.0),
+        proposal="uniform",
+        prior=ByPeriod(periods=4, weight=0.3, drift=0.5),
+    )
+    parts = build.assemble(config, log, log, np.zeros(log.num_items))
+    torch.nn.init.normal_(parts.model.decoder.item_embedding)
+    batch = next(iter(parts.batches.epoch(0)))
+    item_VD = parts.model.decoder.item_vectors()
+    query_RD, pos_id_R, _ = parts.model.rows(batch, item_VD)
+    terms = parts.model.decoder.training_terms() | {"step": 3}
+    found = summed_loss(parts, batch, query_RD, item_VD, pos_id_R, None, terms)
+    m_TV, wanted = np.exp(parts.temporal.log_prior_TV), 0.0
+    for period in range(4):
+        at = np.flatnonzero(batch.period == period)
+        f_RV = (query_RD[at] @ item_VD.T).detach().double().numpy()
+        score_RV = np.where(f_RV > 0, f_RV + 1, np.exp(f_RV)) * m_TV[period] ** 0.3
+        drawn_R1 = parts.loss.proposal.sample(config.seed, 3, (len(at), 1))
+        pos_R, neg_R = (score_RV[np.arange(len(at)), ids] for ids in (pos_id_R.numpy()[at], drawn_R1[:, 0]))
+        wanted += np.log1p(np.exp(neg_R - pos_R)).sum()
+    assert found.item() == pytest.approx(wanted, rel=1e-5)
+    served = config.prior_part.served(parts.temporal)
+    np.testing.assert_allclose(parts.model.decoder.log_prior_V.numpy(), served.log_prior_V, atol=1e-6)
+    assert np.abs(served.log_prior_V - parts.temporal.log_prior_TV[-1]).max() > 0.01
+    (family,) = methods.injected("PDA", (0.3,), 0.3)(parts.model, types.SimpleNamespace(counts_V=np.ones(30)))
+    scored = family.score(query_RD.detach(), 0.3)(slice(0, 5)).numpy()
+    f_BV = (query_RD[:5] @ item_VD.T).detach().double().numpy()
+    product = np.where(f_BV > 0, f_BV + 1, np.exp(f_BV)) * np.exp(served.log_prior_V) ** 0.3
+    np.testing.assert_allclose(np.exp(scored), product, rtol=1e-4)
+
+
 def test_it_keeps_the_contract_and_refuses_in_batch_negatives():
     testing.check_loss("pda", in_a_run=False)
-    testing.check_run(loss=Pda(power=0.2, num_negatives=2))
+    testing.check_run(loss=Pda(power=0.2, negatives=2))
     with pytest.raises(ValueError, match="proposal: expected one that draws, for 'pda'"):
         Pda().build(LossInputs(ITEMS, 5, False, InBatchProposal(), lambda: COUNTS, lambda: COUNTS))
     with pytest.raises(ValueError, match=r"loss\.power: expected a finite number >= 0; got -1"):

@@ -23,20 +23,23 @@ def built(proposal=None, **options):
     return RelMf(**options).build(given)
 
 
-def test_over_every_outcome_of_clicks_the_loss_is_that_of_relevance():
+@pytest.mark.parametrize("error", ["log", "squared"])
+def test_over_every_outcome_of_clicks_the_loss_is_that_of_relevance(error):
     """2^8 outcomes of eight pairs, P(click) = relevance * exposure."""
     rng = np.random.default_rng(0)
     relevance, exposure = rng.random(8), rng.uniform(0.2, 1, 8)
     score = torch.from_numpy(2 * rng.standard_normal(8))
     d1, d0 = F.softplus(-score), F.softplus(score)
+    if error == "squared":
+        d1, d0 = (1 - torch.sigmoid(score)) ** 2, torch.sigmoid(score) ** 2
     click = relevance * exposure
     mean, kept = 0.0, 0.0
     for outcome in itertools.product([0.0, 1.0], repeat=8):
         seen = np.array(outcome)
         chance = np.prod(np.where(seen, click, 1 - click))
         seen, p = torch.from_numpy(seen), torch.from_numpy(exposure)
-        mean += chance * float(d0.sum() + (seen * event_loss(score, p)).sum())
-        kept += chance * float(d0.sum() + (seen * event_loss(score, p, True)).sum())
+        mean += chance * float(d0.sum() + (seen * event_loss(score, p, False, error)).sum())
+        kept += chance * float(d0.sum() + (seen * event_loss(score, p, True, error)).sum())
     r = torch.from_numpy(relevance)
     assert mean == pytest.approx(float((r * d1 + (1 - r) * d0).sum()), rel=1e-12)
     without = (r * d1 + (1 - torch.from_numpy(click)) * d0).sum()  # what is left out is r (p - 1) d0
@@ -44,9 +47,11 @@ def test_over_every_outcome_of_clicks_the_loss_is_that_of_relevance():
 
 
 @pytest.mark.parametrize("proposal", [UniformProposal(), PopularityProposal(power=0.5)], ids=str)
+@pytest.mark.parametrize("error", ["log", "squared"])
 @pytest.mark.parametrize("non_negative", [False, True])
-def test_the_module_is_the_formula_on_its_draws(proposal, non_negative):
-    module = built(proposal, num_negatives=11, non_negative=non_negative, clip=0.3, events_per_context=4.0)
+def test_the_module_is_the_formula_on_its_draws(proposal, non_negative, error):
+    options = {"negatives": 11, "clip": 0.3, "events_per_context": 4.0, "error": error}
+    module = built(proposal, non_negative=non_negative, **options)
     generator = torch.Generator().manual_seed(0)
     query, items = (torch.randn(n, DIM, generator=generator) for n in (5, ITEMS))
     log_p = torch.randn(ITEMS, generator=generator)
@@ -59,6 +64,8 @@ def test_the_module_is_the_formula_on_its_draws(proposal, non_negative):
     for row in range(5):
         score = (1.3 * items.double() @ query[row].double() + 0.7 * log_p.double()).numpy()
         d1, d0 = np.logaddexp(0, -score), np.logaddexp(0, score)
+        if error == "squared":
+            d1, d0 = 1 / (1 + np.exp(score)) ** 2, 1 / (1 + np.exp(-score)) ** 2
         y, p = int(pos_id[row]), p_V[int(pos_id[row])]
         event = d1[y] / p - d0[y] if non_negative else (d1[y] - d0[y]) / p
         pairs = sum(d0[i] / np.exp(module.proposal.log_proposal_V[i]) for i in drawn[row]) / 11
@@ -70,7 +77,7 @@ def test_draws_of_any_proposal_stand_for_all_pairs():
     query, items = torch.randn(1, DIM), torch.randn(ITEMS, DIM)
     all_pairs = float(F.softplus(items @ query[0]).sum())
     for proposal in (UniformProposal(), PopularityProposal(power=0.5)):
-        module = built(proposal, num_negatives=40_000, events_per_context=1.0, clip=1.0)
+        module = built(proposal, negatives=40_000, events_per_context=1.0, clip=1.0)
         found = float(
             module(
                 query,
@@ -88,7 +95,7 @@ def test_draws_of_any_proposal_stand_for_all_pairs():
 
 def test_it_keeps_the_contract_and_refuses_in_batch_negatives():
     testing.check_loss("relmf", in_a_run=False)
-    testing.check_run(loss=RelMf(non_negative=True, num_negatives=8))
+    testing.check_run(loss=RelMf(non_negative=True, negatives=8))
     with pytest.raises(ValueError, match="proposal: expected one that draws every item, for 'relmf'"):
         built(InBatchProposal())
     with pytest.raises(ValueError, match="clip: expected a finite number > 0 <= 1; got 0"):
@@ -129,4 +136,4 @@ def built_of(log, exposure_V, events_per_context):
     """Counts whose square roots, over the largest, are the exposure."""
     counts_V = exposure_V**2 * 1e6
     given = LossInputs(len(exposure_V), 0, False, UniformProposal(), lambda: counts_V, log.item_counts)
-    return RelMf(num_negatives=8, clip=0.01, events_per_context=float(events_per_context)).build(given)
+    return RelMf(negatives=8, clip=0.01, events_per_context=float(events_per_context)).build(given)

@@ -124,11 +124,17 @@ def test_duorec_is_nt_xent_of_dropout_views_and_of_equal_targets():
     )
     pos_id = torch.tensor([3, 1, 3, 0])
     partner = [2, 1, 0, 3]  # the other row of item 3; the rest meet themselves
-    found = module_of(DuoRec(temperature=0.8, supervised=0.5))(query, items, pos_id, None, view=view)
-    expected = nt_xent(query, view, 0.8) + 0.5 * nt_xent(query, view[partner], 0.8)
-    assert found.item() == pytest.approx(expected, abs=1e-12)
-    plain = module_of(DuoRec(temperature=0.8, supervised=0.0))(query, items, pos_id, None, view=view)
-    assert plain.item() == pytest.approx(nt_xent(query, view, 0.8), abs=1e-12)
+    own, others = nt_xent(query, view, 0.8), nt_xent(query, view[partner], 0.8)
+    for options, expected in (
+        ({}, others),
+        ({"supervised": 0.5}, 0.5 * others),
+        ({"unsupervised": 0.5}, others + 0.5 * own),
+        ({"supervised": 0.0, "unsupervised": 1.0}, own),
+        ({"supervised": 0.0}, 0.0),
+    ):
+        part = DuoRec(temperature=0.8, **options)
+        found = module_of(part)(query, items, pos_id, None, view=view)
+        assert found.item() == pytest.approx(expected, abs=1e-12), options
 
 
 def test_partners_are_other_rows_of_the_item_each_as_often():
