@@ -118,15 +118,10 @@ GRU4REC = {
     "batch_size": 512,
     "epochs": 10,
 }
-ADJUSTED = {
-    "encoder": "factor",
-    "base": False,
-    "loss": "full_softmax",
-    "prior": "frozen",
-    "prior_weight": 1.0,
-}
+FACTOR = {"encoder": "factor", "base": False, "dropout": 0.0}  # a vector a user, and nothing else
+ADJUSTED = FACTOR | {"loss": "full_softmax", "prior": "frozen", "prior_weight": 1.0}
 UNIFORM = {"proposal": "uniform", "prior": "none"}
-MF = {"encoder": "factor", "base": False, "dim": 64, "learning_rate": 1e-3, "batch_size": 1024} | UNIFORM
+MF = FACTOR | {"dim": 64, "learning_rate": 1e-3, "batch_size": 1024} | UNIFORM
 PDA = MF | {
     "learning_rate": 1e-2,
     "batch_size": 2048,
@@ -141,7 +136,7 @@ registry.ours(
         "factor",
         "matrix factorisation: a vector a user, a softmax over all items",
         "Koren et al. 2009; the softmax as in Liang et al. 2018, arXiv 1802.05814",
-        FULL | {"encoder": "factor", "base": False, "dropout": 0.0, "dim": 64, "epochs": 20},
+        FULL | FACTOR | {"dim": 64, "epochs": 20},
     ),
     Recipe(
         "sasrec",
@@ -168,9 +163,8 @@ registry.ours(
         "sampled-softmax",
         "a vector a user by a sampled softmax with log Q correction, log p outside the dot product",
         "arXiv 2606.21275; Jean et al. 2015, arXiv 1412.2007",
-        {
-            "encoder": "factor",
-            "base": False,
+        FACTOR
+        | {
             "loss": "sampled_softmax",
             "logq": "standard",
             "num_negatives": 1024,
@@ -347,14 +341,14 @@ registry.ours(
         "cosreg",
         "a softmax whose item vectors are kept apart in angle",
         "Gao et al. 2019, arXiv 1907.12009",
-        FULL | {"encoder": "factor", "base": False, "regularizers": [{"name": "cosreg", "weight": 1.0}]},
+        FULL | FACTOR | {"regularizers": [{"name": "cosreg", "weight": 1.0}]},
         "matrix factorisation, not a language model: all numbers are ours",
     ),
     Recipe(
         "entmax",
         "matrix factorisation by the entmax-1.5 loss, log p inside it (PR-Entmax)",
         "Peters et al. 2019, arXiv 1905.05702; the prior as in RePlay 0.23",
-        {"encoder": "factor", "base": False, "loss": "entmax", "prior": "frozen"},
+        FACTOR | {"loss": "entmax", "prior": "frozen"},
         "smoothed log p, not log(p + 1e-6); served with it, there without; a weight of 1 and factor are ours",
     ),
 )

@@ -188,9 +188,10 @@ def test_a_recipe_is_taken_as_an_object_too():
 @pytest.mark.parametrize(
     "name", [name for name in NAMES if recipes.find(name).options.get("encoder") == "factor"]
 )
-def test_a_vector_a_user_has_no_base_that_all_users_share(name):
-    """It would be an item bias, which none of these works has."""
-    assert fastpop.TrainConfig.from_dict({"recipe": name}).encoder_part.base is False
+def test_a_vector_a_user_has_no_base_that_all_users_share_and_no_dropout(name):
+    """The first would be an item bias, and none of these works has either."""
+    part = fastpop.TrainConfig.from_dict({"recipe": name}).encoder_part
+    assert (part.base, part.dropout) == (False, 0.0)
 
 
 def test_a_file_and_a_command_name_one_recipe(tmp_path, capsys):
