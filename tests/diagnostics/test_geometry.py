@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 
+from fastpop import ops
 from fastpop.diagnostics import ScoreMoments, alignment, geometry, uniformity
+from fastpop.regularizers import mean_cosine
 
 
 def problem(seed=0, items=50, dim=5, contexts=80):
@@ -82,6 +85,20 @@ def test_the_gauge_moves_the_raw_cosine_and_nothing_centred():
     assert after.items_centred.r1 == pytest.approx(before.items_centred.r1)
     assert after.scores.effective_rank == pytest.approx(before.scores.effective_rank)
     assert after.popularity_r2 == pytest.approx(before.popularity_r2)
+
+
+def test_the_gauge_turns_the_raw_cosine_to_one_and_moves_no_likelihood():
+    """E + 1 e0': every score of a context moves by as much, so that no probability does."""
+    rng = np.random.default_rng(3)
+    query, items = (torch.from_numpy(rng.standard_normal((n, 6))) for n in (40, 30))
+    target, e0 = torch.from_numpy(rng.integers(0, 30, 40)), torch.from_numpy(rng.standard_normal(6))
+    nll, cosine = [], []
+    for table in (items, items + 20 * e0):
+        nll.append(ops.full_softmax(query, table, target, reduction="mean").item())
+        cosine.append(geometry(ScoreMoments.of(query, table), np.arange(30.0)).average_cosine_raw)
+        assert mean_cosine(table).item() == pytest.approx(cosine[-1], abs=1e-9)
+    assert abs(nll[1] - nll[0]) <= 1e-12
+    assert cosine[1] - cosine[0] > 0.9
 
 
 def test_rank_one_and_isotropic_ends_of_the_scale():

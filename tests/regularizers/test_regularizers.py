@@ -171,10 +171,10 @@ def test_the_spectral_norm_of_nothing_is_nothing():
     assert torch.isfinite(query.grad).all()
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_weight_zero_is_the_plain_model_bit_for_bit(name):
+@pytest.mark.parametrize(("name", "encoder"), [*((name, "bag") for name in EVERY), ("simgcl", "lightgcn")])
+def test_weight_zero_is_the_plain_model_bit_for_bit(name, encoder):
     part = registry.find("regularizer", name)(weight=0.0)
-    options = QUICK | {"epochs": 1, "encoder": "bag"}
+    options = QUICK | {"epochs": 1, "encoder": encoder}
     plain = fastpop.train(testing.small_log(), **options).model.state_dict()
     other = fastpop.train(testing.small_log(), regularizers=(part,), **options).model.state_dict()
     for key, value in plain.items():

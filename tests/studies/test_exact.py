@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastpop.data.demo_log import bundled_log
+from fastpop.diagnostics import ScoreMoments
 from fastpop.studies.convergence import first_below, some_users
 from fastpop.studies.decomposition import TILTS, exact_spectrum, tilt
 from fastpop.studies.index import Lists
@@ -43,6 +44,16 @@ def test_enough_dimensions_leave_nothing():
     score = fit.query @ fit.items.T + generator.log_prior_V
     chance = np.exp(score) / np.exp(score).sum(1, keepdims=True)
     np.testing.assert_allclose(chance, np.exp(generator.scores()), atol=1e-5)
+
+
+def test_scores_that_were_fitted_have_the_headline_reduction():
+    """Not put in by the formula: learned from the distribution, log p outside or not, to KL < 1e-8."""
+    generator, shared = paper_headline(), {}
+    for weight in (0.0, 1.0):
+        fit = low_rank_fit(generator, 4, weight, starts=1)
+        assert fit.kl < 1e-8
+        shared[weight] = ScoreMoments.of(fit.query, fit.items).energy(generator.log_prior_V).shared
+    assert 1 - shared[1.0] / shared[0.0] == pytest.approx(0.986, abs=1e-4)
 
 
 def test_the_spectrum_obeys_its_bounds():
