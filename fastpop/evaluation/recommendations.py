@@ -60,7 +60,7 @@ class Recommendations:
         return replace(self, title=read_titles(titles).of(self.item))
 
     def _repr_html_(self) -> str:
-        """The ten best items of the first twenty users, by their titles where there are any; one row a user."""
+        """A row for each of the first twenty users: the ten best items, by title where there is one."""
         shown = self.item[:SHOWN_USERS, :SHOWN_ITEMS]
         title = self._title()
         if shown.size < self.item.size:
