@@ -101,20 +101,36 @@ def test_entmax_keeps_the_contract_and_trains():
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
 @pytest.mark.parametrize("tau", [1.0, 0.6])
 def test_a_prior_of_weight_tau_is_logit_adjustment_and_at_one_balanced_softmax(dtype, tolerance, tau):
-    """Menon et al. 2021: cross-entropy of f + tau log pi. Ren et al. 2020: n_y e^f_y / sum n_i e^f_i."""
+    """Menon et al. 2021: cross-entropy of f + tau log pi. Ren et al. 2020: n_y e^f_y / sum n_i e^f_i. Losses
+    and gradients, of queries and of items."""
     query, items, _ = rows(4, len(COUNTS), 5, dtype)
     pos_id = torch.tensor([0, 3, 4, 1])
     count_V = torch.tensor(COUNTS, dtype=dtype)
     log_prior_V = (count_V / count_V.sum()).log()
-    found_R = ops.full_softmax(query, items, pos_id, log_prior=log_prior_V, prior_weight=tau)
-    logit_RV = (query @ items.T).double()
+
+    def with_gradients(loss_of, dtype):
+        leaves = [table.to(dtype, copy=True).requires_grad_() for table in (query, items)]
+        loss_R = loss_of(*leaves)
+        return [loss_R.detach(), *torch.autograd.grad(loss_R.sum(), leaves)]
+
+    found = with_gradients(
+        lambda query, items: ops.full_softmax(query, items, pos_id, log_prior=log_prior_V, prior_weight=tau),
+        dtype,
+    )
     share_V = torch.tensor(COUNTS / COUNTS.sum())
-    adjusted_R = F.cross_entropy(logit_RV + tau * share_V.log(), pos_id, reduction="none")
-    np.testing.assert_allclose(found_R.double(), adjusted_R, rtol=0, atol=tolerance)
+    formulas = [
+        lambda query, items: F.cross_entropy(query @ items.T + tau * share_V.log(), pos_id, reduction="none")
+    ]
     if tau == 1:
-        weighed_RV = torch.tensor(COUNTS) * logit_RV.exp()
-        balanced_R = -(weighed_RV[range(4), pos_id] / weighed_RV.sum(1)).log()
-        np.testing.assert_allclose(found_R.double(), balanced_R, rtol=0, atol=tolerance)
+
+        def balanced(query, items):
+            weighed_RV = torch.tensor(COUNTS) * (query @ items.T).exp()
+            return -(weighed_RV[range(4), pos_id] / weighed_RV.sum(1)).log()
+
+        formulas.append(balanced)
+    for formula in formulas:
+        for mine, theirs in zip(found, with_gradients(formula, torch.float64), strict=True):
+            np.testing.assert_allclose(mine.double(), theirs, rtol=0, atol=tolerance)
 
 
 def test_a_partitioned_softmax_is_the_one_over_the_items_of_the_batch():
