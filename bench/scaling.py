@@ -155,6 +155,93 @@ def steps(num_items: int, base_items: int, pages: str, optimizer: str) -> dict[s
     }
 
 
+KINDS = {
+    "bfloat16": {"table_dtype": "bfloat16"},
+    "disk, in memory": {"table_storage": "disk"},
+    "disk, none in memory": {"table_storage": "disk"},
+}
+
+
+def kinds(num_items: int, kind: str, optimizer: str) -> dict[str, Any]:
+    """Steps of one kind of table beside plain ones, in turn, from cold caches. none in memory: its pages are
+    given back to the disk before each step, so that each row comes from there."""
+    from fastpop.benchmark import Steps
+
+    rounds = 5 if kind.endswith("none in memory") else ROUNDS
+    options = {"steps": rounds + 2, "table_optimizer": optimizer}
+    before = start_peak()
+    made = {"plain": Steps(num_items, DIM, 4096, 4096, **options)}
+    plain_bytes = rss() - before
+    made[kind] = Steps(num_items, DIM, 4096, 4096, **options, **KINDS[kind])
+    evict = np.zeros(FLUSH // 8)
+    seconds: dict[str, list[float]] = {name: [] for name in made}
+    cores: dict[str, list[float]] = {name: [] for name in made}
+    for number in range(rounds + 1):
+        for name, one in made.items():
+            if name.endswith("none in memory"):
+                _page_out(one)
+            evict += 1.0
+            took, processor = one.step()
+            if number:
+                seconds[name].append(took)
+                cores[name].append(processor)
+    return {
+        "items": num_items,
+        "kind": kind,
+        "optimizer": optimizer,
+        "plain_seconds": float(np.median(seconds["plain"])),
+        "seconds": float(np.median(seconds[kind])),
+        "plain_processor_seconds": float(np.median(cores["plain"])),
+        "processor_seconds": float(np.median(cores[kind])),
+        "plain_bytes": plain_bytes,
+        "table_bytes": made[kind].parts.model.decoder.item_embedding.nbytes,
+    }
+
+
+def _page_out(made: Any) -> None:
+    import ctypes
+
+    optimizer = made.parts.optimizers[0]
+    for table in (table for group in optimizer.param_groups for table in group["params"]):
+        for held in (table, *optimizer.state.get(table, {}).values()):
+            first = -(-held.data_ptr() // 4096) * 4096
+            size = held.data_ptr() + held.nbytes - first
+            if getattr(table, "storage_kind", "memory") == "disk" and size > 1 << 24:
+                ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), 21)  # MADV_PAGEOUT
+
+
+def index(num_items: int, kind: str) -> dict[str, Any]:
+    """An index of vectors of a low rank and noise, beside a Zipf log p: what it finds, at which weight."""
+    import torch
+
+    from fastpop.synthetic import LargeLog
+    from fastpop.training import ItemIndex
+
+    rng = np.random.default_rng(0)
+    turn = rng.standard_normal((12, DIM)).astype(np.float32)
+    items = rng.standard_normal((num_items, 12), dtype=np.float32) @ turn
+    items += 0.5 * rng.standard_normal(items.shape, dtype=np.float32)
+    query = rng.standard_normal((500, 12)).astype(np.float32) @ turn / 30
+    made = LargeLog(1, num_items, 32)
+    vectors = torch.from_numpy(items)
+    with Timed() as took:
+        found = ItemIndex(kind, vectors, made.log_prior_V)
+    recall = found.measure(query, vectors, 10)
+    moved = made.log_prior_V + 0.5 * rng.standard_normal(num_items)
+    fresh = found.refresh(moved, vectors)
+    after = found.measure(query, vectors, 10)
+    return {
+        "items": num_items,
+        "kind": kind,
+        "recall": {str(beta): value for beta, value in recall.recall.items()},
+        "recall_after": {str(beta): value for beta, value in after.recall.items()},
+        "query_seconds": recall.seconds,
+        "refresh_seconds": fresh.seconds,
+        "in_place": fresh.in_place,
+        **took.row(),
+    }
+
+
 def tables(num_items: int, num_cases: int) -> tuple[Any, Any, Any, np.ndarray]:
     """(query, items, cases, counts) of random vectors; items in float32."""
     import torch
@@ -256,6 +343,10 @@ def plan(asked: argparse.Namespace) -> Iterator[tuple[str, Callable[..., Any], t
     for num in events:
         for optimizer in ("row_adam", "row_adagrad"):
             yield "train", train, (num, optimizer)
+    for kind in KINDS:
+        yield "kinds", kinds, (most, kind, "row_adagrad")
+    for kind in ("flat", "faiss-flat", "faiss-hnsw", "faiss-ivf"):
+        yield "index", index, (min(most, asked.index_items), kind)
     for size in sizes:
         yield "audit", audit, (size, 200)
     for size in sizes:
@@ -287,6 +378,7 @@ def main() -> None:
     parser.add_argument("--most-items", type=int, default=10_000_000)
     parser.add_argument("--base-items", type=int, default=100_000)
     parser.add_argument("--most-events", type=int, default=10_000_000)
+    parser.add_argument("--index-items", type=int, default=100_000)
     parser.add_argument("--most-compared", type=int, default=1_000_000)
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds of a row")
     asked = parser.parse_args()

@@ -341,6 +341,8 @@ void bind_row_update(py::module_& m) {
         a.square_V = given.at<float>("square"), a.step_V = given.at<int64_t>("step");
         a.lr = given.get<double>("lr"), a.eps = given.get<double>("eps");
         a.beta1 = given.get<double>("beta1"), a.beta2 = given.get<double>("beta2");
+        a.rounding_seed = given.get<int64_t>("rounding_seed");
+        a.rounding_step = given.get<int64_t>("rounding_step");
         a.rule = given.choice<fastpop::RowRule>("rule", {"sgd", "adagrad", "adam"});
         a.threads = given.get<int>("threads");
         const fastpop::Tile& tile = tile_of(given.get<std::string>("path"));

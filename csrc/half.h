@@ -29,6 +29,13 @@ FASTPOP_HD uint16_t bf16_of_float(float x) {
   return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
 }
 
+// Up or down at random: noise, 16 even bits, makes the mean of what is written the number itself.
+FASTPOP_HD uint16_t bf16_at_random(float x, uint32_t noise) {
+  const uint32_t bits = bits_of_float(x);
+  if ((bits & 0x7f800000u) == 0x7f800000u) return bf16_of_float(x);
+  return static_cast<uint16_t>((bits + noise) >> 16);
+}
+
 FASTPOP_HD float float_of_f16(uint32_t bits) {
 #ifdef __CUDA_ARCH__
   float x;

@@ -14,6 +14,7 @@
 
 #include "half.h"
 #include "mutant.h"
+#include "philox.h"
 #include "prefetch.h"
 #include "row_update/row_update.h"
 #include "tile.h"

@@ -12,7 +12,7 @@ from fastpop.folding import fold
 from fastpop.item_towers import ItemTower
 from fastpop.pages import tensor_of
 from fastpop.priors import Prior
-from fastpop.tables import normal_table
+from fastpop.tables import PLAIN, TableKind, normal_table
 
 
 class WithLogProbabilities(nn.Module):
@@ -66,7 +66,7 @@ class Decoder(WithLogProbabilities):
         dim: D. prior: a name, or a `fastpop.priors.Prior` with its options. prior_weight: τ beside a name.
         temperature: > 0, 1 / scale. learn_temperature: scale = exp(log_scale) is a parameter.
         bias_start: beside "learned", where a(i) begins: "zero", or "log-prior", at log p(i).
-        tower: makes item vectors of item_embedding; None: they are its rows.
+        tower: makes item vectors of item_embedding; None: they are its rows. tables: how it is held.
     """
 
     log_prior_V: Tensor
@@ -83,6 +83,7 @@ class Decoder(WithLogProbabilities):
         learn_temperature: bool = False,
         bias_start: str = "zero",
         tower: ItemTower | None = None,
+        tables: TableKind = PLAIN,
     ):
         super().__init__()
         checks.score_weight("prior_weight", prior_weight)
@@ -101,7 +102,7 @@ class Decoder(WithLogProbabilities):
         log_prior_V = tensor_of(np.asarray(log_prior), torch.float32)
         checks.shape("log_prior", log_prior_V, ("V",))
         num_items = log_prior_V.shape[0]
-        self.item_embedding = normal_table(num_items, dim)
+        self.item_embedding = normal_table(num_items, dim, kind=tables)
         self.register_buffer("log_prior_V", log_prior_V)
         bias_V = self.prior.bias(log_prior_V)
         self.item_bias = None if bias_V is None else nn.Parameter(bias_V)

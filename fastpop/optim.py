@@ -10,6 +10,10 @@ accumulation), more than one process (their gradients would have to be summed fi
 `fastpop.optim.clip_grad_norm_`, which takes sparse, dense and sharded gradients. torch's own
 clip_grad_norm_ takes no sparse ones and cannot tell that a gradient is gone.
 
+With rounding_seed=, tables in bfloat16 are rounded up or down at random, a function of the seed, the table's
+place, the step and the number's place: steps smaller than half of a number's last place, which rounding to
+nearest drops one and all, then move it as far on average as they should. State stays float32.
+
 FSDP2 and DTensor: a table sharded by rows is stepped part by part. Each process updates its rows from its
 part of the gradient, without communication, to the bits of one process; the state is sharded alike, for
 torch.distributed.checkpoint. Make the optimiser after `fully_shard`, which replaces parameters. FSDP2
@@ -31,8 +35,17 @@ from fastpop.tables import zeros_beside
 
 
 class _RowOptimizer(torch.optim.Optimizer):
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], update_in_backward: bool):
+    def __init__(
+        self,
+        params: Iterable[Any],
+        defaults: dict[str, Any],
+        update_in_backward: bool,
+        rounding_seed: int | None = None,
+    ):
         _check_numbers(defaults)
+        if rounding_seed is not None:
+            checks.number("rounding_seed", rounding_seed, ge=0, le=2**62, integer=True)
+        self.rounding_seed = rounding_seed
         if update_in_backward and _num_processes() > 1:
             raise checks.wrong(
                 "update_in_backward",
@@ -66,11 +79,13 @@ class _RowOptimizer(torch.optim.Optimizer):
             param.register_post_accumulate_grad_hook(partial(_on_gradient, weakref.ref(self)))
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"update_in_backward": self.update_in_backward}
+        own = {"update_in_backward": self.update_in_backward, "rounding_seed": self.rounding_seed}
+        return super().__getstate__() | own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Of a copy, whose tables have no hooks yet; and of load_state_dict, which names less."""
         super().__setstate__(state)
+        self.__dict__.setdefault("rounding_seed", None)
         if "update_in_backward" in state:
             self._updated = set()
             if self.update_in_backward:
@@ -95,7 +110,8 @@ class _RowOptimizer(torch.optim.Optimizer):
         super().load_state_dict(state_dict)
         for number, param in pairs:
             for name, value in state_dict["state"].get(number, {}).items():
-                self.state[param][name] = value.detach().to(param.device, copy=True)
+                device = torch.device("cpu") if name == "rounds" else param.device
+                self.state[param][name] = value.detach().to(device, copy=True)
 
     @torch.no_grad()
     def on_gradient(self, param: Tensor) -> None:
@@ -116,6 +132,7 @@ class _RowOptimizer(torch.optim.Optimizer):
         table, grad = _local(param), _local_gradient(param)
         ids, rows = _touched(grad)
         state = self.state.get(param) or self._new_state(param)
+        rounding = self._rounding(param, table, state)
         if state:
             self.state[param] = state
         table = table if table.ndim == 2 else table[:, None]
@@ -125,7 +142,18 @@ class _RowOptimizer(torch.optim.Optimizer):
             rows.reshape(len(ids), table.shape[1]),
             {name: _local(value) for name, value in state.items()},
             group,
+            rounding,
         )
+
+    def _rounding(self, param: Tensor, table: Tensor, state: dict[str, Tensor]) -> tuple[int, int] | None:
+        """(seed, step) of a table that is rounded at random; the step is kept with the state."""
+        if self.rounding_seed is None or table.dtype != torch.bfloat16:
+            return None
+        state.setdefault("rounds", torch.zeros((), dtype=torch.int64))
+        state["rounds"] += 1
+        places = (one for group in self.param_groups for one in group["params"])
+        place = next(number for number, one in enumerate(places) if one is param)
+        return self.rounding_seed + place, int(state["rounds"])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -145,7 +173,9 @@ class _RowOptimizer(torch.optim.Optimizer):
         """Before the first step, sharded as the table is."""
         return {}
 
-    def _update(self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict) -> None:
+    def _update(
+        self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict, rounding: Any
+    ) -> None:
         raise NotImplementedError
 
 
@@ -250,26 +280,44 @@ def _state_dtype(param: Tensor) -> torch.dtype:
 class RowSGD(_RowOptimizer):
     """SGD on the touched rows. params: [V, D] tables; lr: learning rate."""
 
-    def __init__(self, params: Iterable[Any], lr: float = 0.1, *, update_in_backward: bool = False):
-        super().__init__(params, {"lr": lr}, update_in_backward)
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 0.1,
+        *,
+        update_in_backward: bool = False,
+        rounding_seed: int | None = None,
+    ):
+        super().__init__(params, {"lr": lr}, update_in_backward, rounding_seed)
 
-    def _update(self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict) -> None:
-        ops.row_sgd_(table, ids, rows, lr=group["lr"])
+    def _update(
+        self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict, rounding: Any
+    ) -> None:
+        ops.row_sgd_(table, ids, rows, lr=group["lr"], rounding=rounding)
 
 
 class RowAdagrad(_RowOptimizer):
     """Row-wise Adagrad: state is one number per row (`fastpop.ops.row_adagrad_`)."""
 
     def __init__(
-        self, params: Iterable[Any], lr: float = 0.1, eps: float = 1e-10, *, update_in_backward: bool = False
+        self,
+        params: Iterable[Any],
+        lr: float = 0.1,
+        eps: float = 1e-10,
+        *,
+        update_in_backward: bool = False,
+        rounding_seed: int | None = None,
     ):
-        super().__init__(params, {"lr": lr, "eps": eps}, update_in_backward)
+        super().__init__(params, {"lr": lr, "eps": eps}, update_in_backward, rounding_seed)
 
     def _new_state(self, param: Tensor) -> dict[str, Tensor]:
         return {"square": _zeros(param, _state_dtype(param), a_row=True)}
 
-    def _update(self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict) -> None:
-        ops.row_adagrad_(table, ids, rows, state["square"], lr=group["lr"], eps=group["eps"])
+    def _update(
+        self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict, rounding: Any
+    ) -> None:
+        numbers = {"lr": group["lr"], "eps": group["eps"]}
+        ops.row_adagrad_(table, ids, rows, state["square"], **numbers, rounding=rounding)
 
 
 class RowAdam(_RowOptimizer):
@@ -283,8 +331,9 @@ class RowAdam(_RowOptimizer):
         eps: float = 1e-8,
         *,
         update_in_backward: bool = False,
+        rounding_seed: int | None = None,
     ):
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, update_in_backward)
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, update_in_backward, rounding_seed)
 
     def _new_state(self, param: Tensor) -> dict[str, Tensor]:
         dtype = _state_dtype(param)
@@ -294,7 +343,9 @@ class RowAdam(_RowOptimizer):
             "step": _zeros(param, torch.int64, a_row=True),
         }
 
-    def _update(self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict) -> None:
+    def _update(
+        self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict, rounding: Any
+    ) -> None:
         ops.row_adam_(
             table,
             ids,
@@ -305,6 +356,7 @@ class RowAdam(_RowOptimizer):
             lr=group["lr"],
             betas=tuple(group["betas"]),
             eps=group["eps"],
+            rounding=rounding,
         )
 
 

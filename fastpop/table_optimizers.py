@@ -14,11 +14,13 @@ class TableOptimizer(Component):
     """The base of optimisers of tables.
 
     row_gradients: whether it takes sparse row gradients. in_backward: whether it can step within backward.
+    half_tables: whether `build` takes rounding_seed=, of bfloat16 tables that it rounds at random.
     """
 
     kind: ClassVar[str] = "table_optimizer"
     row_gradients: ClassVar[bool] = True
     in_backward: ClassVar[bool] = False
+    half_tables: ClassVar[bool] = False
 
     def build(self, groups: list[dict[str, Any]], lr: float, *, update_in_backward: bool = False) -> Any:
         """A torch.optim.Optimizer of parameter groups, [V, D] tables and [V] biases. lr: where a group has
@@ -49,10 +51,18 @@ class Adam(TableOptimizer):
 @dataclass(frozen=True)
 class _ByRows(TableOptimizer):
     in_backward: ClassVar[bool] = True
+    half_tables: ClassVar[bool] = True
     made: ClassVar[Any]
 
-    def build(self, groups: list[dict[str, Any]], lr: float, *, update_in_backward: bool = False) -> Any:
-        return self.made(groups, lr=lr, update_in_backward=update_in_backward)
+    def build(
+        self,
+        groups: list[dict[str, Any]],
+        lr: float,
+        *,
+        update_in_backward: bool = False,
+        rounding_seed: int | None = None,
+    ) -> Any:
+        return self.made(groups, lr=lr, update_in_backward=update_in_backward, rounding_seed=rounding_seed)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastpop import optim, pages, tables
+from fastpop import ops, optim, pages, tables
+from fastpop.data import columns
 
 ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -62,3 +63,106 @@ def test_what_is_small_or_elsewhere_is_left_alone(monkeypatch):
     first, size, _ = asked[0]
     assert first % 4096 == 0
     assert large.data_ptr() <= first < first + size == large.data_ptr() + large.nbytes
+
+
+def test_tables_of_every_kind_start_with_the_same_numbers(monkeypatch):
+    monkeypatch.setattr(columns, "ON_DISK", 1000)
+    made = {}
+    for dtype in ("float32", "bfloat16"):
+        for storage in ("memory", "disk"):
+            torch.manual_seed(3)
+            made[dtype, storage] = tables.normal_table(70_000, 16, 0.5, tables.TableKind(dtype, storage))
+    first = made["float32", "memory"]
+    assert torch.equal(first, made["float32", "disk"])
+    assert torch.equal(first.bfloat16(), made["bfloat16", "memory"])
+    assert torch.equal(first.bfloat16(), made["bfloat16", "disk"])
+    assert made["bfloat16", "disk"].dtype == torch.bfloat16
+
+
+def test_state_of_a_table_on_disk_is_there_too(monkeypatch):
+    monkeypatch.setattr(columns, "ON_DISK", 1000)
+    table = tables.normal_table(5000, 8, kind=tables.TableKind(storage="disk"))
+    file = re.compile(r"^\S+ rw-s .*\(deleted\)$", re.MULTILINE)
+    before = len(file.findall(Path("/proc/self/maps").read_text()))
+    plain = tables.normal_table(5000, 8)
+    optimizer = optim.RowAdam([table, plain])
+    for one in (table, plain):
+        one.grad = torch.sparse_coo_tensor(torch.tensor([[5, 9]]), torch.ones(2, 8), table.shape)
+    with torch.no_grad():
+        plain.copy_(table)
+    optimizer.step()
+    assert torch.equal(table, plain)
+    assert (optimizer.state[table]["mean"] == optimizer.state[plain]["mean"]).all()
+    assert len(file.findall(Path("/proc/self/maps").read_text())) > before
+    assert not hasattr(plain, "storage_kind")
+
+
+@pytest.mark.parametrize("impl", ["cpu", "reference"])
+@pytest.mark.parametrize("rule", ["sgd", "adagrad", "adam"])
+def test_rounding_at_random_has_the_bits_of_the_specification(rule, impl):
+    generator = torch.Generator().manual_seed(0)
+    num_items, dim = 90, 21
+    table = torch.randn(num_items, dim, generator=generator).bfloat16()
+    ids = torch.tensor([3, 88, 3, 7, 0])
+    rows = torch.randn(5, dim, generator=generator)
+    state = {"sgd": (), "adagrad": (torch.ones(num_items),)}.get(
+        rule, (torch.zeros(num_items, dim), torch.zeros(num_items), torch.zeros(num_items, dtype=torch.int64))
+    )
+    run = getattr(ops, f"row_{rule}_")
+
+    def stepped(**options):
+        changed = table.clone()
+        run(changed, ids, rows, *(one.clone() for one in state), lr=0.01, impl=impl, **options)
+        return changed
+
+    wide = table.float()
+    run(wide, ids, rows, *(one.clone() for one in state), lr=0.01, impl=impl)
+    nearest, drawn = stepped(), stepped(rounding=(5, 2**33 + 1))
+    assert torch.equal(drawn, stepped(rounding=(5, 2**33 + 1)))
+    assert not torch.equal(drawn, stepped(rounding=(5, 1)))
+    assert not torch.equal(drawn, stepped(rounding=(6, 2**33 + 1)))
+    low = (wide.view(torch.int32) & -0x10000).view(torch.float32)
+    high = ((wide.view(torch.int32) & -0x10000) + 0x10000).view(torch.float32)
+    assert ((drawn == low.bfloat16()) | (drawn == high.bfloat16())).all()
+    assert not torch.equal(drawn, nearest)
+    untouched = torch.ones(num_items, dtype=torch.bool)
+    untouched[ids] = False
+    assert torch.equal(drawn[untouched], table[untouched])
+    if impl == "cpu":  # the same words; numbers may differ in the last bit of float32
+        other = table.clone()
+        options = {"lr": 0.01, "impl": "reference", "rounding": (5, 2**33 + 1)}
+        run(other, ids, rows, *(one.clone() for one in state), **options)
+        assert (other != drawn).sum() <= 1
+
+
+def test_rounding_at_random_is_right_on_average_where_nearest_stands_still():
+    value, step = 1.0, 2.0**-12  # bfloat16 has 2^-7 or 2^-8 beside 1
+    drawn, nearest = (torch.full((1, 4096), value, dtype=torch.bfloat16) for _ in range(2))
+    id_1, row_1D = torch.zeros(1, dtype=torch.int64), torch.full((1, 4096), -1.0)
+    for number in range(64):
+        ops.row_sgd_(drawn, id_1, row_1D, lr=step, rounding=(1, number))
+        ops.row_sgd_(nearest, id_1, row_1D, lr=step)
+    assert (nearest == value).all()
+    error = drawn.float().std().item() / 4096**0.5
+    assert abs(drawn.float().mean().item() - (value + 64 * step)) < 4 * error
+
+
+def test_what_is_no_number_stays_what_it_is():
+    table = torch.tensor([[torch.inf, -torch.inf, torch.nan, 0.0]]).bfloat16()
+    before = table.clone()
+    zero = torch.zeros(1, 4)
+    for impl in ("cpu", "reference"):
+        ops.row_sgd_(table, torch.zeros(1, dtype=torch.int64), zero, lr=1.0, rounding=(0, 0), impl=impl)
+        assert torch.equal(table.nan_to_num(9.0), before.nan_to_num(9.0))
+
+
+@pytest.mark.parametrize(
+    ("rounding", "message"),
+    [((1,), "rounding: expected"), ((-1, 0), "rounding seed"), ((0, 0.5), "rounding step"), (3, "rounding")],
+)
+def test_bad_rounding_is_named(rounding, message):
+    half, id_1 = torch.zeros(2, 4, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.int64)
+    with pytest.raises((TypeError, ValueError), match=message):
+        ops.row_sgd_(half, id_1, torch.zeros(1, 4), lr=1.0, rounding=rounding)
+    with pytest.raises(ValueError, match="a bfloat16 table; got one of float32"):
+        ops.row_sgd_(torch.zeros(2, 4), id_1, torch.zeros(1, 4), lr=1.0, rounding=(0, 0))

@@ -30,6 +30,7 @@ struct RowUpdate {
   int64_t* step_V;  // adam
   double lr, beta1, beta2, eps;
   RowRule rule;
+  int64_t rounding_seed, rounding_step;  // of a bfloat16 table; step < 0: to nearest
   int threads;
 
   // Made by row_update_cpu. order_n: ids in order with the slot of each, or null: id_n is in order.

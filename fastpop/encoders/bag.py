@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from fastpop.encoders.base import Encoder, EncoderOptions, Sizes, check_dropout
-from fastpop.tables import normal_table
+from fastpop.encoders.base import Encoder, EncoderOptions, Sizes, check_dropout, wide
+from fastpop.tables import PLAIN, TableKind, normal_table
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Bag(EncoderOptions):
     histories share a vector."""
 
     name: ClassVar[str] = "bag"
+    half_tables: ClassVar[bool] = True
     dropout: float = 0.2
     base: bool = True
 
@@ -26,7 +27,12 @@ class Bag(EncoderOptions):
 
     def build(self, sizes: Sizes) -> "BagEncoder":
         return BagEncoder(
-            sizes.num_items, sizes.dim, dropout=self.dropout, sparse=sizes.sparse, base=self.base
+            sizes.num_items,
+            sizes.dim,
+            dropout=self.dropout,
+            sparse=sizes.sparse,
+            base=self.base,
+            tables=sizes.tables,
         )
 
 
@@ -38,24 +44,31 @@ class BagEncoder(Encoder):
 
     Args:
         num_items: V. dim: D. dropout: probability. sparse: the table's gradient is sparse.
-        base: whether there is a shared vector.
+        base: whether there is a shared vector. tables: how the table is held.
     """
 
     reads = "sequences"
 
     def __init__(
-        self, num_items: int, dim: int, *, dropout: float = 0.0, sparse: bool = False, base: bool = True
+        self,
+        num_items: int,
+        dim: int,
+        *,
+        dropout: float = 0.0,
+        sparse: bool = False,
+        base: bool = True,
+        tables: TableKind = PLAIN,
     ):
         super().__init__()
         self.base = nn.Parameter(nn.init.normal_(Tensor(dim), std=dim**-0.5)) if base else None
-        self.history_embedding = normal_table(num_items, dim)
+        self.history_embedding = normal_table(num_items, dim, kind=tables)
         self.dropout = nn.Dropout(dropout)
         self.sparse = sparse
 
     def forward(self, user_B: Tensor, history_BL: Tensor | None, item_VD: Tensor) -> Tensor:
         assert history_BL is not None
         real_BL1 = (history_BL >= 0)[:, :, None]
-        row_BLD = F.embedding(history_BL.clamp(min=0), self.history_embedding, sparse=self.sparse)
+        row_BLD = wide(F.embedding(history_BL.clamp(min=0), self.history_embedding, sparse=self.sparse))
         total_BLD = (row_BLD * real_BL1).cumsum(1)
         count_L1 = torch.arange(1, history_BL.shape[1] + 1, device=history_BL.device)[:, None]
         mean_BLD = self.dropout(total_BLD / count_L1)

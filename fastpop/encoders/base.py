@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from fastpop import checks, registry
@@ -10,6 +11,7 @@ from fastpop.components import Component
 from fastpop.data.interactions import Interactions
 from fastpop.data.rows import Rows
 from fastpop.item_towers import ItemTower
+from fastpop.tables import PLAIN, TableKind
 
 
 class Encoder(nn.Module):
@@ -50,7 +52,8 @@ class Encoder(nn.Module):
 @dataclass(frozen=True)
 class Sizes:
     """What a run knows before its encoder is made. max_length: of the longest history that is read.
-    sparse: whether tables are to give sparse row gradients. train: the events that are trained on."""
+    sparse: whether tables are to give sparse row gradients. train: the events that are trained on. tables:
+    how they are held, of encoders that say `half_tables`."""
 
     num_users: int
     num_items: int
@@ -58,6 +61,7 @@ class Sizes:
     max_length: int = 50
     sparse: bool = False
     train: Interactions | None = None
+    tables: TableKind = PLAIN
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,15 @@ class EncoderOptions(Component):
     """The base of encoders to choose from: options, and how the module is made.
 
     reads: as of its Encoder. rows: the name of the rows that it trains on, where those are not the ones of
-    the same name as reads. own_tower: whether its module has an item tower of its own.
+    the same name as reads. own_tower: whether its module has an item tower of its own. half_tables: whether
+    it takes Sizes.tables: item vectors of bfloat16, and tables of its own on disk or in bfloat16.
     """
 
     kind: ClassVar[str] = "encoder"
     reads: ClassVar[Literal["events", "sequences"]] = "sequences"
     rows: ClassVar[str] = ""
     own_tower: ClassVar[bool] = False
+    half_tables: ClassVar[bool] = False
 
     @property
     def varies(self) -> bool:
@@ -89,6 +95,11 @@ class EncoderOptions(Component):
     def build(self, sizes: Sizes) -> Encoder:
         """A freshly initialised module; its numbers come from torch's generator."""
         raise NotImplementedError
+
+
+def wide(rows: Tensor) -> Tensor:
+    """Rows of a bfloat16 table in float32, which sums are made in; others as they are."""
+    return rows.float() if rows.dtype == torch.bfloat16 else rows
 
 
 def check_dropout(dropout: float) -> None:

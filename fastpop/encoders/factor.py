@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from fastpop.encoders.base import Encoder, EncoderOptions, Sizes, check_dropout
-from fastpop.tables import normal_table
+from fastpop.encoders.base import Encoder, EncoderOptions, Sizes, check_dropout, wide
+from fastpop.tables import PLAIN, TableKind, normal_table
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Factor(EncoderOptions):
 
     name: ClassVar[str] = "factor"
     reads: ClassVar[Literal["events", "sequences"]] = "events"
+    half_tables: ClassVar[bool] = True
     dropout: float = 0.2
     base: bool = True
 
@@ -26,7 +27,12 @@ class Factor(EncoderOptions):
 
     def build(self, sizes: Sizes) -> "FactorEncoder":
         return FactorEncoder(
-            sizes.num_users, sizes.dim, dropout=self.dropout, sparse=sizes.sparse, base=self.base
+            sizes.num_users,
+            sizes.dim,
+            dropout=self.dropout,
+            sparse=sizes.sparse,
+            base=self.base,
+            tables=sizes.tables,
         )
 
 
@@ -41,23 +47,30 @@ class FactorEncoder(Encoder):
 
     Args:
         num_users: U. dim: D. dropout: probability. sparse: the table's gradient is sparse.
-        base: whether there is a shared vector.
+        base: whether there is a shared vector. tables: how the table is held.
     """
 
     reads = "events"
 
     def __init__(
-        self, num_users: int, dim: int, *, dropout: float = 0.0, sparse: bool = False, base: bool = True
+        self,
+        num_users: int,
+        dim: int,
+        *,
+        dropout: float = 0.0,
+        sparse: bool = False,
+        base: bool = True,
+        tables: TableKind = PLAIN,
     ):
         super().__init__()
         self.base = nn.Parameter(nn.init.normal_(Tensor(dim), std=dim**-0.5)) if base else None
-        self.user_embedding = normal_table(num_users, dim)
+        self.user_embedding = normal_table(num_users, dim, kind=tables)
         self.dropout = nn.Dropout(dropout)
         self.sparse = sparse
 
     def forward(self, user_B: Tensor, history_BL: Tensor | None, item_VD: Tensor) -> Tensor:
         own_BD = F.embedding(user_B, self.user_embedding, sparse=self.sparse)
-        own_BD = self.dropout(own_BD)
+        own_BD = self.dropout(wide(own_BD))
         return own_BD if self.base is None else self.base + own_BD
 
     def last(self, user_C: Tensor, history_CL: Tensor, item_VD: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from fastpop import checks
-from fastpop.encoders.base import Encoder, EncoderOptions, Sizes
+from fastpop.encoders.base import Encoder, EncoderOptions, Sizes, wide
 from fastpop.encoders.sasrec import MOST_LAYERS
 
 MOST_WIDTH = 16_384
@@ -22,6 +22,7 @@ class GRU4Rec(EncoderOptions):
     """
 
     name: ClassVar[str] = "gru4rec"
+    half_tables: ClassVar[bool] = True
     layers: int = 1
     width: int = 0
     input_dropout: float = 0.0
@@ -84,6 +85,6 @@ class GRU4RecEncoder(Encoder):
 
     def forward(self, user_B: Tensor, history_BL: Tensor | None, item_VD: Tensor) -> Tensor:
         assert history_BL is not None
-        row_BLD = F.embedding(history_BL.clamp(min=0), item_VD, sparse=self.sparse)
+        row_BLD = wide(F.embedding(history_BL.clamp(min=0), item_VD, sparse=self.sparse))
         state_BLW, _ = self.gru(self.input_dropout(row_BLD))
         return self.out(self.state_dropout(state_BLW))

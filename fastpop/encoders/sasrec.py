@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from fastpop import checks
-from fastpop.encoders.base import Encoder, EncoderOptions, Sizes, check_dropout
+from fastpop.encoders.base import Encoder, EncoderOptions, Sizes, check_dropout, wide
 from fastpop.encoders.transformer import Block
 
 # What no run needs more of; a larger number is a slip, and would end in the machine's memory.
@@ -24,6 +24,7 @@ class SASRec(EncoderOptions):
     """
 
     name: ClassVar[str] = "sasrec"
+    half_tables: ClassVar[bool] = True
     num_layers: int = 2
     num_heads: int = 2
     dropout: float = 0.2
@@ -94,7 +95,7 @@ class SASRecEncoder(Encoder):
         length = history_BL.shape[1]
         if length > self.position.shape[0]:
             raise checks.wrong("history", f"at most {self.position.shape[0]} items", history_BL)
-        row_BLD = F.embedding(history_BL.clamp(min=0), item_VD, sparse=self.sparse)
+        row_BLD = wide(F.embedding(history_BL.clamp(min=0), item_VD, sparse=self.sparse))
         hidden_BLD = self.input_dropout(self.scale * row_BLD + self.position[:length])
         for block in self.blocks:
             hidden_BLD = block(hidden_BLD)

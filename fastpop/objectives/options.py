@@ -48,7 +48,7 @@ class Objective(Component):
     a row's loss depends on the other rows of its batch, which then is computed in one part. takes_prior:
     whether there are scores in it for log p to stand beside; without, prior="none" alone can be trained.
     adapts: whether its module has buffers that training changes: `adapt()` is called after each step, and
-    checkpoints keep its state dict.
+    checkpoints keep its state dict. half_items: whether it takes items in bfloat16 beside float32 queries.
 
     `check` is asked before a log is read, by the configuration.
 
@@ -64,6 +64,7 @@ class Objective(Component):
     whole_batch: ClassVar[bool] = False
     takes_prior: ClassVar[bool] = True
     adapts: ClassVar[bool] = False
+    half_items: ClassVar[bool] = False
 
     @property
     def uncorrected(self) -> bool:
@@ -94,6 +95,7 @@ class FullSoftmax(Objective):
     """Cross-entropy over the whole catalogue. label_smoothing: share of the target spread over it."""
 
     name: ClassVar[str] = "full_softmax"
+    half_items: ClassVar[bool] = True
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
@@ -117,6 +119,7 @@ class SampledSoftmax(Objective):
     """
 
     name: ClassVar[str] = "sampled_softmax"
+    half_items: ClassVar[bool] = True
     needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
     row_gradients: ClassVar[bool] = True
     RENAMED: ClassVar[Mapping[str, str]] = {"hits": "accidental_hits"}

@@ -15,7 +15,15 @@ from fastpop.types import Impl
 _NAMES = fields.names(Inputs)
 
 
-def row_sgd_(table: Tensor, ids: Tensor, rows: Tensor, *, lr: float, impl: Impl = "auto") -> None:
+def row_sgd_(
+    table: Tensor,
+    ids: Tensor,
+    rows: Tensor,
+    *,
+    lr: float,
+    rounding: tuple[int, int] | None = None,
+    impl: Impl = "auto",
+) -> None:
     """table.index_add_(0, ids, rows, alpha=-lr), duplicates summed first.
 
     Args:
@@ -23,6 +31,9 @@ def row_sgd_(table: Tensor, ids: Tensor, rows: Tensor, *, lr: float, impl: Impl 
         ids: [n] int64 in [0, V), duplicates allowed.
         rows: [n, D] float gradients of those rows, of any float dtype.
         lr: learning rate, >= 0.
+        rounding: (seed, step) of a bfloat16 table that is rounded up or down at random, so that the mean of
+            what is written is the number itself; a function of the two, the row and the place in it. None:
+            to nearest, where a step below half of the last place (1/512 of a number) is lost.
         impl: "auto", "reference", "cpu" or "cuda". A named one runs or raises.
     Raises:
         ValueError: wrong shape or number, or an id out of range; then nothing has changed. On CUDA
@@ -36,7 +47,7 @@ def row_sgd_(table: Tensor, ids: Tensor, rows: Tensor, *, lr: float, impl: Impl 
     """
     _check(table, ids, rows, lr)
     run = torch.ops.fastpop.row_sgd if torch.compiler.is_compiling() else _sgd
-    run(table, ids, rows, float(lr), impl)
+    run(table, ids, rows, float(lr), *_rounding(rounding, table), impl)
 
 
 def row_adagrad_(
@@ -47,12 +58,13 @@ def row_adagrad_(
     *,
     lr: float,
     eps: float = 1e-10,
+    rounding: tuple[int, int] | None = None,
     impl: Impl = "auto",
 ) -> None:
     """square[ids] += rows.square().mean(1); table[ids] -= lr * rows / (square[ids].sqrt() + eps).
 
     Args:
-        table, ids, rows, lr: as in `row_sgd_`; duplicates are summed before the square.
+        table, ids, rows, lr, rounding: as in `row_sgd_`; duplicates are summed before the square.
         square: [V] float32 (float64 beside a float64 table) running sum, changed in place.
         eps: added to the root, > 0.
     Cost: O(n D); 1 + D numbers of traffic a row instead of Adagrad's 2 D.
@@ -62,7 +74,7 @@ def row_adagrad_(
     _state("square", square, (table.shape[0],), table, {"table": table, "rows": rows})
     checks.number("eps", eps, gt=0)
     run = torch.ops.fastpop.row_adagrad if torch.compiler.is_compiling() else _adagrad
-    run(table, ids, rows, square, float(lr), float(eps), impl)
+    run(table, ids, rows, square, float(lr), float(eps), *_rounding(rounding, table), impl)
 
 
 def row_adam_(
@@ -76,12 +88,13 @@ def row_adam_(
     lr: float,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
+    rounding: tuple[int, int] | None = None,
     impl: Impl = "auto",
 ) -> None:
     """Adam on the touched rows, with one second moment per row.
 
     Args:
-        table, ids, rows, lr: as in `row_sgd_`; duplicates are summed first.
+        table, ids, rows, lr, rounding: as in `row_sgd_`; duplicates are summed first.
         mean: [V, D] first moment; square: [V] mean squared gradient; step: [V] int64 steps taken
             by each row. All changed in place on the touched rows only: an untouched row keeps
             its moments, so they do not decay while it rests.
@@ -103,7 +116,8 @@ def row_adam_(
             raise checks.wrong("betas", "two numbers in [0, 1)", betas)
     checks.number("eps", eps, gt=0)
     run = torch.ops.fastpop.row_adam if torch.compiler.is_compiling() else _adam
-    run(table, ids, rows, mean, square, step, float(lr), float(beta1), float(beta2), float(eps), impl)
+    numbers = float(lr), float(beta1), float(beta2), float(eps)
+    run(table, ids, rows, mean, square, step, *numbers, *_rounding(rounding, table), impl)
 
 
 def _check(table: Any, ids: Any, rows: Any, lr: float) -> None:
@@ -122,6 +136,19 @@ def _check(table: Any, ids: Any, rows: Any, lr: float) -> None:
     if ids.is_cuda and not torch.compiler.is_compiling():
         validation.check_range("ids", ids, table.shape[0])
     _apart("rows", rows, "table", table)
+
+
+def _rounding(rounding: Any, table: Tensor) -> tuple[int, int]:
+    """(seed, step) as the kernels take them; step -1: to nearest."""
+    if rounding is None:
+        return 0, -1
+    if not isinstance(rounding, (tuple, list)) or len(rounding) != 2:
+        raise checks.wrong_type("rounding", "(seed, step), or None for rounding to nearest", rounding)
+    for name, number in zip(("seed", "step"), rounding):
+        checks.number(f"rounding {name}", number, ge=0, le=2**63 - 1, integer=True)
+    if table.dtype != torch.bfloat16:
+        raise checks.wrong("rounding", "None but for a bfloat16 table", text=f"one of {str(table.dtype)[6:]}")
+    return int(rounding[0]), int(rounding[1])
 
 
 def _state(
@@ -182,14 +209,23 @@ def _step(inputs: Inputs, impl: str) -> None:
     module.forward(inputs)
 
 
-def _sgd(table: Tensor, ids: Tensor, rows: Tensor, lr: float, impl: str) -> None:
-    _step(Inputs("sgd", table, ids, rows, lr), impl)
+def _sgd(table: Tensor, ids: Tensor, rows: Tensor, lr: float, seed: int, rounds: int, impl: str) -> None:
+    _step(Inputs("sgd", table, ids, rows, lr, rounding_seed=seed, rounding_step=rounds), impl)
 
 
 def _adagrad(
-    table: Tensor, ids: Tensor, rows: Tensor, square: Tensor, lr: float, eps: float, impl: str
+    table: Tensor,
+    ids: Tensor,
+    rows: Tensor,
+    square: Tensor,
+    lr: float,
+    eps: float,
+    seed: int,
+    rounds: int,
+    impl: str,
 ) -> None:
-    _step(Inputs("adagrad", table, ids, rows, lr, square_V=square, eps=eps), impl)
+    state = {"square_V": square, "eps": eps, "rounding_seed": seed, "rounding_step": rounds}
+    _step(Inputs("adagrad", table, ids, rows, lr, **state), impl)
 
 
 def _adam(
@@ -203,9 +239,12 @@ def _adam(
     beta1: float,
     beta2: float,
     eps: float,
+    seed: int,
+    rounds: int,
     impl: str,
 ) -> None:
-    _step(Inputs("adam", table, ids, rows, lr, mean, square, step, beta1, beta2, eps), impl)
+    state = (mean, square, step, beta1, beta2, eps, seed, rounds)
+    _step(Inputs("adam", table, ids, rows, lr, *state), impl)
 
 
 def _register() -> None:
@@ -226,7 +265,7 @@ def _register() -> None:
             f"fastpop::row_{name}",
             function,
             mutates_args=changed,
-            schema=f"{given}{state}{numbers}, str impl) -> ()",
+            schema=f"{given}{state}{numbers}, int seed, int rounds, str impl) -> ()",
         ).register_fake(lambda *_: readable.outside_jvp("table"))
 
 

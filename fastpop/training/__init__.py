@@ -5,6 +5,7 @@ from fastpop.training.build import Assembly, assemble, target_counts, target_pri
 from fastpop.training.checkpoint import CheckpointError
 from fastpop.training.config import TrainConfig
 from fastpop.training.folder import check_before, state_of
+from fastpop.training.item_index import ItemIndex, Recall, Refresh
 from fastpop.training.loggers import Logger
 from fastpop.training.loop import Progress, TrainingDiverged, fit, train_step
 from fastpop.training.result import TrainResult
@@ -14,9 +15,12 @@ from fastpop.training.serving import Serving
 __all__ = [
     "Assembly",
     "CheckpointError",
+    "ItemIndex",
     "Logger",
     "Progress",
+    "Recall",
     "Recommendations",
+    "Refresh",
     "Serving",
     "TrainConfig",
     "TrainResult",

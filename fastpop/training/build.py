@@ -156,11 +156,20 @@ def build_model(
             prior=config.prior_part,
             temperature=config.temperature,
             learn_temperature=config.learn_temperature,
+            tables=config.table_kind,
         )
         module = checked_encoder(
             encoder,
             encoder.build(
-                Sizes(log.num_users, log.num_items, config.dim, config.max_length, config.sparse, train)
+                Sizes(
+                    log.num_users,
+                    log.num_items,
+                    config.dim,
+                    config.max_length,
+                    config.sparse,
+                    train,
+                    config.table_kind,
+                )
             ),
         )
         decoder.tower = (
@@ -199,7 +208,8 @@ def build_optimizers(config: TrainConfig, model: Recommender) -> list[torch.opti
     if bias and bias_lr:
         groups = [{"params": embeddings}, {"params": bias, "lr": bias_lr}]
     part = config.table_optimizer_part
-    optimizers = [part.build(groups, lr, update_in_backward=config.update_in_backward)]
+    more: dict[str, Any] = {"rounding_seed": config.seed} if config.table_dtype == "bfloat16" else {}
+    optimizers = [part.build(groups, lr, update_in_backward=config.update_in_backward, **more)]
     if not isinstance(optimizers[0], torch.optim.Optimizer):
         raise checks.wrong_type(f"{part!r}.build", "a torch.optim.Optimizer", optimizers[0])
     if others:

@@ -41,7 +41,7 @@ def restore_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[st
         optimizer = optimizers[int(number)]
         param = _params(optimizer)[int(index)]
         # Adam keeps its step count on the host whatever the parameter's device.
-        device = value.device if name == "step" and value.ndim == 0 else param.device
+        device = value.device if name in ("step", "rounds") and value.ndim == 0 else param.device
         optimizer.state[param][name] = value.to(device)
 
 

@@ -26,6 +26,7 @@ from fastpop.objectives import Objective
 from fastpop.popularity import ProposalOptions
 from fastpop.priors import Prior
 from fastpop.table_optimizers import TableOptimizer
+from fastpop.tables import PLAIN, TableKind
 from fastpop.training.loggers import Logger
 
 # What no run needs more of; a larger number is a slip, and would end in the machine's memory.
@@ -129,6 +130,11 @@ class TrainConfig:
     table_optimizer: Any = "auto"
     """Optimiser of embedding tables: adam, row_adam, row_adagrad or row_sgd; auto: row_adam for sampled
     losses, adam for full ones."""
+    table_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of embedding tables; bfloat16 takes half the memory, and row-wise optimisers round it at random."""
+    table_storage: Literal["memory", "disk"] = "memory"
+    """Where tables and what row-wise optimisers keep of them lie; disk: in files without a name in the folder
+    for temporary files, for what is larger than memory."""
     update_in_backward: bool = False
     """Step row-wise table optimisers inside backward, so that no table gradient waits."""
     weight_decay: float = 0.0
@@ -136,7 +142,7 @@ class TrainConfig:
     clip_norm: float = 0.0
     """Largest norm of all gradients together; 0: no limit."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 runs under autocast; tables stay fp32."""
+    """bf16 runs under autocast; tables are of table_dtype."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     seed: int = 0
@@ -216,6 +222,8 @@ class TrainConfig:
                     f"False with table_optimizer {self.table_optimizer_part}, which is torch's own",
                     True,
                 )
+        if self.table_kind != PLAIN:
+            self._check_tables()
         if self.logq == "corrected" and self.accidental_hits == "keep":
             raise checks.wrong(
                 "accidental_hits", "'drop' (or '') with logq='corrected'", self.accidental_hits
@@ -241,6 +249,25 @@ class TrainConfig:
             raise checks.wrong(
                 "patience", f"0 without a validation part (split={str(self.split)!r})", self.patience
             )
+
+    @property
+    def table_kind(self) -> TableKind:
+        """How embedding tables are held."""
+        return TableKind(self.table_dtype, self.table_storage)
+
+    def _check_tables(self) -> None:
+        """Tables of a kind that not every part takes."""
+        name = "table_dtype" if self.table_dtype != "float32" else "table_storage"
+        plain = "'float32'" if name == "table_dtype" else "'memory'"
+        for reason, fits in (
+            (f"encoder={str(self.encoder)!r}", self.encoder_part.half_tables),
+            (f"loss={str(self.loss)!r}", self.loss_part.half_items),
+            (f"item_tower={str(self.item_tower)!r}", self.item_tower == "table"),
+            (f"table_optimizer={str(self.table_optimizer_part)!r}", self.table_optimizer_part.half_tables),
+            ("regularizers, which read item vectors", not self.regularizers),
+        ):
+            if not fits:
+                raise checks.wrong(name, f"{plain} with {reason}", getattr(self, name))
 
     def _check_by_period(self) -> None:
         """A loss is then computed period by period, of rows that say theirs."""

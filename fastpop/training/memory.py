@@ -1,7 +1,8 @@
 """What training takes of memory, counted before anything is made: a run that cannot fit is refused, not
 killed in an hour.
 
-    tables      4 bytes a number: item vectors, and what the encoder has a row a user or item for
+    tables      4 bytes a number, 2 in bfloat16: item vectors, and what the encoder has a row a user or item
+                for
     optimizer   what its optimiser keeps of them (`TableOptimizer.numbers_a_row`), with the gradients and the
                 temporaries of one that steps over all rows
     best        a second copy of the parameters where patience keeps the best ones in memory
@@ -9,6 +10,9 @@ killed in an hour.
                 it is made, orders of events
     periods     20 bytes an item for each period of a log p by period
     step        a batch: 80 bytes a number of its rows' vectors, 16 of the negatives'
+
+Tables on disk, and what is kept of them there, are no part of it: the system has in memory what it has room
+for.
 
 The bytes an item, a user and an event were measured (docs/performance.md); the sum is within 10 % of what a
 run takes beside the process, where tables are what takes it.
@@ -64,11 +68,12 @@ def needed(config: TrainConfig, log: Interactions, *, kept_in_memory: bool = Tru
     length = 1 if by_event else config.max_length
     negatives = config.num_negatives if config.loss_part.needs == "negatives" else 0
     state = sum(rows.values()) * config.table_optimizer_part.numbers_a_row(config.dim)
+    number, in_memory = config.table_kind.bytes_a_number, config.table_storage == "memory"
     return Memory(
         {
-            "tables": FLOAT * numbers,
-            "optimizer": FLOAT * (state + (numbers + 2 * longest if whole else 0)),
-            "best": FLOAT * numbers if config.patience and kept_in_memory else 0,
+            "tables": number * numbers * in_memory,
+            "optimizer": FLOAT * (state + (numbers + 2 * longest if whole else 0)) * in_memory,
+            "best": number * numbers if config.patience and kept_in_memory else 0,
             "counts": ITEM * log.num_items + USER * log.num_users + EVENT * log.num_events,
             "periods": PERIOD * log.num_items * _periods(config, log),
             "step": (ROW * -(-rows_of_batch // config.accumulate) * length + NEGATIVE * negatives)

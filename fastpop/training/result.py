@@ -22,9 +22,10 @@ from fastpop.frozen import freeze
 from fastpop.model import Recommender, ServedModel
 from fastpop.popularity import PopularityPrior
 from fastpop.text import html_table
-from fastpop.training import checkpoint, folder, recommending
+from fastpop.training import checkpoint, folder, item_index, recommending
 from fastpop.training.build import target_prior
 from fastpop.training.config import TrainConfig
+from fastpop.training.item_index import BETAS, ItemIndex
 from fastpop.training.recommending import readable_cases
 from fastpop.training.serving import LEAST_CASES, Serving, fit_weights
 
@@ -420,6 +421,39 @@ class TrainResult:
                 "a run with prior 'none', 'frozen' or 'by-period'",
                 text=f"prior={str(self.config.prior)!r}",
             )
+
+    def export_index(
+        self,
+        kind: str = "flat",
+        *,
+        out: str | Path | None = None,
+        cases: Cases | None = None,
+        k: int = 10,
+        betas: tuple[float, ...] = BETAS,
+        most_cases: int = 1000,
+        batch: int = 1024,
+        **options: Any,
+    ) -> ItemIndex:
+        """An index of the item vectors with a column of log p: one for every popularity weight.
+
+        Args:
+            kind: "flat", exact and fastpop's own; or of faiss (`pip install 'fastpop[index]'`): "faiss-flat",
+                exact, "faiss-hnsw", a graph, "faiss-ivf", inverted lists.
+            out: a folder to save it in (`ItemIndex.load`).
+            cases: whose queries the recall is measured on, at most most_cases of them by the run's seed;
+                None: the test part, or else users of the log. k, betas: of the recall; repr(index) shows it.
+            batch: queries that are searched at once.
+            options: of faiss-hnsw m, ef_construction, ef_search; of faiss-ivf num_lists, num_probes,
+                num_trained.
+        Returns:
+            ItemIndex: search(queries, k, popularity_weight=...), refresh(prior), recall, save(folder).
+        Raises: ValueError, TypeError: says the argument, the expected and the got. ImportError: no faiss.
+        Cost: "flat" copies nothing; faiss V (D + 1) float32, a graph 8 m bytes an item more.
+        """
+        index = item_index.measured_index(self, kind, cases, k, betas, most_cases, batch, options)
+        if out is not None:
+            index.save(out)
+        return index
 
     def refresh_prior(self, counts: Any, *, smoothing: str | float | None = None) -> "TrainResult":
         """A result with log p of new counts [V] (say, yesterday's), without retraining.

@@ -5,8 +5,8 @@ repeated id are summed in the order they came. Ids in order are seen to be so in
 sorted. Float32 inside, whatever the table's dtype, and the numbers there is one of a row in float64.
 
 Cost: 4 D (n + 2 touched rows) bytes of a float32 table and its gradients, and the state. Touched rows
-lie on as many pages: torch puts large tables on huge ones under THP_MEM_ALLOC_ENABLE=1 (Linux), which
-helps a step on a table that is out of cache.
+lie on as many pages: fastpop/pages.py puts large tables on huge ones, which helps a step on a table that is
+out of cache. A bfloat16 row that is rounded at random takes D / 8 blocks of Philox.
 """
 
 import torch

@@ -23,6 +23,8 @@ def unsupported(inputs: Inputs) -> str | None:
     reason = device.unsupported(table=inputs.table_VD)
     if reason is not None:
         return reason
+    if inputs.rounding_step >= 0:
+        return "rounding at random, which this kernel does not do"
     if any(stride == 0 and size > 1 for stride, size in zip(inputs.table_VD.stride(), inputs.table_VD.shape)):
         return f"table has strides {list(inputs.table_VD.stride())}: its rows lie on each other"
     mean_VD = inputs.mean_VD

@@ -7,12 +7,21 @@ table's dtype.
     sgd      table[ids] -= lr * rows
     adagrad  square[ids] += mean_D(rows²); table[ids] -= lr * rows / (sqrt(square[ids]) + eps)
     adam     Adam with a full first moment, one second moment per row, and a step count per row
+
+A bfloat16 table may be rounded at random instead of to nearest (rounding_step >= 0): the 16 bits that it has
+no place for are added 16 even ones and cut off, so that the mean of what is written is the number itself, and
+steps below half of its last place are not lost. Number d of row i takes the low (d even) or high half of word
+d % 8 // 2 of Philox with key rounding_seed and counter (d // 8, i, rounding_step lo, hi).
+Source: Gupta et al. 2015, arXiv 1502.02551.
 """
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from fastpop.kernels.alias_draw.reference import WORD, philox4x32
 
 
 class Inputs(NamedTuple):
@@ -29,6 +38,8 @@ class Inputs(NamedTuple):
     beta1: float = 0.0
     beta2: float = 0.0
     eps: float = 0.0
+    rounding_seed: int = 0
+    rounding_step: int = -1
 
 
 def unsupported(inputs: Inputs) -> str | None:
@@ -44,7 +55,25 @@ def forward(inputs: Inputs) -> None:
         step_nD = _adagrad_step(inputs, ids_n, rows_nD)
     else:
         step_nD = _adam_step(inputs, ids_n, rows_nD)
-    table_VD[ids_n] = (_wide(table_VD[ids_n], table_VD) - step_nD).to(table_VD.dtype)
+    new_nD = _wide(table_VD[ids_n], table_VD) - step_nD
+    if inputs.rounding_step >= 0:
+        new_nD = _at_random(new_nD, ids_n, inputs.rounding_seed, inputs.rounding_step)
+    table_VD[ids_n] = new_nD.to(table_VD.dtype)
+
+
+def _at_random(row_nD: Tensor, ids_n: Tensor, seed: int, step: int) -> Tensor:
+    """float32 [n, D] that bfloat16 holds exactly."""
+    num_rows, dim = row_nD.shape
+    counter = np.zeros((num_rows, -(-dim // 8), 4), np.uint32)
+    counter[:, :, 0] = np.arange(counter.shape[1])
+    counter[:, :, 1] = ids_n.cpu().numpy()[:, None] % WORD
+    counter[:, :, 2], counter[:, :, 3] = step % WORD, step // WORD
+    drawn = philox4x32(counter.reshape(-1, 4), (seed % WORD, seed // WORD)).reshape(num_rows, -1)
+    noise_nD = np.stack([drawn & 0xFFFF, drawn >> 16], 2).reshape(num_rows, -1)[:, :dim].astype(np.int32)
+    bits_nD = row_nD.contiguous().view(torch.int32)
+    cut_nD = (bits_nD + torch.from_numpy(noise_nD).to(bits_nD.device)) & -0x10000
+    is_finite = (bits_nD & 0x7F800000) != 0x7F800000
+    return torch.where(is_finite, cut_nD, bits_nD).view(torch.float32)
 
 
 def _adagrad_step(inputs: Inputs, ids_n: Tensor, rows_nD: Tensor) -> Tensor:
