@@ -19,6 +19,8 @@ _FUNCTIONS = {
     "compare": "fastpop.experiments",
     "experiment": "fastpop.studies",
     "audit": "fastpop.judge",
+    "export": "fastpop.exporting",
+    "open_export": "fastpop.exporting",
     "evaluate": "fastpop.judge",
     "recommend": "fastpop.judge",
     "Draw": "fastpop.ops",
@@ -32,6 +34,7 @@ _MODULES = (
     "encoders",
     "evaluation",
     "experiments",
+    "exporting",
     "item_towers",
     "nn",
     "objectives",
@@ -56,6 +59,8 @@ if TYPE_CHECKING:
     from fastpop.data import Interactions as Interactions
     from fastpop.data import read_log as read_log
     from fastpop.experiments import compare as compare  # type: ignore[no-redef]
+    from fastpop.exporting import export as export
+    from fastpop.exporting import open_export as open_export
     from fastpop.folding import fold as fold
     from fastpop.judge import audit as audit
     from fastpop.judge import evaluate as evaluate

@@ -13,6 +13,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from fastpop.cli import parts, toml
 from fastpop.cli.audit import Audit
 from fastpop.cli.experiment import Experiment
+from fastpop.cli.export import Export
 from fastpop.cli.options import expanded
 from fastpop.cli.prepare import Prepare
 from fastpop.cli.serve import Evaluate, FitServing, Recommend
@@ -29,6 +30,7 @@ VERBS: dict[str, Any] = {
     "recommend": Recommend,
     "evaluate": Evaluate,
     "fit-serving": FitServing,
+    "export": Export,
     "doctor": Doctor,
     "demo": Demo,
     "bench": Bench,

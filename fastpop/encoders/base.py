@@ -17,12 +17,14 @@ from fastpop.tables import PLAIN, TableKind
 class Encoder(nn.Module):
     """Turns users or histories into query vectors.
 
-    `reads` says what it is asked with: "events" (the user alone) or "sequences" (the history).
+    `reads` says what it is asked with: "events" (the user alone) or "sequences" (the history). `one_length`:
+    whether torch.export can write it out for histories of one length alone, as a recurrence step by step.
     A query at position l of a training batch may depend on what its rows let it see only: of causal
     sequences on items 0..l, so that every position of a window is a training row.
     """
 
     reads: ClassVar[Literal["events", "sequences"]]
+    one_length: ClassVar[bool] = False
 
     def forward(self, user_B: Tensor, history_BL: Tensor | None, item_VD: Tensor) -> Tensor:
         """Queries for training: [B, D] from events, [B, L, D] from sequences.

@@ -65,6 +65,7 @@ class GRU4RecEncoder(Encoder):
     """
 
     reads = "sequences"
+    one_length = True
 
     def __init__(
         self,

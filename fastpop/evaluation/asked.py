@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,26 +11,38 @@ from fastpop import checks
 from fastpop.data import ids as edge
 from fastpop.data.cases import Cases
 from fastpop.data.csr import Csr
-from fastpop.data.interactions import Interactions
 
 UNKNOWN = ("warn", "error", "ignore")
+
+
+class HasItems(Protocol):
+    """What has ids of items: a log, say."""
+
+    @property
+    def item_ids(self) -> Any: ...
+
+    @property
+    def num_items(self) -> int: ...
+
+    def decode_items(self, index: Any) -> np.ndarray: ...
 
 
 @dataclass
 class Unknown:
     """Ids that the log does not have, counted by argument, and told once.
 
-    what: "warn", "error" or "ignore".
+    what: "warn", "error" or "ignore". new: ids that the log need not have.
     """
 
     what: str = "warn"
+    new: frozenset[Any] = frozenset()
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         checks.one_of("unknown", self.what, UNKNOWN)
 
-    def places(self, argument: str, log: Interactions, flat: Any) -> np.ndarray:
+    def places(self, argument: str, log: HasItems, flat: Any) -> np.ndarray:
         """[n] places of item ids in the log, -1 where it lacks one."""
         wanted = edge.id_array(argument, flat)
         if wanted.size == 0:
@@ -43,6 +55,8 @@ class Unknown:
             )
         found = edge.find(log.item_ids, wanted)
         bad = np.flatnonzero(found < 0)
+        if self.new:
+            bad = np.array([at for at in bad if wanted[at] not in self.new], dtype=np.int64)
         if bad.size:
             first = wanted[bad[0]]
             first = first.item() if isinstance(first, np.generic) else first
@@ -82,7 +96,7 @@ def shown(
     *,
     num_cases: int,
     num_items: int,
-    log: Interactions | None,
+    log: HasItems | None,
     unknown: Unknown,
 ) -> Shown:
     """Of candidates, a list of ids a case, and of allow and deny, ids or a mask [V] for all cases.
@@ -107,7 +121,7 @@ def shown(
     return Shown(allowed_V, rows)
 
 
-def histories_of(histories: Any, log: Interactions, users: Any, unknown: Unknown) -> tuple[np.ndarray, Cases]:
+def histories_of(histories: Any, log: HasItems, users: Any, unknown: Unknown) -> tuple[np.ndarray, Cases]:
     """(names of the histories, their cases) of lists of item ids, oldest first; unknown items are left out.
 
     histories: a list of lists, or a dict from name to list. users: names; None: those of the dict, or places.
@@ -123,7 +137,7 @@ def histories_of(histories: Any, log: Interactions, users: Any, unknown: Unknown
     return names, Cases.of(rows, [[]] * len(rows), log.num_items)
 
 
-def _rows(argument: str, rows: Any, num_items: int, log: Interactions | None, unknown: Unknown) -> Csr:
+def _rows(argument: str, rows: Any, num_items: int, log: HasItems | None, unknown: Unknown) -> Csr:
     """Lists of ids as rows of places, without what the log lacks."""
     if log is None:
         return Csr.of(argument, rows, num_items=num_items)
@@ -144,9 +158,7 @@ def _lists(argument: str, rows: Any) -> Iterator[list[Any]]:
         yield row.tolist() if hasattr(row, "tolist") else list(row)
 
 
-def _mask(
-    argument: str, given: Any, num_items: int, log: Interactions | None, unknown: Unknown
-) -> np.ndarray:
+def _mask(argument: str, given: Any, num_items: int, log: HasItems | None, unknown: Unknown) -> np.ndarray:
     """[V] bool of ids, or of a mask."""
     if getattr(given, "dtype", None) is not None and str(given.dtype).endswith("bool"):
         mask_V = np.asarray(given)

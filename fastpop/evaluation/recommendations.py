@@ -14,7 +14,7 @@ from fastpop.data.cases import Cases
 from fastpop.data.csr import Csr
 from fastpop.data.interactions import Interactions
 from fastpop.data.titles import read_titles
-from fastpop.evaluation.asked import Shown, Unknown, histories_of, shown
+from fastpop.evaluation.asked import HasItems, Shown, Unknown, histories_of, shown
 from fastpop.evaluation.dot_scores import DotScores
 from fastpop.evaluation.models import as_model, num_items_of, scores_of
 from fastpop.evaluation.positions import scores_in_chunks
@@ -190,7 +190,7 @@ def recommend(
 
 
 def as_recommendations(
-    wanted: np.ndarray, ids: np.ndarray, best: np.ndarray, log: Interactions | None, **rest: Any
+    wanted: np.ndarray, ids: np.ndarray, best: np.ndarray, log: HasItems | None, **rest: Any
 ) -> Recommendations:
     """Of places in the catalogue [n, k], -1 where none is left, as `Recommendations` in the log's ids."""
     item = np.full(ids.shape, None, dtype=object)
