@@ -1,7 +1,7 @@
 """Item towers: item table -> item vectors. One contract, `ItemTower`; `ItemTowerOptions` make one."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,15 @@ class ItemTower(nn.Module):
     def tables(self) -> list[nn.Parameter]:
         """Parameters with one row per item, which the optimiser of tables steps."""
         return []
+
+    def new_items(self, features: list[Any]) -> Tensor:
+        """[n, D] vectors of items that the table does not have, of what this tower reads of each.
+
+        For `TrainResult.recommend(new_items=)`. Raises NotImplementedError in a tower that reads none.
+        """
+        raise NotImplementedError(
+            f"new_items: expected an item tower that makes vectors of features; got {type(self).__name__}"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Lists of a run's model: for users of the log, for histories of anybody, and of similar items."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from fastpop.evaluation.asked import Shown, Unknown, histories_of, shown
 from fastpop.evaluation.models import scores_of
 from fastpop.evaluation.recommendations import Recommendations, as_recommendations, asked_cases, best_items
 from fastpop.model import Recommender, ServedModel
+from fastpop.training.new_items import NewItems
 
 if TYPE_CHECKING:
     from fastpop.training.result import TrainResult
@@ -32,12 +34,16 @@ def recommend(
     candidates: Any,
     allow: Any,
     deny: Any,
+    new_items: Mapping[Any, Any] | None,
+    new_log_p: Any,
     titles: Any,
     unknown: str,
 ) -> Recommendations:
     """See `TrainResult.recommend`. served: the result's model at two weights."""
     checks.number("k", k, ge=1, integer=True)
-    log, strange = result.log, Unknown(unknown)
+    log = result.log
+    new = None if new_items is None else NewItems.of(result, new_items, new_log_p)
+    strange = Unknown(unknown, new=frozenset() if new is None else frozenset(new.ids))
     if histories is None:
         wanted, cases = _cases_of_users(result, users)
     else:
@@ -48,6 +54,7 @@ def recommend(
     strange.tell()
     k = min(k, log.num_items)
     ids, best = np.empty((cases.num_cases, k), np.int64), np.empty((cases.num_cases, k), np.float32)
+    fresh = np.empty((cases.num_cases, 0 if new is None else len(new.ids)), np.float32)
     cold_C = cases.history_rows.lengths() == 0
     if histories is None:  # the encoder reads each of them: that was checked
         cold_C[:] = False
@@ -58,6 +65,8 @@ def recommend(
         scores = scores_of(some, asked) if some else _without_history(result, served, asked)
         seen = asked.history_rows if exclude_seen else None
         ids[rows], best[rows] = best_items(scores, asked, k, kept.take(rows), seen)
+        if new is not None:
+            fresh[rows] = new.scores(result, served, scores.query if some else None, rows.size)
     found = as_recommendations(
         wanted,
         ids,
@@ -67,6 +76,12 @@ def recommend(
         personal_weight=served.personal_weight,
         facts={**strange.counts, "without_history": np.flatnonzero(cold_C).tolist()},
     )
+    if new is not None:
+        seen_ids = list(histories.values() if isinstance(histories, Mapping) else histories or ())
+        fresh[
+            ~new.may_show(cases.num_cases, candidates, allow, deny, seen_ids if exclude_seen else [])
+        ] = -np.inf
+        found = new.among(found, fresh)
     return found if titles is None else found.with_titles(titles)
 
 

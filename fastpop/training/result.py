@@ -328,6 +328,8 @@ class TrainResult:
         candidates: Any = None,
         allow: Any = None,
         deny: Any = None,
+        new_items: Any = None,
+        new_log_p: Any = None,
         titles: Any = None,
         unknown: str = "warn",
     ) -> Recommendations:
@@ -348,6 +350,10 @@ class TrainResult:
             candidates: a list of item ids for each user: rank only these.
             allow, deny: item ids, or a mask [V] of bools in the order of log.item_ids, for all users: show
                 only these; never show those. The mask is quick where the list is long.
+            new_items: items that the log does not have, a dict from id to features, in a run whose item tower
+                makes vectors of features (`ItemTower.new_items`). They stand among the others, under the same
+                lists of ids; in a history they tell nothing.
+            new_log_p: of them, nats, a number or one an item; None: the least of the catalogue.
             titles: a table of items, as `fastpop.data.read_titles` takes it, or what that gave.
             unknown: what is done about item ids that the log does not have: "warn" (once), "error", "ignore".
                 `facts` of what is returned has their numbers.
@@ -355,7 +361,8 @@ class TrainResult:
         Raises: ValueError for a user that the log does not have, or that the encoder cannot read
             (no training event for a user embedding, no history for a sequence encoder); for histories where
             the encoder reads none; for a history without a known item at popularity_weight 0; TypeError for
-            ids of another kind than the log's.
+            ids of another kind than the log's; NotImplementedError for new_items where the item tower has
+            no features.
         Warns: UserWarning for item ids that the log does not have.
         Cost: O(n V D), streaming over the catalogue; with candidates O(D) for each.
         """
@@ -370,6 +377,8 @@ class TrainResult:
             candidates=candidates,
             allow=allow,
             deny=deny,
+            new_items=new_items,
+            new_log_p=new_log_p,
             titles=titles,
             unknown=unknown,
         )
