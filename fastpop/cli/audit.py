@@ -7,7 +7,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from fastpop import checks, registry
-from fastpop.cli.options import array, readable, smoothing_of, writable
+from fastpop.cli.options import array, check_titles, read_titles_of, readable, smoothing_of, writable
 
 ARRAYS = ("query", "items", "counts")
 
@@ -25,6 +25,8 @@ ARRAYS = ("query", "items", "counts")
         "min_count": "N",
         "subset": "FILE",
         "diagnostics": "NAME ...",
+        "titles": "FILE",
+        "title_columns": "COLUMN COLUMN",
         "out": "PATH",
     }
 )
@@ -66,6 +68,10 @@ class Audit:
     """Length of the lists whose popularity is told; 0: none."""
     diagnostics: tuple[str, ...] = ()
     """What is measured besides: names, see `fastpop doctor`."""
+    titles: Path | None = None
+    """A table of items, for the report: csv, tsv or parquet, with a column of ids and one of titles."""
+    title_columns: tuple[str, ...] = ()
+    """The columns of --titles; as in `fastpop recommend`."""
     out: Path | None = None
     """Folder for audit.json and report.html."""
 
@@ -78,11 +84,29 @@ class Audit:
         if self.out is not None:
             whole = result.to_dict(samples=True)
             report.write_json(self.out / "audit.json", whole)
-            report.write_audit_report(self.out / "report.html", whole)
+            report.write_audit_report(self.out / "report.html", whole, items=self._items(result))
             print(f"\nreport.html and audit.json are in {self.out}")
+
+    def _items(self, audit: Any) -> dict[str, list[dict[str, Any]]]:
+        """`Audit.extremes` with ids and titles; nothing for arrays, whose items have no ids."""
+        from fastpop import Interactions
+
+        if self.run_folder is None:
+            return {}
+        found, log = audit.extremes(), Interactions.open(self.run_folder / "log")
+        titles = read_titles_of(self.titles, self.title_columns)
+        for rows in found.values():
+            for one in rows:
+                item_id = log.item_ids[one["item"]]
+                title = None if titles is None else titles.of([item_id])[0]
+                one["name"] = str(item_id) if title is None else f"{title} ({item_id})"
+        return found
 
     def _check(self) -> None:
         """All that can be wrong and is known before anything is read."""
+        check_titles(self.titles, self.title_columns)
+        if self.titles is not None and (self.run_folder is None or self.out is None):
+            raise checks.wrong("titles", "none without RUN and --out", str(self.titles))
         checks.number("permutations", self.permutations, ge=0, integer=True)
         checks.number("seed", self.seed, ge=0, integer=True)
         checks.number("min_count", self.min_count, ge=0)

@@ -369,3 +369,22 @@ def smoothing_of(text: str) -> str | float:
         return float(text)
     except ValueError:
         raise checks.wrong("smoothing", "loo, good-turing or a number", text) from None
+
+
+def check_titles(titles: Path | None, columns: tuple[str, ...]) -> None:
+    """The options of a table of titles."""
+    if columns and titles is None:
+        raise checks.wrong("title_columns", "none without --titles", columns)
+    if len(columns) not in (0, 2):
+        raise checks.wrong("title_columns", "two, of ids and of titles", columns)
+
+
+def read_titles_of(titles: Path | None, columns: tuple[str, ...]) -> Any:
+    """The titles of a table; None where none is named. columns: names, or 0-based positions in a file
+    without header."""
+    from fastpop.data import read_titles
+
+    if titles is None:
+        return None
+    by_place = all(name.isdigit() for name in columns)
+    return read_titles(titles, *(int(name) if by_place else name for name in columns))

@@ -8,7 +8,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from fastpop import checks, registry
-from fastpop.cli.options import array, readable, smoothing_of, writable
+from fastpop.cli.options import array, check_titles, read_titles_of, readable, smoothing_of, writable
 from fastpop.text import aligned
 
 
@@ -71,7 +71,7 @@ class Recommend:
         self._check()
         counts = None if self.counts is None else array("counts", self.counts)
         smoothing = None if self.smoothing is None else smoothing_of(self.smoothing)
-        titles = self._titles()
+        titles = read_titles_of(self.titles, self.title_columns)
         result = fastpop.load(self.run_folder)
         if counts is not None:
             result = result.refresh_prior(counts, smoothing=smoothing)
@@ -126,25 +126,11 @@ class Recommend:
             writable("out", self.out)
         if self.smoothing is not None and self.counts is None:
             raise checks.wrong("smoothing", "none without --counts", self.smoothing)
-        if self.title_columns and self.titles is None:
-            raise checks.wrong("title_columns", "none without --titles", self.title_columns)
-        if len(self.title_columns) not in (0, 2):
-            raise checks.wrong("title_columns", "two, of ids and of titles", self.title_columns)
+        check_titles(self.titles, self.title_columns)
         if self.similar_to and (self.personal_weight is not None or self.include_seen):
             raise checks.wrong(
                 "similar_to", "no --personal-weight and no --include-seen beside it", self.similar_to
             )
-
-    def _titles(self) -> Any:
-        from fastpop.data import read_titles
-
-        if self.titles is None:
-            return None
-        if not self.title_columns:
-            return read_titles(self.titles)
-        by_place = all(name.isdigit() for name in self.title_columns)
-        columns = [int(name) if by_place else name for name in self.title_columns]
-        return read_titles(self.titles, *columns)
 
 
 def _like(noun: str, ids: Any, text: str, argument: str) -> Any:

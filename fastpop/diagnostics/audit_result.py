@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastpop import files
+from fastpop import checks, files
 from fastpop.data.paths import local_path
 from fastpop.diagnostics.diagnostic import Measured
 from fastpop.diagnostics.direction import chance_under_p
@@ -171,6 +171,31 @@ class Audit(Tabled):
     def amplitude_ratio(self, other: "Audit") -> float:
         """|slope_mean / other.slope_mean|."""
         return self.energy.amplitude_ratio(other.energy)
+
+    def extremes(self, k: int = 10) -> dict[str, list[dict[str, float]]]:
+        """Items of the largest mean score, and those furthest above and below the line of the slope on log p:
+        "largest", "above", "below", the furthest first, k of each.
+
+        An item is its place in the item table, its log p, its mean score, and how far off the line it is:
+        mean score - slope_mean * log p, both centred over the items audited.
+        """
+        checks.number("k", k, ge=1, integer=True)
+        score_V, log_p_V = (one - one.mean() for one in (self.mean_score_V, self.log_prior_V))
+        off_V = score_V - self.slope_mean * log_p_V
+        place_V = np.arange(self.num_items) if self.item_ids is None else self.item_ids
+        orders = {"largest": -self.mean_score_V, "above": -off_V, "below": off_V}
+        return {
+            name: [
+                {
+                    "item": int(place_V[at]),
+                    "log_prior": float(self.log_prior_V[at]),
+                    "mean_score": float(self.mean_score_V[at]),
+                    "off_line": float(off_V[at]),
+                }
+                for at in np.argsort(order_V, kind="stable")[:k]
+            ]
+            for name, order_V in orders.items()
+        }
 
     def table(self) -> str:
         """Plain text, at most 80 columns."""

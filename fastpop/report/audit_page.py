@@ -25,6 +25,7 @@ def write_audit_report(
     metrics: Mapping[str, float] | None = None,
     lorenz: Sequence[Lorenz] = (),
     curves: Sequence[Curve] = (),
+    items: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     name: str = "model",
     made_by: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -36,6 +37,7 @@ def write_audit_report(
         title, headline, sentences: words; a headline is made from the audit when none is given.
         rules, data, lorenz, curves: as `schema` says. made_by: version, seed, ...: a line at the end.
         metrics: `Evaluation.metrics`, shown as a table.
+        items: `Audit.extremes()`, each item with a "name" for people, say its id and title.
         name: what to call the model in pictures.
     Raises: as `write_compare_report`.
     """
@@ -89,6 +91,7 @@ def write_audit_report(
     if metrics:
         found = {k: {"mean": v} for k, v in metrics.items()}
         parts.append(_value_table("Evaluation", found, {}))
+    parts.append(_items(items or {}))
     parts.append("<h2>Pictures</h2>")
     unit = "nats" if logits else "score"
     if "mean_score" in audit and "log_prior" in audit:
@@ -220,6 +223,30 @@ def _measured(audit: Mapping[str, Any]) -> str:
         for key, value in one["values"].items()
     ]
     return table("Also measured.", ["number", "value", "what it is"], rows, text=(2,)) if rows else ""
+
+
+def _items(items: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Items by name: of the largest mean score, and the furthest off the line."""
+    captions = {
+        "largest": "Items of the largest mean score.",
+        "above": "Items furthest above the line: liked more than their log p says.",
+        "below": "Items furthest below the line: liked less than their log p says.",
+    }
+    head = ["item", "log p", "mean score", "off the line"]
+    return "".join(
+        table(
+            captions[kind],
+            head,
+            [
+                [
+                    escape(one["name"]),
+                    *(tables.number(one[key]) for key in ("log_prior", "mean_score", "off_line")),
+                ]
+                for one in rows
+            ],
+        )
+        for kind, rows in items.items()
+    )
 
 
 def audit_scatter(audit: Mapping[str, Any], name: str) -> Any:

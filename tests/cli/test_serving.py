@@ -56,6 +56,22 @@ def test_similar_items(served, commands):
     assert text == want.table() + "\n"
 
 
+def test_an_audit_names_the_items_that_are_furthest_off(served, commands, tmp_path):
+    words = ["--titles", served / "items.csv", "--out", tmp_path / "audit", "--permutations", 20]
+    commands.run("audit", served / "run", *words)
+    result = fastpop.load(served / "run")
+    found = result.audit(permutations=0).extremes()
+    page = (tmp_path / "audit" / "report.html").read_text()
+    last = result.log.item_ids[-1]  # which the table of titles lacks
+    for kind in ("largest", "above", "below"):
+        for one in found[kind]:
+            name = result.log.item_ids[one["item"]]
+            shown = name if name == last else f"The {name}, a film ({name})"
+            assert f'<th scope="row">{shown}</th>' in page
+    done = commands.run("audit", served / "run", "--titles", served / "items.csv", code=2)
+    assert "titles: expected none without RUN and --out" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

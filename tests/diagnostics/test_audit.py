@@ -317,3 +317,23 @@ def test_nll_is_the_softmax_cross_entropy(monkeypatch):
 def test_each_bad_input_has_one_clear_error(change, error, words):
     with pytest.raises(error, match=words):
         run({**problem(), **change})
+
+
+@pytest.mark.parametrize("subset", [None, np.arange(3, 40)])
+def test_extremes_are_furthest_off_the_line_of_the_slope(subset):
+    p = problem()
+    found = run(p, subset=subset, permutations=0)
+    places = np.arange(45) if subset is None else subset
+    score_CV = p["scale"] * p["query"] @ p["items"].T + p["bias"]
+    weight_C = p["context_weight"] / p["context_weight"].sum()
+    mean_V = (weight_C @ score_CV)[places]
+    f_V = found.log_prior_V - found.log_prior_V.mean()
+    slope = (mean_V @ f_V) / (f_V @ f_V)
+    off_V = mean_V - mean_V.mean() - slope * f_V
+    for kind, order_V in (("largest", -mean_V), ("above", -off_V), ("below", off_V)):
+        rows = found.extremes(6)[kind]
+        at = np.argsort(order_V)[:6]
+        assert [one["item"] for one in rows] == places[at].tolist()
+        np.testing.assert_allclose([one["off_line"] for one in rows], off_V[at], rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match="k: expected an integer >= 1"):
+        found.extremes(0)
