@@ -23,10 +23,13 @@ OTHERS := .venv-others
 OTHERS_PYTEST := FASTPOP_REQUIRE_OTHERS=1 OMP_NUM_THREADS=1 $(OTHERS)/bin/python -P -m pytest --import-mode=importlib \
 	-o addopts="-ra --strict-markers"
 
+# The sdist, and the wheel that is built from it alone, installed into an environment with nothing else in it.
+WHEEL := .venv-wheel
+
 # What the site is built with, beside which nothing of fastpop runs.
 DOCS := .venv-docs
 
-.PHONY: docs demo test check format bench test-slow sanitize sanitize-address sanitize-thread coverage test-triton36 triton36-sampled triton36-others test-others \
+.PHONY: docs notebooks dist wheel demo test check format bench test-slow sanitize sanitize-address sanitize-thread coverage test-triton36 triton36-sampled triton36-others test-others \
 	test-gpu bench-gpu install-gpu gpu-day install clean
 
 demo: $(VENV)/.demo
@@ -53,6 +56,22 @@ coverage: $(VENV)/.test
 # build/site; every link and every anchor leads somewhere, or this fails.
 docs: $(DOCS)/.docs
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+
+# docs/notebooks run anew, and kept with what they show.
+notebooks: $(VENV)/.test
+	$(BIN)/python -P docs/run_notebooks.py
+
+dist: $(VENV)/.test
+	rm -rf dist
+	FASTPOP_CUDA=0 $(BIN)/python -P -m build --quiet --outdir dist .
+	$(BIN)/python tests/archives.py dist
+	$(BIN)/twine check --strict dist/*
+
+wheel: dist
+	$(BIN)/python -m venv --clear $(WHEEL)
+	$(WHEEL)/bin/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) torch pytest hypothesis scipy
+	$(WHEEL)/bin/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) dist/*.whl
+	$(WHEEL)/bin/python -P tests/installed.py
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -156,4 +175,4 @@ $(VENV)/.bench: $(VENV)/.test bench/peers.txt
 	touch $@
 
 clean:
-	rm -rf build $(VENV) $(TRITON36) $(OTHERS) $(DOCS) *.egg-info fastpop/_C*.so
+	rm -rf build $(VENV) $(TRITON36) $(OTHERS) $(DOCS) $(WHEEL) dist *.egg-info fastpop/_C*.so

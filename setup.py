@@ -11,6 +11,8 @@ it is compiled, beside the objects that the last ordinary build left in build/ob
 
 FASTPOP_SANITIZE=address (with undefined behaviour) or thread builds for tests/sanitize.py, with objects of
 its own in build/sanitize-address or build/sanitize-thread: kernels' scratch memory then starts as NaN.
+FASTPOP_HOME=https://... is where the repository lies: what a package index shows of README then has its
+pictures and links. Without it pictures are left out there, and links are their words.
 FASTPOP_COVERAGE=1 counts lines for tests/coverage_page.py, beside the objects in build/coverage.
 """
 
@@ -35,6 +37,28 @@ SANITIZERS = {
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "thread": ["-fsanitize=thread", "-DFASTPOP_PLAIN_THREADS"],
 }
+
+
+# torch's libgomp, which is loaded once whoever asks for it first; a system need not have one of its own.
+BESIDE_TORCH = ["-Wl,-rpath,$ORIGIN/../torch/lib"] if sys.platform == "linux" else []
+
+
+def described(page: str, home: str | None, version: str) -> str:
+    """README as a package index may show it, which knows no files beside it."""
+
+    def picture(found: re.Match) -> str:
+        return f"![{found[1]}]({home}/raw/v{version}/{found[2]})" if home else ""
+
+    def link(found: re.Match) -> str:
+        return f"[{found[1]}]({home}/blob/v{version}/{found[2]})" if home else found[1]
+
+    page = re.sub(r"!\[([^\]]*)\]\((?!https?:)([^)]+)\)", picture, page)
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)]+)\)", link, page)
+
+
+def version() -> str:
+    (found,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "fastpop" / "__init__.py").read_text(), re.M)
+    return found
 
 
 def code_flags(arches: str) -> list[str]:
@@ -202,6 +226,8 @@ def packages() -> list[str]:
 # As many compilers as there are cores. Objects that are there before a mutant is built are right.
 ParallelCompile(default=0, needs_recompile=lambda *_: "FASTPOP_MUTANT" not in os.environ).install()
 setup(
+    long_description=described((ROOT / "README.md").read_text(), os.environ.get("FASTPOP_HOME"), version()),
+    long_description_content_type="text/markdown",
     packages=packages(),
     package_dir={"fastpop": "fastpop", "fastpop.kernels": "kernels"},
     package_data={"fastpop": ["py.typed"], "fastpop.data.bundled": ["*"]},
@@ -217,7 +243,7 @@ setup(
             ],
             cxx_std=17,
             extra_compile_args=["-O3", "-fopenmp", "-fvisibility=hidden"],
-            extra_link_args=["-fopenmp"],
+            extra_link_args=["-fopenmp", *BESIDE_TORCH],
         )
     ],
     cmdclass={"build_ext": BuildExt},

@@ -10,6 +10,7 @@ yaml = pytest.importorskip("yaml")
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+CHECKS = ROOT / ".github" / "workflows" / "checks.yml"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -43,7 +44,16 @@ def test_every_target_and_file_that_a_job_names_is_there(page):
             for value in (word.partition("=")[2] for word in words[1:] if word.startswith("CONSTRAINTS=")):
                 assert (ROOT / value).exists(), line
     assert called <= targets
-    assert called >= {"check", "test", "test-triton36", "test-others", "sanitize-address", "sanitize-thread"}
+    if page == CHECKS:
+        assert called >= {
+            "docs",
+            "check",
+            "test",
+            "test-triton36",
+            "test-others",
+            "sanitize-address",
+            "sanitize-thread",
+        }
 
 
 def test_the_oldest_versions_are_those_that_the_project_allows():
@@ -57,12 +67,12 @@ def test_the_oldest_versions_are_those_that_the_project_allows():
 
 
 def test_every_python_that_the_project_allows_is_tried():
-    (page,) = WORKFLOWS
-    tried = jobs(page)["linux"]["strategy"]["matrix"]["python"]
+    tried = jobs(CHECKS)["linux"]["strategy"]["matrix"]["python"]
     assert tried[0] == PROJECT["requires-python"].removeprefix(">=")
     assert tried == [f"3.{minor}" for minor in range(11, 11 + len(tried))]
 
 
-def test_what_cannot_be_promised_may_fail_and_says_so():
-    (page,) = WORKFLOWS
+@pytest.mark.parametrize("page", WORKFLOWS, ids=lambda page: page.name)
+def test_what_cannot_be_promised_may_fail_and_says_so(page):
+    assert "# Not run yet:" in page.read_text()
     assert [name for name, job in jobs(page).items() if job.get("continue-on-error")] == ["windows"]
