@@ -1,6 +1,6 @@
 """What `make docs` adds to the pages of docs/, as hooks of MkDocs: README, CONTRIBUTING and CHANGELOG as
-pages, a page of docstrings for each public module, formulas as MathML, and the pages that mkdocs.yml does not
-name."""
+pages, a page of docstrings for each public module, notebooks as they were last run, formulas as MathML, and
+the pages that mkdocs.yml does not name."""
 
 import functools
 import re
@@ -10,6 +10,7 @@ from typing import Any
 import griffe
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parents[1]
 # Pages that lie beside docs/, under the names that they have on the site.
@@ -89,7 +90,18 @@ def at_home(text: str) -> str:
     """A page that lies beside docs/, with its links as they are from within."""
     for source, page in BESIDE.items():
         text = text.replace(f"]({source}", f"]({page}")
-    return text.replace("](docs/", "](")
+    return re.sub(r"(\]\([^)]+)\.ipynb\)", r"\1.md)", text.replace("](docs/", "]("))
+
+
+def notebook_page(source: Path) -> tuple[str, dict[str, bytes]]:
+    """(a notebook as a page, its pictures by name), as they are kept: nothing runs."""
+    text, resources = MarkdownExporter().from_filename(str(source))
+    pictures = {f"{source.stem}-{name}": content for name, content in resources["outputs"].items()}
+    for name in resources["outputs"]:
+        text = text.replace(f"]({name})", f"]({source.stem}-{name})")
+    shown = f"*[The notebook]({source.name}){{download}}, as it was last run.*"
+    title, _, rest = text.partition("\n\n")
+    return f"{title}\n\n{shown}\n\n{rest}", pictures
 
 
 def on_config(config: Any) -> Any:
@@ -105,6 +117,11 @@ def on_files(files: Any, config: Any) -> Any:
     pages = {page: at_home((ROOT / source).read_text()) for source, page in BESIDE.items()}
     pages["api/fastpop.md"] = overview()
     pages |= {f"api/{name}.md": api_page(name) for name in modules()}
+    for source in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        text, pictures = notebook_page(source)
+        pages[f"notebooks/{source.stem}.md"] = text
+        for name, content in pictures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
     for page, text in pages.items():
         files.append(File.generated(config, page, content=text))
     return files

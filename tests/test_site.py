@@ -9,7 +9,8 @@ yaml = pytest.importorskip("yaml")
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
-OF_HOOKS = {"index.md"}  # pages that docs/site_hooks.py makes
+NOTEBOOKS = {f"notebooks/{page.stem}.md" for page in (ROOT / "docs" / "notebooks").glob("*.ipynb")}
+OF_HOOKS = {"index.md", *NOTEBOOKS}  # pages that docs/site_hooks.py makes
 
 
 def pages(nav):

@@ -6,9 +6,9 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from fastpop import checks, registry
+from fastpop.bars import progress_bar
 from fastpop.blas import one_thread
 from fastpop.diagnostics.moments import ScoreMoments
 from fastpop.diagnostics.null import Null
@@ -174,15 +174,7 @@ def _projections(
     columns = [slice(low, low + width) for low in range(0, moments.num_columns, width)]
     starts = range(0, num_permutations, BLOCK) if num_permutations else range(1)
     found_PR = np.empty((num_permutations, moments.num_columns))
-    with tqdm(
-        total=len(columns) * len(starts),
-        desc="permutations",
-        unit_scale=BLOCK,
-        delay=5,
-        leave=False,
-        dynamic_ncols=True,
-        disable=None,
-    ) as bar:
+    with progress_bar(len(columns) * (num_permutations or 1), "permutations", delay=5) as bar:
         for at in columns:
             item_VR = moments.rows(at)
             for first in starts:
@@ -190,5 +182,5 @@ def _projections(
                 found_PR[first : first + count, at] = null.project(
                     label_V, item_VR, count, seed=seed, first=first, stratum_V=stratum_V, threads=threads
                 )
-                bar.update()
+                bar.update(count)
     return found_PR
