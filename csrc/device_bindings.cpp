@@ -66,6 +66,7 @@ TableStep row_update_of(const py::kwargs& kwargs) {
   TableStep a{};
   a.n = given.get<int64_t>("n"), a.V = given.get<int64_t>("V"), a.D = given.get<int64_t>("D");
   a.table_VD = given.matrix("table");
+  a.id_n = given.at<int64_t>("id");
   a.key_n = given.at<int32_t>("key");
   a.place_n = given.at<int64_t>("place");
   a.segment_n = given.at<int32_t>("segment");
@@ -75,6 +76,7 @@ TableStep row_update_of(const py::kwargs& kwargs) {
   a.mean_stride = given.get<int64_t>("mean_stride");
   a.square_V = given.at<float>("square");
   a.step_V = given.at<int64_t>("step");
+  a.found_inf = given.at<float>("found_inf");
   a.rule = given.choice<RowRule>("rule", {"sgd", "adagrad", "adam"});
   a.lr = given.get<float>("lr"), a.eps = given.get<float>("eps");
   const auto beta_mean = given.get<double>("beta1"), beta_square = given.get<double>("beta2");

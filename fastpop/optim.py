@@ -31,10 +31,17 @@ import torch
 from torch import Tensor
 
 from fastpop import checks, ops
+from fastpop.ops import summed_ids
 from fastpop.tables import zeros_beside
 
 
 class _RowOptimizer(torch.optim.Optimizer):
+    """found_inf: None, or 0-d float32 on the tables' device: no step is made where it is not 0, which is
+    read there. torch's name, and that of its fused optimisers."""
+
+    heeds_found_inf = True
+    found_inf: Tensor | None = None
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -142,7 +149,7 @@ class _RowOptimizer(torch.optim.Optimizer):
             rows.reshape(len(ids), table.shape[1]),
             {name: _local(value) for name, value in state.items()},
             group,
-            rounding,
+            {"rounding": rounding, "summed": summed_ids.is_marked(ids), "found_inf": self.found_inf},
         )
 
     def _rounding(self, param: Tensor, table: Tensor, state: dict[str, Tensor]) -> tuple[int, int] | None:
@@ -174,7 +181,7 @@ class _RowOptimizer(torch.optim.Optimizer):
         return {}
 
     def _update(
-        self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict, rounding: Any
+        self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict, given: dict
     ) -> None:
         raise NotImplementedError
 
@@ -197,6 +204,12 @@ def _check_numbers(group: dict[str, Any]) -> None:
             checks.number("betas", beta, ge=0)
             if beta >= 1:
                 raise checks.wrong("betas", "numbers in [0, 1)", beta)
+
+
+def fused_where(device: torch.device) -> dict[str, Any]:
+    """Options of torch.optim.Adam and AdamW on a device: one launch for all tables, which a graph can capture
+    and `found_inf` keeps from being made. None on the CPU."""
+    return {} if device.type == "cpu" else {"fused": True, "capturable": True}
 
 
 def _num_processes() -> int:
@@ -291,9 +304,9 @@ class RowSGD(_RowOptimizer):
         super().__init__(params, {"lr": lr}, update_in_backward, rounding_seed)
 
     def _update(
-        self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict, rounding: Any
+        self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict, given: dict
     ) -> None:
-        ops.row_sgd_(table, ids, rows, lr=group["lr"], rounding=rounding)
+        ops.row_sgd_(table, ids, rows, lr=group["lr"], **given)
 
 
 class RowAdagrad(_RowOptimizer):
@@ -314,10 +327,9 @@ class RowAdagrad(_RowOptimizer):
         return {"square": _zeros(param, _state_dtype(param), a_row=True)}
 
     def _update(
-        self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict, rounding: Any
+        self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict, given: dict
     ) -> None:
-        numbers = {"lr": group["lr"], "eps": group["eps"]}
-        ops.row_adagrad_(table, ids, rows, state["square"], **numbers, rounding=rounding)
+        ops.row_adagrad_(table, ids, rows, state["square"], lr=group["lr"], eps=group["eps"], **given)
 
 
 class RowAdam(_RowOptimizer):
@@ -344,7 +356,7 @@ class RowAdam(_RowOptimizer):
         }
 
     def _update(
-        self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict, rounding: Any
+        self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict, given: dict
     ) -> None:
         ops.row_adam_(
             table,
@@ -356,7 +368,7 @@ class RowAdam(_RowOptimizer):
             lr=group["lr"],
             betas=tuple(group["betas"]),
             eps=group["eps"],
-            rounding=rounding,
+            **given,
         )
 
 
@@ -431,8 +443,10 @@ def _summed(grad: Tensor) -> Tensor:
             "parameters", "dense or COO gradients", text=f"{grad.layout} {list(grad.shape)}"
         )
     ids = grad._indices()
-    if grad.is_coalesced() or (
-        ids.device.type == "cpu" and len(ids) == 1 and bool((ids[0, 1:] > ids[0, :-1]).all())
+    if (
+        grad.is_coalesced()
+        or summed_ids.is_marked(ids)
+        or (ids.device.type == "cpu" and len(ids) == 1 and bool((ids[0, 1:] > ids[0, :-1]).all()))
     ):
         return grad
     return grad.coalesce()

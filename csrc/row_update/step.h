@@ -24,6 +24,7 @@ namespace fastpop {
 struct TableStep {
   int64_t n, V, D;
   Matrix table_VD;           // changed
+  const int64_t* id_n;       // in order, the first row of an id its whole gradient; or null, and then:
   const int32_t* key_n;      // sorted ids
   const int64_t* place_n;    // where each stood before the sort
   const int32_t* segment_n;  // how many different ids stand before
@@ -37,7 +38,14 @@ struct TableStep {
   float lr, eps;
   float rest_mean, rest_square;  // 1 - beta
   double log_beta_mean, log_beta_square;
+  const float* found_inf;  // no step where it is not 0; or null
 };
+
+FASTPOP_HD int64_t id_at(const TableStep& a, int64_t i) {
+  return a.id_n == nullptr ? a.key_n[i] : a.id_n[i];
+}
+
+FASTPOP_HD int64_t place_of(const TableStep& a, int64_t i) { return a.id_n == nullptr ? a.place_n[i] : i; }
 
 // Whether 16-byte loads fit everything that lies in rows.
 inline bool takes_vectors(const TableStep& a) {
@@ -63,10 +71,10 @@ struct TableStepPass {
       Layout::load_floats(a.sum_nD + a.segment_n[i] * a.D, a.D, lane, g);
     } else if (a.rows_nD.dtype == Dtype::f32 && a.table_VD.dtype != Dtype::f32) {
       const float* rows = static_cast<const float*>(a.rows_nD.data);
-      Layout::load_floats(rows + a.place_n[i] * a.D, a.D, lane, g);
+      Layout::load_floats(rows + place_of(a, i) * a.D, a.D, lane, g);
     } else {
       typename Layout::Row row;
-      Layout::load(a.rows_nD, a.place_n[i], a.D, lane, row);
+      Layout::load(a.rows_nD, place_of(a, i), a.D, lane, row);
       FASTPOP_UNROLL
       for (int n = 0; n < E; ++n) g.x[n] = 0;
       Layout::axpy(1.0f, row, g);
@@ -79,10 +87,11 @@ struct TableStepPass {
   // 3. The step, in fp32; the table's row rounded once and written.
   static FASTPOP_HD void update(const TableStep& a, int64_t i) {
     const Team team;
-    const int64_t id = a.key_n[i];
-    if (i > 0 && a.key_n[i - 1] == id) return;
+    const int64_t id = id_at(a, i);
+    if (i > 0 && id_at(a, i - 1) == id) return;
     if (id < 0 || id >= a.V) return;
-    const bool again = i + 1 < a.n && a.key_n[i + 1] == id;
+    if (a.found_inf != nullptr && *a.found_inf != 0) return;
+    const bool again = a.id_n == nullptr && i + 1 < a.n && a.key_n[i + 1] == id;
 
     PerLane<Numbers<E>, T> g, mean;
     PerLane<typename Layout::Row, T> row;

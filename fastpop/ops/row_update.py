@@ -22,6 +22,8 @@ def row_sgd_(
     *,
     lr: float,
     rounding: tuple[int, int] | None = None,
+    summed: bool = False,
+    found_inf: Tensor | None = None,
     impl: Impl = "auto",
 ) -> None:
     """table.index_add_(0, ids, rows, alpha=-lr), duplicates summed first.
@@ -34,6 +36,10 @@ def row_sgd_(
         rounding: (seed, step) of a bfloat16 table that is rounded up or down at random, so that the mean of
             what is written is the number itself; a function of the two, the row and the place in it. None:
             to nearest, where a step below half of the last place (1/512 of a number) is lost.
+        summed: ids ascend, and rows of an id after its first are zeros, as in the row gradients that the
+            softmax ops make: a GPU then needs no sort.
+        found_inf: one float32 number, there where the table is, or None: no step is made where it is not 0.
+            A GPU reads it there, as torch's fused optimisers read theirs.
         impl: "auto", "reference", "cpu" or "cuda". A named one runs or raises.
     Raises:
         ValueError: wrong shape or number, or an id out of range; then nothing has changed. On CUDA
@@ -45,9 +51,9 @@ def row_sgd_(
     torch.compile(fullgraph=True).
     Cost: O(n D), and a sort of the ids where they are not in order; untouched rows are not read.
     """
-    _check(table, ids, rows, lr)
+    _check(table, ids, rows, lr, found_inf)
     run = torch.ops.fastpop.row_sgd if torch.compiler.is_compiling() else _sgd
-    run(table, ids, rows, float(lr), *_rounding(rounding, table), impl)
+    run(table, ids, rows, float(lr), *_rounding(rounding, table), impl, summed, found_inf)
 
 
 def row_adagrad_(
@@ -59,22 +65,25 @@ def row_adagrad_(
     lr: float,
     eps: float = 1e-10,
     rounding: tuple[int, int] | None = None,
+    summed: bool = False,
+    found_inf: Tensor | None = None,
     impl: Impl = "auto",
 ) -> None:
     """square[ids] += rows.square().mean(1); table[ids] -= lr * rows / (square[ids].sqrt() + eps).
 
     Args:
-        table, ids, rows, lr, rounding: as in `row_sgd_`; duplicates are summed before the square.
+        table, ids, rows, lr, rounding, summed, found_inf: as in `row_sgd_`; duplicates are summed before the square.
         square: [V] float32 (float64 beside a float64 table) running sum, changed in place.
         eps: added to the root, > 0.
     Cost: O(n D); 1 + D numbers of traffic a row instead of Adagrad's 2 D.
     Source: row-wise Adagrad of FBGEMM/DLRM (arXiv 1906.00091).
     """
-    _check(table, ids, rows, lr)
+    _check(table, ids, rows, lr, found_inf)
     _state("square", square, (table.shape[0],), table, {"table": table, "rows": rows})
     checks.number("eps", eps, gt=0)
     run = torch.ops.fastpop.row_adagrad if torch.compiler.is_compiling() else _adagrad
-    run(table, ids, rows, square, float(lr), float(eps), *_rounding(rounding, table), impl)
+    numbers = float(lr), float(eps)
+    run(table, ids, rows, square, *numbers, *_rounding(rounding, table), impl, summed, found_inf)
 
 
 def row_adam_(
@@ -89,12 +98,14 @@ def row_adam_(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     rounding: tuple[int, int] | None = None,
+    summed: bool = False,
+    found_inf: Tensor | None = None,
     impl: Impl = "auto",
 ) -> None:
     """Adam on the touched rows, with one second moment per row.
 
     Args:
-        table, ids, rows, lr, rounding: as in `row_sgd_`; duplicates are summed first.
+        table, ids, rows, lr, rounding, summed, found_inf: as in `row_sgd_`; duplicates are summed first.
         mean: [V, D] first moment; square: [V] mean squared gradient; step: [V] int64 steps taken
             by each row. All changed in place on the touched rows only: an untouched row keeps
             its moments, so they do not decay while it rests.
@@ -102,7 +113,7 @@ def row_adam_(
     Cost: O(n D).
     Source: Adam, arXiv 1412.6980; row-wise second moment as in FBGEMM's partial row-wise Adam.
     """
-    _check(table, ids, rows, lr)
+    _check(table, ids, rows, lr, found_inf)
     given = {"table": table, "rows": rows}
     _state("mean", mean, tuple(table.shape), table, given)
     _state("square", square, (table.shape[0],), table, given | {"mean": mean})
@@ -117,10 +128,11 @@ def row_adam_(
     checks.number("eps", eps, gt=0)
     run = torch.ops.fastpop.row_adam if torch.compiler.is_compiling() else _adam
     numbers = float(lr), float(beta1), float(beta2), float(eps)
-    run(table, ids, rows, mean, square, step, *numbers, *_rounding(rounding, table), impl)
+    state = mean, square, step
+    run(table, ids, rows, *state, *numbers, *_rounding(rounding, table), impl, summed, found_inf)
 
 
-def _check(table: Any, ids: Any, rows: Any, lr: float) -> None:
+def _check(table: Any, ids: Any, rows: Any, lr: float, found_inf: Any) -> None:
     if not readable.tensor("table", table).dtype.is_floating_point:
         raise checks.wrong_type("table", "a [V, D] float tensor", table)
     checks.shape("table", table, ("V", "D"))
@@ -136,6 +148,10 @@ def _check(table: Any, ids: Any, rows: Any, lr: float) -> None:
     if ids.is_cuda and not torch.compiler.is_compiling():
         validation.check_range("ids", ids, table.shape[0])
     _apart("rows", rows, "table", table)
+    if found_inf is not None:
+        if readable.tensor("found_inf", found_inf).dtype != torch.float32 or found_inf.numel() != 1:
+            raise checks.wrong_type("found_inf", "one float32 number", found_inf)
+        validation.same_device("found_inf", found_inf, table, "table")
 
 
 def _rounding(rounding: Any, table: Tensor) -> tuple[int, int]:
@@ -209,8 +225,19 @@ def _step(inputs: Inputs, impl: str) -> None:
     module.forward(inputs)
 
 
-def _sgd(table: Tensor, ids: Tensor, rows: Tensor, lr: float, seed: int, rounds: int, impl: str) -> None:
-    _step(Inputs("sgd", table, ids, rows, lr, rounding_seed=seed, rounding_step=rounds), impl)
+def _sgd(
+    table: Tensor,
+    ids: Tensor,
+    rows: Tensor,
+    lr: float,
+    seed: int,
+    rounds: int,
+    impl: str,
+    summed: bool = False,
+    found_inf: Tensor | None = None,
+) -> None:
+    how = {"rounding_seed": seed, "rounding_step": rounds, "summed": summed, "found_inf": found_inf}
+    _step(Inputs("sgd", table, ids, rows, lr, **how), impl)
 
 
 def _adagrad(
@@ -223,9 +250,11 @@ def _adagrad(
     seed: int,
     rounds: int,
     impl: str,
+    summed: bool = False,
+    found_inf: Tensor | None = None,
 ) -> None:
-    state = {"square_V": square, "eps": eps, "rounding_seed": seed, "rounding_step": rounds}
-    _step(Inputs("adagrad", table, ids, rows, lr, **state), impl)
+    how = {"rounding_seed": seed, "rounding_step": rounds, "summed": summed, "found_inf": found_inf}
+    _step(Inputs("adagrad", table, ids, rows, lr, square_V=square, eps=eps, **how), impl)
 
 
 def _adam(
@@ -242,9 +271,11 @@ def _adam(
     seed: int,
     rounds: int,
     impl: str,
+    summed: bool = False,
+    found_inf: Tensor | None = None,
 ) -> None:
-    state = (mean, square, step, beta1, beta2, eps, seed, rounds)
-    _step(Inputs("adam", table, ids, rows, lr, *state), impl)
+    how = {"rounding_seed": seed, "rounding_step": rounds, "summed": summed, "found_inf": found_inf}
+    _step(Inputs("adam", table, ids, rows, lr, mean, square, step, beta1, beta2, eps, **how), impl)
 
 
 def _register() -> None:
@@ -265,7 +296,8 @@ def _register() -> None:
             f"fastpop::row_{name}",
             function,
             mutates_args=changed,
-            schema=f"{given}{state}{numbers}, int seed, int rounds, str impl) -> ()",
+            schema=f"{given}{state}{numbers}, int seed, int rounds, str impl, bool summed=False, "
+            "Tensor? found_inf=None) -> ()",
         ).register_fake(lambda *_: readable.outside_jvp("table"))
 
 

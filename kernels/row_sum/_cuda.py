@@ -29,9 +29,8 @@ class Sorted(NamedTuple):
 
 
 def sort_ids(ids_N: Tensor, num_items: int) -> Sorted:
-    """Of int64 ids; those that no table has come last, with a key that no table has either."""
-    safe_N = torch.where((ids_N >= 0) & (ids_N < num_items), ids_N, device.MAX_INT32)
-    return sort(safe_N.to(torch.int32))
+    """Of int64 ids; those that no table has come first or last, with keys -1 and num_items."""
+    return sort(ids_N.clamp(-1, num_items).to(torch.int32))
 
 
 def sort(key_N: Tensor) -> Sorted:

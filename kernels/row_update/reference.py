@@ -40,6 +40,8 @@ class Inputs(NamedTuple):
     eps: float = 0.0
     rounding_seed: int = 0
     rounding_step: int = -1
+    summed: bool = False  # ids ascend, and rows of an id after its first are zeros
+    found_inf: Tensor | None = None  # 0-d float32: no step where it is not 0
 
 
 def unsupported(inputs: Inputs) -> str | None:
@@ -48,6 +50,8 @@ def unsupported(inputs: Inputs) -> str | None:
 
 def forward(inputs: Inputs) -> None:
     """One step, in place. Ids are in range."""
+    if inputs.found_inf is not None and inputs.found_inf.item():
+        return
     table_VD, (ids_n, rows_nD) = inputs.table_VD, _distinct(inputs)
     if inputs.rule == "sgd":
         step_nD = inputs.lr * rows_nD

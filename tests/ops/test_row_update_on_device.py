@@ -42,6 +42,44 @@ def test_padding_is_no_second_step(device, rule):
         assert torch.equal(plain[name], padded[name])
 
 
+def step_on(device, rule, inputs, **given):
+    """The table and its state after a step with the options of the public functions."""
+    there = {name: value.to(device) for name, value in inputs.items()}
+    state = {name: there[name] for name in RULES[rule]}
+    numbers = {} if rule == "sgd" else {"eps": contract.EPS}
+    numbers |= {"betas": contract.BETAS} if rule == "adam" else {}
+    function = getattr(ops, f"row_{rule}_")
+    rows = (there["table"], there["ids"], there["rows"])
+    function(*rows, **state, lr=contract.LR, **numbers, **given, impl="cuda")
+    return {name: there[name] for name in ("table", *RULES[rule])}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dim", [24, 128])
+def test_ids_that_are_summed_need_no_sort(device, monkeypatch, rule, dim):
+    """The bits of the same gradient sorted and summed: a repeated id carries zeros after its first row."""
+    inputs = contract.in_order(contract.fresh(many(num=400, items=90, dim=dim), torch.float32))
+    again = torch.cat([torch.tensor([False]), inputs["ids"][1:] == inputs["ids"][:-1]])
+    inputs["rows"][again] = 0
+    assert again.any()
+    expected = step_on(device, rule, inputs)
+    monkeypatch.setattr(row_sum, "sort", lambda _: pytest.fail("sorted"))
+    found = step_on(device, rule, inputs, summed=True)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("summed", [False, True])
+@pytest.mark.parametrize("rule", RULES)
+def test_no_step_is_made_where_the_stop_says_so(device, rule, summed):
+    inputs = contract.in_order(contract.fresh(problem(), torch.float32))
+    stop = torch.zeros((), device=device)
+    moved = step_on(device, rule, inputs, found_inf=stop, summed=summed)
+    assert not torch.equal(moved["table"].cpu(), inputs["table"])
+    for value in (1.0, float("nan")):
+        found = step_on(device, rule, inputs, found_inf=stop.fill_(value), summed=summed)
+        assert all(torch.equal(found[name].cpu(), inputs[name]) for name in found)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_bitwise_repeatable(device, rule):
     one, other = (contract.fresh(many(dim=32), torch.float32) for _ in range(2))
