@@ -42,13 +42,16 @@ def row_gradients(
     lse_B: Tensor,
     pos_logit_B: Tensor,
     d_lse_B: Tensor,
-    d_pos_B: Tensor,
+    d_pos_B: Tensor | None,
     pos_id_B: Tensor,
     num_items: int,
     groups: Groups,
     *,
     positive_apart: bool,
+    id_B: Tensor | None = None,
+    loss_B: Tensor | None = None,
 ) -> Rows:
+    """d_pos: None where it is -d_lse, as of a loss. id, loss: filled where they are given."""
     num_padded = groups.number * groups.padded
     terms_GP, hit_GP = (lse_B.new_empty(num_padded, dtype=dtype) for dtype in (torch.int64, torch.int32))
     rows = Rows(terms_GP, hit_GP, torch.empty_like(lse_B))
@@ -58,11 +61,13 @@ def row_gradients(
         lse_ptr=lse_B.contiguous(),
         pos_logit_ptr=pos_logit_B.contiguous(),
         d_lse_ptr=d_lse_B.float().contiguous(),
-        d_pos_ptr=d_pos_B.float().contiguous(),
+        d_pos_ptr=None if d_pos_B is None else d_pos_B.float().contiguous(),
         pos_id_ptr=pos_id_B.contiguous(),
         terms_ptr=rows.terms_GP,
         hit_ptr=rows.hit_GP,
         own_ptr=rows.own_B,
+        id_ptr=id_B,
+        loss_ptr=loss_B,
         num_rows=lse_B.shape[0],
         num_items=num_items,
         group_size=groups.size,
@@ -81,12 +86,15 @@ def peak_of(dtype: torch.dtype, *numbers: Tensor) -> Tensor | None:
     return torch.stack([one.abs().amax() for one in numbers]).amax().clamp(min=1e-30)
 
 
-def query_outputs(query_BD: Tensor, splits: int, needs: Any) -> tuple[Tensor | None, Tensor | None]:
-    """What `store_query_gradients` writes to: (d_query [S, B, D], d_scale [S, B]), None if not needed."""
+def query_outputs(
+    query_BD: Tensor, splits: int, needs: Any, *, wide: bool = False
+) -> tuple[Tensor | None, Tensor | None]:
+    """What `store_query_gradients` writes to: (d_query [S, B, D], d_scale [S, B]), None if not needed.
+    wide: float32 whatever the queries are."""
     num_rows, dim = query_BD.shape
     d_query_SBD = d_scale_SB = None
     if needs.query:
-        dtype = query_BD.dtype if splits == 1 else torch.float32
+        dtype = query_BD.dtype if splits == 1 and not wide else torch.float32
         d_query_SBD = query_BD.new_empty(splits, num_rows, dim, dtype=dtype)
     if needs.scale:
         d_scale_SB = query_BD.new_empty(splits, num_rows, dtype=torch.float32)
@@ -119,6 +127,8 @@ def row_gradients_kernel(
     terms_ptr,
     hit_ptr,
     own_ptr,
+    id_ptr,
+    loss_ptr,
     num_rows,
     num_items,
     group_size,
@@ -137,6 +147,9 @@ def row_gradients_kernel(
     hit: the positive as int32, -2 for one out of range, which no candidate is.
     own: the gradient of the positive's logit; where the positive is also one of the candidates
     (not POSITIVE_APART), only what comes on top of weight x probability.
+    id, where wanted: the positive, 0 for one out of range.
+    loss, where wanted: d_lse x (lse - positive logit), 0 where d_lse is, whatever the row holds, and
+    infinite, not NaN, where the positive is removed.
     Past the last row of a group base is +inf and weight 0.
     """
     at_b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
@@ -146,9 +159,16 @@ def row_gradients_kernel(
     lse_b = tl.load(lse_ptr + offs_b, mask=inside_b, other=float("inf"))
     pos_b = tl.load(pos_logit_ptr + offs_b, mask=inside_b, other=0.0)
     weight_b = tl.load(d_lse_ptr + offs_b, mask=inside_b, other=0.0)
-    own_b = tl.load(d_pos_ptr + offs_b, mask=inside_b, other=0.0)
+    own_b = -weight_b
+    if d_pos_ptr is not None:
+        own_b = tl.load(d_pos_ptr + offs_b, mask=inside_b, other=0.0)
     pos_id_b = known_ids(tl.load(pos_id_ptr + offs_b, mask=inside_b, other=-1), num_items)
     infinity = float("inf")
+    if loss_ptr is not None:
+        loss_b = tl.where(pos_b == -infinity, infinity, lse_b - pos_b)
+        tl.store(loss_ptr + offs_b, tl.where(weight_b == 0.0, 0.0, loss_b * weight_b), mask=inside_b)
+    if id_ptr is not None:
+        tl.store(id_ptr + offs_b, tl.maximum(pos_id_b, 0), mask=inside_b)
     # NaN is less than nothing: it counts as not live, as with isfinite.
     live_b = (tl.abs(lse_b) < infinity) & (tl.abs(pos_b) < infinity)
     weight_b = tl.where(live_b, weight_b, 0.0)

@@ -105,7 +105,7 @@ class FullSoftmax(Objective):
             raise checks.wrong("loss.label_smoothing", "a number below 1", self.label_smoothing)
 
     def build(self, given: LossInputs) -> FullSoftmaxLoss:
-        return FullSoftmaxLoss(label_smoothing=self.label_smoothing, reduction="sum")
+        return FullSoftmaxLoss(label_smoothing=self.label_smoothing, ignore_index=None, reduction="sum")
 
 
 @deprecated.options
@@ -155,6 +155,7 @@ class SampledSoftmax(Objective):
             group_size=self.group_size or None,
             seed=given.seed,
             sparse_grad=given.sparse,
+            ignore_index=None,  # batches have rows with targets alone
             reduction="sum",
         )
 

@@ -31,13 +31,20 @@ class _SoftmaxLoss(WithLogProbabilities):
     log_prior_V: Tensor | None
 
     def __init__(
-        self, prior: Any, prior_weight: float, scale: float, reduction: str, padding_idx: int | None
+        self,
+        prior: Any,
+        prior_weight: float,
+        scale: float,
+        reduction: str,
+        padding_idx: int | None,
+        ignore_index: int | None,
     ):
         super().__init__()
         checks.number("prior_weight", prior_weight)
         checks.number("scale", scale, gt=0)
         checks.one_of("reduction", reduction, ("none", "mean", "sum"))
         self.prior_weight, self.scale, self.reduction = prior_weight, scale, reduction
+        self.ignore_index = ignore_index
         self.register_buffer("log_prior_V", _log_prior_of(prior))
         num_items = None if self.log_prior_V is None else len(self.log_prior_V)
         self.padding_idx = _checked_padding(padding_idx, num_items)
@@ -150,6 +157,7 @@ class _SoftmaxLoss(WithLogProbabilities):
             "prior_weight": self.prior_weight,
             "scale": self.scale,
             "reduction": self.reduction,
+            "ignore_index": self.ignore_index,
         }
         return own | terms | {"padding_idx": self.padding_idx}
 
@@ -169,6 +177,7 @@ class _SoftmaxLoss(WithLogProbabilities):
         super().__setstate__(state)
         later = {
             "padding_idx": None,
+            "ignore_index": -100,
             "served_elsewhere": False,
             "_log_p_was_used": True,
             "_has_warned": False,
@@ -185,6 +194,7 @@ class FullSoftmaxLoss(_SoftmaxLoss):
         prior_weight: τ. scale: inverse temperature. label_smoothing: ε in [0, 1).
         padding_idx: a row of items that is no item: no gradient, in no sum, and rows whose pos_id it is
             are ignored.
+        ignore_index: see the op.
         reduction: "none", "mean" or "sum".
 
     forward(query [..., D], items [V, D], pos_id [...] or [..., M]) -> loss. Keywords of the op
@@ -199,9 +209,10 @@ class FullSoftmaxLoss(_SoftmaxLoss):
         scale: float = 1.0,
         label_smoothing: float = 0.0,
         padding_idx: int | None = None,
+        ignore_index: int | None = -100,
         reduction: Reduction = "mean",
     ):
-        super().__init__(prior, prior_weight, scale, reduction, padding_idx)
+        super().__init__(prior, prior_weight, scale, reduction, padding_idx, ignore_index)
         checks.number("label_smoothing", label_smoothing, ge=0)
         if label_smoothing >= 1:
             raise checks.wrong("label_smoothing", "a number in [0, 1)", label_smoothing)
@@ -264,6 +275,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             each has a part of the catalogue or of the dimensions, give the same number, say 0.
         padding_idx: a row of items that is no item: no gradient, nobody's negative even where the
             proposal draws it, and rows whose pos_id it is are ignored.
+        ignore_index: see the op.
         reduction: "none", "mean" or "sum".
 
     forward(query [..., D], items [V, D], pos_id [...] or [..., M], step=None) -> loss. `step` numbers the
@@ -299,9 +311,10 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         rank: int | None = None,
         sparse_grad: bool = False,
         padding_idx: int | None = None,
+        ignore_index: int | None = -100,
         reduction: Reduction = "mean",
     ):
-        super().__init__(prior, prior_weight, scale, reduction, padding_idx)
+        super().__init__(prior, prior_weight, scale, reduction, padding_idx, ignore_index)
         if not isinstance(proposal, (Proposal, InBatch)):
             raise checks.wrong_type("proposal", "a fastpop.popularity Proposal or InBatch", proposal)
         checks.one_of("logq", logq, ("standard", "corrected", "none"))
@@ -447,10 +460,12 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         if weight is not None:
             checks.shape("row_weight", weight, tuple(lead))
             options["row_weight"] = weight.reshape(-1)
-        is_kept = pos_id != options.get("ignore_index", -100)
-        if self.padding_idx is not None:
+        is_kept = validation.counted(pos_id, options["ignore_index"])
+        if is_kept is None and len(pos_id) == 0:
+            is_kept = torch.ones_like(pos_id, dtype=torch.bool)
+        if is_kept is not None and self.padding_idx is not None:
             is_kept = is_kept & (pos_id != self.padding_idx)
-        if not torch.compiler.is_compiling() and (len(pos_id) == 0 or not is_kept.all()):
+        if is_kept is not None and not torch.compiler.is_compiling() and not (len(pos_id) and is_kept.all()):
             found = self._in_batch_of(is_kept, query, items, pos_id, neg_id, options)
         else:
             found = self._in_batch(query, items, pos_id, neg_id, options)

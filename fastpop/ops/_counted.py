@@ -10,6 +10,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
+NOBODY = -(2**63)  # as ignore_index: no row is ignored, and none is looked for
+
 
 class CountedRows:
     """query [B, D], pos_id [B] int64 in which `ignore_index` may stand.
@@ -22,6 +24,8 @@ class CountedRows:
         self.num_rows = query_BD.shape[0]
         self.kept: Tensor | None = None
         self.counts: Tensor | None = None
+        if ignore_index == NOBODY:
+            return
         counts_B = pos_id_B != ignore_index
         if query_BD.device.type == "cpu":
             num_kept = int(counts_B.sum())

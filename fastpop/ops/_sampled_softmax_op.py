@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fastpop.kernels.sampled_softmax import reference
 from fastpop.kernels.sampled_softmax.reference import Gradients, Inputs, Needs
-from fastpop.ops import _dispatch, _draw_op, readable, validation
+from fastpop.ops import _dispatch, _draw_op, readable, summed_ids, validation
 from fastpop.ops._counted import CountedRows
 from fastpop.ops._signature import Signature
 
@@ -53,12 +53,17 @@ def loss(*args: Any) -> tuple[Tensor, ...]:
     if rows.kept is not None:
         weight_B = weight_B[rows.kept]
     with validation.without_autocast(inputs.query_BD):
-        if hasattr(module, "forward_backward") and module.can_fuse(inputs):
-            lse_B, pos_logit_B, grads = module.forward_backward(inputs, weight_B, needs)
+        if hasattr(module, "loss_and_gradients"):
+            total, grads = module.loss_and_gradients(inputs, weight_B, needs)
         else:
-            lse_B, pos_logit_B = module.forward(inputs)
-            grads = module.backward(inputs, lse_B, pos_logit_B, weight_B, -weight_B, needs)
-        total = validation.weighted(validation.loss_of(lse_B, pos_logit_B), weight_B).sum()
+            if hasattr(module, "forward_backward") and module.can_fuse(inputs):
+                lse_B, pos_logit_B, grads = module.forward_backward(inputs, weight_B, needs)
+            else:
+                lse_B, pos_logit_B = module.forward(inputs)
+                grads = Gradients(*[None] * len(Gradients._fields))
+                if any(needs):
+                    grads = module.backward(inputs, lse_B, pos_logit_B, weight_B, -weight_B, needs)
+            total = validation.weighted(validation.loss_of(lse_B, pos_logit_B), weight_B).sum()
     return (total, *_gradients(args, rows, grads, wide=True))
 
 
@@ -127,8 +132,8 @@ def _gradients(args: tuple, rows: CountedRows, grads: Gradients, *, wide: bool =
         return grad.to(_widened(like.dtype) if wide else like.dtype)
 
     id_n, item_nD, log_prior_n = grads.id_n, grads.item_nD, grads.log_prior_n
-    if options.fixed_rows and id_n is not None:
-        missing = _most_rows(inputs) - len(id_n)
+    missing = _most_rows(inputs) - len(id_n) if options.fixed_rows and id_n is not None else 0
+    if missing and id_n is not None:
         last = id_n[-1:] if len(id_n) else id_n.new_zeros(1)
         id_n = torch.cat([id_n, last.expand(missing)])
         if item_nD is not None:
@@ -233,12 +238,24 @@ def _loss_gradient(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple:
     if not traced:
         grads = _eager_gradients(ctx, args, weight_B, SIGNATURE.bits(needs))
     d_query, id_n, *others = grads
-    times = torch.mul if traced or is_batched(d_loss) else Tensor.mul_
+    if traced or is_batched(d_loss):
+        scaled = [torch.mul(grad, d_loss.to(grad.dtype)) for grad in (d_query, *others)]
+    else:
+        scaled = [d_query, *others]
+        _scale(scaled, d_loss)
     scaled = [
-        times(grad, d_loss.to(grad.dtype)).to(grad.dtype if like is None else like.dtype)
-        for grad, like in zip((d_query, *others), SIGNATURE.likes(args))
+        grad if like is None else grad.to(like.dtype) for grad, like in zip(scaled, SIGNATURE.likes(args))
     ]
     return _to_inputs(args, (scaled[0], id_n, *scaled[1:]), needs, num_added=2)
+
+
+def _scale(grads: list[Tensor], factor: Tensor) -> None:
+    """In place; on a device all of them in one launch."""
+    if factor.device.type == "cpu":
+        for grad in grads:
+            grad.mul_(factor.to(grad.dtype))
+    else:
+        torch._foreach_mul_([grad for grad in grads if grad.numel()], factor)
 
 
 def _eager_gradients(ctx: Any, args: tuple, weight_B: Tensor, bits: int) -> Any:
@@ -279,6 +296,7 @@ def table_gradient(table: Tensor, id_n: Tensor, rows_n: Tensor, sparse: bool, re
     # A device that is not waited for cannot know how many ids differ: it repeats the last one.
     repeats = repeats or table.is_cuda
     if sparse:
+        summed_ids.mark(id_n)
         return torch.sparse_coo_tensor(
             id_n[None], rows_n, table.shape, check_invariants=False, is_coalesced=None if repeats else True
         )

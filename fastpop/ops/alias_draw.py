@@ -53,7 +53,8 @@ def alias_draw(
         0 if _is_counter(name, word) else word for name, word in (("seed", seed), ("step", step))
     )
     check_counters(fixed_seed, fixed_step, group, num_groups, num_draws)
-    counter = (seed, step) if is_array else counter_on(seed, step, table.device)
+    on_host = is_array or all(isinstance(word, (int, np.integer)) for word in (seed, step))
+    counter = (seed, step) if on_host else counter_on(seed, step, table.device)
     inputs = Inputs(table, counter, int(group), int(num_groups), int(num_draws))
     return drawn(inputs, impl)
 

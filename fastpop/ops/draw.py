@@ -81,7 +81,7 @@ class Draw:
 
             return torch.ops.fastpop.alias_draw(table, self.counter_on(device), groups, self.num_negatives)
         counter = (self.seed, self.step)
-        if table.device.type != "cpu" or not all(isinstance(word, (int, np.integer)) for word in counter):
+        if not all(isinstance(word, (int, np.integer)) for word in counter):
             counter = self.counter_on(device)
         return drawn(Inputs(table, counter, 0, groups, int(self.num_negatives)), impl)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.ops import validation
+from fastpop.ops._counted import NOBODY
 from fastpop.ops._full_softmax_op import Inputs, Options  # which registers the operators
 from fastpop.types import Impl, Reduction
 
@@ -19,7 +20,7 @@ class _Keywords(TypedDict, total=False):
     scale: float | Tensor
     label_smoothing: float
     row_weight: Tensor | None
-    ignore_index: int
+    ignore_index: int | None
     padding_idx: int | None
     reduction: Reduction
     impl: Impl
@@ -52,7 +53,7 @@ def full_softmax(
     scale: float | Tensor = 1.0,
     label_smoothing: float = 0.0,
     row_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     padding_idx: int | None = None,
     reduction: Reduction = "none",
     return_lse: bool = False,
@@ -75,6 +76,7 @@ def full_softmax(
         row_weight: [B] multiplies each row's loss.
         ignore_index: rows with this pos_id have loss 0 and do not count in the mean. They cost nothing on
             the CPU: the others have the bits that they have without them.
+            None: every row counts, and none is looked for, which saves a GPU ten small launches.
         padding_idx: a row of items that is no item: as if log_prior were -inf there (no gradient, in no
             sum), and a pos_id equal to it is ignored.
         reduction: "none" [B], "sum", or "mean" = sum(w loss) / sum(w) over rows that count (0 if
@@ -110,7 +112,7 @@ def full_softmax(
     scale = validation.scalar("scale", scale, query, positive=True)
     row_weight = validation.check_row_weight(row_weight, query, lead)
 
-    rows, counts = validation.rows_for_kernel(query, pos_id), pos_id != ignore_index
+    rows, counts = validation.rows_for_kernel(query, pos_id), validation.counted(pos_id, ignore_index)
     inputs = Inputs(
         query_BD=rows,
         item_VD=items,
@@ -119,12 +121,15 @@ def full_softmax(
         scale=scale,
         log_prior_V=log_prior,
     )
-    options = Options(ignore_index=ignore_index, impl=impl, check_ids=torch.compiler.is_compiling())
+    ignored = NOBODY if ignore_index is None else ignore_index
+    options = Options(ignore_index=ignored, impl=impl, check_ids=torch.compiler.is_compiling())
     lse, pos_logit = torch.ops.fastpop.full_softmax_forward(*inputs, *options)
     loss = validation.loss_of(lse, pos_logit)
     if label_smoothing:
         with validation.without_autocast(query):
-            real_rows = torch.where(counts.reshape(-1, 1), rows, 0)  # an ignored row may hold anything
+            real_rows = rows
+            if counts is not None:  # an ignored row may hold anything
+                real_rows = torch.where(counts.reshape(-1, 1), rows, 0)
             mean_B = _mean_logit(real_rows, items, log_prior, prior_weight, scale)
         smooth = lse - mean_B.to(lse.dtype)
         # A removed positive stays at +inf, also where everything else is removed and smooth is -inf.

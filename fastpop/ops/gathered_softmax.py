@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastpop import checks, deprecated
 from fastpop.ops import readable, validation
+from fastpop.ops._counted import NOBODY
 from fastpop.ops._sampled_softmax_op import Inputs, Options
 from fastpop.ops.sampled_softmax import drops_accidental_hits, reduced
 from fastpop.types import AccidentalHits, Impl, LogQ, Reduction
@@ -142,7 +143,6 @@ def gathered_softmax(
                 name, log_prior, "numbers below +inf, none NaN", log_prior[part]
             )
     place = torch.arange(num_rows + flat, device=query.device)
-    counts = torch.ones(num_rows, dtype=torch.bool, device=query.device)
     row_weight = validation.check_row_weight(row_weight, query, lead)
     inputs = Inputs(
         query_BD=validation.autocast_query(query),
@@ -160,8 +160,10 @@ def gathered_softmax(
         logq=logq,
         drop_accidental_hits=drop_accidental_hits,
     )
-    options = Options(ignore_index=-1, impl=impl, sparse_grad=False, fixed_rows=validation.shapes_are_fixed())
-    found = reduced(inputs, options, counts, row_weight, reduction, return_lse)
+    options = Options(
+        ignore_index=NOBODY, impl=impl, sparse_grad=False, fixed_rows=validation.shapes_are_fixed()
+    )
+    found = reduced(inputs, options, None, row_weight, reduction, return_lse)
     if reduction != "none":
         return found
     return tuple(one.view(lead) for one in found) if return_lse else found.view(lead)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastpop import checks, deprecated
 from fastpop.ops import validation
+from fastpop.ops._counted import NOBODY
 from fastpop.ops._sampled_softmax_op import SIGNATURE, Inputs, Options  # which registers the operators
 from fastpop.ops.draw import Draw
 from fastpop.types import AccidentalHits, Impl, LogQ, Reduction
@@ -24,7 +25,7 @@ class _Keywords(TypedDict, total=False):
     group_size: int | None
     exclude_diagonal: bool
     row_weight: Tensor | None
-    ignore_index: int
+    ignore_index: int | None
     padding_idx: int | None
     sparse_grad: bool
     reduction: Reduction
@@ -77,7 +78,7 @@ def sampled_softmax(
     group_size: int | None = None,
     exclude_diagonal: bool = False,
     row_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     padding_idx: int | None = None,
     sparse_grad: bool = False,
     reduction: Reduction = "none",
@@ -126,11 +127,12 @@ def sampled_softmax(
         row_weight: [B] multiplies each row's loss.
         ignore_index: rows with this pos_id have loss 0 and do not count in the mean. They cost nothing on
             the CPU with shared negatives or ids for each row.
+            None: every row counts, and none is looked for, which saves a GPU ten small launches.
         padding_idx: a row of items that is no item: as if log_prior were -inf there (no gradient, in no
             sum, whoever drew it), and a pos_id equal to it is ignored. O(V) more a call.
         sparse_grad: the gradients of items and log_prior are sparse: sorted unique ids.
         reduction: "none" [B], "sum", or "mean" = sum(w loss) / sum(w) over rows that count (0 if
-            none does). The last two make loss and gradients in one pass on the CPU.
+            none does). The last two make loss and gradients in one pass.
         return_lse: also the rows' log-sum-exp in the shape of pos_id (0 where it is ignored),
             differentiable: for a z-loss, loss + 1e-4 * lse.square().mean().
         impl: "auto" or a name; a named one runs or raises.
@@ -154,6 +156,7 @@ def sampled_softmax(
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
     drop_accidental_hits = drops_accidental_hits(accidental_hits, logq)
     pos_id, pos_shape = validation.check_pos_id(pos_id, query, lead, num_items, ignore_index, padding_idx)
+    counts = validation.counted(pos_id, ignore_index)
     table = counter = None
     if isinstance(neg_id, Draw):
         draw, neg_id = neg_id, None  # type: ignore[assignment]
@@ -189,7 +192,7 @@ def sampled_softmax(
     if log_proposal is not None and padding_idx is not None and neg_id is not None:
         log_proposal = _with_padding(log_proposal, padding_idx)
     if log_proposal is not None and logq == "standard":
-        pos_id = _drawable(pos_id, log_proposal, ignore_index)
+        pos_id = _drawable(pos_id, log_proposal, counts)
     if not isinstance(prior_weight, Tensor) and prior_weight == 0:
         log_prior = None
     if (
@@ -229,12 +232,12 @@ def sampled_softmax(
         exclude_diagonal=exclude_diagonal,
     )
     options = Options(
-        ignore_index=ignore_index,
+        ignore_index=NOBODY if ignore_index is None else ignore_index,
         impl=impl,
         sparse_grad=sparse_grad,
         fixed_rows=validation.shapes_are_fixed(),
     )
-    found = reduced(inputs, options, pos_id != ignore_index, row_weight, reduction, return_lse)
+    found = reduced(inputs, options, counts, row_weight, reduction, return_lse)
     loss, *lse = found if return_lse else (found,)
     if reduction == "none":
         loss = loss.view(lead)
@@ -244,17 +247,22 @@ def sampled_softmax(
 def reduced(
     inputs: Inputs,
     options: Options,
-    counts: Tensor,
+    counts: Tensor | None,
     row_weight: Tensor | None,
     reduction: str,
     return_lse: bool,
 ) -> Any:
-    """The loss of the operators' inputs; in one pass with its gradients where that saves work."""
+    """The loss of the operators' inputs; in one pass with its gradients where that saves work. counts: as
+    of `validation.counted`."""
     args = (*inputs, *options)
     needs = SIGNATURE.wanted(args)
-    one_pass = reduction != "none" and not return_lse and inputs.query_BD.device.type == "cpu"
-    if one_pass and any(needs) and (row_weight is None or not row_weight.requires_grad):
-        weight_R = validation.loss_weights(counts, row_weight, reduction, inputs.scale.dtype)
+    one_pass = reduction != "none" and not return_lse
+    if row_weight is not None and row_weight.requires_grad:
+        one_pass = False
+    # A device is spared the small operators that make a loss of lse, also where no gradient is wanted.
+    if one_pass and (any(needs) or inputs.query_BD.device.type != "cpu"):
+        like_R = inputs.scale.new_empty(inputs.query_BD.shape[0])
+        weight_R = validation.loss_weights(counts, row_weight, reduction, like_R)
         return torch.ops.fastpop.sampled_softmax_loss(*args, weight_R, SIGNATURE.bits(needs))[0]
     lse, pos_logit = torch.ops.fastpop.sampled_softmax_forward(*args)
     loss = validation.finish(validation.loss_of(lse, pos_logit), counts, row_weight, reduction)
@@ -325,18 +333,19 @@ def _with_padding(log_proposal: Tensor, padding_idx: int) -> Tensor:
     return log_proposal
 
 
-def _drawable(pos_id: Tensor, log_proposal: Tensor, ignore_index: int) -> Tensor:
+def _drawable(pos_id: Tensor, log_proposal: Tensor, counts: Tensor | None) -> Tensor:
     """pos_id, every one of which the proposal can draw."""
-    counts = pos_id != ignore_index
+    if not torch.compiler.is_compiling() and pos_id.device.type != "cpu":
+        return pos_id  # where a positive that it cannot has a loss that is not finite
+    counts = torch.ones_like(pos_id, dtype=torch.bool) if counts is None else counts
     if torch.compiler.is_compiling():
         # Out of range ids are refused by the operator itself, later.
         safe_id = torch.where(counts, pos_id, 0).clamp(0, log_proposal.shape[0] - 1)
         numbers = torch.where(counts, log_proposal[safe_id], 0)
         return validation.check_numbers("log_proposal at pos_id", pos_id, "finite log q", numbers)
-    if pos_id.device.type == "cpu":
-        ids = pos_id[counts]
-        at_ids = log_proposal[ids]
-        if not torch.isfinite(at_ids).all():
-            bad = int(ids[~torch.isfinite(at_ids)][0])
-            raise checks.no_proposal("pos_id", bad, float(log_proposal[bad]))
+    ids = pos_id[counts]
+    at_ids = log_proposal[ids]
+    if not torch.isfinite(at_ids).all():
+        bad = int(ids[~torch.isfinite(at_ids)][0])
+        raise checks.no_proposal("pos_id", bad, float(log_proposal[bad]))
     return pos_id

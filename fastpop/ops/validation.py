@@ -157,20 +157,23 @@ def check_pos_id(
     query: Tensor,
     lead: torch.Size,
     num_items: int,
-    ignore_index: int,
+    ignore_index: int | None,
     padding_idx: int | None = None,
 ) -> tuple[Tensor, torch.Size]:
     """([B] or [B, M] ids, their shape as it came): one positive a query, or M of them. The padding row is
     nobody's positive: such entries are ignored."""
     if padding_idx is not None:
         checks.number("padding_idx", padding_idx, ge=0, le=num_items - 1, integer=True)
-    checks.number("ignore_index", ignore_index, integer=True)
+    if ignore_index is None and padding_idx is not None:
+        raise checks.wrong("ignore_index", "an id that stands for none, beside padding_idx", None)
+    if ignore_index is not None:
+        checks.number("ignore_index", ignore_index, integer=True)
     pos_id = check_ids("pos_id", pos_id, num_items, query, ignore_index=ignore_index)
     if pos_id.shape[: len(lead)] != lead or pos_id.ndim > len(lead) + 1:
         shape = ", ".join(map(str, lead))
         raise checks.wrong("pos_id", f"shape [{shape}] or [{shape}, M]", pos_id)
     if padding_idx is not None:
-        pos_id = torch.where(pos_id == padding_idx, ignore_index, pos_id)
+        pos_id = torch.where(pos_id == padding_idx, ignore_index, pos_id)  # type: ignore[arg-type]
     flat = pos_id.reshape(-1) if pos_id.ndim == len(lead) else pos_id.reshape(-1, pos_id.shape[-1])
     return flat, pos_id.shape
 
@@ -240,8 +243,20 @@ def refuse_second_derivative(operator: Any, op: str) -> None:
     operator.register_autograd(refuse)
 
 
-def loss_weights(counts: Tensor, row_weight: Tensor | None, reduction: str, dtype: torch.dtype) -> Tensor:
-    """[R] what a kernel row's loss counts in the result: a row's positives share its weight."""
+def counted(pos_id: Tensor, ignore_index: int | None) -> Tensor | None:
+    """Which entries count; None: all, of one positive a row."""
+    if ignore_index is not None:
+        return pos_id != ignore_index
+    return None if pos_id.ndim == 1 else torch.ones_like(pos_id, dtype=torch.bool)
+
+
+def loss_weights(counts: Tensor | None, row_weight: Tensor | None, reduction: str, like_R: Tensor) -> Tensor:
+    """[R] what a kernel row's loss counts in the result: a row's positives share its weight. like: [R] in the
+    dtype of the result."""
+    dtype = like_R.dtype
+    if counts is None:
+        weight_R = torch.ones_like(like_R) if row_weight is None else row_weight.to(dtype)
+        return _shares(weight_R) if reduction == "mean" else weight_R
     weight_R = counts.to(dtype)
     if counts.ndim == 2:
         weight_R = weight_R / weight_R.sum(1, keepdim=True).clamp(min=1)
@@ -250,10 +265,15 @@ def loss_weights(counts: Tensor, row_weight: Tensor | None, reduction: str, dtyp
     if row_weight is not None:
         weight_B = weight_B * row_weight.to(dtype)
     if reduction == "mean":
-        total = weight_B.sum()
-        weight_B = weight_B / torch.where(total == 0, 1, total)
+        weight_B = _shares(weight_B)
     # where: an ignored entry stays without weight.
     return torch.where(weight_R == 0, 0, weight_R * weight_B.view(-1, *[1] * (weight_R.ndim - 1))).reshape(-1)
+
+
+def _shares(weight_B: Tensor) -> Tensor:
+    """Of their sum; zeros where that is 0."""
+    total = weight_B.sum()
+    return weight_B / torch.where(total == 0, 1, total)
 
 
 def weighted(loss_R: Tensor, weight_R: Tensor) -> Tensor:
@@ -261,9 +281,10 @@ def weighted(loss_R: Tensor, weight_R: Tensor) -> Tensor:
     return torch.where(weight_R == 0, 0, loss_R) * weight_R
 
 
-def finish(loss_R: Tensor, counts: Tensor, row_weight: Tensor | None, reduction: str) -> Tensor:
+def finish(loss_R: Tensor, counts: Tensor | None, row_weight: Tensor | None, reduction: str) -> Tensor:
     """Loss of each kernel row -> mean over a row's positives -> weights -> reduction."""
-    weighted_R = weighted(loss_R, loss_weights(counts, row_weight, reduction, loss_R.dtype))
+    weighted_R = weighted(loss_R, loss_weights(counts, row_weight, reduction, loss_R))
     if reduction != "none":
         return weighted_R.sum()
-    return weighted_R.view(counts.shape).sum(1) if counts.ndim == 2 else weighted_R
+    several = counts is not None and counts.ndim == 2
+    return weighted_R.view(counts.shape).sum(1) if several else weighted_R  # type: ignore[union-attr]

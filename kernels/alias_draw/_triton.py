@@ -63,7 +63,9 @@ def forward(inputs: Inputs) -> Tensor:
     num_groups, num_draws = inputs.num_groups, inputs.num_draws
     if not isinstance(counter_2, Tensor):
         words = [int(word) - 2**64 * (int(word) >> 63) for word in counter_2]
-        counter_2 = torch.tensor(words, dtype=torch.int64, device=table_V2.device)
+        # Fills, not a copy from the host, which would wait.
+        given = {"dtype": torch.int64, "device": table_V2.device}
+        counter_2 = torch.stack([torch.full((), word, **given) for word in words])
     id_GK = torch.empty((num_groups, num_draws), dtype=torch.int64, device=table_V2.device)
     block = 256
     grid = (num_groups * triton.cdiv(num_draws, block),)

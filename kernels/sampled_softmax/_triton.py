@@ -22,7 +22,7 @@ and 8 G K of ids and biases, twice.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -58,32 +58,12 @@ def unsupported(inputs: Inputs) -> str | None:
 def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """(lse [B], pos_logit [B]) in float32; equals `reference.forward` within rounding."""
     num_rows = inputs.query_BD.shape[0]
-    pos_logit_B = inputs.query_BD.new_empty(num_rows, dtype=torch.float32)
     if num_rows == 0:
-        return torch.empty_like(pos_logit_B), pos_logit_B
+        nothing_B = inputs.query_BD.new_empty(0, dtype=torch.float32)
+        return nothing_B, torch.empty_like(nothing_B)
     with triton_tiles.on_device(inputs.query_BD):
         tile = _tile(SAMPLED_FORWARD, inputs)
-        packed = pack(inputs, tile.candidates, math.nan, _log_count(inputs))
-        num_groups, group_size = inputs.num_groups, _group_size(inputs)
-        row_blocks = triton.cdiv(group_size, tile.rows)
-        programs = num_groups * row_blocks
-        num_tiles = packed.bias_GP.shape[1] // tile.candidates
-        splits, steps = triton_tiles.split(programs, num_tiles, inputs.query_BD.device)
-        lse_SB = inputs.query_BD.new_empty(splits, num_rows, dtype=torch.float32)
-        _launch(
-            kernels.forward_kernel,
-            (programs, splits),
-            inputs,
-            packed,
-            tile,
-            blocks_per_group=row_blocks,
-            num_tiles=num_tiles,
-            split_tiles=steps,
-            lse_ptr=lse_SB,
-            pos_logit_ptr=pos_logit_B,
-            CORRECT_POSITIVE=inputs.logq == "standard",
-        )
-    return (lse_SB[0] if splits == 1 else torch.logsumexp(lse_SB, 0)), pos_logit_B
+        return _forward(inputs, pack(inputs, tile.candidates, math.nan, _log_count(inputs)), tile)
 
 
 def backward(
@@ -93,32 +73,128 @@ def backward(
 
     B + G K ids and rows come back; a repeated id carries zeros.
     """
-    needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
     if inputs.query_BD.shape[0] == 0:
-        return _no_gradients(inputs, needs, needs_prior)
+        return _no_gradients(inputs, needs)
     with triton_tiles.on_device(inputs.query_BD):
-        query_tile, item_tile = _tile(SAMPLED_QUERY, inputs), _tile(SAMPLED_ITEM, inputs)
-        padding, group_size = max(query_tile.rows, item_tile.rows), _group_size(inputs)
-        rows = triton_softmax.row_gradients(
-            lse_B,
-            pos_logit_B,
-            d_lse_B,
-            d_pos_B,
-            inputs.pos_id_B,
-            inputs.item_VD.shape[0],
-            Groups(inputs.num_groups, group_size, triton.cdiv(group_size, padding) * padding),
-            positive_apart=True,
+        tiles, entry_N = _Tiles.of(inputs), _entries(inputs)
+        rows = _row_gradients(inputs, tiles, lse_B, pos_logit_B, d_lse_B, d_pos_B, entry_N)
+        negatives_N = entry_N[inputs.query_BD.shape[0] :]
+        packed = pack(inputs, tiles.candidates, -math.inf, _log_count(inputs), negatives_N)
+        return _gradients(inputs, packed, tiles, rows, entry_N, needs)
+
+
+def loss_and_gradients(inputs: Inputs, weight_B: Tensor, needs: Needs) -> tuple[Tensor, Gradients]:
+    """(sum(weight * (lse - pos_logit)), its gradients), candidates packed once for both. A row of weight 0
+    counts for nothing, whatever it holds. Gradients are float32: they are yet to be multiplied."""
+    if inputs.query_BD.shape[0] == 0:
+        return inputs.scale.new_zeros(()), _no_gradients(inputs, needs)
+    with triton_tiles.on_device(inputs.query_BD):
+        tile, tiles, entry_N = _tile(SAMPLED_FORWARD, inputs), _Tiles.of(inputs), _entries(inputs)
+        candidates = max(tile.candidates, tiles.candidates)
+        negatives_N = entry_N[inputs.query_BD.shape[0] :]
+        packed = pack(inputs, candidates, math.nan, _log_count(inputs), negatives_N, both=True)
+        lse_B, pos_logit_B = _forward(inputs, packed, tile)
+        loss_B = torch.empty_like(lse_B)
+        rows = _row_gradients(inputs, tiles, lse_B, pos_logit_B, weight_B, None, entry_N, loss_B)
+        assert packed.known_GP is not None
+        packed = packed._replace(bias_GP=packed.known_GP)
+        if not any(needs):
+            return loss_B.sum(), Gradients(*[None] * len(Gradients._fields))
+        return loss_B.sum(), _gradients(inputs, packed, tiles, rows, entry_N, needs, wide=True)
+
+
+class _Tiles(NamedTuple):
+    """Of the two passes of backward."""
+
+    query: Tile
+    item: Tile
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> "_Tiles":
+        return cls(_tile(SAMPLED_QUERY, inputs), _tile(SAMPLED_ITEM, inputs))
+
+    @property
+    def rows(self) -> int:
+        return max(self.query.rows, self.item.rows)
+
+    @property
+    def candidates(self) -> int:
+        return max(self.query.candidates, self.item.candidates)
+
+
+def _entries(inputs: Inputs) -> Tensor:
+    """Fresh int32 [B + G K], for the ids of positives and candidates."""
+    num_candidates = inputs.num_groups * inputs.num_negatives
+    return inputs.query_BD.new_empty(inputs.query_BD.shape[0] + num_candidates, dtype=torch.int32)
+
+
+def _forward(inputs: Inputs, packed: Packed, tile: Tile) -> tuple[Tensor, Tensor]:
+    num_rows = inputs.query_BD.shape[0]
+    pos_logit_B = inputs.query_BD.new_empty(num_rows, dtype=torch.float32)
+    row_blocks = triton.cdiv(_group_size(inputs), tile.rows)
+    programs = inputs.num_groups * row_blocks
+    num_tiles = packed.bias_GP.shape[1] // tile.candidates
+    splits, steps = triton_tiles.split(programs, num_tiles, inputs.query_BD.device)
+    lse_SB = inputs.query_BD.new_empty(splits, num_rows, dtype=torch.float32)
+    _launch(
+        kernels.forward_kernel,
+        (programs, splits),
+        inputs,
+        packed,
+        tile,
+        blocks_per_group=row_blocks,
+        num_tiles=num_tiles,
+        split_tiles=steps,
+        lse_ptr=lse_SB,
+        pos_logit_ptr=pos_logit_B,
+        CORRECT_POSITIVE=inputs.logq == "standard",
+    )
+    return (lse_SB[0] if splits == 1 else torch.logsumexp(lse_SB, 0)), pos_logit_B
+
+
+def _row_gradients(
+    inputs: Inputs,
+    tiles: _Tiles,
+    lse_B: Tensor,
+    pos_logit_B: Tensor,
+    d_lse_B: Tensor,
+    d_pos_B: Tensor | None,
+    entry_N: Tensor,
+    loss_B: Tensor | None = None,
+) -> Rows:
+    group_size = _group_size(inputs)
+    return triton_softmax.row_gradients(
+        lse_B,
+        pos_logit_B,
+        d_lse_B,
+        d_pos_B,
+        inputs.pos_id_B,
+        inputs.item_VD.shape[0],
+        Groups(inputs.num_groups, group_size, triton.cdiv(group_size, tiles.rows) * tiles.rows),
+        positive_apart=True,
+        id_B=entry_N[: inputs.query_BD.shape[0]],
+        loss_B=loss_B,
+    )
+
+
+def _gradients(
+    inputs: Inputs,
+    packed: Packed,
+    tiles: _Tiles,
+    rows: Rows,
+    entry_N: Tensor,
+    needs: Needs,
+    *,
+    wide: bool = False,
+) -> Gradients:
+    needs_prior = _needs_prior(inputs, needs)
+    d_query_BD = d_scale = id_n = d_item_nD = d_bias_n = log_prior_n = d_prior_weight = None
+    if needs.query or needs.scale:
+        d_query_BD, d_scale = _query_gradients(inputs, packed, tiles.query, rows, needs, wide)
+    if needs.item or needs_prior:
+        id_n, d_item_nD, d_bias_n = _item_gradients(
+            inputs, packed, tiles.item, rows, entry_N, needs.item, needs_prior, wide
         )
-        candidates = max(query_tile.candidates, item_tile.candidates)
-        packed = pack(inputs, candidates, -math.inf, _log_count(inputs))
-        d_query_BD = d_scale = id_n = d_item_nD = d_bias_n = None
-        if needs.query or needs.scale:
-            d_query_BD, d_scale = _query_gradients(inputs, packed, query_tile, rows, needs)
-        if needs.item or needs_prior:
-            id_n, d_item_nD, d_bias_n = _item_gradients(
-                inputs, packed, item_tile, rows, needs.item, needs_prior
-            )
-    log_prior_n = d_prior_weight = None
     if id_n is not None and d_bias_n is not None:
         log_prior_n, d_prior_weight = prior_gradients(inputs, id_n, d_bias_n)
     return Gradients(
@@ -131,14 +207,18 @@ def backward(
     )
 
 
+def _needs_prior(inputs: Inputs, needs: Needs) -> bool:
+    return (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
+
+
 def _query_gradients(
-    inputs: Inputs, packed: Packed, tile: Tile, rows: Rows, needs: Needs
+    inputs: Inputs, packed: Packed, tile: Tile, rows: Rows, needs: Needs, wide: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     row_blocks = triton.cdiv(_group_size(inputs), tile.rows)
     programs = inputs.num_groups * row_blocks
     num_tiles = packed.bias_GP.shape[1] // tile.candidates
     splits, steps = triton_tiles.split(programs, num_tiles, inputs.query_BD.device)
-    d_query_SBD, d_scale_SB = triton_softmax.query_outputs(inputs.query_BD, splits, needs)
+    d_query_SBD, d_scale_SB = triton_softmax.query_outputs(inputs.query_BD, splits, needs, wide=wide)
     _launch(
         kernels.query_kernel,
         (programs, splits),
@@ -157,7 +237,14 @@ def _query_gradients(
 
 
 def _item_gradients(
-    inputs: Inputs, packed: Packed, tile: Tile, rows: Rows, needs_item: bool, needs_prior: bool
+    inputs: Inputs,
+    packed: Packed,
+    tile: Tile,
+    rows: Rows,
+    entry_N: Tensor,
+    needs_item: bool,
+    needs_prior: bool,
+    wide: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     num_groups, num_negatives = inputs.num_groups, inputs.num_negatives
     dim, new = inputs.query_BD.shape[1], inputs.query_BD.new_empty
@@ -184,14 +271,19 @@ def _item_gradients(
         d_bias_ptr=d_bias,
         **_of_rows(rows, inputs),
     )
-    id_N = packed.id_GP[:, :num_negatives].reshape(-1)
     return sum_by_id(
-        inputs, id_N, rows.own_B, triton_softmax.over_splits(d_row), triton_softmax.over_splits(d_bias)
+        inputs,
+        entry_N,
+        rows.own_B,
+        triton_softmax.over_splits(d_row),
+        triton_softmax.over_splits(d_bias),
+        torch.float32 if wide else inputs.item_VD.dtype,
     )
 
 
-def _no_gradients(inputs: Inputs, needs: Needs, needs_prior: bool) -> Gradients:
+def _no_gradients(inputs: Inputs, needs: Needs) -> Gradients:
     """Of no rows: every candidate's id with zeros."""
+    needs_prior = _needs_prior(inputs, needs)
     id_n = d_item_nD = zero_n = None
     if needs.item or needs_prior:
         packed = pack(inputs, 1, -math.inf, 0.0)

@@ -30,6 +30,7 @@ class Packed(NamedTuple):
     row_GPD: Tensor | None  # None: in the table, by id
     bias_GP: Tensor  # float32
     id_GP: Tensor  # int32, -1 where it is out of range
+    known_GP: Tensor | None = None  # bias, -inf where the id is out of range
 
 
 @triton.jit
@@ -66,7 +67,9 @@ def pack_kernel(
     log_proposal_ptr,
     row_ptr,
     bias_ptr,
+    known_ptr,
     id_ptr,
+    entry_ptr,
     num_items,
     num_negatives,
     num_tiles,
@@ -79,8 +82,8 @@ def pack_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Program (group, tile) owns BLOCK_K candidates; to memory, once: their ids, biases, and rows where
-    row_ptr is given."""
+    """Program (group, tile) owns BLOCK_K candidates; to memory, once: their ids and biases, and each where
+    its pointer is given, rows, biases that leave out ids out of range, and ids without gaps, 0 for those."""
     group = tl.program_id(0) // num_tiles
     offs_k = (tl.program_id(0) % num_tiles) * BLOCK_K + tl.arange(0, BLOCK_K)
     inside_k = offs_k < num_negatives
@@ -92,6 +95,11 @@ def pack_kernel(
     out_k = tl.program_id(0).to(tl.int64) * BLOCK_K + tl.arange(0, BLOCK_K)
     tl.store(bias_ptr + out_k, bias_k)
     tl.store(id_ptr + out_k, id_k)
+    if known_ptr is not None:
+        tl.store(known_ptr + out_k, tl.where(id_k < 0, float("-inf"), bias_k))
+    if entry_ptr is not None:
+        entry_k = group.to(tl.int64) * num_negatives + offs_k
+        tl.store(entry_ptr + entry_k, tl.maximum(id_k, 0), mask=inside_k)
     if row_ptr is not None:
         there_k = (id_k >= 0) & (bias_k != float("-inf"))
         row_k = tl.maximum(id_k, 0).to(tl.int64)
@@ -99,8 +107,17 @@ def pack_kernel(
         tl.store(row_ptr + out_k[:, None] * BLOCK_D + tl.arange(0, BLOCK_D)[None, :], row_kd)
 
 
-def pack(inputs: Inputs, tile: int, unknown: float, log_count: float) -> Packed:
-    """tile: what P divides by, a power of 2. unknown: the bias of an id out of range."""
+def pack(
+    inputs: Inputs,
+    tile: int,
+    unknown: float,
+    log_count: float,
+    entry_N: Tensor | None = None,
+    *,
+    both: bool = False,
+) -> Packed:
+    """tile: what P divides by, a power of 2. unknown: the bias of an id out of range. entry: int32 [G K], to
+    be filled with ids. both: known_GP, too."""
     tile = max(tile, BLOCK)
     num_groups, num_tiles = inputs.num_groups, triton.cdiv(inputs.num_negatives, tile) * (tile // BLOCK)
     dim, new = inputs.query_BD.shape[1], inputs.query_BD.new_empty
@@ -110,6 +127,7 @@ def pack(inputs: Inputs, tile: int, unknown: float, log_count: float) -> Packed:
         new(*sizes, block_d, dtype=dtype) if num_groups == 1 else None,
         new(sizes, dtype=torch.float32),
         new(sizes, dtype=torch.int32),
+        new(sizes, dtype=torch.float32) if both else None,
     )
     shared = {
         **triton_tiles.tensors(inputs),
@@ -124,7 +142,9 @@ def pack(inputs: Inputs, tile: int, unknown: float, log_count: float) -> Packed:
         **{name: one for name, one in shared.items() if name in pack_kernel.arg_names},
         row_ptr=packed.row_GPD,
         bias_ptr=packed.bias_GP,
+        known_ptr=packed.known_GP,
         id_ptr=packed.id_GP,
+        entry_ptr=entry_N,
         num_tiles=num_tiles,
         log_count=log_count,
         unknown=unknown,

@@ -69,6 +69,7 @@ def chunk_kernel(
     row_ptr,
     bias_ptr,
     scale_ptr,
+    out_id_ptr,
     out_row_ptr,
     out_bias_ptr,
     carry_row_ptr,
@@ -83,9 +84,9 @@ def chunk_kernel(
 ):
     """One program owns CHUNK sorted positions.
 
-    In registers: their gradient rows and sums [CHUNK, BLOCK_D]. To memory, once: out, at a segment's first
-    position the sum of what this chunk has of it, zeros elsewhere; carry [chunks, 2], of the first id and of
-    the last. No row is multiplied by 0: what is not a number stays with its id.
+    In registers: their gradient rows and sums [CHUNK, BLOCK_D]. To memory, once: ids in 64 bits; out, at a
+    segment's first position the sum of what this chunk has of it, zeros elsewhere; carry [chunks, 2], of the
+    first id and of the last. No row is multiplied by 0: what is not a number stays with its id.
     """
     in_n = tl.arange(0, CHUNK)
     offs_n = tl.program_id(0).to(tl.int64) * CHUNK + in_n
@@ -94,6 +95,7 @@ def chunk_kernel(
     before_n = tl.load(id_ptr + offs_n - 1, mask=inside_n & (offs_n > 0), other=-1)
     starts_n = inside_n & (id_n != before_n)
     source_n = tl.load(source_ptr + offs_n, mask=inside_n, other=0)
+    tl.store(out_id_ptr + offs_n, id_n.to(tl.int64), mask=inside_n)
     is_first_n, is_last_n = in_n == 0, inside_n & ((in_n == CHUNK - 1) | (offs_n == num_sources - 1))
     carry = tl.program_id(0).to(tl.int64) * 2
     if row_ptr is not None:
@@ -194,21 +196,26 @@ def sum_warps(dim: int) -> int:
 
 
 def sum_by_id(
-    inputs: Inputs, neg_id_N: Tensor, own_B: Tensor, row_ND: Tensor | None, bias_N: Tensor | None
+    inputs: Inputs,
+    entry_N: Tensor,
+    own_B: Tensor,
+    row_ND: Tensor | None,
+    bias_N: Tensor | None,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """(sorted ids, rows, biases) [B + N]: gradients of the positives' items (own * scale * query) and of the
-    candidates' (row_ND, bias_N), summed by id; a repeated id carries zeros. An id out of range, whose
-    gradient is 0, becomes the nearest in it, and a candidate's -1 item 0."""
-    query_BD, item_VD = inputs.query_BD, inputs.item_VD
+    candidates' (row_ND, bias_N), summed by id; a repeated id carries zeros. entry: int32 ids of both, which
+    take half the passes of a sort; what is out of range, whose gradient is 0, is item 0 there. dtype: of the
+    rows."""
+    query_BD = inputs.query_BD
     num_rows, dim = query_BD.shape
-    # As int32, which takes half the passes of a sort.
-    pos_id_B, neg_id_N = (one.clamp(0, item_VD.shape[0] - 1).int() for one in (inputs.pos_id_B, neg_id_N))
-    id_n, source_n = torch.sort(torch.cat([pos_id_B, neg_id_N]), stable=True)
+    id_n, source_n = torch.sort(entry_N, stable=True)
     num_sources = id_n.shape[0]
     num_chunks = triton.cdiv(num_sources, CHUNK)
     out_nD = out_n = carry_c2D = carry_c2 = None
+    out_id_n = torch.empty_like(id_n, dtype=torch.int64)
     if row_ND is not None:
-        out_nD = torch.empty(num_sources, dim, dtype=item_VD.dtype, device=id_n.device)
+        out_nD = torch.empty(num_sources, dim, dtype=dtype, device=id_n.device)
         carry_c2D = torch.empty(num_chunks, 2, dim, device=id_n.device)
     if bias_N is not None:
         out_n = torch.empty(num_sources, dtype=torch.float64, device=id_n.device)
@@ -229,6 +236,7 @@ def sum_by_id(
         (num_chunks,),
         **shared,
         source_ptr=source_n,
+        out_id_ptr=out_id_n,
         query_ptr=query_BD,
         own_ptr=own_B,
         row_ptr=row_ND,
@@ -241,4 +249,4 @@ def sum_by_id(
     )
     if num_chunks > 1:
         triton_tiles.launch(carry_kernel, (num_chunks - 1,), **shared, WALK=WALK, num_warps=sum_warps(dim))
-    return id_n.long(), out_nD, out_n
+    return out_id_n, out_nD, out_n

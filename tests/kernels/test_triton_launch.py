@@ -124,8 +124,8 @@ def draw(rows):
 @pytest.mark.parametrize(
     ("step", "num_kernels", "full_batch", "ragged"),
     [
-        (shared_step, 7, 256, (240, 255, 130, 37, 16, 1)),
-        (drawn_step, 7, 960, (948, 951, 97, 49)),
+        (shared_step, 8, 256, (240, 255, 130, 37, 16, 1)),
+        (drawn_step, 8, 960, (948, 951, 97, 49)),
         (full_step, 4, 256, (240, 255, 130, 37, 16, 1)),
         (top_of, 3, 512, (496, 511, 130, 37, 16, 1)),
         (ranks_of, 3, 512, (496, 511, 130, 37, 16, 1)),

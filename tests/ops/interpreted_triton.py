@@ -415,7 +415,7 @@ def test_segments_of_every_length_are_summed_by_their_first_position(positions):
             group_size=len(query),
             neg_id_GK=id_n[None, len(query) :],
         )
-        ids, out, out_bias = _triton_rows.sum_by_id(inputs, id_n[len(query) :].int(), own, row, bias)
+        ids, out, out_bias = _triton_rows.sum_by_id(inputs, id_n.int(), own, row, bias, torch.float32)
         values = torch.cat([2 * own[:, None] * query, row])
         dense = torch.zeros(10, 3).index_add_(0, id_n, values)
         assert torch.equal(ids, id_n.sort().values)
