@@ -41,9 +41,7 @@ class Recommender(nn.Module):
         """(query [R, D], pos_id [R], weight [R] or None) of a training batch. item_VD: the decoder's
         item vectors, where they are made already."""
         item_VD = self.decoder.item_vectors() if item_VD is None else item_VD
-        user_B = self._tensor(batch.user)
-        target = self._tensor(batch.target)
-        weight = None if batch.weight is None else self._tensor(batch.weight).float()
+        user_B = self.upload(batch.user)
         if (batch.history is None) != (self.encoder.reads == "events"):
             given = "none" if batch.history is None else "some"
             raise checks.wrong(
@@ -52,13 +50,16 @@ class Recommender(nn.Module):
                 f"sequences, and only there ({self.encoder.reads})",
                 text=given,
             )
-        if batch.history is None:
-            return self._query("forward", self.encoder(user_B, None, item_VD), target.shape), target, weight
-        query_BLD = self._query(
-            "forward", self.encoder(user_B, self._tensor(batch.history), item_VD), target.shape
-        )
-        real = target >= 0
-        return query_BLD[real], target[real], None if weight is None else weight[real]
+        history_BL = None if batch.history is None else self.upload(batch.history)
+        query = self._query("forward", self.encoder(user_B, history_BL, item_VD), batch.target.shape)
+        target, weight = batch.target, batch.weight
+        if batch.history is not None:
+            # The places of targets are looked for here, where nothing has to be waited for.
+            at_R = np.flatnonzero(target >= 0)
+            query = query.reshape(-1, query.shape[-1]).index_select(0, self.upload(at_R))
+            target = target.reshape(-1)[at_R]
+            weight = None if weight is None else weight.reshape(-1)[at_R]
+        return query, self.upload(target), None if weight is None else self.upload(weight).float()
 
     @torch.no_grad()
     def encode(self, cases: Cases) -> Tensor:
@@ -79,13 +80,13 @@ class Recommender(nn.Module):
                         text=f"none in case {anonymous[0]}",
                     )
                 return self._last(
-                    self._tensor(cases.user), self._tensor(cases.user), self.decoder.item_vectors()
+                    self.upload(cases.user), self.upload(cases.user), self.decoder.item_vectors()
                 )
             empty = np.flatnonzero(cases.history_rows.lengths() == 0)
             if empty.size:
                 raise checks.wrong("cases", "a history in each", text=f"none in case {empty[0]}")
             history_CL = cases.history_rows.last(self.max_length, PAD)
-            return self._encode_histories(self._tensor(cases.user), self._tensor(history_CL))
+            return self._encode_histories(self.upload(cases.user), self.upload(history_CL))
         finally:
             self.train(was_training)
 
@@ -162,7 +163,7 @@ class Recommender(nn.Module):
             item_VD = self.decoder.item_vectors()
             for batch in self.train_rows.contexts(log, max_length=self.max_length, chunk=chunk):
                 if batch.history is None:
-                    user_B = self._tensor(batch.user)
+                    user_B = self.upload(batch.user)
                     query, pos_id = self._last(user_B, user_B, item_VD), None
                     weight = batch.weight
                 else:
@@ -174,10 +175,17 @@ class Recommender(nn.Module):
         finally:
             self.train(was_training)
 
-    def _tensor(self, array: Any) -> Tensor:
+    def upload(self, array: Any) -> Tensor:
+        """A copy of an array on the model's device, ids as int64. A GPU is not waited for: it copies from
+        pinned memory, which torch keeps until it has."""
         # ids of an opened log are narrower than torch's indices
         kind = np.int64 if np.asarray(array).dtype.kind in "iu" else None
-        return torch.from_numpy(np.array(array, dtype=kind)).to(self.device, non_blocking=True)
+        here = torch.from_numpy(np.array(array, dtype=kind))
+        return (
+            here.pin_memory().to(self.device, non_blocking=True)
+            if self.device.type == "cuda"
+            else (here.to(self.device))
+        )
 
 
 @dataclass(frozen=True, eq=False)

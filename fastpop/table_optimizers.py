@@ -45,7 +45,7 @@ class Adam(TableOptimizer):
             raise checks.wrong(
                 "update_in_backward", "False with table_optimizer adam, which is torch's own", True
             )
-        return torch.optim.Adam(groups, lr=lr)
+        return torch.optim.Adam(groups, lr=lr, **optim.fused_where(groups[0]["params"][0].device))
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ def row_adagrad_(
     """square[ids] += rows.square().mean(1); table[ids] -= lr * rows / (square[ids].sqrt() + eps).
 
     Args:
-        table, ids, rows, lr, rounding, summed, found_inf: as in `row_sgd_`; duplicates are summed before the square.
+        table, ids, rows, lr, rounding, summed, found_inf: as in `row_sgd_`; duplicates are summed before
+            the square.
         square: [V] float32 (float64 beside a float64 table) running sum, changed in place.
         eps: added to the root, > 0.
     Cost: O(n D); 1 + D numbers of traffic a row instead of Adagrad's 2 D.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastpop import checks, registry
+from fastpop import checks, optim, registry
 from fastpop.data import columns
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
@@ -21,6 +21,7 @@ from fastpop.objectives import LossInputs, Objective
 from fastpop.popularity import PopularityPrior, TemporalPrior
 from fastpop.regularizers import RegularizerInputs, RegularizerOptions
 from fastpop.training.config import TrainConfig
+from fastpop.training.late import Stop, stop_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,8 @@ class Assembly:
     with their options, those of weight 0 left out. draws: whether the loss is told the number of the step,
     for its draws. optimizers: of the tables, and of the rest where there is any. adapt: what a loss that
     adapts does after each step. temporal: log p of each period, of a prior by period; period_log_prior_TV:
-    the same [T, V] as the loss takes it.
+    the same [T, V] as the loss takes it. stop: what keeps the optimisers from a step past a loss that is not
+    finite, on a device that is not waited for; None: the loss is waited for.
     """
 
     config: TrainConfig
@@ -44,6 +46,7 @@ class Assembly:
     adapt: Callable[[], None] | None = None
     temporal: TemporalPrior | None = None
     period_log_prior_TV: torch.Tensor | None = None
+    stop: Stop | None = None
 
     __repr__ = checks.brief
 
@@ -70,6 +73,7 @@ def assemble(
     regularizers = tuple(
         (part, _bare(part, part.build(given)).to(model.device)) for part in config.regularizers if part.weight
     )
+    optimizers = build_optimizers(config, model)
     return Assembly(
         config,
         model,
@@ -77,10 +81,11 @@ def assemble(
         loss,
         config.loss_part.needs == "negatives",
         regularizers,
-        build_optimizers(config, model),
+        optimizers,
         _adapt_of(config.loss_part, loss),
         temporal,
         None if temporal is None else torch.tensor(temporal.log_prior_TV).float().to(model.device),
+        stop_of(optimizers, model.device),
     )
 
 
@@ -214,7 +219,12 @@ def build_optimizers(config: TrainConfig, model: Recommender) -> list[torch.opti
         raise checks.wrong_type(f"{part!r}.build", "a torch.optim.Optimizer", optimizers[0])
     if others:
         optimizers.append(
-            torch.optim.AdamW(others, lr=config.learning_rate, weight_decay=config.weight_decay)
+            torch.optim.AdamW(
+                others,
+                lr=config.learning_rate,
+                weight_decay=config.weight_decay,
+                **optim.fused_where(model.device),
+            )
         )
     return optimizers
 

@@ -40,8 +40,9 @@ def restore_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[st
         number, index, name = key.split(".", 2)
         optimizer = optimizers[int(number)]
         param = _params(optimizer)[int(index)]
-        # Adam keeps its step count on the host whatever the parameter's device.
-        device = value.device if name in ("step", "rounds") and value.ndim == 0 else param.device
+        # torch's Adam keeps its step count on the host, unless it is fused; so does rounding at random.
+        of_host = name == "rounds" or (name == "step" and not optimizer.defaults.get("fused"))
+        device = value.device if of_host and value.ndim == 0 else param.device
         optimizer.state[param][name] = value.to(device)
 
 

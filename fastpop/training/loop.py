@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fastpop import bars, checks, deprecated, files
 from fastpop.data.batches import Batch
@@ -26,6 +27,7 @@ from fastpop.model import Recommender
 from fastpop.training import checkpoint
 from fastpop.training.build import Assembly
 from fastpop.training.config import TrainConfig
+from fastpop.training.late import Losses, Met
 from fastpop.training.row_losses import scalar_of, summed_loss
 
 
@@ -51,6 +53,10 @@ class Progress:
     best_epoch: int = 0
     validations_since_best: int = 0
     stopped: str = ""  # "epochs", "patience"
+
+    def add(self, loss_sum: float, weight_sum: float) -> None:
+        self.loss_sum += loss_sum
+        self.weight_sum += weight_sum
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Progress":
@@ -84,8 +90,14 @@ def fit(
 
     saved = time.monotonic()
 
+    def fail(met: Met, loss: float) -> NoReturn:
+        _fail(out, config, met, loss)
+
+    losses = Losses(progress.add, fail)
+
     def keep() -> None:
         nonlocal saved
+        losses.read()  # first: nothing is kept of a run that has met a loss that is not finite
         if out is not None:
             adapted = parts.loss if config.loss_part.adapts else None
             checkpoint.save(out, progress.step, model, parts.optimizers, vars(progress), loss=adapted)
@@ -106,17 +118,14 @@ def fit(
             steps = batches.num_batches(progress.epoch)
             _expect(bar, progress, config, label, steps)
             for batch in batches.epoch(progress.epoch, progress.batch):
-                mean, weight = train_step(parts, batch, progress.step)
-                if not math.isfinite(mean):
-                    _fail(out, config, batch, progress, mean)
-                progress.loss_sum += mean * weight
-                progress.weight_sum += weight
+                loss, weight = train_step(parts, batch, progress.step)
+                losses.met(Met(progress.step, progress.epoch, progress.batch, batch, loss, weight))
                 progress.batch += 1
                 progress.step += 1
                 bar.update()
                 if each_step is not None:
                     each_step(steps)
-                if progress.step % 10 == 0:
+                if progress.step % 10 == 0 and progress.weight_sum:
                     seconds = time.perf_counter() - started + progress.seconds
                     bar.set_postfix_str(
                         f"loss {progress.loss_sum / progress.weight_sum:.4f}, "
@@ -129,6 +138,7 @@ def fit(
                     keep()
                     if interrupted.is_set():
                         raise KeyboardInterrupt
+            losses.read()
             progress.seconds += time.perf_counter() - started
             row = _end_epoch(progress)
             if validate is not None and _due(progress.epoch, config.evaluate_every, config.epochs):
@@ -184,8 +194,12 @@ def _expect(bar: Any, progress: Progress, config: TrainConfig, label: str, steps
     bar.set_description_str(f"{label} {progress.epoch + 1}/{config.epochs}", refresh=False)
 
 
-def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float, float]:
-    """One optimiser step; returns the mean loss before it and the weight of its rows."""
+def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float | Tensor, float]:
+    """One optimiser step; returns the mean loss before it and the weight of its rows.
+
+    No step is made past a loss that is not finite. On a device whose optimisers see to that themselves
+    (`late.py`) the loss is a 0-d tensor, and nothing was waited for.
+    """
     config, model = parts.config, parts.model
     draws = {"step": step} if parts.draws else {}
     _seed_dropout(_mixed(config.seed, step), model.device)
@@ -193,7 +207,7 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float, float]:
         optimizer.zero_grad(set_to_none=True)
     rows = batch.target >= 0
     weight = float(rows.sum() if batch.weight is None else batch.weight[rows].sum())
-    total = 0.0
+    total: float | Tensor = 0.0
     for piece in [batch] if config.accumulate == 1 else batch.split(config.accumulate):
         with _autocast(config, model.device):
             item_VD = model.decoder.item_vectors()
@@ -210,10 +224,14 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float, float]:
                 more = views if part.view else {}
                 added = regularizer(query, item_VD, pos_id, model.decoder.log_prior_V, **more)
                 mean = mean + share * scalar_of(regularizer, added)
-        value = mean.item()
-        total += value
-        if not math.isfinite(value):
-            return value, weight
+        if parts.stop is not None:
+            parts.stop.watch(mean)
+            total = mean.detach() + total if isinstance(total, Tensor) else mean.detach()
+        else:
+            value = mean.item()
+            total += value
+            if not math.isfinite(value):
+                return value, weight
         mean.backward()
     if config.clip_norm:
         _clip(model, config.clip_norm)
@@ -297,18 +315,18 @@ def _keep_best(model: Recommender, out: Path | None, progress: Progress) -> dict
     return None
 
 
-def _fail(out: Path | None, config: TrainConfig, batch: Batch, progress: Progress, mean: float) -> NoReturn:
+def _fail(out: Path | None, config: TrainConfig, met: Met, loss: float) -> NoReturn:
     saved = "give out= to keep the batch"
     if out is not None:
         path = out / "failed-batch.npz"
-        arrays = {name: value for name, value in vars(batch).items() if value is not None}
+        arrays = {name: value for name, value in vars(met.batch).items() if value is not None}
         with checkpoint.explained(path), files.atomic_file(path, "wb") as file:
             np.savez(file, **arrays)
         saved = f"the batch is in {path}"
     raise TrainingDiverged(
-        f"loss: expected a finite number; got {mean} at step {progress.step} (epoch "
-        f"{progress.epoch + 1}, batch {progress.batch + 1}), learning_rate "
-        f"{config.learning_rate:g}; {saved}. Nothing was updated in this step."
+        f"loss: expected a finite number; got {loss} at step {met.step} (epoch "
+        f"{met.epoch + 1}, batch {met.number + 1}), learning_rate "
+        f"{config.learning_rate:g}; {saved}. Nothing was updated in this step or after it."
     )
 
 

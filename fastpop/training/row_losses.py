@@ -3,8 +3,7 @@
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastpop import checks
 from fastpop.data.batches import PAD, Batch
@@ -34,7 +33,7 @@ def summed_loss(
         beside = terms | {"log_prior": parts.period_log_prior_TV[period]}
         rows = (query_RD, pos_id_R, weight_R)
         if (period_R != period).any():
-            at_R = torch.from_numpy(np.flatnonzero(period_R == period)).to(query_RD.device)
+            at_R = parts.model.upload(np.flatnonzero(period_R == period))
             rows = (query_RD[at_R], pos_id_R[at_R], None if weight_R is None else weight_R[at_R])
         found = scalar_of(loss, loss(rows[0], item_VD, rows[1], row_weight=rows[2], **beside))
         total = found if total is None else total + found
@@ -55,7 +54,7 @@ def _periods(parts: Assembly, batch: Batch) -> np.ndarray:
     return batch.period if batch.history is None else batch.period[batch.target != PAD]
 
 
-def scalar_of(module: torch.nn.Module, value: Any) -> Tensor:
+def scalar_of(module: nn.Module, value: Any) -> Tensor:
     """What a loss or a regulariser gave, which somebody else may have written."""
     name = f"{type(module).__name__}.forward"
     if not isinstance(value, Tensor):
