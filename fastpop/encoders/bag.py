@@ -48,6 +48,7 @@ class BagEncoder(Encoder):
     """
 
     reads = "sequences"
+    can_be_recorded = True
 
     def __init__(
         self,

@@ -21,10 +21,13 @@ class Encoder(nn.Module):
     whether torch.export can write it out for histories of one length alone, as a recurrence step by step.
     A query at position l of a training batch may depend on what its rows let it see only: of causal
     sequences on items 0..l, so that every position of a window is a training row.
+    `can_be_recorded` says that forward and its backward launch the same work for all batches of a shape and
+    wait for none of it, which a CUDA graph of the step asks for (TrainConfig.cuda_graph).
     """
 
     reads: ClassVar[Literal["events", "sequences"]]
     one_length: ClassVar[bool] = False
+    can_be_recorded: ClassVar[bool] = False
 
     def forward(self, user_B: Tensor, history_BL: Tensor | None, item_VD: Tensor) -> Tensor:
         """Queries for training: [B, D] from events, [B, L, D] from sequences.

@@ -51,6 +51,7 @@ class FactorEncoder(Encoder):
     """
 
     reads = "events"
+    can_be_recorded = True
 
     def __init__(
         self,

@@ -66,6 +66,7 @@ class SASRecEncoder(Encoder):
     """
 
     reads = "sequences"
+    can_be_recorded = True
 
     def __init__(
         self,

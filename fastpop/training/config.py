@@ -143,6 +143,8 @@ class TrainConfig:
     """Largest norm of all gradients together; 0: no limit."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 runs under autocast; tables are of table_dtype."""
+    cuda_graph: bool = False
+    """Record the step as CUDA graphs, of which the host launches one a step. Not yet run on a card."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     seed: int = 0

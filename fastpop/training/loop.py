@@ -24,7 +24,7 @@ from torch import Tensor
 from fastpop import bars, checks, deprecated, files
 from fastpop.data.batches import Batch
 from fastpop.model import Recommender
-from fastpop.training import checkpoint
+from fastpop.training import captured, checkpoint
 from fastpop.training.build import Assembly
 from fastpop.training.config import TrainConfig
 from fastpop.training.late import Losses, Met
@@ -104,6 +104,8 @@ def fit(
         saved = time.monotonic()
 
     patience = 60 * config.checkpoint_minutes or math.inf
+    step_of = stepping(parts)
+    running = step_of.running() if isinstance(step_of, captured.Recorder) else contextlib.nullcontext()
     bar = bars.progress_bar(0, label, initial=progress.step, show=show)
     devices = [model.device] if model.device.type == "cuda" else []
     with (
@@ -111,6 +113,7 @@ def fit(
         _opened(config, out) as logs,
         _interrupts() as interrupted,
         torch.random.fork_rng(devices=devices),
+        running,
     ):
         while progress.epoch < config.epochs and not progress.stopped:
             started = time.perf_counter()
@@ -118,7 +121,7 @@ def fit(
             steps = batches.num_batches(progress.epoch)
             _expect(bar, progress, config, label, steps)
             for batch in batches.epoch(progress.epoch, progress.batch):
-                loss, weight = train_step(parts, batch, progress.step)
+                loss, weight = step_of(parts, batch, progress.step)
                 losses.met(Met(progress.step, progress.epoch, progress.batch, batch, loss, weight))
                 progress.batch += 1
                 progress.step += 1
@@ -192,6 +195,21 @@ def _expect(bar: Any, progress: Progress, config: TrainConfig, label: str, steps
     """Tell the bar what is to come, taking all epochs to be as long as this one."""
     bar.total = progress.step - progress.batch + steps * (config.epochs - progress.epoch)
     bar.set_description_str(f"{label} {progress.epoch + 1}/{config.epochs}", refresh=False)
+
+
+def stepping(parts: Assembly) -> Callable[..., Any]:
+    """`train_step`, or what makes the same steps as CUDA graphs, within its `running()`."""
+    config, device = parts.config, parts.model.device
+    if not config.cuda_graph:
+        return train_step
+    reasons = captured.cannot(parts)
+    if reasons:
+        raise checks.wrong("cuda_graph", "False where " + "; ".join(reasons), True)
+    return captured.Recorder(
+        parts,
+        lambda step: _seed_dropout(_mixed(config.seed, step), device),
+        lambda: _autocast(config, device),
+    )
 
 
 def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float | Tensor, float]:

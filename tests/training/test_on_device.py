@@ -3,13 +3,16 @@
 Every test runs on "cpu" too, where it must hold exactly or the test itself is wrong.
 """
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
-from helpers_device import CPU_AND_GPU, device_of
+from helpers_device import CPU_AND_GPU, device_of, gpu
 from helpers_logs import small_log
 
 import fastpop
+from fastpop.training import TrainConfig, TrainingDiverged, build, captured, loop
 
 QUICK = {
     "epochs": 3,
@@ -87,6 +90,56 @@ def test_a_run_that_resumes_ends_in_the_bits_of_one_that_did_not(device, encoder
     resumed = trained(device, encoder=encoder, dropout=0.2, out=tmp_path / "run", resume=True)
     assert len(resumed.history) == QUICK["epochs"]
     assert_same_run(whole, resumed)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("encoder", ["factor", "bag", "sasrec"])
+def test_steps_as_graphs_have_the_bits_of_steps_that_are_not_recorded(encoder, monkeypatch, tmp_path):
+    """And a run that goes on from a checkpoint, whose sizes are met anew, those of one that did not stop."""
+    options = {"encoder": encoder, "dropout": 0.2, "cuda_graph": True}
+    whole = trained(gpu(), **options)
+    trained(gpu(), epochs=1, out=tmp_path / "run", **options)
+    assert_same_run(whole, trained(gpu(), out=tmp_path / "run", resume=True, **options))
+    monkeypatch.setattr(captured, "MOST_GRAPHS", 0)
+    assert_same_run(whole, trained(gpu(), **options))
+    losses = [[row["loss"] for row in run.history] for run in (whole, trained("cpu", encoder=encoder))]
+    assert losses[0][-1] == pytest.approx(losses[1][-1], abs=0.2)  # draws of dropout differ
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cuda_graph", [False, True])
+@pytest.mark.parametrize("encoder", ["factor", "sasrec"])
+def test_a_step_waits_for_nothing(encoder, cuda_graph):
+    log = small_log()
+    names = {name: one for name, one in QUICK.items() if name not in ("epochs", "progress")}
+    config = TrainConfig(**names, encoder=encoder, device=gpu(), cuda_graph=cuda_graph)
+    parts = build.assemble(config, log, log, np.zeros(log.num_items))
+    make = loop.stepping(parts)
+    with make.running() if cuda_graph else contextlib.nullcontext():
+        for step, batch in enumerate([*parts.batches.epoch(0)] * 4):  # until every size has its graph
+            make(parts, batch, step)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            losses = [make(parts, batch, 100)[0] for batch in parts.batches.epoch(0)]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.isfinite(loss) for loss in losses)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_a_loss_that_is_not_finite_ends_a_run_on_a_device(cuda_graph, tmp_path):
+    """A learning rate that no run survives: the loss is not finite some steps later."""
+    with pytest.raises(TrainingDiverged, match="Nothing was updated in this step or after it"):
+        trained(
+            gpu(),
+            encoder="factor",
+            table_optimizer="row_sgd",
+            learning_rate=1e30,
+            cuda_graph=cuda_graph,
+            out=tmp_path / "run",
+        )
+    assert (tmp_path / "run" / "failed-batch.npz").exists()
 
 
 def test_an_evaluation_is_that_of_the_same_model_on_the_processor(device):

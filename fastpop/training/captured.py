@@ -1,0 +1,273 @@
+"""A training step as CUDA graphs: one copy to the device and one launch of a graph, whatever the model is.
+
+Everything that a step reads of its batch lies in one buffer on the device, at addresses that do not change:
+users, histories, where targets stand, targets, weights, the number of the step for the draws. The host fills
+a pinned copy of it, sends that, and replays. Batches differ in size, so sizes are rounded up a little, and
+what is added is a row of the batch again at a weight of 0; each size that comes often has a graph of its
+own. Sizes that come seldom make the same step without one, on the same buffer: which it was changes no bit.
+
+Nothing of a batch may be in Python's hands while a graph is recorded: `recorded_step` takes tensors alone.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastpop.data.batches import PAD, Batch
+from fastpop.objectives import FullSoftmaxLoss, SampledSoftmaxLoss
+from fastpop.popularity import Proposal
+from fastpop.training.build import Assembly
+from fastpop.training.row_losses import scalar_of
+
+SEEN_BEFORE = 3  # steps of a size that are made before its graph is recorded
+MOST_GRAPHS = 64
+SIZES_PER_DOUBLING = 8
+
+
+class Layout(NamedTuple):
+    """Sizes of a step's buffer: users, items of a history (0: none is read), rows of the loss. In words of
+    64 bits."""
+
+    users: int
+    length: int
+    rows: int
+
+    @classmethod
+    def of(cls, batch: Batch, longest: int) -> "Layout":
+        """longest: no history is padded past it."""
+        rows = rounded(batch.num_rows)
+        if batch.history is None:
+            return cls(rows, 0, rows)
+        users, length = batch.history.shape
+        return cls(rounded(users), min(rounded(length, 2), longest), rows)
+
+    def parts(self) -> dict[str, slice]:
+        sizes = {
+            "user": self.users,
+            "history": self.users * self.length,
+            "at": self.rows if self.length else 0,
+            "target": self.rows,
+            "weight": -(-self.rows // 2),
+            "total": 1,
+            "step": 1,
+        }
+        ends = np.cumsum(list(sizes.values())).tolist()
+        return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends)}
+
+    @property
+    def words(self) -> int:
+        return self.parts()["step"].stop
+
+    def fill(self, words: Tensor, batch: Batch, total: float, step: int) -> None:
+        """The host's words of a batch. total: the weight of its rows."""
+        parts, words_N = self.parts(), words.numpy()
+        words_N[parts["step"]] = step
+        words_N[parts["total"]].view(np.float32)[:] = total
+        target = batch.target.reshape(-1)
+        at_R = np.flatnonzero(target != PAD)
+        _filled(words_N[parts["user"]], batch.user)
+        _filled(words_N[parts["target"]], target[at_R])
+        if batch.history is not None:
+            users, length = batch.history.shape
+            history = words_N[parts["history"]].reshape(self.users, self.length)
+            history[:users, :length] = batch.history
+            history[:users, length:] = PAD
+            history[users:] = history[0]
+            _filled(words_N[parts["at"]], at_R // length * self.length + at_R % length)
+        weight = words_N[parts["weight"]].view(np.float32)
+        weight[: len(at_R)] = 1 if batch.weight is None else batch.weight.reshape(-1)[at_R]
+        weight[len(at_R) :] = 0
+
+
+def _filled(words: np.ndarray, values: np.ndarray) -> None:
+    """The values, then the first of them again."""
+    words[: len(values)] = values
+    words[len(values) :] = values[0] if len(values) else 0
+
+
+def rounded(number: int, per_doubling: int = SIZES_PER_DOUBLING) -> int:
+    """The next of so many sizes between powers of two: at most 1 / per_doubling more."""
+    step = max(1, (1 << max(number - 1, 0).bit_length()) // (2 * per_doubling))
+    return -(-number // step) * step
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a recorded step reads of its batch, on the device."""
+
+    user_B: Tensor
+    history_BL: Tensor | None
+    at_R: Tensor | None
+    target_R: Tensor
+    weight_R: Tensor
+    total: Tensor
+    step: Tensor
+
+    @classmethod
+    def of(cls, words: Tensor, layout: Layout) -> "Rows":
+        part = {name: words[one] for name, one in layout.parts().items()}
+        return cls(
+            user_B=part["user"],
+            history_BL=part["history"].view(layout.users, layout.length) if layout.length else None,
+            at_R=part["at"] if layout.length else None,
+            target_R=part["target"],
+            weight_R=part["weight"].view(torch.float32)[: layout.rows],
+            total=part["total"].view(torch.float32)[0],
+            step=part["step"][0],
+        )
+
+
+def recorded_step(parts: Assembly, rows: Rows, region: Callable[[], Any]) -> Tensor:
+    """One optimiser step on tensors alone; the mean loss before it, 0-d. region: what it computes in."""
+    model = parts.model
+    for optimizer in parts.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    with region():
+        item_VD = model.decoder.item_vectors()
+        query = model.encoder(rows.user_B, rows.history_BL, item_VD)
+        if rows.at_R is not None:
+            query = query.reshape(-1, query.shape[-1]).index_select(0, rows.at_R)
+        draws = {"step": rows.step} if parts.draws else {}
+        terms = model.decoder.training_terms()
+        given = parts.loss(query, item_VD, rows.target_R, row_weight=rows.weight_R, **terms, **draws)
+        mean = scalar_of(parts.loss, given) / rows.total
+    if parts.stop is not None:
+        parts.stop.watch(mean)
+    mean.backward()
+    for optimizer in parts.optimizers:
+        optimizer.step()
+    return mean.detach()
+
+
+def cannot(parts: Assembly) -> list[str]:
+    """Why the steps of an assembly cannot be recorded, in words; nothing where they can."""
+    config, found = parts.config, []
+    if parts.model.device.type != "cuda":
+        found.append(f"device is {parts.model.device}")
+    elif parts.stop is None:
+        found.append(
+            f"the optimiser of table_optimizer={str(config.table_optimizer_part)!r} heeds no found_inf"
+        )
+    for name, default in (("accumulate", 1), ("clip_norm", 0.0)):
+        if getattr(config, name) != default:
+            found.append(f"{name} is {getattr(config, name)}")
+    if parts.regularizers:
+        found.append("there are regularizers")
+    if parts.period_log_prior_TV is not None:
+        found.append("log p is by period")
+    loss = parts.loss
+    by_rows = isinstance(loss, FullSoftmaxLoss) or (
+        isinstance(loss, SampledSoftmaxLoss) and isinstance(loss.proposal, Proposal)
+    )
+    if not by_rows:
+        drawn = f"proposal={str(config.proposal_part)!r}"
+        found.append(f"rows of loss={str(config.loss_part)!r} with {drawn} may see each other")
+    if not parts.model.encoder.can_be_recorded:
+        found.append(f"encoder={str(config.encoder_part)!r} does not say that it waits for nothing")
+    return found
+
+
+class Graph(Protocol):
+    """What a device can record of the work that a function gives it, and do again."""
+
+    def record(self, function: Callable[[], Tensor]) -> Tensor:
+        """What the function gives, without doing it."""
+        ...
+
+    def replay(self) -> None: ...
+
+
+class CudaGraph:
+    """torch's. All graphs of a run take turns on one stream, so they share memory."""
+
+    pool: Any = None
+
+    def __init__(self) -> None:
+        self.graph = torch.cuda.CUDAGraph()
+        if CudaGraph.pool is None:
+            CudaGraph.pool = torch.cuda.graph_pool_handle()
+
+    def record(self, function: Callable[[], Tensor]) -> Tensor:
+        with torch.cuda.graph(self.graph, pool=CudaGraph.pool, stream=torch.cuda.current_stream()):
+            return function()
+
+    def replay(self) -> None:
+        self.graph.replay()
+
+
+@dataclass
+class _Kept:
+    """Of one layout."""
+
+    words: Tensor
+    rows: Rows
+    seen: int = 0
+    graph: Graph | None = None
+    loss: Tensor | None = None
+
+
+class Recorder:
+    """Steps of an assembly; called like `train_step`. seed: of dropout, by the number of the step.
+    region: what a step computes in. graph: makes a fresh one."""
+
+    def __init__(
+        self,
+        parts: Assembly,
+        seed: Callable[[int], None],
+        region: Callable[[], Any],
+        graph: Callable[[], Graph] = CudaGraph,
+    ):
+        self.seed, self.region, self.graph = seed, region, graph
+        self.kept: dict[Layout, _Kept] = {}
+        self.num_graphs = 0
+        self.stream = torch.cuda.Stream(parts.model.device) if parts.model.device.type == "cuda" else None
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """All steps on a stream of their own, as recording asks: it waits for what was before, and what comes
+        after waits for it."""
+        if self.stream is None:
+            yield
+            return
+        before = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(before)
+        with torch.cuda.stream(self.stream):
+            yield
+        before.wait_stream(self.stream)
+
+    def __call__(self, parts: Assembly, batch: Batch, step: int) -> tuple[Tensor, float]:
+        is_row = batch.target != PAD
+        total = float(is_row.sum() if batch.weight is None else batch.weight[is_row].sum())
+        kept = self._filled(parts, batch, total, step)
+        self.seed(step)
+
+        def once() -> Tensor:
+            return recorded_step(parts, kept.rows, self.region)
+
+        if kept.graph is None and kept.seen >= SEEN_BEFORE and self.num_graphs < MOST_GRAPHS:
+            kept.graph = self.graph()
+            kept.loss = kept.graph.record(once)
+            self.num_graphs += 1
+            self.seed(step)
+        kept.seen += 1
+        if kept.graph is None:
+            return once(), total
+        kept.graph.replay()
+        assert kept.loss is not None
+        return kept.loss.clone(), total
+
+    def _filled(self, parts: Assembly, batch: Batch, total: float, step: int) -> _Kept:
+        layout, device = Layout.of(batch, parts.config.max_length), parts.model.device
+        words = torch.empty(layout.words, dtype=torch.int64, pin_memory=device.type == "cuda")
+        layout.fill(words, batch, max(total, 1e-30), step)
+        kept = self.kept.get(layout)
+        if kept is None:
+            on_device = torch.empty(layout.words, dtype=torch.int64, device=device)
+            kept = self.kept[layout] = _Kept(on_device, Rows.of(on_device, layout))
+        kept.words.copy_(words, non_blocking=True)
+        return kept
