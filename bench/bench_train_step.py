@@ -11,7 +11,7 @@ from torch.nn.functional import dropout, embedding
 
 from fastpop.data.interactions import Interactions
 from fastpop.training import TrainConfig, build
-from fastpop.training.loop import train_step
+from fastpop.training.loop import stepping
 
 STEPS = 64  # batches made; a longer measurement starts over
 
@@ -34,9 +34,10 @@ def log_of(shape: Softmax) -> Interactions:
 class Ours:
     """The trainer's own step: log p frozen, log Q, sparse rows, row-wise Adam."""
 
-    def __init__(self, shape: Softmax):
+    def __init__(self, shape: Softmax, **options):
         log = log_of(shape)
         self.config = TrainConfig(
+            **options,
             encoder="factor",
             dim=shape.dim,
             num_negatives=shape.negatives,
@@ -49,10 +50,12 @@ class Ours:
         self.loss = self.parts.loss
         self.batches = list(self.parts.batches.epoch(0))
         self.step_number = 0
+        self.make = stepping(self.parts)
 
     def step(self) -> float:
+        """The loss; of a device a tensor that was not waited for."""
         batch = self.batches[self.step_number % len(self.batches)]
-        loss, _ = train_step(self.parts, batch, self.step_number)
+        loss, _ = self.make(self.parts, batch, self.step_number)
         self.step_number += 1
         return loss
 

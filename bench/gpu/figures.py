@@ -65,6 +65,10 @@ def step(shape: shapes.Softmax) -> str:
     return f"train step B=K={shape.rows:,} D={shape.dim} V={shape.items:,}"
 
 
+def graph_step(shape: shapes.Softmax) -> str:
+    return f"{step(shape)}, graph"
+
+
 def sampled_peer(shape: shapes.Softmax, name: str) -> str:
     return f"sampled B={shape.rows:,} D={shape.dim} {name}"
 
@@ -98,7 +102,9 @@ def figures() -> dict[str, Figure]:
             sizes = (shape.rows, shape.items, shape.dim)
             found[ranks(shape, dtype)] = Figure(costs.target_ranks(*sizes, dtype))
     for shape in shapes.GPU_STEP:
-        found[step(shape)] = Figure(costs.train_step(shape.rows, shape.negatives, shape.dim))
+        cost = costs.train_step(shape.rows, shape.negatives, shape.dim)
+        found[step(shape)] = Figure(cost)
+        found[graph_step(shape)] = Figure(replace(cost, host=costs.GRAPH_STEP))
     for shape in shapes.GPU_SHARED:
         if shape.dim in (16, 128):
             sizes = (shape.rows, shape.negatives, shape.dim)

@@ -69,6 +69,7 @@ def loss(inputs: Inputs, impl: str = "auto") -> Tensor:
         accidental_hits="drop",
         scale=inputs.one,
         prior_weight=inputs.one,
+        ignore_index=None,  # nobody's rows here are
         sparse_grad=True,
         reduction="sum",
         impl=impl,

@@ -1,0 +1,84 @@
+"""What a training step asks of a device: launches by count, and no wait. No GPU is needed."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers_logs import small_log
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+SMALL = {"dim": 8, "num_negatives": 64, "batch_size": 32, "max_length": 10}
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    return lambda name: importlib.import_module(name)
+
+
+# As docs/performance.md has them.
+MOST = {"factor, row_adam": 46, "factor, adam": 42, "factor, full softmax": 51, "sasrec, row_adam": 184}
+
+
+@pytest.mark.parametrize("kind", MOST)
+def test_a_step_waits_for_nothing_and_launches_no_more_than_it_did(bench, kind):
+    steps = bench("step_calls")
+    calls = steps.calls_of(steps.parts_of(steps.log_of(), **steps.KINDS[kind]))
+    assert calls.waits == []
+    assert calls.launches <= MOST[kind], calls.commonest()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"encoder": "bag"},
+        {"encoder": "bert4rec"},
+        {"encoder": "gru4rec", "loss": "bpr"},
+        {"encoder": "lightgcn", "loss": "bce"},
+        {"encoder": "factor", "loss": "entmax", "regularizers": "l2"},
+        {"encoder": "sasrec", "learn_temperature": True, "prior": "learned"},
+        {"encoder": "factor", "prior": "by-period"},
+        {"encoder": "factor", "accumulate": 3},
+        {"encoder": "factor", "group_size": 16, "accidental_hits": "drop"},
+        {"encoder": "factor", "proposal": "in_batch"},
+        {"encoder": "factor", "update_in_backward": True, "table_optimizer": "row_adagrad"},
+        {"encoder": "factor", "item_tower": "linear", "weighted": True},
+        {"encoder": "sasrec", "loss": "full_softmax", "label_smoothing": 0.1},
+    ],
+    ids=str,
+)
+def test_other_steps_wait_for_nothing_either(bench, options):
+    options = dict(options)
+    log = small_log(weighted=options.pop("weighted", False))
+    steps = bench("step_calls")
+    assert steps.calls_of(steps.parts_of(log, **SMALL | options)).waits == []
+
+
+def test_what_waits_is_seen(bench):
+    counting = bench("gpu.device_calls").counting
+    one = torch.zeros(3, device="meta")
+    with counting() as calls:
+        one.sum().item()
+        bool((one > 0).all())
+        one[one > 0]
+        (one > 0).nonzero()
+        one.cpu()
+    assert calls.waits == [
+        "_local_scalar_dense",
+        "_local_scalar_dense",
+        "index by a mask",
+        "nonzero",
+        "_to_copy to the host",
+    ]
+    assert np.isin(["sum", "gt"], calls.operators).all()
+
+
+def test_clipping_is_what_still_waits(bench):
+    """Ids that come again are counted before their rows are summed."""
+    steps = bench("step_calls")
+    calls = steps.calls_of(steps.parts_of(steps.log_of(), **steps.KINDS["factor, clipped"]))
+    assert set(calls.waits) == {"_coalesce"}
