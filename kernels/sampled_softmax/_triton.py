@@ -78,8 +78,7 @@ def backward(
     with triton_tiles.on_device(inputs.query_BD):
         tiles, entry_N = _Tiles.of(inputs), _entries(inputs)
         rows = _row_gradients(inputs, tiles, lse_B, pos_logit_B, d_lse_B, d_pos_B, entry_N)
-        negatives_N = entry_N[inputs.query_BD.shape[0] :]
-        packed = pack(inputs, tiles.candidates, -math.inf, _log_count(inputs), negatives_N)
+        packed = pack(inputs, tiles.candidates, -math.inf, _log_count(inputs), entry_N)
         return _gradients(inputs, packed, tiles, rows, entry_N, needs)
 
 
@@ -91,8 +90,7 @@ def loss_and_gradients(inputs: Inputs, weight_B: Tensor, needs: Needs) -> tuple[
     with triton_tiles.on_device(inputs.query_BD):
         tile, tiles, entry_N = _tile(SAMPLED_FORWARD, inputs), _Tiles.of(inputs), _entries(inputs)
         candidates = max(tile.candidates, tiles.candidates)
-        negatives_N = entry_N[inputs.query_BD.shape[0] :]
-        packed = pack(inputs, candidates, math.nan, _log_count(inputs), negatives_N, both=True)
+        packed = pack(inputs, candidates, math.nan, _log_count(inputs), entry_N, both=True)
         lse_B, pos_logit_B = _forward(inputs, packed, tile)
         loss_B = torch.empty_like(lse_B)
         rows = _row_gradients(inputs, tiles, lse_B, pos_logit_B, weight_B, None, entry_N, loss_B)

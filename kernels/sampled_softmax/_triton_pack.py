@@ -70,6 +70,7 @@ def pack_kernel(
     known_ptr,
     id_ptr,
     entry_ptr,
+    num_rows,
     num_items,
     num_negatives,
     num_tiles,
@@ -83,7 +84,8 @@ def pack_kernel(
     BLOCK_D: tl.constexpr,
 ):
     """Program (group, tile) owns BLOCK_K candidates; to memory, once: their ids and biases, and each where
-    its pointer is given, rows, biases that leave out ids out of range, and ids without gaps, 0 for those."""
+    its pointer is given, rows, biases that leave out ids out of range, and behind num_rows others ids without
+    gaps, 0 for those."""
     group = tl.program_id(0) // num_tiles
     offs_k = (tl.program_id(0) % num_tiles) * BLOCK_K + tl.arange(0, BLOCK_K)
     inside_k = offs_k < num_negatives
@@ -98,7 +100,7 @@ def pack_kernel(
     if known_ptr is not None:
         tl.store(known_ptr + out_k, tl.where(id_k < 0, float("-inf"), bias_k))
     if entry_ptr is not None:
-        entry_k = group.to(tl.int64) * num_negatives + offs_k
+        entry_k = num_rows + group.to(tl.int64) * num_negatives + offs_k
         tl.store(entry_ptr + entry_k, tl.maximum(id_k, 0), mask=inside_k)
     if row_ptr is not None:
         there_k = (id_k >= 0) & (bias_k != float("-inf"))
@@ -116,8 +118,8 @@ def pack(
     *,
     both: bool = False,
 ) -> Packed:
-    """tile: what P divides by, a power of 2. unknown: the bias of an id out of range. entry: int32 [G K], to
-    be filled with ids. both: known_GP, too."""
+    """tile: what P divides by, a power of 2. unknown: the bias of an id out of range. entry: int32 [B + G K],
+    to be filled with ids behind those of the rows. both: known_GP, too."""
     tile = max(tile, BLOCK)
     num_groups, num_tiles = inputs.num_groups, triton.cdiv(inputs.num_negatives, tile) * (tile // BLOCK)
     dim, new = inputs.query_BD.shape[1], inputs.query_BD.new_empty
@@ -132,6 +134,7 @@ def pack(
     shared = {
         **triton_tiles.tensors(inputs),
         **triton_tiles.strides(inputs.query_BD, inputs.item_VD),
+        "num_rows": inputs.query_BD.shape[0],
         "num_items": inputs.item_VD.shape[0],
         "num_negatives": inputs.num_negatives,
         "dim": dim,

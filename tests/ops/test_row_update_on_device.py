@@ -44,7 +44,7 @@ def test_padding_is_no_second_step(device, rule):
 
 def step_on(device, rule, inputs, **given):
     """The table and its state after a step with the options of the public functions."""
-    there = {name: value.to(device) for name, value in inputs.items()}
+    there = {name: value.clone().to(device) for name, value in inputs.items()}
     state = {name: there[name] for name in RULES[rule]}
     numbers = {} if rule == "sgd" else {"eps": contract.EPS}
     numbers |= {"betas": contract.BETAS} if rule == "adam" else {}
