@@ -410,7 +410,7 @@ def clip_grad_norm_(
                 "parameters", "tables whose gradients stay until step()", text="one with update_in_backward"
             )
         if param.grad is not None:
-            param.grad = _summed(param.grad)
+            param.grad = summed_gradient(param.grad)
             grads.append(param.grad)
     if not grads:
         return torch.zeros(())
@@ -433,9 +433,10 @@ def _steps_in_backward(param: Tensor) -> bool:
     )
 
 
-def _summed(grad: Tensor) -> Tensor:
-    """A gradient none of whose entries comes twice. Autograd drops the flag of one that is coalesced, so
-    the CPU checks whether ids ascend before anything is sorted."""
+def summed_gradient(grad: Tensor) -> Tensor:
+    """A gradient whose numbers are those of the dense one, but for zeros: of entries that come again the sum
+    stands once. Autograd drops the flag of one that is coalesced, so the CPU checks whether ids ascend before
+    anything is sorted; a GPU is not waited for."""
     if grad.layout == torch.strided:
         return grad
     if grad.layout != torch.sparse_coo:
@@ -449,7 +450,10 @@ def _summed(grad: Tensor) -> Tensor:
         or (ids.device.type == "cpu" and len(ids) == 1 and bool((ids[0, 1:] > ids[0, :-1]).all()))
     ):
         return grad
-    return grad.coalesce()
+    found = summed_ids.summed(ids[0], grad._values(), grad.shape[0]) if len(ids) == 1 else None
+    if found is None:
+        return grad.coalesce()
+    return torch.sparse_coo_tensor(found[0][None], found[1], grad.shape, check_invariants=False)
 
 
 def _numbers(grad: Tensor) -> Tensor:

@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from helpers_device import device_of
 
 from fastpop import ops, optim
+from fastpop.ops import summed_ids
 
 NORMS = (2.0, 1.0, 3.5, math.inf)
 
@@ -91,6 +93,21 @@ def test_clipped_sparse_training_is_clipped_dense_training():
         found.append((items.detach(), users.weight.detach()))
     for one, other in zip(*found):
         torch.testing.assert_close(one, other)
+
+
+def test_repeated_ids_are_summed_on_a_device_without_being_counted(monkeypatch):
+    """By the host emulation of its kernels; the optimiser then has no sort to make, either."""
+    device_of("host emulation", monkeypatch)
+    monkeypatch.setattr(torch.Tensor, "coalesce", lambda _: pytest.fail("counted"))
+    params = tables()[1:]
+    expected, twins = params[1].grad.to_dense(), dense(params)
+    norm = optim.clip_grad_norm_(params, 0.3)
+    torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(twins, 0.3))
+    ids, rows = params[1].grad._indices()[0], params[1].grad._values()
+    assert ids.tolist() == [2, 7, 7, 7]
+    assert (rows[2:] == 0).all()
+    assert summed_ids.is_marked(ids)
+    torch.testing.assert_close(params[1].grad.to_dense(), expected * (0.3 / (norm + 1e-6)))
 
 
 def test_a_norm_that_is_no_number_leaves_gradients_alone():

@@ -40,6 +40,7 @@ NOTHING = {
     "_indices",
     "_values",
     "_coalesced_",
+    "is_coalesced",
     "_unsafe_view",
     "lift_fresh",
     "_fused_sdp_choice",

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from fastpop.kernels import device
+from fastpop.kernels.row_sum import _cuda as row_sum
+
 _MARKED: set[StorageWeakRef] = set()
 
 
@@ -19,6 +22,24 @@ def mark(ids: Tensor) -> None:
     for one in [one for one in _MARKED if one.expired()]:
         _MARKED.discard(one)
     _MARKED.add(StorageWeakRef(ids.untyped_storage()))
+
+
+def summed(ids: Tensor, rows: Tensor, num_items: int) -> tuple[Tensor, Tensor] | None:
+    """(ids in order, rows): each id's first row the sum of its own, zeros after it, in the dtype of rows; marked,
+    and without a wait for the device. None where no kernel of ours sums there.
+
+    ids: int64 [n] in [0, num_items). rows: [n, D] or [n].
+    """
+    wide = rows.reshape(len(ids), -1)
+    if not len(ids) or rows.dtype == torch.float64 or device.unsupported(rows=wide) is not None:
+        return None
+    entries = row_sum.sort_ids(ids, num_items)
+    sum_ids, sum_rows, _ = row_sum.sum_entries(
+        entries, wide.contiguous(), len(ids), wants_rows=True, wants_weights=False
+    )
+    assert sum_rows is not None
+    mark(sum_ids)
+    return sum_ids, sum_rows.to(rows.dtype).view(rows.shape)
 
 
 def is_marked(ids: Tensor) -> bool:

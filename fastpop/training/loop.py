@@ -24,6 +24,7 @@ from torch import Tensor
 from fastpop import bars, checks, deprecated, files
 from fastpop.data.batches import Batch
 from fastpop.model import Recommender
+from fastpop.optim import summed_gradient
 from fastpop.training import captured, checkpoint
 from fastpop.training.build import Assembly
 from fastpop.training.config import TrainConfig
@@ -286,8 +287,8 @@ def _clip(model: Recommender, most: float) -> None:
     for param in model.parameters():
         if param.grad is not None:
             if param.grad.is_sparse:
-                param.grad = param.grad.coalesce()
-            values.append(param.grad.values() if param.grad.is_sparse else param.grad)
+                param.grad = summed_gradient(param.grad)
+            values.append(param.grad._values() if param.grad.is_sparse else param.grad)
     norm = torch.stack([value.float().norm() for value in values]).norm()
     factor = (most / (norm + 1e-12)).clamp(max=1)
     for value in values:

@@ -75,10 +75,3 @@ def test_what_waits_is_seen(bench):
         "_to_copy to the host",
     ]
     assert np.isin(["sum", "gt"], calls.operators).all()
-
-
-def test_clipping_is_what_still_waits(bench):
-    """Ids that come again are counted before their rows are summed."""
-    steps = bench("step_calls")
-    calls = steps.calls_of(steps.parts_of(steps.log_of(), **steps.KINDS["factor, clipped"]))
-    assert set(calls.waits) == {"_coalesce"}
