@@ -32,6 +32,7 @@ from torch import Tensor
 
 from fastpop import checks, ops
 from fastpop.ops import summed_ids
+from fastpop.ops.row_shard import is_dtensor
 from fastpop.tables import zeros_beside
 
 
@@ -74,7 +75,7 @@ class _RowOptimizer(torch.optim.Optimizer):
                 raise checks.wrong("params", "tables of shape [V, D] or [V]", param)
             if isinstance(param, Tensor) and self.update_in_backward and not param.requires_grad:
                 raise checks.wrong("params", "tables that require a gradient, with update_in_backward", param)
-            if _is_dtensor(param):
+            if is_dtensor(param):
                 _check_sharded(param, self.update_in_backward)
         super().add_param_group(param_group | {"params": params})
         if self.update_in_backward:
@@ -106,11 +107,11 @@ class _RowOptimizer(torch.optim.Optimizer):
         pairs = list(zip(numbers, params))
         for number, param in pairs:
             for name, value in state_dict["state"].get(number, {}).items():
-                if _is_dtensor(param) != _is_dtensor(value):
+                if is_dtensor(param) != is_dtensor(value):
                     kinds = ("a plain tensor", "a DTensor, as its table is")
                     raise checks.wrong_type(
                         f"state_dict[{name!r}]",
-                        kinds[_is_dtensor(param)] + " (torch.distributed.checkpoint."
+                        kinds[is_dtensor(param)] + " (torch.distributed.checkpoint."
                         "state_dict.set_optimizer_state_dict makes one of the other)",
                         value,
                     )
@@ -227,12 +228,6 @@ def _touched(grad: Tensor) -> tuple[Tensor, Tensor]:
     return torch.arange(grad.shape[0], device=grad.device), grad
 
 
-def _is_dtensor(value: Any) -> bool:
-    # Without importing torch.distributed.tensor, which takes a while: where there is one, it is imported.
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(value, module.DTensor)
-
-
 def _check_sharded(param: Any, update_in_backward: bool) -> None:
     if update_in_backward:
         raise checks.wrong(
@@ -252,7 +247,7 @@ def _check_sharded(param: Any, update_in_backward: bool) -> None:
 
 def _local(value: Any) -> Tensor:
     """What this process has of it."""
-    if not _is_dtensor(value):
+    if not is_dtensor(value):
         return value
     part = value.to_local()
     return part.wait() if hasattr(part, "wait") else part  # what a collective has not delivered yet
@@ -260,7 +255,7 @@ def _local(value: Any) -> Tensor:
 
 def _local_gradient(param: Any) -> Tensor:
     grad: Any = param.grad
-    if _is_dtensor(param) and (grad.device_mesh, grad.placements) != (param.device_mesh, param.placements):
+    if is_dtensor(param) and (grad.device_mesh, grad.placements) != (param.device_mesh, param.placements):
         grad = grad.redistribute(param.device_mesh, param.placements)
     return _local(grad)
 
@@ -273,7 +268,7 @@ def _zeros(param: Any, dtype: torch.dtype, *, a_row: bool = False) -> Tensor:
 
     part = _local(param)
     zeros = zeros_beside(part, shape_of(part), dtype)
-    if not _is_dtensor(param):
+    if not is_dtensor(param):
         return zeros
     shape = torch.Size(shape_of(param))
     return sys.modules["torch.distributed.tensor"].DTensor.from_local(
@@ -462,7 +457,7 @@ def _numbers(grad: Tensor) -> Tensor:
 
 
 def _norm(grad: Any, norm_type: float) -> Tensor:
-    if _is_dtensor(grad):
+    if is_dtensor(grad):
         return torch.linalg.vector_norm(grad, norm_type).full_tensor()
     numbers = _numbers(grad)
     if numbers.numel() == 0:

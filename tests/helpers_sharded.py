@@ -9,14 +9,16 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
+    get_model_state_dict,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from fastpop import ops, optim
+from fastpop.nn import FullSoftmaxLoss, SampledSoftmaxLoss
 
 KINDS = {"sgd": optim.RowSGD, "adagrad": optim.RowAdagrad, "adam": optim.RowAdam}
 
@@ -139,19 +141,28 @@ def check_refusals(mesh) -> None:
     query, items = torch.ones(3, 4), table
     pos_id = torch.tensor([0, 1, 2])
     for name, call in {
-        "items": lambda: ops.top_items(query, items, 2),
         "query": lambda: ops.top_items(items, query, 2),
-        "items ": lambda: ops.target_ranks(query, items, [0, 1, 2, 3], pos_id),
-        "items  ": lambda: ops.full_softmax(query, items, pos_id),
-        "items   ": lambda: ops.sampled_softmax(query, items, pos_id, pos_id, logq="none"),
         "neg_item": lambda: ops.gathered_softmax(query, query, items, logq="none"),
         "log_prior": lambda: ops.full_softmax(query, torch.ones(5, 4), pos_id, log_prior=square),
     }.items():
         refused(TypeError, f"{name.strip()}: expected a plain torch tensor; got DTensor", call)
+    columns = distribute_tensor(torch.ones(5, 4), mesh, [Shard(1)])
+    if mesh.size() > 1:
+        for call in (
+            lambda: ops.full_softmax(query, columns, pos_id),
+            lambda: ops.top_items(query, columns, 2),
+            lambda: ops.score_energy(query, columns, torch.arange(5.0)),
+        ):
+            refused(ValueError, "items: expected a DTensor that is sharded by rows, Shard(0), over one", call)
     refused(
-        TypeError,
-        "items: expected an array that holds its numbers itself; got DTensor",
-        lambda: ops.score_energy(query, items, torch.arange(5.0)),
+        ValueError,
+        "sparse_grad: expected False with a DTensor table",
+        lambda: ops.sampled_softmax(query, items, pos_id, pos_id, logq="none", sparse_grad=True),
+    )
+    refused(
+        ValueError,
+        "shard: expected None beside a DTensor",
+        lambda: ops.full_softmax(query, items, pos_id, shard=ops.RowShard(0, 5)),
     )
     refused(
         TypeError,
@@ -159,6 +170,107 @@ def check_refusals(mesh) -> None:
         lambda: ops.permutation(square, torch.ones(5, 2), 3),
     )
     assert torch.equal(table.to_local(), before)
+
+
+def check_modules(world: int, mesh) -> None:
+    """Losses of a table that is a DTensor, each process with queries of its own, against one with them all:
+    gradients are of the mean of the processes' losses, and a step of RowAdam moves the same rows."""
+    generator = torch.Generator().manual_seed(0)
+    num_items, dim = 7, 4
+    whole = torch.randn(num_items, dim, generator=generator)
+    every_query = torch.randn(world, 5, dim, generator=generator)
+    every_pos = torch.randint(num_items, (world, 5), generator=generator)
+    every_pos[0, 0] = -100
+    counts = torch.randint(1, 9, (num_items,), generator=generator).numpy()
+    rank = dist.get_rank()
+    for make in (
+        lambda: FullSoftmaxLoss.from_counts(counts, label_smoothing=0.1),
+        lambda: SampledSoftmaxLoss.from_counts(counts, num_negatives=6),
+        lambda: SampledSoftmaxLoss.from_counts(counts, num_negatives=6, group_size=2),
+    ):
+        head = make()
+        if getattr(head, "group_size", None) and world > 1:
+            continue  # groups go on from one process's rows to the next's: another draw than a process's own
+        table = torch.nn.Parameter(distribute_tensor(whole.clone(), mesh, [Shard(0)]))
+        query = every_query[rank].clone().requires_grad_()
+        step = {} if isinstance(head, FullSoftmaxLoss) else {"step": 0}
+        loss = head(query, table, every_pos[rank], **step)
+        loss.backward()
+
+        plain, alone = torch.nn.Parameter(whole.clone()), make()
+        alone.rank = 0
+        queries = every_query.clone().requires_grad_()
+        losses = [alone(queries[at], plain, every_pos[at], **step) for at in range(world)]
+        torch.testing.assert_close(loss, losses[rank])
+        (sum(losses) / world).backward()
+        torch.testing.assert_close(table.grad.full_tensor(), plain.grad)
+        torch.testing.assert_close(query.grad, queries.grad[rank] * world)
+        for param in (table, plain):
+            optim.RowAdam([param], lr=0.1).step()
+        torch.testing.assert_close(table.full_tensor(), plain)
+        # What is ranked and audited by it is what a whole table says.
+        same = every_query[0]
+        for one, other in zip(ops.top_items(same, table, 3), ops.top_items(same, plain, 3)):
+            torch.testing.assert_close(one, other)
+        targets = [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4]]
+        found, expected = (ops.target_ranks(same, one, *targets) for one in (table, plain))
+        torch.testing.assert_close(found, expected)
+        log_prior = head.log_prior_V
+        found, expected = (
+            ops.score_energy(same, one, log_prior).direction for one in (table, plain.detach())
+        )
+        assert abs(found - expected) <= 1e-4 * expected  # of tables that differ by a rounding
+    refused(
+        ValueError,
+        "items: expected a table in one piece beside an InBatch proposal",
+        lambda: SampledSoftmaxLoss.from_counts(counts, proposal="in_batch")(query, table, every_pos[rank]),
+    )
+
+
+class Towers(torch.nn.Module):
+    """docs/embedding.md's, small."""
+
+    def __init__(self, counts, dim=4):
+        super().__init__()
+        torch.manual_seed(0)
+        self.items = torch.nn.Parameter(torch.randn(len(counts), dim))
+        self.encoder = torch.nn.Sequential(torch.nn.Linear(dim, 5), torch.nn.GELU(), torch.nn.Linear(5, dim))
+        self.head = SampledSoftmaxLoss.from_counts(counts, num_negatives=6, rank=0)
+
+    def forward(self, history, target, step):
+        if isinstance(self.items, DTensor):
+            rows = ops.shared_rows(self.items, history)
+        else:
+            rows = self.items[history]
+        return self.head(self.encoder(rows.mean(1)), self.items, target, step=step)
+
+    def optimizers(self):
+        return [optim.RowAdam([self.items], lr=0.1), torch.optim.AdamW(self.encoder.parameters(), lr=0.1)]
+
+
+def check_fsdp(world: int, mesh) -> None:
+    """FSDP2 beside a table that it does not gather makes the steps of one process with all the rows, clipping
+    included, and goes through a state dict."""
+    generator = torch.Generator().manual_seed(1)
+    counts = torch.randint(1, 9, (7,), generator=generator).numpy()
+    history = torch.randint(7, (4, world, 3, 2), generator=generator)
+    target = torch.randint(7, (4, world, 3), generator=generator)
+    model, plain = Towers(counts), Towers(counts)
+    model.items = torch.nn.Parameter(distribute_tensor(model.items.detach(), mesh, [Shard(0)]))
+    fully_shard(model, mesh=mesh, ignored_params={model.items})
+    assert isinstance(model.encoder[0].weight, DTensor)
+    ours, whole = model.optimizers(), plain.optimizers()
+    for step in range(4):
+        model(history[step, dist.get_rank()], target[step, dist.get_rank()], step).backward()
+        plain(history[step].flatten(0, 1), target[step].flatten(), step).backward()
+        norms = [optim.clip_grad_norm_(one.parameters(), 0.5) for one in (model, plain)]
+        torch.testing.assert_close(*norms)
+        for optimizer in (*ours, *whole):
+            optimizer.step()
+            optimizer.zero_grad()
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(state[name], value, rtol=1e-4, atol=1e-5)
 
 
 def refused(kind: type[Exception], message: str, call) -> None:
@@ -180,6 +292,8 @@ def main(rank: int, world: int, store: str) -> None:
     check_clipping(world, mesh)
     check_other_layouts(mesh)
     check_refusals(mesh)
+    check_modules(world, mesh)
+    check_fsdp(world, mesh)
     dist.destroy_process_group()
     print("fine")
 

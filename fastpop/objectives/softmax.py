@@ -17,7 +17,7 @@ from torch import Tensor
 from fastpop import checks, deprecated
 from fastpop.decoder import WithLogProbabilities
 from fastpop.folding import with_column
-from fastpop.ops import full_softmax, readable, sampled_softmax, validation
+from fastpop.ops import full_softmax, readable, row_shard, sampled_softmax, validation
 from fastpop.ops.draw import Draw, seed_of
 from fastpop.ops.sampled_softmax import drops_accidental_hits
 from fastpop.popularity import InBatch, PopularityPrior, Proposal, proposal_from_name
@@ -198,7 +198,8 @@ class FullSoftmaxLoss(_SoftmaxLoss):
         reduction: "none", "mean" or "sum".
 
     forward(query [..., D], items [V, D], pos_id [...] or [..., M]) -> loss. Keywords of the op
-    (`row_weight`, `log_prior`, `prior_weight`, `scale`, `reduction`, ...) override the module's.
+    (`row_weight`, `log_prior`, `prior_weight`, `scale`, `reduction`, `shard`, ...) override the module's.
+    items may be a DTensor that is sharded by rows (docs/distributed.md).
     """
 
     def __init__(
@@ -271,8 +272,8 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         seed: of the draws, which depend on (seed, rank, step) alone. sparse_grad: see the op.
         rank: which of the processes that share a seed this one is. None: torch.distributed.get_rank()
             where that is initialised, otherwise 0, so that data-parallel processes draw negatives of
-            their own: R processes see R K of them a step. Processes that must draw the same, as where
-            each has a part of the catalogue or of the dimensions, give the same number, say 0.
+            their own: R processes see R K of them a step. Where they share a catalogue (`shard=`, a DTensor)
+            all draw as rank 0. Others that must draw the same give the same number, say 0.
         padding_idx: a row of items that is no item: no gradient, nobody's negative even where the
             proposal draws it, and rows whose pos_id it is are ignored.
         ignore_index: see the op.
@@ -286,6 +287,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
     validation losses compare, and leave training's draws alone. Gradient checkpointing, which calls
     forward again within backward, needs `step`: the own count has moved on, and is refused there.
 
+    items may be a DTensor that is sharded by rows, or `shard=` says which rows it is (docs/distributed.md).
     Keywords of the op (`row_weight`, `log_prior`, `prior_weight`, `scale`, ...) override the module's;
     what the module was made for (`logq`, `accidental_hits`, `sparse_grad`, ...) stays.
     """
@@ -388,7 +390,9 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
     def forward(
         self, query: Tensor, items: Tensor, pos_id: Tensor, *, step: int | Tensor | None = None, **terms: Any
     ) -> Any:
-        readable.tensor("items", items)
+        is_shared = terms.get("shard") is not None or row_shard.is_dtensor(items)
+        if not is_shared:
+            readable.tensor("items", items)
         fixed = (
             "logq",
             "accidental_hits",
@@ -405,9 +409,13 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             "sparse_grad": self.sparse_grad,
         }
         if isinstance(self.proposal, Proposal):
-            draw = self._draw(self.proposal, step, self.group_size)
+            draw = self._draw(self.proposal, step, self.group_size, same_everywhere=is_shared)
             return sampled_softmax(
                 query, items, pos_id, draw, log_proposal=self._log_proposal(items), **options
+            )
+        if is_shared:
+            raise checks.wrong(
+                "items", "a table in one piece beside an InBatch proposal", text="one that processes share"
             )
         neg_id = None
         if self.extra is not None:
@@ -429,8 +437,12 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         if "num_eval_steps" not in self._buffers:
             self.register_buffer("num_eval_steps", torch.zeros_like(self.num_steps), persistent=False)
 
-    def _draw(self, proposal: Proposal, step: Any, group_size: int | None = None) -> Draw:
-        rank = own_rank() if self.rank is None else self.rank
+    def _draw(
+        self, proposal: Proposal, step: Any, group_size: int | None = None, *, same_everywhere: bool = False
+    ) -> Draw:
+        rank = self.rank
+        if rank is None:
+            rank = 0 if same_everywhere else own_rank()
         step = self._next_step() if step is None else step
         return Draw(proposal, seed_of(self.seed, rank), step, self.num_negatives, group_size)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 _MODULES = {
     "AliasTable": "alias_table",
     "Draw": "draw",
+    "RowShard": "row_shard",
     "ScoreEnergy": "energies",
     "TargetRanks": "target_ranks",
     "alias_draw": "alias_draw",
@@ -25,6 +26,7 @@ _MODULES = {
     "row_sgd_": "row_update",
     "sampled_softmax": "sampled_softmax",
     "score_energy": "score_energy",
+    "shared_rows": "shared_rows",
     "streamed_score_energy": "score_energy",
     "target_ranks": "target_ranks",
     "top_items": "top_items",
@@ -33,6 +35,7 @@ _MODULES = {
 __all__ = [
     "AliasTable",
     "Draw",
+    "RowShard",
     "ScoreEnergy",
     "TargetRanks",
     "alias_draw",
@@ -45,6 +48,7 @@ __all__ = [
     "row_sgd_",
     "sampled_softmax",
     "score_energy",
+    "shared_rows",
     "streamed_score_energy",
     "target_ranks",
     "top_items",
@@ -59,12 +63,14 @@ if TYPE_CHECKING:
     from fastpop.ops.full_softmax import full_softmax as full_softmax
     from fastpop.ops.gathered_softmax import gathered_softmax as gathered_softmax
     from fastpop.ops.permutation import permutation as permutation
+    from fastpop.ops.row_shard import RowShard as RowShard
     from fastpop.ops.row_update import row_adagrad_ as row_adagrad_
     from fastpop.ops.row_update import row_adam_ as row_adam_
     from fastpop.ops.row_update import row_sgd_ as row_sgd_
     from fastpop.ops.sampled_softmax import sampled_softmax as sampled_softmax
     from fastpop.ops.score_energy import score_energy as score_energy
     from fastpop.ops.score_energy import streamed_score_energy as streamed_score_energy
+    from fastpop.ops.shared_rows import shared_rows as shared_rows
     from fastpop.ops.target_ranks import TargetRanks as TargetRanks
     from fastpop.ops.target_ranks import target_ranks as target_ranks
     from fastpop.ops.top_items import top_items as top_items

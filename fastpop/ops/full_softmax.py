@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.ops import validation
+from fastpop.ops import _vocab_parallel, row_shard, validation
 from fastpop.ops._counted import NOBODY
 from fastpop.ops._full_softmax_op import Inputs, Options  # which registers the operators
+from fastpop.ops.row_shard import RowShard
 from fastpop.types import Impl, Reduction
 
 
@@ -23,6 +24,7 @@ class _Keywords(TypedDict, total=False):
     ignore_index: int | None
     padding_idx: int | None
     reduction: Reduction
+    shard: RowShard | None
     impl: Impl
 
 
@@ -57,6 +59,7 @@ def full_softmax(
     padding_idx: int | None = None,
     reduction: Reduction = "none",
     return_lse: bool = False,
+    shard: RowShard | None = None,
     impl: Impl = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """cross_entropy(scale * query @ items.T + prior_weight * log_prior, pos_id), no [B, V] logits.
@@ -83,6 +86,9 @@ def full_softmax(
             none does).
         return_lse: also the rows' log-sum-exp in the shape of pos_id (0 where it is ignored),
             differentiable: for a z-loss, loss + 1e-4 * lse.square().mean().
+        shard: items are this process's rows of a catalogue that several share; log_prior is of these rows, or
+            of all. A DTensor with Shard(0) says so itself: then each process brings queries of its own.
+            docs/distributed.md.
         impl: "auto" or a name; a named one runs or raises.
     Returns:
         loss in nats, float32 (float64 for float64 inputs). Differentiable in query, items,
@@ -94,19 +100,25 @@ def full_softmax(
     Source: logit-adjusted loss, Menon et al. 2021 (arXiv 2007.07314); balanced softmax, Ren et
         al. 2020 (arXiv 2007.10740), both at prior_weight 1.
     """
-    query, lead = validation.check_query_and_items(query, items)
-    num_items = items.shape[0]
+    items, shard = row_shard.part_of(items, shard, "each")
+    query, lead = validation.check_query_and_items(query, items, least_items=int(shard is None))
+    num_items, num_here = items.shape[0] if shard is None else shard.num_items, items.shape[0]
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
     checks.number("label_smoothing", label_smoothing, ge=0)
     if label_smoothing >= 1:
         raise checks.wrong("label_smoothing", "a number in [0, 1)", label_smoothing)
     pos_id, pos_shape = validation.check_pos_id(pos_id, query, lead, num_items, ignore_index, padding_idx)
+    own_query, own_scale = query, scale
+    if shard is not None:
+        log_prior = row_shard.vector_of("log_prior", log_prior, shard, num_here)
+        query, scale, prior_weight = _vocab_parallel.shared(shard, query, scale, prior_weight)
+        padding_idx = shard.place_of(padding_idx, num_here)
     if log_prior is not None:
-        log_prior = validation.check_vector("log_prior", log_prior, num_items, query)
+        log_prior = validation.check_vector("log_prior", log_prior, num_here, query)
     if not isinstance(prior_weight, Tensor) and prior_weight == 0:
         log_prior = None
     log_prior, prior_weight = validation.without_padding(
-        log_prior, prior_weight, padding_idx, num_items, query
+        log_prior, prior_weight, padding_idx, num_here, query
     )
     prior_weight = validation.scalar("prior_weight", prior_weight, query, positive=False)
     scale = validation.scalar("scale", scale, query, positive=True)
@@ -123,14 +135,19 @@ def full_softmax(
     )
     ignored = NOBODY if ignore_index is None else ignore_index
     options = Options(ignore_index=ignored, impl=impl, check_ids=torch.compiler.is_compiling())
-    lse, pos_logit = torch.ops.fastpop.full_softmax_forward(*inputs, *options)
+    if shard is None:
+        lse, pos_logit = torch.ops.fastpop.full_softmax_forward(*inputs, *options)
+    else:
+        lse, pos_logit = _vocab_parallel.full_forward(inputs, options, shard, _all_of(counts, pos_id))
     loss = validation.loss_of(lse, pos_logit)
     if label_smoothing:
         with validation.without_autocast(query):
-            real_rows = rows
-            if counts is not None:  # an ignored row may hold anything
-                real_rows = torch.where(counts.reshape(-1, 1), rows, 0)
-            mean_B = _mean_logit(real_rows, items, log_prior, prior_weight, scale)
+            if shard is None:
+                mean_B = _mean_logit(_real(rows, counts), items, log_prior, prior_weight, scale)
+            else:
+                scale = validation.scalar("scale", own_scale, query, positive=True)
+                own_rows = _real(validation.rows_for_kernel(own_query, pos_id), counts)
+                mean_B = _vocab_parallel.mean_logit(own_rows, items, log_prior, prior_weight, scale, shard)
         smooth = lse - mean_B.to(lse.dtype)
         # A removed positive stays at +inf, also where everything else is removed and smooth is -inf.
         mixed = (1 - label_smoothing) * loss + label_smoothing * smooth
@@ -139,6 +156,15 @@ def full_softmax(
     if reduction == "none":
         loss = loss.view(lead)
     return (loss, lse.view(pos_shape)) if return_lse else loss
+
+
+def _all_of(counts: Tensor | None, pos_id: Tensor) -> Tensor:
+    return torch.ones_like(pos_id, dtype=torch.bool) if counts is None else counts
+
+
+def _real(rows: Tensor, counts: Tensor | None) -> Tensor:
+    """Zeros in place of ignored rows, which may hold anything."""
+    return rows if counts is None else torch.where(counts.reshape(-1, 1), rows, 0)
 
 
 def _mean_logit(

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from fastpop import checks, deprecated
-from fastpop.ops import validation
+from fastpop.ops import _vocab_parallel, row_shard, validation
 from fastpop.ops._counted import NOBODY
 from fastpop.ops._sampled_softmax_op import SIGNATURE, Inputs, Options  # which registers the operators
 from fastpop.ops.draw import Draw
+from fastpop.ops.row_shard import RowShard
 from fastpop.types import AccidentalHits, Impl, LogQ, Reduction
 
 
@@ -29,6 +30,7 @@ class _Keywords(TypedDict, total=False):
     padding_idx: int | None
     sparse_grad: bool
     reduction: Reduction
+    shard: RowShard | None
     impl: Impl
 
 
@@ -83,6 +85,7 @@ def sampled_softmax(
     sparse_grad: bool = False,
     reduction: Reduction = "none",
     return_lse: bool = False,
+    shard: RowShard | None = None,
     impl: Impl = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """logsumexp(cat([z_pos, z_neg], 1), 1) - z_pos, without the [B, 1 + K] logits.
@@ -135,6 +138,9 @@ def sampled_softmax(
             none does). The last two make loss and gradients in one pass.
         return_lse: also the rows' log-sum-exp in the shape of pos_id (0 where it is ignored),
             differentiable: for a z-loss, loss + 1e-4 * lse.square().mean().
+        shard: items are this process's rows of a catalogue that several share; log_prior and log_proposal are
+            of these rows, or of all, and all processes give the same neg_id. A DTensor with Shard(0) says so
+            itself: then each process brings queries of its own. docs/distributed.md.
         impl: "auto" or a name; a named one runs or raises.
     Returns:
         loss in nats, float32 (float64 for float64 inputs). Differentiable in query, items,
@@ -150,8 +156,12 @@ def sampled_softmax(
     Source: Jean et al. 2015 (doi 10.3115/v1/P15-1001), Bengio & Senécal 2008; "corrected" is
         arXiv 2507.09331; with log_prior, Menon et al. 2021 and Ren et al. 2020.
     """
-    query, lead = validation.check_query_and_items(query, items)
-    num_rows, num_items = query.shape[0], items.shape[0]
+    if sparse_grad and row_shard.is_dtensor(items):
+        raise checks.wrong("sparse_grad", "False with a DTensor table, whose gradient is dense", True)
+    items, shard = row_shard.part_of(items, shard, "each")
+    query, lead = validation.check_query_and_items(query, items, least_items=int(shard is None))
+    num_rows, num_here = query.shape[0], items.shape[0]
+    num_items = num_here if shard is None else shard.num_items
     checks.one_of("logq", logq, ("standard", "corrected", "none"))
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
     drop_accidental_hits = drops_accidental_hits(accidental_hits, logq)
@@ -173,11 +183,20 @@ def sampled_softmax(
             log_proposal = draw.proposal.log_proposal_on(query.device, dtype)
         table, counter = draw.proposal.table_on(query.device), draw.counter_on(query.device)
         num_groups, num_negatives = max(draw.num_groups(num_rows), 1), int(draw.num_negatives)
+        one_group = draw.group_size is None
         group_size = draw.group_size or max(num_rows, 1)
     else:
         neg_id = validation.check_ids("neg_id", neg_id, num_items, query)
+        is_shared = neg_id.ndim == 1
         neg_id, group_size = _grouped(neg_id, lead, num_rows, group_size)
         num_groups, num_negatives = neg_id.shape
+        one_group = num_groups == 1
+        if shard is not None and shard.queries == "each" and (exclude_diagonal or not is_shared):
+            raise checks.wrong(
+                "neg_id",
+                "shared negatives [K] or a Draw, without exclude_diagonal, where processes bring own queries",
+                neg_id,
+            )
     if exclude_diagonal and (num_groups != 1 or num_negatives < num_rows):
         raise checks.wrong(
             "exclude_diagonal",
@@ -186,12 +205,17 @@ def sampled_softmax(
         )
     if exclude_diagonal and pos_id.ndim == 2:
         raise checks.wrong("exclude_diagonal", "one positive a row", pos_id)
+    if shard is not None:
+        log_prior = row_shard.vector_of("log_prior", log_prior, shard, num_here)
+        log_proposal = row_shard.vector_of("log_proposal", log_proposal, shard, num_here)
+        query, scale, prior_weight = _vocab_parallel.shared(shard, query, scale, prior_weight)
+        padding_idx = shard.place_of(padding_idx, num_here)
     if log_prior is not None:
-        log_prior = validation.check_vector("log_prior", log_prior, num_items, query)
-    log_proposal = _checked_proposal(log_proposal, logq, query, num_items)
+        log_prior = validation.check_vector("log_prior", log_prior, num_here, query)
+    log_proposal = _checked_proposal(log_proposal, logq, query, num_here)
     if log_proposal is not None and padding_idx is not None and neg_id is not None:
         log_proposal = _with_padding(log_proposal, padding_idx)
-    if log_proposal is not None and logq == "standard":
+    if log_proposal is not None and logq == "standard" and shard is None:
         pos_id = _drawable(pos_id, log_proposal, counts)
     if not isinstance(prior_weight, Tensor) and prior_weight == 0:
         log_prior = None
@@ -205,7 +229,7 @@ def sampled_softmax(
             "prior_weight", "a number beside padding_idx, sparse_grad and a learned log_prior", prior_weight
         )
     log_prior, prior_weight = validation.without_padding(
-        log_prior, prior_weight, padding_idx, num_items, query
+        log_prior, prior_weight, padding_idx, num_here, query
     )
     prior_weight = validation.scalar("prior_weight", prior_weight, query, positive=False)
     scale = validation.scalar("scale", scale, query, positive=True)
@@ -237,7 +261,15 @@ def sampled_softmax(
         sparse_grad=sparse_grad,
         fixed_rows=validation.shapes_are_fixed(),
     )
-    found = reduced(inputs, options, counts, row_weight, reduction, return_lse)
+    if shard is None:
+        found = reduced(inputs, options, counts, row_weight, reduction, return_lse)
+    else:
+        counts = torch.ones_like(pos_id, dtype=torch.bool) if counts is None else counts
+        lse_R, pos_logit_R = _vocab_parallel.sampled_forward(
+            inputs, options, shard, counts, one_group=one_group
+        )
+        loss = validation.finish(validation.loss_of(lse_R, pos_logit_R), counts, row_weight, reduction)
+        found = (loss, lse_R) if return_lse else loss
     loss, *lse = found if return_lse else (found,)
     if reduction == "none":
         loss = loss.view(lead)

@@ -12,7 +12,9 @@ from fastpop.ops import _checked_op, readable
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def check_query_and_items(query: Any, items: Any, items_name: str = "items") -> tuple[Tensor, torch.Size]:
+def check_query_and_items(
+    query: Any, items: Any, items_name: str = "items", *, least_items: int = 1
+) -> tuple[Tensor, torch.Size]:
     """(query [B, D], its leading dimensions): rows of [..., D] in order."""
     for name, value in (("query", query), (items_name, items)):
         readable.tensor(name, value)
@@ -21,7 +23,7 @@ def check_query_and_items(query: Any, items: Any, items_name: str = "items") -> 
     rows, lead = flat_rows("query", query)
     if items_name == "items":
         checks.shape(items_name, items, ("V", query.shape[-1]))
-        if items.shape[0] == 0:
+        if items.shape[0] < least_items:
             raise checks.wrong(items_name, "at least one item", items)
     else:
         checks.shape(items_name, items, tuple(query.shape))
