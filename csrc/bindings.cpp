@@ -394,6 +394,7 @@ void bind_target_ranks(py::module_& m) {
         a.target_item = given.at<int64_t>("target_item");
         a.exclude_offsets = given.at<int64_t>("exclude_offsets");
         a.exclude_item = given.at<int64_t>("exclude_item");
+        a.own_M = given.at<float>("own");
         a.greater_M = given.at<int64_t>("greater");
         a.equal_M = given.at<int64_t>("equal");
         a.score_M = given.at<float>("score");

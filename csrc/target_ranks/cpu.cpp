@@ -157,7 +157,10 @@ class RankPass {
       for (int64_t d = 0; d < a_.D; ++d) q[d] *= scale;
       if (b >= last) continue;
       const int64_t from = a_.target_offsets[b], num = a_.target_offsets[b + 1] - from;
-      scores_of_ids(own, r, a_.target_item + from, num, a_.score_M + from);
+      if (a_.own_M != nullptr)
+        std::copy(a_.own_M + from, a_.own_M + from + num, a_.score_M + from);
+      else
+        scores_of_ids(own, r, a_.target_item + from, num, a_.score_M + from);
     }
   }
 
@@ -203,9 +206,10 @@ class RankPass {
           equal -= other == score;
         }
         const auto& ids = own.excluded;
-        const bool is_excluded = std::binary_search(ids.begin(), ids.end(), a_.target_item[m]);
+        const int64_t id = a_.target_item[m];  // -1: among the items of another process
+        const bool is_counted = id >= 0 && !std::binary_search(ids.begin(), ids.end(), id);
         a_.greater_M[m] = greater;
-        a_.equal_M[m] = is_excluded ? equal : equal - 1;
+        a_.equal_M[m] = is_counted ? equal - 1 : equal;
       }
     }
   }

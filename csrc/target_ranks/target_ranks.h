@@ -17,6 +17,7 @@ struct TargetRanks {
   const int64_t* target_item;
   const int64_t* exclude_offsets;  // or null
   const int64_t* exclude_item;
+  const float* own_M;  // the targets' scores, or null
   int64_t* greater_M;
   int64_t* equal_M;
   float* score_M;

@@ -175,7 +175,8 @@ def evaluate(
         score = of_matrix(score, num_cases, num_items)
     if isinstance(score, DotScores):
         checks.shape("score.query", score.query, (num_cases, "D"))
-        checks.shape("score.items", score.items, (num_items, "D"))
+        if score.num_items != num_items:
+            raise checks.wrong("score.items", f"shape [{num_items}, D]", score.items)
     if isinstance(score, DotScores) and allowed is None:
         found = streamed_positions(score, problem, chunk_size)
     else:

@@ -127,26 +127,30 @@ def projected_energy(
     scale: float,
     b_V: np.ndarray,
     centring_V: np.ndarray | None = None,
+    num_items: int | None = None,
+    total: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> float:
     """off_direction, with b taken out of the rows before they are squared: exact where nearly all
     energy lies along b and a difference of Gram matrices has no digits left. Three passes over the
-    items, a block of float64 rows at a time."""
-    num_items, dim = items.shape
-    c_V = np.full(num_items, 1 / num_items) if centring_V is None else centring_V
-    blocks = [slice(low, low + ROWS) for low in range(0, num_items, ROWS)]
+    items, a block of float64 rows at a time. total: of what parts of num_items items sum to."""
+    num_rows, dim = items.shape
+    c_V = np.full(num_rows, 1 / (num_items or num_rows)) if centring_V is None else centring_V
+    blocks = [slice(low, low + ROWS) for low in range(0, num_rows, ROWS)]
 
     def rows(at: slice) -> np.ndarray:
         item_vD = scale * on_host(as_float64(items[at]))
         return item_vD if bias_V is None else np.column_stack([item_vD, bias_V[at]])
 
-    centre_R = sum(c_V[at] @ rows(at) for at in blocks)
-    along_R = sum(b_V[at] @ (rows(at) - centre_R) for at in blocks)
+    none_R = np.zeros(dim if bias_V is None else dim + 1)  # where a part has no rows
+    centre_R = total(sum((c_V[at] @ rows(at) for at in blocks), none_R))
+    along_R = total(sum((b_V[at] @ (rows(at) - centre_R) for at in blocks), none_R))
     query_R = mean_D if bias_V is None else np.append(mean_D, 1.0)
     shared, gram_DD = 0.0, np.zeros((dim, dim))
     for at in blocks:
         off_vR = rows(at) - centre_R - np.outer(b_V[at], along_R)
         shared += float(np.square(off_vR @ query_R).sum())
         gram_DD += off_vR[:, :dim].T @ off_vR[:, :dim]
+    shared, gram_DD = float(total(np.array(shared))), total(gram_DD)
     return shared + float(np.maximum(0.0, np.sum(cov_DD * gram_DD)))
 
 

@@ -1,5 +1,6 @@
 """How much of a score matrix lies along log popularity, without forming the matrix."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from fastpop import checks
 from fastpop.kernels.row_moments.reference import Inputs as Rows
 from fastpop.kernels.score_energy.reference import Inputs
-from fastpop.ops import _dispatch
+from fastpop.ops import _dispatch, collectives, row_shard
 from fastpop.ops.energies import (
     CANCELS,
     ScoreEnergy,
@@ -20,6 +21,7 @@ from fastpop.ops.energies import (
     projected_energy,
     tile_energies,
 )
+from fastpop.ops.row_shard import RowShard
 from fastpop.stats import popularity_direction
 from fastpop.types import Impl
 
@@ -58,6 +60,16 @@ class GramStream:
         self._join((other.weight, other.mean_D, other.scatter_DD))
         return self
 
+    def merge_over(self, group: Any = None) -> "GramStream":
+        """Add everything the streams of all other processes have seen: each then has it all.
+
+        group: a torch.distributed process group; None: all processes. Bits are the same on each.
+        """
+        found = _moments_over((self.weight, self.mean_D, self.scatter_DD), group)
+        self.weight, self.mean_D, self.scatter_DD = found
+        self.num_contexts = sum(collectives.counts(self.num_contexts, group, collectives.home(group)))
+        return self
+
     def _join(self, moments: tuple) -> None:
         # NaN and inf run through to the sums, where callers check for them.
         with np.errstate(invalid="ignore", over="ignore"):
@@ -75,21 +87,33 @@ def energies(
     log_prior_V: np.ndarray,
     centring_V: np.ndarray | None = None,
     impl: Impl = "auto",
+    shard: RowShard | None = None,
 ) -> ScoreEnergy:
     """The energies of scale * Q Eᵀ + 1 aᵀ from mean and covariance of Q: one pass over the items,
     and three more where all but a millionth of the energy lies along log p.
 
-    items [V, D] numpy or torch; centring_V a distribution over items, None for uniform. Not checked here.
+    items [V, D] numpy or torch; centring_V a distribution over items, None for uniform. shard: items and
+    bias_V are this process's, the other vectors whole. Not checked here.
     """
     b_V, norm = popularity_direction(log_prior_V, centring_V)
+    if shard is not None:
+        here = shard.slice_of(len(items))
+        b_V, centring_V = b_V[here], None if centring_V is None else centring_V[here]
     extra = [one for one in (bias_V, centring_V, b_V) if one is not None]
     moments = _moments(items, None, np.column_stack(extra), impl)
+    over: dict[str, Any] = {}
+    if shard is not None:
+        moments = _moments_over(moments, shard.group)
+        over = {
+            "num_items": shard.num_items,
+            "total": functools.partial(collectives.total_of_array, group=shard.group),
+        }
     energy = gram_energies(
         mean_D, cov_DD, moments, bias_V is not None, scale, norm, centred=centring_V is not None
     )
     if energy.off_direction >= CANCELS * energy.total or not np.isfinite(energy.total):
         return energy
-    off = projected_energy(mean_D, cov_DD, items, bias_V, scale, b_V, centring_V)
+    off = projected_energy(mean_D, cov_DD, items, bias_V, scale, b_V, centring_V, **over)
     return replace(energy, off_direction=off)
 
 
@@ -97,6 +121,17 @@ def _moments(rows: Any, weight: Any, extra: np.ndarray | None, impl: str) -> tup
     device = "cuda" if str(getattr(rows, "device", "cpu")).startswith("cuda") else "cpu"
     inputs = Rows(rows, weight, extra)
     return _dispatch.choose("row_moments", impl, device, inputs).forward(inputs)
+
+
+def _moments_over(moments: tuple, group: Any) -> tuple:
+    """The moments of all processes' rows, merged in order of rank."""
+    weight, mean_R, scatter_RR = moments
+    flat = np.concatenate([[weight], mean_R, scatter_RR.ravel()])
+    size = len(mean_R)
+    merged: tuple = (0.0, np.zeros(size), np.zeros((size, size)))
+    for one in collectives.gathered_arrays(flat, group):
+        merged = joined(merged, (float(one[0]), one[1 : size + 1], one[size + 1 :].reshape(size, size)))
+    return merged
 
 
 def weights(argument: str, value: Any, num_contexts: int) -> np.ndarray:
@@ -125,6 +160,7 @@ def score_energy(
     soft_cap: float | None = None,
     cosine: bool = False,
     form: str = "auto",
+    shard: RowShard | None = None,
     impl: Impl = "auto",
 ) -> ScoreEnergy:
     """numpy: S = scale * query @ items.T + bias; S = soft_cap * tanh(S / soft_cap)
@@ -147,6 +183,9 @@ def score_energy(
             then the inverse temperature.
         form: "gram" (exact, for scores that factorise), "streamed" (every score is computed once,
             none is kept), or "auto": streamed where there is a soft_cap, else Gram.
+        shard: items are this process's rows of a catalogue that several share; log_prior is of all items,
+            bias of these rows or of all. Contexts may be on all processes alike, or each has its own: their
+            moments are merged. A DTensor with Shard(0) says so itself. For the Gram form.
         impl: "auto" or a name. The streamed form of "cpu" and "triton" has float32 scores, whose
             sums are merged in float64; the rest is float64.
     Returns:
@@ -157,16 +196,19 @@ def score_energy(
     Cost: Gram (C + V) D² FLOPs and O(D²) memory; streamed 2 C V D FLOPs and O(C D) memory.
     Source: arXiv:2606.21275.
     """
+    items, shard = row_shard.part_of(items, shard, "each")
     query, items = checks.array_like("query", query), checks.array_like("items", items)
     for name, value in (("query", query), ("items", items)):
         checks.real_array(name, value)
     checks.shape("items", items, ("V", "D"))
-    num_items, dim = items.shape
+    num_items, dim = items.shape[0] if shard is None else shard.num_items, items.shape[1]
     log_prior_V = checks.float_array("log_prior", log_prior, 1)
     checks.shape("log_prior", log_prior_V, (num_items,))
     bias_V = None if bias is None else checks.float_array("bias", bias, 1)
+    if bias_V is not None and shard is not None and len(bias_V) == num_items:
+        bias_V = bias_V[shard.slice_of(len(items))]
     if bias_V is not None:
-        checks.shape("bias", bias_V, (num_items,))
+        checks.shape("bias", bias_V, (len(items),))
     checks.number("scale", scale)
     checks.one_of("centring", centring, ("uniform", "prior"))
     checks.one_of("form", form, ("auto", "gram", "streamed"))
@@ -181,19 +223,23 @@ def score_energy(
     if cosine:
         query, items = _unit_rows(query), _unit_rows(items)
     if form == "streamed" or soft_cap is not None:
+        if shard is not None:
+            raise checks.wrong("shard", "None with the streamed form", shard)
         if centring != "uniform":
             raise checks.wrong("centring", "'uniform' with the streamed form", centring)
         return _streamed(
             query, items, bias_V, float(scale), float(soft_cap or 0), log_prior_V, weight_C, impl
         )
     stream = GramStream(dim, impl).add(query, None if context_weight is None else weight_C)
+    if shard is not None:
+        stream.merge_over(shard.group)
     _require_finite("query", query, stream.scatter_DD)
     centring_V = None
     if centring == "prior":
         centring_V = np.exp(log_prior_V - log_prior_V.max())
         centring_V /= centring_V.sum()
     energy = energies(
-        stream.mean_D, stream.covariance, items, bias_V, float(scale), log_prior_V, centring_V, impl
+        stream.mean_D, stream.covariance, items, bias_V, float(scale), log_prior_V, centring_V, impl, shard
     )
     _require_finite("items", items, energy.total)
     return energy

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels.target_ranks import reference
-from fastpop.ops import _dispatch, catalogue, validation
+from fastpop.ops import _dispatch, _shared_ranking, catalogue, row_shard, validation
+from fastpop.ops.row_shard import RowShard
 from fastpop.types import Impl
 
 
@@ -37,6 +38,7 @@ def target_ranks(
     exclude_offsets: Any = None,
     exclude_item: Any = None,
     padding_idx: int | None = None,
+    shard: RowShard | None = None,
     impl: Impl = "auto",
 ) -> TargetRanks:
     """Where targets stand in scale * query @ items.T + bias, without the B x V scores.
@@ -53,6 +55,9 @@ def target_ranks(
         scale: multiplies the dot product only; finite.
         exclude_offsets, exclude_item: [B+1] and [N] int64: what row b does not count, repeats allowed.
         padding_idx: a row of items that is no item: its score is -inf, and it is nobody's target.
+        shard: items are this process's rows of a catalogue that several share; bias is of these rows, or of
+            all, and all processes ask with the same queries, targets and exclusions. A DTensor with Shard(0)
+            says so itself. Counts and scores are those of the whole, to the bit. Not for "triton".
         impl: "auto", "reference", "cpu" or "triton". A named one runs or raises.
     Returns:
         TargetRanks: greater, equal [M] int64; score [M] and lse [B] float32 (float64 for a float64
@@ -76,6 +81,7 @@ def target_ranks(
         exclude_offsets=exclude_offsets,
         exclude_item=exclude_item,
         padding_idx=padding_idx,
+        shard=shard,
         impl=impl,
     )
     bad = found.lse.reshape(-1).isnan().nonzero()
@@ -97,11 +103,17 @@ def ranks_or_nan(
     exclude_offsets: Any,
     exclude_item: Any,
     padding_idx: int | None = None,
+    shard: RowShard | None = None,
     impl: Impl = "auto",
 ) -> TargetRanks:
     """`target_ranks` for callers that name the row themselves: its lse is NaN where a score is."""
-    query, lead, bias = catalogue.check_scored(query, items, bias, scale, padding_idx)
-    num_items = items.shape[0]
+    items, shard = row_shard.part_of(items, shard, "same")
+    padding_here = padding_idx
+    if shard is not None:
+        bias = row_shard.vector_of("bias", bias, shard, len(items))
+        padding_here = shard.place_of(padding_idx, len(items))
+    query, lead, bias = catalogue.check_scored(query, items, bias, scale, padding_here)
+    num_items = items.shape[0] if shard is None else shard.num_items
     target_offsets, target_item = catalogue.check_lists(
         ("target_offsets", "target_item"), target_offsets, target_item, query, num_items
     )
@@ -113,7 +125,11 @@ def ranks_or_nan(
         )
     excluded = catalogue.check_exclusions(exclude_offsets, exclude_item, query, num_items)
     inputs = reference.Inputs(query, items, target_offsets, target_item, bias, float(scale), *excluded)
-    module = _dispatch.choose("target_ranks", impl, query.device.type, inputs)
+
+    def ranked(inputs: reference.Inputs) -> tuple[Tensor, ...]:
+        return _dispatch.choose("target_ranks", impl, query.device.type, inputs).forward(inputs)
+
     with torch.no_grad(), validation.without_autocast(query):
-        greater, equal, score, lse = module.forward(inputs)
+        found = ranked(inputs) if shard is None else _shared_ranking.target_ranks(ranked, inputs, shard)
+    greater, equal, score, lse = found
     return TargetRanks(greater, equal, score, lse.view(lead))

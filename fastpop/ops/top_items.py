@@ -7,7 +7,8 @@ from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels.top_items import reference
-from fastpop.ops import _dispatch, catalogue, validation
+from fastpop.ops import _dispatch, _shared_ranking, catalogue, row_shard, validation
+from fastpop.ops.row_shard import RowShard
 from fastpop.types import Impl
 
 
@@ -21,6 +22,7 @@ def top_items(
     exclude_offsets: Any = None,
     exclude_item: Any = None,
     padding_idx: int | None = None,
+    shard: RowShard | None = None,
     impl: Impl = "auto",
 ) -> tuple[Tensor, Tensor]:
     """torch.topk(scale * query @ items.T + bias, k), without the B x V scores.
@@ -38,6 +40,9 @@ def top_items(
         exclude_offsets: [B+1] int64; row b must not get exclude_item[offsets[b]:offsets[b+1]].
         exclude_item: [M] int64 in [0, V); repeats are allowed. Rows of a [..., D] query are in order.
         padding_idx: a row of items that is no item, and is never returned.
+        shard: items are this process's rows of a catalogue that several share; bias is of these rows, or of
+            all, and all processes ask with the same queries and exclusions. A DTensor with Shard(0) says so
+            itself. The lists are those of the whole, to the bit.
         impl: "auto", "reference", "cpu" or "triton". A named one runs or raises.
     Returns:
         item_id [B, k] int64 and score [B, k] (float32; float64 for a float64 query), best first.
@@ -47,8 +52,14 @@ def top_items(
         NotImplementedError: a named implementation does not take these; lists each reason.
     Not for torch.compile(fullgraph=True): how many exclusions there are is read.
     Cost: 2*B*V*D FLOPs plus a selection pass. Memory, whatever B and V are: 16 MiB of score tile
-    (reference), 2 MiB of candidates a thread (cpu), some 128 MiB of maxima and candidates (triton).
+    (reference), 2 MiB of candidates a thread (cpu), some 128 MiB of maxima and candidates (triton). Over N
+    processes 2*B*V*D/N FLOPs each, and 12 B k bytes that each sends to every other.
     """
+    items, shard = row_shard.part_of(items, shard, "same")
+    if shard is not None:
+        asked = {"bias": bias, "scale": scale, "padding_idx": padding_idx, "impl": impl}
+        lists = {"exclude_offsets": exclude_offsets, "exclude_item": exclude_item}
+        return _shared_ranking.top_items(top_items, query, items, k, shard, lists, asked)
     query, lead, bias = catalogue.check_scored(query, items, bias, scale, padding_idx)
     checks.number("k", k, ge=1, integer=True)
     exclude_offsets, exclude_item = catalogue.check_exclusions(

@@ -26,6 +26,8 @@ def forward(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Equals `reference.forward` within rounding of the scores."""
     if inputs.bias_V is not None and inputs.bias_V.dtype != torch.float32:
         inputs = inputs._replace(bias_V=inputs.bias_V.to(torch.float32))
+    if inputs.own_M is not None:
+        inputs = inputs._replace(own_M=inputs.own_M.to(torch.float32))
     given, _held = native.named(inputs)
     (num_rows, dim), num_items = inputs.query_BD.shape, inputs.item_VD.shape[0]
     num_targets = len(inputs.target_item)

@@ -26,6 +26,8 @@ from fastpop.kernels.triton_tiles import MAXIMA, Tile
 
 def unsupported(inputs: Inputs) -> str | None:
     reason = triton_tiles.unsupported(inputs.query_BD, inputs.item_VD)
+    if reason is None and inputs.own_M is not None:
+        return "targets whose scores are given: these kernels make them"
     slots = inputs.query_BD.shape[0] + inputs.target_item.shape[0]
     if reason is None and slots > triton_tiles.MAX_ROWS:
         return f"{slots} rows and targets, these kernels count up to {triton_tiles.MAX_ROWS}"

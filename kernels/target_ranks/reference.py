@@ -26,6 +26,7 @@ class Inputs(NamedTuple):
     scale: float
     exclude_offsets: Tensor | None
     exclude_item: Tensor | None
+    own_M: Tensor | None = None  # the targets' scores, where they are known; item -1: of another catalogue
 
 
 def unsupported(inputs: Inputs) -> str | None:
@@ -51,12 +52,15 @@ def forward(inputs: Inputs, *, tile_items: int | None = None) -> tuple[Tensor, T
             row, item, _ = _listed(inputs.exclude_offsets, inputs.exclude_item, rows)
             left_out = row * num_items + item
         own_m = torch.empty(len(row_m), dtype=dtype, device=device)
+        if inputs.own_M is not None:
+            own_m = inputs.own_M[places].to(dtype)
         tile = tile_items or max(1, _TILE_ELEMENTS // (rows.stop - start))
         # Twice over the tiles: a target's own score comes from the tile that its rivals are in.
         for first in range(0, num_items, tile):
             score = _scores(inputs, query, first, min(first + tile, num_items), dtype)
-            here = (target_m >= first) & (target_m < first + score.shape[1])
-            own_m[here] = score[row_m[here], target_m[here] - first]
+            if inputs.own_M is None:
+                here = (target_m >= first) & (target_m < first + score.shape[1])
+                own_m[here] = score[row_m[here], target_m[here] - first]
             lse_B[rows] = torch.logaddexp(lse_B[rows], score.logsumexp(1))
         for first in range(0, num_items, tile):
             score = _scores(inputs, query, first, min(first + tile, num_items), dtype)
