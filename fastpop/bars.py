@@ -12,6 +12,7 @@ FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 AMOUNTS = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {elapsed}<{remaining}"
 FLOWING = "{desc} {n_fmt} {elapsed}"
 WAITING = "{desc} {elapsed}"
+silent = False  # whether another process of the command shows them
 spoken = False  # the command line sets it: what a bar would show is then said without a terminal, too
 
 
@@ -51,7 +52,7 @@ def progress_bar(
 def waiting(label: str, *, show: bool | None = None, delay: float = 2.0) -> Iterator[None]:
     """Says what takes so long, with the seconds passed, where no share of the work is known."""
     hidden = _hidden(show)
-    if hidden and not (spoken and show is None):
+    if hidden and not (spoken and show is None and not silent):
         yield
         return
     over = threading.Event()
@@ -80,6 +81,8 @@ def waiting(label: str, *, show: bool | None = None, delay: float = 2.0) -> Iter
 
 
 def _hidden(show: bool | None) -> bool:
+    if silent:
+        return True
     if show is not None:
         return not show
     if _in_notebook():

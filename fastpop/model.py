@@ -86,12 +86,13 @@ class Recommender(nn.Module):
             if empty.size:
                 raise checks.wrong("cases", "a history in each", text=f"none in case {empty[0]}")
             history_CL = cases.history_rows.last(self.max_length, PAD)
-            return self._encode_histories(self.upload(cases.user), self.upload(history_CL))
+            return self.encode_histories(cases.user, history_CL, self.decoder.item_vectors())
         finally:
             self.train(was_training)
 
-    def _encode_histories(self, user_C: Tensor, history_CL: Tensor, chunk: int = 512) -> Tensor:
-        item_VD = self.decoder.item_vectors()
+    def encode_histories(self, user: Any, history: Any, item_VD: Tensor, chunk: int = 512) -> Tensor:
+        """[C, D] queries of users [C] and histories [C, L] of rows of item_VD, all of them or some."""
+        user_C, history_CL = self.upload(user), self.upload(history)
         parts = [
             self._last(user_C[i : i + chunk], history_CL[i : i + chunk], item_VD)
             for i in range(0, len(user_C), chunk)

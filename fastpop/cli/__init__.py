@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fastpop.cli import terminal
+from fastpop.cli import processes, terminal
 
 BAD_INPUT = (ValueError, TypeError, FileNotFoundError, FileExistsError)
 FAILED = (RuntimeError, OSError, ImportError, MemoryError, NotImplementedError)
@@ -36,6 +36,7 @@ def _run(argv: Sequence[str]) -> None:
         verb = _parse(argv)
         if getattr(verb, "deadline", None) is not None:
             terminal.set_deadline(terminal.duration("deadline", verb.deadline))
+        processes.refuse_others(type(verb).__name__.lower())
         verb.run()
         terminal.flush()
     except KeyboardInterrupt:
@@ -45,6 +46,9 @@ def _run(argv: Sequence[str]) -> None:
     except Exception as error:
         if terminal.was_stopped():
             _stopped(verb)
+        lost = processes.lost(error)
+        if lost is not None:
+            _stop(lost + (verb.left() if hasattr(verb, "left") else ""), 1, error)
         if isinstance(error, BAD_INPUT):
             _stop(str(error), 2, error)
         if isinstance(error, FAILED):
@@ -72,5 +76,6 @@ def _parse(argv: Sequence[str]) -> Any:
 def _stop(message: str, code: int, error: BaseException | None = None) -> NoReturn:
     if error is not None and os.environ.get("FASTPOP_DEBUG"):
         raise error
-    terminal.tell(message)
+    if processes.has_the_word():
+        terminal.tell(message)
     raise SystemExit(code)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastpop import bars
+from fastpop.cli import processes
 from fastpop.text import printable
 
 NAMES = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGHUP: "stopped: the terminal is gone (SIGHUP)"}
@@ -171,7 +172,8 @@ def flush() -> None:
 def _as_a_line(
     message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: str | None = None
 ) -> None:
-    tell(str(message))
+    if processes.warns():
+        tell(str(message))
 
 
 class Patient:

@@ -8,6 +8,7 @@ from typing import Any
 from tyro.conf import OmitArgPrefixes
 
 from fastpop import checks, registry
+from fastpop.cli import processes
 from fastpop.cli.options import LogOptions, TrainOptions, readable, writable
 
 AUDIT = "audit.json"  # the last that a run writes
@@ -37,6 +38,10 @@ class Train:
     """Stop after so long (90m, 2h30m, 45s) as a signal would: exit code 75, and the same command goes on."""
 
     def run(self) -> None:
+        with processes.joined() as speaks:
+            self._run(speaks)
+
+    def _run(self, speaks: bool) -> None:
         import fastpop
         from fastpop.training import check_before, finished_run
 
@@ -53,6 +58,8 @@ class Train:
             result = finished_run(log, test=test, config=config, out=self.out)
         else:
             result = fastpop.train(log, test=test, config=config, out=self.out, resume=self.resume)
+        if not speaks:
+            return  # the first process judges, and writes
         print(_metrics(result), flush=True)
         written = ["model", "metrics.json", "train.csv"]
         reason = result.why_no_audit()

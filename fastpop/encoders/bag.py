@@ -49,6 +49,7 @@ class BagEncoder(Encoder):
 
     reads = "sequences"
     can_be_recorded = True
+    reads_items = False  # but its own table
 
     def __init__(
         self,

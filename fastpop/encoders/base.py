@@ -28,6 +28,9 @@ class Encoder(nn.Module):
     reads: ClassVar[Literal["events", "sequences"]]
     one_length: ClassVar[bool] = False
     can_be_recorded: ClassVar[bool] = False
+    # Whether histories are looked up in item_VD. Then they may be numbers of rows of another table than the
+    # catalogue's, which holds those that the histories ask for.
+    reads_items: ClassVar[bool] = True
 
     def forward(self, user_B: Tensor, history_BL: Tensor | None, item_VD: Tensor) -> Tensor:
         """Queries for training: [B, D] from events, [B, L, D] from sequences.

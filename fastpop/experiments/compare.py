@@ -44,6 +44,7 @@ from fastpop.popularity import PopularityPrior
 from fastpop.recipes import Recipe
 from fastpop.training import TrainConfig, build, memory
 from fastpop.training import folder as run_folder
+from fastpop.training import ranks as processes
 from fastpop.training.run import make_split
 
 # Dense where accuracy bends, and on beyond 1: a frontier is read where two arms show equally popular items.
@@ -125,6 +126,8 @@ def compare(
     Source: arXiv 2606.21275; the other arms, the rows without a model and the frontier are controls that a
         claim about separation needs (docs/comparison.md).
     """
+    if processes.are_several():
+        raise NotImplementedError("compare: expected one process; only fastpop.train takes several")
     log = as_log(log)
     seeds = seeds_of(seeds)
     arms = listed("arms", arms, "a list of arms")

@@ -20,8 +20,10 @@ from fastpop.model import Recommender
 from fastpop.objectives import LossInputs, Objective
 from fastpop.popularity import PopularityPrior, TemporalPrior
 from fastpop.regularizers import RegularizerInputs, RegularizerOptions
+from fastpop.training import ranks as processes
 from fastpop.training.config import TrainConfig
 from fastpop.training.late import Stop, stop_of
+from fastpop.training.ranks import Ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,8 @@ class Assembly:
     for its draws. optimizers: of the tables, and of the rest where there is any. adapt: what a loss that
     adapts does after each step. temporal: log p of each period, of a prior by period; period_log_prior_TV:
     the same [T, V] as the loss takes it. stop: what keeps the optimisers from a step past a loss that is not
-    finite, on a device that is not waited for; None: the loss is waited for.
+    finite, on a device that is not waited for; None: the loss is waited for. ranks: the processes that make
+    the run; None: this one.
     """
 
     config: TrainConfig
@@ -47,6 +50,7 @@ class Assembly:
     temporal: TemporalPrior | None = None
     period_log_prior_TV: torch.Tensor | None = None
     stop: Stop | None = None
+    ranks: Ranks | None = None
 
     __repr__ = checks.brief
 
@@ -69,6 +73,10 @@ def assemble(
     )
     model = build_model(config, log, log_prior_V, train).to(config.torch_device())
     loss = build_loss(config, train, batches).to(model.device)
+    ranks = processes.here(log.num_items)
+    if ranks is not None:
+        processes.check(config, loss)
+        ranks.share(model)
     given = RegularizerInputs(log.num_items, config.dim, config.seed, config.sparse)
     regularizers = tuple(
         (part, _bare(part, part.build(given)).to(model.device)) for part in config.regularizers if part.weight
@@ -85,7 +93,8 @@ def assemble(
         _adapt_of(config.loss_part, loss),
         temporal,
         None if temporal is None else torch.tensor(temporal.log_prior_TV).float().to(model.device),
-        stop_of(optimizers, model.device),
+        stop_of(optimizers, model.device) if ranks is None else None,
+        ranks,
     )
 
 

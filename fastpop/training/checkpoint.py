@@ -15,27 +15,52 @@ from torch import Tensor
 
 from fastpop import files
 from fastpop.data.paths import engine_name
+from fastpop.model import Recommender
 from fastpop.training import sealed
+from fastpop.training.ranks import Ranks
 
 PREFIX = "checkpoint-"
+# Of the model's tensors, those of which each of several processes has rows.
+SHARED = {"decoder.item_embedding", "decoder.item_bias"}
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint could not be written or read; says which, where and why."""
 
 
-def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """Every tensor of the optimisers' state, named optimizer.parameter.name."""
+def model_tensors(model: Recommender, ranks: Ranks | None = None) -> dict[str, Tensor]:
+    """The state dict. ranks: this process's rows in it are marked as such."""
+    tensors = model.state_dict()
+    if ranks is not None:
+        from fastpop.training import shared_files
+
+        for name in SHARED & set(tensors):
+            tensors[name] = shared_files.rows_of(tensors[name], ranks)
+    return tensors
+
+
+def optimizer_tensors(
+    optimizers: list[torch.optim.Optimizer], model: Recommender | None = None, ranks: Ranks | None = None
+) -> dict[str, Tensor]:
+    """Every tensor of the optimisers' state, named optimizer.parameter.name. ranks: this process's rows in it
+    are marked as such."""
     tensors = {}
     for number, optimizer in enumerate(optimizers):
         for index, param in enumerate(_params(optimizer)):
             for name, value in optimizer.state.get(param, {}).items():
-                tensors[f"{number}.{index}.{name}"] = torch.as_tensor(value).detach()
+                tensor = torch.as_tensor(value).detach()
+                if ranks is not None and model is not None and tensor.ndim and ranks.is_shared(model, param):
+                    from fastpop.training import shared_files
+
+                    tensor = shared_files.rows_of(tensor, ranks)
+                tensors[f"{number}.{index}.{name}"] = tensor
     return tensors
 
 
-def restore_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
-    """Inverse of `optimizer_tensors`; dtypes come back as they were saved."""
+def restore_optimizers(
+    optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor], ranks: Ranks | None = None
+) -> None:
+    """Inverse of `optimizer_tensors`; dtypes come back as saved. ranks: of whole tables its rows."""
     for key, value in tensors.items():
         number, index, name = key.split(".", 2)
         optimizer = optimizers[int(number)]
@@ -43,6 +68,8 @@ def restore_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[st
         # torch's Adam keeps its step count on the host, unless it is fused; so does rounding at random.
         of_host = name == "rounds" or (name == "step" and not optimizer.defaults.get("fused"))
         device = value.device if of_host and value.ndim == 0 else param.device
+        if ranks is not None:
+            value = ranks.part_like(param, value)
         optimizer.state[param][name] = value.to(device)
 
 
@@ -71,9 +98,19 @@ def explained(path: Path, kept: str = "") -> Iterator[None]:
 
 
 def write_folder(
-    target: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], kept: str = ""
+    target: Path,
+    tensors: dict[str, dict[str, Tensor]],
+    state: dict[str, Any],
+    kept: str = "",
+    *,
+    ranks: Ranks | None = None,
 ) -> None:
-    """target/{name}.safetensors and target/state.json, all or nothing, every byte under a checksum."""
+    """target/{name}.safetensors and target/state.json, all or nothing, every byte under a checksum.
+
+    ranks: several processes write one folder together, each its rows (`shared_files`)."""
+    if ranks is not None:
+        _write_together(target, tensors, state, kept, ranks)
+        return
     with explained(target, kept), files.atomic_folder(target) as draft:
         for name, group in tensors.items():
             contiguous = {key: value.contiguous().cpu() for key, value in group.items()}
@@ -84,19 +121,50 @@ def write_folder(
             shutil.copymode(draft / "state.json", draft / name)
 
 
+def _write_together(
+    target: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], kept: str, ranks: Ranks
+) -> None:
+    from fastpop.training import shared_files
+
+    with contextlib.ExitStack() as held:
+        draft: Any = None
+        if ranks.leads:
+            held.enter_context(explained(target, kept))
+            draft = held.enter_context(files.atomic_folder(target))
+        draft = Path(ranks.from_first(None if draft is None else str(draft)))
+        shared = shared_files.write(draft, tensors)
+        written = sorted(draft.glob(shared_files.GLOB))
+        mine = {path.name: files.sha256(path) for path in written[ranks.rank :: ranks.world]}
+        sums = ranks.together(mine)
+        if ranks.leads:
+            numbers = [
+                f"{of}/{name}" for of, group in tensors.items() for name in group if not group[name].ndim
+            ]
+            whole = {"state": state, "sha256": sums, "shared": shared, "numbers": numbers}
+            (draft / "state.json").write_text(sealed.sealed_text(whole))
+            for path in written:
+                shutil.copymode(draft / "state.json", path)
+    ranks.told()  # nobody goes on before the folder stands
+
+
 def write_text(path: Path, text: str) -> None:
     """A small file, replaced in one step."""
     with explained(path):
         files.write_text(path, text)
 
 
-def read_folder(folder: Path, names: tuple[str, ...]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """(tensors by name, state) of a folder that `write_folder` made, every byte checked.
+def read_folder(
+    folder: Path, names: tuple[str, ...], ranks: Ranks | None = None
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """(tensors by name, state) of a folder that `write_folder` made, every byte checked. ranks: of what
+    several processes wrote, each reads its own rows; what one wrote is whole.
 
     Raises CheckpointError for a missing or a changed file.
     """
     try:
         whole = sealed.read(folder / "state.json")
+        if "shared" in whole:
+            return _read_together(folder, names, whole, ranks), whole["state"]
         tensors = {}
         for name in names:
             file = folder / f"{name}.safetensors"
@@ -110,6 +178,15 @@ def read_folder(folder: Path, names: tuple[str, ...]) -> tuple[dict[str, dict[st
         raise CheckpointError(f"{folder}: expected a checkpoint; got one without {error}") from error
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder}: expected a checkpoint; got {error}") from error
+
+
+def _read_together(folder: Path, names: tuple[str, ...], whole: dict[str, Any], ranks: Ranks | None) -> Any:
+    from fastpop.training import shared_files
+
+    for name, expected in whole["sha256"].items():
+        if files.sha256(folder / name) != expected:
+            raise CheckpointError(f"{folder / name}: expected the bytes that were written; got others")
+    return shared_files.read(folder, names, whole, ranks)
 
 
 @contextlib.contextmanager
@@ -138,7 +215,7 @@ def latest(out: Path) -> Path | None:
 
 
 def read_newest(
-    out: Path, *, with_loss: bool = False
+    out: Path, *, with_loss: bool = False, ranks: Ranks | None = None
 ) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
     """(folder, tensors, state) of the newest checkpoint whose every byte is as it was written.
 
@@ -151,7 +228,7 @@ def read_newest(
     names = ("model", "optimizer", *(("loss",) if with_loss else ()))
     for folder in reversed(all_of(out)):
         try:
-            tensors, state = read_folder(folder, names)
+            tensors, state = read_folder(folder, names, ranks)
         except CheckpointError as error:
             first = first or error
             continue
@@ -168,21 +245,24 @@ def read_newest(
 def save(
     out: Path,
     step: int,
-    model: torch.nn.Module,
+    model: Recommender,
     optimizers: list[torch.optim.Optimizer],
     state: dict[str, Any],
     *,
     loss: torch.nn.Module | None = None,
+    ranks: Ranks | None = None,
 ) -> Path:
     """out/checkpoint-{step}; with the state dict of a loss that adapts. The one before is kept, should this
     one be damaged; older ones go once the new one stands."""
     target = out / f"{PREFIX}{step:08d}"
     before = [path for path in all_of(out) if int(path.name.removeprefix(PREFIX)) < step]
     kept = f"; the checkpoint {before[-1].name} before it is kept" if before else ""
-    tensors = {"model": model.state_dict(), "optimizer": optimizer_tensors(optimizers)}
+    tensors = {"model": model_tensors(model, ranks), "optimizer": optimizer_tensors(optimizers, model, ranks)}
     if loss is not None:
         tensors["loss"] = loss.state_dict()
-    write_folder(target, tensors, state, kept)
+    write_folder(target, tensors, state, kept, ranks=ranks)
+    if ranks is not None and not ranks.leads:
+        return target
     for path in all_of(out):
         if path not in (target, *before[-1:]):
             shutil.rmtree(path, ignore_errors=True)

@@ -24,11 +24,13 @@ from torch import Tensor
 from fastpop import bars, checks, deprecated, files
 from fastpop.data.batches import Batch
 from fastpop.model import Recommender
+from fastpop.ops.draw import seed_of
 from fastpop.optim import summed_gradient
 from fastpop.training import captured, checkpoint
 from fastpop.training.build import Assembly
 from fastpop.training.config import TrainConfig
 from fastpop.training.late import Losses, Met
+from fastpop.training.ranks import Ranks
 from fastpop.training.row_losses import scalar_of, summed_loss
 
 
@@ -85,14 +87,15 @@ def fit(
 
     Raises TrainingDiverged, CheckpointError; KeyboardInterrupt after a checkpoint is written.
     """
-    config, model, batches = parts.config, parts.model, parts.batches
+    config, model, batches, ranks = parts.config, parts.model, parts.batches, parts.ranks
+    leads = ranks is None or ranks.leads
     progress = progress or Progress()
     best_state: dict[str, torch.Tensor] | None = None
 
     saved = time.monotonic()
 
     def fail(met: Met, loss: float) -> NoReturn:
-        _fail(out, config, met, loss)
+        _fail(out, config, met, loss, leads)
 
     losses = Losses(progress.add, fail)
 
@@ -101,17 +104,24 @@ def fit(
         losses.read()  # first: nothing is kept of a run that has met a loss that is not finite
         if out is not None:
             adapted = parts.loss if config.loss_part.adapts else None
-            checkpoint.save(out, progress.step, model, parts.optimizers, vars(progress), loss=adapted)
+            checkpoint.save(
+                out, progress.step, model, parts.optimizers, vars(progress), loss=adapted, ranks=ranks
+            )
         saved = time.monotonic()
 
     patience = 60 * config.checkpoint_minutes or math.inf
     step_of = stepping(parts)
     running = step_of.running() if isinstance(step_of, captured.Recorder) else contextlib.nullcontext()
-    bar = bars.progress_bar(0, label, initial=progress.step, show=show)
+    bar = bars.progress_bar(0, label, initial=progress.step, show=show if leads else False)
+
+    def agreed(*answers: bool) -> list[bool]:
+        """What any process says of each."""
+        return list(answers) if ranks is None else [told > 0 for told in ranks.told(*answers)]
+
     devices = [model.device] if model.device.type == "cuda" else []
     with (
         bar,
-        _opened(config, out) as logs,
+        _opened(config, out, leads) as logs,
         _interrupts() as interrupted,
         torch.random.fork_rng(devices=devices),
         running,
@@ -136,11 +146,12 @@ def fit(
                         f"{progress.weight_sum / seconds:,.0f}/s",
                         refresh=False,
                     )
-                if interrupted.is_set() or time.monotonic() - saved > patience:
+                stops, is_due = agreed(interrupted.is_set(), time.monotonic() - saved > patience)
+                if stops or is_due:
                     progress.seconds += time.perf_counter() - started
                     started = time.perf_counter()
                     keep()
-                    if interrupted.is_set():
+                    if stops:
                         raise KeyboardInterrupt
             losses.read()
             progress.seconds += time.perf_counter() - started
@@ -148,43 +159,47 @@ def fit(
             if validate is not None and _due(progress.epoch, config.evaluate_every, config.epochs):
                 row |= {f"valid_{name}": value for name, value in validate().items()}
                 if _is_better(row, config, progress) and config.patience:
-                    best_state = _keep_best(model, out, progress)
+                    best_state = _keep_best(model, out, progress, ranks)
             waited = config.patience and progress.validations_since_best >= config.patience
             if waited and progress.epoch >= least_epochs:
                 progress.stopped = "patience"
             elif progress.epoch == config.epochs:
                 progress.stopped = "epochs"
             kept = False
+            stops = agreed(interrupted.is_set())[0]
             if out is not None:
-                checkpoint.write_text(out / "train.csv", history_csv(progress.history))
+                if leads:
+                    checkpoint.write_text(out / "train.csv", history_csv(progress.history))
                 due = _due(progress.epoch, config.checkpoint_every, config.epochs)
-                if progress.stopped or due or interrupted.is_set():
+                if progress.stopped or due or stops:
                     keep()
                     kept = True
             try:
                 for log in logs:
                     log.epoch(dict(row))
             except Exception:
-                if out is not None and not kept:
+                if out is not None and not kept and ranks is None:
                     keep()  # a logger that fails ends a run, but costs it no epoch
                 raise
-            if interrupted.is_set():
+            if stops:
                 raise KeyboardInterrupt
     if config.patience and progress.best is not None:
         if best_state is None and out is not None:
-            best_state = checkpoint.read_folder(out / "best", ("model",))[0]["model"]
+            best_state = checkpoint.read_folder(out / "best", ("model",), ranks)[0]["model"]
         if best_state is not None:
+            if ranks is not None:
+                best_state = ranks.parts_of(model, best_state)
             model.load_state_dict(best_state)
     model.eval()
     return progress
 
 
 @contextlib.contextmanager
-def _opened(config: TrainConfig, out: Path | None) -> Iterator[list[Any]]:
-    """The loggers of a run, closed when it ends."""
+def _opened(config: TrainConfig, out: Path | None, leads: bool) -> Iterator[list[Any]]:
+    """The loggers of a run, closed when it ends; none where another process has them."""
     with contextlib.ExitStack() as open_ones:
         logs = []
-        for part in config.logger_parts:
+        for part in config.logger_parts if leads else ():
             logs.append(part.open(out, config.to_dict()))
             if not (hasattr(logs[-1], "epoch") and hasattr(logs[-1], "close")):
                 raise checks.wrong_type(f"{part!r}.open", "what has epoch(row) and close()", logs[-1])
@@ -219,9 +234,10 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float | Tensor
     No step is made past a loss that is not finite. On a device whose optimisers see to that themselves
     (`late.py`) the loss is a 0-d tensor, and nothing was waited for.
     """
-    config, model = parts.config, parts.model
+    config, model, ranks = parts.config, parts.model, parts.ranks
     draws = {"step": step} if parts.draws else {}
-    _seed_dropout(_mixed(config.seed, step), model.device)
+    seed = _mixed(config.seed, step)
+    _seed_dropout(seed if ranks is None else seed_of(seed, ranks.rank), model.device)
     for optimizer in parts.optimizers:
         optimizer.zero_grad(set_to_none=True)
     rows = batch.target >= 0
@@ -230,8 +246,13 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float | Tensor
     for piece in [batch] if config.accumulate == 1 else batch.split(config.accumulate):
         with _autocast(config, model.device):
             item_VD = model.decoder.item_vectors()
-            query, pos_id, row_weight = model.rows(piece, item_VD)
             terms = model.decoder.training_terms()
+            if ranks is None:
+                query, pos_id, row_weight = model.rows(piece, item_VD)
+            else:
+                piece = ranks.own(piece)
+                query, pos_id, row_weight = ranks.rows(model, piece)
+                terms["shard"] = ranks.shard
             piece_sum = summed_loss(parts, piece, query, item_VD, pos_id, row_weight, {**terms, **draws})
             mean = piece_sum / max(weight, 1e-30)
             # Dropout goes on where it stands, so the second view has other masks and nothing else.
@@ -247,13 +268,15 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float | Tensor
             parts.stop.watch(mean)
             total = mean.detach() + total if isinstance(total, Tensor) else mean.detach()
         else:
-            value = mean.item()
+            value = mean.item() if ranks is None else ranks.told(mean.item())[0]
             total += value
             if not math.isfinite(value):
                 return value, weight
         mean.backward()
+    if ranks is not None:
+        ranks.sum_gradients(model)
     if config.clip_norm:
-        _clip(model, config.clip_norm)
+        _clip(model, config.clip_norm, ranks)
     for optimizer in parts.optimizers:
         optimizer.step()
     if parts.adapt is not None:
@@ -281,17 +304,21 @@ def _autocast(config: TrainConfig, device: torch.device) -> contextlib.AbstractC
     return contextlib.nullcontext()
 
 
-def _clip(model: Recommender, most: float) -> None:
+def _clip(model: Recommender, most: float, ranks: Ranks | None) -> None:
     """Scale all gradients so that their joint norm is at most `most`; sparse ones stay sparse."""
-    values = []
+    values = {}
     for param in model.parameters():
         if param.grad is not None:
             if param.grad.is_sparse:
                 param.grad = summed_gradient(param.grad)
-            values.append(param.grad._values() if param.grad.is_sparse else param.grad)
-    norm = torch.stack([value.float().norm() for value in values]).norm()
+            values[param] = param.grad._values() if param.grad.is_sparse else param.grad
+    if ranks is None:
+        norm = torch.stack([value.float().norm() for value in values.values()]).norm()
+    else:
+        squares = {param: value.float().square().sum() for param, value in values.items()}
+        norm = ranks.squared_norm(model, squares).sqrt()
     factor = (most / (norm + 1e-12)).clamp(max=1)
-    for value in values:
+    for value in values.values():
         value.mul_(factor.to(value.dtype))
 
 
@@ -324,23 +351,27 @@ def _is_better(row: dict[str, Any], config: TrainConfig, progress: Progress) -> 
     return True
 
 
-def _keep_best(model: Recommender, out: Path | None, progress: Progress) -> dict | None:
+def _keep_best(model: Recommender, out: Path | None, progress: Progress, ranks: Ranks | None) -> dict | None:
     """The best weights so far: in out/best when there is a folder, else in memory."""
     if out is None:
         return {name: value.clone() for name, value in model.state_dict().items()}
     checkpoint.write_folder(
-        out / "best", {"model": model.state_dict()}, {"epoch": progress.best_epoch, "metric": progress.best}
+        out / "best",
+        {"model": checkpoint.model_tensors(model, ranks)},
+        {"epoch": progress.best_epoch, "metric": progress.best},
+        ranks=ranks,
     )
     return None
 
 
-def _fail(out: Path | None, config: TrainConfig, met: Met, loss: float) -> NoReturn:
+def _fail(out: Path | None, config: TrainConfig, met: Met, loss: float, leads: bool) -> NoReturn:
     saved = "give out= to keep the batch"
     if out is not None:
         path = out / "failed-batch.npz"
         arrays = {name: value for name, value in vars(met.batch).items() if value is not None}
-        with checkpoint.explained(path), files.atomic_file(path, "wb") as file:
-            np.savez(file, **arrays)
+        if leads:
+            with checkpoint.explained(path), files.atomic_file(path, "wb") as file:
+                np.savez(file, **arrays)
         saved = f"the batch is in {path}"
     raise TrainingDiverged(
         f"loss: expected a finite number; got {loss} at step {met.step} (epoch "

@@ -26,6 +26,7 @@ from fastpop.training import checkpoint, folder, item_index, recommending
 from fastpop.training.build import target_prior
 from fastpop.training.config import TrainConfig
 from fastpop.training.item_index import BETAS, ItemIndex
+from fastpop.training.ranks import Ranks
 from fastpop.training.recommending import readable_cases
 from fastpop.training.serving import LEAST_CASES, Serving, fit_weights
 
@@ -571,10 +572,12 @@ def evaluate_model(
     ks: tuple[int, ...] = (10, 20),
     metrics: Any = None,
     propensity: Any = None,
+    ranks: Ranks | None = None,
 ) -> "evaluation.Evaluation":
-    """Evaluation of readable cases at two weights (None: as trained)."""
+    """Evaluation of readable cases at two weights (None: as trained). ranks: of the model that several
+    processes train, as trained."""
     return evaluation.evaluate(
-        model.served(popularity_weight, personal_weight),
+        model.served(popularity_weight, personal_weight) if ranks is None else ranks.scores(model, cases),
         cases,
         ks=ks,
         metrics=metrics,

@@ -20,6 +20,7 @@ from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
 from fastpop.training import build, checkpoint, memory
 from fastpop.training import folder as run_folder
+from fastpop.training import ranks as processes
 from fastpop.training.config import VALIDATION_K, TrainConfig
 from fastpop.training.loop import Progress, TrainingDiverged, fit
 from fastpop.training.recommending import readable_cases
@@ -58,6 +59,8 @@ def train(
         progress: show a bar; None shows one on a terminal or in a notebook.
     Returns:
         TrainResult: metrics, history, model, audit(), recommend(), evaluate(), save().
+    Where torch.distributed runs with several processes, each of which calls this alike, they make the run
+    together (docs/distributed.md): the first writes `out`, and each returns the result.
     Raises:
         ValueError, TypeError: an argument; says what was expected and what came.
         TrainingDiverged: the loss became NaN or infinite; the batch is kept in `out`.
@@ -78,7 +81,8 @@ def train(
         raise checks.wrong("out", "the folder to resume from", None)
     config.torch_device()
     place = None if out is None else local_path(out, "out")
-    if place is not None:
+    leads = processes.leads()
+    if place is not None and leads:
         run_folder.check_before(place, config, resume=resume)
     reason = config.double_subtraction()
     if reason:
@@ -89,33 +93,37 @@ def train(
     if config.patience and (parts.valid is None or parts.valid.num_cases == 0):
         raise checks.wrong("patience", "0 for a split without validation cases", config.patience)
     config_of_log = build.bounded(config, log, parts.test)
-    memory.check(config_of_log, log, kept_in_memory=place is None)
+    if not processes.are_several():
+        memory.check(config_of_log, log, kept_in_memory=place is None)
     prior = build.target_prior(parts.train, config.encoder_part, config.smoothing)
     assembly = build.assemble(
         config_of_log, log, parts.train, config.prior_part.log_prior(prior, config.seed)
     )
     if assembly.temporal is not None:
         prior = config.prior_part.served(assembly.temporal)
-    model = assembly.model
+    model, ranks = assembly.model, assembly.ranks
     with contextlib.ExitStack() as held:
         state = None
         own_test = parts.test if test is not None else None
         if place is not None:
-            held.enter_context(run_folder.held(place))
-            print_of_log = run_folder.fingerprint(log, own_test)
-            if run_folder.begin(place, config, log, own_test, print_of_log, resume=resume):
+            goes_on = False
+            if leads:
+                held.enter_context(run_folder.held(place))
+                print_of_log = run_folder.fingerprint(log, own_test)
+                goes_on = run_folder.begin(place, config, log, own_test, print_of_log, resume=resume)
+            if goes_on if ranks is None else ranks.from_first(goes_on):
                 state = go_on_from(place, assembly)
-            held.enter_context(
-                run_folder.unless_refused(place, but=(TrainingDiverged, checkpoint.CheckpointError))
-            )
+            if leads:
+                held.enter_context(
+                    run_folder.unless_refused(place, but=(TrainingDiverged, checkpoint.CheckpointError))
+                )
         valid = _valid_cases(model, parts, config)
         counts_V = parts.train.item_counts()  # what is shown is judged by all training events
 
         def validate() -> dict[str, float]:
             assert valid is not None
-            return evaluate_model(
-                model, valid, counts_V, config, ks=(VALIDATION_K,), metrics=(config.metric_part,)
-            ).metrics
+            options: dict[str, Any] = {"ks": (VALIDATION_K,), "metrics": (config.metric_part,)}
+            return evaluate_model(model, valid, counts_V, config, ranks=ranks, **options).metrics
 
         progress_state = fit(
             assembly,
@@ -143,10 +151,14 @@ def train(
                     stacklevel=2,
                 )
             else:
-                metrics = evaluate_model(model, cases, counts_V, config).metrics
+                metrics = evaluate_model(model, cases, counts_V, config, ranks=ranks).metrics
+        if ranks is not None:
+            ranks.unshare(model)
         result = TrainResult(config, model, log, parts, prior, metrics, progress_state.history, facts)
-        if place is not None:
+        if place is not None and leads:
             result.write_model(place)
+        if ranks is not None:
+            ranks.told()  # none ends before the folder stands
     return result
 
 
@@ -164,14 +176,15 @@ def _valid_cases(model: Recommender, parts: Split, config: TrainConfig) -> Cases
 def go_on_from(place: Path, assembly: build.Assembly) -> Progress | None:
     """The newest sound checkpoint, loaded into the parts; None: the run died before its first."""
     config, model = assembly.config, assembly.model
-    found = checkpoint.read_newest(place, with_loss=config.loss_part.adapts)
+    ranks = assembly.ranks
+    found = checkpoint.read_newest(place, with_loss=config.loss_part.adapts, ranks=ranks)
     if found is None:
         return None
     newest, tensors, state = found
     with checkpoint.fitting(newest):
         log_prior_V = model.decoder.log_prior_V.clone()
-        model.load_state_dict(tensors["model"])
-        checkpoint.restore_optimizers(assembly.optimizers, tensors["optimizer"])
+        model.load_state_dict(tensors["model"] if ranks is None else ranks.parts_of(model, tensors["model"]))
+        checkpoint.restore_optimizers(assembly.optimizers, tensors["optimizer"], ranks)
         if "loss" in tensors:
             assembly.loss.load_state_dict(tensors["loss"])
         progress = Progress.restored(state)

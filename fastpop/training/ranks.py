@@ -1,0 +1,229 @@
+"""A run that several processes make together: rows of a batch, rows of the item table, what they tell.
+
+Every process makes the same batches and takes its share of their rows. The item table lies in equal parts,
+one a process, with its optimiser's state; encoders, and tables of users, are whole everywhere and get the
+sums of the gradients. So the steps are those of one process, but for the order of sums, and for dropout,
+which has a mask of its own on every process.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fastpop import checks
+from fastpop.data.batches import PAD, Batch
+from fastpop.data.cases import Cases
+from fastpop.evaluation import DotScores
+from fastpop.model import Recommender
+from fastpop.objectives import FullSoftmaxLoss, SampledSoftmaxLoss
+from fastpop.ops import RowShard, collectives, shared_rows
+from fastpop.ops.row_shard import even_rows
+from fastpop.popularity import InBatch
+from fastpop.training.config import TrainConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """This process among those of a run. shard: its rows of the item table."""
+
+    rank: int
+    world: int
+    shard: RowShard
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the one that writes and speaks."""
+        return self.rank == 0
+
+    def own(self, batch: Batch) -> Batch:
+        """This process's rows of a batch. Where it has none of a batch with histories, the first row, without
+        targets: what it is part of has to be made together."""
+        first, last = even_rows(len(batch.user), self.world, self.rank)
+        mine = np.arange(first, last)
+        if batch.history is None or len(mine):
+            return _rows_of(batch, mine)
+        one = _rows_of(batch, np.arange(1))
+        return replace(one, target=np.full_like(one.target, PAD))
+
+    def rows(self, model: Recommender, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`Recommender.rows` of this process's batch, items of histories from whoever has them."""
+        if batch.history is None:
+            return model.rows(batch)
+        history_BL, item_mD = self._histories(model, batch.history)
+        return model.rows(replace(batch, history=history_BL), item_mD)
+
+    def _histories(self, model: Recommender, history_BL: np.ndarray) -> tuple[np.ndarray, Tensor]:
+        """(histories of places, the rows [m, D] at them). What is no item stays none: PAD below, and beyond
+        the last place what an encoder hides items behind."""
+        table, num_items = model.decoder.item_embedding, self.shard.num_items
+        if not model.encoder.reads_items:
+            return history_BL, table
+        is_item = (history_BL >= 0) & (history_BL < num_items)
+        ids = np.unique(history_BL[is_item])
+        place_BL = np.where(is_item, np.searchsorted(ids, history_BL), history_BL)
+        place_BL = np.where(history_BL >= num_items, history_BL - num_items + len(ids), place_BL)
+        asked = torch.from_numpy(ids.astype(np.int64)).to(table.device)
+        sparse = bool(getattr(model.encoder, "sparse", False))
+        return place_BL, shared_rows(table, asked, shard=self.shard, sparse_grad=sparse)
+
+    @torch.no_grad()
+    def encode(self, model: Recommender, cases: Cases) -> Tensor:
+        """`Recommender.encode`: each process encodes its share of the cases, and has the queries of all."""
+        cuts = [even_rows(cases.num_cases, self.world, rank) for rank in range(self.world)]
+        mine = cases.take(np.arange(*cuts[self.rank]))
+        was_training = model.training
+        model.eval()
+        try:
+            if model.encoder.reads == "events":
+                query = model.encode(mine)
+            else:
+                history_CL = mine.history_rows.last(model.max_length, PAD)
+                places_CL, item_mD = self._histories(model, history_CL.astype(np.int64))
+                query = model.encode_histories(mine.user, places_CL, item_mD)
+        finally:
+            model.train(was_training)
+        return collectives.gathered(query, [last - first for first, last in cuts], self.shard.group)
+
+    def scores(self, model: Recommender, cases: Cases) -> DotScores:
+        """The scores of cases as trained, ranked by all processes together."""
+        decoder = model.decoder
+        return DotScores(
+            self.encode(model, cases),
+            decoder.item_embedding.detach(),
+            decoder.served_bias(decoder.trained_weight),
+            float(decoder.served_scale(1.0)),
+            shard=replace(self.shard, queries="same"),
+        )
+
+    def told(self, *numbers: float) -> list[float]:
+        """The sums of numbers over processes."""
+        mine = torch.tensor(numbers, dtype=torch.float64, device=collectives.home(self.shard.group))
+        return collectives.total(mine, self.shard.group).tolist()
+
+    def from_first(self, value: Any) -> Any:
+        """What the first process gives."""
+        told = [value]
+        dist.broadcast_object_list(told, src=0)
+        return told[0]
+
+    def together(self, mine: dict[str, Any]) -> dict[str, Any]:
+        """The entries of all processes' dicts."""
+        every: list[Any] = [None] * self.world
+        dist.all_gather_object(every, mine)
+        return {name: value for one in every for name, value in one.items()}
+
+    def sum_gradients(self, model: Recommender) -> None:
+        """Of everything but the item table and its bias, whose rows have theirs: dense ones as one run of
+        numbers, sparse ones side by side."""
+        params = [param for param in model.parameters() if not self.is_shared(model, param)]
+        dense = [param for param in params if param.grad is None or not param.grad.is_sparse]
+        dense = [param for param in dense if param.requires_grad]
+        for param in dense:
+            if param.grad is None:
+                param.grad = torch.zeros_like(param)
+        if dense:
+            grads: list[Any] = [param.grad for param in dense]
+            flat = collectives.total(torch.cat([grad.reshape(-1) for grad in grads]), self.shard.group)
+            for grad, summed in zip(grads, flat.split([grad.numel() for grad in grads])):
+                grad.copy_(summed.view_as(grad))
+        for param in params:
+            if param.grad is not None and param.grad.is_sparse:
+                param.grad = self._side_by_side(param.grad)
+
+    def _side_by_side(self, grad: Tensor) -> Tensor:
+        ids, rows = grad._indices()[0], grad._values()
+        sizes = collectives.counts(len(ids), self.shard.group, ids.device)
+        all_ids = collectives.gathered(ids, sizes, self.shard.group)
+        all_rows = collectives.gathered(rows, sizes, self.shard.group)
+        return torch.sparse_coo_tensor(all_ids[None], all_rows, grad.shape, check_invariants=False)
+
+    def squared_norm(self, model: Recommender, squares: dict[nn.Parameter, Tensor]) -> Tensor:
+        """Of all gradients as one vector, from those of each parameter here."""
+        here = [square for param, square in squares.items() if self.is_shared(model, param)]
+        once = [square for param, square in squares.items() if not self.is_shared(model, param)]
+        total = collectives.total(
+            torch.stack([*here, torch.zeros_like(next(iter(squares.values())))]).sum(), self.shard.group
+        )
+        return torch.stack([total, *once]).sum()
+
+    @staticmethod
+    def is_shared(model: Recommender, param: nn.Parameter) -> bool:
+        """Whether each process has rows of it."""
+        return param is model.decoder.item_embedding or param is model.decoder.item_bias
+
+    def part_like(self, param: Tensor, value: Tensor) -> Tensor:
+        """Of something of a whole table, the rows that a process has of it."""
+        if value.ndim and len(value) == self.shard.num_items and len(param) != len(value):
+            return value[self.shard.slice_of(len(param))]
+        return value
+
+    def parts_of(self, model: Recommender, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict of a whole model, or of a part of it, as this process's part."""
+        own = model.state_dict()
+        return {
+            name: self.part_like(own[name], value) if name in own else value
+            for name, value in tensors.items()
+        }
+
+    def share(self, model: Recommender) -> None:
+        """Leaves this process's rows of the item table, and lets the others go."""
+        first, last = even_rows(self.shard.num_items, self.world, self.rank)
+        for name in ("item_embedding", "item_bias"):
+            whole = getattr(model.decoder, name)
+            if whole is not None:
+                setattr(model.decoder, name, nn.Parameter(whole.detach()[first:last].clone()))
+
+    def unshare(self, model: Recommender) -> None:
+        """The whole item table on every process."""
+        cuts = [even_rows(self.shard.num_items, self.world, rank) for rank in range(self.world)]
+        sizes = [last - first for first, last in cuts]
+        for name in ("item_embedding", "item_bias"):
+            part = getattr(model.decoder, name)
+            if part is not None:
+                whole = collectives.gathered(part.detach(), sizes, self.shard.group)
+                setattr(model.decoder, name, nn.Parameter(whole))
+
+
+def here(num_items: int) -> Ranks | None:
+    """The processes of torch.distributed, where there are several."""
+    if not are_several():
+        return None
+    shard = RowShard.even(num_items, queries="each")
+    return Ranks(collectives.rank_in(None), collectives.size_of(None), shard)
+
+
+def are_several() -> bool:
+    """Whether several processes of torch.distributed run together."""
+    return collectives.is_running() and collectives.size_of(None) > 1
+
+
+def leads() -> bool:
+    """Whether this process is the first of those that run together, or alone."""
+    return not collectives.is_running() or collectives.rank_in(None) == 0
+
+
+def check(config: TrainConfig, loss: nn.Module) -> None:
+    """Raises ValueError for what processes cannot make together."""
+    in_batch = isinstance(getattr(loss, "proposal", None), InBatch)
+    for name, expected, is_well in (
+        ("loss", "full_softmax or sampled_softmax", isinstance(loss, (FullSoftmaxLoss, SampledSoftmaxLoss))),
+        ("proposal", "a distribution that is drawn from", not in_batch),
+        ("regularizers", "none", not any(part.weight for part in config.regularizers)),
+        ("item_tower", "'table'", config.item_tower_part.name == "table"),
+        ("encoder", "an encoder without an item tower of its own", not config.encoder_part.own_tower),
+        ("prior", "one that is the same for all rows", not config.prior_part.by_period),
+        ("update_in_backward", "False", not config.update_in_backward),
+    ):
+        if not is_well:
+            raise checks.wrong(name, f"{expected} with several processes", getattr(config, name))
+
+
+def _rows_of(batch: Batch, rows: np.ndarray) -> Batch:
+    def of(array: np.ndarray | None) -> np.ndarray | None:
+        return None if array is None else array[rows]
+
+    return Batch(batch.user[rows], batch.target[rows], of(batch.history), of(batch.weight), of(batch.period))

@@ -1,0 +1,50 @@
+"""What a process of test_shared_training.py does: python ... RANK WORLD STORE FOLDER EPOCHS NAME ..."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch.distributed as dist
+from helpers_ranks import join
+
+import fastpop
+from fastpop.encoders import Bag, BERT4Rec, Factor, SASRec
+
+COMMON = {"dim": 8, "batch_size": 64, "progress": False, "evaluate_every": 1, "seed": 3}
+RUNS = {
+    "factor": {"encoder": Factor(dropout=0.0), "loss": "full_softmax", "prior": "frozen", "clip_norm": 0.5},
+    "sasrec": {"encoder": SASRec(dropout=0.0), "num_negatives": 40, "prior": "learned", "accumulate": 2},
+    "bag": {"encoder": Bag(dropout=0.0), "num_negatives": 40, "learn_temperature": True, "patience": 2},
+    "bert4rec": {"encoder": BERT4Rec(dropout=0.0), "num_negatives": 40, "prior": "frozen"},
+}
+
+
+def log():
+    rng = np.random.default_rng(0)
+    user = np.sort(rng.integers(0, 40, 600))
+    item = (rng.integers(0, 31, 600) * rng.random(600)).astype(int)
+    return fastpop.Interactions.from_arrays(user, item, time=np.arange(600))
+
+
+def run(name, out, epochs, **options):
+    return fastpop.train(log(), out=out, epochs=epochs, **COMMON, **RUNS[name], **options)
+
+
+def main():
+    """The runs of these names, each to so many epochs, in folders of their names."""
+    join(sys.argv)
+    folder, epochs, *names = sys.argv[4:]
+    found = {}
+    for name in names:
+        out = Path(folder) / name
+        result = run(name, out, int(epochs), resume=out.exists())
+        history = [dict(row) for row in result.history]
+        found[name] = {"history": history, "metrics": dict(result.metrics)}
+    print(json.dumps(found, default=float))
+    dist.destroy_process_group()
+    print("fine")
+
+
+if __name__ == "__main__":
+    main()
