@@ -25,8 +25,8 @@ def mark(ids: Tensor) -> None:
 
 
 def summed(ids: Tensor, rows: Tensor, num_items: int) -> tuple[Tensor, Tensor] | None:
-    """(ids in order, rows): each id's first row the sum of its own, zeros after it, in the dtype of rows; marked,
-    and without a wait for the device. None where no kernel of ours sums there.
+    """(ids in order, rows): each id's first row the sum of its own, zeros after it, in the dtype of rows;
+    marked, and without a wait for the device. None where no kernel of ours sums there.
 
     ids: int64 [n] in [0, num_items). rows: [n, D] or [n].
     """

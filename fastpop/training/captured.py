@@ -147,9 +147,11 @@ def recorded_step(parts: Assembly, rows: Rows, region: Callable[[], Any]) -> Ten
 def cannot(parts: Assembly) -> list[str]:
     """Why the steps of an assembly cannot be recorded, in words; nothing where they can."""
     config, found = parts.config, []
+    if parts.ranks is not None:
+        found.append("several processes make the run")
     if parts.model.device.type != "cuda":
         found.append(f"device is {parts.model.device}")
-    elif parts.stop is None:
+    elif parts.stop is None and parts.ranks is None:
         found.append(
             f"the optimiser of table_optimizer={str(config.table_optimizer_part)!r} heeds no found_inf"
         )

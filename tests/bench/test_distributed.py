@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -48,5 +49,5 @@ def test_a_fit_finds_the_model_it_is_given(bench):
 def test_one_process_sends_nothing_and_more_take_longer(bench):
     plan = bench.plan(1e-5, 1e-10, 1e12)
     assert plan[0]["bytes, all"] == 0
-    assert all(a["seconds, all"] < b["seconds, all"] for a, b in zip(plan, plan[1:]))
+    assert all(a["seconds, all"] < b["seconds, all"] for a, b in pairwise(plan))
     assert plan[3]["bytes, all"] == plan[3]["bytes, groups of 8"]
