@@ -10,6 +10,7 @@ rows. Processor seconds are of all threads; they hang less on what else a machin
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -27,6 +28,14 @@ import numpy as np
 DIM = 64
 FLUSH = 96 << 20  # bytes written between two steps: no table is in cache
 ROUNDS = 30
+MOST_STEPS = 150
+QUANTILE = 0.25  # of steps: what else the machine does only adds to the others
+ONE_THREAD = ("steps", "kinds")  # two would spin for each other on a machine that others use
+SECTIONS = "steps, log, train, kinds, index, audit, evaluate, compare"
+
+
+class Enough(Exception):
+    """Of steps."""
 
 
 def rss(name: str = "VmRSS") -> int:
@@ -85,15 +94,16 @@ def log(num_events: int, num_items: int) -> dict[str, Any]:
 
 
 def train(num_events: int, optimizer: str) -> dict[str, Any]:
-    """One epoch of a factor model on the prepared log of that many events, judged on 256 test cases."""
+    """A factor model on the prepared log of that many events: all that is made before the first step, and an
+    epoch, or its first steps where it has more of them than MOST_STEPS."""
     import fastpop
     from fastpop.data import Interactions
-    from fastpop.training import TrainConfig, memory
+    from fastpop.training import TrainConfig, loop, memory
 
-    folder = scratch() / f"scaling-{num_events}"
-    given = Interactions.open(folder)
+    given = Interactions.open(scratch() / f"scaling-{num_events}")
     options = {
         "dim": DIM,
+        "most_steps": MOST_STEPS,
         "epochs": 1,
         "batch_size": 8192,
         "num_negatives": 2048,
@@ -102,31 +112,44 @@ def train(num_events: int, optimizer: str) -> dict[str, Any]:
     }
     few = Interactions.from_arrays(np.arange(100) % 7, np.arange(100) % 13)
     fastpop.train(few, **{**options, "dim": 8}, progress=False)  # what is loaded and compiled once
-    with Timed() as took:
-        result = fastpop.train(given, **options, progress=False)
-    steps = result.history[-1]
+    real, started, cores = loop.train_step, [], []
+
+    def counted(*arguments: Any) -> tuple[float, float]:
+        started.append(time.perf_counter())
+        cores.append(time.process_time())
+        if len(started) > MOST_STEPS:
+            raise Enough
+        return real(*arguments)
+
+    loop.train_step = counted
+    with Timed() as took, contextlib.suppress(Enough):
+        fastpop.train(given, **options, progress=False)
+    count = min(len(started), MOST_STEPS) - 1
     return {
         "events": given.num_events,
         "items": given.num_items,
         "users": given.num_users,
         "optimizer": optimizer,
         "counted_bytes": memory.needed(TrainConfig(**options), given).total,
-        "epoch_seconds": steps["seconds"],
-        "steps": steps["step"],
-        "loss": steps["loss"],
+        "steps": -(-given.num_events // options["batch_size"]),
+        "seconds_before": started[0] - took.start,
+        "processor_seconds_before": cores[0] - took.cores,
+        "seconds_per_step": (started[count] - started[0]) / count,
+        "processor_seconds_per_step": (cores[count] - cores[0]) / count,
         **took.row(),
     }
 
 
 def steps(num_items: int, base_items: int, pages: str, optimizer: str) -> dict[str, Any]:
-    """Steps at two sizes of the catalogue in turn, from cold caches: medians, and of their ratios."""
+    """Steps at two sizes of the catalogue in turn, from cold caches, on one thread. Negatives are uniform: as
+    many different ones, within 2 %, at every size."""
     from fastpop import pages as of_pages
     from fastpop.benchmark import Steps
 
     if pages == "4 KiB":
         of_pages._madvise = lambda: None
     made = {
-        size: Steps(size, DIM, 4096, 4096, steps=ROUNDS + 4, table_optimizer=optimizer)
+        size: Steps(size, DIM, 4096, 4096, steps=ROUNDS + 4, table_optimizer=optimizer, proposal="uniform")
         for size in (base_items, num_items)
     }
     evict = np.zeros(FLUSH // 8)
@@ -139,19 +162,17 @@ def steps(num_items: int, base_items: int, pages: str, optimizer: str) -> dict[s
             if number >= 3:
                 seconds[size].append(took)
                 cores[size].append(processor)
-    ratios = np.array(seconds[num_items]) / np.array(seconds[base_items])
-    of_cores = np.array(cores[num_items]) / np.array(cores[base_items])
+    quick = {size: float(np.quantile(seconds[size], QUANTILE)) for size in made}
+    few = {size: float(np.quantile(cores[size], QUANTILE)) for size in made}
     return {
         "items": num_items,
         "base_items": base_items,
         "pages": pages,
         "optimizer": optimizer,
-        "seconds": float(np.median(seconds[num_items])),
-        "base_seconds": float(np.median(seconds[base_items])),
-        "ratio": float(np.median(ratios)),
-        "processor_seconds": float(np.median(cores[num_items])),
-        "base_processor_seconds": float(np.median(cores[base_items])),
-        "processor_ratio": float(np.median(of_cores)),
+        "seconds": quick[num_items],
+        "base_seconds": quick[base_items],
+        "processor_seconds": few[num_items],
+        "base_processor_seconds": few[base_items],
     }
 
 
@@ -189,10 +210,10 @@ def kinds(num_items: int, kind: str, optimizer: str) -> dict[str, Any]:
         "items": num_items,
         "kind": kind,
         "optimizer": optimizer,
-        "plain_seconds": float(np.median(seconds["plain"])),
-        "seconds": float(np.median(seconds[kind])),
-        "plain_processor_seconds": float(np.median(cores["plain"])),
-        "processor_seconds": float(np.median(cores[kind])),
+        "plain_seconds": float(np.quantile(seconds["plain"], QUANTILE)),
+        "seconds": float(np.quantile(seconds[kind], QUANTILE)),
+        "plain_processor_seconds": float(np.quantile(cores["plain"], QUANTILE)),
+        "processor_seconds": float(np.quantile(cores[kind], QUANTILE)),
         "plain_bytes": plain_bytes,
         "table_bytes": made[kind].parts.model.decoder.item_embedding.nbytes,
     }
@@ -359,8 +380,10 @@ def plan(asked: argparse.Namespace) -> Iterator[tuple[str, Callable[..., Any], t
 def measured(name: str, arguments: tuple[Any, ...], limit: float) -> dict[str, Any]:
     """One row, of a process of its own; what went wrong, where it did."""
     command = [sys.executable, "-P", __file__, "--row", json.dumps([name, *arguments])]
+    one = {"OMP_NUM_THREADS": "1"} if name in ONE_THREAD else {}
+    environment = {**os.environ, **one}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment)
     except subprocess.TimeoutExpired:
         return {"arguments": list(arguments), "failed": f"longer than {limit:g} s"}
     if done.returncode:
@@ -372,9 +395,7 @@ def measured(name: str, arguments: tuple[Any, ...], limit: float) -> dict[str, A
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("record", type=Path)
-    parser.add_argument(
-        "sections", nargs="*", help="steps, log, train, audit, evaluate, compare; all of them"
-    )
+    parser.add_argument("sections", nargs="*", help="of " + SECTIONS)
     parser.add_argument("--most-items", type=int, default=10_000_000)
     parser.add_argument("--base-items", type=int, default=100_000)
     parser.add_argument("--most-events", type=int, default=10_000_000)
@@ -402,6 +423,7 @@ def machine() -> dict[str, Any]:
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
         "dim": DIM,
+        "most_steps": MOST_STEPS,
         "machine": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

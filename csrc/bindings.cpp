@@ -173,7 +173,7 @@ void bind_tile(py::module_& m) {
       "a_IT"_a.noconvert(), "b_JT"_a.noconvert(), "path"_a,
       "a b^T of bfloat16 bits as the path's widest products sum it, for tests of their bits.");
   py::class_<fastpop::RowIndex>(m, "RowIndex", "The sorted set of a step's ids.")
-      .def(py::init<int64_t>(), "num_items"_a)
+      .def(py::init<int64_t, int64_t>(), "num_items"_a, "num_ids"_a)
       .def(
           "add",
           [](fastpop::RowIndex& index, uintptr_t ids, int64_t num, int threads) {

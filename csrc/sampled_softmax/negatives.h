@@ -53,6 +53,7 @@ class SharedNegatives : protected RowTerms {
     int64_t num = 0;
     bool is_there = false;
     for (int64_t k = 0; k < a_.K; ++k) {
+      if (k + kAhead < a_.K) ask_for_bias(static_cast<int64_t>(sorted[k + kAhead].key));
       const auto id = static_cast<int64_t>(sorted[k].key);
       if (k == 0 || sorted[k - 1].key != sorted[k].key) {
         const double bias = negative_bias(id);
@@ -114,6 +115,8 @@ class SharedNegatives : protected RowTerms {
   }
 
  private:
+  static constexpr int64_t kAhead = 16;
+
   static bool before(const SortItem& one, const SortItem& other) {
     return one.key != other.key ? one.key < other.key : one.slot < other.slot;
   }

@@ -6,6 +6,7 @@
 
 #include "mutant.h"
 #include "online_lse.h"
+#include "prefetch.h"
 #include "ranges.h"
 #include "sampled_softmax/sampled_softmax.h"
 
@@ -47,6 +48,12 @@ class RowTerms {
     if (a_.neg_id_GK != nullptr) return a_.neg_id_GK + group * a_.K;
     alias_draw_group(a_.table, a_.V, a_.seed, a_.step, static_cast<uint32_t>(group), a_.K, buffer);
     return buffer;
+  }
+
+  // Numbers of a table that is out of cache, asked for before they are needed.
+  void ask_for_bias(int64_t id) const {
+    if (a_.log_prior_V != nullptr) prefetch(a_.log_prior_V + id, sizeof(float));
+    if (a_.log_proposal_V != nullptr) prefetch(a_.log_proposal_V + id, sizeof(float));
   }
 
   double positive_bias(int64_t id) const {

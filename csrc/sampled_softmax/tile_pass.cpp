@@ -314,7 +314,15 @@ class TilePass : SharedNegatives {
       for (int64_t r = mine.first; r < end; r += strip_)
         one_strip(w, block, first, last, r, left, columns, me);
     }
-    for (int64_t r = mine.first; r < mine.last; ++r) finish_row(w, block, first, r, me);
+    constexpr int64_t kAhead = 8;
+    for (int64_t r = mine.first; r < mine.last; ++r) {
+      if (r + kAhead < mine.last) {
+        const int64_t next = a_.pos_id_B[first + r + kAhead];
+        prefetch_row(a_.item_VD, next, a_.D);
+        ask_for_bias(next);
+      }
+      finish_row(w, block, first, r, me);
+    }
   }
 
   // A strip of rows r.. of the block against one chunk of columns.

@@ -109,7 +109,7 @@ def _index_of(inputs: Inputs) -> _C.RowIndex:
     """The sorted set of the ids of positives and negatives."""
     num_rows, num_items = inputs.query_BD.shape[0], inputs.item_VD.shape[0]
     threads = native.all_threads()
-    index = _C.RowIndex(num_items=num_items)
+    index = _C.RowIndex(num_items=num_items, num_ids=num_rows + inputs.num_groups * inputs.num_negatives)
     if num_rows:
         pos_id_B = inputs.pos_id_B.contiguous()
         index.add(ids=native.address(pos_id_B), num=num_rows, threads=threads)
