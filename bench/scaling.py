@@ -103,7 +103,6 @@ def train(num_events: int, optimizer: str) -> dict[str, Any]:
     given = Interactions.open(scratch() / f"scaling-{num_events}")
     options = {
         "dim": DIM,
-        "most_steps": MOST_STEPS,
         "epochs": 1,
         "batch_size": 8192,
         "num_negatives": 2048,

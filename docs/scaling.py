@@ -360,8 +360,8 @@ def falls_short(record: dict[str, Any]) -> list[str]:
     lines = [
         f"Logs of up to {most:,} events were trained on, and no epoch of the longest was run to its end.",
         "The machine was shared: no time by the clock here says what a quiet one takes.",
-        "How a training run behaves whose tables are larger than memory was not seen: the two lines of tables "
-        "on disk are its ends.",
+        "How a training run behaves whose tables are larger than memory was not seen: the two lines of "
+        "tables on disk are its ends.",
     ]
     off = [row for row in good(record, "train") if abs(row["counted_bytes"] / row["peak_bytes"] - 1) > 0.1]
     lines += [

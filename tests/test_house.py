@@ -267,7 +267,7 @@ def writes_of(path: Path) -> list[str]:
 
 ASK_FILES = ("", "files", "report", "tables", "checkpoint")
 # Inside the draft of an atomic folder, in scratch folders that go, or of a test; and of a closed terminal.
-IN_DRAFTS = ("prepared.py", "cases.py", "checkpoint.py", "draft.py")
+IN_DRAFTS = ("prepared.py", "cases.py", "checkpoint.py", "draft.py", "item_index.py")
 IN_SCRATCH = ("staging.py", "scan.py", "events.py")
 
 

@@ -1,12 +1,15 @@
 """One optimiser step on the touched rows of an embedding table, in place."""
 
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastpop import checks
 from fastpop.kernels import fields
+from fastpop.kernels.alias_draw.reference import WORD, philox4x32
 from fastpop.kernels.row_update import reference
 from fastpop.kernels.row_update.reference import Inputs
 from fastpop.ops import _dispatch, readable, validation
@@ -53,7 +56,7 @@ def row_sgd_(
     """
     _check(table, ids, rows, lr, found_inf)
     run = torch.ops.fastpop.row_sgd if torch.compiler.is_compiling() else _sgd
-    run(table, ids, rows, float(lr), *_rounding(rounding, table), impl, summed, found_inf)
+    run(table, ids, rows, float(lr), impl, summed, found_inf, *_rounding(rounding, table))
 
 
 def row_adagrad_(
@@ -83,8 +86,7 @@ def row_adagrad_(
     _state("square", square, (table.shape[0],), table, {"table": table, "rows": rows})
     checks.number("eps", eps, gt=0)
     run = torch.ops.fastpop.row_adagrad if torch.compiler.is_compiling() else _adagrad
-    numbers = float(lr), float(eps)
-    run(table, ids, rows, square, *numbers, *_rounding(rounding, table), impl, summed, found_inf)
+    run(table, ids, rows, square, float(lr), float(eps), impl, summed, found_inf, *_rounding(rounding, table))
 
 
 def row_adam_(
@@ -130,7 +132,7 @@ def row_adam_(
     run = torch.ops.fastpop.row_adam if torch.compiler.is_compiling() else _adam
     numbers = float(lr), float(beta1), float(beta2), float(eps)
     state = mean, square, step
-    run(table, ids, rows, *state, *numbers, *_rounding(rounding, table), impl, summed, found_inf)
+    run(table, ids, rows, *state, *numbers, impl, summed, found_inf, *_rounding(rounding, table))
 
 
 def _check(table: Any, ids: Any, rows: Any, lr: float, found_inf: Any) -> None:
@@ -223,7 +225,20 @@ def _step(inputs: Inputs, impl: str) -> None:
     module = _dispatch.choose("row_update", impl, inputs.table_VD.device.type, inputs)
     if module is reference and inputs.ids_n.device.type == "cpu":  # others check themselves
         checks.ids_in_range("ids", inputs.ids_n, inputs.table_VD.shape[0])
+    if module is reference and inputs.rounding_step >= 0:
+        inputs = inputs._replace(noise=partial(_noise, inputs.rounding_seed, inputs.rounding_step))
     module.forward(inputs)
+
+
+def _noise(seed: int, step: int, ids_n: Tensor, dim: int) -> Tensor:
+    """[n, D] int32: the 16 bits that are added to each number of these rows; see the reference."""
+    counter = np.zeros((len(ids_n), -(-dim // 8), 4), np.uint32)
+    counter[:, :, 0] = np.arange(counter.shape[1])
+    counter[:, :, 1] = ids_n.cpu().numpy()[:, None]
+    counter[:, :, 2], counter[:, :, 3] = step % WORD, step // WORD
+    words = philox4x32(counter.reshape(-1, 4), (seed % WORD, seed // WORD)).reshape(len(ids_n), -1)
+    noise_nD = np.stack([words & 0xFFFF, words >> 16], 2).reshape(len(ids_n), -1)[:, :dim]
+    return torch.from_numpy(noise_nD.astype(np.int32)).to(ids_n.device)
 
 
 def _sgd(
@@ -231,11 +246,11 @@ def _sgd(
     ids: Tensor,
     rows: Tensor,
     lr: float,
-    seed: int,
-    rounds: int,
     impl: str,
     summed: bool = False,
     found_inf: Tensor | None = None,
+    seed: int = 0,
+    rounds: int = -1,
 ) -> None:
     how = {"rounding_seed": seed, "rounding_step": rounds, "summed": summed, "found_inf": found_inf}
     _step(Inputs("sgd", table, ids, rows, lr, **how), impl)
@@ -248,11 +263,11 @@ def _adagrad(
     square: Tensor,
     lr: float,
     eps: float,
-    seed: int,
-    rounds: int,
     impl: str,
     summed: bool = False,
     found_inf: Tensor | None = None,
+    seed: int = 0,
+    rounds: int = -1,
 ) -> None:
     how = {"rounding_seed": seed, "rounding_step": rounds, "summed": summed, "found_inf": found_inf}
     _step(Inputs("adagrad", table, ids, rows, lr, square_V=square, eps=eps, **how), impl)
@@ -269,11 +284,11 @@ def _adam(
     beta1: float,
     beta2: float,
     eps: float,
-    seed: int,
-    rounds: int,
     impl: str,
     summed: bool = False,
     found_inf: Tensor | None = None,
+    seed: int = 0,
+    rounds: int = -1,
 ) -> None:
     how = {"rounding_seed": seed, "rounding_step": rounds, "summed": summed, "found_inf": found_inf}
     _step(Inputs("adam", table, ids, rows, lr, mean, square, step, beta1, beta2, eps, **how), impl)
@@ -297,8 +312,8 @@ def _register() -> None:
             f"fastpop::row_{name}",
             function,
             mutates_args=changed,
-            schema=f"{given}{state}{numbers}, int seed, int rounds, str impl, bool summed=False, "
-            "Tensor? found_inf=None) -> ()",
+            schema=f"{given}{state}{numbers}, str impl, bool summed=False, Tensor? found_inf=None, "
+            "int seed=0, int rounds=-1) -> ()",
         ).register_fake(lambda *_: readable.outside_jvp("table"))
 
 

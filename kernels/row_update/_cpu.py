@@ -44,7 +44,8 @@ def forward(inputs: Inputs) -> None:
         inputs = inputs._replace(rows_nD=rows_nD)
     num_items, dim = inputs.table_VD.shape
     given, _held = native.named(inputs)
-    del given["found_inf"], given["summed"]  # here a pass sees for itself whether ids ascend
+    # Here a pass sees for itself whether ids ascend, and words are made where they are used.
+    del given["found_inf"], given["summed"], given["noise"]
     # Rows side by side, however far apart: an address and a stride.
     given["mean"], given["mean_stride"] = (0, 0) if mean_VD is None else given["mean"][:2]
     bad = _C.row_update(

@@ -11,17 +11,16 @@ table's dtype.
 A bfloat16 table may be rounded at random instead of to nearest (rounding_step >= 0): the 16 bits that it has
 no place for are added 16 even ones and cut off, so that the mean of what is written is the number itself, and
 steps below half of its last place are not lost. Number d of row i takes the low (d even) or high half of word
-d % 8 // 2 of Philox with key rounding_seed and counter (d // 8, i, rounding_step lo, hi).
+d % 8 // 2 of Philox with key rounding_seed and counter (d // 8, i, rounding_step lo, hi); this file is given
+them.
 Source: Gupta et al. 2015, arXiv 1502.02551.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-
-from fastpop.kernels.alias_draw.reference import WORD, philox4x32
 
 
 class Inputs(NamedTuple):
@@ -42,6 +41,7 @@ class Inputs(NamedTuple):
     rounding_step: int = -1
     summed: bool = False  # ids ascend, and rows of an id after its first are zeros
     found_inf: Tensor | None = None  # 0-d float32: no step where it is not 0
+    noise: Callable[[Tensor, int], Tensor] | None = None  # the words, for this file: (ids [n], D) -> [n, D]
 
 
 def unsupported(inputs: Inputs) -> str | None:
@@ -60,22 +60,15 @@ def forward(inputs: Inputs) -> None:
     else:
         step_nD = _adam_step(inputs, ids_n, rows_nD)
     new_nD = _wide(table_VD[ids_n], table_VD) - step_nD
-    if inputs.rounding_step >= 0:
-        new_nD = _at_random(new_nD, ids_n, inputs.rounding_seed, inputs.rounding_step)
+    if inputs.noise is not None:
+        new_nD = _at_random(new_nD, inputs.noise(ids_n, new_nD.shape[1]))
     table_VD[ids_n] = new_nD.to(table_VD.dtype)
 
 
-def _at_random(row_nD: Tensor, ids_n: Tensor, seed: int, step: int) -> Tensor:
-    """float32 [n, D] that bfloat16 holds exactly."""
-    num_rows, dim = row_nD.shape
-    counter = np.zeros((num_rows, -(-dim // 8), 4), np.uint32)
-    counter[:, :, 0] = np.arange(counter.shape[1])
-    counter[:, :, 1] = ids_n.cpu().numpy()[:, None] % WORD
-    counter[:, :, 2], counter[:, :, 3] = step % WORD, step // WORD
-    drawn = philox4x32(counter.reshape(-1, 4), (seed % WORD, seed // WORD)).reshape(num_rows, -1)
-    noise_nD = np.stack([drawn & 0xFFFF, drawn >> 16], 2).reshape(num_rows, -1)[:, :dim].astype(np.int32)
+def _at_random(row_nD: Tensor, noise_nD: Tensor) -> Tensor:
+    """float32 [n, D] that bfloat16 holds exactly. noise_nD: int32 in [0, 2^16)."""
     bits_nD = row_nD.contiguous().view(torch.int32)
-    cut_nD = (bits_nD + torch.from_numpy(noise_nD).to(bits_nD.device)) & -0x10000
+    cut_nD = (bits_nD + noise_nD) & -0x10000
     is_finite = (bits_nD & 0x7F800000) != 0x7F800000
     return torch.where(is_finite, cut_nD, bits_nD).view(torch.float32)
 
