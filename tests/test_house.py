@@ -410,6 +410,7 @@ def test_no_test_room_is_empty():
         "evaluation",
         "diagnostics",
         "training",
+        "exporting",
         "synthetic",
         "report",
         "experiments",

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from fastpop import checks
-from fastpop.ops import _vocab_parallel, row_shard, validation
+from fastpop.ops import _positives, _vocab_parallel, row_shard, validation
 from fastpop.ops._counted import NOBODY
 from fastpop.ops._full_softmax_op import Inputs, Options  # which registers the operators
 from fastpop.ops.row_shard import RowShard
+from fastpop.ops.sampled_softmax import sampled_softmax
 from fastpop.types import Impl, Reduction
 
 
@@ -23,6 +24,7 @@ class _Keywords(TypedDict, total=False):
     row_weight: Tensor | None
     ignore_index: int | None
     padding_idx: int | None
+    mask_positives: bool
     reduction: Reduction
     shard: RowShard | None
     impl: Impl
@@ -57,6 +59,7 @@ def full_softmax(
     row_weight: Tensor | None = None,
     ignore_index: int | None = -100,
     padding_idx: int | None = None,
+    mask_positives: bool = False,
     reduction: Reduction = "none",
     return_lse: bool = False,
     shard: RowShard | None = None,
@@ -82,6 +85,10 @@ def full_softmax(
             None: every row counts, and none is looked for, which saves a GPU ten small launches.
         padding_idx: a row of items that is no item: as if log_prior were -inf there (no gradient, in no
             sum), and a pos_id equal to it is ignored.
+        mask_positives: of rows with several positives: whether a row's other positives are left out of
+            each one's sum, as they are no negatives of it. Not beside label_smoothing, nor under
+            torch.compile. Costs V ids for each positive beside which the others have more than half of the
+            probability.
         reduction: "none" [B], "sum", or "mean" = sum(w loss) / sum(w) over rows that count (0 if
             none does).
         return_lse: also the rows' log-sum-exp in the shape of pos_id (0 where it is ignored),
@@ -108,6 +115,29 @@ def full_softmax(
     if label_smoothing >= 1:
         raise checks.wrong("label_smoothing", "a number in [0, 1)", label_smoothing)
     pos_id, pos_shape = validation.check_pos_id(pos_id, query, lead, num_items, ignore_index, padding_idx)
+    if mask_positives and pos_id.ndim == 2:
+        if shard is not None:
+            raise checks.wrong("mask_positives", "False beside a catalogue in parts", True)
+        if label_smoothing:
+            raise checks.wrong("label_smoothing", "0 beside mask_positives", label_smoothing)
+        loss, lse = _positives.full(
+            full_softmax,
+            sampled_softmax,
+            query,
+            items,
+            pos_id,
+            ignore_index=NOBODY if ignore_index is None else ignore_index,
+            log_prior=log_prior,
+            prior_weight=prior_weight,
+            scale=scale,
+            padding_idx=padding_idx,
+            impl=impl,
+        )
+        weight_B = validation.check_row_weight(row_weight, query, lead)
+        loss = validation.finish(loss, validation.counted(pos_id, ignore_index), weight_B, reduction)
+        if reduction == "none":
+            loss = loss.view(lead)
+        return (loss, lse.view(pos_shape)) if return_lse else loss
     own_query, own_scale = query, scale
     if shard is not None:
         log_prior = row_shard.vector_of("log_prior", log_prior, shard, num_here)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastpop import checks, deprecated
-from fastpop.ops import _vocab_parallel, row_shard, validation
+from fastpop.ops import _positives, _vocab_parallel, row_shard, validation
 from fastpop.ops._counted import NOBODY
 from fastpop.ops._sampled_softmax_op import SIGNATURE, Inputs, Options  # which registers the operators
 from fastpop.ops.draw import Draw
@@ -28,6 +28,7 @@ class _Keywords(TypedDict, total=False):
     row_weight: Tensor | None
     ignore_index: int | None
     padding_idx: int | None
+    mask_positives: bool
     sparse_grad: bool
     reduction: Reduction
     shard: RowShard | None
@@ -82,6 +83,7 @@ def sampled_softmax(
     row_weight: Tensor | None = None,
     ignore_index: int | None = -100,
     padding_idx: int | None = None,
+    mask_positives: bool = False,
     sparse_grad: bool = False,
     reduction: Reduction = "none",
     return_lse: bool = False,
@@ -133,6 +135,10 @@ def sampled_softmax(
             None: every row counts, and none is looked for, which saves a GPU ten small launches.
         padding_idx: a row of items that is no item: as if log_prior were -inf there (no gradient, in no
             sum, whoever drew it), and a pos_id equal to it is ignored. O(V) more a call.
+        mask_positives: of rows with several positives: whether a row's other positives are left out of
+            each one's sum, as they are no negatives of it. accidental_hits says what happens to the
+            one itself. Costs a set of ids for each of the row's positives, where its negatives hold one
+            of them (elsewhere than on the CPU: always).
         sparse_grad: the gradients of items and log_prior are sparse: sorted unique ids.
         reduction: "none" [B], "sum", or "mean" = sum(w loss) / sum(w) over rows that count (0 if
             none does). The last two make loss and gradients in one pass.
@@ -166,6 +172,32 @@ def sampled_softmax(
     checks.one_of("reduction", reduction, ("none", "mean", "sum"))
     drop_accidental_hits = drops_accidental_hits(accidental_hits, logq)
     pos_id, pos_shape = validation.check_pos_id(pos_id, query, lead, num_items, ignore_index, padding_idx)
+    if mask_positives and pos_id.ndim == 2:
+        if shard is not None:
+            raise checks.wrong("mask_positives", "False beside a catalogue in parts", True)
+        return _masked(
+            query,
+            items,
+            pos_id,
+            neg_id,
+            lead,
+            pos_shape,
+            log_proposal=log_proposal,
+            logq=logq,
+            drop_accidental_hits=drop_accidental_hits,
+            group_size=group_size,
+            exclude_diagonal=exclude_diagonal,
+            row_weight=row_weight,
+            ignore_index=NOBODY if ignore_index is None else ignore_index,
+            reduction=reduction,
+            return_lse=return_lse,
+            log_prior=log_prior,
+            prior_weight=prior_weight,
+            scale=scale,
+            padding_idx=padding_idx,
+            sparse_grad=sparse_grad,
+            impl=impl,
+        )
     counts = validation.counted(pos_id, ignore_index)
     table = counter = None
     if isinstance(neg_id, Draw):
@@ -274,6 +306,59 @@ def sampled_softmax(
     if reduction == "none":
         loss = loss.view(lead)
     return (loss, lse[0].view(pos_shape)) if return_lse else loss
+
+
+def _masked(
+    query: Tensor,
+    items: Tensor,
+    pos_id: Tensor,
+    neg_id: Tensor | Draw,
+    lead: torch.Size,
+    pos_shape: torch.Size,
+    *,
+    log_proposal: Tensor | None,
+    logq: LogQ,
+    drop_accidental_hits: bool,
+    group_size: int | None,
+    exclude_diagonal: bool,
+    row_weight: Tensor | None,
+    ignore_index: int,
+    reduction: Reduction,
+    return_lse: bool,
+    **options: Any,
+) -> Any:
+    """`sampled_softmax` of [B, M] positives whose others are no negatives."""
+    if exclude_diagonal:
+        raise checks.wrong("exclude_diagonal", "one positive a row", pos_id)
+    num_rows = query.shape[0]
+    if isinstance(neg_id, Draw):
+        if group_size is not None:
+            raise checks.wrong("group_size", "None beside a Draw, which has its own", group_size)
+        rows_a_group = neg_id.group_size or max(num_rows, 1)
+        if log_proposal is None and logq != "none":
+            dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+            log_proposal = neg_id.proposal.log_proposal_on(query.device, dtype)
+    else:
+        neg_id = validation.check_ids("neg_id", neg_id, items.shape[0], query)
+        neg_id, rows_a_group = _grouped(neg_id, lead, num_rows, group_size)
+    weight_B = validation.check_row_weight(row_weight, query, lead)
+    loss, lse = _positives.sampled(
+        sampled_softmax,
+        query,
+        items,
+        pos_id,
+        neg_id,
+        rows_a_group,
+        ignore_index=ignore_index,
+        keep_hits=not drop_accidental_hits,
+        log_proposal=log_proposal,
+        logq=logq,
+        **options,
+    )
+    loss = validation.finish(loss, pos_id != ignore_index, weight_B, reduction)
+    if reduction == "none":
+        loss = loss.view(lead)
+    return (loss, lse.view(pos_shape)) if return_lse else loss
 
 
 def reduced(

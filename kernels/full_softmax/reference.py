@@ -3,6 +3,9 @@
     z(b, i) = scale * <query[b], items[i]> + prior_weight * log_prior[i]
     lse[b]  = logsumexp_i z(b, i)
 
+Of a row with several positives P, mask_positives leaves the others out of each one's sum, around the op
+(fastpop/ops/_positives.py): lse[b, m] = logsumexp of z(b, i) over m and the items outside of P.
+
 Rows go through in tiles: [b, V] logits are alive, never [B, V]; backward makes them again.
 """
 

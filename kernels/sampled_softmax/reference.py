@@ -6,6 +6,13 @@
     none      : z as it is
     lse[b]    = logsumexp over the positive and the row's K negatives
 
+Of a row with several positives P, mask_positives leaves the others out of each one's sum:
+
+    lse[b, m] = logsumexp(z(b, m), z(b, n) for the negatives n outside of P)
+
+and, where accidental hits are kept, for those equal to m: the op's own business (fastpop/ops/_positives.py),
+which gives m's row the negatives with m in the places of P, and drops these hits.
+
 Negatives come as [G, K]: row b reads group b // group_size. Shared negatives are G = 1, per-row
 negatives are group_size = 1. Rows go through in tiles, so that a tile of logits, not [B, K], is alive;
 backward makes each tile again from lse, and reads its ids again: where they are drawn, whoever calls

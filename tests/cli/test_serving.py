@@ -1,4 +1,4 @@
-"""`fastpop recommend` for histories, similar items, filters and titles."""
+"""`fastpop recommend` for histories, similar items, filters, titles; `fastpop export`; titles in an audit."""
 
 import numpy as np
 import pytest
@@ -54,6 +54,21 @@ def test_similar_items(served, commands):
     text = commands.run("recommend", served / "run", "--similar-to", "i1", "i2", "--k", 2).stdout
     want = fastpop.load(served / "run").similar_items(["i1", "i2"], k=2)
     assert text == want.table() + "\n"
+
+
+def test_a_run_is_exported(served, commands, tmp_path):
+    done = commands.run("export", served / "run", "--out", tmp_path / "out")
+    assert done.stdout == f"model.json, tensors.safetensors are in {tmp_path / 'out'}\n"
+    opened, run = fastpop.open_export(tmp_path / "out"), fastpop.load(served / "run")
+    asked = {"histories": [["i1", "i2"]], "k": 3}
+    assert opened.recommend(**asked).item.tolist() == run.recommend(**asked).item.tolist()
+    done = commands.run("export", served / "run", "--out", tmp_path / "x", "--format", "pickle", code=2)
+    assert "format: expected one of 'safetensors', 'onnx', 'torch.export'; got 'pickle'" in done.stderr
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    done = commands.run("export", served / "run", "--out", tmp_path / "mine", code=1)
+    assert "mine, which holds something else" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_audit_names_the_items_that_are_furthest_off(served, commands, tmp_path):

@@ -1,6 +1,5 @@
 """What is exported serves what the run serves, at any size of batch, in every format; whole or not at all."""
 
-import contextlib
 import dataclasses
 import json
 import pickle
@@ -282,15 +281,3 @@ def test_onnx_is_asked_for_before_any_work(package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=rf"needs the package '{package}', .*pip install 'fastpop\[onnx\]'"):
         fastpop.export("no run", tmp_path / "out", "onnx")
-
-
-def test_the_command_line_exports(commands, tmp_path):
-    with contextlib.suppress(ImportError):
-        import tyro  # noqa: F401
-    result = trained("bag")
-    result.save(tmp_path / "run")
-    done = commands.run("export", tmp_path / "run", "--out", tmp_path / "out")
-    assert done.stdout == f"model.json, tensors.safetensors are in {tmp_path / 'out'}\n"
-    assert fastpop.open_export(tmp_path / "out").about["encoder"]["name"] == "bag"
-    done = commands.run("export", tmp_path / "run", "--out", tmp_path / "x", "--format", "pickle", code=2)
-    assert "format: expected one of 'safetensors', 'onnx', 'torch.export'; got 'pickle'" in done.stderr

@@ -10,7 +10,7 @@ import torch
 from helpers_softmax import in_dtype, loss_and_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ops import test_full_softmax, test_target_ranks, test_top_items, test_torch_library
+from ops import test_full_softmax, test_mask_positives, test_target_ranks, test_top_items, test_torch_library
 from ops.test_sampled_softmax import make, with_draw, with_hits
 
 import fastpop
@@ -508,3 +508,8 @@ def test_opcheck(draw):
             torch.ops.fastpop.sampled_softmax_backward.default,
             (*plain, lse, pos_logit, weight, weight, test_torch_library.ALL_NEEDED),
         )
+
+
+@pytest.mark.parametrize("sure", [False, True])
+def test_masked_positives_with_triton(sure):
+    test_mask_positives.test_the_full_softmax("triton", sure)
