@@ -66,7 +66,7 @@ def test_a_run_is_exported(served, commands, tmp_path):
     assert "format: expected one of 'safetensors', 'onnx', 'torch.export'; got 'pickle'" in done.stderr
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    done = commands.run("export", served / "run", "--out", tmp_path / "mine", code=1)
+    done = commands.run("export", served / "run", "--out", tmp_path / "mine", code=2)
     assert "mine, which holds something else" in done.stderr
     assert "Traceback" not in done.stderr
 
