@@ -18,11 +18,15 @@ SMALL = {"seeds=3": "seeds=1", "max_epochs=3": "max_epochs=2", "max_cases=500": 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # jupyter_client's and zmq's own
 
 
-def run(path, folder):
+def script():
     spec = importlib.util.spec_from_file_location("run_notebooks", ROOT / "docs" / "run_notebooks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.run(path, folder)
+    return module
+
+
+def run(path, folder):
+    return script().kept(script().run(path, folder))
 
 
 def shown(notebook):
@@ -74,5 +78,9 @@ def test_a_bar_is_a_widget_in_a_notebook(tmp_path):
     source = "from fastpop import bars\nbar = bars.progress_bar(4, 'epochs', show=True)\nbar.update(1)\nbar"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     nbformat.write(notebook, tmp_path / "bar.ipynb")
-    kinds = [set(output.get("data", {})) for output in run(tmp_path / "bar.ipynb", tmp_path).cells[0].outputs]
-    assert any("application/vnd.jupyter.widget-view+json" in kind for kind in kinds), kinds
+    found = script().run(tmp_path / "bar.ipynb", tmp_path)
+    kinds = [set(output.get("data", {})) for output in found.cells[0].outputs]
+    assert any(script().WIDGET in kind for kind in kinds), kinds
+    assert not any(
+        script().WIDGET in output.get("data", {}) for output in script().kept(found).cells[0].outputs
+    )
