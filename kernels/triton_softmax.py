@@ -205,8 +205,9 @@ def row_dots(
     stride_ed,
     dim,
     CHUNK_D: tl.constexpr,
+    DOT: tl.constexpr = tl.float32,
 ):
-    """[B] float32 <query row, item row>, CHUNK_D dimensions at a time: whole tiles would not fit in
+    """[B] float32 <query row, item row as DOT>, CHUNK_D dimensions at a time: whole tiles would not fit in
     registers beside what their callers hold."""
     dot_b = tl.zeros(query_row_b.shape, tl.float32)
     for first in range(0, dim, CHUNK_D):
@@ -215,7 +216,7 @@ def row_dots(
         query_ptr_bd = query_ptr + query_row_b[:, None] * stride_qb + offs_d[None, :] * stride_qd
         item_ptr_bd = item_ptr + item_row_b[:, None] * stride_ev + offs_d[None, :] * stride_ed
         query_bd = tl.load(query_ptr_bd, mask=inside_d, other=0.0).to(tl.float32)
-        item_bd = tl.load(item_ptr_bd, mask=inside_d, other=0.0).to(tl.float32)
+        item_bd = tl.load(item_ptr_bd, mask=inside_d, other=0.0).to(DOT).to(tl.float32)
         dot_b += tl.sum(query_bd * item_bd, 1)
     return dot_b
 
@@ -344,6 +345,7 @@ def store_query_gradients(
     stride_ed,
     RANGE: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    DOT: tl.constexpr = tl.float32,
 ):
     """To d_query [split, B, D] and d_scale [split, B], each where its pointer is given: the sums of
     probabilities times the row's weight; split 0 adds own * the positive's item."""
@@ -366,14 +368,14 @@ def store_query_gradients(
             item_bd = tl.load(item_ptr_bd, mask=(own_b != 0.0)[:, None] & inside_d, other=0.0)
             tl.store(
                 d_query_ptr + split_row_b[:, None] * dim + offs_d[None, :],
-                scale * (d_query_bd + own_b[:, None] * item_bd.to(tl.float32)),
+                scale * (d_query_bd + own_b[:, None] * item_bd.to(DOT).to(tl.float32)),
                 mask=inside_b[:, None] & inside_d,
             )
     if d_scale_ptr is not None:
         d_scale_b *= weight_b
         if is_first:
             pos_dot_b = row_dots(
-                query_ptr, row_b, stride_qb, stride_qd, item_ptr, pos_id_b, stride_ev, stride_ed, dim, 16
+                query_ptr, row_b, stride_qb, stride_qd, item_ptr, pos_id_b, stride_ev, stride_ed, dim, 16, DOT
             )
             d_scale_b += tl.where(own_b == 0.0, 0.0, own_b * pos_dot_b)
         tl.store(d_scale_ptr + split_row_b, d_scale_b, mask=inside_b)

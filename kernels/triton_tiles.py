@@ -153,8 +153,11 @@ def dot_constants(dtype: torch.dtype, dim: int) -> dict[str, Any]:
     }
 
 
-def constants(query_BD: Tensor, item_VD: Tensor, tile: Tile) -> dict[str, Any]:
-    """What every kernel on tiles is compiled for, but for its block of candidates."""
+def constants(
+    query_BD: Tensor, item_VD: Tensor, tile: Tile, dtype: torch.dtype | None = None
+) -> dict[str, Any]:
+    """What every kernel on tiles is compiled for, but for its block of candidates. dtype: of the operands,
+    where it is not what holds both inputs."""
     dim = query_BD.shape[1]
     block_d = block_of(dim)
     return {
@@ -163,7 +166,7 @@ def constants(query_BD: Tensor, item_VD: Tensor, tile: Tile) -> dict[str, Any]:
         "BLOCK_B": tile.rows,
         "num_warps": tile.num_warps,
         "num_stages": tile.num_stages,
-        **dot_constants(dot_dtype(query_BD, item_VD), dim),
+        **dot_constants(dtype or dot_dtype(query_BD, item_VD), dim),
     }
 
 

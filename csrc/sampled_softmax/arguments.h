@@ -29,6 +29,7 @@ void read_inputs(Arguments& given, Args& a) {
   a.d_lse_B = given.at<float>("d_lse");
   a.d_pos_B = given.at<float>("d_pos");
   a.d_query_BD = given.at<float>("d_query");
+  given.leave({"round_items"});  // on the CPU a table of rounded rows is given instead
 }
 
 }  // namespace fastpop

@@ -286,6 +286,7 @@ def sampled_softmax(
         logq=logq,
         drop_accidental_hits=drop_accidental_hits,
         exclude_diagonal=exclude_diagonal,
+        round_items=validation.rounds_items(query, items, group_size),
     )
     options = Options(
         ignore_index=NOBODY if ignore_index is None else ignore_index,

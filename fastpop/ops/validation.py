@@ -186,6 +186,23 @@ def autocast_query(query: Tensor) -> Tensor:
     return query
 
 
+# Rows that share their negatives: for fewer the products are no matrix products, and their kernels read rows
+# as they are.
+FEW_ROWS = 8
+
+
+def rounds_items(query: Tensor, items: Tensor, group_size: int) -> bool:
+    """Whether autocast has rows of items rounded as well, those that are read: its dtype is the products'."""
+    kind = query.device.type
+    return (
+        torch.is_autocast_enabled(kind)
+        and items.dtype == torch.float32
+        and torch.get_autocast_dtype(kind) != torch.float32
+        and query.dtype != torch.float64
+        and group_size > FEW_ROWS
+    )
+
+
 def rows_for_kernel(query: Tensor, pos_id: Tensor) -> Tensor:
     """One query row per positive. Under autocast the query alone is cast: casting a table of 1e7 rows
     costs more than a step."""

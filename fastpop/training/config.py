@@ -142,7 +142,8 @@ class TrainConfig:
     clip_norm: float = 0.0
     """Largest norm of all gradients together; 0: no limit."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 runs under autocast; tables are of table_dtype."""
+    """bf16 runs under autocast: products of bf16 numbers, those of the sampled loss too, with fp32 sums.
+    Tables are of table_dtype, and log p stays fp32."""
     cuda_graph: bool = False
     """Record the step as CUDA graphs, of which the host launches one a step. Not yet run on a card."""
     device: str = "auto"

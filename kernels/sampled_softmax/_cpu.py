@@ -4,6 +4,7 @@ Logits live in registers and L1, exponentials of a block of rows in a buffer of 
 with several threads), packed items in K D numbers (in twice as many where rows are no whole vectors of
 float32); neither [B, K] nor gathered [B, K, D] exists. Each negative id of a group is computed once, with
 log(its count) in its bias. Float32 inside, for 16-bit inputs too; the same bits on any number of threads.
+Where rows of a float32 table are to be rounded, those that are read are first, into a table of their own.
 
 Cost: 2 B K D FLOPs forward, 6 B K D backward, 6 B K D for both at once in `forward_backward`.
 """
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from fastpop import _C, checks
 from fastpop.kernels import native
+from fastpop.kernels.alias_draw import _cpu as alias_draw
+from fastpop.kernels.alias_draw.reference import Inputs as DrawInputs
 from fastpop.kernels.sampled_softmax.reference import Gradients, Inputs, Needs, prior_gradients
 
 
@@ -33,7 +36,8 @@ def can_fuse(inputs: Inputs) -> bool:
 def forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """(lse [B], pos_logit [B]); equals `reference.forward` within rounding."""
     lse_B, pos_logit_B = _empty_rows(inputs), _empty_rows(inputs)
-    _run(inputs, "forward", lse_B, pos_logit_B)
+    inputs, id_of = _rounded(inputs)
+    _run(inputs, "forward", lse_B, pos_logit_B, id_of)
     return lse_B, pos_logit_B
 
 
@@ -69,6 +73,7 @@ def _gradients(
     d_lse_B: Tensor,
     d_pos_B: Tensor | None,
 ) -> Gradients:
+    inputs, id_of = _rounded(inputs)
     needs_prior = (needs.log_prior or needs.prior_weight) and inputs.log_prior_V is not None
     num_rows, dim = inputs.query_BD.shape
     d_query_BD = native.new(num_rows, dim) if needs.query else None
@@ -84,6 +89,7 @@ def _gradients(
         mode,
         lse_B,
         pos_logit_B,
+        id_of,
         d_lse=native.address(d_lse_B),
         d_pos=native.address(d_pos_B),
         index=index,
@@ -97,12 +103,40 @@ def _gradients(
         log_prior_n, d_prior_weight = prior_gradients(inputs, id_n, d_bias_n)
     return Gradients(
         query_BD=d_query_BD,
-        id_n=id_n,
+        id_n=id_n if id_n is None or id_of is None else id_of[id_n],
         item_nD=d_item_nD,
         log_prior_n=log_prior_n if needs.log_prior else None,
         prior_weight=d_prior_weight if needs.prior_weight else None,
         scale=torch.tensor(d_scale, dtype=torch.float32, device="cpu") if needs.scale else None,
     )
+
+
+def _rounded(inputs: Inputs) -> tuple[Inputs, Tensor | None]:
+    """(inputs on a table of the rows that are read alone, rounded to query's dtype; the ids that its rows
+    had), where round_items asks for that; else as they came. O((B + G K) log n + n D)."""
+    if not inputs.round_items or not len(inputs.query_BD):
+        return inputs._replace(round_items=False), None
+    index = _index_of(inputs)
+    id_n = native.new(len(index), dtype=torch.int64)
+    index.write_ids(native.address(id_n))
+    neg_id_GK = inputs.neg_id_GK
+    if neg_id_GK is None:
+        shape = (0, inputs.num_groups, inputs.num_negatives)
+        drawn = alias_draw.forward(DrawInputs(inputs.table_V2, inputs.counter_2, *shape))
+        neg_id_GK = torch.from_numpy(drawn)
+    log_prior_V, log_proposal_V = (
+        None if one is None else one[id_n] for one in (inputs.log_prior_V, inputs.log_proposal_V)
+    )
+    return inputs._replace(
+        item_VD=inputs.item_VD[id_n].to(inputs.query_BD.dtype),
+        pos_id_B=torch.searchsorted(id_n, inputs.pos_id_B),
+        neg_id_GK=torch.searchsorted(id_n, neg_id_GK),
+        table_V2=None,
+        counter_2=None,
+        log_prior_V=log_prior_V,
+        log_proposal_V=log_proposal_V,
+        round_items=False,
+    ), id_n
 
 
 def _index_of(inputs: Inputs) -> _C.RowIndex:
@@ -135,7 +169,10 @@ def _empty_rows(inputs: Inputs) -> Tensor:
     return native.new(inputs.query_BD.shape[0])
 
 
-def _run(inputs: Inputs, mode: str, lse_B: Tensor, pos_logit_B: Tensor, **wanted: Any) -> float:
+def _run(
+    inputs: Inputs, mode: str, lse_B: Tensor, pos_logit_B: Tensor, id_of: Tensor | None, **wanted: Any
+) -> float:
+    """id_of: the ids that rows of the table had, where errors name others."""
     given, _held = native.named(inputs)
     lse_B, pos_logit_B = lse_B.contiguous(), pos_logit_B.contiguous()
     num_rows, dim = inputs.query_BD.shape
@@ -152,7 +189,9 @@ def _run(inputs: Inputs, mode: str, lse_B: Tensor, pos_logit_B: Tensor, **wanted
         **wanted,
     )
     if bad_prior_id >= 0 and inputs.log_prior_V is not None:
-        raise checks.no_prior(bad_prior_id, float(inputs.log_prior_V[bad_prior_id]))
+        bad = bad_prior_id if id_of is None else int(id_of[bad_prior_id])
+        raise checks.no_prior(bad, float(inputs.log_prior_V[bad_prior_id]))
     if bad_proposal_id >= 0 and inputs.log_proposal_V is not None:
-        raise checks.no_proposal("neg_id", bad_proposal_id, float(inputs.log_proposal_V[bad_proposal_id]))
+        bad = bad_proposal_id if id_of is None else int(id_of[bad_proposal_id])
+        raise checks.no_proposal("neg_id", bad, float(inputs.log_proposal_V[bad_proposal_id]))
     return d_scale

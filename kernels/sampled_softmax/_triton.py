@@ -8,9 +8,10 @@ Each output has one owner, so results repeat bit for bit on one kind of device; 
 so it can be captured in a graph. Backward packs again, with the ids drawn again. An id out of range gives its
 rows a loss that is NaN and no gradient: raising, as on the CPU, would wait for the device.
 
-Operands are the inputs' own 16-bit numbers, sums are float32. Float32 operands (and mixed ones, which
-meet in what holds both) go as tf32x3, above 128 dimensions as ieee. Probabilities are rounded to the
-operands' type before the products of backward, as flash attention does.
+Operands are the inputs' own 16-bit numbers, sums are float32; with round_items rows of a float32 table are
+rounded to the queries' where they are packed. Other float32 operands (and mixed ones, which meet in what
+holds both) go as tf32x3, above 128 dimensions as ieee. Probabilities are rounded to the operands' type before
+the products of backward, as flash attention does.
 
 Cost: 2 B K D FLOPs forward and 8 B K D backward: each of its two passes makes the logits again, which
 is what one owner an output costs (with atomics it would be 6). Bound on an H100 (800 TFLOP/s bf16,
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from fastpop.kernels import triton_softmax, triton_tiles
 from fastpop.kernels.sampled_softmax import _triton_kernels as kernels
-from fastpop.kernels.sampled_softmax._triton_pack import Packed, pack, pack_kernel
+from fastpop.kernels.sampled_softmax._triton_pack import Packed, operands, pack, pack_kernel
 from fastpop.kernels.sampled_softmax._triton_rows import sum_by_id
 from fastpop.kernels.sampled_softmax.reference import Gradients, Inputs, Needs, prior_gradients
 from fastpop.kernels.triton_softmax import Groups, Rows
@@ -262,9 +263,7 @@ def _item_gradients(
         tile,
         num_tiles=num_tiles,
         split_size=steps * tile.rows,
-        peak_ptr=triton_softmax.peak_of(
-            triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), rows.weights
-        ),
+        peak_ptr=triton_softmax.peak_of(operands(inputs), rows.weights),
         d_row_ptr=d_row,
         d_bias_ptr=d_bias,
         **_of_rows(rows, inputs),
@@ -319,7 +318,7 @@ def _of_rows(rows: Rows, inputs: Inputs) -> dict[str, Any]:
 def _tile(table: Tiles, inputs: Inputs) -> Tile:
     """The written tile, with fewer rows where groups are smaller; not where one group is, which the last
     batch may be and kernels would be compiled anew for."""
-    dtype = triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD)
+    dtype = operands(inputs)
     tile = triton_tiles.choose(table, inputs.query_BD.device, inputs.query_BD.shape[1], dtype)
     if inputs.num_groups == 1:
         return tile
@@ -353,5 +352,5 @@ def _launch(
         HITS=inputs.drop_accidental_hits,
         DIAGONAL=inputs.exclude_diagonal,
         BLOCK_K=tile.candidates,
-        **triton_tiles.constants(inputs.query_BD, inputs.item_VD, tile),
+        **triton_tiles.constants(inputs.query_BD, inputs.item_VD, tile, operands(inputs)),
     )

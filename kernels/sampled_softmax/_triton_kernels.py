@@ -100,7 +100,7 @@ def forward_kernel(
     if tl.program_id(1) == 0:
         item_row_b = tl.maximum(pos_id_b, 0).to(tl.int64)
         pos_b = scale * row_dots(
-            query_ptr, row_b, stride_qb, stride_qd, item_ptr, item_row_b, stride_ev, stride_ed, dim, 16
+            query_ptr, row_b, stride_qb, stride_qd, item_ptr, item_row_b, stride_ev, stride_ed, dim, 16, DOT
         )
         if log_prior_ptr is not None:
             pos_b = logit(pos_b, 1.0, prior_term(item_row_b, log_prior_ptr, tl.load(prior_weight_ptr)))
@@ -237,6 +237,7 @@ def query_kernel(
         stride_ed,
         RANGE,
         BLOCK_D,
+        DOT,
     )
 
 

@@ -109,6 +109,13 @@ def pack_kernel(
         tl.store(row_ptr + out_k[:, None] * BLOCK_D + tl.arange(0, BLOCK_D)[None, :], row_kd)
 
 
+def operands(inputs: Inputs) -> torch.dtype:
+    """Of the matrix products."""
+    if inputs.round_items:
+        return inputs.query_BD.dtype
+    return triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD)
+
+
 def pack(
     inputs: Inputs,
     tile: int,
@@ -123,7 +130,7 @@ def pack(
     tile = max(tile, BLOCK)
     num_groups, num_tiles = inputs.num_groups, triton.cdiv(inputs.num_negatives, tile) * (tile // BLOCK)
     dim, new = inputs.query_BD.shape[1], inputs.query_BD.new_empty
-    dtype, block_d = triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD), triton_tiles.block_of(dim)
+    dtype, block_d = operands(inputs), triton_tiles.block_of(dim)
     sizes = num_groups, num_tiles * BLOCK
     packed = Packed(
         new(*sizes, block_d, dtype=dtype) if num_groups == 1 else None,

@@ -57,6 +57,7 @@ class Inputs(NamedTuple):
     logq: str = "none"
     drop_accidental_hits: bool = False
     exclude_diagonal: bool = False
+    round_items: bool = False  # rows of items are multiplied as the numbers that query's dtype has
 
 
 class Gradients(NamedTuple):
@@ -124,6 +125,8 @@ def _dots(inputs: Inputs, rows: slice, neg_id_gK: Tensor) -> tuple[Tensor, ...]:
 def _rows_of(inputs: Inputs, ids: Tensor) -> Tensor:
     """Item rows; zeros for removed items, whose rows may hold anything (0 * NaN is NaN)."""
     rows = inputs.item_VD[ids]
+    if inputs.round_items:
+        rows = rows.to(inputs.query_BD.dtype)
     if inputs.log_prior_V is None:
         return rows
     term = _prior_term(inputs.prior_weight, inputs.log_prior_V, ids)

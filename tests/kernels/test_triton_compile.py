@@ -45,6 +45,8 @@ IDS = {
     "sums_ptr": "*fp64",
     "best_ptr": "*i32",
     "key_ptr": "*i32",
+    "entry_ptr": "*i32",
+    "out_id_ptr": "*i64",
     "hit_ptr": "*i32",
     "terms_ptr": "*i64",
     "pair_ptr": "*i32",
@@ -106,6 +108,7 @@ class Compiled:
         tmp_path: Path,
         num_warps: int,
         num_stages: int,
+        table: torch.dtype | None = None,
     ):
         signature, attributes = {}, {}
         for at, (name, parameter) in enumerate(zip(kernel.arg_names, kernel.params)):
@@ -114,6 +117,8 @@ class Compiled:
                 continue
             if name.endswith("_ptr"):
                 number = TYPES[dtype] if name in IN_OPERANDS else "fp32"
+                if name == "item_ptr" and table is not None:
+                    number = TYPES[table]
                 signature[name] = IDS.get(name, f"*{number}")
                 if kernel in ROW_SUMS and name in ("carry_bias_ptr", "out_bias_ptr"):
                     signature[name] = "*fp64"
@@ -151,7 +156,7 @@ class Compiled:
         return bool(copies or re.search(r"ld\.global[^;]*\.v4\.b32", self.ptx))
 
 
-def compiled(kernel_name, arch, dim, dtype, tmp_path, fixed=()):
+def compiled(kernel_name, arch, dim, dtype, tmp_path, fixed=(), of_items=None):
     kernel, table, absent = KERNELS[kernel_name]
     tile = triton_tiles.tile_for(table, arch, dim, dtype)
     block_d = triton_tiles.block_of(dim)
@@ -173,7 +178,7 @@ def compiled(kernel_name, arch, dim, dtype, tmp_path, fixed=()):
     }
     if dtype != torch.float16:
         constants["peak_ptr"] = None
-    return Compiled(kernel, arch, constants, dtype, tmp_path, tile.num_warps, tile.num_stages)
+    return Compiled(kernel, arch, constants, dtype, tmp_path, tile.num_warps, tile.num_stages, of_items)
 
 
 def check(kernel_name, arch, dim, dtype, tmp_path):
@@ -200,6 +205,16 @@ def test_compiles_without_spills_and_with_the_right_instructions(kernel, arch, d
 @pytest.mark.parametrize(("kernel", "arch", "dim", "dtype"), ALL, ids=str)
 def test_every_tile_of_every_table(kernel, arch, dim, dtype, tmp_path):
     check(kernel, arch, dim, dtype, tmp_path)
+
+
+@pytest.mark.parametrize("kernel", ["sampled forward", "sampled d_query", "sampled d_item"])
+@pytest.mark.parametrize("dim", [64, 128])
+def test_rounded_rows_of_a_float32_table_are_multiplied_as_bfloat16(kernel, dim, tmp_path):
+    """Under autocast: the table is float32, its packed rows are not."""
+    built = compiled(kernel, 90, dim, torch.bfloat16, tmp_path, of_items=torch.float32)
+    assert re.search(r"wgmma\.mma_async[^;]*bf16\.bf16", built.ptx)
+    assert "tf32" not in built.ptx
+    assert built.spilled == 0
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

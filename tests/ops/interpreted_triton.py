@@ -457,6 +457,24 @@ def test_mixed_dtypes_meet_in_what_holds_both(query, items):
         torch.testing.assert_close(got[1][name], expected[1][name])
 
 
+@pytest.mark.parametrize("shape", ["shared", "groups"])
+def test_under_autocast_rows_are_rounded_as_on_the_cpu(shape):
+    """The table and its gradient stay float32."""
+    inputs = single(**make(shape=shape))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got, expected = (
+            loss_and_gradients(function, inputs, WANTED)
+            for function in (sampled_softmax, ops.sampled_softmax)
+        )
+    half = inputs | {name: inputs[name].bfloat16() for name in ("query", "items")}
+    torch.testing.assert_close(got[0], expected[0], rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(got[0], ops.sampled_softmax(**half), rtol=2e-6, atol=2e-6)
+    for name in WANTED:
+        assert got[1][name].dtype == torch.float32
+        # Shares are rounded to bfloat16 before they multiply.
+        torch.testing.assert_close(got[1][name], expected[1][name], rtol=2.0**-6, atol=2e-4)
+
+
 def test_small_weights_do_not_vanish_in_float16():
     """Shares of 1e-10 of a thousand rows add up to 5e-4, though float16 knows no share below 6e-8."""
     inputs = make(rows=1000, spread=1.0) | {"scale": 1.0, "prior_weight": 1.0}

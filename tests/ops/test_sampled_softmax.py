@@ -587,18 +587,62 @@ def test_bitwise_repeatable():
     assert all(torch.equal(first[1][name], second[1][name]) for name in first[1])
 
 
-def test_mixed_dtypes_and_autocast_cast_the_query_only():
-    inputs = in_dtype(make(), torch.float32)
-    items = inputs["items"].requires_grad_()
-    query = inputs["query"].requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = ops.sampled_softmax(**inputs, reduction="sum")
-    loss.backward()
+@pytest.mark.parametrize("impl", ["reference", "cpu"])
+@pytest.mark.parametrize("shape", ["shared", "groups", "drawn"])
+def test_autocast_multiplies_rounded_rows_and_gives_float32_gradients(path, impl, shape):
+    """What a table cast to bfloat16 would give, of the rows that are read alone; its gradient is not rounded.
+    The last row is not a number, and nobody reads it."""
+    inputs = in_dtype(make(shape="groups" if shape == "groups" else "shared"), torch.float32)
+    inputs |= {"scale": inputs["scale"].item(), "prior_weight": inputs["prior_weight"].item(), "impl": impl}
+    if shape == "drawn":
+        proposal = popularity.power(np.arange(97, 1, -1), 0.5)
+        inputs |= {"neg_id": fastpop.Draw(proposal, 3, 4, 33), "log_proposal": None}
+        for name in ("items", "log_prior"):
+            inputs[name] = inputs[name][:96]
+        inputs["pos_id"] = inputs["pos_id"] % 96
+    names = ("query", "items", "log_prior")
+    found = []
+    for autocast in (True, False):
+        leaves = {name: inputs[name].clone().requires_grad_() for name in names}
+        given = inputs | leaves
+        if not autocast:
+            half = {name: leaves[name].bfloat16() for name in ("query", "items")}
+            given |= half
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            loss = ops.sampled_softmax(**given, reduction="sum")
+        loss.backward()
+        found.append((loss.detach(), {name: leaf.grad for name, leaf in leaves.items()}))
+    (loss, grads), (expected, expected_grads) = found
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     assert loss.dtype == torch.float32
-    assert items.grad.dtype == torch.float32
-    assert query.grad.dtype == torch.float32
-    half = ops.sampled_softmax(**inputs | {"query": query.bfloat16()}, reduction="sum")
-    torch.testing.assert_close(loss, half)
+    for name in names:
+        assert grads[name].dtype == torch.float32
+        eps = 2.0**-8 if name != "log_prior" else 1e-5  # what the cast table's gradient is rounded to
+        torch.testing.assert_close(grads[name], expected_grads[name], rtol=eps, atol=1e-5)
+    assert not torch.equal(grads["items"], grads["items"].bfloat16().float())
+
+
+@pytest.mark.parametrize("impl", ["reference", "cpu"])
+def test_without_autocast_and_for_rows_of_their_own_mixed_dtypes_meet_in_what_holds_both(impl):
+    inputs = in_dtype(make(), torch.float32) | {"impl": impl}
+    half = inputs | {"query": inputs["query"].bfloat16()}
+    wide = inputs | {"query": inputs["query"].bfloat16().float()}
+    torch.testing.assert_close(ops.sampled_softmax(**half), ops.sampled_softmax(**wide), rtol=1e-6, atol=1e-6)
+    inputs = in_dtype(make(shape="rows"), torch.float32) | {"impl": impl}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = ops.sampled_softmax(**inputs)
+    half = inputs | {"query": inputs["query"].bfloat16()}
+    torch.testing.assert_close(loss, ops.sampled_softmax(**half), rtol=1e-6, atol=1e-6)
+
+
+def test_rounded_rows_are_refused_by_their_own_ids():
+    inputs = in_dtype(make(), torch.float32)
+    inputs["log_prior"][inputs["neg_id"][5]] = math.nan
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(ValueError, match=f"log_prior: .* got nan at position {int(inputs['neg_id'][5])}$"),
+    ):
+        ops.sampled_softmax(**inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
