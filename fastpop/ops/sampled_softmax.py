@@ -111,7 +111,9 @@ def sampled_softmax(
     Args:
         query: [B, D] float16, bfloat16, float32 or float64. [..., D] is taken wherever B stands here,
             rows in order: [B, L, D] with pos_id, row_weight and losses [B, L], say.
-        items: [V, D], same device; the dtype may differ from query's (float64 goes with float64).
+        items: [V, D], same device; the dtype may differ from query's (float64 goes with float64). Under
+            autocast the query is cast, and of a float32 table the rows that are read are rounded likewise,
+            unless fewer than nine rows share their negatives; its gradient is float32, and not rounded.
         pos_id: [B] int64 in [0, V), or [B, M] for rows with several positives: a row's loss is
             the mean over its entries that are not `ignore_index`.
         neg_id: int64 in [0, V): [K] shared by all rows; [G, K] with `group_size`, row b reading

@@ -204,8 +204,8 @@ def rounds_items(query: Tensor, items: Tensor, group_size: int) -> bool:
 
 
 def rows_for_kernel(query: Tensor, pos_id: Tensor) -> Tensor:
-    """One query row per positive. Under autocast the query alone is cast: casting a table of 1e7 rows
-    costs more than a step."""
+    """One query row per positive. Under autocast the query is cast, and no table is: that of 1e7 rows costs
+    more than a step (`rounds_items` is of rows that are read)."""
     return autocast_query(query.repeat_interleave(pos_id.shape[1], 0) if pos_id.ndim == 2 else query)
 
 
