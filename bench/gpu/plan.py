@@ -50,7 +50,7 @@ DAY = (
         50,
         30,
     ),
-    Section("step", "one training step, V=1,000,000: wall time, launches, trace", 25, 20),
+    Section("step", "one training step, V=1,000,000: wall time, as a graph, launches, trace", 25, 20),
     Section("peers", "torch eager, torch.compile, Liger and cut-cross-entropy on the same shapes", 50, 35),
     Section("sanitizer", "compute-sanitizer memcheck and racecheck, on tests for 20 seconds each", 50, 27),
     Section("again", "the ceilings again: was the card quiet?", 10),
