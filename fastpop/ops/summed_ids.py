@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from fastpop.kernels import device
-from fastpop.kernels.row_sum import _cuda as row_sum
+from fastpop.kernels import device, row_sum
 
 _MARKED: set[StorageWeakRef] = set()
 
