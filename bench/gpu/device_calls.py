@@ -198,6 +198,7 @@ def counting() -> Iterator[Calls]:
         mock.patch.object(native, "pointer", return_value=0),
         mock.patch.object(row_update, "_apart"),  # which compares addresses
         mock.patch.object(validation, "autocast_query", lambda query: query),
+        mock.patch.object(validation, "rounds_items", return_value=False),
         mock.patch.object(readable, "tensor", lambda name, value, expected="": value),
         mock.patch.object(torch.cuda, "get_device_properties", return_value=processors),
         mock.patch.object(optimizer, "_get_foreach_kernels_supported_devices", return_value=["cuda", "meta"]),
