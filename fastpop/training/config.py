@@ -174,7 +174,7 @@ class TrainConfig:
     tensorboard: bool = False
     """Write TensorBoard events too."""
     loggers: Any = ()
-    """What is told of every epoch, beside train.csv: tensorboard."""
+    """What is told of every epoch, beside train.csv: tensorboard, csv, wandb, mlflow."""
 
     def __post_init__(self) -> None:
         if isinstance(self.smoothing, str) and self.smoothing not in SMOOTHINGS:
