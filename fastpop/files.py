@@ -218,6 +218,14 @@ def recover(folder: Path) -> None:
             return  # what cannot be written cannot be repaired
 
 
+def remove_folder(folder: Path) -> None:
+    """It is gone in one step: a kill leaves a draft at most, which the next writer sweeps."""
+    draft = _draft(folder, PART)
+    with contextlib.suppress(OSError):  # gone meanwhile, or it cannot be: it is in nobody's way
+        folder.rename(draft)
+        shutil.rmtree(draft, ignore_errors=True)
+
+
 def sweep(target: Path) -> None:
     """Remove drafts of `target` whose writers are dead."""
     _sweep(target.parent, _stem(target) + ".", (PART,))

@@ -75,17 +75,19 @@ class Audit:
     out: Path | None = None
     """Folder for audit.json and report.html."""
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         from fastpop import report
+        from fastpop.training import sealed
 
         self._check()
         result = self._audit()
         print(result.table(), flush=True)
         if self.out is not None:
             whole = result.to_dict(samples=True)
-            report.write_json(self.out / "audit.json", whole)
+            sealed.write(self.out / "audit.json", report.plain(whole))
             report.write_audit_report(self.out / "report.html", whole, items=self._items(result))
             print(f"\nreport.html and audit.json are in {self.out}")
+        return {"audit": result.to_dict(), "out": None if self.out is None else str(self.out)}
 
     def _items(self, audit: Any) -> dict[str, list[dict[str, Any]]]:
         """`Audit.extremes` with ids and titles; nothing for arrays, whose items have no ids."""

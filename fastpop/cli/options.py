@@ -230,7 +230,7 @@ class LogOptions:
                     "no reading option beside a prepared folder (give it to fastpop prepare)",
                     value,
                 )
-        log = fastpop.Interactions.open(folder)
+        log = fastpop.Interactions.open(folder, verify=True)
         if self.min_user_events > 1 or self.min_item_events > 1:
             log = log.k_core(self.min_user_events, self.min_item_events)
         return log
@@ -307,6 +307,12 @@ class TrainOptions(TrainConfig):
         for logger in config.logger_parts:
             logger.check()
         return config
+
+
+def about_log(log: Any) -> dict[str, Any]:
+    """What a document says of a log."""
+    sizes = {name: getattr(log, name) for name in ("num_events", "num_users", "num_items")}
+    return {"log": {**sizes, "facts": log.facts}}
 
 
 def _column(value: str | None) -> str | int | None:

@@ -9,9 +9,8 @@ from tyro.conf import OmitArgPrefixes
 
 from fastpop import checks, registry
 from fastpop.cli import processes
-from fastpop.cli.options import LogOptions, TrainOptions, readable, writable
-
-AUDIT = "audit.json"  # the last that a run writes
+from fastpop.cli.options import LogOptions, TrainOptions, about_log, readable, writable
+from fastpop.training.prints import AUDIT  # the last that a run writes
 
 
 @readable({"test": "FILE", "config": "FILE", "recipe": "NAME"})
@@ -37,13 +36,13 @@ class Train:
     deadline: str | None = None
     """Stop after so long (90m, 2h30m, 45s) as a signal would: exit code 75, and the same command goes on."""
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         with processes.joined() as speaks:
-            self._run(speaks)
+            return self._run(speaks)
 
-    def _run(self, speaks: bool) -> None:
+    def _run(self, speaks: bool) -> dict[str, Any]:
         import fastpop
-        from fastpop.training import check_before, finished_run
+        from fastpop.training import check_before, finished_run, sealed
 
         checks.number("permutations", self.permutations, ge=0, integer=True)
         config = self.training.checked()
@@ -59,18 +58,30 @@ class Train:
         else:
             result = fastpop.train(log, test=test, config=config, out=self.out, resume=self.resume)
         if not speaks:
-            return  # the first process judges, and writes
+            return {}  # the first process judges, and writes
         print(_metrics(result), flush=True)
         written = ["model", "metrics.json", "train.csv"]
-        reason = result.why_no_audit()
+        reason, found = result.why_no_audit(), None
         if reason:
             print(f"no audit: {reason}")
         else:
             audit = result.audit(permutations=self.permutations)
             print(audit.table())
-            fastpop.report.write_json(self.out / AUDIT, audit.to_dict())
+            found = audit.to_dict()
+            sealed.write(self.out / AUDIT, fastpop.report.plain(found))
             written.append(AUDIT)
         print(f"\n{', '.join(written[:-1])} and {written[-1]} are in {self.out}")
+        return {
+            "out": str(self.out),
+            **about_log(log),
+            "config": result.config.to_dict(),
+            "facts": result.facts,
+            "history": result.history,
+            "metrics": result.metrics,
+            "no_metrics": None if result.metrics else result.why_no_metrics(),
+            "audit": found,
+            "no_audit": reason or None,
+        }
 
     def _is_finished(self) -> bool:
         from fastpop.training import state_of
@@ -164,7 +175,7 @@ class Compare:
     deadline: str | None = None
     """Stop after so long (90m, 2h30m, 45s) as a signal would: exit code 75, and the same command goes on."""
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         from fastpop.experiments import compare
 
         checks.needed("matplotlib", "report", "the report")
@@ -201,6 +212,7 @@ class Compare:
             log.rejected.save(self.out / "rejected.csv")
         print(result.table())
         print(f"\nreport.html, comparison.json, rows.csv and table.txt are in {self.out}")
+        return {"out": str(self.out), "comparison": result.comparison}
 
     def left(self) -> str:
         return left_by_comparison(self.out)
@@ -231,13 +243,14 @@ class Demo:
     deadline: str | None = None
     """Stop after so long (90m, 2h30m, 45s) as a signal would: exit code 75, and the same command goes on."""
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         from fastpop.demo import demo
 
         checks.needed("matplotlib", "report", "the report")
         checks.number("seeds", self.seeds, ge=1, integer=True)
         writable("out", self.out, folder=True)
-        demo(self.out, self.seeds)
+        result = demo(self.out, self.seeds)
+        return {"out": str(self.out), "comparison": result.comparison}
 
     def left(self) -> str:
         return left_by_comparison(self.out)

@@ -14,6 +14,7 @@ from fastpop.data import columns
 from fastpop.data.csr import Csr, check_offsets
 from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
+from fastpop.data.prepared import card_text
 from fastpop.frozen import deep_frozen, frozen_array
 
 _ARRAYS = ("user", "history_offsets", "history_item", "target_offsets", "target_item")
@@ -166,11 +167,11 @@ class Cases:
         Raises OSError where the folder cannot be written.
         """
         folder = local_path(folder, "folder")
-        about = json.dumps({"num_items": self.num_items, "facts": self.facts}, indent=1)
         with files.atomic_folder(folder, replaces=_has_cases) as draft:
             np.savez(draft / "cases.npz", **self._arrays())  # type: ignore[arg-type]
-            described = {"sha256": files.sha256(draft / "cases.npz"), **json.loads(about)}
-            (draft / "cases.json").write_text(json.dumps(described, indent=1), encoding="ascii")
+            sums = {"cases.npz": files.sha256(draft / "cases.npz")}
+            card = {"num_items": self.num_items, "facts": self.facts, "files": sums}
+            (draft / "cases.json").write_text(card_text(card), encoding="ascii")
         return folder
 
     @classmethod
@@ -179,15 +180,29 @@ class Cases:
         folder = local_path(folder, "folder")
         files.recover(folder)
         try:
-            described = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
-            # folders of earlier versions have no checksum
-            if described.get("sha256", whole := files.sha256(folder / "cases.npz")) != whole:
+            text = (folder / "cases.json").read_text(encoding="utf-8")
+            described = json.loads(text)
+            known = described.get("sha256")  # of cases.npz, or none, in folders of earlier versions
+            if "files" in described:
+                if card_text({key: described[key] for key in described if key != "sha256"}) != text:
+                    raise ValueError("cases.json is another (its checksum differs)")
+                known = described["files"]["cases.npz"]
+            if known not in (None, files.sha256(folder / "cases.npz")):
                 raise ValueError("cases.npz is another (its checksum differs from cases.json)")
             with np.load(folder / "cases.npz") as arrays:
                 read = {name: arrays[name] for name in (*_ARRAYS, *({"time"} & set(arrays)))}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            about = {name: described[name] for name in ("num_items", "facts")}
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            zipfile.BadZipFile,
+        ) as error:
             raise wrong("folder", "a folder that Cases.save wrote", text=f"{folder}: {error}") from None
-        return cls(**read, num_items=described["num_items"], facts=described["facts"])
+        return cls(**read, **about)
 
 
 def _has_cases(folder: Path) -> bool:

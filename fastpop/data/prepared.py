@@ -41,6 +41,12 @@ KEYS = {
 }
 
 
+def is_name_of_log(name: str) -> bool:
+    """Whether a prepared folder may hold a file of this name."""
+    column = r"(user|item|row|time|weight|offsets|(user|item)_ids(\.utf8|\.offsets)?)\.npy"
+    return name in (CARD, REJECTED) or re.fullmatch(column, name) is not None
+
+
 class PreparedWriter:
     """Writes a prepared folder slice by slice, in memory that does not grow with the log.
 

@@ -10,7 +10,15 @@ from fastpop import files
 from fastpop.checks import wrong
 from fastpop.data import columns
 from fastpop.data.parquet_log import load_parquet_log
-from fastpop.data.prepared import CARD, FORMAT, REJECTED, PreparedWriter, map_columns, read_card
+from fastpop.data.prepared import (
+    CARD,
+    FORMAT,
+    REJECTED,
+    PreparedWriter,
+    is_name_of_log,
+    map_columns,
+    read_card,
+)
 from fastpop.data.rejected import read_rejected
 from fastpop.data.text_ids import TextIds
 
@@ -47,11 +55,15 @@ def write_log(log: "Interactions", draft: Path) -> None:
 
 
 def is_saved_log(folder: Path) -> bool:
-    """Whether a folder holds a saved or prepared log, sound or not."""
+    """Whether a folder holds a saved or prepared log, sound or not: by its card, or, where that is damaged,
+    by the names of all files."""
     try:
-        return f'"{FORMAT}"' in (folder / CARD).read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        if f'"{FORMAT}"'.encode() in (folder / CARD).read_bytes():
+            return True
+        names = {path.name for path in folder.iterdir()}
+    except OSError:
         return False
+    return all(map(is_name_of_log, names)) and "user.npy" in names
 
 
 def open_log(kind: type["Interactions"], folder: Path, verify: bool = False) -> "Interactions":

@@ -1,6 +1,7 @@
 """The matched intervention: the same training with and without popularity outside the dot product."""
 
 import contextlib
+import logging
 import os
 import platform
 import warnings
@@ -38,11 +39,11 @@ from fastpop.experiments.question import (
 )
 from fastpop.experiments.references import asked_for, reference_rows
 from fastpop.experiments.shown import Shown
-from fastpop.experiments.unfinished import Stopwatch, Unfinished, check_folder, finished
+from fastpop.experiments.unfinished import Stopwatch, Unfinished, check_folder, damaged, finished
 from fastpop.experiments.wording import cautioned
 from fastpop.popularity import PopularityPrior
 from fastpop.recipes import Recipe
-from fastpop.training import TrainConfig, build, memory
+from fastpop.training import TrainConfig, build, checkpoint, memory
 from fastpop.training import folder as run_folder
 from fastpop.training import ranks as processes
 from fastpop.training.run import make_split
@@ -52,6 +53,8 @@ BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 
 PATIENCE = 3
 REFERENCES = ("popularity", "recency", "recency-window", "markov")
 NULLS = ("label", "sign")
+
+LOG = logging.getLogger(__name__)
 
 
 def compare(
@@ -198,7 +201,18 @@ def _compare(
                 stacklevel=3,
             )
             Unfinished(place, asked).close()
-            return CompareResult(before)
+            found = CompareResult(before)
+            lost = damaged(place)
+            if lost:
+                warnings.warn(
+                    f"{place}: expected {', '.join(lost)} as written; got other bytes. Written anew from "
+                    "comparison.json, whose checksum holds",
+                    UserWarning,
+                    stacklevel=3,
+                )
+                with checkpoint.explained(place):
+                    found.save(place)
+            return found
         account = Unfinished(place, asked)
     with contextlib.nullcontext() if account is None else account.unless_refused():
         return _measured(log, parts, question, shown, asked, account, progress)
@@ -227,6 +241,7 @@ def _measured(
                 if account:
                     account.keep(seed, measured)
                 watch.lap(f"seed-{seed}")
+                LOG.info("seed %d is measured", seed, extra={"fields": {"seed": seed, "arms": list(arms)}})
             else:
                 bar.update(len(arms))
             found.append(measured)

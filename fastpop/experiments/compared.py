@@ -8,8 +8,9 @@ from typing import Any
 from fastpop import checks, report
 from fastpop.data.paths import local_path
 from fastpop.experiments.arms import BEST
-from fastpop.experiments.unfinished import FINISHED, finished
+from fastpop.experiments.unfinished import FINISHED, SUMS, finished
 from fastpop.frozen import freeze
+from fastpop.training import sealed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,6 +68,8 @@ class CompareResult:
     def save(self, out: str | Path) -> Path:
         """Write out/rows.csv, table.txt, a self-contained report.html and comparison.json.
 
+        comparison.json is closed by a checksum, and has those of the others.
+
         Returns the path of report.html. Raises ImportError without matplotlib, ValueError where
         another comparison stands there, OSError where the folder cannot be written.
         """
@@ -78,7 +81,8 @@ class CompareResult:
         report.write_text(place / "rows.csv", report.rows_csv(self.comparison))
         report.write_text(place / "table.txt", self.table())
         page = report.write_compare_report(place / "report.html", self.comparison)
-        report.write_json(place / FINISHED, self.comparison)
+        sums = sealed.sums(place, ("report.html", "rows.csv", "table.txt"))
+        sealed.write(place / FINISHED, {**report.plain(self.comparison), SUMS: sums})
         return page
 
     def __repr__(self) -> str:

@@ -90,12 +90,16 @@ def _found(folder: Path | None, assembly: build.Assembly) -> Progress | None:
 
 
 def _sound_checkpoint(folder: Path) -> bool:
-    """Whether there is one to go on from. Where all are damaged they are removed, and warned of."""
+    """Whether there is one to go on from. Where all are damaged, or weights that were kept for the end, all
+    are removed, and warned of."""
     try:
+        for kept in (folder / "best", folder / EQUAL):
+            if kept.exists():
+                checkpoint.read_folder(kept, ("model",))
         return checkpoint.read_newest(folder) is not None
     except checkpoint.CheckpointError as error:
         warnings.warn(f"{error}. This run is trained anew.", UserWarning, stacklevel=7)
-    for damaged in checkpoint.all_of(folder):
-        shutil.rmtree(damaged)
+    for damaged in (folder / "best", folder / EQUAL, *checkpoint.all_of(folder)):
+        shutil.rmtree(damaged, ignore_errors=True)
     (folder / TRAINED).unlink(missing_ok=True)
     return False

@@ -25,6 +25,7 @@ from fastpop.training.folder import others_in
 
 FOLDER = "unfinished"
 FINISHED = "comparison.json"
+SUMS = "sha256"  # a key there: checksums of what stands beside it
 
 
 def state_of(out: Path) -> str:
@@ -154,9 +155,12 @@ def finished(out: Path, asked: dict[str, Any]) -> report.schema.Comparison | Non
     if not path.exists():
         return None
     try:
-        comparison = json.loads(path.read_text(encoding="utf-8"))
+        comparison: Any = sealed.read(path, older=True)
+        comparison.pop(SUMS, None)
         before = dict(comparison["made_by"]["asked"])
         before["config"] = dict(before["config"])
+    except sealed.Damaged as error:
+        raise checks.wrong("out", "a new folder", text=f"a damaged comparison: {error}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise checks.wrong(
             "out", "a new folder", text=f"{out}, whose {FINISHED} cannot be read: {type(error).__name__}"
@@ -170,6 +174,12 @@ def finished(out: Path, asked: dict[str, Any]) -> report.schema.Comparison | Non
             text=f"{out}, whose {FINISHED} has no {min(missing)!r}",
         )
     return comparison
+
+
+def damaged(out: Path) -> list[str]:
+    """What stands beside a finished comparison.json and is not as it was written, by its checksums there; an
+    earlier version wrote none."""
+    return sealed.differing(out, sealed.read(out / FINISHED, older=True).get(SUMS, {}))
 
 
 def refuse_another_question(out: Path, before: dict[str, Any], asked: dict[str, Any]) -> None:

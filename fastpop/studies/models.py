@@ -1,5 +1,6 @@
 """Models that experiments train: each in a folder of its own, so that a stopped experiment goes on."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import numpy as np
 import fastpop
 from fastpop.data.interactions import Interactions
 from fastpop.studies.study import Setting
-from fastpop.training import TrainResult, state_of
+from fastpop.training import CheckpointError, TrainResult, state_of
+from fastpop.training import folder as run_folder
 
 # What the comparison of SASRec on MovieTweetings runs with; a quick model only shows that everything runs.
 FULL: dict[str, Any] = {"encoder": "sasrec", "epochs": 8, "valid_cases": 2000}
@@ -34,9 +36,14 @@ def trained(setting: Setting, name: str, log: Interactions | None = None, **opti
     """A model by its name within the experiment: trained, or as it was kept."""
     log = setting.log if log is None else log
     place = setting.part(name)
-    if place is not None and state_of(place) == "finished":
-        return fastpop.load(place)
-    result = fastpop.train(log, out=place, progress=setting.progress, **options)
+    finished = place is not None and state_of(place) == "finished"
+    if place is not None and finished:
+        try:
+            with run_folder.held(place):  # and sweep what was left by what was killed
+                return fastpop.load(place)
+        except (CheckpointError, ValueError) as error:
+            warnings.warn(f"{error}. {name} goes on from its checkpoint.", UserWarning, stacklevel=2)
+    result = fastpop.train(log, out=place, progress=setting.progress, resume=finished, **options)
     setting.lap()
     return result
 

@@ -1,10 +1,11 @@
 """Run an experiment, keep its answer as data and pictures, and say it in words."""
 
 import contextlib
-import json
+import dataclasses
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,13 @@ from fastpop.frozen import freeze
 from fastpop.studies.models import small
 from fastpop.studies.study import Setting, Study
 from fastpop.text import Tabled
+from fastpop.training import checkpoint, sealed
 from fastpop.training import folder as run_folder
-from fastpop.training import sealed
 
 QUICK_SEEDS = 1
 ASKED = "asked.json"  # the question, in its folder before there is an answer
+ANSWER = "answer.json"  # written last
+SUMS = "sha256"  # a key there: checksums of what stands beside it
 
 
 class Watch:
@@ -31,7 +34,12 @@ class Watch:
 
     def __init__(self, path: Path | None) -> None:
         self.path, self.since = path, time.perf_counter()
-        self.before = sealed.read(path)["seconds"] if path is not None and path.exists() else 0.0
+        self.before = 0.0
+        if path is not None and path.exists():
+            try:
+                self.before = sealed.read(path)["seconds"]
+            except sealed.Damaged as error:
+                warnings.warn(f"{error}. Time before this process is not counted.", stacklevel=3)
 
     def lap(self) -> float:
         total = self.before + time.perf_counter() - self.since
@@ -62,13 +70,16 @@ class StudyResult(Tabled):
         return report.study_text(self.answer)
 
     def save(self, out: str | Path) -> Path:
-        """Write out/answer.json, answer.txt and a picture (SVG) a chart. Returns the path of answer.json."""
+        """Write out/answer.json, answer.txt and a picture (SVG) a chart. answer.json is closed by a checksum,
+        and has those of the others. Returns its path."""
         place = local_path(out, "out")
         checks.needed("matplotlib", "report", "experiment(out=...)")
-        for name, svg in report.study_pictures(self.answer).items():
-            report.write_text(place / f"{name}.svg", svg)
-        report.write_text(place / "answer.txt", self.table() + "\n")
-        return report.write_json(place / "answer.json", self.answer)
+        texts = {f"{name}.svg": svg for name, svg in report.study_pictures(self.answer).items()}
+        texts["answer.txt"] = self.table() + "\n"
+        for name, text in texts.items():
+            report.write_text(place / name, text)
+        sealed.write(place / ANSWER, {**report.plain(self.answer), SUMS: sealed.sums(place, texts)})
+        return place / ANSWER
 
     def __repr__(self) -> str:
         lines = [f"StudyResult: {self.answer['experiment']}, {self.answer['log']}", *self.sentences]
@@ -142,20 +153,28 @@ def experiment(
     }
     if shown is not None:
         asked["shown_sha256"] = run_folder.fingerprint(shown, None)
-    if place is not None:
-        checks.needed("matplotlib", "report", "experiment(out=...)")
+    setting = Setting(log, log_name or "the log", quick, seeds, place, progress, options, test, shown, rated)
+    if place is None:
+        return _answered(part, setting, asked, Watch(None))
+    checks.needed("matplotlib", "report", "experiment(out=...)")
+    _refuse_others(place)
+    with run_folder.held(place):
         before = _before(place, asked)
         if before is not None:
-            return StudyResult(before)
-    watch = Watch(None if place is None else place / "seconds.json")
-    setting = Setting(
-        log, log_name or "the log", quick, seeds, place, progress, options, test, shown, rated, watch.lap
-    )
-    if place is not None:
-        report.write_json(place / ASKED, asked)
-    with contextlib.nullcontext() if place is None else _unless_refused(place):
-        answer = part.run(setting).to_dict()
-    result = StudyResult(
+            return before
+        with checkpoint.explained(place):
+            sealed.write(place / ASKED, report.plain(asked))
+        watch = Watch(place / "seconds.json")
+        with _unless_refused(place):
+            result = _answered(part, dataclasses.replace(setting, lap=watch.lap), asked, watch)
+        with checkpoint.explained(place):
+            result.save(place)
+        return result
+
+
+def _answered(part: Study, setting: Setting, asked: dict[str, Any], watch: Watch) -> StudyResult:
+    answer = part.run(setting).to_dict()
+    return StudyResult(
         {
             "experiment": part.name,
             "question": part.question,
@@ -164,9 +183,6 @@ def experiment(
             "made_by": {**asked, "seconds": round(watch.lap(), 1), "cpu_count": os.cpu_count()},
         }
     )
-    if place is not None:
-        result.save(place)
-    return result
 
 
 def _check_shown(part: Study, test: Any, shown: Any, rated: Any) -> None:
@@ -200,20 +216,26 @@ def _unless_refused(place: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if [path for path in place.rglob("*") if path.is_file()] == [place / ASKED]:
+        left = {path.name for path in place.rglob("*") if path.is_file()}
+        if left <= {ASKED, run_folder.LOCK}:
             shutil.rmtree(place)
         raise
 
 
-def _before(place: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """The answer that stands in the folder already. Raises ValueError for another experiment's folder."""
+def _refuse_others(place: Path) -> None:
+    """ValueError for a folder with files that are no experiment's. Makes nothing."""
+    if not (place / ASKED).exists() and place.is_dir() and run_folder.others_in(place):
+        raise checks.wrong(
+            "out", "a new or an empty folder, or this experiment's", text=f"{place}, which has files"
+        )
+
+
+def _before(place: Path, asked: dict[str, Any]) -> StudyResult | None:
+    """The answer that stands in the folder already, less what was damaged. Raises ValueError for another
+    experiment's folder."""
     if not (place / ASKED).exists():
-        if place.exists() and any(place.iterdir()):
-            raise checks.wrong(
-                "out", "a new or an empty folder, or this experiment's", text=f"{place}, which has files"
-            )
         return None
-    there = json.loads((place / ASKED).read_text(encoding="utf-8"))
+    there = sealed.read(place / ASKED, older=True)
     before, wanted = _flat(there), _flat(report.plain(asked))
     for name in wanted | before:
         if before.get(name) != wanted.get(name):
@@ -225,8 +247,25 @@ def _before(place: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
                 f"{had}, as in the experiment in {place} (or a new folder)",
                 text=got,
             )
-    finished = place / "answer.json"
-    return json.loads(finished.read_text(encoding="utf-8")) if finished.exists() else None
+    if not (place / ANSWER).exists():
+        return None
+    try:
+        answer = sealed.read(place / ANSWER, older=True)
+    except sealed.Damaged as error:
+        warnings.warn(f"{error}. It is made anew of the models in {place}.", UserWarning, stacklevel=3)
+        return None
+    lost = sealed.differing(place, answer.pop(SUMS, {}))
+    found = StudyResult(answer)
+    if lost:
+        warnings.warn(
+            f"{place}: expected {', '.join(lost)} as written; got other bytes. Written anew from {ANSWER}, "
+            "whose checksum holds",
+            UserWarning,
+            stacklevel=3,
+        )
+        with checkpoint.explained(place):
+            found.save(place)
+    return found
 
 
 def _flat(asked: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Checkpoints: written beside the old one, then renamed, so that one valid copy always exists."""
 
 import contextlib
+import logging
 import os
 import shutil
 import warnings
@@ -22,6 +23,7 @@ from fastpop.training.ranks import Ranks
 PREFIX = "checkpoint-"
 # Of the model's tensors, those of which each of several processes has rows.
 SHARED = {"decoder.item_embedding", "decoder.item_bias"}
+LOG = logging.getLogger(__name__)
 
 
 class CheckpointError(RuntimeError):
@@ -265,5 +267,6 @@ def save(
         return target
     for path in all_of(out):
         if path not in (target, *before[-1:]):
-            shutil.rmtree(path, ignore_errors=True)
+            files.remove_folder(path)
+    LOG.info("%s is written", target, extra={"fields": {"step": step, "checkpoint": str(target)}})
     return target

@@ -21,12 +21,13 @@ from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.training import checkpoint, sealed
 from fastpop.training.config import LISTS, PARTS, TrainConfig
+from fastpop.training.prints import HISTORY
 
 CONFIG = "config.json"
 LOG_PRINT = "log_sha256"  # a key of config.json beside the options
 LOCK = ".lock"
 # What a run writes before its first checkpoint, its mark last.
-FIRST = ("log", "test-cases", "train.csv", "best", "tensorboard", CONFIG)
+FIRST = ("log", "test-cases", HISTORY, "best", "tensorboard", "wandb", "epochs.csv", CONFIG)
 CHUNK = 1 << 22  # numbers hashed at a time
 # Options that a run may go on with changed.
 FREE = ("epochs", "checkpoint_every", "checkpoint_minutes", "tensorboard", "loggers")

@@ -6,8 +6,7 @@ what the uninterrupted run does, bit for bit, on the same kind of machine and nu
 """
 
 import contextlib
-import csv
-import io
+import logging
 import math
 import signal
 import threading
@@ -30,8 +29,11 @@ from fastpop.training import captured, checkpoint
 from fastpop.training.build import Assembly
 from fastpop.training.config import TrainConfig
 from fastpop.training.late import Losses, Met
+from fastpop.training.prints import HISTORY, history_csv
 from fastpop.training.ranks import Ranks
 from fastpop.training.row_losses import scalar_of, summed_loss
+
+LOG = logging.getLogger(__name__)
 
 
 class TrainingDiverged(RuntimeError):
@@ -169,11 +171,12 @@ def fit(
             stops = agreed(interrupted.is_set())[0]
             if out is not None:
                 if leads:
-                    checkpoint.write_text(out / "train.csv", history_csv(progress.history))
+                    checkpoint.write_text(out / HISTORY, history_csv(progress.history))
                 due = _due(progress.epoch, config.checkpoint_every, config.epochs)
                 if progress.stopped or due or stops:
                     keep()
                     kept = True
+            LOG.info("epoch %d: loss %.4f", row["epoch"], row["loss"], extra={"fields": row})
             try:
                 for log in logs:
                     log.epoch(dict(row))
@@ -378,16 +381,6 @@ def _fail(out: Path | None, config: TrainConfig, met: Met, loss: float, leads: b
         f"{met.epoch + 1}, batch {met.number + 1}), learning_rate "
         f"{config.learning_rate:g}; {saved}. Nothing was updated in this step or after it."
     )
-
-
-def history_csv(history: list[dict[str, Any]]) -> str:
-    """One row per epoch; columns that some epochs lack stay empty."""
-    columns = list(dict.fromkeys(name for row in history for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """What `fastpop.train` and `fastpop.load` return."""
 
 import dataclasses
-import json
 import warnings
 from dataclasses import dataclass, field
 from html import escape
@@ -22,7 +21,7 @@ from fastpop.frozen import freeze
 from fastpop.model import Recommender, ServedModel
 from fastpop.popularity import PopularityPrior
 from fastpop.text import html_table
-from fastpop.training import checkpoint, folder, item_index, recommending
+from fastpop.training import checkpoint, folder, item_index, prints, recommending
 from fastpop.training.build import target_prior
 from fastpop.training.config import TrainConfig
 from fastpop.training.item_index import BETAS, ItemIndex
@@ -533,7 +532,7 @@ class TrainResult:
             "model": self.model.state_dict(),
             "prior": {name: torch.tensor(array) for name, array in prior.items()},
         }
-        checkpoint.write_text(place / "metrics.json", json.dumps(self.metrics, indent=2) + "\n")
+        checkpoint.write_text(place / prints.METRICS, prints.metrics_text(self.metrics))
         checkpoint.write_folder(place / "model", tensors, state)
 
 

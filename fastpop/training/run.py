@@ -1,6 +1,8 @@
 """`fastpop.train` and `fastpop.load`."""
 
 import contextlib
+import logging
+import shutil
 import warnings
 from collections.abc import Collection
 from pathlib import Path
@@ -18,7 +20,7 @@ from fastpop.data.prepare import as_log
 from fastpop.data.split import Split
 from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
-from fastpop.training import build, checkpoint, memory
+from fastpop.training import build, checkpoint, memory, prints
 from fastpop.training import folder as run_folder
 from fastpop.training import ranks as processes
 from fastpop.training.config import VALIDATION_K, TrainConfig
@@ -26,6 +28,8 @@ from fastpop.training.loop import Progress, TrainingDiverged, fit
 from fastpop.training.recommending import readable_cases
 from fastpop.training.result import TrainResult, evaluate_model
 from fastpop.training.serving import Serving
+
+LOG = logging.getLogger(__name__)
 
 
 def train(
@@ -113,7 +117,9 @@ def train(
                 goes_on = run_folder.begin(place, config, log, own_test, print_of_log, resume=resume)
             if goes_on if ranks is None else ranks.from_first(goes_on):
                 state = go_on_from(place, assembly)
+            about = {"out": str(place), "epoch": state.epoch if state else 0}
             if leads:
+                LOG.info("%s: from epoch %d on", place, about["epoch"], extra={"fields": about})
                 held.enter_context(
                     run_folder.unless_refused(place, but=(TrainingDiverged, checkpoint.CheckpointError))
                 )
@@ -174,11 +180,12 @@ def _valid_cases(model: Recommender, parts: Split, config: TrainConfig) -> Cases
 
 
 def go_on_from(place: Path, assembly: build.Assembly) -> Progress | None:
-    """The newest sound checkpoint, loaded into the parts; None: the run died before its first."""
+    """The newest sound checkpoint, loaded into the parts; None: the run died before its first, or begins
+    anew, since the best weights that it goes back to at its end are damaged."""
     config, model = assembly.config, assembly.model
     ranks = assembly.ranks
     found = checkpoint.read_newest(place, with_loss=config.loss_part.adapts, ranks=ranks)
-    if found is None:
+    if found is None or (config.patience and not _sound_best(place, found[2], ranks)):
         return None
     newest, tensors, state = found
     with checkpoint.fitting(newest):
@@ -197,6 +204,30 @@ def go_on_from(place: Path, assembly: build.Assembly) -> Progress | None:
     if progress.epoch < config.epochs and progress.stopped == "epochs":
         progress.stopped = ""
     return progress
+
+
+def _sound_best(place: Path, state: dict[str, Any], ranks: processes.Ranks | None) -> bool:
+    """Whether out/best holds what a checkpoint counts on, as the first process finds it. Where not, it and all
+    checkpoints are removed, and warned of."""
+    if ranks is None:
+        return _is_best_sound(place, state)
+    return ranks.from_first(ranks.leads and _is_best_sound(place, state))
+
+
+def _is_best_sound(place: Path, state: dict[str, Any]) -> bool:
+    best = Progress.restored(state)
+    if best.best is None:
+        return True
+    try:
+        if checkpoint.read_folder(place / "best", ("model",))[1]["epoch"] >= best.best_epoch:
+            return True
+        reason = f"{place / 'best'}: expected the weights of epoch {best.best_epoch}; got older ones"
+    except checkpoint.CheckpointError as error:
+        reason = str(error)
+    warnings.warn(f"{reason}. This run is trained anew.", UserWarning, stacklevel=4)
+    for one in (place / "best", *checkpoint.all_of(place)):
+        shutil.rmtree(one, ignore_errors=True)
+    return False
 
 
 def finished_run(
@@ -219,7 +250,8 @@ def finished_run(
     if run_folder.read_config(out)[run_folder.LOG_PRINT] != run_folder.fingerprint(known, own_test):
         raise checks.wrong("log", f"the log and the test part of the run in {out}", text="others")
     warnings.warn(f"{out} holds the finished model of this run: going on from it", UserWarning, stacklevel=2)
-    return load(out)
+    with run_folder.held(out):  # and sweep what was left by what was killed
+        return load(out)
 
 
 def load(folder: str | Path) -> TrainResult:
@@ -248,6 +280,7 @@ def load(folder: str | Path) -> TrainResult:
         )
     parts = make_split(log, own_test, config)
     tensors, saved = checkpoint.read_folder(place / "model", ("model",))
+    prints.warn_of_damaged(place, saved)
     prior = _load_prior(place, parts, config, saved)
     model = build.build_model(build.bounded(config, log, parts.test), log, prior.log_prior_V, parts.train)
     with checkpoint.fitting(place / "model"):

@@ -187,9 +187,43 @@ def test_a_finished_one_of_another_version_is_refused_by_one_error(finished, tmp
     asked = QUICK | {"seeds": 1, "out": out, "arms": ["standard"]}
     made = json.loads((out / "comparison.json").read_text())
     damage(made)
+    del made["seal"]  # as an earlier version wrote it
     (out / "comparison.json").write_text(json.dumps(made))
     with pytest.raises(ValueError, match=message):
         fastpop.compare(small_log(), **asked)
+
+
+@pytest.mark.parametrize("name", ["report.html", "rows.csv", "table.txt"])
+def test_what_stands_beside_a_finished_one_is_found_and_written_anew(finished, tmp_path, name):
+    out = shutil.copytree(finished, tmp_path / "report")
+    sound = (out / name).read_bytes()
+    (out / name).write_bytes(sound[:-9] + b"X" + sound[-8:])
+    said = rf"expected {name} as written; got other bytes\. Written anew"
+    with pytest.warns(UserWarning, match=said), pytest.warns(UserWarning, match="is finished: it is shown"):
+        fastpop.compare(small_log(), **QUICK | {"seeds": 1, "out": out, "arms": ["standard"]})
+    assert (out / name).read_bytes() == sound
+
+
+def test_any_changed_byte_of_a_finished_one_is_found(finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "report")
+    path = out / "comparison.json"
+    sound = path.read_bytes()
+    for at in (3, len(sound) // 2, sound.index(b'"seal"') + 2, len(sound) - 9):
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+        with pytest.raises(ValueError, match=r"a damaged comparison: .*comparison\.json: expected the bytes"):
+            fastpop.compare(small_log(), **QUICK | {"seeds": 1, "out": out, "arms": ["standard"]})
+
+
+@pytest.mark.parametrize("kept", ["best", "equal"])
+def test_weights_kept_for_the_end_that_are_damaged_have_the_arm_trained_anew(stopped, whole, kept):
+    folder = stopped / "unfinished" / "seed-1-standard"
+    if not (folder / kept).exists():
+        pytest.skip(f"this arm keeps no {kept} weights")
+    path = folder / kept / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.warns(UserWarning, match=rf"{kept}/model.safetensors: .*This run is trained anew"):
+        found = fastpop.compare(small_log(), seeds=2, out=stopped, **QUICK)
+    assert without_time(found) == whole
 
 
 def test_a_kill_while_the_report_is_written_is_mended_by_the_same_call(stopped, whole, monkeypatch):

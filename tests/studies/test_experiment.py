@@ -92,6 +92,52 @@ def test_every_experiment_answers_the_same_again(name):
     testing.check_experiment(name, bundled_log())
 
 
+def test_a_damaged_answer_is_made_anew_and_a_damaged_picture_drawn_anew(tmp_path):
+    out, log = tmp_path / "toy", bundled_log()
+    first = fastpop.experiment(Toy(), log, out=out, name="a log")
+    sound = {path.name: path.read_bytes() for path in out.iterdir() if path.name != "seconds.json"}
+    for name, said in (
+        ("users.svg", r"expected users\.svg as written; got other bytes"),
+        ("answer.txt", r"expected answer\.txt as written; got other bytes"),
+        ("answer.json", r"answer\.json: expected the bytes that were written; got others\. It is made anew"),
+    ):
+        (out / name).write_bytes(sound[name][:-2])
+        with pytest.warns(UserWarning, match=said):
+            again = fastpop.experiment(Toy(), log, out=out, name="a log")
+        assert again.values == first.values
+        if name != "answer.json":  # which says how long it took
+            assert (out / name).read_bytes() == sound[name]
+    (out / "asked.json").write_bytes(sound["asked.json"][:-2])
+    with pytest.raises(ValueError, match=r"asked\.json: expected the bytes that were written; got others"):
+        fastpop.experiment(Toy(), log, out=out, name="a log")
+    assert not list(out.glob(".*"))
+
+
+def test_a_second_process_in_the_folder_of_an_experiment_is_refused(tmp_path):
+    from fastpop.training import CheckpointError
+    from fastpop.training.folder import held
+
+    out = tmp_path / "toy"
+    with held(out), pytest.raises(CheckpointError, match=rf"got {out}, which process \d+ is writing now"):
+        fastpop.experiment(Toy(), bundled_log(), out=out, name="a log")
+
+
+def test_a_damaged_model_of_an_experiment_goes_on_from_its_checkpoint(tmp_path):
+    from fastpop.studies.models import trained
+    from fastpop.studies.study import Setting
+    from fastpop.testing import small_log
+
+    setting = Setting(small_log(), "a log", True, 1, tmp_path, False)
+    options = {"encoder": "factor", "dim": 4, "epochs": 2, "num_negatives": 8}
+    first = trained(setting, "one", **options)
+    path = tmp_path / "one" / "model" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match=r"model\.safetensors: .*\. one goes on from its checkpoint"):
+        again = trained(setting, "one", **options)
+    assert again.metrics == first.metrics
+    assert fastpop.load(tmp_path / "one").metrics == first.metrics
+
+
 def test_one_from_outside_runs_by_name_and_as_an_object(tmp_path):
     log = bundled_log()
     with registry.registered("experiment", Toy):

@@ -1,6 +1,9 @@
 """A run's folder: every byte under a checksum, one writer, no leftovers, nothing lost."""
 
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,7 +16,9 @@ import torch
 from helpers_logs import small_log
 
 import fastpop
+from fastpop import files
 from fastpop.data.batches import EventBatches
+from fastpop.data.cases import Cases
 from fastpop.training import CheckpointError, TrainConfig, build, checkpoint, folder, loop, sealed
 from fastpop.training.result import moments_of
 
@@ -165,6 +170,102 @@ def test_a_damaged_test_part_is_written_anew_and_never_loaded(tmp_path):
     with pytest.warns(UserWarning, match="It is written anew"):
         fastpop.train(train, test=test, out=out, resume=True, **QUICK)
     assert fastpop.load(out).evaluate().metrics["nll"] == metrics["nll"]
+
+
+def test_any_byte_of_a_test_part_s_card_is_found(tmp_path):
+    cases = fastpop.data.split(small_log(), "leave-last-out").test
+    cases.save(tmp_path / "cases")
+    path = tmp_path / "cases" / "cases.json"
+    sound = path.read_bytes()
+    for at in range(len(sound)):
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ 4]) + sound[at + 1 :])
+        with pytest.raises(ValueError, match=r"folder: expected a folder that Cases\.save wrote"):
+            Cases.load(tmp_path / "cases")
+    for text in ("[" * 100_000, "{}", "[]", ""):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"folder: expected a folder that Cases\.save wrote"):
+            Cases.load(tmp_path / "cases")
+    # as earlier versions wrote it, with a checksum of the arrays or with none
+    arrays = files.sha256(tmp_path / "cases" / "cases.npz")
+    for sums in ({"sha256": arrays}, {}):
+        path.write_text(json.dumps({**sums, "num_items": cases.num_items, "facts": {}}))
+        assert Cases.load(tmp_path / "cases").num_cases == cases.num_cases
+
+
+def test_what_is_there_to_read_is_held_against_the_model(tmp_path):
+    out = tmp_path / "run"
+    result = fastpop.train(small_log(), out=out, **QUICK)
+    sealed.write(out / "audit.json", {"energy_total": 1.0})
+    for name, said in (
+        ("train.csv", "expected what model/state.json says; got other bytes. The model is sound"),
+        ("metrics.json", "expected what model/state.json says; got other bytes. The model is sound"),
+        ("audit.json", "expected the bytes that were written; got others. `fastpop audit` makes it anew"),
+    ):
+        sound = (out / name).read_bytes()
+        flip(out / name, len(sound) // 2)
+        with pytest.warns(UserWarning, match=rf"{name}: {re.escape(said)}"):
+            assert fastpop.load(out).metrics == result.metrics
+        (out / name).write_bytes(sound)
+    (out / "audit.json").write_text('{"energy_total": 1.0}')  # of an earlier version
+    fastpop.load(out)
+    # a run that goes on has a longer train.csv than its model
+    fastpop.train(small_log(), out=out, resume=True, **QUICK | {"epochs": 4})
+    longer = (out / "train.csv").read_bytes()
+    model = checkpoint.read_folder(out / "model", ("model", "prior"))
+    model[1]["history"] = model[1]["history"][:3]
+    checkpoint.write_folder(out / "model", *model)
+    assert len(longer.splitlines()) == 5
+    fastpop.load(out)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing", "older"])
+def test_damaged_best_weights_have_the_run_trained_anew(tmp_path, damage):
+    options = QUICK | {"evaluate_every": 1, "patience": 3, "epochs": 4}
+    whole = fastpop.train(small_log(), **options)
+    out = tmp_path / "run"
+    fastpop.train(small_log(), out=out, **options | {"epochs": 3})
+    if damage == "flipped":
+        flip(out / "best" / "model.safetensors", -3)
+    elif damage == "missing":
+        shutil.rmtree(out / "best")
+    else:
+        tensors, state = checkpoint.read_folder(out / "best", ("model",))
+        checkpoint.write_folder(out / "best", tensors, state | {"epoch": 0})
+    with pytest.warns(UserWarning, match=r"best.*This run is trained anew"):
+        again = fastpop.train(small_log(), out=out, resume=True, **options)
+    assert_same_weights(whole, again)
+    assert [row["epoch"] for row in again.history] == [1, 2, 3, 4]
+
+
+def test_a_kill_while_an_old_checkpoint_is_removed_leaves_a_draft_that_is_swept(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    fastpop.train(small_log(), out=out, **QUICK)
+    monkeypatch.setattr(files.shutil, "rmtree", lambda *given, **more: None)
+    files.remove_folder(checkpoint.all_of(out)[0])
+    monkeypatch.undo()
+    assert len(checkpoint.all_of(out)) == 1
+    assert len(list(out.glob(".checkpoint-*.fastpop-part"))) == 1
+    with folder.held(out):
+        assert [path.name for path in out.glob(".*")] == [".lock"]
+
+
+def test_a_sealed_document_of_before_is_taken_and_a_broken_seal_is_not(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"a": 1, "b": "text"}')
+    assert sealed.read(path, older=True) == {"a": 1, "b": "text"}
+    with pytest.raises(sealed.Damaged):
+        sealed.read(path)
+    sealed.write(path, {"a": 1})
+    path.write_text(path.read_text().replace('"seal"', '"sead"'))
+    with pytest.raises(sealed.Damaged):
+        sealed.read(path, older=True)
+    for text in ("{}", "[]", "1", ""):
+        path.write_text(text)
+        if text == "{}":
+            assert sealed.read(path, older=True) == {}
+        else:
+            with pytest.raises(sealed.Damaged):
+                sealed.read(path, older=True)
 
 
 def test_the_fingerprint_is_of_the_log_and_not_of_what_holds_it(tmp_path):
