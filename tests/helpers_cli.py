@@ -43,6 +43,7 @@ def child(ask):
         signal.signal(number, signal.SIG_DFL)
     code = 0
     try:
+        exec(ask["first"], {})
         sys.argv = ["fastpop", *ask["words"]]
         fastpop.cli.main()
     except SystemExit as stop:
@@ -110,9 +111,9 @@ class Running:
 class Commands:
     """Start `fastpop WORDS`; one server a session of tests."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, **environment: str):
         self.folder, self.number = folder, 0
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"} | environment
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVER],
             stdin=subprocess.PIPE,
@@ -128,7 +129,8 @@ class Commands:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, *words, cwd=None, stdout=None, without=(), **environment) -> Running:
+    def start(self, *words, cwd=None, stdout=None, without=(), first="", **environment) -> Running:
+        """first: Python that the command's process runs before it begins."""
         self.number += 1
         place = self.folder / str(self.number)
         place.mkdir()
@@ -140,6 +142,7 @@ class Commands:
                 "cwd": str(cwd or place),
                 "env": environment,
                 "without": list(without),
+                "first": first,
                 "stdout": str(stdout or place / "stdout"),
                 "stderr": str(place / "stderr"),
             }
