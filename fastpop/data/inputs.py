@@ -219,7 +219,7 @@ def table_input(file: File, layout: Preset, columns: Columns, options: TextOptio
 def _first_lines(file: File, encoding: str) -> tuple[tuple[int, int], bytes]:
     """((blank lines at the start, their bytes), the bytes of the start of the text), with at least
     one whole record where the file has one."""
-    buffer = bytearray()
+    buffer, looked = bytearray(), 0
     with Stream(file, encoding) as stream:
         part = bytearray(1 << 16)
         while len(buffer) <= LONGEST_ROW and (size := stream.read_into(memoryview(part))):
@@ -229,6 +229,9 @@ def _first_lines(file: File, encoding: str) -> tuple[tuple[int, int], bytes]:
                 raise wrong(
                     f"{file.label}, line {line}", "UTF-8 text", text="a NUL byte (UTF-16, or a damaged file?)"
                 )
+            if len(buffer) < 2 * looked:  # a line without an end is not looked through again and again
+                continue
+            looked = len(buffer)
             text = buffer.lstrip(b" \r\n")
             # a header that spans lines ends within the quotes that it opens
             if b"\n" in text and (len(text) > 1 << 16 or text.count(b'"') % 2 == 0):

@@ -25,6 +25,8 @@ from fastpop.checks import wrong, wrong_type
 from fastpop.data.paths import local_path
 
 CHUNK = 1 << 20
+# A gzip file that unpacks to more than so many times its size is no log, from so many bytes on.
+MOST_RATIO, RATIO_FROM = 250, 1 << 26
 PATIENCE = 3.0  # seconds that a pipe may have no writer before it is refused
 Bar = Callable[[str, float | None, str], Any]  # as `Workbench.bar`
 STANDARD_INPUT = "standard input"
@@ -283,6 +285,12 @@ class Stream:
                 return 0
             return self.read_into(buffer)
         self.at += size
+        if self.file.kind == "gzip" and self.at > max(RATIO_FROM, MOST_RATIO * self.packed):
+            raise wrong(
+                f"{self.file.label}, near line {self.lines + 1}",
+                f"a gzip file of at most {MOST_RATIO} times its size (unpack it first, if it is sound)",
+                text=f"{self.packed:,} bytes that are {self.at:,} unpacked",
+            )
         return size
 
     def _unpacked(self, read: Callable[[], Any]) -> Any:
