@@ -4,7 +4,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # `{bar}` without a width: a notebook puts its widget in that place, a terminal what is left of a line.
@@ -12,8 +12,12 @@ FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 AMOUNTS = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {elapsed}<{remaining}"
 FLOWING = "{desc} {n_fmt} {elapsed}"
 WAITING = "{desc} {elapsed}"
-silent = False  # whether another process of the command shows them
-spoken = False  # the command line sets it: what a bar would show is then said without a terminal, too
+# The command line sets these: whether another process of the command shows what there is to show; whether
+# messages are for a program to read, so that no bar is shown; and what a bar would show is told to this function
+# where there is no terminal.
+silent = False
+quiet = False
+spoken: Callable[[str], None] | None = None
 
 
 def progress_bar(
@@ -52,7 +56,8 @@ def progress_bar(
 def waiting(label: str, *, show: bool | None = None, delay: float = 2.0) -> Iterator[None]:
     """Says what takes so long, with the seconds passed, where no share of the work is known."""
     hidden = _hidden(show)
-    if hidden and not (spoken and show is None and not silent):
+    say = spoken if show is None and not silent else None
+    if hidden and say is None:
         yield
         return
     over = threading.Event()
@@ -64,7 +69,8 @@ def waiting(label: str, *, show: bool | None = None, delay: float = 2.0) -> Iter
         if over.wait(delay):
             return
         if hidden:
-            print(f"fastpop: {label} ...", file=sys.stderr, flush=True)
+            if say is not None:
+                say(f"{label} ...")
             return
         with tqdm(desc=label, leave=False, dynamic_ncols=True, bar_format=WAITING) as bar:
             bar.start_t -= time.monotonic() - started
@@ -81,7 +87,7 @@ def waiting(label: str, *, show: bool | None = None, delay: float = 2.0) -> Iter
 
 
 def _hidden(show: bool | None) -> bool:
-    if silent:
+    if silent or quiet:
         return True
     if show is not None:
         return not show

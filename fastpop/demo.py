@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import fastpop
-from fastpop.experiments import compare
+from fastpop.experiments import CompareResult, compare
 
 # A transformer small enough for minutes. It beats counts of all events, not those of the last days, which the
 # first sentence says. max_epochs ends it while it still gets better; docs/results.md has a larger one that
@@ -20,10 +20,11 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def demo(out: Path, seeds: int) -> None:
+def demo(out: Path, seeds: int) -> CompareResult:
     """Train three arms on MovieTweetings 100K, print the table, write out/report.html."""
     log = fastpop.data.bundled_log()
     print(log)
     result = compare(log, seeds=seeds, name="MovieTweetings 100K", out=out, **OPTIONS)
     print(result.table())
     print(f"\nopen {out / 'report.html'}")
+    return result

@@ -3,6 +3,7 @@ blocks name real verbs."""
 
 import dataclasses
 import importlib.util
+import json
 import re
 import shlex
 import sys
@@ -10,6 +11,7 @@ import types
 from pathlib import Path
 
 import pytest
+from faults import FAULTS
 
 import fastpop
 from fastpop import registry
@@ -77,6 +79,19 @@ def test_the_page_of_claims_is_that_of_the_answers_that_are_kept():
     for claim in claims.CLAIMS:
         for test in re.findall(r"tests/[a-z_/]+\.py", claim.exact):
             assert (ROOT / test).exists(), test
+
+
+def test_the_page_of_reliability_is_that_of_its_record():
+    reliability = script("reliability")
+    record = json.loads(reliability.RECORD.read_text())
+    assert (ROOT / "docs" / "reliability.md").read_text() == reliability.page(record)
+    assert {one["name"] for one in record["faults"]} <= set(FAULTS)
+    lost = {"name": "x", "what": "y", "times": 2, "lost": ["1: gone"], "went": {"z": 1}}
+    cannot = {"name": "a", "what": "b", "times": 0, "cannot": "no root"}
+    text = reliability.page(record | {"faults": [lost, cannot]})
+    assert "**2 trials, 1 times something was lost.**" in text
+    assert "- x, trial 1: gone" in text
+    assert "- b: no root" in text
 
 
 def test_verdicts_follow_their_intervals():

@@ -1,12 +1,14 @@
 """`fastpop`: one verb a job. The only reader of argv, and the only place that answers signals:
 docs/command_line.md has the exit codes."""
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fastpop.cli import processes, terminal
+from fastpop.cli import messages, processes, terminal
 
 BAD_INPUT = (ValueError, TypeError, FileNotFoundError, FileExistsError)
 FAILED = (RuntimeError, OSError, ImportError, MemoryError, NotImplementedError)
@@ -33,12 +35,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(argv: Sequence[str]) -> None:
     verb: Any = None
     try:
-        verb = _parse(argv)
-        if getattr(verb, "deadline", None) is not None:
-            terminal.set_deadline(terminal.duration("deadline", verb.deadline))
-        processes.refuse_others(type(verb).__name__.lower())
-        verb.run()
-        terminal.flush()
+        words, asked = messages.taken(argv)
+        with messages.spoken(asked):
+            verb = _parse(words, asked)
+            if getattr(verb, "deadline", None) is not None:
+                terminal.set_deadline(terminal.duration("deadline", verb.deadline))
+            processes.refuse_others(type(verb).__name__.lower())
+            with messages.nothing_printed(asked):
+                found = verb.run()
+            if asked.json and processes.warns():
+                messages.write(words[0].lstrip("-"), found)
+            terminal.flush()
     except KeyboardInterrupt:
         _stopped(verb)
     except SystemExit:
@@ -62,7 +69,7 @@ def _stopped(verb: Any) -> NoReturn:
     _stop(terminal.stopped_by() + left, terminal.exit_code())
 
 
-def _parse(argv: Sequence[str]) -> Any:
+def _parse(argv: Sequence[str], asked: messages.Asked = messages.Asked()) -> Any:  # noqa: B008 (frozen)
     """The verb that argv asks for, with its options; imports what it needs only now, when a signal
     already ends in one line."""
     with terminal.held():
@@ -70,12 +77,21 @@ def _parse(argv: Sequence[str]) -> Any:
 
         checks.needed("tyro", "", "the command line")
         from fastpop.cli.parse import parse
-    return parse(argv)
+    if asked.format == "text":
+        return parse(argv)
+    said = io.StringIO()  # the parser of options frames what it says
+    try:
+        with contextlib.redirect_stderr(said):
+            return parse(argv)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        _stop(messages.without_frames(said.getvalue()), 2)
 
 
 def _stop(message: str, code: int, error: BaseException | None = None) -> NoReturn:
     if error is not None and os.environ.get("FASTPOP_DEBUG"):
         raise error
     if processes.has_the_word():
-        terminal.tell(message)
+        terminal.tell(message, exit_code=code)
     raise SystemExit(code)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -46,7 +47,7 @@ class Experiment:
     deadline: str | None = None
     """Stop after so long (90m, 2h30m, 45s) as a signal would: exit code 75, and the same command goes on."""
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         from fastpop.studies import experiment
 
         checks.needed("matplotlib", "report", "the pictures")
@@ -66,7 +67,7 @@ class Experiment:
         file = "MovieTweetings 100K" if self.reading.log == "bundled" else Path(self.reading.log).name
         title = self.title or file
         left_out: ValueError | None = None
-        answered = 0
+        answers, refused = {}, {}
         for name in names:
             try:
                 found = experiment(
@@ -76,10 +77,11 @@ class Experiment:
                 if self.name != ALL:
                     raise
                 print(f"\n{name}: left out. {error}", flush=True)
-                left_out = error
+                left_out, refused[name] = error, str(error)
                 continue
-            answered += 1
+            answers[name] = found.answer
             print("\n" + found.table(), flush=True)
-        if left_out is not None and not answered:
+        if left_out is not None and not answers:
             raise left_out
         print(f"\nanswers and pictures are in {self.out}")
+        return {"out": str(self.out), "answers": answers, "left_out": refused}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from fastpop.cli import parts, toml
+from fastpop.cli import messages, parts, toml
 from fastpop.cli.audit import Audit
 from fastpop.cli.experiment import Experiment
 from fastpop.cli.export import Export
@@ -78,8 +78,10 @@ def parse(argv: Sequence[str]) -> Any:
             registry=_numbers(),
         )
     except SystemExit as stop:
-        if trains and stop.code in (0, None):
-            print(parts.told(words))
+        if stop.code in (0, None):
+            if trains:
+                print(parts.told(words))
+            print(textwrap.fill(messages.ABOUT, 80))
         raise
     parsed = expanded(_bared(parsed))
     for key, options in more.items():  # words win over the file
@@ -96,6 +98,7 @@ def overview() -> str:
         said = (kind.__doc__ or "").split("\n\n")[0].split()
         lines += textwrap.wrap(" ".join(said), 80, initial_indent=f"  {verb:12}", subsequent_indent=" " * 14)
     lines += textwrap.wrap("The version.", 80, initial_indent=f"  {'--version':12}")
+    lines += ["", *textwrap.wrap(messages.ABOUT, 80)]
     return "\n".join(lines)
 
 

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import OmitArgPrefixes
 
-from fastpop.cli.options import LogOptions, readable, writable
+from fastpop.cli.options import LogOptions, about_log, readable, writable
 
 
 @readable()
@@ -20,7 +21,7 @@ class Prepare:
     out: Path
     """Folder for the prepared log: new, empty, or an older prepared log, which is replaced."""
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         writable("out", self.out, folder=True)
         log = self.reading.prepare(self.out)
         size = sum(path.stat().st_size for path in self.out.iterdir())
@@ -28,6 +29,7 @@ class Prepare:
             f"{log}\n{size / 1e6:,.1f} MB in {self.out}: `fastpop train` and `fastpop compare` take "
             "the folder as LOG"
         )
+        return {"out": str(self.out), "bytes": size, **about_log(log)}
 
     def left(self) -> str:
         return f"; {self.out} is as it was before"

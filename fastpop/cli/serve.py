@@ -65,7 +65,7 @@ class Recommend:
     out: Path | None = None
     """A CSV file of user, rank, item, score."""
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         import fastpop
 
         self._check()
@@ -107,6 +107,12 @@ class Recommend:
         if self.out is not None:
             fastpop.report.write_text(self.out, found.csv())
             print(f"written to {self.out}")
+        return {
+            "run": str(self.run_folder),
+            "popularity_weight": found.popularity_weight,
+            "personal_weight": found.personal_weight,
+            "users" if found.asked_for == "user" else found.asked_for: _rows(found),
+        }
 
     def _check(self) -> None:
         """All that can be wrong and is known before anything is read."""
@@ -131,6 +137,22 @@ class Recommend:
             raise checks.wrong(
                 "similar_to", "no --personal-weight and no --include-seen beside it", self.similar_to
             )
+
+
+def _rows(found: Any) -> list[dict[str, Any]]:
+    """Of each row what was asked for, and its items, best first."""
+    rows = []
+    for row, who in enumerate(found.user.tolist()):
+        items = [
+            {"item": item, "score": score}
+            for item, score in zip(found.item[row].tolist(), found.score[row].tolist())
+            if item is not None
+        ]
+        if found.title is not None:
+            for one, title in zip(items, found.title[row].tolist()):
+                one["title"] = title
+        rows.append({found.asked_for: who, "items": items})
+    return rows
 
 
 def _like(noun: str, ids: Any, text: str, argument: str) -> Any:
@@ -181,7 +203,7 @@ class Evaluate:
     out: Path | None = None
     """A JSON file of the metrics at each weight."""
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         import fastpop
         from fastpop import report
         from fastpop.evaluation.recommendations import weights_text
@@ -199,7 +221,7 @@ class Evaluate:
             writable("out", self.out)
         result = fastpop.load(self.run_folder)
         other = None if self.against is None else fastpop.load(self.against)
-        written = []
+        written, paired = [], []
         weights: tuple[float | None, ...] = self.popularity_weight or (None,)
         for weight in weights:
             found = self._evaluated(result, weight)
@@ -210,9 +232,18 @@ class Evaluate:
                 print(f"{self.run_folder} - {self.against}, paired over cases")
                 pairs = self._paired(found, self._evaluated(other, weight))
                 print("\n".join(_paired_lines(pairs)) + "\n")
+                paired.append({"popularity_weight": shown, "metrics": [pair.to_dict() for pair in pairs]})
         if self.out is not None:
             report.write_json(self.out, written)
             print(f"written to {self.out}")
+        against = None if other is None else str(self.against)
+        return {
+            "run": str(self.run_folder),
+            "part": self.part,
+            "evaluations": written,
+            "against": against,
+            "paired": paired,
+        }
 
     def _evaluated(self, result: Any, weight: float | None) -> Any:
         return result.evaluate(
@@ -272,7 +303,7 @@ class FitServing:
     most_cases: int = 10_000
     """More are thinned at random, by the seed of the run."""
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         import fastpop
         from fastpop.popularity import recency_counts
         from fastpop.training.serving import LEAST_CASES
@@ -297,3 +328,4 @@ class FitServing:
         print(fitted.serving.table())
         fitted.save(self.run_folder)
         print(f"\nkept with the run in {self.run_folder}")
+        return {"run": str(self.run_folder), "serving": fitted.serving.to_dict()}

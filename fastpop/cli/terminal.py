@@ -4,6 +4,7 @@ Loads nothing heavy: a signal is answered from the first moment on.
 """
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from fastpop import bars
@@ -23,6 +25,7 @@ DEADLINE = 75  # EX_TEMPFAIL of sysexits.h: given again, the same command goes o
 _came: list[int] = []  # signals
 _started = time.monotonic()
 _held = False  # whether the first signal waits
+_format = "text"
 
 
 def prepare() -> contextlib.ExitStack:
@@ -36,6 +39,7 @@ def prepare() -> contextlib.ExitStack:
     _started = time.monotonic()
     before = contextlib.ExitStack()
     before.callback(_no_deadline)
+    before.callback(set_format, "text")
     with contextlib.suppress(ValueError):  # main() in another thread: signals are the host's
         if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
             before.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, _interrupt))
@@ -51,7 +55,7 @@ def prepare() -> contextlib.ExitStack:
             before.callback(setattr, sys, name, stream)
             setattr(sys, name, Patient(stream))
     before.callback(setattr, bars, "spoken", bars.spoken)
-    bars.spoken = True
+    bars.spoken = lambda message: tell(message, "info")
     before.enter_context(warnings.catch_warnings())
     # Python hides these outside of __main__; who gave an old name on the command line is to see it.
     warnings.filterwarnings("default", ".* the old one works for one release", DeprecationWarning)
@@ -158,9 +162,21 @@ def exit_code() -> int:
     return 128 + (others[-1] if others else signal.SIGINT)
 
 
-def tell(message: str) -> None:
-    """One message on standard error; what is in it cannot steer the terminal."""
-    print(f"fastpop: {printable(message, keep_lines=True)}", file=sys.stderr, flush=True)
+def set_format(form: str) -> None:
+    """Of messages: "text", or "json", an object a line."""
+    global _format
+    _format = form
+
+
+def tell(message: str, level: str = "error", *, logger: str = "fastpop.cli", **fields: Any) -> None:
+    """One message on standard error; what is in it cannot steer the terminal. fields: beside it in JSON, by
+    names that JSON's readers find."""
+    if _format == "text":
+        print(f"fastpop: {printable(message, keep_lines=True)}", file=sys.stderr, flush=True)
+        return
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = {"time": now, "level": level, "logger": logger, "message": message, **fields}
+    print(json.dumps(line, default=str), file=sys.stderr, flush=True)
 
 
 def flush() -> None:
@@ -173,7 +189,7 @@ def _as_a_line(
     message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: str | None = None
 ) -> None:
     if processes.warns():
-        tell(str(message))
+        tell(str(message), "warning")
 
 
 class Patient:

@@ -2,7 +2,7 @@
 
 import textwrap
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -14,10 +14,12 @@ from fastpop.cli.options import readable
 class Doctor:
     """Say which implementation of each op runs here, and why others do not."""
 
-    def run(self) -> None:
-        from fastpop.doctor import report
+    def run(self) -> dict[str, Any]:
+        from fastpop.doctor import found, report
 
-        print(report())
+        here = found()
+        print(report(here))
+        return here
 
 
 @readable({"name": "NAME"})
@@ -28,12 +30,13 @@ class ShowRecipe:
     name: Positional[str] = ""
     """Of a recipe; without one, all are listed."""
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         from fastpop import recipes, registry
 
         if self.name:
-            print(recipes.find(self.name).to_toml(), end="")
-            return
+            found = recipes.find(self.name)
+            print(found.to_toml(), end="")
+            return {"name": self.name, **_about(found), "toml": found.to_toml()}
         for name, recipe in registry.all_of("recipe").items():
             print(
                 textwrap.fill(
@@ -44,6 +47,11 @@ class ShowRecipe:
                     break_on_hyphens=False,
                 )
             )
+        return {"recipes": {name: _about(one) for name, one in registry.all_of("recipe").items()}}
+
+
+def _about(recipe: Any) -> dict[str, Any]:
+    return {"about": recipe.about, "source": recipe.source, "options": dict(recipe.options)}
 
 
 @readable({"what": "step"})
@@ -63,23 +71,21 @@ class Bench:
     """Events a step."""
     rounds: int = 15
     """Steps timed."""
-    json: bool = False
-    """Print {"rows": [...]} instead of a table."""
 
-    def run(self) -> None:
-        import json
-
+    def run(self) -> dict[str, Any]:
         from fastpop import benchmark
 
         rows = benchmark.time_steps(self.items, self.dim, self.negatives, self.batch, rounds=self.rounds)
-        print(json.dumps({"rows": rows}) if self.json else benchmark.table(rows))
+        print(benchmark.table(rows))
+        return {"rows": rows}
 
 
 @dataclass(frozen=True)
 class Version:
     """`fastpop --version`."""
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         import fastpop
 
         print(f"fastpop {fastpop.__version__}")
+        return {"version": fastpop.__version__}
