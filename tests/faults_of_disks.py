@@ -89,11 +89,13 @@ def _one_line(done: Done, verb: str, *words: str) -> None:
 # damaged bytes
 
 
-def damaged(bench: Bench, chance: random.Random, master: Path) -> tuple[Path, Path, str]:
-    """(a copy of a folder, the file in it that was damaged, how)."""
+def damaged(
+    bench: Bench, chance: random.Random, master: Path, pattern: str = "**/*"
+) -> tuple[Path, Path, str]:
+    """(a copy of a folder, the file in it that was damaged, how). pattern: of the files that may be."""
     out = bench.new()
     shutil.copytree(master, out)
-    file = chance.choice(sorted(path for path in out.rglob("*") if path.is_file() and path.stat().st_size))
+    file = chance.choice(sorted(path for path in out.glob(pattern) if path.is_file() and path.stat().st_size))
     data = bytearray(file.read_bytes())
     flips = chance.random() < 0.5
     if flips:
@@ -112,7 +114,10 @@ def _said(file: Path, text: str, out: Path) -> bool:
 
 def damaged_and_given_again(verb: str, *, finished: bool) -> Trial:
     def trial(bench: Bench, chance: random.Random) -> str:
-        out, file, how = damaged(bench, chance, bench.whole(verb) if finished else bench.unfinished(verb))
+        master = bench.whole(verb) if finished else bench.unfinished(verb)
+        # the models of an answer are runs: what is found in them is counted as of a run
+        pattern = "*/*.*" if finished and verb == "experiment" else "**/*"
+        out, file, how = damaged(bench, chance, master, pattern)
         before = _bytes(out)
         done = bench.start(verb, out).wait()
         said = _said(file, done.stderr, out)
@@ -135,8 +140,11 @@ for _verb in ("train", "compare", "experiment"):
     fault(f"damage, unfinished {_verb}", f"{ANY_FILE} an unfinished `fastpop {_verb}`, which is given again")(
         damaged_and_given_again(_verb, finished=False)
     )
-for _verb in ("compare", "experiment"):
-    fault(f"damage, finished {_verb}", f"{ANY_FILE} a finished `fastpop {_verb}`, which is given again")(
+for _verb, _what in (
+    ("compare", "a finished `fastpop compare`"),
+    ("experiment", "the answer of an experiment"),
+):
+    fault(f"damage, finished {_verb}", f"{ANY_FILE} {_what}, which is given again")(
         damaged_and_given_again(_verb, finished=True)
     )
 
