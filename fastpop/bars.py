@@ -13,8 +13,8 @@ AMOUNTS = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {elapsed}<{remai
 FLOWING = "{desc} {n_fmt} {elapsed}"
 WAITING = "{desc} {elapsed}"
 # The command line sets these: whether another process of the command shows what there is to show; whether
-# messages are for a program to read, so that no bar is shown; and what a bar would show is told to this function
-# where there is no terminal.
+# messages are for a program to read, so that no bar is shown; and a function that is told, where there is no
+# terminal, what a bar would show.
 silent = False
 quiet = False
 spoken: Callable[[str], None] | None = None

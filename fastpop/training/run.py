@@ -207,8 +207,8 @@ def go_on_from(place: Path, assembly: build.Assembly) -> Progress | None:
 
 
 def _sound_best(place: Path, state: dict[str, Any], ranks: processes.Ranks | None) -> bool:
-    """Whether out/best holds what a checkpoint counts on, as the first process finds it. Where not, it and all
-    checkpoints are removed, and warned of."""
+    """Whether out/best holds what a checkpoint counts on, as the first process finds it. Where not, it and
+    all checkpoints are removed, and warned of."""
     if ranks is None:
         return _is_best_sound(place, state)
     return ranks.from_first(ranks.leads and _is_best_sound(place, state))
