@@ -41,9 +41,7 @@ struct TableStep {
   const float* found_inf;  // no step where it is not 0; or null
 };
 
-FASTPOP_HD int64_t id_at(const TableStep& a, int64_t i) {
-  return a.id_n == nullptr ? a.key_n[i] : a.id_n[i];
-}
+FASTPOP_HD int64_t id_at(const TableStep& a, int64_t i) { return a.id_n == nullptr ? a.key_n[i] : a.id_n[i]; }
 
 FASTPOP_HD int64_t place_of(const TableStep& a, int64_t i) { return a.id_n == nullptr ? a.place_n[i] : i; }
 
