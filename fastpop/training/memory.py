@@ -6,8 +6,8 @@ killed in an hour.
     optimizer   what its optimiser keeps of them (`TableOptimizer.numbers_a_row`), with the gradients and the
                 temporaries of one that steps over all rows
     best        a second copy of the parameters where patience keeps the best ones in memory
-    counts      124 bytes an item, 24 a user, 16 an event: counts, log p, the distribution of negatives while
-                it is made, orders of events
+    counts      124 bytes an item, 24 a user, 16 an event (4 of an opened log, whose columns are pages of
+                files): counts, log p, the distribution of negatives while it is made, orders of events
     periods     20 bytes an item for each period of a log p by period
     step        a batch: 80 bytes a number of its rows' vectors, 16 of the negatives'
 
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from fastpop import checks
+from fastpop.data import columns
 from fastpop.data.interactions import Interactions
 from fastpop.encoders import Sizes
 from fastpop.training.build import checked_encoder
@@ -34,6 +35,7 @@ from fastpop.training.config import TrainConfig
 FLOAT = 4
 PERIOD = 20  # bytes an item: log p in float32, and counts in float64 twice while it is made
 ITEM, USER, EVENT = 124, 24, 16  # bytes beside tables
+MAPPED_EVENT = 4  # of a log that was opened from a folder: columns are pages of its files
 ROW, NEGATIVE = 80, 16  # bytes of a step a number of a row's vector, of a negative's
 SPARE = 64 << 20  # bytes left to the kernels' buffers, evaluation and the rest of the process
 GIB = 1 << 30
@@ -74,7 +76,9 @@ def needed(config: TrainConfig, log: Interactions, *, kept_in_memory: bool = Tru
             "tables": number * numbers * in_memory,
             "optimizer": FLOAT * (state + (numbers + 2 * longest if whole else 0)) * in_memory,
             "best": number * numbers if config.patience and kept_in_memory else 0,
-            "counts": ITEM * log.num_items + USER * log.num_users + EVENT * log.num_events,
+            "counts": ITEM * log.num_items
+            + USER * log.num_users
+            + (EVENT if log.storage is columns.MEMORY else MAPPED_EVENT) * log.num_events,
             "periods": PERIOD * log.num_items * _periods(config, log),
             "step": (ROW * -(-rows_of_batch // config.accumulate) * length + NEGATIVE * negatives)
             * config.dim,

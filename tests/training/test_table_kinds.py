@@ -79,3 +79,10 @@ def test_what_takes_no_such_tables_is_refused(options, message):
         TrainConfig(table_dtype="bfloat16", **options)
     with pytest.raises(ValueError, match="table_storage: expected 'memory' with"):
         TrainConfig(table_storage="disk", **options)
+
+
+def test_columns_of_an_opened_log_are_pages_of_its_files(tmp_path):
+    log = small_log()
+    opened = type(log).open(log.save(tmp_path / "log"))
+    there, mapped = (memory.needed(TrainConfig(), one).parts["counts"] for one in (log, opened))
+    assert there - mapped == (memory.EVENT - memory.MAPPED_EVENT) * log.num_events
