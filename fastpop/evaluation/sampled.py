@@ -18,6 +18,7 @@ from fastpop.stats import weighted_interval
 from fastpop.types import DotModel
 
 FEW, MORE = 32, 160  # cases that are timed
+LEAST_SECONDS = 0.3  # that the more take beyond the few, where there are cases for it: below, it is noise
 
 
 def estimate(
@@ -59,21 +60,26 @@ def estimate(
 def predicted_seconds(
     evaluate: Callable[..., Evaluation], score: Any, cases: Any, options: dict[str, Any]
 ) -> float:
-    """Seconds that all cases will take, from 32 and 160 of them, taken at even distances."""
+    """Seconds that all cases will take, from 32 of them and from so many more that these take a while."""
     num_cases, num_items = int(cases.num_cases), int(cases.num_items)
-    if num_cases <= FEW + MORE:
-        started = time.perf_counter()
-        evaluate(score, cases, **options)
-        return time.perf_counter() - started
-    took = []
-    for size in (FEW, FEW, MORE):  # the first warms up
+
+    def timed(size: int) -> float:
         chosen = np.linspace(0, num_cases - 1, size).astype(np.int64)
         given = part(score, cases, chosen, num_items)
         started = time.perf_counter()
         evaluate(*given, **_options_of(chosen, num_cases, options))
-        took.append(time.perf_counter() - started)
-    each = max(took[2] - took[1], 0.0) / (MORE - FEW)
-    return took[1] + each * (num_cases - FEW)
+        return time.perf_counter() - started
+
+    if num_cases <= FEW + MORE:
+        started = time.perf_counter()
+        evaluate(score, cases, **options)
+        return time.perf_counter() - started
+    timed(FEW)  # warms up
+    few, size, more = timed(FEW), MORE, timed(MORE)
+    while more - few < LEAST_SECONDS and 8 * size <= num_cases:
+        size *= 8
+        more = timed(size)
+    return few + max(more - few, 0.0) / (size - FEW) * (num_cases - FEW)
 
 
 def part(score: Any, cases: Any, chosen: np.ndarray, num_items: int) -> tuple[Any, Any]:
