@@ -30,7 +30,7 @@ from fastpop.text import aligned
 )
 @dataclass(frozen=True)
 class Recommend:
-    """Print the best items of users of a run, or of histories, at any popularity weight."""
+    """Print the best items of users, or of histories, at any popularity weight."""
 
     run_folder: Positional[Path]
     """The --out of `fastpop train`."""
