@@ -9,10 +9,10 @@ from fastpop import checks
 from fastpop.cli.options import readable, writable
 
 
-@readable({"run_folder": "RUN", "format": "safetensors|onnx|torch.export", "out": "FOLDER"})
+@readable({"run_folder": "RUN", "format": "NAME", "out": "FOLDER"})
 @dataclass(frozen=True)
 class Export:
-    """Write a run as files that serve without its log: safetensors and JSON, ONNX, or torch.export."""
+    """Write a run as files that serve: safetensors, ONNX or torch.export."""
 
     run_folder: Positional[Path]
     """The --out of `fastpop train`."""

@@ -134,7 +134,9 @@ def test_words_are_understood_or_answered(commands, tmp_path):
     assert "recommend" in commands.run().stdout
 
 
-@pytest.mark.parametrize("verb", ["train", "compare", "audit", "recommend", "evaluate", "demo", "bench"])
+@pytest.mark.parametrize(
+    "verb", ["train", "compare", "audit", "recommend", "evaluate", "export", "demo", "bench"]
+)
 def test_help_is_for_people(commands, verb):
     text = commands.run(verb, "--help").stdout
     for parsers_word in ("STR", "INT", "FLOAT", "{None}", "(default: )", "None", "''", "tuple"):
