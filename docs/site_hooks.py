@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import griffe
+import nbformat
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 from nbconvert import MarkdownExporter
@@ -95,7 +96,11 @@ def at_home(text: str) -> str:
 
 def notebook_page(source: Path) -> tuple[str, dict[str, bytes]]:
     """(a notebook as a page, its pictures by name), as they are kept: nothing runs."""
-    text, resources = MarkdownExporter().from_filename(str(source))
+    notebook = nbformat.read(source, as_version=4)
+    for output in (one for cell in notebook.cells for one in cell.get("outputs", [])):
+        if "text/html" in output.get("data", {}):  # a block as a whole, blank lines in it too
+            output.data["text/html"] = f"<div>{output.data['text/html']}</div>"
+    text, resources = MarkdownExporter().from_notebook_node(notebook)
     pictures = {f"{source.stem}-{name}": content for name, content in resources["outputs"].items()}
     for name in resources["outputs"]:
         text = text.replace(f"]({name})", f"]({source.stem}-{name})")
