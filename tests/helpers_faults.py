@@ -219,15 +219,15 @@ class Bench:
 
     # judging
 
-    def must_be_whole(self, verb: str, out: Path, *, locks: bool = False) -> None:
+    def must_be_whole(self, verb: str, out: Path, *, locks: bool = False, but: str = "") -> None:
         """Raises Lost where a folder is not what the verb leaves undisturbed. locks: those of a process that
-        was killed after its work may lie there."""
+        was killed after its work may lie there. but: a file that may differ."""
         # which checkpoints are left says where a run went on; what they held is in its model
         found, wanted = (
             {
                 name: one
                 for name, one in each.items()
-                if "checkpoint-" not in name and not (locks and name.endswith("lock"))
+                if "checkpoint-" not in name and name != but and not (locks and name.endswith("lock"))
             }
             for each in (content(out), self.undisturbed(verb))
         )

@@ -162,6 +162,7 @@ def train(
             ranks.unshare(model)
         result = TrainResult(config, model, log, parts, prior, metrics, progress_state.history, facts)
         if place is not None and leads:
+            checkpoint.write_text(place / prints.HISTORY, prints.history_csv(progress_state.history))
             result.write_model(place)
         if ranks is not None:
             ranks.told()  # none ends before the folder stands
