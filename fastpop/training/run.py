@@ -20,7 +20,7 @@ from fastpop.data.prepare import as_log
 from fastpop.data.split import Split
 from fastpop.model import Recommender
 from fastpop.popularity import PopularityPrior
-from fastpop.training import build, checkpoint, memory, prints
+from fastpop.training import build, checkpoint, damaged, memory, prints
 from fastpop.training import folder as run_folder
 from fastpop.training import ranks as processes
 from fastpop.training.config import VALIDATION_K, TrainConfig
@@ -281,7 +281,7 @@ def load(folder: str | Path) -> TrainResult:
         )
     parts = make_split(log, own_test, config)
     tensors, saved = checkpoint.read_folder(place / "model", ("model",))
-    prints.warn_of_damaged(place, saved)
+    damaged.warn_of_damaged(place, saved)
     prior = _load_prior(place, parts, config, saved)
     model = build.build_model(build.bounded(config, log, parts.test), log, prior.log_prior_V, parts.train)
     with checkpoint.fitting(place / "model"):
