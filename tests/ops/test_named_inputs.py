@@ -144,6 +144,8 @@ def test_a_choice_has_to_be_one_of_the_names():
             beta1=0.5,
             beta2=0.5,
             rule="adamw",
+            rounding_seed=0,
+            rounding_step=-1,
             threads=1,
             path="auto",
         )
