@@ -281,8 +281,8 @@ PYTHON_MUTANTS = [
     PythonMutant(
         "entries that repeat are not summed before the norm",
         "fastpop/optim.py",
-        "        return grad\n    return grad.coalesce()",
-        "        return grad\n    return grad",
+        "return grad.coalesce()",
+        "return grad",
         "tests/test_clipping.py::test_the_norm_and_the_gradients_are_torchs_on_dense_ones[dtype0-0.3-2.0]",
         "torch.testing.assert_close(got, expected)",
     ),
