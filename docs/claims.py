@@ -96,11 +96,13 @@ def _gains(values: Values) -> tuple[str, str]:
         int(name.partition(".d")[2]) for name in values if name.startswith("gain.d") and name.count(".") == 1
     )
     first, last = f"gain.d{dims[0]}", f"gain.d{dims[-1]}"
-    low, high = values.get(f"{first}.low"), values.get(f"{last}.high")
     text = f"d={dims[0]}: {told(values, first)}; d={dims[-1]}: {told(values, last)}"
-    if low is None or high is None:
+    if f"{first}.low" not in values or f"{last}.low" not in values:
         return text, "too few runs"
-    return text, "agrees" if low > max(0.0, high) else "disagrees"
+    if values[f"{first}.low"] > max(0.0, values[f"{last}.high"]):
+        return text, "agrees"
+    is_not = values[f"{first}.high"] < max(0.0, values[f"{last}.low"])
+    return text, "disagrees" if is_not else "not told apart"
 
 
 def at_equal_popularity(arm: str) -> Judge:
