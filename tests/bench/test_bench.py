@@ -247,7 +247,7 @@ def test_bench_step_prints_rows():
     )
     assert done.returncode == 0, done.stderr
     read = json.loads(done.stdout)
-    assert list(read) == ["rows"]
+    assert list(read) == ["fastpop", "verb", "rows"]
     assert [row["items"] for row in read["rows"]] == [1000, 5000]
     assert all(row["seconds_per_step"] > 0 for row in read["rows"])
 
