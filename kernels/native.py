@@ -5,7 +5,6 @@ processor has); one that it lacks is an error at import. The last of PATHS is fo
 registers, emulated bit for bit.
 """
 
-import ctypes
 import functools
 import os
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from fastpop import _C
 from fastpop.kernels import fields, forks
+from fastpop.kernels.views import view_of
 
 PATHS = ("baseline", "avx2", "avx512", "avx512_bf16", "avx512_amx", "avx512_amx_emulation")
 path = os.environ.get("FASTPOP_CPU") or "auto"
@@ -133,15 +133,6 @@ def place(array: np.ndarray | None) -> int:
         return 0
     assert array.flags.c_contiguous, "a bug of the caller: these numbers must be contiguous"
     return array.ctypes.data
-
-
-def view_of(value: np.ndarray) -> Tensor:
-    """The array's memory as a tensor that nobody writes to: torch takes no read-only array in silence."""
-    if value.flags.writeable or not value.flags.c_contiguous or value.size == 0:
-        return torch.from_numpy(value if value.flags.writeable else value.copy())
-    raw: Any = (ctypes.c_char * value.nbytes).from_address(value.ctypes.data)
-    raw.held = value  # as long as the tensor
-    return torch.from_numpy(np.frombuffer(raw, value.dtype).reshape(value.shape))
 
 
 def rows(value: Any) -> tuple[Tensor | None, np.ndarray | None]:

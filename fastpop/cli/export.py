@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import Positional
 
@@ -21,7 +22,7 @@ class Export:
     format: str = "safetensors"
     """safetensors: weights and JSON; onnx: a graph for onnxruntime; torch.export: the same for torch."""
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         import fastpop
 
         checks.one_of("format", self.format, fastpop.exporting.FORMATS)
@@ -29,3 +30,4 @@ class Export:
         fastpop.export(self.run_folder, self.out, self.format)
         names = sorted(one.name for one in self.out.iterdir())
         print(f"{', '.join(names)} are in {self.out}")
+        return {"run": str(self.run_folder), "out": str(self.out), "format": self.format, "files": names}

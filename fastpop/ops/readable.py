@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 from fastpop import checks
 from fastpop.kernels import forks
-from fastpop.kernels.native import view_of as view_of
+from fastpop.kernels.views import view_of as view_of
 
 DEVICES = ("cpu", "cuda")
 # What a type does to become a tensor that can be read.
