@@ -384,6 +384,7 @@ def keep(name: str, folder: Path, kept_as: str = "") -> None:
     answer = json.loads((folder / name / "answer.json").read_text(encoding="utf-8"))
     if answer["made_by"]["quick"]:
         raise ValueError(f"{folder}: expected the answer of a full run; got a quick one")
+    answer = {key: value for key, value in answer.items() if key not in ("seal", "sha256")}
     ANSWERS.mkdir(exist_ok=True)
     text = json.dumps(_rounded(answer), separators=(",", ":"), ensure_ascii=False)
     (ANSWERS / f"{kept_as or name}.json").write_text(text + "\n", encoding="utf-8")

@@ -112,6 +112,7 @@ def keep(name: str, folder: Path) -> None:
             if axis in scatter:
                 scatter[axis] = scatter[axis][::step]
     comparison.pop("nulls", None)  # thousands of draws
+    comparison = {key: value for key, value in comparison.items() if key not in ("seal", "sha256")}
     comparison["rows"] = [row for row in map(_worded, comparison["rows"]) if row["values"]]
     del comparison["headline"], comparison["sentences"]
     comparison["summary"] = [
