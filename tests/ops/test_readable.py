@@ -318,6 +318,7 @@ SHARED = (
     "none",
     False,
     False,
+    False,
     -100,
     "auto",
 )
