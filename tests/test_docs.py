@@ -151,7 +151,9 @@ def test_shell_blocks_use_verbs_and_options_that_exist(page, monkeypatch):
             if words[:1] == ["fastpop"]:
                 if "..." in words:
                     continue
-                parsed = cli._parse(words[1:])
+                asked = cli.messages.taken(words[1:])
+                cli.terminal.set_format("text")
+                parsed = cli._parse(*asked)
                 assert hasattr(parsed, "run"), line
             elif words[:1] == ["make"]:
                 targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
