@@ -15,7 +15,7 @@ ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def advised_bytes(tensor):
-    """Bytes of a tensor for which huge pages are asked. Whether the system has some left is another matter."""
+    """Bytes of a tensor for which huge pages are asked; the system may have none left."""
     first, last = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
     inside, total = 0, 0
     for line in Path("/proc/self/smaps").read_text().splitlines():
