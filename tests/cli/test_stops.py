@@ -429,7 +429,7 @@ def test_a_caller_whose_process_goes_on_gets_its_handlers_streams_and_warnings_b
 
 def test_a_deadline_stops_as_a_signal_does_and_the_same_command_goes_on(commands, clicks, tmp_path):
     out, whole = tmp_path / "run", tmp_path / "whole"
-    words = ["train", *clicks, *QUICK, "--epochs", "60", "--out"]
+    words = ["train", *clicks, *QUICK, "--epochs", "240", "--out"]
     seconds, stops = 3.0, 0
     while True:
         done = commands.start(*words, out, "--deadline", f"{seconds:g}s").wait()
