@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from fastpop import checks
 from fastpop.data.interactions import Interactions
@@ -55,13 +56,21 @@ class Steps:
 
 
 def time_steps(
-    items: Sequence[int], dim: int, negatives: int, batch: int, *, rounds: int = 15, seed: int = 0
+    items: Sequence[int],
+    dim: int,
+    negatives: int,
+    batch: int,
+    *,
+    rounds: int = 15,
+    seed: int = 0,
+    threads: int = 0,
 ) -> list[dict[str, Any]]:
     """One row a catalogue size: the median time of a training step of `Steps`.
 
     Args:
         items: catalogue sizes V. dim: D. negatives: K, shared by the batch. batch: B.
         rounds: steps timed, after three that are not.
+        threads: of torch and of the kernels; 0: as many as torch has.
     Returns:
         dicts with items, dim, negatives, batch, seconds_per_step, examples_per_second.
     """
@@ -69,7 +78,13 @@ def time_steps(
         checks.number(name, value, ge=1, integer=True)
     if not items:
         raise checks.wrong("items", "at least one catalogue size", list(items))
-    return [_row(int(num_items), dim, negatives, batch, rounds, seed) for num_items in items]
+    checks.number("threads", threads, ge=0, integer=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        return [_row(int(num_items), dim, negatives, batch, rounds, seed) for num_items in items]
+    finally:
+        torch.set_num_threads(before)
 
 
 def _row(num_items: int, dim: int, negatives: int, batch: int, rounds: int, seed: int) -> dict[str, Any]:

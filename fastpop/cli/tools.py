@@ -2,7 +2,7 @@
 
 import textwrap
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -65,18 +65,21 @@ class Bench:
     """Catalogue size; give it again for another."""
     dim: int = 64
     """Length of query and item vectors."""
-    # Words that say what is counted; with them the usage is one that the parser shortens, to 80 columns.
-    negatives: Annotated[int, tyro.conf.arg(metavar="ITEMS")] = 8192
+    negatives: int = 8192
     """Negatives, shared by the batch."""
-    batch: Annotated[int, tyro.conf.arg(metavar="EVENTS")] = 4096
+    batch: int = 4096
     """Events a step."""
-    rounds: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 15
+    rounds: int = 15
     """Steps timed."""
+    threads: int = 0
+    """Threads; 0: as many as torch takes."""
 
     def run(self) -> dict[str, Any]:
         from fastpop import benchmark
 
-        rows = benchmark.time_steps(self.items, self.dim, self.negatives, self.batch, rounds=self.rounds)
+        rows = benchmark.time_steps(
+            self.items, self.dim, self.negatives, self.batch, rounds=self.rounds, threads=self.threads
+        )
         print(benchmark.table(rows))
         return {"rows": rows}
 

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from fastpop.kernels import device, row_sum
-
 _MARKED: set[StorageWeakRef] = set()
 
 
@@ -29,6 +27,8 @@ def summed(ids: Tensor, rows: Tensor, num_items: int) -> tuple[Tensor, Tensor] |
 
     ids: int64 [n] in [0, num_items). rows: [n, D] or [n].
     """
+    from fastpop.kernels import device, row_sum  # here, since a bad FASTPOP_CPU is an error where kernels run
+
     wide = rows.reshape(len(ids), -1)
     if not len(ids) or rows.dtype == torch.float64 or device.unsupported(rows=wide) is not None:
         return None
