@@ -1,6 +1,7 @@
 """Progress that a person sees: one kind of bar, whole at 80 columns, a widget in a notebook."""
 
 import contextlib
+import functools
 import sys
 import threading
 import time
@@ -35,10 +36,8 @@ def progress_bar(
     or a notebook, False never. unit: says how much is done, in thousands of it; total
     may then be None.
     """
-    from tqdm.auto import tqdm
-
     shown = FORMAT if unit is None else FLOWING if total is None else AMOUNTS
-    return tqdm(
+    return _kind()(
         total=total,
         initial=initial,
         desc=label,
@@ -63,8 +62,6 @@ def waiting(label: str, *, show: bool | None = None, delay: float = 2.0) -> Iter
     over = threading.Event()
 
     def tell() -> None:
-        from tqdm.auto import tqdm
-
         started = time.monotonic()
         if over.wait(delay):
             return
@@ -72,7 +69,7 @@ def waiting(label: str, *, show: bool | None = None, delay: float = 2.0) -> Iter
             if say is not None:
                 say(f"{label} ...")
             return
-        with tqdm(desc=label, leave=False, dynamic_ncols=True, bar_format=WAITING) as bar:
+        with _kind()(desc=label, leave=False, dynamic_ncols=True, bar_format=WAITING) as bar:
             bar.start_t -= time.monotonic() - started
             while not over.wait(0.5):
                 bar.refresh()
@@ -84,6 +81,19 @@ def waiting(label: str, *, show: bool | None = None, delay: float = 2.0) -> Iter
     finally:
         over.set()
         teller.join()
+
+
+def _kind() -> Any:
+    """tqdm's bar with a lock of this process alone. Its own is one semaphore for all that were forked from
+    one process, and who is killed while he draws keeps it: the others then wait for ever."""
+    from tqdm.auto import tqdm
+
+    return _with_own_lock(tqdm)
+
+
+@functools.cache
+def _with_own_lock(kind: Any) -> Any:
+    return type(kind.__name__, (kind,), {"_lock": threading.RLock(), "__module__": kind.__module__})
 
 
 def _hidden(show: bool | None) -> bool:

@@ -1,6 +1,7 @@
 """What a person sees while something runs: whole at 80 columns, a widget in a notebook, silence in a file."""
 
 import io
+import subprocess
 import sys
 import time
 
@@ -73,3 +74,23 @@ def test_the_command_line_says_it_in_a_file_too(monkeypatch):
     with bars.waiting("compiling", show=False, delay=0.01):
         time.sleep(0.1)
     assert stream.getvalue() == "fastpop: compiling ...\n"
+
+
+KILLED_WHILE_IT_DRAWS = """
+import os, signal
+from fastpop import bars
+
+bars.progress_bar(1, "first", show=False)
+child = os.fork()
+if child == 0:
+    bars._kind().get_lock().acquire()
+    os.kill(os.getpid(), signal.SIGKILL)
+os.waitpid(child, 0)
+assert bars._kind().get_lock().acquire(timeout=5)
+"""
+
+
+def test_a_process_that_is_killed_while_it_draws_holds_up_no_other():
+    subprocess.run(
+        [sys.executable, "-P", "-W", "ignore", "-c", KILLED_WHILE_IT_DRAWS], check=True, timeout=60
+    )
