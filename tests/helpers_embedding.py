@@ -38,11 +38,12 @@ def want(package: str) -> None:
 
 
 def run(package: str) -> dict:
-    """The names that the page's own blocks and those of a package leave behind."""
+    """The names that a package's blocks leave behind, and before them the page's own at its beginning."""
     want(package)
     module = types.ModuleType(f"embedding_{package}")  # a class of it can be found again, as trainers save it
     sys.modules[module.__name__] = module
+    first = next(number for number, (words, _) in enumerate(blocks(), 1) if words)
     for number, (words, text) in enumerate(blocks(), 1):
-        if words[:1] in ([], [package]):
+        if words[:1] == [package] or number < first:
             exec(compile(text, f"{PAGE.name}, block {number}", "exec"), module.__dict__)
     return module.__dict__
