@@ -120,11 +120,18 @@ def table(files: list[File]) -> str:
     return f"{text}. Every line of {whole} of {len(files)} files; of the others:\n\n" + "\n".join(rows)
 
 
-def page(python: list[File], cpp: list[File], chosen: list[str], outcome: str) -> str:
+def commit() -> str:
+    """Of the files that are measured; "" outside a clone."""
+    words = ["git", "rev-parse", "--short=7", "HEAD"]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def page(python: list[File], cpp: list[File], chosen: list[str], outcome: str, of: str) -> str:
     part = f" Of {' '.join(chosen)} alone: the whole suite runs more." if chosen else ""
     return f"""# Coverage
 
 Made by `make coverage{f' TESTS="{" ".join(chosen)}"' if chosen else ""}`; not written by hand.{part}
+Numbers and lines are those of commit {of or "(unknown)"}.
 The tests, but for `tests/test_mutants.py`: {outcome}.
 
 A line that is run is not yet a line that is tested: that a wrong one would be noticed is what
@@ -164,7 +171,7 @@ def measure(chosen: list[str]) -> str:
         for words in (["combine", "-q"], ["json", "-q", "-i", "-o", "coverage.json"]):
             subprocess.run([*cover, *words, "--rcfile=coverage.ini"], cwd=copy, env=environment, check=True)
         python = of_python(json.loads((copy / "coverage.json").read_text()), copy)
-        return page(python, of_gcov(gcov_reports(copy)), chosen, outcome)
+        return page(python, of_gcov(gcov_reports(copy)), chosen, outcome, commit())
 
 
 def gcov_reports(folder: Path) -> list[dict]:

@@ -32,7 +32,9 @@ def test_files_of_both_counters():
 
 def test_the_page_names_what_is_not_run_and_why():
     python = [File("fastpop/a.py", 10, (), 4, 0), File("kernels/row_sum/_cuda.py", 10, (2, 3), 4, 2)]
-    text = coverage_page.page(python, [File("csrc/tile_amx.inc", 4, (1, 2, 3, 4))], ["tests/ops"], "3 passed")
+    cpp = [File("csrc/tile_amx.inc", 4, (1, 2, 3, 4))]
+    text = coverage_page.page(python, cpp, ["tests/ops"], "3 passed", "0123abc")
+    assert "those of commit 0123abc." in text
     assert '`make coverage TESTS="tests/ops"`' in text
     assert "Of tests/ops alone" in text
     assert "90.0 % of 20 lines are run, and 75.0 % of 8 branches. Every line of 1 of 2 files" in text
