@@ -43,9 +43,10 @@ from fastpop.experiments.unfinished import Stopwatch, Unfinished, check_folder, 
 from fastpop.experiments.wording import cautioned
 from fastpop.popularity import PopularityPrior
 from fastpop.recipes import Recipe
-from fastpop.training import TrainConfig, build, checkpoint, memory
+from fastpop.training import TrainConfig, build, memory
 from fastpop.training import folder as run_folder
 from fastpop.training import ranks as processes
+from fastpop.training.damaged import write_anew
 from fastpop.training.run import make_split
 
 # Dense where accuracy bends, and on beyond 1: a frontier is read where two arms show equally popular items.
@@ -202,16 +203,7 @@ def _compare(
             )
             Unfinished(place, asked).close()
             found = CompareResult(before)
-            lost = damaged(place)
-            if lost:
-                warnings.warn(
-                    f"{place}: expected {', '.join(lost)} as written; got other bytes. Written anew from "
-                    "comparison.json, whose checksum holds",
-                    UserWarning,
-                    stacklevel=3,
-                )
-                with checkpoint.explained(place):
-                    found.save(place)
+            write_anew(place, damaged(place), "comparison.json", found.save)
             return found
         account = Unfinished(place, asked)
     with contextlib.nullcontext() if account is None else account.unless_refused():

@@ -22,6 +22,7 @@ from fastpop.studies.study import Setting, Study
 from fastpop.text import Tabled
 from fastpop.training import checkpoint, sealed
 from fastpop.training import folder as run_folder
+from fastpop.training.damaged import write_anew
 
 QUICK_SEEDS = 1
 ASKED = "asked.json"  # the question, in its folder before there is an answer
@@ -256,15 +257,7 @@ def _before(place: Path, asked: dict[str, Any]) -> StudyResult | None:
         return None
     lost = sealed.differing(place, answer.pop(SUMS, {}))
     found = StudyResult(answer)
-    if lost:
-        warnings.warn(
-            f"{place}: expected {', '.join(lost)} as written; got other bytes. Written anew from {ANSWER}, "
-            "whose checksum holds",
-            UserWarning,
-            stacklevel=3,
-        )
-        with checkpoint.explained(place):
-            found.save(place)
+    write_anew(place, lost, ANSWER, found.save)
     return found
 
 

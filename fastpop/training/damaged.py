@@ -1,11 +1,27 @@
-"""What stands beside a run's model for people to read, against the model's own state."""
+"""What stands in a folder for people to read, against the numbers that it was written from."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fastpop.training import checkpoint, sealed
 from fastpop.training.prints import AUDIT, HISTORY, METRICS, history_csv, metrics_text
+
+
+def write_anew(place: Path, lost: list[str], source: str, save: Callable[[Path], Any]) -> None:
+    """Where files of a finished folder are not as they were written: says which, and writes them anew of
+    `source`, a sound document there."""
+    if not lost:
+        return
+    warnings.warn(
+        f"{place}: expected {', '.join(lost)} as written; got other bytes. Written anew from {source}, "
+        "whose checksum holds",
+        UserWarning,
+        stacklevel=4,
+    )
+    with checkpoint.explained(place):
+        save(place)
 
 
 def warn_of_damaged(folder: Path, saved: dict[str, Any]) -> None:
