@@ -276,7 +276,7 @@ CLAIMS = [
         "none",
         "frontier",
         at_equal_popularity("PDA"),
-        "the same; its power and popularity of each period tuned",
+        "the same; popularity of each period, and its own step size",
     ),
     Claim(
         "At equal popularity of the lists, a spectral penalty (ReSN) is more accurate than log p subtracted.",
@@ -284,7 +284,7 @@ CLAIMS = [
         "none",
         "frontier",
         at_equal_popularity("ReSN"),
-        "the same; its weight tuned",
+        "the same; other weights than the three that were tried, and its own step size",
     ),
     Claim(
         "At equal popularity of the lists, DICE is more accurate than log p subtracted.",
@@ -292,7 +292,7 @@ CLAIMS = [
         "none",
         "frontier",
         at_equal_popularity("DICE"),
-        "the same; its margin and weights tuned",
+        "the same; its alpha and beta tuned, and its margin made smaller by epochs",
     ),
     Claim(
         "At equal popularity of the lists, events weighted 1/p are more accurate than log p subtracted.",
@@ -300,7 +300,7 @@ CLAIMS = [
         "none",
         "frontier",
         at_equal_popularity("IPS"),
-        "the same; other powers and clips",
+        "the same; other clips",
     ),
     Claim(
         "With true propensities the mean of losses weighted 1/p is the risk of all pairs.",

@@ -1,6 +1,5 @@
 """Every method of the field that has a recipe, on one log: accuracy against the popularity of the lists."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ from fastpop.experiments.findings import MIN_SEEDS
 from fastpop.objectives import Pda
 from fastpop.stats import mean_interval
 from fastpop.studies.curves import AS_TRAINED, NDCG, READINGS, listed
-from fastpop.studies.methods import Arena, Method, Row, as_trained, injected, run_of
+from fastpop.studies.methods import Arena, Method, Row, as_trained, injected, run_of, validated
 from fastpop.studies.study import Answer, Chart, Series, Setting, Study, Table, excludes, of_seeds, told
 from fastpop.training import TrainConfig, TrainingDiverged
 
@@ -89,17 +88,12 @@ def _of_recipe(setting: Setting, arena: Arena, name: str) -> tuple[float, list[R
     if not tried:
         assert failed is not None
         raise failed
-    best = max(tried, key=lambda rate: _valid(tried[rate]))
+    best = max(tried, key=lambda rate: validated(tried[rate]))
     method = Method(name, {"learning_rate": best}, serve, judge=judge, config=config)
     rows = list(tried[best])
     for seed in range(1, setting.seeds):
         rows += run_of(setting, arena, method, seed)
     return best, rows
-
-
-def _valid(rows: list[Row]) -> float:
-    found = rows[0]["valid"]
-    return -math.inf if found is None else found
 
 
 def _served(rows: list[Row], epochs: str, key: str) -> list[float]:

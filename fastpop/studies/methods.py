@@ -1,5 +1,6 @@
 """Ways of the field to train and to serve, on one log under one rule, each read at two epochs."""
 
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -177,6 +178,12 @@ def run_of(setting: Setting, arena: Arena, method: Method, seed: int, name: str 
         shutil.rmtree(place, ignore_errors=True)
     setting.lap()
     return rows
+
+
+def validated(rows: list[Row]) -> float:
+    """What validation found at the best epoch of a run; -inf where there was nothing to validate on."""
+    found = rows[0]["valid"]
+    return -math.inf if found is None else found
 
 
 def _read(

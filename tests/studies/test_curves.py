@@ -1,6 +1,7 @@
 """How methods are served, against the formula; areas and verdicts, against numbers made by hand."""
 
 import math
+import types
 from dataclasses import asdict
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 import fastpop
 from fastpop import evaluation
 from fastpop.experiments.frontier import matched, mean_between
+from fastpop.objectives import DICE, Pda
 from fastpop.report import study_text
-from fastpop.studies import Setting, methods
+from fastpop.studies import Setting, frontier, methods
 from fastpop.studies.baselines import undominated
 from fastpop.studies.curves import Curves, verdict
 from fastpop.studies.frontier import Frontier
@@ -182,8 +184,8 @@ def test_a_method_that_was_measured_is_not_trained_again(tmp_path, monkeypatch):
     arena = Arena.of(setting, metric="ndcg@10")
     laps = []
     object.__setattr__(setting, "lap", lambda: laps.append(1))
-    method = Frontier().methods((0.1,))[4]
-    assert method.name == "ips"
+    method = Frontier().methods((0.1,))["ips"][0.5]
+    assert (method.name, method.power) == ("ips", 0.5)
     rows = run_of(setting, arena, method, 0, "IPS-0.5")
     assert laps == [1]
     assert {(row["arm"], row["epochs"]) for row in rows} == {("IPS", "best"), ("IPS", "equal")}
@@ -235,10 +237,65 @@ def test_the_time_of_processes_that_were_stopped_counts(tmp_path):
     assert Watch(None).lap() < 10
 
 
-def test_quick_and_full_methods_take_the_options_of_their_sources():
-    by_name = {method.name: method for method in Frontier(resn=0.5, power=0.25).methods()}
-    config = {name: TrainConfig().replace(**method.options) for name, method in by_name.items()}
-    assert [str(config[name].loss) for name in ("pda", "dice")] == ["pda", "dice"]
-    assert config["resn"].regularizers[0].weight == 0.5
-    assert by_name["ips"].power == 0.25
-    assert {str(each.prior) for name, each in config.items() if name != "frozen"} == {"none"}
+def test_methods_take_the_options_of_their_sources_first_and_try_others():
+    asked = Frontier(resn=(0.5, 0.25), ips=(0.25,), dice=(7.0, 3.0))
+    found = asked.methods()
+    config = {
+        name: [TrainConfig().replace(**method.options) for method in tries.values()]
+        for name, tries in found.items()
+    }
+    assert [str(config[name][0].loss) for name in ("pda", "dice")] == ["pda", "dice"]
+    assert [each.regularizers[0].weight for each in config["resn"]] == [0.5, 0.25]
+    assert [each.loss_part.margin for each in config["dice"]] == [7.0, 3.0]
+    assert [each.loss_part.power for each in config["pda"]] == [0.1, 0.05, 0.2]
+    assert [method.power for method in found["ips"].values()] == [0.25]
+    served = found["pda"][0.05].serve
+    assert served is found["pda"][0.05].judge
+    assert {str(each.prior) for name in config for each in config[name] if name != "frozen"} == {"none"}
+    for name, plain in (("dice", DICE().margin), ("pda", Pda().power)):
+        assert next(iter(Frontier().methods()[name])) == plain  # what its source has comes first
+    with pytest.raises(ValueError, match=r"experiment\.dice: expected at least one number; got \(\)"):
+        Frontier(dice=())
+    with pytest.raises(ValueError, match=r"experiment\.ips: expected .*; got -1"):
+        Frontier(ips=(-1.0,))
+
+
+def test_what_a_method_has_to_choose_is_what_validation_liked_best(tmp_path, monkeypatch):
+    asked = []
+
+    def run(setting, arena, method, seed, name):
+        asked.append((name, seed))
+        liked = {"pda-0.05": 0.3, "dice-3": 0.3}.get(name, 0.1)
+        return [{"valid": liked, "arm": name, "seed": seed}]
+
+    class Said:
+        def __init__(self, rows, *_):
+            self.rows = rows
+
+        def values(self):
+            return {}
+
+        def sentences(self, values):
+            return []
+
+        def tables(self, values):
+            return [[(row["arm"], row["seed"]) for row in self.rows]]
+
+        def charts(self, name):
+            return ()
+
+    monkeypatch.setattr(frontier, "run_of", run)
+    monkeypatch.setattr(frontier, "Curves", Said)
+    monkeypatch.setattr(
+        frontier.Arena, "of", lambda *_, **__: types.SimpleNamespace(powers=(0.1,), references=dict)
+    )
+    setting = Setting(fastpop.testing.small_log(), "log", False, 2, None, False, {})
+    answer = Frontier().run(setting)
+    assert answer.values == {"pda.chosen": 0.05, "resn.chosen": 1e-4, "ips.chosen": 0.5, "dice.chosen": 3.0}
+    kept = answer.tables[0]
+    assert [row for row in kept if row[0].startswith(("pda", "dice"))] == [
+        ("pda-0.05", 0), ("pda-0.05", 1), ("dice-3", 0), ("dice-3", 1)
+    ]  # fmt: skip
+    assert ("dice-40", 0) in asked
+    assert ("dice-40", 1) not in asked
+    assert "DICE's margin 3" in answer.sentences[-1]
