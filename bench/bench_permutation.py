@@ -8,6 +8,7 @@ from measuring import zipf_counts
 from shapes import PERMUTATION, Permutation
 
 from fastpop import ops
+from fastpop.diagnostics import ScoreMoments, audit_many
 from fastpop.ops._dispatch import IMPLEMENTATIONS
 from fastpop.popularity import PopularityPrior
 
@@ -42,8 +43,17 @@ def scipy_way(label_V, item_VD, permutations):
     ).null_distribution
 
 
+def audit_way(label_V, item_VD, permutations):
+    """What `fastpop.audit` makes of the moments of scores: two statistics a permutation and their exact
+    nulls. Of one context along each dimension the directional one is this one, but for what no draw has."""
+    moments = ScoreMoments.of(np.eye(item_VD.shape[1]), item_VD)
+    test = audit_many({"scores": moments}, label_V, permutations=permutations).direction["scores"]
+    return test.null_P * (label_V @ label_V) * item_VD.shape[1]
+
+
 CONTENDERS = {
     **{f"fastpop {impl}": partial(ours, impl=impl) for impl in IMPLEMENTATIONS["permutation"]},
+    "fastpop.diagnostics.audit_many": audit_way,
     "scipy.stats.permutation_test": scipy_way,
     "numpy, one at a time": numpy_way,
 }

@@ -13,8 +13,9 @@
 // for any number of threads. Cost: 2 B K D FLOPs forward, 6 fused, 6 backward alone (it makes the logits
 // again); memory: packed items (K D numbers, a window of them when K is large; twice that where the
 // table's rows are no whole vectors of fp32, which are read where they lie; twice either with several
-// groups), and blocks of exponentials (block_sizes.h; 1.2 MiB each at K = 8,192 in fp32): one with one
-// thread, otherwise four, or two and one for each two threads where that is more.
+// groups), and blocks of exponentials (block_sizes.h; 1.2 MiB each at K = 8,192 in fp32, 1 MiB in 16 bits):
+// one with one thread, otherwise four (six in 16 bits), or two and one for each two threads where that is
+// more.
 #include "sampled_softmax/tile_pass.h"
 
 #include <algorithm>
@@ -491,7 +492,9 @@ class TilePass : SharedNegatives {
     }
   }
 
-  static constexpr int kMostBlocks = 4;
+  // Of 16-bit exponentials more: a block of them takes less time, and beside a process that takes a core
+  // for a slice there must be others to go on with.
+  static constexpr int kMostBlocks = Sums::kExpBytes < 4 ? 6 : 4;
 
   Workspace memory_;
   Steps steps_;
