@@ -48,7 +48,7 @@ class Frontier(Study):
     question: ClassVar[str] = (
         "Which way of removing popularity is most accurate at equal popularity of lists?"
     )
-    resn: tuple[float, ...] = (1e-4, 1e-5, 1e-3)
+    resn: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
     ips: tuple[float, ...] = (0.5, 0.25, 1.0)
     pda: tuple[float, ...] = (0.1, 0.05, 0.2)
     dice: tuple[float, ...] = (40.0, 10.0, 3.0)
