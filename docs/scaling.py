@@ -19,9 +19,9 @@ PAGE_TEXT = """# Large catalogues
 What a log of many events and a catalogue of many items take: measured by `python -P bench/scaling.py
 RECORD`, written by `python docs/scaling.py`.
 {machine}.
-**The machine was shared and its load high ({load}), so the clock says little: compare processor seconds**,
-of one thread, the lower quartile of steps that were taken in turn, and bytes, which are exact. What others
-do on the cores empties caches, too.
+**The load of the machine meanwhile**: {load}. Above two, the number of cores, the clock says little: compare
+processor seconds, of steps those of one thread, the lower quartile of many that were taken in turn, and
+bytes, which are exact. What others do on the cores empties caches, too.
 
 ![Processor time of a step against V, and memory of training against events](pictures/scaling.png)
 
@@ -304,11 +304,10 @@ def parts(record: dict[str, Any]) -> dict[str, str]:
             for row in good(record, "index")
         ],
     )
-    loads = [row["load"] for rows in record["sections"].values() for row in rows]
     return {
         "machine": f"{record['cores']} cores of an AMD EPYC (Zen 4), {record['memory_bytes'] / GIB:.0f} GiB, "
         f"{record['system']}, torch {record['torch']}",
-        "load": f"{min(loads):.0f} to {max(loads):.0f} on {record['cores']} cores" if loads else "none",
+        "load": ", ".join(f"{name} {loads(rows)}" for name, rows in record["sections"].items()),
         "dim": str(record["dim"]),
         "most_steps": str(record["most_steps"]),
         "base": f"{base_of(record):,}",
@@ -323,6 +322,12 @@ def parts(record: dict[str, Any]) -> dict[str, str]:
         "index": index,
         "short": "\n".join(f"- {line}" for line in falls_short(record)),
     }
+
+
+def loads(rows: list[dict[str, Any]]) -> str:
+    """The least and the most of a section."""
+    found = sorted(row["load"] for row in rows)
+    return f"{found[0]:.1f} to {found[-1]:.1f}" if found else "none"
 
 
 def base_of(record: dict[str, Any]) -> int:
@@ -362,7 +367,7 @@ def falls_short(record: dict[str, Any]) -> list[str]:
     most = max((row["events"] for row in good(record, "train")), default=0)
     lines = [
         f"Logs of up to {most:,} events were trained on, and no epoch of the longest was run to its end.",
-        "The machine was shared: no time by the clock here says what a quiet one takes.",
+        "Where the load was above two, no time by the clock says what a quiet machine takes.",
         "How a training run behaves whose tables are larger than memory was not seen: the two lines of "
         "tables on disk are its ends.",
     ]
