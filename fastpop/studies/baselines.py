@@ -41,12 +41,12 @@ class Baselines(Study):
         arena = Arena.of(setting, metric=NDCG)
         found: dict[str, list[Row]] = {}
         values: dict[str, float] = {}
-        left_out = []
+        left_out: dict[str, list[str]] = {}
         for name in self.only or tuple(registry.available("recipes")):
             try:
                 rate, rows = _of_recipe(setting, arena, name)
             except (ValueError, TrainingDiverged) as error:
-                left_out.append(f"{name} ({str(error).partition(';')[0]})")
+                left_out.setdefault(str(error).partition(";")[0], []).append(name)
                 continue
             found[name] = rows
             values[f"{name}.rate"] = rate
@@ -54,9 +54,8 @@ class Baselines(Study):
         values |= _values(found, references)
         sentences = _sentences(values, found, references)
         if left_out:
-            sentences.append(
-                f"Left out, for they diverged or this log lacks what they need: {'; '.join(left_out)}."
-            )
+            said = "; ".join(f"{listed(names)} ({why})" for why, names in left_out.items())
+            sentences.append(f"Left out, for they diverged or this log lacks what they need: {said}.")
         return Answer(
             values,
             tuple(sentences),
