@@ -289,6 +289,14 @@ TRAINERS: dict[str, tuple[str, Callable[[str, int, int], tuple[float, Timed]], t
 }
 
 
+NAMES = {
+    "rectools-sasrec": "RecTools SASRec",
+    "rectools-bert4rec": "RecTools BERT4Rec",
+    "replay-sasrec": "RePlay SasRec",
+    "transformers-gpt2": "Hugging Face Trainer, a small GPT-2",
+}
+
+
 def worker(trainer: str, loss: str, seed: int, epochs: int) -> None:
     quality, timed = TRAINERS[trainer][1](loss, seed, epochs)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -326,13 +334,60 @@ def popularity() -> float:
 
 
 def interval(values: list[float]) -> str:
-    """Mean and, of three seeds and more, the half width of its 95 % t interval."""
+    """Mean and, of three seeds and more, the half width of its 95 % t interval; "-" of none."""
+    if not values:
+        return "-"
     if len(values) < 3:
         return f"{statistics.fmean(values):.4f}"
     from scipy.stats import t
 
     half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
     return f"{statistics.fmean(values):.4f} ± {half:.4f}"
+
+
+def grouped(record: dict[str, Any]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Runs by trainer and loss, trainers in the order of `TRAINERS`."""
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for run in sorted(record["runs"], key=lambda run: list(TRAINERS).index(run["trainer"])):
+        groups.setdefault(run["trainer"], {}).setdefault(run["loss"], []).append(run)
+    return groups
+
+
+def merged(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Records of one machine, of other trainers each, as one."""
+    first = records[0]
+    for other in records[1:]:
+        for name in ("processor", "cores", "threads", "versions"):
+            if other["machine"][name] != first["machine"][name]:
+                raise SystemExit(
+                    f"records of one machine are merged; {name} is {first['machine'][name]} of the first, "
+                    f"{other['machine'][name]} of another"
+                )
+    machine = {**first["machine"], "load": max(one["machine"]["load"] for one in records)}
+    return {**first, "machine": machine, "runs": [run for one in records for run in one["runs"]]}
+
+
+def summary(record: dict[str, Any]) -> str:
+    """A markdown table with a line for each trainer that ranks items."""
+    lines = [
+        "| trainer, model | NDCG@10 with its own loss | with ours | with ours, log p outside | "
+        "its own, sampled | ours, sampled, log p outside | s an epoch, own → ours | peak MiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for trainer, by_loss in grouped(record).items():
+        if TRAINERS[trainer][0] != "NDCG@10":
+            continue
+        quality = [interval([run["quality"] for run in by_loss.get(loss, [])]) for loss in LOSSES]
+        cells = [f"**{cell}**" if number in (2, 4) else cell for number, cell in enumerate(quality)]
+        own, ours = (
+            [statistics.median(run[name] for run in by_loss[loss]) for name in ("cores", "peak_mib")]
+            for loss in ("own", "log p")
+        )
+        lines.append(
+            f"| {NAMES[trainer]} | {' | '.join(cells)} | {own[0]:.1f} → {ours[0]:.1f} "
+            f"| {own[1]:,.0f} → {ours[1]:,.0f} |"
+        )
+    return "\n".join(lines)
 
 
 def render(record: dict[str, Any]) -> str:
@@ -343,10 +398,8 @@ def render(record: dict[str, Any]) -> str:
         "| trainer | loss | seeds, epochs | quality | s an epoch, clock | of the cores | peak MiB |",
         "|---|---|---|---|---|---|---|",
     ]
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for run in record["runs"]:
-        groups.setdefault((run["trainer"], run["loss"]), []).append(run)
-    for (trainer, loss), runs in groups.items():
+    groups = [(trainer, loss, runs) for trainer, by in grouped(record).items() for loss, runs in by.items()]
+    for trainer, loss, runs in groups:
         middle = {
             name: statistics.median(run[name] for run in runs) for name in ("clock", "cores", "peak_mib")
         }
@@ -367,6 +420,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": neighbours.processor(),
         "cores": len(os.sched_getaffinity(0)),
+        "threads": os.environ.get("OMP_NUM_THREADS", "as many"),
         "python": platform.python_version(),
         "load": os.getloadavg(),
         "versions": {name: metadata.version(name) for name in packages},
@@ -380,14 +434,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--record", type=Path, default=ROOT / "bench" / "records" / "others.json")
-    parser.add_argument("--read", type=Path, help="prints a record as a table")
+    parser.add_argument("--read", type=Path, nargs="+", help="prints records as a table")
+    parser.add_argument("--merge", type=Path, nargs="+", help="writes records of one machine as --record")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
         trainer, loss, seed, epochs = given.worker
         return worker(trainer, loss, int(seed), int(epochs))
     if given.read:
-        return print(render(json.loads(given.read.read_text())))
+        record = merged([json.loads(path.read_text()) for path in given.read])
+        return print(f"{render(record)}\n\n{summary(record)}")
+    if given.merge:
+        record = merged([json.loads(path.read_text()) for path in given.merge])
+        given.record.write_text(json.dumps(record, indent=1) + "\n")
+        return None
     record = {
         "machine": machine(),
         "sizes": SIZES,

@@ -72,3 +72,31 @@ def test_the_table_has_an_interval_from_three_seeds_on(others):
     # 4.303 (t of two degrees of freedom) * .001 / sqrt(3)
     assert "| replay-sasrec | own | 3, 2 | NDCG@10 0.0910 ± 0.0025 | 3.0 | 2.0 | 700 |" in text
     assert "NDCG@10 0.0900 |" in others.render({"popularity": 0.0757, "runs": runs[:1]})
+
+
+def record_of(trainer, **machine):
+    made = {"processor": "a", "cores": 2, "threads": "1", "versions": {}, "load": [1.0, 1.0, 1.0], **machine}
+    run = {"trainer": trainer, "epochs": 5, "clock": 3.0, "seed": 0}
+    runs = [
+        {**run, "loss": loss, "quality": 0.08 + place / 100, "cores": 9.0 - place, "peak_mib": 1000.0 - place}
+        for place, loss in enumerate(("own", "full", "log p", "own sampled", "sampled, log p"))
+    ]
+    return {"machine": made, "popularity": 0.0757, "runs": runs}
+
+
+def test_the_summary_has_a_line_for_each_trainer_that_ranks_items(others):
+    given = [record_of("replay-sasrec", load=[3.0, 1.0, 1.0]), record_of("rectools-sasrec")]
+    given.append(record_of("transformers-gpt2"))
+    record = others.merged(given)
+    assert record["machine"]["load"] == [3.0, 1.0, 1.0]
+    lines = others.summary(record).splitlines()
+    assert [line.split(" |")[0] for line in lines[2:]] == ["| RecTools SASRec", "| RePlay SasRec"]
+    wanted = "| 0.0800 | 0.0900 | **0.1000** | 0.1100 | **0.1200** | 9.0 → 7.0 | 1,000 → 998 |"
+    assert lines[2] == "| RecTools SASRec " + wanted
+    given[0]["runs"] = given[0]["runs"][:4]
+    assert "| 0.1100 | **-** |" in others.summary(given[0])
+
+
+def test_records_of_two_machines_are_not_merged(others):
+    with pytest.raises(SystemExit, match="processor is a of the first, b of another"):
+        others.merged([record_of("replay-sasrec"), record_of("rectools-sasrec", processor="b")])
