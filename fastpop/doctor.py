@@ -22,7 +22,7 @@ from fastpop.training import memory
 PACKAGES = (
     *("numpy", "numba", "safetensors", "threadpoolctl", "tqdm"),  # needed
     *("duckdb", "tyro", "matplotlib", "pyarrow", "polars", "pandas", "triton"),
-    *("tensorboard", "wandb", "mlflow"),
+    *("tensorboard", "wandb", "mlflow", "faiss-cpu", "onnxruntime"),
 )
 LEAST = memory.GIB  # of memory and of disk, below which little can be trained
 

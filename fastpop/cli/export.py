@@ -1,4 +1,4 @@
-"""`fastpop export`: a finished run as files that serve."""
+"""`fastpop export`: a finished run as files that serve, or its items as an index."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,10 @@ from fastpop import checks
 from fastpop.cli.options import readable, writable
 
 
-@readable({"run_folder": "RUN", "format": "NAME", "out": "FOLDER"})
+@readable({"run_folder": "RUN", "format": "NAME", "index": "KIND", "out": "FOLDER", "k": "N"})
 @dataclass(frozen=True)
 class Export:
-    """Write a run as files that serve: safetensors, ONNX or torch.export."""
+    """Write a run as files that serve: safetensors, ONNX or torch.export; or its items as an index."""
 
     run_folder: Positional[Path]
     """The --out of `fastpop train`."""
@@ -21,13 +21,45 @@ class Export:
     """A new or empty folder, or one of an earlier export."""
     format: str = "safetensors"
     """safetensors: weights and JSON; onnx: a graph for onnxruntime; torch.export: the same for torch."""
+    index: str | None = None
+    """Instead: item vectors with a column of log p as an index for every popularity weight, its recall
+    printed. flat: fastpop's own, exact; faiss-flat, faiss-hnsw, faiss-ivf: of faiss (the extra index)."""
+    k: int = 10
+    """Of the recall that --index prints."""
 
     def run(self) -> dict[str, Any]:
         import fastpop
 
+        if self.index is not None:
+            return self._index(self.index)
         checks.one_of("format", self.format, fastpop.exporting.FORMATS)
+        if self.k != 10:
+            raise checks.wrong("k", "none without --index", self.k)
         writable("out", self.out, folder=True)
         fastpop.export(self.run_folder, self.out, self.format)
         names = sorted(one.name for one in self.out.iterdir())
         print(f"{', '.join(names)} are in {self.out}")
         return {"run": str(self.run_folder), "out": str(self.out), "format": self.format, "files": names}
+
+    def _index(self, kind: str) -> dict[str, Any]:
+        import fastpop
+        from fastpop.training import item_index
+
+        checks.one_of("index", kind, item_index.KINDS)
+        checks.number("k", self.k, ge=1, integer=True)
+        if self.format != "safetensors":
+            raise checks.wrong("format", "none beside --index", self.format)
+        writable("out", self.out, folder=True)
+        found = fastpop.load(self.run_folder).export_index(kind, out=self.out, k=self.k)
+        print(found.table())
+        names = sorted(one.name for one in self.out.iterdir())
+        print(f"{', '.join(names)} are in {self.out}")
+        recall = None if found.recall is None else {f"{b:g}": r for b, r in found.recall.recall.items()}
+        return {
+            "run": str(self.run_folder),
+            "out": str(self.out),
+            "index": kind,
+            "k": self.k,
+            "recall": recall,
+            "files": names,
+        }

@@ -198,6 +198,11 @@ class Evaluate:
     """List lengths."""
     metrics: tuple[str, ...] = ()
     """Further ones: names, see `fastpop doctor`."""
+    sample_cases: int | None = None
+    """Estimate from so many of the cases, drawn at random, with 95 % intervals; all are taken when not
+    given."""
+    sample_seed: int = 0
+    """Of that draw."""
     against: Path | None = None
     """Another run on the same log and split: print paired differences, this run minus that."""
     out: Path | None = None
@@ -217,6 +222,11 @@ class Evaluate:
             checks.score_weight("popularity_weight", given)
         if self.personal_weight is not None:
             checks.score_weight("personal_weight", self.personal_weight)
+        if self.sample_cases is not None:
+            checks.number("sample_cases", self.sample_cases, ge=2, integer=True)
+        elif self.sample_seed:
+            raise checks.wrong("sample_seed", "none without --sample-cases", self.sample_seed)
+        checks.number("sample_seed", self.sample_seed, ge=0, integer=True)
         if self.out is not None:
             writable("out", self.out)
         result = fastpop.load(self.run_folder)
@@ -252,6 +262,8 @@ class Evaluate:
             personal_weight=self.personal_weight,
             ks=self.k,
             metrics=self.metrics,
+            sample_cases=self.sample_cases,
+            sample_seed=self.sample_seed,
         )
 
     def _paired(self, found: Any, second: Any) -> list[Any]:

@@ -1,5 +1,8 @@
 """`fastpop recommend` for histories, similar items, filters, titles; `fastpop export`; titles in an audit."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +72,49 @@ def test_a_run_is_exported(served, commands, tmp_path):
     done = commands.run("export", served / "run", "--out", tmp_path / "mine", code=2)
     assert "mine, which holds something else" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_items_of_a_run_are_exported_as_an_index(served, commands, tmp_path):
+    out = tmp_path / "index"
+    done = commands.run("export", served / "run", "--out", out, "--index", "flat", "--k", 3)
+    assert done.stdout.startswith(
+        f"flat: {len(fastpop.load(served / 'run').log.item_ids)} items, 8 numbers and"
+    )
+    assert re.search(r"popularity weight +recall@3\n +0 +1\.0000", done.stdout)
+    loaded = fastpop.training.ItemIndex.load(out)
+    assert loaded.recall.recall[1.0] == 1.0
+    decoder = fastpop.load(served / "run").model.decoder
+    query = np.ones((1, 8), np.float32)
+    want_V = (query @ decoder.item_vectors().detach().numpy().T)[0] * float(decoder.scale)
+    assert loaded.search(query, 3, popularity_weight=0)[0][0].tolist() == np.argsort(-want_V)[:3].tolist()
+    found = json.loads(
+        commands.run("export", served / "run", "--out", out, "--index", "flat", "--json").stdout
+    )
+    assert (found["index"], found["k"], found["recall"]["1"]) == ("flat", 10, 1.0)
+    for words, message in (
+        (["--index", "annoy"], "index: expected one of 'flat', 'faiss-flat', 'faiss-hnsw', 'faiss-ivf'; got"),
+        (["--index", "flat", "--format", "onnx"], "format: expected none beside --index; got 'onnx'"),
+        (["--k", "3"], "k: expected none without --index; got 3"),
+        (["--index", "flat", "--k", "0"], "k: expected"),
+    ):
+        assert message in commands.run("export", served / "run", "--out", out, *words, code=2).stderr
+
+
+def test_an_evaluation_of_some_cases_says_so_and_has_intervals(served, commands, tmp_path):
+    out = tmp_path / "some.json"
+    words = ["--sample-cases", 10, "--sample-seed", 3, "--out", out]
+    done = commands.run("evaluate", served / "run", *words)
+    assert "estimates from 10 of" in " ".join(done.stdout.split())
+    [found] = json.loads(out.read_text())
+    run = fastpop.load(served / "run").evaluate(sample_cases=10, sample_seed=3)
+    assert found["metrics"]["ndcg@10"] == run.metrics["ndcg@10"]
+    low, high = run.intervals["ndcg@10"]
+    assert found["intervals"]["ndcg@10"] == [low, high]
+    for words, message in (
+        (["--sample-cases", 1], "sample_cases: expected"),
+        (["--sample-seed", 1], "sample_seed: expected none without --sample-cases; got 1"),
+    ):
+        assert message in commands.run("evaluate", served / "run", *words, code=2).stderr
 
 
 def test_an_audit_names_the_items_that_are_furthest_off(served, commands, tmp_path):
