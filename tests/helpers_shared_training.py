@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
+import torch
 import torch.distributed as dist
 from helpers_ranks import join
 
@@ -31,6 +33,19 @@ def run(name, out, epochs, **options):
     return fastpop.train(log(), out=out, epochs=epochs, **COMMON, **RUNS[name], **options)
 
 
+def check_files(folder, model):
+    """The finished model is the file that one process would write of it, and where the tables of all lie."""
+    file = folder / "model.safetensors"
+    assert safetensors.torch.save(model.state_dict()) == file.read_bytes()
+    state = model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in safetensors.torch.load_file(file).items())
+    with open("/proc/self/maps") as maps:
+        mapped = [line for line in maps if line.rstrip().endswith(str(file.resolve()))]
+    table = model.decoder.item_embedding.data_ptr()
+    places = [[int(end, 16) for end in line.split()[0].split("-")] for line in mapped]
+    assert any(first <= table < last for first, last in places)
+
+
 def main():
     """The runs of these names, each to so many epochs, in folders of their names."""
     join(sys.argv)
@@ -39,6 +54,7 @@ def main():
     for name in names:
         out = Path(folder) / name
         result = run(name, out, int(epochs), resume=out.exists())
+        check_files(out / "model", result.model)
         history = [dict(row) for row in result.history]
         found[name] = {"history": history, "metrics": dict(result.metrics)}
     print(json.dumps(found, default=float))

@@ -71,12 +71,12 @@ def assemble(
     batches = rows.batches(
         train, max_length=config.max_length, batch_size=config.batch_size, seed=config.seed, **dated
     )
-    model = build_model(config, log, log_prior_V, train).to(config.torch_device())
-    loss = build_loss(config, train, batches).to(model.device)
     ranks = processes.here(log.num_items)
     if ranks is not None:
-        processes.check(config, loss)
-        ranks.share(model)
+        processes.check(config)
+    own = None if ranks is None else ranks.own_rows
+    model = build_model(config, log, log_prior_V, train, own).to(config.torch_device())
+    loss = build_loss(config, train, batches).to(model.device)
     given = RegularizerInputs(log.num_items, config.dim, config.seed, config.sparse)
     regularizers = tuple(
         (part, _bare(part, part.build(given)).to(model.device)) for part in config.regularizers if part.weight
@@ -157,9 +157,16 @@ def bounded(config: TrainConfig, log: Interactions, cases: Cases | None = None) 
 
 
 def build_model(
-    config: TrainConfig, log: Interactions, log_prior_V: np.ndarray, train: Interactions
+    config: TrainConfig,
+    log: Interactions,
+    log_prior_V: np.ndarray,
+    train: Interactions,
+    rows: slice | None = None,
 ) -> Recommender:
-    """A freshly initialised model: a function of config.seed, the arm changes no initial value."""
+    """A freshly initialised model: a function of config.seed, the arm changes no initial value.
+
+    rows: of the item table these alone, with the numbers that they have in the whole one.
+    """
     encoder = config.encoder_part
     _check_log_prior(config, log_prior_V, log.num_items)
     with torch.random.fork_rng(devices=[]):
@@ -171,6 +178,7 @@ def build_model(
             temperature=config.temperature,
             learn_temperature=config.learn_temperature,
             tables=config.table_kind,
+            rows=rows,
         )
         module = checked_encoder(
             encoder,

@@ -6,23 +6,26 @@ sums of the gradients. So the steps are those of one process, but for the order 
 which has a mask of its own on every process.
 """
 
+import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fastpop import checks
 from fastpop.data.batches import PAD, Batch
 from fastpop.data.cases import Cases
+from fastpop.data.paths import engine_name
 from fastpop.evaluation import DotScores
 from fastpop.model import Recommender
-from fastpop.objectives import FullSoftmaxLoss, SampledSoftmaxLoss
 from fastpop.ops import RowShard, collectives, shared_rows
 from fastpop.ops.row_shard import even_rows
-from fastpop.popularity import InBatch
 from fastpop.training.config import TrainConfig
 
 
@@ -104,6 +107,10 @@ class Ranks:
         mine = torch.tensor(numbers, dtype=torch.float64, device=collectives.home(self.shard.group))
         return collectives.total(mine, self.shard.group).tolist()
 
+    def meet(self) -> None:
+        """Nobody goes on before all are here. A number is summed, as nothing is no reason to wait."""
+        self.told(0)
+
     def from_first(self, value: Any) -> Any:
         """What the first process gives."""
         told = [value]
@@ -115,6 +122,11 @@ class Ranks:
         every: list[Any] = [None] * self.world
         dist.all_gather_object(every, mine)
         return {name: value for one in every for name, value in one.items()}
+
+    def on_this_host(self) -> int:
+        """How many of the processes."""
+        host = socket.gethostname()
+        return list(self.together({str(self.rank): host}).values()).count(host)
 
     def sum_gradients(self, model: Recommender) -> None:
         """Of everything but the item table and its bias, whose rows have theirs: dense ones as one run of
@@ -169,23 +181,34 @@ class Ranks:
             for name, value in tensors.items()
         }
 
-    def share(self, model: Recommender) -> None:
-        """Leaves this process's rows of the item table, and lets the others go."""
-        first, last = even_rows(self.shard.num_items, self.world, self.rank)
-        for name in ("item_embedding", "item_bias"):
-            whole = getattr(model.decoder, name)
-            if whole is not None:
-                setattr(model.decoder, name, nn.Parameter(whole.detach()[first:last].clone()))
+    @property
+    def own_rows(self) -> slice:
+        """This process's rows of the item table."""
+        return slice(*even_rows(self.shard.num_items, self.world, self.rank))
 
-    def unshare(self, model: Recommender) -> None:
-        """The whole item table on every process."""
-        cuts = [even_rows(self.shard.num_items, self.world, rank) for rank in range(self.world)]
-        sizes = [last - first for first, last in cuts]
-        for name in ("item_embedding", "item_bias"):
-            part = getattr(model.decoder, name)
+    def at_first(self, part: Tensor) -> Iterator[Tensor]:
+        """Pieces of the whole that this is a part of, with the first process; the others send theirs."""
+        return collectives.at_first(part, self._sizes(), self.shard.group)
+
+    def unshare(self, model: Recommender, file: Path | None) -> None:
+        """The whole item table on every process: as pages of the file of the finished model, on the CPU; or
+        in memory, where there is no file."""
+        names = {name: getattr(model.decoder, name) for name in ("item_embedding", "item_bias")}
+        if file is None:
+            for name, part in names.items():
+                if part is not None:
+                    whole = collectives.everywhere(part.detach(), self._sizes(), self.shard.group)
+                    setattr(model.decoder, name, nn.Parameter(whole))
+            return
+        model.cpu()
+        mapped = load_file(engine_name(file))
+        for name, part in names.items():
             if part is not None:
-                whole = collectives.gathered(part.detach(), sizes, self.shard.group)
-                setattr(model.decoder, name, nn.Parameter(whole))
+                setattr(model.decoder, name, nn.Parameter(mapped[f"decoder.{name}"]))
+
+    def _sizes(self) -> list[int]:
+        cuts = (even_rows(self.shard.num_items, self.world, rank) for rank in range(self.world))
+        return [last - first for first, last in cuts]
 
 
 def here(num_items: int) -> Ranks | None:
@@ -206,11 +229,12 @@ def leads() -> bool:
     return not collectives.is_running() or collectives.rank_in(None) == 0
 
 
-def check(config: TrainConfig, loss: nn.Module) -> None:
+def check(config: TrainConfig) -> None:
     """Raises ValueError for what processes cannot make together."""
-    in_batch = isinstance(getattr(loss, "proposal", None), InBatch)
+    loss = config.loss_part
+    in_batch = config.proposal_part.in_batch and loss.needs == "negatives"
     for name, expected, is_well in (
-        ("loss", "full_softmax or sampled_softmax", isinstance(loss, (FullSoftmaxLoss, SampledSoftmaxLoss))),
+        ("loss", "full_softmax or sampled_softmax", loss.name in ("full_softmax", "sampled_softmax")),
         ("proposal", "a distribution that is drawn from", not in_batch),
         ("regularizers", "none", not any(part.weight for part in config.regularizers)),
         ("item_tower", "'table'", config.item_tower_part.name == "table"),
