@@ -12,6 +12,9 @@ from helpers_ranks import join
 
 import fastpop
 from fastpop.encoders import Bag, BERT4Rec, Factor, SASRec
+from fastpop.objectives import BPR, DICE, GBCE, RelMf
+from fastpop.priors import ByPeriod
+from fastpop.regularizers import Alignment, SimGCL, Uniformity
 
 COMMON = {"dim": 8, "batch_size": 64, "progress": False, "evaluate_every": 1, "seed": 3}
 RUNS = {
@@ -19,6 +22,27 @@ RUNS = {
     "sasrec": {"encoder": SASRec(dropout=0.0), "num_negatives": 40, "prior": "learned", "accumulate": 2},
     "bag": {"encoder": Bag(dropout=0.0), "num_negatives": 40, "learn_temperature": True, "patience": 2},
     "bert4rec": {"encoder": BERT4Rec(dropout=0.0), "num_negatives": 40, "prior": "frozen"},
+}
+FACTOR = {"encoder": Factor(dropout=0.0)}
+SASREC = {"encoder": SASRec(dropout=0.0)}
+# Losses whose rows name few items, and a log p for each period.
+LOSSES = {
+    "bpr": FACTOR | {"loss": BPR(negatives=3), "prior": "learned"},
+    "bce": SASREC | {"loss": "bce", "accumulate": 2, "clip_norm": 0.5},
+    "gbce": FACTOR | {"loss": GBCE(negatives=20), "learn_temperature": True},
+    "dice": SASREC | {"loss": DICE(margin=5.0)},
+    "pda": FACTOR | {"loss": "pda", "prior": ByPeriod(periods=3)},
+    "relmf": SASREC | {"loss": RelMf(negatives=7), "prior": "none"},
+    "by-period": FACTOR | {"prior": ByPeriod(periods=4), "num_negatives": 40},
+    "by-period-full": SASREC | {"prior": ByPeriod(periods=4), "loss": "full_softmax", "accumulate": 2},
+}
+
+# Without random numbers, or those of one process: SimGCL's noise is drawn alike everywhere.
+REGULARIZERS = {
+    "of rows": SASREC | {"regularizers": ("l2", Alignment(weight=0.3)), "num_negatives": 40, "accumulate": 2},
+    "of a batch": FACTOR | {"regularizers": (Uniformity(weight=0.3), "l2"), "loss": "full_softmax"},
+    "with noise": SASREC | {"regularizers": (SimGCL(weight=0.3),), "num_negatives": 40, "clip_norm": 0.5},
+    "in a loss": FACTOR | {"regularizers": (Alignment(weight=0.3), Uniformity(of="items")), "loss": "bpr"},
 }
 
 
@@ -30,7 +54,9 @@ def log():
 
 
 def run(name, out, epochs, **options):
-    return fastpop.train(log(), out=out, epochs=epochs, **COMMON, **RUNS[name], **options)
+    return fastpop.train(
+        log(), out=out, epochs=epochs, **COMMON, **(RUNS | LOSSES | REGULARIZERS)[name], **options
+    )
 
 
 def check_files(folder, model):

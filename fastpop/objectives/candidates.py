@@ -1,4 +1,5 @@
-"""What losses share that compare a row's positive with candidates: scores of both, and the sum over rows."""
+"""What losses share that compare a row's positive with candidates: scores of both, and the sum over rows; and
+what those read of items by id, from wherever it lies."""
 
 import functools
 from collections.abc import Callable
@@ -10,8 +11,62 @@ from torch.nn import functional as F  # noqa: N812
 
 from fastpop.objectives.options import LossInputs
 from fastpop.objectives.softmax import own_rank
+from fastpop.ops import RowShard, shared_rows
 from fastpop.ops.draw import Draw, seed_of
 from fastpop.popularity import Proposal
+
+
+class ItemRows:
+    """Vectors of items and log p beside them, by id.
+
+    items: [V, D]; or, with shard, this process's rows of it. log_prior: [V], or as items where it is learned,
+    or None. ids: all that will be asked for. sparse: the gradient of items is sparse.
+    With shard each id that this process names travels once, whatever its repeats, and its gradient back
+    (`ops.shared_rows`), so all processes make one of these together.
+    """
+
+    def __init__(
+        self,
+        items: Tensor,
+        log_prior: Tensor | None,
+        *ids: Tensor,
+        sparse: bool = False,
+        shard: RowShard | None = None,
+    ):
+        self.items, self.log_prior, self.sparse = items, log_prior, sparse and items.is_leaf
+        self.ids: Tensor | None = None
+        if shard is None:
+            return
+        self.ids = torch.cat([one.reshape(-1) for one in ids]).unique()
+        self.items = shared_rows(items, self.ids, shard=shard, sparse_grad=self.sparse)
+        self.sparse = False
+        if log_prior is not None:
+            # What is learned lies as the table does, and gets its gradient there; log p is whole everywhere.
+            is_part = log_prior.requires_grad
+            self.log_prior = (
+                shared_rows(log_prior[:, None], self.ids, shard=shard)[:, 0]
+                if is_part
+                else log_prior[self.ids]
+            )
+
+    def vectors(self, ids: Tensor) -> Tensor:
+        """[..., D]"""
+        return F.embedding(self._places(ids), self.items, sparse=self.sparse)
+
+    def log_p(self, ids: Tensor) -> Tensor:
+        """[...] nats."""
+        assert self.log_prior is not None
+        return self.log_prior[self._places(ids)]
+
+    def _places(self, ids: Tensor) -> Tensor:
+        return ids if self.ids is None else torch.searchsorted(self.ids, ids)
+
+
+def draw_of_rows(draw: Draw, num_rows: int, device: Any, shard: RowShard | None) -> Tensor:
+    """[num_rows, K] ids of draws of which each row has its own: with shard the rows of all processes are
+    numbered in order of rank, so that these are the draws of one process that has them all."""
+    first, total = (0, num_rows) if shard is None else shard.place_among(num_rows, device)
+    return draw.tensor(max(total, 1), device)[first : first + num_rows]
 
 
 class CandidateLoss(nn.Module):
@@ -54,14 +109,17 @@ class CandidateLoss(nn.Module):
         prior_weight: float | Tensor,
         scale: float | Tensor,
         step: int,
+        shard: RowShard | None = None,
     ) -> Tensor:
+        neg_id = self._draw(len(pos_id), step, pos_id, shard)
+        named = (pos_id,) if neg_id is None else (pos_id, neg_id)
+        rows = ItemRows(items, log_prior, *named, sparse=self.sparse, shard=shard)
+
         def score(item_id: Tensor, at: str) -> Tensor:
-            row = F.embedding(item_id, items, sparse=self.sparse and items.is_leaf)
-            found = wide(torch.einsum(at, query, row)) * scale
-            return found if log_prior is None else found + prior_weight * log_prior[item_id]
+            found = wide(torch.einsum(at, query, rows.vectors(item_id))) * scale
+            return found if log_prior is None else found + prior_weight * rows.log_p(item_id)
 
         pos_R = score(pos_id, "rd,rd->r")
-        neg_id = self._draw(len(pos_id), step, pos_id)
         neg = [] if neg_id is None else [score(neg_id, "rd,kd->rk" if self.shared else "rd,rkd->rk")]
         if self.in_batch:
             other_RR = ~torch.eye(len(pos_id), dtype=torch.bool, device=pos_id.device)
@@ -70,15 +128,15 @@ class CandidateLoss(nn.Module):
         loss_R = self.compare(pos_R, neg_RK) if neg_RK.shape[1] else 0 * pos_R
         return loss_R.sum() if row_weight is None else (loss_R * row_weight).sum()
 
-    def _draw(self, num_rows: int, step: int, like: Tensor) -> Tensor | None:
-        """[K] ids for all rows, or [R, K]."""
+    def _draw(self, num_rows: int, step: int, like: Tensor, shard: RowShard | None) -> Tensor | None:
+        """[K] ids for all rows, or [R, K]. Processes that share a catalogue draw as one."""
         if self.drawn is None or self.num_negatives == 0:
             return None
-        seed, group_size = seed_of(self.seed, own_rank()), None if self.shared else 1
-        ids: Any = Draw(self.drawn, seed, step, self.num_negatives, group_size).tensor(
-            max(num_rows, 1), like.device
-        )
-        return ids[0] if self.shared else ids[:num_rows]
+        seed = seed_of(self.seed, 0 if shard is not None else own_rank())
+        draw = Draw(self.drawn, seed, step, self.num_negatives, None if self.shared else 1)
+        if self.shared:
+            return draw.tensor(max(num_rows, 1), like.device)[0]
+        return draw_of_rows(draw, num_rows, like.device, shard)
 
 
 def wide(scores: Tensor) -> Tensor:

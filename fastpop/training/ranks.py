@@ -18,14 +18,15 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fastpop import checks
+from fastpop import checks, registry
 from fastpop.data.batches import PAD, Batch
 from fastpop.data.cases import Cases
 from fastpop.data.paths import engine_name
 from fastpop.evaluation import DotScores
 from fastpop.model import Recommender
-from fastpop.ops import RowShard, collectives, shared_rows
+from fastpop.ops import RowShard, all_rows, collectives, shared_rows
 from fastpop.ops.row_shard import even_rows
+from fastpop.regularizers import RegularizerOptions
 from fastpop.training.config import TrainConfig
 
 
@@ -72,6 +73,33 @@ class Ranks:
         asked = torch.from_numpy(ids.astype(np.int64)).to(table.device)
         sparse = bool(getattr(model.encoder, "sparse", False))
         return place_BL, shared_rows(table, asked, shard=self.shard, sparse_grad=sparse)
+
+    def regularized(
+        self,
+        part: RegularizerOptions,
+        module: nn.Module,
+        rows: tuple[Tensor, Tensor, dict[str, Tensor]],
+        model: Recommender,
+        config: TrainConfig,
+        seed: int,
+    ) -> Any:
+        """What a regulariser gives for this process's rows (query, pos_id, other views), or where it compares
+        rows for those of all processes. seed: of its random numbers, then the same on all of them."""
+        query, pos_id, views = rows
+        decoder, shard = model.decoder, self.shard
+        together = part.reads == "rows"
+        if together:
+            query, pos_id = all_rows(query, shard=shard), all_rows(pos_id, shard=shard)
+            views = {name: all_rows(view, shard=shard) for name, view in views.items()}
+        ids, place = pos_id.unique(return_inverse=True)
+        items = shared_rows(decoder.item_embedding, ids, shard=shard, sparse_grad=config.sparse)
+        given = query, items, place, decoder.log_prior_V[ids]
+        if not together:
+            return module(*given, **views)
+        devices = [query.device] if query.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            return module(*given, **views)
 
     @torch.no_grad()
     def encode(self, model: Recommender, cases: Cases) -> Tensor:
@@ -233,17 +261,21 @@ def check(config: TrainConfig) -> None:
     """Raises ValueError for what processes cannot make together."""
     loss = config.loss_part
     in_batch = config.proposal_part.in_batch and loss.needs == "negatives"
+    losses = (name for name, part in registry.all_of("loss").items() if part.takes_shard)
     for name, expected, is_well in (
-        ("loss", "full_softmax or sampled_softmax", loss.name in ("full_softmax", "sampled_softmax")),
+        ("loss", f"one of items that lie in parts ({', '.join(losses)})", loss.takes_shard),
         ("proposal", "a distribution that is drawn from", not in_batch),
-        ("regularizers", "none", not any(part.weight for part in config.regularizers)),
+        ("regularizers", "none that read vectors of all items", all(map(_reads_rows, config.regularizers))),
         ("item_tower", "'table'", config.item_tower_part.name == "table"),
         ("encoder", "an encoder without an item tower of its own", not config.encoder_part.own_tower),
-        ("prior", "one that is the same for all rows", not config.prior_part.by_period),
         ("update_in_backward", "False", not config.update_in_backward),
     ):
         if not is_well:
             raise checks.wrong(name, f"{expected} with several processes", getattr(config, name))
+
+
+def _reads_rows(part: RegularizerOptions) -> bool:
+    return part.weight == 0 or part.reads != "items"
 
 
 def _rows_of(batch: Batch, rows: np.ndarray) -> Batch:
