@@ -12,7 +12,7 @@ from helpers_ranks import join
 
 import fastpop
 from fastpop.encoders import Bag, BERT4Rec, Factor, SASRec
-from fastpop.objectives import BPR, DICE, GBCE, RelMf
+from fastpop.objectives import BPR, DICE, GBCE, BPRMax, RelMf, TOP1Max
 from fastpop.priors import ByPeriod
 from fastpop.regularizers import Alignment, SimGCL, Uniformity
 
@@ -25,6 +25,10 @@ RUNS = {
 }
 FACTOR = {"encoder": Factor(dropout=0.0)}
 SASREC = {"encoder": SASRec(dropout=0.0)}
+IN_BACKWARD = {
+    "stepped factor": FACTOR | {"update_in_backward": True, "prior": "learned", "num_negatives": 40},
+    "stepped bag": {"encoder": Bag(dropout=0.0), "update_in_backward": True, "loss": "bpr"},
+}
 # Losses whose rows name few items, and a log p for each period.
 LOSSES = {
     "bpr": FACTOR | {"loss": BPR(negatives=3), "prior": "learned"},
@@ -32,6 +36,9 @@ LOSSES = {
     "gbce": FACTOR | {"loss": GBCE(negatives=20), "learn_temperature": True},
     "dice": SASREC | {"loss": DICE(margin=5.0)},
     "pda": FACTOR | {"loss": "pda", "prior": ByPeriod(periods=3)},
+    "top1_max": SASREC | {"loss": TOP1Max(negatives=30), "clip_norm": 0.5},
+    "bpr_max": FACTOR | {"loss": BPRMax(negatives=0), "prior": "learned"},
+    "bce in batch": FACTOR | {"loss": "bce", "proposal": "in_batch", "prior": "none"},
     "relmf": SASREC | {"loss": RelMf(negatives=7), "prior": "none"},
     "by-period": FACTOR | {"prior": ByPeriod(periods=4), "num_negatives": 40},
     "by-period-full": SASREC | {"prior": ByPeriod(periods=4), "loss": "full_softmax", "accumulate": 2},
@@ -55,7 +62,12 @@ def log():
 
 def run(name, out, epochs, **options):
     return fastpop.train(
-        log(), out=out, epochs=epochs, **COMMON, **(RUNS | LOSSES | REGULARIZERS)[name], **options
+        log(),
+        out=out,
+        epochs=epochs,
+        **COMMON,
+        **(RUNS | LOSSES | REGULARIZERS | IN_BACKWARD)[name],
+        **options,
     )
 
 

@@ -1,6 +1,6 @@
 """Losses as modules over the ops, and as options to choose from (`Objective`)."""
 
-from fastpop.objectives.candidates import CandidateLoss, in_float32, wide
+from fastpop.objectives.candidates import CandidateLoss, ItemRows, draw_of_rows, in_float32, wide
 from fastpop.objectives.dice import DICE, PopularityMargin
 from fastpop.objectives.directau import DirectAU, alignment, uniformity
 from fastpop.objectives.entmax import Entmax, entmax15, entmax15_loss
@@ -26,6 +26,7 @@ __all__ = [
     "FullSoftmax",
     "FullSoftmaxLoss",
     "ImportanceSampling",
+    "ItemRows",
     "LossInputs",
     "Objective",
     "PartitionedSoftmax",
@@ -41,6 +42,7 @@ __all__ = [
     "bce",
     "bpr",
     "bpr_max",
+    "draw_of_rows",
     "effective_sample_size",
     "entmax15",
     "entmax15_loss",

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from fastpop.objectives.options import LossInputs
 from fastpop.objectives.softmax import own_rank
-from fastpop.ops import RowShard, shared_rows
+from fastpop.ops import RowShard, all_rows, shared_rows
 from fastpop.ops.draw import Draw, seed_of
 from fastpop.popularity import Proposal
 
@@ -112,7 +112,11 @@ class CandidateLoss(nn.Module):
         shard: RowShard | None = None,
     ) -> Tensor:
         neg_id = self._draw(len(pos_id), step, pos_id, shard)
-        named = (pos_id,) if neg_id is None else (pos_id, neg_id)
+        named = [pos_id] if neg_id is None else [pos_id, neg_id]
+        batch_id, first = pos_id, 0  # of the whole batch, and which of them these rows' are
+        if self.in_batch and shard is not None:
+            batch_id, first = all_rows(pos_id, shard=shard), shard.place_among(len(pos_id), pos_id.device)[0]
+            named.append(batch_id)
         rows = ItemRows(items, log_prior, *named, sparse=self.sparse, shard=shard)
 
         def score(item_id: Tensor, at: str) -> Tensor:
@@ -122,8 +126,10 @@ class CandidateLoss(nn.Module):
         pos_R = score(pos_id, "rd,rd->r")
         neg = [] if neg_id is None else [score(neg_id, "rd,kd->rk" if self.shared else "rd,rkd->rk")]
         if self.in_batch:
-            other_RR = ~torch.eye(len(pos_id), dtype=torch.bool, device=pos_id.device)
-            neg.insert(0, score(pos_id, "rd,kd->rk")[other_RR].view(len(pos_id), max(len(pos_id) - 1, 0)))
+            at_R = torch.arange(len(pos_id), device=pos_id.device)
+            is_other_RB = torch.arange(len(batch_id), device=pos_id.device) != first + at_R[:, None]
+            other = score(batch_id, "rd,kd->rk")[is_other_RB]
+            neg.insert(0, other.view(len(pos_id), max(len(batch_id) - 1, 0)))
         neg_RK = torch.cat(neg, 1)
         loss_R = self.compare(pos_R, neg_RK) if neg_RK.shape[1] else 0 * pos_R
         return loss_R.sum() if row_weight is None else (loss_R * row_weight).sum()

@@ -81,7 +81,7 @@ def assemble(
     regularizers = tuple(
         (part, _bare(part, part.build(given)).to(model.device)) for part in config.regularizers if part.weight
     )
-    optimizers = build_optimizers(config, model)
+    optimizers = build_optimizers(config, model, ranks)
     return Assembly(
         config,
         model,
@@ -219,8 +219,10 @@ def build_loss(config: TrainConfig, train: Interactions, batches: Batches) -> nn
     return _bare(part, part.build(given))
 
 
-def build_optimizers(config: TrainConfig, model: Recommender) -> list[torch.optim.Optimizer]:
-    """[tables, the rest], without the empty ones."""
+def build_optimizers(
+    config: TrainConfig, model: Recommender, ranks: Ranks | None = None
+) -> list[torch.optim.Optimizer]:
+    """[tables, the rest], without the empty ones. ranks: the processes whose gradients steps are of."""
     embeddings = [*model.decoder.tables(), *model.encoder.tables()]
     bias = [] if model.decoder.item_bias is None else [model.decoder.item_bias]
     is_table = {id(param) for param in (*embeddings, *bias)}
@@ -231,6 +233,8 @@ def build_optimizers(config: TrainConfig, model: Recommender) -> list[torch.opti
         groups = [{"params": embeddings}, {"params": bias, "lr": bias_lr}]
     part = config.table_optimizer_part
     more: dict[str, Any] = {"rounding_seed": config.seed} if config.table_dtype == "bfloat16" else {}
+    if ranks is not None and config.update_in_backward:
+        more["complete"] = lambda table: ranks.complete(model, table)
     optimizers = [part.build(groups, lr, update_in_backward=config.update_in_backward, **more)]
     if not isinstance(optimizers[0], torch.optim.Optimizer):
         raise checks.wrong_type(f"{part!r}.build", "a torch.optim.Optimizer", optimizers[0])

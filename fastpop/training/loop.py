@@ -272,7 +272,8 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float | Tensor
                 return value, weight
         mean.backward()
     if ranks is not None:
-        ranks.sum_gradients(model)
+        tables = parts.optimizers[0].param_groups if config.update_in_backward else []
+        ranks.sum_gradients(model, [param for group in tables for param in group["params"]])
     if config.clip_norm:
         _clip(model, config.clip_norm, ranks)
     for optimizer in parts.optimizers:

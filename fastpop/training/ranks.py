@@ -7,7 +7,7 @@ which has a mask of its own on every process.
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from fastpop.data.cases import Cases
 from fastpop.data.paths import engine_name
 from fastpop.evaluation import DotScores
 from fastpop.model import Recommender
+from fastpop.objectives import SampledSoftmax
 from fastpop.ops import RowShard, all_rows, collectives, shared_rows
 from fastpop.ops.row_shard import even_rows
 from fastpop.regularizers import RegularizerOptions
@@ -156,10 +157,21 @@ class Ranks:
         host = socket.gethostname()
         return list(self.together({str(self.rank): host}).values()).count(host)
 
-    def sum_gradients(self, model: Recommender) -> None:
+    def complete(self, model: Recommender, param: Tensor) -> None:
+        """Makes the gradient of one table that of all processes, as `sum_gradients` does."""
+        assert param.grad is not None
+        if self.is_shared(model, param):
+            return
+        is_sparse, grad = param.grad.is_sparse, param.grad
+        param.grad = self._side_by_side(grad) if is_sparse else collectives.total(grad, self.shard.group)
+
+    def sum_gradients(self, model: Recommender, but: Iterable[Tensor] = ()) -> None:
         """Of everything but the item table and its bias, whose rows have theirs: dense ones as one run of
-        numbers, sparse ones side by side."""
-        params = [param for param in model.parameters() if not self.is_shared(model, param)]
+        numbers, sparse ones side by side. but: tables that have made their step."""
+        done = {id(param) for param in but}
+        params = [
+            param for param in model.parameters() if not (self.is_shared(model, param) or id(param) in done)
+        ]
         dense = [param for param in params if param.grad is None or not param.grad.is_sparse]
         dense = [param for param in dense if param.requires_grad]
         for param in dense:
@@ -191,7 +203,7 @@ class Ranks:
         return torch.stack([total, *once]).sum()
 
     @staticmethod
-    def is_shared(model: Recommender, param: nn.Parameter) -> bool:
+    def is_shared(model: Recommender, param: Tensor) -> bool:
         """Whether each process has rows of it."""
         return param is model.decoder.item_embedding or param is model.decoder.item_bias
 
@@ -260,15 +272,14 @@ def leads() -> bool:
 def check(config: TrainConfig) -> None:
     """Raises ValueError for what processes cannot make together."""
     loss = config.loss_part
-    in_batch = config.proposal_part.in_batch and loss.needs == "negatives"
-    losses = (name for name, part in registry.all_of("loss").items() if part.takes_shard)
+    in_batch = config.proposal_part.in_batch and isinstance(loss, SampledSoftmax)
+    losses = sorted(name for name, part in registry.all_of("loss").items() if part.takes_shard)
     for name, expected, is_well in (
         ("loss", f"one of items that lie in parts ({', '.join(losses)})", loss.takes_shard),
-        ("proposal", "a distribution that is drawn from", not in_batch),
+        ("proposal", "a distribution that is drawn from beside sampled_softmax", not in_batch),
         ("regularizers", "none that read vectors of all items", all(map(_reads_rows, config.regularizers))),
         ("item_tower", "'table'", config.item_tower_part.name == "table"),
         ("encoder", "an encoder without an item tower of its own", not config.encoder_part.own_tower),
-        ("update_in_backward", "False", not config.update_in_backward),
     ):
         if not is_well:
             raise checks.wrong(name, f"{expected} with several processes", getattr(config, name))

@@ -62,15 +62,29 @@ def test_two_processes_make_the_runs_of_one(tmp_path, one_thread):
     assert not list(checkpoint.latest(out / name).glob("shard-*"))
 
 
-QUICK = ("bpr", "dice", "gbce", "pda", "by-period-full", "of a batch", "with noise")
-OTHERS = helpers_shared_training.LOSSES | helpers_shared_training.REGULARIZERS
+QUICK = (
+    "bpr",
+    "dice",
+    "gbce",
+    "pda",
+    "top1_max",
+    "by-period-full",
+    "of a batch",
+    "with noise",
+    "stepped factor",
+)
+OTHERS = [
+    *helpers_shared_training.LOSSES,
+    *helpers_shared_training.REGULARIZERS,
+    *helpers_shared_training.IN_BACKWARD,
+]
 
 
 @pytest.mark.parametrize(
     ("world", "names"),
     [
-        (3, QUICK[:4]),
-        (2, QUICK[4:]),
+        (3, QUICK[:5]),
+        (2, QUICK[5:]),
         *(pytest.param(n, tuple(OTHERS), marks=pytest.mark.slow) for n in (2, 3)),
     ],
     ids=["losses", "rows", "all of two", "all of three"],
