@@ -39,6 +39,8 @@ LOSSES = {
     "top1_max": SASREC | {"loss": TOP1Max(negatives=30), "clip_norm": 0.5},
     "bpr_max": FACTOR | {"loss": BPRMax(negatives=0), "prior": "learned"},
     "bce in batch": FACTOR | {"loss": "bce", "proposal": "in_batch", "prior": "none"},
+    "in batch": SASREC | {"proposal": "in_batch", "prior": "learned"},
+    "in batch and more": FACTOR | {"proposal": "in_batch", "extra_negatives": 20, "logq": "corrected"},
     "relmf": SASREC | {"loss": RelMf(negatives=7), "prior": "none"},
     "by-period": FACTOR | {"prior": ByPeriod(periods=4), "num_negatives": 40},
     "by-period-full": SASREC | {"prior": ByPeriod(periods=4), "loss": "full_softmax", "accumulate": 2},
@@ -93,6 +95,9 @@ def main():
         out = Path(folder) / name
         result = run(name, out, int(epochs), resume=out.exists())
         check_files(out / "model", result.model)
+        if name == "factor":  # without a folder each process has the same, in memory
+            alone = run(name, None, int(epochs)).model.state_dict()
+            assert all(torch.equal(value, alone[key]) for key, value in result.model.state_dict().items())
         history = [dict(row) for row in result.history]
         found[name] = {"history": history, "metrics": dict(result.metrics)}
     print(json.dumps(found, default=float))

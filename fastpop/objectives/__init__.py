@@ -1,10 +1,11 @@
 """Losses as modules over the ops, and as options to choose from (`Objective`)."""
 
-from fastpop.objectives.candidates import CandidateLoss, ItemRows, draw_of_rows, in_float32, wide
+from fastpop.objectives.candidates import CandidateLoss, in_float32, wide
 from fastpop.objectives.dice import DICE, PopularityMargin
 from fastpop.objectives.directau import DirectAU, alignment, uniformity
 from fastpop.objectives.entmax import Entmax, entmax15, entmax15_loss
 from fastpop.objectives.importance import ImportanceSampling, effective_sample_size
+from fastpop.objectives.item_rows import ItemRows, draw_of_rows
 from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax, need_others
 from fastpop.objectives.pairwise import BPR, TOP1, BPRMax, TOP1Max, bpr, bpr_max, top1, top1_max
 from fastpop.objectives.pda import Pda, PdaLoss

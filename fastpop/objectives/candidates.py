@@ -1,5 +1,4 @@
-"""What losses share that compare a row's positive with candidates: scores of both, and the sum over rows; and
-what those read of items by id, from wherever it lies."""
+"""What losses share that compare a row's positive with candidates: scores of both, and the sum over rows."""
 
 import functools
 from collections.abc import Callable
@@ -7,66 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
+from fastpop.objectives.item_rows import ItemRows, draw_of_rows
 from fastpop.objectives.options import LossInputs
 from fastpop.objectives.softmax import own_rank
-from fastpop.ops import RowShard, all_rows, shared_rows
+from fastpop.ops import RowShard, all_rows
 from fastpop.ops.draw import Draw, seed_of
 from fastpop.popularity import Proposal
-
-
-class ItemRows:
-    """Vectors of items and log p beside them, by id.
-
-    items: [V, D]; or, with shard, this process's rows of it. log_prior: [V], or as items where it is learned,
-    or None. ids: all that will be asked for. sparse: the gradient of items is sparse.
-    With shard each id that this process names travels once, whatever its repeats, and its gradient back
-    (`ops.shared_rows`), so all processes make one of these together.
-    """
-
-    def __init__(
-        self,
-        items: Tensor,
-        log_prior: Tensor | None,
-        *ids: Tensor,
-        sparse: bool = False,
-        shard: RowShard | None = None,
-    ):
-        self.items, self.log_prior, self.sparse = items, log_prior, sparse and items.is_leaf
-        self.ids: Tensor | None = None
-        if shard is None:
-            return
-        self.ids = torch.cat([one.reshape(-1) for one in ids]).unique()
-        self.items = shared_rows(items, self.ids, shard=shard, sparse_grad=self.sparse)
-        self.sparse = False
-        if log_prior is not None:
-            # What is learned lies as the table does, and gets its gradient there; log p is whole everywhere.
-            is_part = log_prior.requires_grad
-            self.log_prior = (
-                shared_rows(log_prior[:, None], self.ids, shard=shard)[:, 0]
-                if is_part
-                else log_prior[self.ids]
-            )
-
-    def vectors(self, ids: Tensor) -> Tensor:
-        """[..., D]"""
-        return F.embedding(self._places(ids), self.items, sparse=self.sparse)
-
-    def log_p(self, ids: Tensor) -> Tensor:
-        """[...] nats."""
-        assert self.log_prior is not None
-        return self.log_prior[self._places(ids)]
-
-    def _places(self, ids: Tensor) -> Tensor:
-        return ids if self.ids is None else torch.searchsorted(self.ids, ids)
-
-
-def draw_of_rows(draw: Draw, num_rows: int, device: Any, shard: RowShard | None) -> Tensor:
-    """[num_rows, K] ids of draws of which each row has its own: with shard the rows of all processes are
-    numbered in order of rank, so that these are the draws of one process that has them all."""
-    first, total = (0, num_rows) if shard is None else shard.place_among(num_rows, device)
-    return draw.tensor(max(total, 1), device)[first : first + num_rows]
 
 
 class CandidateLoss(nn.Module):

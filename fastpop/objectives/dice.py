@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from fastpop import checks, registry
-from fastpop.objectives.candidates import ItemRows, wide
+from fastpop.objectives.candidates import wide
+from fastpop.objectives.item_rows import ItemRows
 from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
 from fastpop.objectives.softmax import own_rank
 from fastpop.ops import RowShard

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from fastpop import checks, deprecated, registry
-from fastpop.objectives.candidates import ItemRows, draw_of_rows
+from fastpop.objectives.item_rows import ItemRows, draw_of_rows
 from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
 from fastpop.ops import RowShard
 from fastpop.ops.draw import Draw

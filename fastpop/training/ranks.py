@@ -24,7 +24,6 @@ from fastpop.data.cases import Cases
 from fastpop.data.paths import engine_name
 from fastpop.evaluation import DotScores
 from fastpop.model import Recommender
-from fastpop.objectives import SampledSoftmax
 from fastpop.ops import RowShard, all_rows, collectives, shared_rows
 from fastpop.ops.row_shard import even_rows
 from fastpop.regularizers import RegularizerOptions
@@ -272,11 +271,9 @@ def leads() -> bool:
 def check(config: TrainConfig) -> None:
     """Raises ValueError for what processes cannot make together."""
     loss = config.loss_part
-    in_batch = config.proposal_part.in_batch and isinstance(loss, SampledSoftmax)
     losses = sorted(name for name, part in registry.all_of("loss").items() if part.takes_shard)
     for name, expected, is_well in (
         ("loss", f"one of items that lie in parts ({', '.join(losses)})", loss.takes_shard),
-        ("proposal", "a distribution that is drawn from beside sampled_softmax", not in_batch),
         ("regularizers", "none that read vectors of all items", all(map(_reads_rows, config.regularizers))),
         ("item_tower", "'table'", config.item_tower_part.name == "table"),
         ("encoder", "an encoder without an item tower of its own", not config.encoder_part.own_tower),

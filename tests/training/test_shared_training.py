@@ -68,6 +68,7 @@ QUICK = (
     "gbce",
     "pda",
     "top1_max",
+    "in batch",
     "by-period-full",
     "of a batch",
     "with noise",
@@ -83,8 +84,8 @@ OTHERS = [
 @pytest.mark.parametrize(
     ("world", "names"),
     [
-        (3, QUICK[:5]),
-        (2, QUICK[5:]),
+        (3, QUICK[:6]),
+        (2, QUICK[6:]),
         *(pytest.param(n, tuple(OTHERS), marks=pytest.mark.slow) for n in (2, 3)),
     ],
     ids=["losses", "rows", "all of two", "all of three"],
