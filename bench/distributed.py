@@ -1,6 +1,7 @@
 """What processes that share a catalogue send, how long it takes here, and what that gives for many.
 
     python -P bench/distributed.py --out bench/records/NAME.json    # measures 2 and 4 processes here
+    python -P bench/distributed.py --count bench/records/NAME.json  # its bytes alone, counted anew
     python -P bench/distributed.py --read bench/records/NAME.json   # the tables of docs/distributed.md
 
 1. Bytes that a process sends in a training step, counted (`ops.collectives.counted`) and by formula.
@@ -23,12 +24,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+COUNT_ALONE = "FASTPOP_COUNT_ALONE"  # in a worker's environment: nothing is timed
 SIZES = [1 << power for power in (10, 13, 16, 18, 20, 22)]  # bytes a process brings
 ROUNDS = {
     "sum": lambda n: 2 * (n - 1),
     "gather": lambda n: n - 1,
     "own sums": lambda n: n - 1,
     "exchange": lambda n: n - 1,
+}
+ORDER = ("gather", "max", "sum", "own sums", "exchange")
+# What is counted beside the sampled softmax, whose rows are 64 a process.
+CASES: dict[str, dict[str, Any]] = {
+    "bpr": {"loss": "bpr"},
+    "gbce": {"loss": "gbce"},
+    "top1": {"loss": "top1"},
+    "l2": {"regularizers": "l2", "num_negatives": 64},
+    "uniformity": {"regularizers": "uniformity", "num_negatives": 64},
 }
 SHAPE = {"V": 10_000_000, "D": 64, "b": 512, "K": 8192, "P": 200_000}  # the plan's; b rows a process
 
@@ -52,6 +63,26 @@ def step_bytes(n: int, b: int, dim: int, encoder: int, rows: int = 0) -> dict[st
     }
 
 
+def other_step_bytes(n: int, b: int, dim: int, encoder: int, case: str, elsewhere: float) -> dict[str, float]:
+    """As `step_bytes`, of a factor encoder and a loss or regulariser of `CASES`. elsewhere: different ids
+    that a process names and others have the rows of, the mean over processes."""
+    users = 8 + b * (8 + 4 * dim)
+    # ids there, rows back, gradients there; how many
+    found = {"gather": (n - 1) * users, "sum": sent(n, 4 * encoder, "sum") + sent(n, 8, "sum")}
+    found["exchange"] = elsewhere * (8 + 8 * dim) + 8 * (n - 1)
+    if case in ("bpr", "gbce"):
+        found["gather"] += (n - 1) * 8  # numbers of rows
+    if case == "top1":
+        found["gather"] += (n - 1) * (8 + 8 * b + 8)  # positives, and where this process's stand
+    if case in ("l2", "uniformity"):  # beside a sampled softmax
+        softmax = step_bytes(n, b, dim, encoder, rows=b)
+        found = {name: softmax.get(name, 0) + (name == "exchange") * found["exchange"] for name in ORDER}
+    if case == "uniformity":
+        found["gather"] += (n - 1) * (8 + 4 * b * dim + 8 + 8 * b)  # queries and positives
+        found["own sums"] += sent(n, 4 * n * b * dim, "own sums")
+    return found
+
+
 def messages(n: int) -> int:
     """Of a step's collectives one after the other, rings."""
     return 4 * (n - 1) + 4 * ROUNDS["sum"](n) + ROUNDS["own sums"](n)
@@ -66,8 +97,9 @@ def worker(rank: int, world: int, store: str, out: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world, store=dist.FileStore(store, world))
     found: dict[str, Any] = {"seconds": [], "bytes": counted_step(world)}
+    found["cases"] = [counted_case(world, rank, case) for case in CASES]
     equal = [1] * world
-    for size in SIZES if world > 1 else ():
+    for size in SIZES if world > 1 and not os.environ.get(COUNT_ALONE) else ():
         row = torch.zeros(1, size // 4)
         many = torch.zeros(world, max(size // 4 // world, 1))
         for name, call, given in (
@@ -113,6 +145,49 @@ def counted_step(world: int) -> dict[str, Any]:
     }
 
 
+def counted_case(world: int, rank: int, case: str) -> dict[str, Any]:
+    """A step of the trainer with one of `CASES`: the mean over processes of its bytes, beside the formula."""
+    import numpy as np
+    import torch
+
+    import fastpop
+    from fastpop.ops import collectives
+    from fastpop.ops.draw import Draw
+    from fastpop.ops.row_shard import even_rows
+    from fastpop.training import TrainConfig, assemble, train_step
+
+    rng, num_items = np.random.default_rng(0), 500
+    log = fastpop.Interactions.from_arrays(rng.integers(0, 300, 4000), rng.integers(0, num_items, 4000))
+    num_items = log.num_items
+    config = TrainConfig(encoder="factor", dim=16, batch_size=64 * world, **CASES[case])
+    parts = assemble(config, log, log, np.log(log.item_counts() / 4000))
+    batch = next(iter(parts.batches.epoch(0)))
+    train_step(parts, batch, 0)
+    with collectives.counted() as traffic:
+        train_step(parts, batch, 1)
+    first, last = even_rows(len(batch.target), world, rank)
+    own = torch.from_numpy(batch.target[first:last].astype(np.int64))
+    named = {"l2": [own], "uniformity": [torch.from_numpy(batch.target.astype(np.int64))]}.get(case, [own])
+    if case in ("bpr", "gbce", "top1"):
+        loss, shared = parts.loss, case == "top1"
+        draw = Draw(loss.drawn, loss.seed, 1, loss.num_negatives, None if shared else 1)
+        ids = draw.tensor(len(batch.target))
+        named.append(ids if shared else ids[first:last])
+        named += [torch.from_numpy(batch.target.astype(np.int64))] if shared else []
+    ids = torch.cat([one.reshape(-1) for one in named]).unique()
+    low, high = even_rows(num_items, world, rank)
+    elsewhere = collectives.counts(int(((ids < low) | (ids >= high)).sum()), None)
+    sent_here = collectives.gathered(torch.tensor([[traffic.bytes[name] for name in ORDER]]), None, None)
+    formula = other_step_bytes(world, 64, 16, 16, case, sum(elsewhere) / world)
+    return {
+        "processes": world,
+        "case": case,
+        "elsewhere": sum(elsewhere) / world,
+        "counted": dict(zip(ORDER, sent_here.double().mean(0).round().int().tolist())),
+        "formula": {name: round(formula.get(name, 0)) for name in ORDER},
+    }
+
+
 def measure(worlds: list[int]) -> dict[str, Any]:
     record: dict[str, Any] = {
         "machine": platform.processor() or platform.machine(),
@@ -120,6 +195,7 @@ def measure(worlds: list[int]) -> dict[str, Any]:
         "load": os.getloadavg()[0],
         "seconds": [],
         "bytes": [],
+        "cases": [],
     }
     for world in worlds:
         with tempfile.TemporaryDirectory() as folder:
@@ -138,7 +214,9 @@ def measure(worlds: list[int]) -> dict[str, Any]:
             found = json.loads(Path(out).read_text())
         record["seconds"] += found["seconds"]
         record["bytes"].append(found["bytes"])
-    record["fit"] = fitted(record["seconds"])
+        record["cases"] += found["cases"]
+    if record["seconds"]:
+        record["fit"] = fitted(record["seconds"])
     return record
 
 
@@ -185,6 +263,16 @@ def tables(record: dict[str, Any], alpha: float | None, beta: float | None, rate
         for name, value in one["formula"].items():
             if one["processes"] > 1:
                 text.append(f"| {one['processes']} | {name} | {one['counted'].get(name, 0):,} | {value:,} |")
+    text += [
+        "",
+        "| processes | with | ids elsewhere | bytes sent, counted | by formula |",
+        "|---|---|---|---|---|",
+    ]
+    for one in record["cases"]:
+        if one["processes"] > 1:
+            counted, formula = sum(one["counted"].values()), sum(one["formula"].values())
+            line = f"{one['processes']} | {one['case']} | {one['elsewhere']:,.1f} | {counted:,} | {formula:,}"
+            text.append(f"| {line} |")
     fit = record["fit"]
     text += [
         "",
@@ -213,6 +301,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--read", type=Path)
+    parser.add_argument("--count", type=Path, help="a record, whose bytes are counted anew")
     parser.add_argument("--alpha", type=float, help="seconds a message; default: as fitted")
     parser.add_argument("--beta", type=float, help="seconds a byte")
     parser.add_argument("--rate", type=float, default=50e12, help="FLOP/s of a process")
@@ -221,6 +310,12 @@ def main() -> None:
         world, store, out = given.worker
         worker(int(os.environ["RANK"]), int(world), store, out)
         return
+    if given.count:
+        os.environ[COUNT_ALONE] = "1"
+        counted = measure(given.processes)
+        fresh = {name: counted[name] for name in ("bytes", "cases")}
+        given.count.write_text(json.dumps(json.loads(given.count.read_text()) | fresh, indent=1) + "\n")
+        given.read = given.count
     record = json.loads(given.read.read_text()) if given.read else measure(given.processes)
     if given.out:
         given.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -67,6 +67,7 @@ class Decoder(WithLogProbabilities):
         temperature: > 0, 1 / scale. learn_temperature: scale = exp(log_scale) is a parameter.
         bias_start: beside "learned", where a(i) begins: "zero", or "log-prior", at log p(i).
         tower: makes item vectors of item_embedding; None: they are its rows. tables: how it is held.
+        rows: of item_embedding and the bias these alone, as one of several processes has them.
     """
 
     log_prior_V: Tensor
@@ -84,6 +85,7 @@ class Decoder(WithLogProbabilities):
         bias_start: str = "zero",
         tower: ItemTower | None = None,
         tables: TableKind = PLAIN,
+        rows: slice | None = None,
     ):
         super().__init__()
         checks.score_weight("prior_weight", prior_weight)
@@ -102,9 +104,11 @@ class Decoder(WithLogProbabilities):
         log_prior_V = tensor_of(np.asarray(log_prior), torch.float32)
         checks.shape("log_prior", log_prior_V, ("V",))
         num_items = log_prior_V.shape[0]
-        self.item_embedding = normal_table(num_items, dim, kind=tables)
+        self.item_embedding = normal_table(num_items, dim, kind=tables, rows=rows)
         self.register_buffer("log_prior_V", log_prior_V)
         bias_V = self.prior.bias(log_prior_V)
+        if bias_V is not None and rows is not None:
+            bias_V = bias_V[rows].clone()
         self.item_bias = None if bias_V is None else nn.Parameter(bias_V)
         self.tower = tower
         log_scale = -torch.log(torch.tensor(float(temperature)))

@@ -6,7 +6,8 @@ Tables are [V, D], or [V] for one number per item. The optimisers take sparse gr
 With update_in_backward=True the step is made inside backward(), as soon as a table's gradient is
 complete, and the gradient is let go: it never waits beside those of other tables. `step()` then only
 ends the step. What needs gradients to stay is refused: a second backward() before `step()` (gradient
-accumulation), more than one process (their gradients would have to be summed first), GradScaler, and
+accumulation), more than one process (their gradients would have to be summed first, which `complete=` does:
+it is called with each table whose gradient is there, before its step), GradScaler, and
 `fastpop.optim.clip_grad_norm_`, which takes sparse, dense and sharded gradients. torch's own
 clip_grad_norm_ takes no sparse ones and cannot tell that a gradient is gone.
 
@@ -49,18 +50,19 @@ class _RowOptimizer(torch.optim.Optimizer):
         defaults: dict[str, Any],
         update_in_backward: bool,
         rounding_seed: int | None = None,
+        complete: Callable[[Tensor], None] | None = None,
     ):
         _check_numbers(defaults)
         if rounding_seed is not None:
             checks.number("rounding_seed", rounding_seed, ge=0, le=2**62, integer=True)
         self.rounding_seed = rounding_seed
-        if update_in_backward and _num_processes() > 1:
+        if update_in_backward and complete is None and _num_processes() > 1:
             raise checks.wrong(
                 "update_in_backward",
                 "False with several processes, whose gradients must be summed before a step",
                 True,
             )
-        self.update_in_backward = update_in_backward
+        self.update_in_backward, self._complete = update_in_backward, complete
         self._updated: set[Tensor] = set()
         super().__init__(params, defaults)
 
@@ -94,6 +96,7 @@ class _RowOptimizer(torch.optim.Optimizer):
         """Of a copy, whose tables have no hooks yet; and of load_state_dict, which names less."""
         super().__setstate__(state)
         self.__dict__.setdefault("rounding_seed", None)
+        self.__dict__.setdefault("_complete", None)
         if "update_in_backward" in state:
             self._updated = set()
             if self.update_in_backward:
@@ -130,6 +133,8 @@ class _RowOptimizer(torch.optim.Optimizer):
                 "a table that was already updated. Gradient accumulation needs update_in_backward=False"
             )
         self._updated.add(param)
+        if self._complete is not None:
+            self._complete(param)
         group = next(group for group in self.param_groups if any(param is one for one in group["params"]))
         self._update_table(group, param)
         param.grad = None
@@ -295,8 +300,9 @@ class RowSGD(_RowOptimizer):
         *,
         update_in_backward: bool = False,
         rounding_seed: int | None = None,
+        complete: Callable[[Tensor], None] | None = None,
     ):
-        super().__init__(params, {"lr": lr}, update_in_backward, rounding_seed)
+        super().__init__(params, {"lr": lr}, update_in_backward, rounding_seed, complete)
 
     def _update(
         self, table: Tensor, ids: Tensor, rows: Tensor, state: dict, group: dict, given: dict
@@ -315,8 +321,9 @@ class RowAdagrad(_RowOptimizer):
         *,
         update_in_backward: bool = False,
         rounding_seed: int | None = None,
+        complete: Callable[[Tensor], None] | None = None,
     ):
-        super().__init__(params, {"lr": lr, "eps": eps}, update_in_backward, rounding_seed)
+        super().__init__(params, {"lr": lr, "eps": eps}, update_in_backward, rounding_seed, complete)
 
     def _new_state(self, param: Tensor) -> dict[str, Tensor]:
         return {"square": _zeros(param, _state_dtype(param), a_row=True)}
@@ -339,8 +346,11 @@ class RowAdam(_RowOptimizer):
         *,
         update_in_backward: bool = False,
         rounding_seed: int | None = None,
+        complete: Callable[[Tensor], None] | None = None,
     ):
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, update_in_backward, rounding_seed)
+        super().__init__(
+            params, {"lr": lr, "betas": betas, "eps": eps}, update_in_backward, rounding_seed, complete
+        )
 
     def _new_state(self, param: Tensor) -> dict[str, Tensor]:
         dtype = _state_dtype(param)

@@ -1,9 +1,11 @@
 """Optimisers of embedding tables to choose from. One contract, `TableOptimizer`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from fastpop import checks, optim, registry
 from fastpop.components import Component
@@ -13,7 +15,8 @@ from fastpop.components import Component
 class TableOptimizer(Component):
     """The base of optimisers of tables.
 
-    row_gradients: whether it takes sparse row gradients. in_backward: whether it can step within backward.
+    row_gradients: whether it takes sparse row gradients. in_backward: whether it can step within backward;
+    `build` is then given complete= where several processes train, to be called with a table before its step.
     half_tables: whether `build` takes rounding_seed=, of bfloat16 tables that it rounds at random.
     """
 
@@ -61,8 +64,15 @@ class _ByRows(TableOptimizer):
         *,
         update_in_backward: bool = False,
         rounding_seed: int | None = None,
+        complete: Callable[[Tensor], None] | None = None,
     ) -> Any:
-        return self.made(groups, lr=lr, update_in_backward=update_in_backward, rounding_seed=rounding_seed)
+        return self.made(
+            groups,
+            lr=lr,
+            update_in_backward=update_in_backward,
+            rounding_seed=rounding_seed,
+            complete=complete,
+        )
 
 
 @dataclass(frozen=True)

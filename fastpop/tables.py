@@ -13,6 +13,7 @@ from fastpop.pages import on_huge_pages
 Dtype = Literal["float32", "bfloat16"]
 Storage = Literal["memory", "disk"]
 PIECE = 1 << 22  # numbers that are drawn at once
+BLOCK = 16  # numbers that torch's normal_ makes together; a piece is a multiple of it
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,38 @@ class TableKind:
 PLAIN = TableKind()
 
 
-def normal_table(num_rows: int, dim: int, std: float = 0.02, kind: TableKind = PLAIN) -> nn.Parameter:
+def normal_table(
+    num_rows: int, dim: int, std: float = 0.02, kind: TableKind = PLAIN, rows: slice | None = None
+) -> nn.Parameter:
     """[num_rows, dim] normal numbers of torch's generator, on huge pages where it is large and in memory.
 
+    rows: of the table these alone, with the numbers that they have in the whole one, and the generator left
+    where that leaves it; numbers of other rows are drawn and let go, `PIECE` of them at once.
     Raises OSError where there is no room on disk.
     """
-    if kind == PLAIN:
+    if kind == PLAIN and rows is None:
         return nn.Parameter(on_huge_pages(torch.empty(num_rows, dim)).normal_(std=std))
-    table = _empty((num_rows, dim), getattr(torch, kind.dtype), kind.storage)
-    flat = table.view(-1)
-    for at in columns.pieces(flat.numel(), PIECE):
-        flat[at] = torch.empty(at.stop - at.start).normal_(std=std)
+    low, high = (0, num_rows) if rows is None else (rows.start, rows.stop)
+    table = _empty((high - low, dim), getattr(torch, kind.dtype), kind.storage)
+    flat, before = table.view(-1), low * dim
+    for at in _drawn_pieces(num_rows * dim):
+        drawn = torch.empty(at.stop - at.start).normal_(std=std)
+        first, last = max(at.start, before), min(at.stop, high * dim)
+        if first < last:
+            flat[first - before : last - before] = drawn[first - at.start : last - at.start]
     made = nn.Parameter(table)
-    made.storage_kind = kind.storage  # type: ignore[attr-defined]
+    if kind != PLAIN:
+        made.storage_kind = kind.storage  # type: ignore[attr-defined]
     return made
+
+
+def _drawn_pieces(size: int) -> list[slice]:
+    """Pieces whose normal numbers are those of one draw: torch makes them in blocks of 16, and fewer than 16
+    in another way."""
+    found = list(columns.pieces(size, PIECE))
+    if len(found) > 1 and size - found[-1].start < BLOCK:
+        found[-2:] = [slice(found[-2].start, size)]
+    return found
 
 
 def zeros_beside(table: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -222,7 +222,7 @@ def check_modules(world: int, mesh) -> None:
         assert abs(found - expected) <= 1e-4 * expected  # of tables that differ by a rounding
     refused(
         ValueError,
-        "items: expected a table in one piece beside an InBatch proposal",
+        "items: expected a table in one piece, or rows with a RowShard of queries='each', beside an InBatch",
         lambda: SampledSoftmaxLoss.from_counts(counts, proposal="in_batch")(query, table, every_pos[rank]),
     )
 

@@ -135,6 +135,32 @@ def check_rows(shard, rows):
         torch.testing.assert_close(part.grad.to_dense(), expected[rows])
 
 
+def check_rows_of_all(rank, world):
+    """Every process has the rows of all, of any numbers, and the sums of the gradients of its own; the first
+    alone is given them piece by piece."""
+    sizes = [3, 0, 2][:world]
+    every = torch.randn(sum(sizes), D, generator=torch.Generator().manual_seed(1))
+    weights = [torch.randn(len(every), D, generator=torch.Generator().manual_seed(r)) for r in range(world)]
+    place = sum(sizes[:rank]), sum(sizes)
+    own = every[place[0] : place[0] + sizes[rank]].clone().requires_grad_()
+    shard = ops.RowShard.even(5, queries="each")
+    assert shard.place_among(sizes[rank]) == place
+    found = ops.all_rows(own, shard=shard)
+    assert torch.equal(found, every)
+    (found * weights[rank]).sum().backward()
+    torch.testing.assert_close(own.grad, sum(weights)[place[0] : place[0] + sizes[rank]])
+    assert torch.equal(ops.all_rows(own.detach(), shard=shard), every)
+    before, collectives.PIECE = collectives.PIECE, 2 * 4 * D  # two rows
+    with collectives.counted() as traffic:
+        pieces = list(collectives.at_first(own.detach(), sizes, None))
+        whole = collectives.everywhere(own.detach(), sizes, None)
+    collectives.PIECE = before
+    assert torch.equal(whole, every)
+    assert traffic.bytes["to first"] == (4 * D * sizes[rank] if rank else 0)
+    assert [len(piece) for piece in pieces] == ([] if rank else [2, 1, 2][: len(sizes)])
+    assert rank or torch.equal(torch.cat(pieces), every)
+
+
 def main():
     rank, world = join(sys.argv)
     first, last = CUTS[world][rank]
@@ -143,6 +169,7 @@ def main():
     check_evaluation(shard, rows)
     check_energies(shard, rows)
     check_rows(shard, rows)
+    check_rows_of_all(rank, world)
     dist.destroy_process_group()
     print("fine")
 

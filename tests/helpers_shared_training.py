@@ -5,11 +5,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
+import torch
 import torch.distributed as dist
 from helpers_ranks import join
 
 import fastpop
 from fastpop.encoders import Bag, BERT4Rec, Factor, SASRec
+from fastpop.objectives import BPR, DICE, GBCE, BPRMax, RelMf, TOP1Max
+from fastpop.priors import ByPeriod
+from fastpop.regularizers import Alignment, SimGCL, Uniformity
 
 COMMON = {"dim": 8, "batch_size": 64, "progress": False, "evaluate_every": 1, "seed": 3}
 RUNS = {
@@ -17,6 +22,36 @@ RUNS = {
     "sasrec": {"encoder": SASRec(dropout=0.0), "num_negatives": 40, "prior": "learned", "accumulate": 2},
     "bag": {"encoder": Bag(dropout=0.0), "num_negatives": 40, "learn_temperature": True, "patience": 2},
     "bert4rec": {"encoder": BERT4Rec(dropout=0.0), "num_negatives": 40, "prior": "frozen"},
+}
+FACTOR = {"encoder": Factor(dropout=0.0)}
+SASREC = {"encoder": SASRec(dropout=0.0)}
+IN_BACKWARD = {
+    "stepped factor": FACTOR | {"update_in_backward": True, "prior": "learned", "num_negatives": 40},
+    "stepped bag": {"encoder": Bag(dropout=0.0), "update_in_backward": True, "loss": "bpr"},
+}
+# Losses whose rows name few items, and a log p for each period.
+LOSSES = {
+    "bpr": FACTOR | {"loss": BPR(negatives=3), "prior": "learned"},
+    "bce": SASREC | {"loss": "bce", "accumulate": 2, "clip_norm": 0.5},
+    "gbce": FACTOR | {"loss": GBCE(negatives=20), "learn_temperature": True},
+    "dice": SASREC | {"loss": DICE(margin=5.0)},
+    "pda": FACTOR | {"loss": "pda", "prior": ByPeriod(periods=3)},
+    "top1_max": SASREC | {"loss": TOP1Max(negatives=30), "clip_norm": 0.5},
+    "bpr_max": FACTOR | {"loss": BPRMax(negatives=0), "prior": "learned"},
+    "bce in batch": FACTOR | {"loss": "bce", "proposal": "in_batch", "prior": "none"},
+    "in batch": SASREC | {"proposal": "in_batch", "prior": "learned"},
+    "in batch and more": FACTOR | {"proposal": "in_batch", "extra_negatives": 20, "logq": "corrected"},
+    "relmf": SASREC | {"loss": RelMf(negatives=7), "prior": "none"},
+    "by-period": FACTOR | {"prior": ByPeriod(periods=4), "num_negatives": 40},
+    "by-period-full": SASREC | {"prior": ByPeriod(periods=4), "loss": "full_softmax", "accumulate": 2},
+}
+
+# Without random numbers, or those of one process: SimGCL's noise is drawn alike everywhere.
+REGULARIZERS = {
+    "of rows": SASREC | {"regularizers": ("l2", Alignment(weight=0.3)), "num_negatives": 40, "accumulate": 2},
+    "of a batch": FACTOR | {"regularizers": (Uniformity(weight=0.3), "l2"), "loss": "full_softmax"},
+    "with noise": SASREC | {"regularizers": (SimGCL(weight=0.3),), "num_negatives": 40, "clip_norm": 0.5},
+    "in a loss": FACTOR | {"regularizers": (Alignment(weight=0.3), Uniformity(of="items")), "loss": "bpr"},
 }
 
 
@@ -28,7 +63,27 @@ def log():
 
 
 def run(name, out, epochs, **options):
-    return fastpop.train(log(), out=out, epochs=epochs, **COMMON, **RUNS[name], **options)
+    return fastpop.train(
+        log(),
+        out=out,
+        epochs=epochs,
+        **COMMON,
+        **(RUNS | LOSSES | REGULARIZERS | IN_BACKWARD)[name],
+        **options,
+    )
+
+
+def check_files(folder, model):
+    """The finished model is the file that one process would write of it, and where the tables of all lie."""
+    file = folder / "model.safetensors"
+    assert safetensors.torch.save(model.state_dict()) == file.read_bytes()
+    state = model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in safetensors.torch.load_file(file).items())
+    with open("/proc/self/maps") as maps:
+        mapped = [line for line in maps if line.rstrip().endswith(str(file.resolve()))]
+    table = model.decoder.item_embedding.data_ptr()
+    places = [[int(end, 16) for end in line.split()[0].split("-")] for line in mapped]
+    assert any(first <= table < last for first, last in places)
 
 
 def main():
@@ -39,6 +94,10 @@ def main():
     for name in names:
         out = Path(folder) / name
         result = run(name, out, int(epochs), resume=out.exists())
+        check_files(out / "model", result.model)
+        if name == "factor":  # without a folder each process has the same, in memory
+            alone = run(name, None, int(epochs)).model.state_dict()
+            assert all(torch.equal(value, alone[key]) for key, value in result.model.state_dict().items())
         history = [dict(row) for row in result.history]
         found[name] = {"history": history, "metrics": dict(result.metrics)}
     print(json.dumps(found, default=float))

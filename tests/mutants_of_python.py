@@ -478,4 +478,31 @@ PYTHON_MUTANTS = [
         "assert torch.equal(found[0], ids), (dtype, k)",
         often=False,
     ),
+    PythonMutant(
+        "a process begins with the numbers of the first rows",
+        "fastpop/tables.py",
+        "drawn[first - at.start : last - at.start]",
+        "drawn[: last - first]",
+        "tests/test_tables.py::test_rows_of_a_table_have_the_numbers_of_the_whole[0]",
+        "?",
+    ),
+    PythonMutant(
+        "processes draw the negatives of the first one's rows",
+        "fastpop/objectives/item_rows.py",
+        "[first : first + num_rows]",
+        "[:num_rows]",
+        "tests/training/test_shared_training.py::"
+        "test_losses_and_regularizers_are_those_of_one_process[losses]",
+        "?",
+        often=False,
+    ),
+    PythonMutant(
+        "every process adds the whole of a regulariser that all make",
+        "fastpop/training/loop.py",
+        "num_rows = whole.num_rows / ranks.world",
+        "num_rows = whole.num_rows",
+        "tests/training/test_shared_training.py::test_losses_and_regularizers_are_those_of_one_process[rows]",
+        "?",
+        often=False,
+    ),
 ]

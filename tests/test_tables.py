@@ -79,6 +79,26 @@ def test_tables_of_every_kind_start_with_the_same_numbers(monkeypatch):
     assert made["bfloat16", "disk"].dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("over", [0, 5, 16])  # numbers of the last piece beyond whole ones
+def test_rows_of_a_table_have_the_numbers_of_the_whole(monkeypatch, over):
+    monkeypatch.setattr(tables, "PIECE", 1 << 12)
+    num_rows = (3 << 12) + over
+    for kind in (tables.PLAIN, tables.TableKind("bfloat16")):
+        torch.manual_seed(3)
+        whole = tables.normal_table(num_rows, 1, 0.5, kind)
+        after = torch.get_rng_state()
+        for rows in (slice(0, 7), slice(4000, 9000), slice(num_rows - 3, num_rows), slice(9, 9)):
+            torch.manual_seed(3)
+            part = tables.normal_table(num_rows, 1, 0.5, kind, rows)
+            assert torch.equal(part, whole[rows])
+            assert part.untyped_storage().nbytes() == part.nbytes
+            assert torch.equal(torch.get_rng_state(), after)
+    torch.manual_seed(3)
+    few = tables.normal_table(3, 5)
+    torch.manual_seed(3)
+    assert torch.equal(tables.normal_table(3, 5, rows=slice(1, 3)), few[1:3])
+
+
 def test_state_of_a_table_on_disk_is_there_too(monkeypatch):
     monkeypatch.setattr(columns, "ON_DISK", 1000)
     table = tables.normal_table(5000, 8, kind=tables.TableKind(storage="disk"))

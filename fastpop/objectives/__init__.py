@@ -5,6 +5,7 @@ from fastpop.objectives.dice import DICE, PopularityMargin
 from fastpop.objectives.directau import DirectAU, alignment, uniformity
 from fastpop.objectives.entmax import Entmax, entmax15, entmax15_loss
 from fastpop.objectives.importance import ImportanceSampling, effective_sample_size
+from fastpop.objectives.item_rows import ItemRows, draw_of_rows
 from fastpop.objectives.options import FullSoftmax, LossInputs, Objective, SampledSoftmax, need_others
 from fastpop.objectives.pairwise import BPR, TOP1, BPRMax, TOP1Max, bpr, bpr_max, top1, top1_max
 from fastpop.objectives.pda import Pda, PdaLoss
@@ -26,6 +27,7 @@ __all__ = [
     "FullSoftmax",
     "FullSoftmaxLoss",
     "ImportanceSampling",
+    "ItemRows",
     "LossInputs",
     "Objective",
     "PartitionedSoftmax",
@@ -41,6 +43,7 @@ __all__ = [
     "bce",
     "bpr",
     "bpr_max",
+    "draw_of_rows",
     "effective_sample_size",
     "entmax15",
     "entmax15_loss",

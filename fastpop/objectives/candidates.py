@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
+from fastpop.objectives.item_rows import ItemRows, draw_of_rows
 from fastpop.objectives.options import LossInputs
 from fastpop.objectives.softmax import own_rank
+from fastpop.ops import RowShard, all_rows
 from fastpop.ops.draw import Draw, seed_of
 from fastpop.popularity import Proposal
 
@@ -54,31 +55,40 @@ class CandidateLoss(nn.Module):
         prior_weight: float | Tensor,
         scale: float | Tensor,
         step: int,
+        shard: RowShard | None = None,
     ) -> Tensor:
+        neg_id = self._draw(len(pos_id), step, pos_id, shard)
+        named = [pos_id] if neg_id is None else [pos_id, neg_id]
+        batch_id, first = pos_id, 0  # of the whole batch, and which of them these rows' are
+        if self.in_batch and shard is not None:
+            batch_id, first = all_rows(pos_id, shard=shard), shard.place_among(len(pos_id), pos_id.device)[0]
+            named.append(batch_id)
+        rows = ItemRows(items, log_prior, *named, sparse=self.sparse, shard=shard)
+
         def score(item_id: Tensor, at: str) -> Tensor:
-            row = F.embedding(item_id, items, sparse=self.sparse and items.is_leaf)
-            found = wide(torch.einsum(at, query, row)) * scale
-            return found if log_prior is None else found + prior_weight * log_prior[item_id]
+            found = wide(torch.einsum(at, query, rows.vectors(item_id))) * scale
+            return found if log_prior is None else found + prior_weight * rows.log_p(item_id)
 
         pos_R = score(pos_id, "rd,rd->r")
-        neg_id = self._draw(len(pos_id), step, pos_id)
         neg = [] if neg_id is None else [score(neg_id, "rd,kd->rk" if self.shared else "rd,rkd->rk")]
         if self.in_batch:
-            other_RR = ~torch.eye(len(pos_id), dtype=torch.bool, device=pos_id.device)
-            neg.insert(0, score(pos_id, "rd,kd->rk")[other_RR].view(len(pos_id), max(len(pos_id) - 1, 0)))
+            at_R = torch.arange(len(pos_id), device=pos_id.device)
+            is_other_RB = torch.arange(len(batch_id), device=pos_id.device) != first + at_R[:, None]
+            other = score(batch_id, "rd,kd->rk")[is_other_RB]
+            neg.insert(0, other.view(len(pos_id), max(len(batch_id) - 1, 0)))
         neg_RK = torch.cat(neg, 1)
         loss_R = self.compare(pos_R, neg_RK) if neg_RK.shape[1] else 0 * pos_R
         return loss_R.sum() if row_weight is None else (loss_R * row_weight).sum()
 
-    def _draw(self, num_rows: int, step: int, like: Tensor) -> Tensor | None:
-        """[K] ids for all rows, or [R, K]."""
+    def _draw(self, num_rows: int, step: int, like: Tensor, shard: RowShard | None) -> Tensor | None:
+        """[K] ids for all rows, or [R, K]. Processes that share a catalogue draw as one."""
         if self.drawn is None or self.num_negatives == 0:
             return None
-        seed, group_size = seed_of(self.seed, own_rank()), None if self.shared else 1
-        ids: Any = Draw(self.drawn, seed, step, self.num_negatives, group_size).tensor(
-            max(num_rows, 1), like.device
-        )
-        return ids[0] if self.shared else ids[:num_rows]
+        seed = seed_of(self.seed, 0 if shard is not None else own_rank())
+        draw = Draw(self.drawn, seed, step, self.num_negatives, None if self.shared else 1)
+        if self.shared:
+            return draw.tensor(max(num_rows, 1), like.device)[0]
+        return draw_of_rows(draw, num_rows, like.device, shard)
 
 
 def wide(scores: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from fastpop import checks, registry
 from fastpop.objectives.candidates import wide
+from fastpop.objectives.item_rows import ItemRows
 from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
 from fastpop.objectives.softmax import own_rank
+from fastpop.ops import RowShard
 from fastpop.ops.draw import seed_of
 from fastpop.popularity import ProposalOptions
 
@@ -29,10 +31,17 @@ class PopularityMargin:
         self.below_V = np.searchsorted(sorted_V, count_V - margin, side="left")
         self.above_V = len(count_V) - np.searchsorted(sorted_V, count_V + margin, side="right")
 
-    def draw(self, pos_id_R: np.ndarray, num_negatives: int, rng: np.random.Generator) -> np.ndarray:
-        """[R, K] ids."""
+    def draw(
+        self,
+        pos_id_R: np.ndarray,
+        num_negatives: int,
+        rng: np.random.Generator,
+        place: tuple[int, int] | None = None,
+    ) -> np.ndarray:
+        """[R, K] ids. place: (first, total), where these rows stand among those that are drawn for."""
         below_R1, above_R1 = self.below_V[pos_id_R][:, None], self.above_V[pos_id_R][:, None]
-        coin_RK, u_RK = rng.random((2, len(pos_id_R), num_negatives))
+        first, total = (0, len(pos_id_R)) if place is None else place
+        coin_RK, u_RK = rng.random((2, total, num_negatives))[:, first : first + len(pos_id_R)]
         is_above_RK = (above_R1 > 0) & ((coin_RK < 0.5) | (below_R1 == 0))
         size_RK = np.where(is_above_RK, above_R1, np.where(below_R1 > 0, below_R1, len(self.order_V)))
         place_RK = np.minimum((u_RK * size_RK).astype(np.int64), size_RK - 1)
@@ -60,6 +69,7 @@ class DICE(Objective):
     needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
     logits: ClassVar[bool] = False
     row_gradients: ClassVar[bool] = True
+    takes_shard: ClassVar[bool] = True
     negatives: int = 4
     margin: float = 40.0
     alpha: float = 0.1
@@ -85,12 +95,16 @@ class _DICELoss(nn.Module):
         self.options, self.sparse = options, given.sparse
         self.count_V = np.asarray(given.event_counts(), dtype=np.float64)
         self.sampler = PopularityMargin(self.count_V, options.margin)
-        self.seed = seed_of(given.seed, own_rank())
+        self.seed = given.seed
 
-    def negatives(self, pos_id: Tensor, step: int) -> Tensor:
-        """[R, K] ids, a function of (seed, step)."""
-        rng = np.random.default_rng([self.seed, step])
-        return torch.from_numpy(self.sampler.draw(pos_id.cpu().numpy(), self.options.negatives, rng))
+    def negatives(self, pos_id: Tensor, step: int, shard: RowShard | None = None) -> Tensor:
+        """[R, K] ids, a function of (seed, step), and of the process where it shares no catalogue."""
+        seed, place = seed_of(self.seed, own_rank()), None
+        if shard is not None:
+            seed, place = self.seed, shard.place_among(len(pos_id), pos_id.device)
+        rng = np.random.default_rng([seed, step])
+        found = self.sampler.draw(pos_id.cpu().numpy(), self.options.negatives, rng, place)
+        return torch.from_numpy(found)
 
     def forward(
         self,
@@ -103,18 +117,20 @@ class _DICELoss(nn.Module):
         prior_weight: float | Tensor,
         scale: float | Tensor,
         step: int,
+        shard: RowShard | None = None,
     ) -> Tensor:
         _check_even(items.shape[1])
-        neg_id = self.negatives(pos_id, step)
+        neg_id = self.negatives(pos_id, step, shard)
         count_V = torch.from_numpy(self.count_V)
         is_above = (count_V[neg_id] > count_V[pos_id.cpu()][:, None]).to(pos_id.device)
         neg_id = neg_id.to(pos_id.device)
-        pos, neg = (F.embedding(i, items, sparse=self.sparse and items.is_leaf) for i in (pos_id, neg_id))
+        rows = ItemRows(items, log_prior, pos_id, neg_id, sparse=self.sparse, shard=shard)
+        pos, neg = rows.vectors(pos_id), rows.vectors(neg_id)
         # [R, K, 2]: how far the positive is ahead, by interest and by conformity.
         ahead = scale * wide(_halves(query[:, None] * (pos[:, None] - neg)).sum(-1))
         whole = ahead.sum(-1)
         if log_prior is not None:
-            whole = whole + prior_weight * (log_prior[pos_id][:, None] - log_prior[neg_id])
+            whole = whole + prior_weight * (rows.log_p(pos_id)[:, None] - rows.log_p(neg_id))
         interest = -F.logsigmoid(ahead[..., 0]) * is_above
         conformity = -F.logsigmoid(torch.where(is_above, -ahead[..., 1], ahead[..., 1]))
         loss_R = (-F.logsigmoid(whole) + self.options.alpha * (interest + conformity)).mean(1)

@@ -49,6 +49,8 @@ class Objective(Component):
     whether there are scores in it for log p to stand beside; without, prior="none" alone can be trained.
     adapts: whether its module has buffers that training changes: `adapt()` is called after each step, and
     checkpoints keep its state dict. half_items: whether it takes items in bfloat16 beside float32 queries.
+    takes_shard: whether its module takes shard=, a `fastpop.ops.RowShard` of items that several processes
+    share, each with rows of its own, of whose losses it then gives the sum (docs/distributed.md).
 
     `check` is asked before a log is read, by the configuration.
 
@@ -65,6 +67,7 @@ class Objective(Component):
     takes_prior: ClassVar[bool] = True
     adapts: ClassVar[bool] = False
     half_items: ClassVar[bool] = False
+    takes_shard: ClassVar[bool] = False
 
     @property
     def uncorrected(self) -> bool:
@@ -96,6 +99,7 @@ class FullSoftmax(Objective):
 
     name: ClassVar[str] = "full_softmax"
     half_items: ClassVar[bool] = True
+    takes_shard: ClassVar[bool] = True
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
@@ -120,6 +124,7 @@ class SampledSoftmax(Objective):
 
     name: ClassVar[str] = "sampled_softmax"
     half_items: ClassVar[bool] = True
+    takes_shard: ClassVar[bool] = True
     needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
     row_gradients: ClassVar[bool] = True
     RENAMED: ClassVar[Mapping[str, str]] = {"hits": "accidental_hits"}

@@ -54,6 +54,7 @@ class BPR(Objective):
     needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
     logits: ClassVar[bool] = False
     row_gradients: ClassVar[bool] = True
+    takes_shard: ClassVar[bool] = True
     negatives: int = 1
 
     def __post_init__(self) -> None:
@@ -93,6 +94,7 @@ class TOP1(Objective):
     logits: ClassVar[bool] = False
     row_gradients: ClassVar[bool] = True
     whole_batch: ClassVar[bool] = True
+    takes_shard: ClassVar[bool] = True
     negatives: int = 2048
 
     def __post_init__(self) -> None:

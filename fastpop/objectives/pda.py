@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from fastpop import checks, deprecated, registry
+from fastpop.objectives.item_rows import ItemRows, draw_of_rows
 from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
+from fastpop.ops import RowShard
 from fastpop.ops.draw import Draw
 from fastpop.popularity import InBatch, Proposal
 
@@ -33,6 +35,7 @@ class Pda(Objective):
     name: ClassVar[str] = "pda"
     needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
     logits: ClassVar[bool] = False
+    takes_shard: ClassVar[bool] = True
     RENAMED: ClassVar[Mapping[str, str]] = {"num_negatives": "negatives"}
     power: float = 0.1
     negatives: int = 1
@@ -70,13 +73,16 @@ class PdaLoss(nn.Module):
         prior_weight: Any,
         scale: Any,
         step: int,
+        shard: RowShard | None = None,
     ) -> Tensor:
         drawn = Draw(self.proposal, self.seed, step, self.options.negatives, 1)
-        id_RJ = torch.cat([pos_id[:, None], drawn.tensor(len(pos_id), items.device)], 1)
-        said_RJ = scale * torch.einsum("rd,rjd->rj", query, F.embedding(id_RJ, items)).float()
+        neg_id_RK = draw_of_rows(drawn, len(pos_id), items.device, shard)
+        id_RJ = torch.cat([pos_id[:, None], neg_id_RK], 1)
+        rows = ItemRows(items, log_prior, id_RJ, shard=shard)
+        said_RJ = scale * torch.einsum("rd,rjd->rj", query, rows.vectors(id_RJ)).float()
         score_RJ = (F.elu(said_RJ) + 1) * self.factor_V[id_RJ]
         if log_prior is not None:
-            score_RJ = score_RJ * torch.exp(prior_weight * log_prior[id_RJ])
+            score_RJ = score_RJ * torch.exp(prior_weight * rows.log_p(id_RJ))
         loss_R = F.softplus(score_RJ[:, 1:] - score_RJ[:, :1]).mean(1)
         return (loss_R if row_weight is None else loss_R * row_weight).sum()
 

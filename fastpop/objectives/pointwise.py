@@ -37,6 +37,7 @@ class BCE(Objective):
     needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
     logits: ClassVar[bool] = False
     row_gradients: ClassVar[bool] = True
+    takes_shard: ClassVar[bool] = True
     negatives: int = 1
 
     def __post_init__(self) -> None:

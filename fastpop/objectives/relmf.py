@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from fastpop import checks, deprecated, registry
+from fastpop.objectives.item_rows import ItemRows, draw_of_rows
 from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
+from fastpop.ops import RowShard
 from fastpop.ops.draw import Draw
 from fastpop.popularity import InBatch, Proposal
 from fastpop.propensity import popularity_propensity
@@ -33,6 +35,7 @@ class RelMf(Objective):
     name: ClassVar[str] = "relmf"
     needs: ClassVar[Literal["catalogue", "negatives"]] = "negatives"
     logits: ClassVar[bool] = False
+    takes_shard: ClassVar[bool] = True
     RENAMED: ClassVar[Mapping[str, str]] = {"num_negatives": "negatives"}
     power: float = 0.5
     clip: float = 0.1
@@ -75,13 +78,15 @@ class RelMfLoss(nn.Module):
         prior_weight: Any,
         scale: Any,
         step: int,
+        shard: RowShard | None = None,
     ) -> Tensor:
         drawn = Draw(self.proposal, self.seed, step, self.options.negatives, 1)
-        neg_id_RK = drawn.tensor(len(pos_id), items.device)
+        neg_id_RK = draw_of_rows(drawn, len(pos_id), items.device, shard)
         id_RJ = torch.cat([pos_id[:, None], neg_id_RK], 1)
-        score_RJ = scale * torch.einsum("rd,rjd->rj", query, F.embedding(id_RJ, items)).float()
+        rows = ItemRows(items, log_prior, id_RJ, shard=shard)
+        score_RJ = scale * torch.einsum("rd,rjd->rj", query, rows.vectors(id_RJ)).float()
         if log_prior is not None:
-            score_RJ = score_RJ + prior_weight * log_prior[id_RJ]
+            score_RJ = score_RJ + prior_weight * rows.log_p(id_RJ)
         options = self.options
         loss_R = event_loss(score_RJ[:, 0], self.propensity_V[pos_id], options.non_negative, options.error)
         share_RK = torch.exp(-self.proposal.log_proposal_on(items.device, torch.float32)[neg_id_RK])

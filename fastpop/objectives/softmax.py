@@ -17,7 +17,8 @@ from torch import Tensor
 from fastpop import checks, deprecated
 from fastpop.decoder import WithLogProbabilities
 from fastpop.folding import with_column
-from fastpop.ops import full_softmax, readable, row_shard, sampled_softmax, validation
+from fastpop.objectives.item_rows import ItemRows
+from fastpop.ops import RowShard, all_rows, full_softmax, readable, row_shard, sampled_softmax, validation
 from fastpop.ops.draw import Draw, seed_of
 from fastpop.ops.sampled_softmax import drops_accidental_hits
 from fastpop.popularity import InBatch, PopularityPrior, Proposal, proposal_from_name
@@ -413,13 +414,16 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             return sampled_softmax(
                 query, items, pos_id, draw, log_proposal=self._log_proposal(items), **options
             )
-        if is_shared:
-            raise checks.wrong(
-                "items", "a table in one piece beside an InBatch proposal", text="one that processes share"
+        shard = terms.get("shard")
+        if is_shared and not (isinstance(shard, RowShard) and shard.queries == "each"):
+            expected = (
+                "a table in one piece, or rows with a RowShard of queries='each', beside an InBatch proposal"
             )
+            raise checks.wrong("items", expected, text="one that processes share")
         neg_id = None
         if self.extra is not None:
-            neg_id = self._draw(self.extra, step).tensor(1, items.device)[0]
+            draw = self._draw(self.extra, step, same_everywhere=is_shared)
+            neg_id = draw.tensor(1, items.device)[0]
         return self._in_batch_rows(query, items, pos_id, neg_id, options)
 
     def train(self, mode: bool = True) -> Any:
@@ -497,7 +501,7 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         if options.get("row_weight") is not None:
             options["row_weight"] = options["row_weight"][is_kept]
         kept, num_rows = is_kept.nonzero()[:, 0], len(pos_id)
-        if len(kept) == 0:
+        if len(kept) == 0 and options.get("shard") is None:
             nothing = (query[:0].sum() + items[:0].sum()).float()
             found: Any = nothing if options["reduction"] != "none" else nothing.expand(0)
             if options.get("return_lse"):
@@ -515,6 +519,8 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
     def _in_batch(
         self, query: Tensor, items: Tensor, pos_id: Tensor, neg_id: Tensor | None, options: dict[str, Any]
     ) -> Any:
+        if options.get("shard") is not None:
+            return self._in_batch_of_all(query, items, pos_id, neg_id, options)
         log_proposal_V = self._slot_log_proposal(len(pos_id), items)
         if log_proposal_V is not None and validation.can_read(pos_id):
             # As negatives they would be refused by a name that the caller did not give.
@@ -531,6 +537,37 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             exclude_diagonal=True,
             **options,
         )
+
+    def _in_batch_of_all(
+        self, query: Tensor, items: Tensor, pos_id: Tensor, neg_id: Tensor | None, options: dict[str, Any]
+    ) -> Any:
+        """`_in_batch` of this process's rows beside those of all others, whose items' vectors it fetches."""
+        shard = options["shard"]
+        every_id = all_rows(pos_id, shard=shard)
+        first, total = shard.place_among(len(pos_id), pos_id.device)
+        # A row leaves out the slot of its number: its own positive.
+        slot_id = every_id.roll(-first)
+        slot_id = slot_id if neg_id is None else torch.cat([slot_id, neg_id])
+        rows = ItemRows(items, options["log_prior"], slot_id, sparse=self.sparse_grad, shard=shard)
+        assert rows.ids is not None
+        log_proposal_V = self._slot_log_proposal(total, items)
+        if log_proposal_V is not None:
+            bad = every_id[~torch.isfinite(log_proposal_V[every_id])]
+            if len(bad):
+                raise checks.no_proposal("pos_id", int(bad[0]), float(log_proposal_V[bad[0]]))
+        given = options | {
+            "log_prior": rows.log_prior,
+            "log_proposal": None if log_proposal_V is None else log_proposal_V[rows.ids],
+            "sparse_grad": False,
+            "padding_idx": None,  # such rows are nobody's by now
+            "shard": None,
+        }
+        if len(pos_id) == 0:  # its vectors' owners wait for their gradients
+            nothing = (query.sum() + 0 * rows.items.sum()).float()
+            found: Any = nothing if options["reduction"] != "none" else nothing.expand(0)
+            return (found, nothing.expand(0)) if options.get("return_lse") else found
+        places = rows.places(pos_id), rows.places(slot_id)
+        return sampled_softmax(query, rows.items, *places, exclude_diagonal=True, **given)
 
     def _log_proposal(self, items: Tensor) -> Tensor | None:
         return None if self.logq == "none" else self.proposal.log_proposal_on(items.device, torch.float32)

@@ -17,6 +17,7 @@ _MODULES = {
     "ScoreEnergy": "energies",
     "TargetRanks": "target_ranks",
     "alias_draw": "alias_draw",
+    "all_rows": "shared_rows",
     "available": "availability",
     "full_softmax": "full_softmax",
     "gathered_softmax": "gathered_softmax",
@@ -39,6 +40,7 @@ __all__ = [
     "ScoreEnergy",
     "TargetRanks",
     "alias_draw",
+    "all_rows",
     "available",
     "full_softmax",
     "gathered_softmax",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from fastpop.ops.sampled_softmax import sampled_softmax as sampled_softmax
     from fastpop.ops.score_energy import score_energy as score_energy
     from fastpop.ops.score_energy import streamed_score_energy as streamed_score_energy
+    from fastpop.ops.shared_rows import all_rows as all_rows
     from fastpop.ops.shared_rows import shared_rows as shared_rows
     from fastpop.ops.target_ranks import TargetRanks as TargetRanks
     from fastpop.ops.target_ranks import target_ranks as target_ranks

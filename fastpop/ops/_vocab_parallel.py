@@ -26,6 +26,7 @@ from fastpop.kernels.sampled_softmax.reference import Inputs
 from fastpop.ops import _draw_op, collectives  # noqa: F401  (_draw_op registers the operator that draws)
 from fastpop.ops._sampled_softmax_op import table_gradient
 from fastpop.ops.row_shard import RowShard
+from fastpop.ops.shared_rows import AllRows
 
 ABSENT = -1e30  # nats: finite, so that its row lives, and of no weight beside any logit
 NOBODY = -1  # the ignored positive of a part, whose ids are its own
@@ -123,7 +124,7 @@ class _Rows:
             self.sizes = collectives.counts(len(query), shard.group, query.device)
             # An ignored row's positive may be any number: it travels as none.
             pos_id = torch.where(self.counts, pos_id, NOBODY)
-            self.query = _Gathered.apply(query, self.sizes, shard.group)
+            self.query = AllRows.apply(query, self.sizes, shard.group)
             self.pos_id = collectives.gathered(pos_id, self.sizes, shard.group)
             self.counts = self.pos_id != NOBODY
 
@@ -267,19 +268,6 @@ class _Joined(torch.autograd.Function):
         share_R = torch.where(lives_R, lse_R - joined_R, -torch.inf).exp()
         d_lse_R = torch.where(lives_R, d_lse_R, 0) * share_R
         return d_lse_R, torch.where(own_R & lives_R, d_pos_R, 0), None, None, None
-
-
-class _Gathered(torch.autograd.Function):
-    """Rows of all processes; of their gradients each gets the sums of its own."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, sizes: list[int], group: Any) -> Tensor:  # type: ignore[override]
-        ctx.sizes, ctx.group = sizes, group
-        return collectives.gathered(rows, sizes, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        return collectives.own_sums(grad, ctx.sizes, ctx.group), None, None
 
 
 class _Own(torch.autograd.Function):

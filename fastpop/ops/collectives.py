@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+PIECE = 1 << 22  # bytes that are sent at once where rows of all go to one
 _open: list["Traffic"] = []
 
 
@@ -22,7 +23,8 @@ class Traffic:
 
     Bytes are those of ring algorithms, whatever the backend does: 2 (N - 1) / N n for the sum of n bytes
     over N processes, (N - 1) n for gathering n bytes of each, (N - 1) / N n for sums of n bytes of which each
-    process keeps its part, and what goes to others where every process has something for every other.
+    process keeps its part, and what goes to others where every process has something for every other, or the
+    first is sent what all have. Of n bytes that all get of one process each passes all on, but the last.
     """
 
     def __init__(self) -> None:
@@ -119,6 +121,42 @@ def own_sums(rows: Tensor, sizes: list[int], group: Any) -> Tensor:
     mine = wide.new_empty(wide.numel() // world)
     _named("reduce_scatter_single", "reduce_scatter_tensor")(mine, wide.reshape(-1), group=group)
     return mine.view(most, *rows.shape[1:])[: sizes[rank]].to(rows.dtype)
+
+
+def at_first(rows: Tensor, sizes: list[int], group: Any) -> Iterator[Tensor]:
+    """Rows of all processes at the first of them, in order of rank and `PIECE` bytes at a time; the others
+    send theirs, and are given nothing. Every process goes through it to its end. sizes: of each."""
+    rank = rank_in(group)
+    step = max(1, PIECE // max(rows.element_size() * rows.shape[1:].numel(), 1))
+    for owner, size in enumerate(sizes):
+        for low in range(0, size, step):
+            number = min(step, size - low)
+            if rank == owner:
+                piece = rows[low : low + number].contiguous()
+                if rank == 0:
+                    yield piece
+                else:
+                    _count("to first", piece.nbytes)
+                    dist.send(piece, group=group, group_dst=0)
+            elif rank == 0:
+                piece = rows.new_empty(number, *rows.shape[1:])
+                dist.recv(piece, group=group, group_src=owner)
+                yield piece
+
+
+def everywhere(rows: Tensor, sizes: list[int], group: Any) -> Tensor:
+    """`gathered`, of rows of which there are many: in the memory of the result alone."""
+    world, rank = size_of(group), rank_in(group)
+    whole, first = rows.new_empty(sum(sizes), *rows.shape[1:]), 0
+    for owner, size in enumerate(sizes):
+        part = whole[first : first + size]
+        if rank == owner:
+            part.copy_(rows)
+        _count("from one", part.nbytes if (rank - owner) % world < world - 1 else 0)
+        if size:
+            dist.broadcast(part, group=group, group_src=owner)
+        first += size
+    return whole
 
 
 def total_of_array(array: np.ndarray, group: Any) -> np.ndarray:

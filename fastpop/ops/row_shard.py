@@ -82,6 +82,11 @@ class RowShard:
         """This process's rows."""
         return slice(self.first, self.first + num_rows)
 
+    def place_among(self, num_rows: int, device: Any = "cpu") -> tuple[int, int]:
+        """(first, total): where rows of this process stand among those that all bring, in order of rank."""
+        sizes = collectives.counts(num_rows, self.group, device)
+        return sum(sizes[: collectives.rank_in(self.group)]), sum(sizes)
+
     def compare(self, num_rows: int, device: Any = "cpu") -> None:
         """Raises ValueError, on every process, where the parts do not cover the catalogue once."""
         if num_rows in self._parts:

@@ -1,4 +1,4 @@
-"""Rows of a table that processes share, by id."""
+"""Rows of a table that processes share, by id; rows of all processes."""
 
 from typing import Any
 
@@ -40,6 +40,32 @@ def shared_rows(
     rows = _Fetched.apply(items, wanted, found, sparse_grad)
     # Ids in order and each once, as whoever numbered them brings, need no second table.
     return rows if wanted.shape == ids.shape and torch.equal(wanted, ids) else rows[place]
+
+
+def all_rows(rows: Tensor, *, shard: RowShard) -> Tensor:
+    """[total, ...]: the rows that all processes bring, in order of rank, on each of them.
+
+    rows: [n, ...], of any number. Differentiable: each gets the sums over processes of its rows' gradients.
+    Cost: rows go to all, and as many numbers of gradients are summed.
+    """
+    readable.tensor("rows", rows)
+    sizes = collectives.counts(len(rows), shard.group, rows.device)
+    if not rows.requires_grad:
+        return collectives.gathered(rows, sizes, shard.group)
+    return AllRows.apply(rows, sizes, shard.group)
+
+
+class AllRows(torch.autograd.Function):
+    """Rows of all processes; of their gradients each gets the sums of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, sizes: list[int], group: Any) -> Tensor:  # type: ignore[override]
+        ctx.sizes, ctx.group = sizes, group
+        return collectives.gathered(rows, sizes, group)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        return collectives.own_sums(grad, ctx.sizes, ctx.group), None, None
 
 
 class _Fetched(torch.autograd.Function):

@@ -1,7 +1,7 @@
 """The contract that regularisers keep."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -27,7 +27,9 @@ class RegularizerOptions(Component):
 
     view: whether it compares two views of a batch. Its module is then called with view= [R, D], too: the
     queries of the same rows made again, which differ from `query` in dropout alone. compares_rows: whether
-    nothing is left of it for a single row.
+    nothing is left of it for a single row. reads: "items", vectors of any items; "rows", of the rows'
+    positives alone; "row", which is the mean over rows of what each one's query and positive give. Several
+    processes that share items make the last two together (docs/distributed.md).
 
     `check` is asked before a log is read, by the configuration.
 
@@ -40,6 +42,7 @@ class RegularizerOptions(Component):
     kind: ClassVar[str] = "regularizer"
     view: ClassVar[bool] = False
     compares_rows: ClassVar[bool] = False
+    reads: ClassVar[Literal["items", "rows", "row"]] = "items"
     weight: float = 1e-4
 
     def __post_init__(self) -> None:

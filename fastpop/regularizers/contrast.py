@@ -1,7 +1,7 @@
 """Contrast of two views of the same rows: SimGCL's noise, DuoRec's dropout and equal targets."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,7 @@ class SimGCL(RegularizerOptions):
     """
 
     name: ClassVar[str] = "simgcl"
+    reads: ClassVar[Literal["items", "rows", "row"]] = "rows"
     compares_rows: ClassVar[bool] = True
     weight: float = 0.5
     temperature: float = 0.2
@@ -92,6 +93,7 @@ class DuoRec(RegularizerOptions):
     """
 
     name: ClassVar[str] = "duorec"
+    reads: ClassVar[Literal["items", "rows", "row"]] = "rows"
     view: ClassVar[bool] = True
     compares_rows: ClassVar[bool] = True
     weight: float = 0.1

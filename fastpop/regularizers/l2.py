@@ -1,7 +1,7 @@
 """The squared length of what a row uses."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -16,6 +16,7 @@ class L2(RegularizerOptions):
     matrix factorisation (Koren et al. 2009), and of BPR (Rendle et al. 2009)."""
 
     name: ClassVar[str] = "l2"
+    reads: ClassVar[Literal["items", "rows", "row"]] = "row"
 
     def build(self, given: RegularizerInputs) -> nn.Module:
         return _SquaredLength(given.sparse)

@@ -16,6 +16,7 @@ class Alignment(RegularizerOptions):
     """Mean squared distance between the directions of a query and its positive (Wang & Isola 2020)."""
 
     name: ClassVar[str] = "alignment"
+    reads: ClassVar[Literal["items", "rows", "row"]] = "row"
     weight: float = 1.0
 
     def build(self, given: RegularizerInputs) -> nn.Module:
@@ -41,6 +42,7 @@ class Uniformity(RegularizerOptions):
     """
 
     name: ClassVar[str] = "uniformity"
+    reads: ClassVar[Literal["items", "rows", "row"]] = "rows"
     compares_rows: ClassVar[bool] = True
     weight: float = 1.0
     of: Literal["queries", "items", "both"] = "both"

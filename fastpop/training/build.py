@@ -71,17 +71,17 @@ def assemble(
     batches = rows.batches(
         train, max_length=config.max_length, batch_size=config.batch_size, seed=config.seed, **dated
     )
-    model = build_model(config, log, log_prior_V, train).to(config.torch_device())
-    loss = build_loss(config, train, batches).to(model.device)
     ranks = processes.here(log.num_items)
     if ranks is not None:
-        processes.check(config, loss)
-        ranks.share(model)
+        processes.check(config)
+    own = None if ranks is None else ranks.own_rows
+    model = build_model(config, log, log_prior_V, train, own).to(config.torch_device())
+    loss = build_loss(config, train, batches).to(model.device)
     given = RegularizerInputs(log.num_items, config.dim, config.seed, config.sparse)
     regularizers = tuple(
         (part, _bare(part, part.build(given)).to(model.device)) for part in config.regularizers if part.weight
     )
-    optimizers = build_optimizers(config, model)
+    optimizers = build_optimizers(config, model, ranks)
     return Assembly(
         config,
         model,
@@ -157,9 +157,16 @@ def bounded(config: TrainConfig, log: Interactions, cases: Cases | None = None) 
 
 
 def build_model(
-    config: TrainConfig, log: Interactions, log_prior_V: np.ndarray, train: Interactions
+    config: TrainConfig,
+    log: Interactions,
+    log_prior_V: np.ndarray,
+    train: Interactions,
+    rows: slice | None = None,
 ) -> Recommender:
-    """A freshly initialised model: a function of config.seed, the arm changes no initial value."""
+    """A freshly initialised model: a function of config.seed, the arm changes no initial value.
+
+    rows: of the item table these alone, with the numbers that they have in the whole one.
+    """
     encoder = config.encoder_part
     _check_log_prior(config, log_prior_V, log.num_items)
     with torch.random.fork_rng(devices=[]):
@@ -171,6 +178,7 @@ def build_model(
             temperature=config.temperature,
             learn_temperature=config.learn_temperature,
             tables=config.table_kind,
+            rows=rows,
         )
         module = checked_encoder(
             encoder,
@@ -211,8 +219,10 @@ def build_loss(config: TrainConfig, train: Interactions, batches: Batches) -> nn
     return _bare(part, part.build(given))
 
 
-def build_optimizers(config: TrainConfig, model: Recommender) -> list[torch.optim.Optimizer]:
-    """[tables, the rest], without the empty ones."""
+def build_optimizers(
+    config: TrainConfig, model: Recommender, ranks: Ranks | None = None
+) -> list[torch.optim.Optimizer]:
+    """[tables, the rest], without the empty ones. ranks: the processes whose gradients steps are of."""
     embeddings = [*model.decoder.tables(), *model.encoder.tables()]
     bias = [] if model.decoder.item_bias is None else [model.decoder.item_bias]
     is_table = {id(param) for param in (*embeddings, *bias)}
@@ -223,6 +233,8 @@ def build_optimizers(config: TrainConfig, model: Recommender) -> list[torch.opti
         groups = [{"params": embeddings}, {"params": bias, "lr": bias_lr}]
     part = config.table_optimizer_part
     more: dict[str, Any] = {"rounding_seed": config.seed} if config.table_dtype == "bfloat16" else {}
+    if ranks is not None and config.update_in_backward:
+        more["complete"] = lambda table: ranks.complete(model, table)
     optimizers = [part.build(groups, lr, update_in_backward=config.update_in_backward, **more)]
     if not isinstance(optimizers[0], torch.optim.Optimizer):
         raise checks.wrong_type(f"{part!r}.build", "a torch.optim.Optimizer", optimizers[0])

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from fastpop import files
 from fastpop.data.paths import engine_name
 from fastpop.model import Recommender
-from fastpop.training import sealed
+from fastpop.training import sealed, shared_files
 from fastpop.training.ranks import Ranks
 
 PREFIX = "checkpoint-"
@@ -30,31 +30,27 @@ class CheckpointError(RuntimeError):
     """A checkpoint could not be written or read; says which, where and why."""
 
 
-def model_tensors(model: Recommender, ranks: Ranks | None = None) -> dict[str, Tensor]:
+def model_tensors(model: Recommender, ranks: Ranks | None = None) -> dict[str, Any]:
     """The state dict. ranks: this process's rows in it are marked as such."""
     tensors = model.state_dict()
     if ranks is not None:
-        from fastpop.training import shared_files
-
         for name in SHARED & set(tensors):
-            tensors[name] = shared_files.rows_of(tensors[name], ranks)
+            tensors[name] = shared_files.Part(tensors[name])
     return tensors
 
 
 def optimizer_tensors(
     optimizers: list[torch.optim.Optimizer], model: Recommender | None = None, ranks: Ranks | None = None
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     """Every tensor of the optimisers' state, named optimizer.parameter.name. ranks: this process's rows in it
     are marked as such."""
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for number, optimizer in enumerate(optimizers):
         for index, param in enumerate(_params(optimizer)):
             for name, value in optimizer.state.get(param, {}).items():
-                tensor = torch.as_tensor(value).detach()
+                tensor: Any = torch.as_tensor(value).detach()
                 if ranks is not None and model is not None and tensor.ndim and ranks.is_shared(model, param):
-                    from fastpop.training import shared_files
-
-                    tensor = shared_files.rows_of(tensor, ranks)
+                    tensor = shared_files.Part(tensor)
                 tensors[f"{number}.{index}.{name}"] = tensor
     return tensors
 
@@ -101,7 +97,7 @@ def explained(path: Path, kept: str = "") -> Iterator[None]:
 
 def write_folder(
     target: Path,
-    tensors: dict[str, dict[str, Tensor]],
+    tensors: dict[str, dict[str, Any]],
     state: dict[str, Any],
     kept: str = "",
     *,
@@ -117,36 +113,52 @@ def write_folder(
         for name, group in tensors.items():
             contiguous = {key: value.contiguous().cpu() for key, value in group.items()}
             save_file(contiguous, draft / f"{name}.safetensors")
-        sums = {f"{name}.safetensors": files.sha256(draft / f"{name}.safetensors") for name in tensors}
-        (draft / "state.json").write_text(sealed.sealed_text({"state": state, "sha256": sums}))
-        for name in sums:  # safetensors makes files that nobody else may read, whatever the umask
-            shutil.copymode(draft / "state.json", draft / name)
+        _seal(draft, state, tensors)
+
+
+def write_whole(
+    target: Path, tensors: dict[str, dict[str, Any]], state: dict[str, Any], ranks: Ranks
+) -> None:
+    """The folder that one process would write, of several; all of them together. The first writes, and is
+    sent the others' rows piece by piece."""
+    if not ranks.leads:
+        for group in tensors.values():
+            shared_files.write_whole(None, group, ranks)
+    else:
+        with explained(target), files.atomic_folder(target) as draft:
+            for name, group in tensors.items():
+                with open(draft / f"{name}.safetensors", "xb") as file:
+                    shared_files.write_whole(file, group, ranks)
+            _seal(draft, state, tensors)
+    ranks.meet()  # nobody goes on before the folder stands
+
+
+def _seal(draft: Path, state: dict[str, Any], names: Iterable[str]) -> None:
+    sums = {f"{name}.safetensors": files.sha256(draft / f"{name}.safetensors") for name in names}
+    (draft / "state.json").write_text(sealed.sealed_text({"state": state, "sha256": sums}))
+    for name in sums:  # safetensors makes files that nobody else may read, whatever the umask
+        shutil.copymode(draft / "state.json", draft / name)
 
 
 def _write_together(
-    target: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], kept: str, ranks: Ranks
+    target: Path, tensors: dict[str, dict[str, Any]], state: dict[str, Any], kept: str, ranks: Ranks
 ) -> None:
-    from fastpop.training import shared_files
-
     with contextlib.ExitStack() as held:
         draft: Any = None
         if ranks.leads:
             held.enter_context(explained(target, kept))
             draft = held.enter_context(files.atomic_folder(target))
         draft = Path(ranks.from_first(None if draft is None else str(draft)))
-        shared = shared_files.write(draft, tensors)
-        written = sorted(draft.glob(shared_files.GLOB))
-        mine = {path.name: files.sha256(path) for path in written[ranks.rank :: ranks.world]}
-        sums = ranks.together(mine)
+        own = draft / shared_files.file_name(ranks)
+        with explained(target, kept):
+            save_file(shared_files.own_of(tensors, ranks), own)
+        sums = ranks.together({own.name: files.sha256(own)})
         if ranks.leads:
-            numbers = [
-                f"{of}/{name}" for of, group in tensors.items() for name in group if not group[name].ndim
-            ]
-            whole = {"state": state, "sha256": sums, "shared": shared, "numbers": numbers}
+            whole = {"state": state, "sha256": sums, "shared": shared_files.names_of_parts(tensors)}
             (draft / "state.json").write_text(sealed.sealed_text(whole))
-            for path in written:
-                shutil.copymode(draft / "state.json", path)
-    ranks.told()  # nobody goes on before the folder stands
+            for name in sums:
+                shutil.copymode(draft / "state.json", draft / name)
+    ranks.meet()  # nobody goes on before the folder stands
 
 
 def write_text(path: Path, text: str) -> None:
@@ -183,12 +195,10 @@ def read_folder(
 
 
 def _read_together(folder: Path, names: tuple[str, ...], whole: dict[str, Any], ranks: Ranks | None) -> Any:
-    from fastpop.training import shared_files
-
     for name, expected in whole["sha256"].items():
         if files.sha256(folder / name) != expected:
             raise CheckpointError(f"{folder / name}: expected the bytes that were written; got others")
-    return shared_files.read(folder, names, whole, ranks)
+    return shared_files.read(folder, names, whole["shared"], ranks)
 
 
 @contextlib.contextmanager

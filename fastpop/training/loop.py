@@ -246,27 +246,22 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float | Tensor
     rows = batch.target >= 0
     weight = float(rows.sum() if batch.weight is None else batch.weight[rows].sum())
     total: float | Tensor = 0.0
-    for piece in [batch] if config.accumulate == 1 else batch.split(config.accumulate):
+    pieces = [batch] if config.accumulate == 1 else batch.split(config.accumulate)
+    for number, piece in enumerate(pieces):
         with _autocast(config, model.device):
             item_VD = model.decoder.item_vectors()
             terms = model.decoder.training_terms()
+            whole = piece
             if ranks is None:
                 query, pos_id, row_weight = model.rows(piece, item_VD)
             else:
                 piece = ranks.own(piece)
                 query, pos_id, row_weight = ranks.rows(model, piece)
                 terms["shard"] = ranks.shard
-            piece_sum = summed_loss(parts, piece, query, item_VD, pos_id, row_weight, {**terms, **draws})
+            given = query, item_VD, pos_id, row_weight
+            piece_sum = summed_loss(parts, piece, *given, {**terms, **draws}, whole)
             mean = piece_sum / max(weight, 1e-30)
-            # Dropout goes on where it stands, so the second view has other masks and nothing else.
-            views = (
-                {"view": model.rows(piece, item_VD)[0]} if any(p.view for p, _ in parts.regularizers) else {}
-            )
-            for part, regularizer in parts.regularizers:
-                share = part.weight * piece.num_rows / max(batch.num_rows, 1)
-                more = views if part.view else {}
-                added = regularizer(query, item_VD, pos_id, model.decoder.log_prior_V, **more)
-                mean = mean + share * scalar_of(regularizer, added)
+            mean = _regularized(parts, mean, given, (batch, whole, piece), seed_of(seed, number))
         if parts.stop is not None:
             parts.stop.watch(mean)
             total = mean.detach() + total if isinstance(total, Tensor) else mean.detach()
@@ -277,7 +272,8 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float | Tensor
                 return value, weight
         mean.backward()
     if ranks is not None:
-        ranks.sum_gradients(model)
+        tables = parts.optimizers[0].param_groups if config.update_in_backward else []
+        ranks.sum_gradients(model, [param for group in tables for param in group["params"]])
     if config.clip_norm:
         _clip(model, config.clip_norm, ranks)
     for optimizer in parts.optimizers:
@@ -285,6 +281,36 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float | Tensor
     if parts.adapt is not None:
         parts.adapt()
     return total, weight
+
+
+def _regularized(
+    parts: Assembly,
+    mean: Tensor,
+    rows: tuple[Tensor, Tensor, Tensor, Tensor | None],
+    batches: tuple[Batch, Batch, Batch],
+    seed: int,
+) -> Tensor:
+    """The mean loss and what regularisers add to it. batches: the batch, the part of it that is computed, and
+    of that this process's rows. seed: of random numbers that several processes draw as one."""
+    model, ranks, (batch, whole, piece) = parts.model, parts.ranks, batches
+    query, item_VD, pos_id, _ = rows
+    views = {}
+    if any(part.view for part, _ in parts.regularizers):
+        # Dropout goes on where it stands, so the second view has other masks and nothing else.
+        views["view"] = (model.rows(piece, item_VD) if ranks is None else ranks.rows(model, piece))[0]
+    for number, (part, regularizer) in enumerate(parts.regularizers):
+        num_rows: float = piece.num_rows
+        more = views if part.view else {}
+        if ranks is None:
+            added = regularizer(query, item_VD, pos_id, model.decoder.log_prior_V, **more)
+        else:
+            given = (query, pos_id, more)
+            added = ranks.regularized(part, regularizer, given, model, parts.config, seed_of(seed, number))
+            if part.reads == "rows":  # of all processes, which each has then
+                num_rows = whole.num_rows / ranks.world
+        share = part.weight * num_rows / max(batch.num_rows, 1)
+        mean = mean + share * scalar_of(regularizer, added)
+    return mean
 
 
 def _seed_dropout(seed: int, device: torch.device) -> None:

@@ -10,6 +10,10 @@ killed in an hour.
                 files): counts, log p, the distribution of negatives while it is made, orders of events
     periods     20 bytes an item for each period of a log p by period
     step        a batch: 80 bytes a number of its rows' vectors, 16 of the negatives'
+    result      where several processes make a run without a folder: the whole item table, which each has then
+
+Of several processes each has its rows of item vectors and of what is kept of them, its rows of a batch, and
+everything else whole: counts, too.
 
 Tables on disk, and what is kept of them there, are no part of it: the system has in memory what it has room
 for.
@@ -58,15 +62,19 @@ class Memory:
         return f"{_gib(self.total)} GiB ({named})"
 
 
-def needed(config: TrainConfig, log: Interactions, *, kept_in_memory: bool = True) -> Memory:
-    """What `fastpop.train(log, config)` takes. kept_in_memory: whether patience keeps its best parameters
-    there, for want of a folder."""
+def needed(
+    config: TrainConfig, log: Interactions, *, kept_in_memory: bool = True, processes: int = 1
+) -> Memory:
+    """What `fastpop.train(log, config)` takes, of each of several processes. kept_in_memory: whether patience
+    keeps its best parameters there, and the result its tables, for want of a folder."""
     rows = table_rows(config, log)
+    rows["items"] = -(-rows["items"] // processes)
     numbers = sum(rows.values()) * config.dim
     whole = not config.sparse  # gradients of all rows
     longest = max(rows.values()) * config.dim
     by_event = config.encoder_part.reads == "events"
     rows_of_batch = min(config.batch_size, log.num_events if by_event else log.num_users)
+    rows_of_part = -(-rows_of_batch // (config.accumulate * processes))
     length = 1 if by_event else config.max_length
     negatives = config.num_negatives if config.loss_part.needs == "negatives" else 0
     state = sum(rows.values()) * config.table_optimizer_part.numbers_a_row(config.dim)
@@ -80,8 +88,8 @@ def needed(config: TrainConfig, log: Interactions, *, kept_in_memory: bool = Tru
             + USER * log.num_users
             + (EVENT if log.storage is columns.MEMORY else MAPPED_EVENT) * log.num_events,
             "periods": PERIOD * log.num_items * _periods(config, log),
-            "step": (ROW * -(-rows_of_batch // config.accumulate) * length + NEGATIVE * negatives)
-            * config.dim,
+            "step": (ROW * rows_of_part * length + NEGATIVE * negatives) * config.dim,
+            "result": number * log.num_items * config.dim if processes > 1 and kept_in_memory else 0,
         }
     )
 
@@ -146,23 +154,36 @@ def _group(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
     return [] if limit == "max" else [int(limit) - used + int(stat.get("inactive_file", 0))]
 
 
-def check(config: TrainConfig, log: Interactions, *, kept_in_memory: bool = True) -> None:
-    """Raises MemoryError where the run does not fit, and says what would."""
+def check(
+    config: TrainConfig,
+    log: Interactions,
+    *,
+    kept_in_memory: bool = True,
+    processes: int = 1,
+    beside: int = 1,
+) -> None:
+    """Raises MemoryError where the run does not fit, and says what would. processes: that make it, of which
+    `beside` are on this host, this one among them."""
     device = config.torch_device()
     left = free(device)
     if left is None:
         return
-    need = needed(config, log, kept_in_memory=kept_in_memory)
+    each = ""
+    if processes > 1:
+        left = left // beside if device.type == "cpu" else left
+        each = f" for each of {beside} processes here"
+    need = needed(config, log, kept_in_memory=kept_in_memory, processes=processes)
     if need.total + SPARE <= left:
         return
     raise MemoryError(
-        f"memory: training needs {need.words()}; {_gib(left)} GiB are free on {device}. "
-        f"{_advice(config, log, left, kept_in_memory)}"
+        f"memory: training needs {need.words()}; {_gib(left)} GiB are free on {device}{each}. "
+        f"{_advice(config, log, left, kept_in_memory, processes)}"
     )
 
 
-def _advice(config: TrainConfig, log: Interactions, left: int, kept_in_memory: bool) -> str:
+def _advice(config: TrainConfig, log: Interactions, left: int, kept_in_memory: bool, processes: int) -> str:
     """The changes that make it fit, the least one first; or that none does."""
+    given: dict[str, Any] = {"kept_in_memory": kept_in_memory, "processes": processes}
     tried: list[dict[str, Any]] = [{"patience": 0}] if config.patience and kept_in_memory else []
     if config.sparse and config.table_optimizer_part.numbers_a_row(config.dim) > 1:
         tried.append({"table_optimizer": "row_adagrad"})
@@ -171,7 +192,7 @@ def _advice(config: TrainConfig, log: Interactions, left: int, kept_in_memory: b
         tried += [{"table_optimizer": "row_adagrad", "dim": dim} for dim in (32, 16) if dim < config.dim]
     for change in tried:
         try:
-            size = needed(config.replace(**change), log, kept_in_memory=kept_in_memory).total
+            size = needed(config.replace(**change), log, **given).total
         except ValueError:  # heads that do not divide this dim, say: no advice
             continue
         if size + SPARE <= left:

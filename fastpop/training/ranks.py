@@ -6,23 +6,27 @@ sums of the gradients. So the steps are those of one process, but for the order 
 which has a mask of its own on every process.
 """
 
+import socket
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fastpop import checks
+from fastpop import checks, registry
 from fastpop.data.batches import PAD, Batch
 from fastpop.data.cases import Cases
+from fastpop.data.paths import engine_name
 from fastpop.evaluation import DotScores
 from fastpop.model import Recommender
-from fastpop.objectives import FullSoftmaxLoss, SampledSoftmaxLoss
-from fastpop.ops import RowShard, collectives, shared_rows
+from fastpop.ops import RowShard, all_rows, collectives, shared_rows
 from fastpop.ops.row_shard import even_rows
-from fastpop.popularity import InBatch
+from fastpop.regularizers import RegularizerOptions
 from fastpop.training.config import TrainConfig
 
 
@@ -70,6 +74,33 @@ class Ranks:
         sparse = bool(getattr(model.encoder, "sparse", False))
         return place_BL, shared_rows(table, asked, shard=self.shard, sparse_grad=sparse)
 
+    def regularized(
+        self,
+        part: RegularizerOptions,
+        module: nn.Module,
+        rows: tuple[Tensor, Tensor, dict[str, Tensor]],
+        model: Recommender,
+        config: TrainConfig,
+        seed: int,
+    ) -> Any:
+        """What a regulariser gives for this process's rows (query, pos_id, other views), or where it compares
+        rows for those of all processes. seed: of its random numbers, then the same on all of them."""
+        query, pos_id, views = rows
+        decoder, shard = model.decoder, self.shard
+        together = part.reads == "rows"
+        if together:
+            query, pos_id = all_rows(query, shard=shard), all_rows(pos_id, shard=shard)
+            views = {name: all_rows(view, shard=shard) for name, view in views.items()}
+        ids, place = pos_id.unique(return_inverse=True)
+        items = shared_rows(decoder.item_embedding, ids, shard=shard, sparse_grad=config.sparse)
+        given = query, items, place, decoder.log_prior_V[ids]
+        if not together:
+            return module(*given, **views)
+        devices = [query.device] if query.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            return module(*given, **views)
+
     @torch.no_grad()
     def encode(self, model: Recommender, cases: Cases) -> Tensor:
         """`Recommender.encode`: each process encodes its share of the cases, and has the queries of all."""
@@ -104,6 +135,10 @@ class Ranks:
         mine = torch.tensor(numbers, dtype=torch.float64, device=collectives.home(self.shard.group))
         return collectives.total(mine, self.shard.group).tolist()
 
+    def meet(self) -> None:
+        """Nobody goes on before all are here. A number is summed, as nothing is no reason to wait."""
+        self.told(0)
+
     def from_first(self, value: Any) -> Any:
         """What the first process gives."""
         told = [value]
@@ -116,10 +151,26 @@ class Ranks:
         dist.all_gather_object(every, mine)
         return {name: value for one in every for name, value in one.items()}
 
-    def sum_gradients(self, model: Recommender) -> None:
+    def on_this_host(self) -> int:
+        """How many of the processes."""
+        host = socket.gethostname()
+        return list(self.together({str(self.rank): host}).values()).count(host)
+
+    def complete(self, model: Recommender, param: Tensor) -> None:
+        """Makes the gradient of one table that of all processes, as `sum_gradients` does."""
+        assert param.grad is not None
+        if self.is_shared(model, param):
+            return
+        is_sparse, grad = param.grad.is_sparse, param.grad
+        param.grad = self._side_by_side(grad) if is_sparse else collectives.total(grad, self.shard.group)
+
+    def sum_gradients(self, model: Recommender, but: Iterable[Tensor] = ()) -> None:
         """Of everything but the item table and its bias, whose rows have theirs: dense ones as one run of
-        numbers, sparse ones side by side."""
-        params = [param for param in model.parameters() if not self.is_shared(model, param)]
+        numbers, sparse ones side by side. but: tables that have made their step."""
+        done = {id(param) for param in but}
+        params = [
+            param for param in model.parameters() if not (self.is_shared(model, param) or id(param) in done)
+        ]
         dense = [param for param in params if param.grad is None or not param.grad.is_sparse]
         dense = [param for param in dense if param.requires_grad]
         for param in dense:
@@ -151,7 +202,7 @@ class Ranks:
         return torch.stack([total, *once]).sum()
 
     @staticmethod
-    def is_shared(model: Recommender, param: nn.Parameter) -> bool:
+    def is_shared(model: Recommender, param: Tensor) -> bool:
         """Whether each process has rows of it."""
         return param is model.decoder.item_embedding or param is model.decoder.item_bias
 
@@ -169,23 +220,34 @@ class Ranks:
             for name, value in tensors.items()
         }
 
-    def share(self, model: Recommender) -> None:
-        """Leaves this process's rows of the item table, and lets the others go."""
-        first, last = even_rows(self.shard.num_items, self.world, self.rank)
-        for name in ("item_embedding", "item_bias"):
-            whole = getattr(model.decoder, name)
-            if whole is not None:
-                setattr(model.decoder, name, nn.Parameter(whole.detach()[first:last].clone()))
+    @property
+    def own_rows(self) -> slice:
+        """This process's rows of the item table."""
+        return slice(*even_rows(self.shard.num_items, self.world, self.rank))
 
-    def unshare(self, model: Recommender) -> None:
-        """The whole item table on every process."""
-        cuts = [even_rows(self.shard.num_items, self.world, rank) for rank in range(self.world)]
-        sizes = [last - first for first, last in cuts]
-        for name in ("item_embedding", "item_bias"):
-            part = getattr(model.decoder, name)
+    def at_first(self, part: Tensor) -> Iterator[Tensor]:
+        """Pieces of the whole that this is a part of, with the first process; the others send theirs."""
+        return collectives.at_first(part, self._sizes(), self.shard.group)
+
+    def unshare(self, model: Recommender, file: Path | None) -> None:
+        """The whole item table on every process: as pages of the file of the finished model, on the CPU; or
+        in memory, where there is no file."""
+        names = {name: getattr(model.decoder, name) for name in ("item_embedding", "item_bias")}
+        if file is None:
+            for name, part in names.items():
+                if part is not None:
+                    whole = collectives.everywhere(part.detach(), self._sizes(), self.shard.group)
+                    setattr(model.decoder, name, nn.Parameter(whole))
+            return
+        model.cpu()
+        mapped = load_file(engine_name(file))
+        for name, part in names.items():
             if part is not None:
-                whole = collectives.gathered(part.detach(), sizes, self.shard.group)
-                setattr(model.decoder, name, nn.Parameter(whole))
+                setattr(model.decoder, name, nn.Parameter(mapped[f"decoder.{name}"]))
+
+    def _sizes(self) -> list[int]:
+        cuts = (even_rows(self.shard.num_items, self.world, rank) for rank in range(self.world))
+        return [last - first for first, last in cuts]
 
 
 def here(num_items: int) -> Ranks | None:
@@ -206,20 +268,22 @@ def leads() -> bool:
     return not collectives.is_running() or collectives.rank_in(None) == 0
 
 
-def check(config: TrainConfig, loss: nn.Module) -> None:
+def check(config: TrainConfig) -> None:
     """Raises ValueError for what processes cannot make together."""
-    in_batch = isinstance(getattr(loss, "proposal", None), InBatch)
+    loss = config.loss_part
+    losses = sorted(name for name, part in registry.all_of("loss").items() if part.takes_shard)
     for name, expected, is_well in (
-        ("loss", "full_softmax or sampled_softmax", isinstance(loss, (FullSoftmaxLoss, SampledSoftmaxLoss))),
-        ("proposal", "a distribution that is drawn from", not in_batch),
-        ("regularizers", "none", not any(part.weight for part in config.regularizers)),
+        ("loss", f"one of items that lie in parts ({', '.join(losses)})", loss.takes_shard),
+        ("regularizers", "none that read vectors of all items", all(map(_reads_rows, config.regularizers))),
         ("item_tower", "'table'", config.item_tower_part.name == "table"),
         ("encoder", "an encoder without an item tower of its own", not config.encoder_part.own_tower),
-        ("prior", "one that is the same for all rows", not config.prior_part.by_period),
-        ("update_in_backward", "False", not config.update_in_backward),
     ):
         if not is_well:
             raise checks.wrong(name, f"{expected} with several processes", getattr(config, name))
+
+
+def _reads_rows(part: RegularizerOptions) -> bool:
+    return part.weight == 0 or part.reads != "items"
 
 
 def _rows_of(batch: Batch, rows: np.ndarray) -> Batch:

@@ -518,8 +518,9 @@ class TrainResult:
             self.write_model(place)
         return place
 
-    def write_model(self, place: Path) -> None:
-        """The model with its metrics, into a folder of this run that is held. For `fastpop.train`."""
+    def write_model(self, place: Path, ranks: Ranks | None = None) -> None:
+        """The model with its metrics, into a folder of this run that is held. For `fastpop.train`. ranks: of
+        several processes, each with its rows; all of them write together."""
         prior, about = self.prior.to_arrays()
         state = {
             "metrics": self.metrics,
@@ -529,11 +530,15 @@ class TrainResult:
             "serving": None if self.serving is None else self.serving.to_dict(),
         }
         tensors = {
-            "model": self.model.state_dict(),
+            "model": checkpoint.model_tensors(self.model, ranks),
             "prior": {name: torch.tensor(array) for name, array in prior.items()},
         }
-        checkpoint.write_text(place / prints.METRICS, prints.metrics_text(self.metrics))
-        checkpoint.write_folder(place / "model", tensors, state)
+        if ranks is None or ranks.leads:
+            checkpoint.write_text(place / prints.METRICS, prints.metrics_text(self.metrics))
+        if ranks is None:
+            checkpoint.write_folder(place / "model", tensors, state)
+        else:
+            checkpoint.write_whole(place / "model", tensors, state, ranks)
 
 
 def moments_of(

@@ -18,18 +18,20 @@ def summed_loss(
     pos_id_R: Tensor,
     weight_R: Tensor | None,
     terms: dict[str, Any],
+    whole: Batch | None = None,
 ) -> Tensor:
     """What the loss of an assembly gives for the rows of a batch, which may be a part of one.
 
     terms: log_prior, prior_weight and scale, and step for a loss that draws. With a prior by period, rows of
-    period t are beside log p_t, and all see the draws of the same step.
+    period t are beside log p_t, and all see the draws of the same step. whole: of which these are a
+    process's rows, which is in every call that the others make, with no rows of its own, too.
     """
     loss = parts.loss
     if parts.period_log_prior_TV is None:
         return scalar_of(loss, loss(query_RD, item_VD, pos_id_R, row_weight=weight_R, **terms))
     period_R = _periods(parts, batch)
     total: Tensor | None = None
-    for period in np.unique(period_R):
+    for period in np.unique(period_R if whole is None else _periods(parts, whole)):
         beside = terms | {"log_prior": parts.period_log_prior_TV[period]}
         rows = (query_RD, pos_id_R, weight_R)
         if (period_R != period).any():

@@ -64,7 +64,8 @@ def train(
     Returns:
         TrainResult: metrics, history, model, audit(), recommend(), evaluate(), save().
     Where torch.distributed runs with several processes, each of which calls this alike, they make the run
-    together (docs/distributed.md): the first writes `out`, and each returns the result.
+    together (docs/distributed.md): the first writes `out`, and each returns the result, whose item table is
+    then mapped from there; without `out` it is whole in the memory of each.
     Raises:
         ValueError, TypeError: an argument; says what was expected and what came.
         TrainingDiverged: the loss became NaN or infinite; the batch is kept in `out`.
@@ -97,8 +98,7 @@ def train(
     if config.patience and (parts.valid is None or parts.valid.num_cases == 0):
         raise checks.wrong("patience", "0 for a split without validation cases", config.patience)
     config_of_log = build.bounded(config, log, parts.test)
-    if not processes.are_several():
-        memory.check(config_of_log, log, kept_in_memory=place is None)
+    _check_memory(config_of_log, log, place)
     prior = build.target_prior(parts.train, config.encoder_part, config.smoothing)
     assembly = build.assemble(
         config_of_log, log, parts.train, config.prior_part.log_prior(prior, config.seed)
@@ -158,15 +158,33 @@ def train(
                 )
             else:
                 metrics = evaluate_model(model, cases, counts_V, config, ranks=ranks).metrics
-        if ranks is not None:
-            ranks.unshare(model)
         result = TrainResult(config, model, log, parts, prior, metrics, progress_state.history, facts)
-        if place is not None and leads:
-            checkpoint.write_text(place / prints.HISTORY, prints.history_csv(progress_state.history))
-            result.write_model(place)
+        if place is not None:
+            if leads:
+                checkpoint.write_text(place / prints.HISTORY, prints.history_csv(progress_state.history))
+            result.write_model(place, ranks)
         if ranks is not None:
-            ranks.told()  # none ends before the folder stands
+            ranks.unshare(model, None if place is None else place / "model" / "model.safetensors")
+            ranks.meet()  # none ends before all have it
     return result
+
+
+def _check_memory(config: TrainConfig, log: Interactions, place: Path | None) -> None:
+    """Raises MemoryError where the run does not fit: in all processes, where it does not in one."""
+    kept = place is None
+    ranks = processes.here(log.num_items)
+    if ranks is None:
+        memory.check(config, log, kept_in_memory=kept)
+        return
+    processes.check(config)  # first: what cannot be cut is no question of memory
+    beside, said = ranks.on_this_host(), None
+    try:
+        memory.check(config, log, kept_in_memory=kept, processes=ranks.world, beside=beside)
+    except MemoryError as error:
+        said = str(error)
+    refused = [one for one in ranks.together({str(ranks.rank): said}).values() if one is not None]
+    if refused:
+        raise MemoryError(refused[0])
 
 
 def _valid_cases(model: Recommender, parts: Split, config: TrainConfig) -> Cases | None:

@@ -26,6 +26,17 @@ def test_the_record_counts_what_the_formula_says(bench):
         assert {name: round(value) for name, value in formula.items()} == one["formula"]
 
 
+def test_losses_and_regularizers_send_what_the_formula_says(bench):
+    found = json.loads(RECORD.read_text())["cases"]
+    assert {(one["processes"], one["case"]) for one in found} == {
+        (n, name) for n in (2, 4) for name in bench.CASES
+    }
+    for one in found:
+        assert one["counted"] == one["formula"]
+        formula = bench.other_step_bytes(one["processes"], 64, 16, 16, one["case"], one["elsewhere"])
+        assert {name: round(formula.get(name, 0)) for name in bench.ORDER} == one["formula"]
+
+
 def test_the_page_has_the_tables_of_the_record(bench):
     page, record = (ROOT / "docs" / "distributed.md").read_text(), json.loads(RECORD.read_text())
     for given in ((None, None), (5e-6, 2e-11)):

@@ -104,9 +104,10 @@ def test_a_restart_goes_on_from_the_checkpoint(tmp_path):
 
 @pytest.mark.slow
 def test_bad_input_is_said_once(tmp_path):
-    code, said = end(start(tmp_path / "out", "--loss", "bpr"))
+    code, said = end(start(tmp_path / "out", "--loss", "entmax"))
     ours = [line for line in said.splitlines() if line.startswith("fastpop: ")]
     assert code != 0
     assert ours == [
-        "fastpop: loss: expected full_softmax or sampled_softmax with several processes; got 'bpr'"
+        "fastpop: loss: expected one of items that lie in parts (bce, bpr, bpr_max, dice, full_softmax, "
+        "gbce, pda, relmf, sampled_softmax, top1, top1_max) with several processes; got 'entmax'"
     ]

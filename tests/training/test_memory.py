@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers_logs import small_log
+from helpers_ranks import run_workers
 
 import fastpop
 from fastpop import registry
@@ -81,6 +82,40 @@ def test_what_a_run_takes_is_what_was_counted(asked):
     took, needed = json.loads(done.stdout)
     print(f"{asked}: counted {needed >> 20:,} MiB, took {took >> 20:,}")  # pytest -s: docs/performance.md
     assert needed == pytest.approx(took, rel=0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the high-water mark of Linux")
+@pytest.mark.parametrize(
+    ("optimizer", "has_folder"),
+    [
+        ("row_adam", True),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("row_adagrad", True), ("row_adam", False))),
+    ],
+)
+def test_each_of_two_processes_takes_what_was_counted(optimizer, has_folder, tmp_path):
+    """Its rows of the table, never all of them: with a folder not when it is written, either."""
+    asked = {"items": 1_200_000, "users": 20_000, "events": 100_000, "dim": 64, "table_optimizer": optimizer}
+    folder = str(tmp_path / "out") if has_folder else "none"
+    for words in run_workers("helpers_shared_memory.py", 2, tmp_path, folder, json.dumps(asked)):
+        took, needed = json.loads(words.splitlines()[-2].partition("]")[0] + "]")
+        print(f"{asked}: counted {needed >> 20:,} MiB, took {took >> 20:,}")
+        assert needed == pytest.approx(took, rel=0.1)
+
+
+def test_several_processes_share_what_their_host_has(monkeypatch):
+    log = small_log()
+    config = TrainConfig(dim=1024)
+    alone, of_three = memory.needed(config, log).parts, memory.needed(config, log, processes=3).parts
+    rows = memory.table_rows(config, log)
+    assert alone["tables"] == 4 * 1024 * sum(rows.values())
+    assert of_three["tables"] == 4 * 1024 * (-(-rows["items"] // 3) + rows["encoder"])
+    assert (alone["result"], of_three["result"]) == (0, 4 * 1024 * rows["items"])
+    need = memory.needed(config, log, kept_in_memory=False, processes=3)
+    monkeypatch.setattr(memory, "free", lambda device: 2 * (need.total + memory.SPARE))
+    given = {"kept_in_memory": False, "processes": 3}
+    memory.check(config, log, beside=2, **given)
+    with pytest.raises(MemoryError, match="GiB are free on cpu for each of 3 processes here"):
+        memory.check(config, log, beside=3, **given)
 
 
 def test_a_run_that_does_not_fit_is_refused_with_what_to_change(monkeypatch, tmp_path):

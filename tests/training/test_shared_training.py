@@ -62,6 +62,46 @@ def test_two_processes_make_the_runs_of_one(tmp_path, one_thread):
     assert not list(checkpoint.latest(out / name).glob("shard-*"))
 
 
+QUICK = (
+    "bpr",
+    "dice",
+    "gbce",
+    "pda",
+    "top1_max",
+    "in batch",
+    "by-period-full",
+    "of a batch",
+    "with noise",
+    "stepped factor",
+)
+OTHERS = [
+    *helpers_shared_training.LOSSES,
+    *helpers_shared_training.REGULARIZERS,
+    *helpers_shared_training.IN_BACKWARD,
+]
+
+
+@pytest.mark.parametrize(
+    ("world", "names"),
+    [
+        (3, QUICK[:6]),
+        (2, QUICK[6:]),
+        *(pytest.param(n, tuple(OTHERS), marks=pytest.mark.slow) for n in (2, 3)),
+    ],
+    ids=["losses", "rows", "all of two", "all of three"],
+)
+def test_losses_and_regularizers_are_those_of_one_process(world, names, tmp_path, one_thread):
+    runs = told(run_workers(WORKER, world, tmp_path, str(tmp_path / "out"), "1", *names, timeout=900))
+    for name in names:
+        alone = helpers_shared_training.run(name, None, 1)
+        history, metrics = runs[name]["history"], runs[name]["metrics"]
+        assert_alike(history, alone.history, rtol=1e-6)
+        assert metrics.keys() == alone.metrics.keys()
+        loaded = fastpop.load(tmp_path / "out" / name)
+        items = [run.model.decoder.item_embedding.detach() for run in (loaded, alone)]
+        np.testing.assert_allclose(*items, atol=2e-4, err_msg=name)
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, one_thread):
     name, out = "sasrec", tmp_path / "out"
