@@ -64,8 +64,7 @@ class CandidateLoss(nn.Module):
         neg_id = self._draw(len(pos_id), step, pos_id)
         neg = [] if neg_id is None else [score(neg_id, "rd,kd->rk" if self.shared else "rd,rkd->rk")]
         if self.in_batch:
-            other_RR = ~torch.eye(len(pos_id), dtype=torch.bool, device=pos_id.device)
-            neg.insert(0, score(pos_id, "rd,kd->rk")[other_RR].view(len(pos_id), max(len(pos_id) - 1, 0)))
+            neg.insert(0, without_diagonal(score(pos_id, "rd,kd->rk")))
         neg_RK = torch.cat(neg, 1)
         loss_R = self.compare(pos_R, neg_RK) if neg_RK.shape[1] else 0 * pos_R
         return loss_R.sum() if row_weight is None else (loss_R * row_weight).sum()
@@ -79,6 +78,13 @@ class CandidateLoss(nn.Module):
             max(num_rows, 1), like.device
         )
         return ids[0] if self.shared else ids[:num_rows]
+
+
+def without_diagonal(square_RR: Tensor) -> Tensor:
+    """[R, R - 1], or [0, 0]: each row without its own column. By no mask, whose size a device would be asked
+    for: between two numbers of the diagonal stand R others."""
+    num_rows, least = len(square_RR), max(len(square_RR) - 1, 0)
+    return square_RR.flatten()[1:].view(least, num_rows + 1)[:, :-1].reshape(num_rows, least)
 
 
 def wide(scores: Tensor) -> Tensor:

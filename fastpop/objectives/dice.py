@@ -13,30 +13,47 @@ from fastpop.objectives.candidates import wide
 from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
 from fastpop.objectives.softmax import own_rank
 from fastpop.ops.draw import seed_of
+from fastpop.ops.upload import uploaded
 from fastpop.popularity import ProposalOptions
 
 
-class PopularityMargin:
+class PopularityMargin(nn.Module):
     """Negatives that are clearly more, or clearly less, popular than a row's positive (PNSM).
 
     count_V: [V] training events. margin: how many events apart. A row tosses a coin for the side; where one
-    side is empty it is the other, and where both are, any item.
+    side is empty it is the other, and where both are, any item. Its tables, three numbers an item, go where
+    the module goes.
     """
 
+    order_V: Tensor
+    below_V: Tensor
+    above_V: Tensor
+
     def __init__(self, count_V: np.ndarray, margin: float) -> None:
-        self.order_V = np.argsort(count_V, kind="stable")  # from rare to popular
-        sorted_V = count_V[self.order_V]
-        self.below_V = np.searchsorted(sorted_V, count_V - margin, side="left")
-        self.above_V = len(count_V) - np.searchsorted(sorted_V, count_V + margin, side="right")
+        super().__init__()
+        order_V = np.argsort(count_V, kind="stable")  # from rare to popular
+        sorted_V = count_V[order_V]
+        tables = {
+            "order_V": order_V,
+            "below_V": np.searchsorted(sorted_V, count_V - margin, side="left"),
+            "above_V": len(count_V) - np.searchsorted(sorted_V, count_V + margin, side="right"),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, torch.from_numpy(table), persistent=False)
 
     def draw(self, pos_id_R: np.ndarray, num_negatives: int, rng: np.random.Generator) -> np.ndarray:
         """[R, K] ids."""
+        uniform_2RK = rng.random((2, len(pos_id_R), num_negatives))
+        return self.picked(torch.from_numpy(pos_id_R), torch.from_numpy(uniform_2RK)).numpy()
+
+    def picked(self, pos_id_R: Tensor, uniform_2RK: Tensor) -> Tensor:
+        """[R, K] ids by numbers in [0, 1), float64, on their device: the same ones on any."""
         below_R1, above_R1 = self.below_V[pos_id_R][:, None], self.above_V[pos_id_R][:, None]
-        coin_RK, u_RK = rng.random((2, len(pos_id_R), num_negatives))
+        (coin_RK, u_RK), num_items = uniform_2RK, len(self.order_V)
         is_above_RK = (above_R1 > 0) & ((coin_RK < 0.5) | (below_R1 == 0))
-        size_RK = np.where(is_above_RK, above_R1, np.where(below_R1 > 0, below_R1, len(self.order_V)))
-        place_RK = np.minimum((u_RK * size_RK).astype(np.int64), size_RK - 1)
-        return self.order_V[np.where(is_above_RK, len(self.order_V) - 1 - place_RK, place_RK)]
+        size_RK = torch.where(is_above_RK, above_R1, torch.where(below_R1 > 0, below_R1, num_items))
+        place_RK = torch.minimum((u_RK * size_RK).long(), size_RK - 1)
+        return self.order_V[torch.where(is_above_RK, num_items - 1 - place_RK, place_RK)]
 
 
 @dataclass(frozen=True)
@@ -80,17 +97,21 @@ class DICE(Objective):
 
 
 class _DICELoss(nn.Module):
+    count_V: Tensor
+
     def __init__(self, options: DICE, given: LossInputs) -> None:
         super().__init__()
         self.options, self.sparse = options, given.sparse
-        self.count_V = np.asarray(given.event_counts(), dtype=np.float64)
-        self.sampler = PopularityMargin(self.count_V, options.margin)
+        count_V = np.asarray(given.event_counts(), dtype=np.float64)
+        self.register_buffer("count_V", torch.from_numpy(count_V), persistent=False)
+        self.sampler = PopularityMargin(count_V, options.margin)
         self.seed = seed_of(given.seed, own_rank())
 
     def negatives(self, pos_id: Tensor, step: int) -> Tensor:
-        """[R, K] ids, a function of (seed, step)."""
-        rng = np.random.default_rng([self.seed, step])
-        return torch.from_numpy(self.sampler.draw(pos_id.cpu().numpy(), self.options.negatives, rng))
+        """[R, K] ids, a function of (seed, step), by numbers of the host, which does not read the rows."""
+        shape = (2, len(pos_id), self.options.negatives)
+        uniform_2RK = np.random.default_rng([self.seed, step]).random(shape)
+        return self.sampler.picked(pos_id, uploaded(uniform_2RK, pos_id.device))
 
     def forward(
         self,
@@ -106,9 +127,7 @@ class _DICELoss(nn.Module):
     ) -> Tensor:
         _check_even(items.shape[1])
         neg_id = self.negatives(pos_id, step)
-        count_V = torch.from_numpy(self.count_V)
-        is_above = (count_V[neg_id] > count_V[pos_id.cpu()][:, None]).to(pos_id.device)
-        neg_id = neg_id.to(pos_id.device)
+        is_above = self.count_V[neg_id] > self.count_V[pos_id][:, None]
         pos, neg = (F.embedding(i, items, sparse=self.sparse and items.is_leaf) for i in (pos_id, neg_id))
         # [R, K, 2]: how far the positive is ahead, by interest and by conformity.
         ahead = scale * wide(_halves(query[:, None] * (pos[:, None] - neg)).sum(-1))
