@@ -27,6 +27,14 @@ KINDS = {
     "factor, clipped": {"encoder": "factor", "clip_norm": 1.0},
     "factor, full softmax": {"encoder": "factor", "loss": "full_softmax"},
     "sasrec, row_adam": {"encoder": "sasrec", "max_length": 50},
+    **{
+        f"factor, {loss}": {"encoder": "factor", "loss": loss}
+        for loss in ("dice", "importance_sampling", "partitioned_softmax", "bpr_max", "top1", "top1_max")
+    },
+    **{
+        f"bag, {part}": {"encoder": "bag", "regularizers": part}
+        for part in ("simgcl", "duorec", "cosreg", "resn")
+    },
 }
 
 

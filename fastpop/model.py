@@ -16,6 +16,7 @@ from fastpop.data.interactions import Interactions
 from fastpop.data.rows import Rows
 from fastpop.decoder import Decoder
 from fastpop.encoders import Encoder
+from fastpop.ops.upload import uploaded
 
 
 class Recommender(nn.Module):
@@ -177,16 +178,10 @@ class Recommender(nn.Module):
             self.train(was_training)
 
     def upload(self, array: Any) -> Tensor:
-        """A copy of an array on the model's device, ids as int64. A GPU is not waited for: it copies from
-        pinned memory, which torch keeps until it has."""
+        """A copy of an array on the model's device, ids as int64. A GPU is not waited for."""
         # ids of an opened log are narrower than torch's indices
         kind = np.int64 if np.asarray(array).dtype.kind in "iu" else None
-        here = torch.from_numpy(np.array(array, dtype=kind))
-        return (
-            here.pin_memory().to(self.device, non_blocking=True)
-            if self.device.type == "cuda"
-            else (here.to(self.device))
-        )
+        return uploaded(np.array(array, dtype=kind), self.device)
 
 
 @dataclass(frozen=True, eq=False)

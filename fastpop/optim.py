@@ -155,7 +155,11 @@ class _RowOptimizer(torch.optim.Optimizer):
             rows.reshape(len(ids), table.shape[1]),
             {name: _local(value) for name, value in state.items()},
             group,
-            {"rounding": rounding, "summed": summed_ids.is_marked(ids), "found_inf": self.found_inf},
+            {
+                "rounding": rounding,
+                "summed": not grad.is_sparse or summed_ids.is_marked(ids),
+                "found_inf": self.found_inf,
+            },
         )
 
     def _rounding(self, param: Tensor, table: Tensor, state: dict[str, Tensor]) -> tuple[int, int] | None:

@@ -55,6 +55,8 @@ WAITS = {
     "unique_consecutive",
     "_coalesce",
 }
+# Whose numbers are made all the same: the host reads whether they converged.
+CHECKED = {"_linalg_eigh", "_linalg_svd"}
 OURS = {
     f"{op}_{name}": getattr(module, name)
     for op, module in (("sampled_softmax", _sampled_softmax_op), ("full_softmax", _full_softmax_op))
@@ -125,6 +127,12 @@ class _Counting(TorchDispatchMode):
                 ids = torch.cat([one._indices() for one in flat], 1)
                 rows = torch.cat([one._values() for one in flat])
             return torch.sparse_coo_tensor(ids, rows, flat[0].shape, check_invariants=False)
+        if name in CHECKED and any(one.is_meta for one in flat):
+            self.calls.waits.append(name)
+        if name in ("add", "add_") and [one.is_sparse for one in flat] == [False, True]:  # as CUDA adds them
+            with self:
+                add = torch.index_add if name == "add" else torch.Tensor.index_add_
+                return add(flat[0], 0, flat[1]._indices()[0], flat[1]._values())
         if name in WAITS and any(one.is_meta for one in flat):
             return self.waited(name, args)
         masks = [one for one in flat[1:] if one.dtype == torch.bool] if name.startswith("index") else []

@@ -2,6 +2,7 @@
 
 from fastpop.objectives.candidates import CandidateLoss, in_float32, wide
 from fastpop.objectives.dice import DICE, PopularityMargin
+from fastpop.objectives.different import different_ids
 from fastpop.objectives.directau import DirectAU, alignment, uniformity
 from fastpop.objectives.entmax import Entmax, entmax15, entmax15_loss
 from fastpop.objectives.importance import ImportanceSampling, effective_sample_size
@@ -43,6 +44,7 @@ __all__ = [
     "bce",
     "bpr",
     "bpr_max",
+    "different_ids",
     "draw_of_rows",
     "effective_sample_size",
     "entmax15",

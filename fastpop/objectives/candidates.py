@@ -72,10 +72,13 @@ class CandidateLoss(nn.Module):
         pos_R = score(pos_id, "rd,rd->r")
         neg = [] if neg_id is None else [score(neg_id, "rd,kd->rk" if self.shared else "rd,rkd->rk")]
         if self.in_batch:
-            at_R = torch.arange(len(pos_id), device=pos_id.device)
-            is_other_RB = torch.arange(len(batch_id), device=pos_id.device) != first + at_R[:, None]
-            other = score(batch_id, "rd,kd->rk")[is_other_RB]
-            neg.insert(0, other.view(len(pos_id), max(len(batch_id) - 1, 0)))
+            if shard is None:
+                neg.insert(0, without_diagonal(score(pos_id, "rd,kd->rk")))
+            else:
+                place_K = torch.arange(max(len(batch_id) - 1, 0), device=pos_id.device)
+                own_R1 = first + torch.arange(len(pos_id), device=pos_id.device)[:, None]
+                other_RK = score(batch_id, "rd,kd->rk").gather(1, place_K + (place_K >= own_R1))
+                neg.insert(0, other_RK)
         neg_RK = torch.cat(neg, 1)
         loss_R = self.compare(pos_R, neg_RK) if neg_RK.shape[1] else 0 * pos_R
         return loss_R.sum() if row_weight is None else (loss_R * row_weight).sum()
@@ -89,6 +92,13 @@ class CandidateLoss(nn.Module):
         if self.shared:
             return draw.tensor(max(num_rows, 1), like.device)[0]
         return draw_of_rows(draw, num_rows, like.device, shard)
+
+
+def without_diagonal(square_RR: Tensor) -> Tensor:
+    """[R, R - 1], or [0, 0]: each row without its own column. By no mask, whose size a device would be asked
+    for: between two numbers of the diagonal stand R others."""
+    num_rows, least = len(square_RR), max(len(square_RR) - 1, 0)
+    return square_RR.flatten()[1:].view(least, num_rows + 1)[:, :-1].reshape(num_rows, least)
 
 
 def wide(scores: Tensor) -> Tensor:

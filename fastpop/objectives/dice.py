@@ -15,37 +15,47 @@ from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
 from fastpop.objectives.softmax import own_rank
 from fastpop.ops import RowShard
 from fastpop.ops.draw import seed_of
+from fastpop.ops.upload import uploaded
 from fastpop.popularity import ProposalOptions
 
 
-class PopularityMargin:
+class PopularityMargin(nn.Module):
     """Negatives that are clearly more, or clearly less, popular than a row's positive (PNSM).
 
     count_V: [V] training events. margin: how many events apart. A row tosses a coin for the side; where one
-    side is empty it is the other, and where both are, any item.
+    side is empty it is the other, and where both are, any item. Its tables, three numbers an item, go where
+    the module goes.
     """
 
-    def __init__(self, count_V: np.ndarray, margin: float) -> None:
-        self.order_V = np.argsort(count_V, kind="stable")  # from rare to popular
-        sorted_V = count_V[self.order_V]
-        self.below_V = np.searchsorted(sorted_V, count_V - margin, side="left")
-        self.above_V = len(count_V) - np.searchsorted(sorted_V, count_V + margin, side="right")
+    order_V: Tensor
+    below_V: Tensor
+    above_V: Tensor
 
-    def draw(
-        self,
-        pos_id_R: np.ndarray,
-        num_negatives: int,
-        rng: np.random.Generator,
-        place: tuple[int, int] | None = None,
-    ) -> np.ndarray:
-        """[R, K] ids. place: (first, total), where these rows stand among those that are drawn for."""
+    def __init__(self, count_V: np.ndarray, margin: float) -> None:
+        super().__init__()
+        order_V = np.argsort(count_V, kind="stable")  # from rare to popular
+        sorted_V = count_V[order_V]
+        tables = {
+            "order_V": order_V,
+            "below_V": np.searchsorted(sorted_V, count_V - margin, side="left"),
+            "above_V": len(count_V) - np.searchsorted(sorted_V, count_V + margin, side="right"),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, torch.from_numpy(table), persistent=False)
+
+    def draw(self, pos_id_R: np.ndarray, num_negatives: int, rng: np.random.Generator) -> np.ndarray:
+        """[R, K] ids."""
+        uniform_2RK = rng.random((2, len(pos_id_R), num_negatives))
+        return self.picked(torch.from_numpy(pos_id_R), torch.from_numpy(uniform_2RK)).numpy()
+
+    def picked(self, pos_id_R: Tensor, uniform_2RK: Tensor) -> Tensor:
+        """[R, K] ids by numbers in [0, 1), float64, on their device: the same ones on any."""
         below_R1, above_R1 = self.below_V[pos_id_R][:, None], self.above_V[pos_id_R][:, None]
-        first, total = (0, len(pos_id_R)) if place is None else place
-        coin_RK, u_RK = rng.random((2, total, num_negatives))[:, first : first + len(pos_id_R)]
+        (coin_RK, u_RK), num_items = uniform_2RK, len(self.order_V)
         is_above_RK = (above_R1 > 0) & ((coin_RK < 0.5) | (below_R1 == 0))
-        size_RK = np.where(is_above_RK, above_R1, np.where(below_R1 > 0, below_R1, len(self.order_V)))
-        place_RK = np.minimum((u_RK * size_RK).astype(np.int64), size_RK - 1)
-        return self.order_V[np.where(is_above_RK, len(self.order_V) - 1 - place_RK, place_RK)]
+        size_RK = torch.where(is_above_RK, above_R1, torch.where(below_R1 > 0, below_R1, num_items))
+        place_RK = torch.minimum((u_RK * size_RK).long(), size_RK - 1)
+        return self.order_V[torch.where(is_above_RK, num_items - 1 - place_RK, place_RK)]
 
 
 @dataclass(frozen=True)
@@ -90,21 +100,25 @@ class DICE(Objective):
 
 
 class _DICELoss(nn.Module):
+    count_V: Tensor
+
     def __init__(self, options: DICE, given: LossInputs) -> None:
         super().__init__()
         self.options, self.sparse = options, given.sparse
-        self.count_V = np.asarray(given.event_counts(), dtype=np.float64)
-        self.sampler = PopularityMargin(self.count_V, options.margin)
+        count_V = np.asarray(given.event_counts(), dtype=np.float64)
+        self.register_buffer("count_V", torch.from_numpy(count_V), persistent=False)
+        self.sampler = PopularityMargin(count_V, options.margin)
         self.seed = given.seed
 
     def negatives(self, pos_id: Tensor, step: int, shard: RowShard | None = None) -> Tensor:
-        """[R, K] ids, a function of (seed, step), and of the process where it shares no catalogue."""
-        seed, place = seed_of(self.seed, own_rank()), None
+        """[R, K] ids, a function of (seed, step), and of the process where it shares no catalogue, by numbers
+        of the host, which does not read the rows. Processes that share one draw as one."""
+        seed, first, total = seed_of(self.seed, own_rank()), 0, len(pos_id)
         if shard is not None:
-            seed, place = self.seed, shard.place_among(len(pos_id), pos_id.device)
-        rng = np.random.default_rng([seed, step])
-        found = self.sampler.draw(pos_id.cpu().numpy(), self.options.negatives, rng, place)
-        return torch.from_numpy(found)
+            seed, (first, total) = self.seed, shard.place_among(len(pos_id), pos_id.device)
+        uniform_2RK = np.random.default_rng([seed, step]).random((2, total, self.options.negatives))
+        mine_2RK = np.ascontiguousarray(uniform_2RK[:, first : first + len(pos_id)])
+        return self.sampler.picked(pos_id, uploaded(mine_2RK, pos_id.device))
 
     def forward(
         self,
@@ -121,9 +135,7 @@ class _DICELoss(nn.Module):
     ) -> Tensor:
         _check_even(items.shape[1])
         neg_id = self.negatives(pos_id, step, shard)
-        count_V = torch.from_numpy(self.count_V)
-        is_above = (count_V[neg_id] > count_V[pos_id.cpu()][:, None]).to(pos_id.device)
-        neg_id = neg_id.to(pos_id.device)
+        is_above = self.count_V[neg_id] > self.count_V[pos_id][:, None]
         rows = ItemRows(items, log_prior, pos_id, neg_id, sparse=self.sparse, shard=shard)
         pos, neg = rows.vectors(pos_id), rows.vectors(neg_id)
         # [R, K, 2]: how far the positive is ahead, by interest and by conformity.

@@ -14,6 +14,10 @@ from fastpop.objectives.candidates import wide
 from fastpop.objectives.options import MOST_NEGATIVES, LossInputs, Objective
 from fastpop.objectives.softmax import own_rank
 from fastpop.ops.draw import seed_of
+from fastpop.ops.upload import uploaded
+
+# (queries [R, D], ids [K]) -> [R, K]
+LogWeight = Callable[[Tensor, Tensor], Tensor]
 
 
 def effective_sample_size(log_weight_RK: Tensor) -> Tensor:
@@ -60,8 +64,15 @@ class ImportanceSampling(Objective):
 
 
 class ImportanceSamplingLoss(nn.Module):
-    """See `ImportanceSampling`. `adapt` moves the proposal; the state dict keeps it."""
+    """See `ImportanceSampling`. `adapt` moves the proposal; the state dict keeps it.
 
+    Cost: 2 R D FLOPs for each draw that a row weighs, twice; on a device that is not waited for these are all
+    `most`, in R most numbers.
+    found_inf: None, or 0-d on a device: the proposal stays where it is not 0.
+    """
+
+    heeds_found_inf = True
+    found_inf: Tensor | None = None
     base_V: Tensor
     follows_V: Tensor
 
@@ -83,7 +94,7 @@ class ImportanceSamplingLoss(nn.Module):
         """[most] ids: a function of q and of (seed, step)."""
         cumulative_V = self.distribution().cumsum(0)
         uniform = np.random.default_rng([self.seed, step]).random(self.options.most)
-        at = torch.from_numpy(uniform).to(cumulative_V.device) * cumulative_V[-1]
+        at = uploaded(uniform, cumulative_V.device) * cumulative_V[-1]
         return torch.searchsorted(cumulative_V, at, right=True).clamp(max=len(cumulative_V) - 1)
 
     def forward(
@@ -112,8 +123,7 @@ class ImportanceSamplingLoss(nn.Module):
             return found - log_q_V[item_id].to(found.dtype)
 
         with torch.no_grad():
-            count_R = self._counts(query, neg_id, log_weight)
-        neg_id = neg_id[: int(count_R.max())]
+            count_R, neg_id = self._taken(query, neg_id, log_weight)
         is_out_RK = torch.arange(len(neg_id), device=neg_id.device) >= count_R[:, None]
         log_weight_RK = log_weight(query, neg_id).masked_fill(is_out_RK, -torch.inf)
         lse_R = log_weight_RK.logsumexp(1)
@@ -123,9 +133,20 @@ class ImportanceSamplingLoss(nn.Module):
         loss_R = lse_R - count_R.to(lse_R.dtype).log() - score(query, pos_id, "rd,rd->r")
         return loss_R.sum() if row_weight is None else (loss_R * row_weight).sum()
 
-    def _counts(
-        self, query: Tensor, neg_id: Tensor, log_weight: Callable[[Tensor, Tensor], Tensor]
-    ) -> Tensor:
+    def _taken(self, query: Tensor, neg_id: Tensor, log_weight: LogWeight) -> tuple[Tensor, Tensor]:
+        """([R] how many of the draws each row takes, the draws that one of them takes)."""
+        if query.device.type != "cpu":
+            return self._taken_at_once(query, neg_id, log_weight)
+        count_R = self._counts(query, neg_id, log_weight)
+        return count_R, neg_id[: int(count_R.max())]
+
+    def _taken_at_once(self, query: Tensor, neg_id: Tensor, log_weight: LogWeight) -> tuple[Tensor, Tensor]:
+        """All draws: what no row takes is the first one again, so that no other item is touched."""
+        count_R = self._counts_at_once(query, neg_id, log_weight)
+        at_K = torch.arange(len(neg_id), device=neg_id.device)
+        return count_R, torch.where(at_K < count_R.max(), neg_id, neg_id[0])
+
+    def _counts(self, query: Tensor, neg_id: Tensor, log_weight: LogWeight) -> Tensor:
         """[R] how many of the draws each row takes."""
         count_R = torch.zeros(len(query), dtype=torch.int64, device=query.device)
         first_R, second_R = (torch.full((len(query),), -torch.inf, device=query.device) for _ in range(2))
@@ -140,13 +161,27 @@ class ImportanceSamplingLoss(nn.Module):
                 break
         return count_R
 
+    def _counts_at_once(self, query: Tensor, neg_id: Tensor, log_weight: LogWeight) -> Tensor:
+        """`_counts` of a device: every row weighs all draws, as which rows go on would have to be waited for.
+        Sums of blocks are rounded otherwise: a row at the very size wanted may take a block more or less."""
+        block = self.options.block
+        log_weight_RK = F.pad(log_weight(query, neg_id).float(), (0, -len(neg_id) % block), value=-torch.inf)
+        block_RNK = log_weight_RK.unflatten(1, (-1, block))
+        first_RN, second_RN = ((power * block_RNK).logsumexp(2).logcumsumexp(1) for power in (1, 2))
+        going_RN = (2 * first_RN - second_RN).exp() < self.options.effective
+        return ((going_RN.cumprod(1).sum(1) + 1) * block).clamp(max=len(neg_id))
+
     @torch.no_grad()
     def adapt(self) -> None:
         """Move the distribution that follows the model to the weights of the last step."""
-        if self._seen:
-            self.follows_V.mul_(1 - self.options.rate)
+        if not self._seen:
+            return
+        moved_V = self.follows_V * (1 - self.options.rate)
         for neg_id, share_K in self._seen:
-            self.follows_V.index_add_(0, neg_id, self.options.rate / len(self._seen) * share_K)
+            moved_V.index_add_(0, neg_id, self.options.rate / len(self._seen) * share_K)
+        if self.found_inf is not None:
+            moved_V = torch.where(self.found_inf == 0, moved_V, self.follows_V)
+        self.follows_V.copy_(moved_V)
         self._seen = []
 
 

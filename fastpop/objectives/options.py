@@ -48,7 +48,9 @@ class Objective(Component):
     a row's loss depends on the other rows of its batch, which then is computed in one part. takes_prior:
     whether there are scores in it for log p to stand beside; without, prior="none" alone can be trained.
     adapts: whether its module has buffers that training changes: `adapt()` is called after each step, and
-    checkpoints keep its state dict. half_items: whether it takes items in bfloat16 beside float32 queries.
+    checkpoints keep its state dict. heeds_found_inf = True of such a module says that `adapt` changes nothing
+    where its `found_inf`, 0-d on a device or None, is not 0; without, each loss of a device is waited for.
+    half_items: whether it takes items in bfloat16 beside float32 queries.
     takes_shard: whether its module takes shard=, a `fastpop.ops.RowShard` of items that several processes
     share, each with rows of its own, of whose losses it then gives the sum (docs/distributed.md).
 

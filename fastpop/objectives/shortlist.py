@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from fastpop import registry
 from fastpop.objectives.candidates import wide
+from fastpop.objectives.different import different_ids
 from fastpop.objectives.options import LossInputs, Objective, need_others
 from fastpop.popularity import ProposalOptions
 
@@ -52,11 +54,13 @@ class _PartitionedSoftmaxLoss(nn.Module):
         prior_weight: float | Tensor,
         scale: float | Tensor,
     ) -> Tensor:
-        shortlist, place = pos_id.unique(return_inverse=True)
+        shortlist, place, again = different_ids(pos_id)
         row = F.embedding(shortlist, items, sparse=self.sparse and items.is_leaf)
         score = wide(query @ row.T) * scale
         if log_prior is not None:
             score = score + prior_weight * log_prior[shortlist]
+        if again is not None:
+            score = score.masked_fill(again, -torch.inf)
         loss_R = F.cross_entropy(score, place, reduction="none")
         return loss_R.sum() if row_weight is None else (loss_R * row_weight).sum()
 

@@ -8,23 +8,37 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from fastpop import checks, registry
-from fastpop.objectives import in_float32
+from fastpop.objectives import different_ids, in_float32
 from fastpop.regularizers.base import RegularizerInputs, RegularizerOptions
+
+NO_ROW = -1  # where a right answer would be
 
 
 @in_float32
-def contrast(one_RD: Tensor, two_RD: Tensor, temperature: float, *, both_ways: bool = False) -> Tensor:
+def contrast(
+    one_RD: Tensor,
+    two_RD: Tensor,
+    temperature: float,
+    *,
+    both_ways: bool = False,
+    left_out: Tensor | None = None,
+) -> Tensor:
     """InfoNCE: mean over rows of -log softmax(<one_r, two_.> / temperature) at r, a scalar in nats.
 
     both_ways: NT-Xent instead (Chen et al. 2020): each of the 2 R vectors against all others, the other view
-    of its row being the right one. O(R^2 D); 0 without rows.
+    of its row being the right one. left_out: [R] bool, rows that are none, one way only. O(R^2 D); 0 without
+    rows.
     """
     num_rows = len(one_RD)
     if num_rows == 0:
         return (one_RD.sum() + two_RD.sum()) * 0
     at_R = torch.arange(num_rows, device=one_RD.device)
     if not both_ways:
-        return F.cross_entropy(one_RD @ two_RD.T / temperature, at_R)
+        logit_RR = one_RD @ two_RD.T / temperature
+        if left_out is None:
+            return F.cross_entropy(logit_RR, at_R)
+        at_R = at_R.masked_fill(left_out, NO_ROW)
+        return F.cross_entropy(logit_RR.masked_fill(left_out, -torch.inf), at_R, ignore_index=NO_ROW)
     all_ND = torch.cat([one_RD, two_RD])
     logit_NN = (all_ND @ all_ND.T / temperature).masked_fill(
         torch.eye(2 * num_rows, dtype=torch.bool, device=one_RD.device), -torch.inf
@@ -70,12 +84,13 @@ class _NoiseContrast(nn.Module):
         self.temperature, self.noise, self.sparse = temperature, noise, sparse
 
     def forward(self, query_RD: Tensor, item_VD: Tensor, pos_id_R: Tensor, log_prior_V: Tensor) -> Tensor:
-        row_UD = F.embedding(pos_id_R.unique(), item_VD, sparse=self.sparse and item_VD.is_leaf)
-        return self._of(query_RD) + self._of(row_UD)
+        item_id_U, _, again_U = different_ids(pos_id_R)
+        row_UD = F.embedding(item_id_U, item_VD, sparse=self.sparse and item_VD.is_leaf)
+        return self._of(query_RD) + self._of(row_UD, again_U)
 
-    def _of(self, row_RD: Tensor) -> Tensor:
+    def _of(self, row_RD: Tensor, left_out: Tensor | None = None) -> Tensor:
         one, two = (F.normalize(noisy(row_RD, self.noise), dim=1) for _ in range(2))
-        return contrast(one, two, self.temperature)
+        return contrast(one, two, self.temperature, left_out=left_out)
 
 
 @dataclass(frozen=True)
@@ -133,9 +148,9 @@ class _ViewContrast(nn.Module):
 def same_target(pos_id_R: Tensor) -> Tensor:
     """[R]: for each row another row of the same item, drawn uniformly; itself where it is the only one."""
     order_R = torch.argsort(pos_id_R, stable=True)
-    _, count_U = torch.unique_consecutive(pos_id_R[order_R], return_counts=True)
-    size_R = count_U.repeat_interleave(count_U)
-    first_R = (count_U.cumsum(0) - count_U).repeat_interleave(count_U)
+    sorted_R = pos_id_R[order_R]
+    first_R = torch.searchsorted(sorted_R, sorted_R)
+    size_R = torch.searchsorted(sorted_R, sorted_R, right=True) - first_R
     place_R = torch.arange(len(pos_id_R), device=pos_id_R.device) - first_R
     draw_R = (torch.rand(len(pos_id_R), device=pos_id_R.device) * (size_R - 1)).long()
     step_R = torch.where(size_R > 1, 1 + draw_R, 0)

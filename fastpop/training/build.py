@@ -93,7 +93,9 @@ def assemble(
         _adapt_of(config.loss_part, loss),
         temporal,
         None if temporal is None else torch.tensor(temporal.log_prior_TV).float().to(model.device),
-        stop_of(optimizers, model.device) if ranks is None else None,
+        stop_of([*optimizers, *([loss] if config.loss_part.adapts else [])], model.device)
+        if ranks is None
+        else None,
         ranks,
     )
 

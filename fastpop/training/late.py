@@ -33,26 +33,24 @@ class Stop:
         torch.ne(self._seen, 0, out=self.flag)
 
 
-def stop_of(optimizers: Iterable[torch.optim.Optimizer], device: torch.device) -> Stop | None:
-    """A stop that these optimisers heed; None where they need none, on the CPU, or where one of them cannot:
-    then each loss is waited for.
+def stop_of(changing: Iterable[Any], device: torch.device) -> Stop | None:
+    """A stop that all heed that change after a loss: optimisers, and a loss that adapts; None where they need
+    none, on the CPU, or where one of them cannot: then each loss is waited for.
 
     It is their `found_inf`, which torch's fused optimisers read, and ours.
     """
-    optimizers = list(optimizers)
-    if device.type == "cpu" or not all(map(_heeds, optimizers)):
+    changing = list(changing)
+    if device.type == "cpu" or not all(map(_heeds, changing)):
         return None
     stop = Stop(device)
-    for one in optimizers:
-        one.found_inf = stop.flag  # type: ignore[attr-defined]
+    for one in changing:
+        one.found_inf = stop.flag
     return stop
 
 
-def _heeds(optimizer: torch.optim.Optimizer) -> bool:
+def _heeds(one: Any) -> bool:
     """torch's own flag is of its fused optimisers, ours of those that say so."""
-    return getattr(optimizer, "heeds_found_inf", False) or getattr(
-        optimizer, "_step_supports_amp_scaling", False
-    )
+    return getattr(one, "heeds_found_inf", False) or getattr(one, "_step_supports_amp_scaling", False)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from helpers_logs import small_log
 
+import fastpop
+
 pytest.importorskip("triton", reason="triton is not installed")
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -21,7 +23,22 @@ def bench(monkeypatch):
 
 
 # As docs/performance.md has them.
-MOST = {"factor, row_adam": 46, "factor, adam": 42, "factor, full softmax": 51, "sasrec, row_adam": 184}
+MOST = {
+    "factor, row_adam": 46,
+    "factor, adam": 42,
+    "factor, full softmax": 51,
+    "sasrec, row_adam": 184,
+    "factor, dice": 149,
+    "factor, importance_sampling": 125,
+    "factor, partitioned_softmax": 57,
+    "factor, bpr_max": 109,
+    "factor, top1": 94,
+    "factor, top1_max": 99,
+    "bag, simgcl": 220,
+    "bag, duorec": 144,
+    "bag, cosreg": 93,
+    "bag, resn": 172,
+}
 
 
 @pytest.mark.parametrize("kind", MOST)
@@ -58,6 +75,20 @@ def test_other_steps_wait_for_nothing_either(bench, options):
     assert steps.calls_of(steps.parts_of(log, **SMALL | options)).waits == []
 
 
+@pytest.mark.parametrize("loss", fastpop.available("losses"))
+def test_no_loss_waits(bench, loss):
+    steps = bench("step_calls")
+    options = {"encoder": "factor", "loss": loss, "prior": "none", "table_optimizer": "adam"}
+    assert steps.calls_of(steps.parts_of(small_log(), **SMALL | options)).waits == []
+
+
+@pytest.mark.parametrize("regularizer", fastpop.available("regularizers"))
+def test_no_regularizer_waits(bench, regularizer):
+    steps = bench("step_calls")
+    options = {"encoder": "bag", "regularizers": regularizer}
+    assert steps.calls_of(steps.parts_of(small_log(), **SMALL | options)).waits == []
+
+
 def test_what_waits_is_seen(bench):
     counting = bench("gpu.device_calls").counting
     one = torch.zeros(3, device="meta")
@@ -67,11 +98,13 @@ def test_what_waits_is_seen(bench):
         one[one > 0]
         (one > 0).nonzero()
         one.cpu()
+        torch.linalg.eigh(torch.zeros(3, 3, device="meta"))
     assert calls.waits == [
         "_local_scalar_dense",
         "_local_scalar_dense",
         "index by a mask",
         "nonzero",
         "_to_copy to the host",
+        "_linalg_eigh",
     ]
     assert np.isin(["sum", "gt"], calls.operators).all()

@@ -89,6 +89,43 @@ def test_each_row_draws_until_its_size_is_reached():
         assert sizes[-1] >= 40 or count == 512
 
 
+@pytest.mark.parametrize("most", [512, 500])
+def test_on_a_device_rows_take_as_many_draws_and_touch_no_other_item(monkeypatch, most):
+    """There all draws are weighed at once, as which rows go on would have to be waited for."""
+    query, items, pos_id = tensors()
+    query = (query * torch.linspace(0.1, 1, 6)[:, None].double()).requires_grad_()
+    items.requires_grad_()
+    loss = built(ImportanceSampling(block=16, most=most, effective=40.0), V, sparse=True)
+    found = []
+    for _ in range(2):
+        value = loss(query, items, pos_id, step=0, **PLAIN)
+        found.append((value.detach(), *torch.autograd.grad(value, (query, items))))
+        monkeypatch.setattr(loss, "_taken", loss._taken_at_once)
+    for here, there in zip(*found):
+        torch.testing.assert_close(there.to_dense(), here.to_dense(), rtol=0, atol=1e-12)
+    touched = [set(one[2]._indices()[0].tolist()) for one in found]
+    assert touched[0] == touched[1]
+    (some, share_K), (all_, share_of_all_K) = loss._seen
+    assert 48 < len(some) < len(all_) == most
+    assert torch.equal(all_[: len(some)], some)
+    torch.testing.assert_close(share_of_all_K[: len(some)], share_K, rtol=0, atol=1e-12)
+    assert not share_of_all_K[len(some) :].any()
+
+
+def test_the_proposal_stays_where_a_loss_was_not_finite():
+    query, items, pos_id = tensors()
+    loss = built(ImportanceSampling(rate=0.2), V)
+    before = loss.follows_V.clone()
+    loss.found_inf = torch.ones(())
+    loss(query * torch.nan, items, pos_id, step=0, **PLAIN)
+    loss.adapt()
+    assert torch.equal(loss.follows_V, before)
+    loss.found_inf.zero_()
+    loss(query, items, pos_id, step=0, **PLAIN)
+    loss.adapt()
+    assert not torch.equal(loss.follows_V, before)
+
+
 def test_the_proposal_follows_the_model_and_only_when_told():
     query, items, pos_id = tensors()
     loss = built(ImportanceSampling(block=256, most=4096, effective=1e9, rate=0.2), V)

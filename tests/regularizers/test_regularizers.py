@@ -12,7 +12,7 @@ import fastpop
 from fastpop import objectives, registry, regularizers, testing
 from fastpop.data import Interactions
 from fastpop.encoders import Bag
-from fastpop.regularizers import CosReg, DuoRec, ReSN, SimGCL, Uniformity
+from fastpop.regularizers import CosReg, DuoRec, ReSN, SimGCL, Uniformity, spectral
 from fastpop.regularizers.contrast import same_target
 from fastpop.testing.training import QUICK
 from fastpop.training import TrainConfig, build
@@ -150,7 +150,9 @@ def test_partners_are_other_rows_of_the_item_each_as_often():
 
 
 @pytest.mark.parametrize("shape", [(4, 9, 5), (12, 7, 3), (3, 20, 8)], ids=str)
-def test_the_spectral_norm_is_that_of_an_svd_with_its_gradient(shape):
+@pytest.mark.parametrize("top", [spectral.top_by_eigh, spectral.top_by_powers])
+def test_the_spectral_norm_is_that_of_an_svd_with_its_gradient(monkeypatch, top, shape):
+    monkeypatch.setattr(spectral, "top_by_eigh", top)  # what a device does, too
     query, items, _ = rows(*shape)
     query.requires_grad_()
     items.requires_grad_()
@@ -163,7 +165,25 @@ def test_the_spectral_norm_is_that_of_an_svd_with_its_gradient(shape):
     torch.testing.assert_close(again, expected / shape[0], rtol=1e-12, atol=0)
 
 
-def test_the_spectral_norm_of_nothing_is_nothing():
+@pytest.mark.parametrize("gap", [0.0, 1e-9, 1e-6, 1e-3])
+def test_powers_find_the_norm_of_directions_that_are_nearly_as_strong(monkeypatch, gap):
+    monkeypatch.setattr(spectral, "top_by_eigh", spectral.top_by_powers)
+    basis, _ = torch.linalg.qr(rows(6, 6, 6)[0])
+    query = basis * torch.tensor([1.0, 1 - gap, 0.5, 1e-3, 0, 0], dtype=torch.float64)
+    found = regularizers.squared_spectral_norm(query, torch.eye(6, dtype=torch.float64))
+    assert found.item() == pytest.approx(1, rel=2**-24)
+
+
+def test_powers_find_the_norm_of_rows_that_are_nearly_orthogonal(monkeypatch):
+    monkeypatch.setattr(spectral, "top_by_eigh", spectral.top_by_powers)
+    query = torch.tensor([[1.0, 1e-9, 0]], dtype=torch.float64)
+    items = torch.tensor([[0.0, 1, 0], [0, 0, 1]], dtype=torch.float64)
+    assert regularizers.squared_spectral_norm(query, items).item() == pytest.approx(1e-18, rel=1e-9)
+
+
+@pytest.mark.parametrize("top", [spectral.top_by_eigh, spectral.top_by_powers])
+def test_the_spectral_norm_of_nothing_is_nothing(monkeypatch, top):
+    monkeypatch.setattr(spectral, "top_by_eigh", top)
     query = torch.zeros(3, 4, requires_grad=True)
     found = regularizers.squared_spectral_norm(query, torch.randn(6, 4))
     found.backward()

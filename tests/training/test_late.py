@@ -12,6 +12,7 @@ from helpers_logs import small_log
 
 import fastpop
 from fastpop import ops, optim
+from fastpop.objectives import ImportanceSampling
 from fastpop.ops import summed_ids
 from fastpop.training import TrainConfig, TrainingDiverged, build, checkpoint, late, loop, run
 
@@ -59,6 +60,8 @@ def weights(result):
         {"encoder": "factor", "loss": "full_softmax"},
         {"encoder": "factor", "update_in_backward": True, "table_optimizer": "row_adagrad"},
         {"encoder": "bag", "prior": "by-period"},
+        {"encoder": "factor", "loss": ImportanceSampling(block=16, most=64, effective=12.0, rate=0.2)},
+        {"encoder": "bag", "regularizers": "cosreg"},
     ],
     ids=str,
 )
@@ -150,6 +153,16 @@ def test_an_optimiser_that_heeds_no_stop_is_waited_for():
     assert ours.found_inf is None
     stop = late.stop_of([ours], torch.device("meta"))
     assert ours.found_inf is stop.flag
+
+
+def test_a_loss_that_adapts_past_any_loss_is_waited_for(monkeypatch, late_losses):
+    log = small_log()
+    options = {name: one for name, one in QUICK.items() if name != "progress"}
+    config = TrainConfig(loss=ImportanceSampling(block=16, most=64), **options)
+    parts = build.assemble(config, log, log, np.zeros(log.num_items))
+    assert parts.loss.found_inf is parts.stop.flag
+    monkeypatch.setattr(type(parts.loss), "heeds_found_inf", False)
+    assert build.assemble(config, log, log, np.zeros(log.num_items)).stop is None
 
 
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
