@@ -18,7 +18,8 @@ SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/
 TRITON36 := .venv-triton36
 TRITON36_PYTEST := OMP_NUM_THREADS=1 $(TRITON36)/bin/python -P -m pytest --import-mode=importlib
 
-# Trainers of others, in which docs/embedding.md puts the losses. A package that is not there fails there.
+# Trainers of others, in which docs/embedding.md puts the losses, and models that docs/audit-gallery.md asks. A package
+# that is not there fails there.
 OTHERS := .venv-others
 OTHERS_PYTEST := FASTPOP_REQUIRE_OTHERS=1 OMP_NUM_THREADS=1 $(OTHERS)/bin/python -P -m pytest --import-mode=importlib \
 	-o addopts="-ra --strict-markers"

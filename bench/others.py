@@ -30,6 +30,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"dim": 64, "blocks": 2, "heads": 2, "length": 50, "batch": 128}
+TEMPERATURE = 0.05  # of HSTU's cosines
 NEGATIVES = {"own": 128, "ours": 1024}  # RecTools has a set for each place, the others one a batch
 LOSSES = ("own", "full", "log p", "own sampled", "sampled, log p")
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -101,9 +102,11 @@ def rectools(kind: str, loss: str, seed: int, epochs: int) -> tuple[float, Timed
     dataset, events = dataset_of(split.train)
     sizes = {"n_factors": SIZES["dim"], "n_blocks": SIZES["blocks"], "n_heads": SIZES["heads"]}
     sizes |= {"session_max_len": SIZES["length"], "batch_size": SIZES["batch"], "epochs": epochs}
+    is_cosine = kind == "HSTUModel"  # over a temperature
+    module: dict[str, Any] = {"logits_t": TEMPERATURE} if is_cosine else {}
     if loss.startswith("own"):
         own = {"loss": "sampled_softmax", "n_negatives": NEGATIVES["own"]} if "sampled" in loss else {}
-        model = getattr(models, kind)(**sizes, **own)
+        model = getattr(models, kind)(lightning_module_kwargs=module, **sizes, **own)
     else:
         names = adapters("rectools")
 
@@ -120,8 +123,9 @@ def rectools(kind: str, loss: str, seed: int, epochs: int) -> tuple[float, Timed
         seen = events["item_id"].astype(str).value_counts().to_dict()
         model = getattr(models, kind)(
             loss="log p outside",
-            lightning_module_type=names["LogPOutside"],
-            lightning_module_kwargs={"seen": seen},
+            lightning_module_type=names["CosineWithLogP" if is_cosine else "LogPOutside"],
+            lightning_module_kwargs={"seen": seen, **module},
+            similarity_module_kwargs={"distance": "dot"},
             **sizes,
         )
     with Timed() as timed:
@@ -129,8 +133,12 @@ def rectools(kind: str, loss: str, seed: int, epochs: int) -> tuple[float, Timed
     known, _ = dataset_of(split.known)
     cases = split.test.with_targets()
     users = split.known.user_ids[cases.user]
+    options: dict[str, Any] = {"k": 10, "filter_viewed": True, "on_unsupported_targets": "ignore"}
+    if is_cosine:  # reads times, and is asked at that of the test event
+        asked = pd.DataFrame({"user_id": users, "datetime": pd.to_datetime(cases.time, unit="s")})
+        options["context"] = asked.assign(weight=1.0)
     # Of users whose history the trainer knows nothing of it says so, and recommends nothing: no hits.
-    shown = model.recommend(users, known, k=10, filter_viewed=True, on_unsupported_targets="ignore")
+    shown = model.recommend(users, known, **options)
     best = {user: list(rows) for user, rows in shown.sort_values("rank").groupby("user_id")["item_id"]}
     targets = split.known.item_ids[cases.target_item]
     return ndcg([best.get(user, []) for user in users], list(targets)), timed
@@ -284,6 +292,7 @@ def transformers(loss: str, seed: int, epochs: int) -> tuple[float, Timed]:
 TRAINERS: dict[str, tuple[str, Callable[[str, int, int], tuple[float, Timed]], tuple[str, ...]]] = {
     "rectools-sasrec": ("NDCG@10", lambda *given: rectools("SASRecModel", *given), LOSSES),
     "rectools-bert4rec": ("NDCG@10", lambda *given: rectools("BERT4RecModel", *given), LOSSES),
+    "rectools-hstu": ("NDCG@10", lambda *given: rectools("HSTUModel", *given), LOSSES),
     "replay-sasrec": ("NDCG@10", replay, LOSSES),
     "transformers-gpt2": ("NLL", transformers, tuple(one for one in LOSSES if one != "own sampled")),
 }

@@ -27,8 +27,10 @@ def page():
 def model_of(page, kind="SASRecModel", adapter="LogPOutside", **options):
     from rectools import models
 
-    own = page["model"].lightning_module_kwargs
-    more = {"loss": "log p outside", "lightning_module_type": page[adapter], "lightning_module_kwargs": own}
+    own = page["hstu" if kind == "HSTUModel" else "model"]
+    more = {"loss": "log p outside", "lightning_module_type": page[adapter]}
+    for name in ("lightning_module_kwargs", "similarity_module_kwargs"):
+        more[name] = getattr(own, name)
     return getattr(models, kind)(**{**SIZES, **more, **options})
 
 
@@ -76,17 +78,40 @@ def test_bert4rec_s_table_has_two_rows_that_are_no_items(page):
     check_recommendations(page, model, page["train"].user_ids[:20])
 
 
-@pytest.mark.parametrize("kind", ["SASRecModel", "BERT4RecModel"])
+def test_hstu_recommends_by_cosines_over_the_temperature_plus_log_p(page):
+    from rectools.models.nn.transformers.lightning import TransformerLightningModule
+
+    model, users = page["hstu"], page["train"].user_ids[:20]
+    inner = model.data_preparator.transform_dataset_u2i(page["dataset"], users, page["now"].copy())
+    loader = model.data_preparator.get_dataloader_recommend(inner, 64)
+    query, items = TransformerLightningModule._get_user_item_embeddings(model.lightning_model, loader, "cpu")
+    cosine = torch.nn.functional.cosine_similarity(query[:, None], items[None, 1:], dim=-1)
+    wanted = cosine / 0.05 + log_p_of(page, model).float()
+    shown = model.recommend(users, page["dataset"], k=10, filter_viewed=False, context=page["now"].copy())
+    best, ids = wanted.topk(10), model.lightning_model.item_external_ids[1:]
+    by_user = dict(tuple(shown.groupby("user_id")))
+    assert len(by_user) == 20
+    for row, user in enumerate(inner.user_id_map.external_ids):
+        assert list(by_user[user]["item_id"]) == [ids[i] for i in best.indices[row]]
+        np.testing.assert_allclose(by_user[user]["score"], best.values[row], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["SASRecModel", "BERT4RecModel", "HSTUModel"])
 def test_without_a_prior_and_with_padding_as_a_class_the_loss_is_rectools_own(page, kind):
-    model = model_of(page, kind)
+    from rectools.models.rank import Distance
+
+    model = model_of(page, kind, "CosineWithLogP" if kind == "HSTUModel" else "LogPOutside")
     model._build_model_from_dataset(page["dataset"])
     module = model.lightning_model.eval()
+    if kind == "HSTUModel":  # as RecTools makes one that is told nothing
+        module.torch_model.similarity_module.distance = Distance.COSINE
+        assert module.logits_t == 0.05
     torch.manual_seed(0)
     module._xavier_normal_init()  # as a fit starts; RecTools leaves out places whose loss rounds to 0
     module.configure_model()
     batch = next(iter(model.data_preparator.get_dataloader_train()))
     assert (batch["y"] == 0).any()
-    logits = module.torch_model(batch)
+    logits = module.get_batch_logits(batch)
     own = module._calc_softmax_loss(logits, batch["y"], batch["yw"])
 
     class WithPadding(page["FullSoftmaxLoss"]):
