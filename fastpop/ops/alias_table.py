@@ -65,10 +65,12 @@ class AliasTable:
         Cost: O(V) the first time that a number is asked for.
         """
         checks.number("num_draws", num_draws, ge=0, integer=True)
+        if num_draws == 0:
+            return 0.0
         if num_draws not in self._distinct:
             with np.errstate(divide="ignore"):  # an item of q 1 is drawn
                 missed_V = num_draws * np.log1p(-np.exp(self.log_proposal_V))
-            self._distinct[num_draws] = float(-np.expm1(missed_V).sum()) if num_draws else 0.0
+            self._distinct[num_draws] = float(-np.expm1(missed_V).sum())
         return self._distinct[num_draws]
 
     def log_proposal_on(self, device: Any, dtype: Any = None) -> "torch.Tensor":
