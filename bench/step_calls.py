@@ -38,12 +38,15 @@ KINDS = {
 }
 
 
-def log_of(num_events: int = 16 * 4096, num_items: int = 20_000) -> Interactions:
+def log_of(num_events: int = 16 * 4096, num_items: int = 20_000, exponent: float = 0.0) -> Interactions:
+    """Item i comes as often as 1 / (i + 1)^exponent says."""
     rng = np.random.default_rng(0)
     users = num_events // 20
+    share = np.cumsum(np.arange(1.0, num_items + 1) ** -exponent)
+    item = np.searchsorted(share, rng.random(num_events) * share[-1])
     return Interactions.from_arrays(
         rng.integers(0, users, num_events),
-        rng.integers(0, num_items, num_events),
+        item,
         np.arange(num_events),
         user_ids=np.arange(users),
         item_ids=np.arange(num_items),
@@ -88,6 +91,8 @@ def main() -> None:
     log = log_of()
     for name, options in KINDS.items():
         shown(name, calls_of(parts_of(log, **options)))
+    popular = parts_of(log_of(exponent=1.0), encoder="factor", proposal="popularity")
+    shown("factor, popular draws", calls_of(popular))
     for what in ("forward", "both"):
         shown(f"sampled softmax, {what}", calls_of_op(what))
 

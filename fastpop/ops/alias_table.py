@@ -30,6 +30,7 @@ class AliasTable:
     log_proposal_V: np.ndarray
     table_V2: np.ndarray
     _tensors: ProposalTensors = field(init=False)
+    _distinct: dict[int, float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         arrays = {"log_proposal_V": self.log_proposal_V, "table_V2": self.table_V2}
@@ -57,6 +58,20 @@ class AliasTable:
     def table_on(self, device: Any) -> "torch.Tensor":
         """table_V2 as torch int32 [V, 2] (the same bits) on a device; kept after the first call."""
         return self._tensors.on("table_V2", device, "int32")
+
+    def expected_distinct(self, num_draws: int) -> float:
+        """How many different ids so many draws have on average: the sum over items of 1 - (1 - q)^num_draws.
+
+        Cost: O(V) the first time that a number is asked for.
+        """
+        checks.number("num_draws", num_draws, ge=0, integer=True)
+        if num_draws == 0:
+            return 0.0
+        if num_draws not in self._distinct:
+            with np.errstate(divide="ignore"):  # an item of q 1 is drawn
+                missed_V = num_draws * np.log1p(-np.exp(self.log_proposal_V))
+            self._distinct[num_draws] = float(-np.expm1(missed_V).sum())
+        return self._distinct[num_draws]
 
     def log_proposal_on(self, device: Any, dtype: Any = None) -> "torch.Tensor":
         """log_proposal_V as a torch tensor (float32, or `dtype`); kept after the first call."""

@@ -202,6 +202,7 @@ def sampled_softmax(
         )
     counts = validation.counted(pos_id, ignore_index)
     table = counter = None
+    merge_repeats = False
     if isinstance(neg_id, Draw):
         draw, neg_id = neg_id, None  # type: ignore[assignment]
         if group_size is not None:
@@ -218,6 +219,7 @@ def sampled_softmax(
         table, counter = draw.proposal.table_on(query.device), draw.counter_on(query.device)
         num_groups, num_negatives = max(draw.num_groups(num_rows), 1), int(draw.num_negatives)
         one_group = draw.group_size is None
+        merge_repeats = one_group and _repeats_cost(draw, query)
         group_size = draw.group_size or max(num_rows, 1)
     else:
         neg_id = validation.check_ids("neg_id", neg_id, num_items, query)
@@ -289,6 +291,7 @@ def sampled_softmax(
         drop_accidental_hits=drop_accidental_hits,
         exclude_diagonal=exclude_diagonal,
         round_items=validation.rounds_items(query, items, group_size),
+        merge_repeats=merge_repeats,
     )
     options = Options(
         ignore_index=NOBODY if ignore_index is None else ignore_index,
@@ -387,6 +390,21 @@ def reduced(
     lse, pos_logit = torch.ops.fastpop.sampled_softmax_forward(*args)
     loss = validation.finish(validation.loss_of(lse, pos_logit), counts, row_weight, reduction)
     return (loss, lse) if return_lse else loss
+
+
+# Logits that repeats have to cost a GPU before it looks for them, by the bytes of a query's number: as many
+# as it makes in the 9 us of three launches, at D = 64 by the counts of bench/gpu/costs.py.
+LEAST_SAVED = {2: 1 << 23, 4: 1 << 21, 8: 1 << 21}
+
+
+def _repeats_cost(draw: Draw, query: Tensor) -> bool:
+    """Whether so many draws are expected to repeat others that to multiply each once pays. Not where it is
+    traced: what is asked is the distribution, which a program would have to hold."""
+    if torch.compiler.is_compiling():
+        return False
+    num_draws = int(draw.num_negatives)
+    saved = query.shape[0] * (num_draws - draw.proposal.expected_distinct(num_draws))
+    return saved >= LEAST_SAVED[query.element_size()]
 
 
 def drops_accidental_hits(accidental_hits: str | None, logq: str) -> bool:

@@ -174,6 +174,7 @@ def _run(
 ) -> float:
     """id_of: the ids that rows of the table had, where errors name others."""
     given, _held = native.named(inputs)
+    del given["merge_repeats"]  # they always are
     lse_B, pos_logit_B = lse_B.contiguous(), pos_logit_B.contiguous()
     num_rows, dim = inputs.query_BD.shape
     d_scale, bad_prior_id, bad_proposal_id = _C.sampled_softmax(

@@ -113,6 +113,7 @@ def _empty(inputs: Inputs, *shape: int, dtype: torch.dtype = torch.float32) -> T
 def _run(inputs: Inputs, backward: bool, **results: Tensor | None) -> None:
     """Fills `results`; those that a pass leaves out are not wanted."""
     given, _held = device.named(inputs)
+    del given["merge_repeats"]  # each row's own draws are read where they lie
     num_rows, dim = inputs.query_BD.shape
     device.run(
         "sampled_rows",

@@ -19,7 +19,8 @@ is what one owner an output costs (with atomics it would be 6). Bound on an H100
 D = 128, forward 172 us by products (134 by exponentials), backward 690 us by products. Items come
 through the L2 cache: B / BLOCK_B times K D numbers, 128 FLOP a byte at BLOCK_B = 128. To device
 memory: the inputs once, 12 G K D bytes of gradient rows; packed, 2 K D bytes of shared rows (4 of float32)
-and 8 G K of ids and biases, twice.
+and 8 G K of ids and biases, twice. With merge_repeats K is the number of different draws wherever it is
+multiplied, as on the CPU.
 """
 
 import math
@@ -283,7 +284,7 @@ def _no_gradients(inputs: Inputs, needs: Needs) -> Gradients:
     needs_prior = _needs_prior(inputs, needs)
     id_n = d_item_nD = zero_n = None
     if needs.item or needs_prior:
-        packed = pack(inputs, 1, -math.inf, 0.0)
+        packed = pack(inputs._replace(merge_repeats=False), 1, -math.inf, 0.0)
         id_n = packed.id_GP[:, : inputs.num_negatives].reshape(-1).sort().values.clamp(min=0).long()
         zero_n = inputs.scale.new_zeros(id_n.shape[0])
         d_item_nD = inputs.item_VD.new_zeros(id_n.shape[0], inputs.item_VD.shape[1])
@@ -337,6 +338,7 @@ def _launch(
         "row_ptr": packed.row_GPD,
         "bias_ptr": packed.bias_GP,
         "id_ptr": packed.id_GP,
+        "count_ptr": packed.num_different,
         "num_rows": num_rows,
         "num_items": num_items,
         "num_negatives": inputs.num_negatives,

@@ -4,7 +4,8 @@ Every kernel walks tiles of logits [rows, candidates] that never leave the chip.
 
     logit(b, k) = scale * <query[b], items[id_k]> + bias_k
 
-where candidates come packed (`_triton_pack.py`), whole tiles of them. Row numbers past the end of a group are
+where candidates come packed (`_triton_pack.py`), whole tiles of them. Where there is a count, which the
+device alone knows, tiles past it are not read. Row numbers past the end of a group are
 clamped to its last, so every load reads something real, and such rows are not written. An id out of range is
 read as a row of zeros or item 0: forward makes the rows that it reaches NaN, and backward, where such rows
 weigh nothing, leaves it out.
@@ -53,6 +54,7 @@ def forward_kernel(
     row_ptr,
     bias_ptr,
     id_ptr,
+    count_ptr,
     lse_ptr,
     pos_logit_ptr,
     num_rows,
@@ -112,6 +114,9 @@ def forward_kernel(
 
     query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
     hit_b = tl.where(pos_id_b < 0, -2, pos_id_b)  # no candidate has the id -2
+    if count_ptr is not None:
+        num_tiles = tl.cdiv(tl.load(count_ptr), BLOCK_K)
+        split_tiles = tl.cdiv(num_tiles, tl.num_programs(1))
     first_tile = tl.program_id(1) * split_tiles
     for tile in range(first_tile, tl.minimum(first_tile + split_tiles, num_tiles)):
         at = (group.to(tl.int64) * num_tiles + tile) * BLOCK_K
@@ -143,6 +148,7 @@ def query_kernel(
     row_ptr,
     bias_ptr,
     id_ptr,
+    count_ptr,
     terms_ptr,
     own_ptr,
     hit_ptr,
@@ -193,6 +199,9 @@ def query_kernel(
     query_bd = load_rows(query_ptr, row_b, stride_qb, stride_qd, dim, DOT, EVEN_D, BLOCK_D)
     d_query_bd = tl.zeros([BLOCK_B, BLOCK_D], tl.float32)
     d_scale_b = tl.zeros([BLOCK_B], tl.float32)
+    if count_ptr is not None:
+        num_tiles = tl.cdiv(tl.load(count_ptr), BLOCK_K)
+        split_tiles = tl.cdiv(num_tiles, tl.num_programs(1))
     first_tile = tl.program_id(1) * split_tiles
     for tile in range(first_tile, tl.minimum(first_tile + split_tiles, num_tiles)):
         at = (group.to(tl.int64) * num_tiles + tile) * BLOCK_K
@@ -249,6 +258,7 @@ def item_kernel(
     row_ptr,
     bias_ptr,
     id_ptr,
+    count_ptr,
     terms_ptr,
     hit_ptr,
     peak_ptr,
@@ -302,6 +312,8 @@ def item_kernel(
     last = tl.minimum((group + 1) * group_size, num_rows) - 1
     first_row = group * group_size
     num_here = last + 1 - first_row
+    if count_ptr is not None:
+        num_here = tl.where(tile * BLOCK_K < tl.load(count_ptr), num_here, 0)  # zeros past the last
     split_first = tl.program_id(1) * split_size
     for first_b in range(split_first, tl.minimum(split_first + split_size, num_here), BLOCK_B):
         first_b = tl.multiple_of(first_b, BLOCK_B)

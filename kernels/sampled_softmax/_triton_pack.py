@@ -6,6 +6,10 @@ tile that meets it. Candidates that all rows share also get their rows side by s
 products, dimensions padded with zeros to whole tiles, and zeros where a prior removes an item, whatever its
 row holds: tiles are then plain blocks of memory, and no logit is looked at again. Where each group has a set
 of its own, G K rows would be copied for a program or a few to read each: they stay in the table.
+
+Of shared draws that repeat each other (merge_repeats) ids are sorted first, and each is one candidate, with
+the log of how often it was drawn in its bias. How many there are is known on the device alone: there is room
+for K, and the passes read tiles up to that count. Three launches more, for fewer candidates.
 """
 
 from typing import NamedTuple
@@ -16,12 +20,14 @@ import triton.language as tl
 from torch import Tensor
 
 from fastpop.kernels import triton_tiles
-from fastpop.kernels.alias_draw._triton import alias_ids
+from fastpop.kernels.alias_draw._triton import alias_ids, draw_kernel
 from fastpop.kernels.sampled_softmax.reference import Inputs
 from fastpop.kernels.triton_softmax import prior_term
 from fastpop.kernels.triton_tiles import known_ids, load_rows_there
 
 BLOCK = 32  # candidates a program
+MERGED, SCANNED = 256, 1024  # draws in order that a program has, and that it reads at once of those before it
+MOST_MERGED = 65_536  # of which each program reads all that are before its own
 
 
 class Packed(NamedTuple):
@@ -31,6 +37,7 @@ class Packed(NamedTuple):
     bias_GP: Tensor  # float32
     id_GP: Tensor  # int32, -1 where it is out of range
     known_GP: Tensor | None = None  # bias, -inf where the id is out of range
+    num_different: Tensor | None = None  # int32 [1]: so many are candidates, the first ones; None: all
 
 
 @triton.jit
@@ -57,6 +64,33 @@ def candidate_bias(id_k, inside_k, unknown, log_prior_ptr, prior_weight_ptr, log
 
 
 @triton_tiles.kernel
+def merge_kernel(sorted_ptr, first_ptr, count_ptr, num_negatives, BLOCK_K: tl.constexpr, SCAN: tl.constexpr):
+    """One program owns BLOCK_K places of ids in order: to first [K + 1] the place where each different id
+    begins, in order, and behind them K; to count how many differ.
+
+    What begins before it a program counts itself, which takes no second launch: K^2 / (2 BLOCK_K) ids read in
+    all, through the L2 cache.
+    """
+    at = tl.program_id(0) * BLOCK_K
+    before = 0
+    for start in range(0, at, SCAN):
+        offs_n = start + tl.arange(0, SCAN)
+        id_n = tl.load(sorted_ptr + offs_n, mask=offs_n < at, other=-1)
+        last_n = tl.load(sorted_ptr + offs_n - 1, mask=(offs_n < at) & (offs_n > 0), other=-1)
+        before += tl.sum((id_n != last_n).to(tl.int32), 0)
+    offs_k = at + tl.arange(0, BLOCK_K)
+    inside_k = offs_k < num_negatives
+    id_k = tl.load(sorted_ptr + offs_k, mask=inside_k, other=-1)
+    last_k = tl.load(sorted_ptr + offs_k - 1, mask=inside_k & (offs_k > 0), other=-1)
+    begins_k = (inside_k & (id_k != last_k)).to(tl.int32)
+    tl.store(first_ptr + before + tl.cumsum(begins_k, 0) - begins_k, offs_k, mask=begins_k == 1)
+    if at + BLOCK_K >= num_negatives:
+        count = before + tl.sum(begins_k, 0)
+        tl.store(count_ptr, count)
+        tl.store(first_ptr + count, num_negatives)
+
+
+@triton_tiles.kernel
 def pack_kernel(
     item_ptr,
     neg_id_ptr,
@@ -65,6 +99,9 @@ def pack_kernel(
     log_prior_ptr,
     prior_weight_ptr,
     log_proposal_ptr,
+    sorted_ptr,
+    first_ptr,
+    count_ptr,
     row_ptr,
     bias_ptr,
     known_ptr,
@@ -85,14 +122,27 @@ def pack_kernel(
 ):
     """Program (group, tile) owns BLOCK_K candidates; to memory, once: their ids and biases, and each where
     its pointer is given, rows, biases that leave out ids out of range, and behind num_rows others ids without
-    gaps, 0 for those."""
+    gaps, 0 for those. With a count the candidates are the different ones of sorted ids; past them the ids
+    without gaps repeat the last, whose gradient zeros are added to."""
     group = tl.program_id(0) // num_tiles
     offs_k = (tl.program_id(0) % num_tiles) * BLOCK_K + tl.arange(0, BLOCK_K)
-    inside_k = offs_k < num_negatives
-    id_k = candidate_ids(neg_id_ptr, table_ptr, counter_ptr, num_items, num_negatives, group, offs_k)
+    is_entry_k = offs_k < num_negatives
+    inside_k = is_entry_k
+    if count_ptr is not None:
+        count = tl.load(count_ptr)
+        inside_k = offs_k < count
+        safe_k = tl.minimum(offs_k, count - 1)
+        first_k = tl.load(first_ptr + safe_k)
+        times_k = tl.load(first_ptr + safe_k + 1) - first_k
+        id_k = tl.load(sorted_ptr + first_k)
+    else:
+        id_k = candidate_ids(neg_id_ptr, table_ptr, counter_ptr, num_items, num_negatives, group, offs_k)
     bias_k = candidate_bias(
         id_k, inside_k, unknown, log_prior_ptr, prior_weight_ptr, log_proposal_ptr, log_count
     )
+    if count_ptr is not None:
+        bias_k += tl.log(times_k.to(tl.float32))
+    entry_id_k = tl.maximum(id_k, 0)
     id_k = tl.where(inside_k, id_k, -1)
     out_k = tl.program_id(0).to(tl.int64) * BLOCK_K + tl.arange(0, BLOCK_K)
     tl.store(bias_ptr + out_k, bias_k)
@@ -101,7 +151,7 @@ def pack_kernel(
         tl.store(known_ptr + out_k, tl.where(id_k < 0, float("-inf"), bias_k))
     if entry_ptr is not None:
         entry_k = num_rows + group.to(tl.int64) * num_negatives + offs_k
-        tl.store(entry_ptr + entry_k, tl.maximum(id_k, 0), mask=inside_k)
+        tl.store(entry_ptr + entry_k, entry_id_k, mask=is_entry_k)
     if row_ptr is not None:
         there_k = (id_k >= 0) & (bias_k != float("-inf"))
         row_k = tl.maximum(id_k, 0).to(tl.int64)
@@ -114,6 +164,45 @@ def operands(inputs: Inputs) -> torch.dtype:
     if inputs.round_items:
         return inputs.query_BD.dtype
     return triton_tiles.dot_dtype(inputs.query_BD, inputs.item_VD)
+
+
+def merges(inputs: Inputs) -> bool:
+    """Whether repeated draws become one candidate."""
+    is_drawn = inputs.table_V2 is not None and inputs.num_groups == 1 and not inputs.exclude_diagonal
+    return inputs.merge_repeats and is_drawn and inputs.num_negatives <= MOST_MERGED
+
+
+def merged(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    """int32 (drawn ids in order [K], where each different one begins [K + 1], how many differ [1])."""
+    num_negatives = inputs.num_negatives
+    id_K, first_K, count = (
+        inputs.query_BD.new_empty(size, dtype=torch.int32) for size in (num_negatives, num_negatives + 1, 1)
+    )
+    given = triton_tiles.tensors(inputs)
+    triton_tiles.launch(
+        draw_kernel,
+        (triton.cdiv(num_negatives, 256),),
+        table_ptr=given["table_ptr"],
+        counter_ptr=given["counter_ptr"],
+        id_ptr=id_K,
+        num_items=inputs.item_VD.shape[0],
+        first_group=0,
+        num_groups=1,
+        num_draws=num_negatives,
+        BLOCK_K=256,
+    )
+    id_K = torch.sort(id_K).values
+    triton_tiles.launch(
+        merge_kernel,
+        (triton.cdiv(num_negatives, MERGED),),
+        sorted_ptr=id_K,
+        first_ptr=first_K,
+        count_ptr=count,
+        num_negatives=num_negatives,
+        BLOCK_K=MERGED,
+        SCAN=SCANNED,
+    )
+    return id_K, first_K, count
 
 
 def pack(
@@ -132,11 +221,13 @@ def pack(
     dim, new = inputs.query_BD.shape[1], inputs.query_BD.new_empty
     dtype, block_d = operands(inputs), triton_tiles.block_of(dim)
     sizes = num_groups, num_tiles * BLOCK
+    sorted_K, first_K, count = merged(inputs) if merges(inputs) else (None, None, None)
     packed = Packed(
         new(*sizes, block_d, dtype=dtype) if num_groups == 1 else None,
         new(sizes, dtype=torch.float32),
         new(sizes, dtype=torch.int32),
         new(sizes, dtype=torch.float32) if both else None,
+        count,
     )
     shared = {
         **triton_tiles.tensors(inputs),
@@ -150,6 +241,9 @@ def pack(
         pack_kernel,
         (num_groups * num_tiles,),
         **{name: one for name, one in shared.items() if name in pack_kernel.arg_names},
+        sorted_ptr=sorted_K,
+        first_ptr=first_K,
+        count_ptr=count,
         row_ptr=packed.row_GPD,
         bias_ptr=packed.bias_GP,
         known_ptr=packed.known_GP,

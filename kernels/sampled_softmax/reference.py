@@ -58,6 +58,7 @@ class Inputs(NamedTuple):
     drop_accidental_hits: bool = False
     exclude_diagonal: bool = False
     round_items: bool = False  # rows of items are multiplied as the numbers that query's dtype has
+    merge_repeats: bool = False  # of shared draws so many are expected to repeat that looking for them pays
 
 
 class Gradients(NamedTuple):

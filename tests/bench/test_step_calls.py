@@ -75,6 +75,31 @@ def test_other_steps_wait_for_nothing_either(bench, options):
     assert steps.calls_of(steps.parts_of(log, **SMALL | options)).waits == []
 
 
+def test_draws_that_repeat_are_looked_for_where_that_pays(bench):
+    steps = bench("step_calls")
+    log = steps.log_of(exponent=1.0)
+    popular, few, even = (
+        steps.calls_of(steps.parts_of(log, encoder="factor", **options))
+        for options in (
+            {"proposal": "popularity"},
+            {"proposal": "popularity", "num_negatives": 512},
+            {"proposal": "uniform"},
+        )
+    )
+    assert popular.waits == []
+    assert popular.triton.count("merge_kernel") == 1
+    assert popular.launches <= even.launches + 3
+    for one in (few, even):
+        assert "merge_kernel" not in one.triton
+        assert one.launches <= MOST["factor, row_adam"]
+
+
+def test_what_merging_draws_should_save_is_what_the_page_says(bench):
+    page = (BENCH.parent / "docs" / "performance.md").read_text()
+    for row in bench("repeated_draws").rows():
+        assert row in page
+
+
 @pytest.mark.parametrize("loss", fastpop.available("losses"))
 def test_no_loss_waits(bench, loss):
     steps = bench("step_calls")

@@ -57,18 +57,19 @@ IDS = {
 }
 IN_OPERANDS = ("query_ptr", "item_ptr", "d_query_ptr", "d_item_ptr", "out_row_ptr")
 
+IN_PLACE = ("row_ptr", "count_ptr")  # None where candidates stay in the table
+
 # name: (kernel, its table of tiles, arguments that are None)
 KERNELS = {
-    "sampled forward": (sampled.forward_kernel, triton_tiles.SAMPLED_FORWARD, ()),
-    "sampled d_query": (sampled.query_kernel, triton_tiles.SAMPLED_QUERY, ()),
-    "sampled d_item": (sampled.item_kernel, triton_tiles.SAMPLED_ITEM, ()),
-    "sampled forward, a set for each group": (
-        sampled.forward_kernel,
-        triton_tiles.SAMPLED_FORWARD,
-        ("row_ptr",),
-    ),
-    "sampled d_query, a set for each group": (sampled.query_kernel, triton_tiles.SAMPLED_QUERY, ("row_ptr",)),
-    "sampled d_item, a set for each group": (sampled.item_kernel, triton_tiles.SAMPLED_ITEM, ("row_ptr",)),
+    "sampled forward": (sampled.forward_kernel, triton_tiles.SAMPLED_FORWARD, ("count_ptr",)),
+    "sampled d_query": (sampled.query_kernel, triton_tiles.SAMPLED_QUERY, ("count_ptr",)),
+    "sampled d_item": (sampled.item_kernel, triton_tiles.SAMPLED_ITEM, ("count_ptr",)),
+    "sampled forward, merged": (sampled.forward_kernel, triton_tiles.SAMPLED_FORWARD, ()),
+    "sampled d_query, merged": (sampled.query_kernel, triton_tiles.SAMPLED_QUERY, ()),
+    "sampled d_item, merged": (sampled.item_kernel, triton_tiles.SAMPLED_ITEM, ()),
+    "sampled forward, a set for each group": (sampled.forward_kernel, triton_tiles.SAMPLED_FORWARD, IN_PLACE),
+    "sampled d_query, a set for each group": (sampled.query_kernel, triton_tiles.SAMPLED_QUERY, IN_PLACE),
+    "sampled d_item, a set for each group": (sampled.item_kernel, triton_tiles.SAMPLED_ITEM, IN_PLACE),
     "full forward": (full.forward_kernel, triton_tiles.FORWARD, ()),
     "full d_query": (full.query_kernel, triton_tiles.QUERY, ()),
     "full d_item": (full.item_kernel, triton_tiles.ITEM, ()),
@@ -80,6 +81,7 @@ KERNELS = {
     "ranks' pairs": (ranks.pairs_kernel, triton_tiles.MAXIMA, ()),
 }
 ON_TILES = (sampled.forward_kernel, sampled.query_kernel, sampled.item_kernel, sampled_pack.pack_kernel)
+IN_ORDER = (sampled_pack.pack_kernel, sampled_pack.merge_kernel)
 ROW_SUMS = (sampled_rows.chunk_kernel, sampled_rows.carry_kernel)
 FEW = [(kernel, arch, 128, torch.bfloat16) for kernel in KERNELS for arch in SHARED_KIB]
 FEW += [
@@ -123,6 +125,8 @@ class Compiled:
                 if kernel in ROW_SUMS and name in ("carry_bias_ptr", "out_bias_ptr"):
                     signature[name] = "*fp64"
                 if kernel in ROW_SUMS and name == "id_ptr":
+                    signature[name] = "*i32"
+                if kernel in IN_ORDER and name in ("sorted_ptr", "first_ptr"):
                     signature[name] = "*i32"
                 if kernel in ON_TILES and name in ("row_ptr", "id_ptr"):
                     signature[name] = f"*{TYPES[dtype]}" if name == "row_ptr" else "*i32"
@@ -252,6 +256,10 @@ MOST_INSTRUCTIONS = {
     "sampled forward": {64: (8, 10), 128: (9, 11), 256: (9, 11)},
     "sampled d_query": {64: (6, 8.5), 128: (9, 12), 256: (9.5, 12)},
     "sampled d_item": {64: (8, 10.5), 128: (9, 12), 256: (14, 17)},
+    # Of different draws alone, up to a count of the device: no more than of all.
+    "sampled forward, merged": {64: (8, 10), 128: (9, 11)},
+    "sampled d_query, merged": {64: (6, 8.5), 128: (9, 12)},
+    "sampled d_item, merged": {64: (8, 10.5), 128: (9, 12)},
     "ranks": {64: (14.5,), 128: (15.5,), 256: (19.5,)},
     "top maxima": {64: (6.5,), 128: (7.5,), 256: (12,)},
 }
@@ -293,10 +301,18 @@ def test_excluded_candidates_of_a_tile_are_64_bits():
     assert all(tile.candidates <= 64 for by_dim in triton_tiles.MAXIMA.values() for tile in by_dim.values())
 
 
-@pytest.mark.parametrize("given", ["ids", "drawn"])
+MERGED = ("sorted_ptr", "first_ptr", "count_ptr")
+ABSENT = {
+    "ids": ("table_ptr", "counter_ptr", *MERGED),
+    "drawn": ("neg_id_ptr", *MERGED),
+    "merged": ("neg_id_ptr",),
+}
+
+
+@pytest.mark.parametrize("given", ABSENT)
 @pytest.mark.parametrize("arch", SHARED_KIB)
 def test_packing_compiles_without_spills(arch, given, tmp_path):
-    absent = ("table_ptr", "counter_ptr") if given == "ids" else ("neg_id_ptr",)
+    absent = ABSENT[given]
     for dim, dtype in ((128, torch.bfloat16), (256, torch.float32)):
         constants = {
             "stride_ed": 1,
@@ -307,6 +323,13 @@ def test_packing_compiles_without_spills(arch, given, tmp_path):
         built = Compiled(sampled_pack.pack_kernel, arch, constants, dtype, tmp_path, 4, 3)
         assert built.spilled == 0
         assert built.loads_16_bytes
+
+
+@pytest.mark.parametrize("arch", SHARED_KIB)
+def test_merging_compiles_without_spills(arch, tmp_path):
+    constants = {"BLOCK_K": sampled_pack.MERGED, "SCAN": sampled_pack.SCANNED}
+    kernel = sampled_pack.merge_kernel
+    assert Compiled(kernel, arch, constants, torch.float32, tmp_path, 4, 3).spilled == 0
 
 
 @pytest.mark.parametrize("kernel", ROW_SUMS)

@@ -72,6 +72,20 @@ def test_the_chi_square_would_see_a_small_error():
     assert stats.chisquare(observed[possible], off[possible] * 240_000).pvalue < 1e-4
 
 
+@pytest.mark.parametrize("name", DRAWN)
+def test_so_many_draws_differ_as_are_expected_to(name):
+    proposal = DRAWN[name]()
+    for num_draws in (1, 2, 30):
+        drawn = np.sort(proposal.sample(3, 1, (20_000, num_draws)), 1)
+        different = 1 + (np.diff(drawn, axis=1) != 0).sum(1)
+        expected = proposal.expected_distinct(num_draws)
+        assert expected == pytest.approx(different.mean(), abs=6 * different.std() / 20_000**0.5 + 1e-9)
+        assert proposal.expected_distinct(num_draws) == expected
+    assert proposal.expected_distinct(0) == 0
+    with pytest.raises(ValueError, match="num_draws: expected an integer >= 0; got -1"):
+        proposal.expected_distinct(-1)
+
+
 def test_consecutive_draws_steps_and_groups_are_independent():
     proposal = power(COUNTS, 0.5)
     drawn = proposal.sample(1, 1, (2, 60_000))
