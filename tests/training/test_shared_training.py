@@ -70,6 +70,7 @@ QUICK = (
     "top1_max",
     "in batch",
     "by-period-full",
+    "partitioned",
     "of a batch",
     "with noise",
     "stepped factor",
@@ -100,6 +101,14 @@ def test_losses_and_regularizers_are_those_of_one_process(world, names, tmp_path
         loaded = fastpop.load(tmp_path / "out" / name)
         items = [run.model.decoder.item_embedding.detach() for run in (loaded, alone)]
         np.testing.assert_allclose(*items, atol=2e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_views_that_differ_in_dropout_are_contrasted_over_all_rows(tmp_path, one_thread):
+    """Masks are a process's own, so the loss is near that of one process, and alike on both."""
+    found = told(run_workers(WORKER, 2, tmp_path, str(tmp_path / "out"), "1", "duorec"))["duorec"]
+    alone = helpers_shared_training.run("duorec", None, 1)
+    assert_alike(found["history"], alone.history, rtol=0.01)
 
 
 @pytest.mark.slow
