@@ -27,11 +27,11 @@ def strip(history):
     return [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in history]
 
 
-def assert_alike(found, expected, rtol):
+def assert_alike(found, expected, rtol, name=""):
     assert len(found) == len(expected)
     for row, wanted in zip(strip(found), strip(expected)):
         assert row.keys() == wanted.keys()
-        np.testing.assert_allclose(row["loss"], wanted["loss"], rtol=rtol)
+        np.testing.assert_allclose(row["loss"], wanted["loss"], rtol=rtol, err_msg=name)
         assert row["step"] == wanted["step"]
 
 
@@ -96,7 +96,7 @@ def test_losses_and_regularizers_are_those_of_one_process(world, names, tmp_path
     for name in names:
         alone = helpers_shared_training.run(name, None, 1)
         history, metrics = runs[name]["history"], runs[name]["metrics"]
-        assert_alike(history, alone.history, rtol=1e-6)
+        assert_alike(history, alone.history, rtol=1e-6, name=name)
         assert metrics.keys() == alone.metrics.keys()
         loaded = fastpop.load(tmp_path / "out" / name)
         items = [run.model.decoder.item_embedding.detach() for run in (loaded, alone)]
