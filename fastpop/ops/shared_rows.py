@@ -17,8 +17,8 @@ def shared_rows(
     """table[ids] of a table whose rows processes share: each asks for its own ids, at the same time.
 
     Args:
-        items: [n, D], or [n], one number an item: this process's rows, with their shard; or a DTensor [V, D] with
-            Shard(0).
+        items: [n, D], or [n], one number an item: this process's rows, with their shard; or a DTensor
+            [V, D] with Shard(0).
         ids: [...] int64 in [0, V), which may differ between processes in number, too.
         sparse_grad: the gradient of items is sparse: ids as they came, repeats among them.
     Returns:
