@@ -133,6 +133,12 @@ def check_rows(shard, rows):
         for one, weights in every:
             expected.index_put_((one.reshape(-1),), weights.reshape(-1, D), accumulate=True)
         torch.testing.assert_close(part.grad.to_dense(), expected[rows])
+        column = items[rows, 0].clone().requires_grad_()
+        one = ops.shared_rows(column, ids, shard=shard, sparse_grad=sparse)
+        (one * weight[..., 0]).sum().backward()
+        assert torch.equal(one, items[ids, 0])
+        assert column.grad.is_sparse == sparse
+        torch.testing.assert_close(column.grad.to_dense(), expected[rows, 0])
 
 
 def check_rows_of_all(rank, world):

@@ -41,6 +41,8 @@ LOSSES = {
     "bce in batch": FACTOR | {"loss": "bce", "proposal": "in_batch", "prior": "none"},
     "in batch": SASREC | {"proposal": "in_batch", "prior": "learned"},
     "in batch and more": FACTOR | {"proposal": "in_batch", "extra_negatives": 20, "logq": "corrected"},
+    "directau": FACTOR | {"loss": "directau", "prior": "none"},
+    "partitioned": SASREC | {"loss": "partitioned_softmax", "prior": "learned"},
     "relmf": SASREC | {"loss": RelMf(negatives=7), "prior": "none"},
     "by-period": FACTOR | {"prior": ByPeriod(periods=4), "num_negatives": 40},
     "by-period-full": SASREC | {"prior": ByPeriod(periods=4), "loss": "full_softmax", "accumulate": 2},
@@ -53,6 +55,8 @@ REGULARIZERS = {
     "with noise": SASREC | {"regularizers": (SimGCL(weight=0.3),), "num_negatives": 40, "clip_norm": 0.5},
     "in a loss": FACTOR | {"regularizers": (Alignment(weight=0.3), Uniformity(of="items")), "loss": "bpr"},
 }
+
+DRAWN_APART = {"duorec": {"encoder": SASRec(dropout=0.2), "regularizers": "duorec", "num_negatives": 40}}
 
 
 def log():
@@ -68,7 +72,7 @@ def run(name, out, epochs, **options):
         out=out,
         epochs=epochs,
         **COMMON,
-        **(RUNS | LOSSES | REGULARIZERS | IN_BACKWARD)[name],
+        **(RUNS | LOSSES | REGULARIZERS | IN_BACKWARD | DRAWN_APART)[name],
         **options,
     )
 

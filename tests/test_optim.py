@@ -217,3 +217,19 @@ def test_a_refused_group_is_not_added():
         with pytest.raises(ValueError, match="expected"):
             optimizer.add_param_group(group)
     assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("kind", [optim.RowSGD, optim.RowAdagrad, optim.RowAdam])
+def test_a_gradient_is_completed_before_its_step_in_backward(kind):
+    """As several processes do, whose gradients are summed first."""
+    start = torch.arange(6.0).view(3, 2)
+    table, whole = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    optimizer = kind([table], lr=0.1, update_in_backward=True, complete=lambda one: one.grad.mul_(3))
+    table[1:].sum().backward()
+    optimizer.step()
+    assert table.grad is None
+    expected = kind([whole], lr=0.1)
+    (3 * whole[1:].sum()).backward()
+    expected.step()
+    assert torch.equal(table, whole)
+    assert not torch.equal(table, start)

@@ -47,6 +47,7 @@ class DirectAU(Objective):
     logits: ClassVar[bool] = False
     row_gradients: ClassVar[bool] = True
     whole_batch: ClassVar[bool] = True
+    reads_rows: ClassVar[bool] = True
     takes_prior: ClassVar[bool] = False
     gamma: float = 1.0
 

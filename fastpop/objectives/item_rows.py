@@ -14,7 +14,8 @@ class ItemRows:
     """Vectors of items and log p beside them, by id.
 
     items: [V, D]; or, with shard, this process's rows of it. log_prior: [V], or as items where it is learned,
-    or None. ids: all that will be asked for. sparse: the gradient of items is sparse.
+    or None. ids: all that will be asked for. sparse: the gradient of items is sparse; sparse_log_p: that of a
+    learned log p, too, whose rows that are named are then the only ones touched.
     With shard each id that this process names travels once, whatever its repeats, and its gradient back
     (`ops.shared_rows`), so all processes make one of these together.
     """
@@ -25,6 +26,7 @@ class ItemRows:
         log_prior: Tensor | None,
         *ids: Tensor,
         sparse: bool = False,
+        sparse_log_p: bool = False,
         shard: RowShard | None = None,
     ):
         self.items, self.log_prior, self.sparse = items, log_prior, sparse and items.is_leaf
@@ -34,14 +36,11 @@ class ItemRows:
         self.ids = torch.cat([one.reshape(-1) for one in ids]).unique()
         self.items = shared_rows(items, self.ids, shard=shard, sparse_grad=self.sparse)
         self.sparse = False
-        if log_prior is not None:
-            # What is learned lies as the table does, and gets its gradient there; log p is whole everywhere.
-            is_part = log_prior.requires_grad
-            self.log_prior = (
-                shared_rows(log_prior[:, None], self.ids, shard=shard)[:, 0]
-                if is_part
-                else log_prior[self.ids]
-            )
+        # What is learned lies as the table does, and gets its gradient there; log p is whole everywhere.
+        if log_prior is not None and log_prior.requires_grad:
+            self.log_prior = shared_rows(log_prior, self.ids, shard=shard, sparse_grad=sparse_log_p)
+        elif log_prior is not None:
+            self.log_prior = log_prior[self.ids]
 
     def vectors(self, ids: Tensor) -> Tensor:
         """[..., D]"""

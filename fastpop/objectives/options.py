@@ -52,7 +52,9 @@ class Objective(Component):
     where its `found_inf`, 0-d on a device or None, is not 0; without, each loss of a device is waited for.
     half_items: whether it takes items in bfloat16 beside float32 queries.
     takes_shard: whether its module takes shard=, a `fastpop.ops.RowShard` of items that several processes
-    share, each with rows of its own, of whose losses it then gives the sum (docs/distributed.md).
+    share, each with rows of its own, of whose losses it then gives the sum. reads_rows: whether it reads no
+    vectors but those of its rows' positives: several processes then make it of the rows of all
+    (docs/distributed.md).
 
     `check` is asked before a log is read, by the configuration.
 
@@ -70,6 +72,7 @@ class Objective(Component):
     adapts: ClassVar[bool] = False
     half_items: ClassVar[bool] = False
     takes_shard: ClassVar[bool] = False
+    reads_rows: ClassVar[bool] = False
 
     @property
     def uncorrected(self) -> bool:

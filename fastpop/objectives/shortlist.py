@@ -30,6 +30,7 @@ class PartitionedSoftmax(Objective):
     logits: ClassVar[bool] = True
     row_gradients: ClassVar[bool] = True
     whole_batch: ClassVar[bool] = True
+    reads_rows: ClassVar[bool] = True
 
     def check(self, dim: int, rows: int, proposal: ProposalOptions) -> None:
         need_others(self, rows)

@@ -548,7 +548,8 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
         # A row leaves out the slot of its number: its own positive.
         slot_id = every_id.roll(-first)
         slot_id = slot_id if neg_id is None else torch.cat([slot_id, neg_id])
-        rows = ItemRows(items, options["log_prior"], slot_id, sparse=self.sparse_grad, shard=shard)
+        sparse = {"sparse": self.sparse_grad, "sparse_log_p": self.sparse_grad}
+        rows = ItemRows(items, options["log_prior"], slot_id, **sparse, shard=shard)
         assert rows.ids is not None
         log_proposal_V = self._slot_log_proposal(total, items)
         if log_proposal_V is not None:
@@ -562,8 +563,9 @@ class SampledSoftmaxLoss(_SoftmaxLoss):
             "padding_idx": None,  # such rows are nobody's by now
             "shard": None,
         }
-        if len(pos_id) == 0:  # its vectors' owners wait for their gradients
-            nothing = (query.sum() + 0 * rows.items.sum()).float()
+        if len(pos_id) == 0:  # who has what was fetched waits for its gradients
+            log_p = 0.0 if rows.log_prior is None else rows.log_prior.sum()
+            nothing = (query.sum() + 0 * (rows.items.sum() + log_p)).float()
             found: Any = nothing if options["reduction"] != "none" else nothing.expand(0)
             return (found, nothing.expand(0)) if options.get("return_lse") else found
         places = rows.places(pos_id), rows.places(slot_id)

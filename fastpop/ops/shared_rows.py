@@ -17,11 +17,12 @@ def shared_rows(
     """table[ids] of a table whose rows processes share: each asks for its own ids, at the same time.
 
     Args:
-        items: [n, D], this process's rows, with their shard; or a DTensor with Shard(0).
+        items: [n, D], or [n], one number an item: this process's rows, with their shard; or a DTensor
+            [V, D] with Shard(0).
         ids: [...] int64 in [0, V), which may differ between processes in number, too.
         sparse_grad: the gradient of items is sparse: ids as they came, repeats among them.
     Returns:
-        [..., D], differentiable in items: gradients go back to who has the row.
+        [..., D], or [...], differentiable in items: gradients go back to who has the row.
     Raises:
         ValueError, TypeError: says the argument, what was expected, what came.
     Cost: every id that this process asks for travels once, whatever its repeats: 8 bytes there, a row back,
@@ -29,9 +30,11 @@ def shared_rows(
     """
     if sparse_grad and row_shard.is_dtensor(items):
         raise checks.wrong("sparse_grad", "False with a DTensor table, whose gradient is dense", True)
-    items, found = row_shard.part_of(items, shard, "each")
+    is_vector = isinstance(items, Tensor) and not row_shard.is_dtensor(items) and items.ndim == 1
+    part, found = row_shard.part_of(items.detach()[:, None] if is_vector else items, shard, "each")
     if found is None:
         raise checks.wrong("shard", "a RowShard beside rows that are no DTensor", None)
+    items = row_shard.vector_of("items", items, found, len(items)) if is_vector else part
     readable.tensor("items", items)
     if readable.tensor("ids", ids, "an int64 torch tensor").dtype != torch.int64:
         raise checks.wrong_type("ids", "an int64 tensor", ids)

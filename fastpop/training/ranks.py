@@ -24,6 +24,7 @@ from fastpop.data.cases import Cases
 from fastpop.data.paths import engine_name
 from fastpop.evaluation import DotScores
 from fastpop.model import Recommender
+from fastpop.objectives import Objective
 from fastpop.ops import RowShard, all_rows, collectives, shared_rows
 from fastpop.ops.row_shard import even_rows
 from fastpop.regularizers import RegularizerOptions
@@ -271,15 +272,19 @@ def leads() -> bool:
 def check(config: TrainConfig) -> None:
     """Raises ValueError for what processes cannot make together."""
     loss = config.loss_part
-    losses = sorted(name for name, part in registry.all_of("loss").items() if part.takes_shard)
+    losses = sorted(name for name, part in registry.all_of("loss").items() if _is_cut(part))
     for name, expected, is_well in (
-        ("loss", f"one of items that lie in parts ({', '.join(losses)})", loss.takes_shard),
+        ("loss", f"one of items that lie in parts ({', '.join(losses)})", _is_cut(loss)),
         ("regularizers", "none that read vectors of all items", all(map(_reads_rows, config.regularizers))),
         ("item_tower", "'table'", config.item_tower_part.name == "table"),
         ("encoder", "an encoder without an item tower of its own", not config.encoder_part.own_tower),
     ):
         if not is_well:
             raise checks.wrong(name, f"{expected} with several processes", getattr(config, name))
+
+
+def _is_cut(part: Objective | type[Objective]) -> bool:
+    return part.takes_shard or part.reads_rows
 
 
 def _reads_rows(part: RegularizerOptions) -> bool:

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from fastpop import checks
 from fastpop.data.batches import PAD, Batch
+from fastpop.objectives import ItemRows
+from fastpop.ops import all_rows
 from fastpop.training.build import Assembly
 
 
@@ -27,6 +29,8 @@ def summed_loss(
     process's rows, which is in every call that the others make, with no rows of its own, too.
     """
     loss = parts.loss
+    if terms.get("shard") is not None and parts.config.loss_part.reads_rows:
+        return _of_all_rows(parts, query_RD, item_VD, pos_id_R, weight_R, terms)
     if parts.period_log_prior_TV is None:
         return scalar_of(loss, loss(query_RD, item_VD, pos_id_R, row_weight=weight_R, **terms))
     period_R = _periods(parts, batch)
@@ -42,6 +46,24 @@ def summed_loss(
     if total is None:  # a part of a batch without a target
         total = scalar_of(loss, loss(query_RD, item_VD, pos_id_R, row_weight=weight_R, **terms))
     return total
+
+
+def _of_all_rows(
+    parts: Assembly,
+    query_RD: Tensor,
+    item_nD: Tensor,
+    pos_id_R: Tensor,
+    weight_R: Tensor | None,
+    terms: dict[str, Any],
+) -> Tensor:
+    """A loss that compares rows, made by each of several processes of the rows of all: its share of it."""
+    loss, shard = parts.loss, terms["shard"]
+    query_ND, pos_id_N = all_rows(query_RD, shard=shard), all_rows(pos_id_R, shard=shard)
+    weight_N = None if weight_R is None else all_rows(weight_R, shard=shard)
+    rows = ItemRows(item_nD, terms["log_prior"], pos_id_N, sparse=parts.config.sparse, shard=shard)
+    given = {name: value for name, value in terms.items() if name != "shard"} | {"log_prior": rows.log_prior}
+    found = loss(query_ND, rows.items, rows.places(pos_id_N), row_weight=weight_N, **given)
+    return scalar_of(loss, found) / shard.size
 
 
 def _periods(parts: Assembly, batch: Batch) -> np.ndarray:

@@ -108,6 +108,7 @@ def test_bad_input_is_said_once(tmp_path):
     ours = [line for line in said.splitlines() if line.startswith("fastpop: ")]
     assert code != 0
     assert ours == [
-        "fastpop: loss: expected one of items that lie in parts (bce, bpr, bpr_max, dice, full_softmax, "
-        "gbce, pda, relmf, sampled_softmax, top1, top1_max) with several processes; got 'entmax'"
+        "fastpop: loss: expected one of items that lie in parts (bce, bpr, bpr_max, dice, directau, "
+        "full_softmax, gbce, partitioned_softmax, pda, relmf, sampled_softmax, top1, top1_max) with several "
+        "processes; got 'entmax'"
     ]

@@ -27,11 +27,11 @@ def strip(history):
     return [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in history]
 
 
-def assert_alike(found, expected, rtol):
+def assert_alike(found, expected, rtol, name=""):
     assert len(found) == len(expected)
     for row, wanted in zip(strip(found), strip(expected)):
         assert row.keys() == wanted.keys()
-        np.testing.assert_allclose(row["loss"], wanted["loss"], rtol=rtol)
+        np.testing.assert_allclose(row["loss"], wanted["loss"], rtol=rtol, err_msg=name)
         assert row["step"] == wanted["step"]
 
 
@@ -70,6 +70,7 @@ QUICK = (
     "top1_max",
     "in batch",
     "by-period-full",
+    "partitioned",
     "of a batch",
     "with noise",
     "stepped factor",
@@ -95,11 +96,19 @@ def test_losses_and_regularizers_are_those_of_one_process(world, names, tmp_path
     for name in names:
         alone = helpers_shared_training.run(name, None, 1)
         history, metrics = runs[name]["history"], runs[name]["metrics"]
-        assert_alike(history, alone.history, rtol=1e-6)
+        assert_alike(history, alone.history, rtol=1e-6, name=name)
         assert metrics.keys() == alone.metrics.keys()
         loaded = fastpop.load(tmp_path / "out" / name)
         items = [run.model.decoder.item_embedding.detach() for run in (loaded, alone)]
         np.testing.assert_allclose(*items, atol=2e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_views_that_differ_in_dropout_are_contrasted_over_all_rows(tmp_path, one_thread):
+    """Masks are a process's own, so the loss is near that of one process, and alike on both."""
+    found = told(run_workers(WORKER, 2, tmp_path, str(tmp_path / "out"), "1", "duorec"))["duorec"]
+    alone = helpers_shared_training.run("duorec", None, 1)
+    assert_alike(found["history"], alone.history, rtol=0.01)
 
 
 @pytest.mark.slow
