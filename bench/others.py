@@ -301,6 +301,7 @@ TRAINERS: dict[str, tuple[str, Callable[[str, int, int], tuple[float, Timed]], t
 NAMES = {
     "rectools-sasrec": "RecTools SASRec",
     "rectools-bert4rec": "RecTools BERT4Rec",
+    "rectools-hstu": "RecTools HSTU",
     "replay-sasrec": "RePlay SasRec",
     "transformers-gpt2": "Hugging Face Trainer, a small GPT-2",
 }

@@ -1,6 +1,7 @@
 """bench/others.py: what it takes of docs/embedding.md, and its table; no package of others is needed."""
 
 import importlib.util
+import json
 import math
 from pathlib import Path
 
@@ -100,3 +101,16 @@ def test_the_summary_has_a_line_for_each_trainer_that_ranks_items(others):
 def test_records_of_two_machines_are_not_merged(others):
     with pytest.raises(SystemExit, match="processor is a of the first, b of another"):
         others.merged([record_of("replay-sasrec"), record_of("rectools-sasrec", processor="b")])
+
+
+def test_the_pages_have_the_tables_of_the_record_that_is_kept(others):
+    [path] = (ROOT / "bench" / "records").glob("*-others.json")
+    record = json.loads(path.read_text())
+    assert set(others.NAMES) == set(others.TRAINERS)
+    for page, table in (("README.md", others.summary(record)), ("docs/embedding.md", others.render(record))):
+        shown = (ROOT / page).read_text().partition("<!-- others -->")[2].partition("<!-- /others -->")[0]
+        assert shown.strip() == table
+    runs = others.grouped(record)
+    for by_loss in runs.values():
+        assert {len(each) for each in by_loss.values()} == {3}
+        assert {run["epochs"] for each in by_loss.values() for run in each} == {5}
