@@ -374,10 +374,10 @@ PYTHON_MUTANTS = [
     PythonMutant(
         "events that weigh 1/p weigh the same",
         "fastpop/studies/frontier.py",
-        'Method("ips", none, over_beta("IPS"), self.power)',
+        'Method("ips", none, over_beta("IPS"), power)',
         'Method("ips", none, over_beta("IPS"))',
-        "tests/studies/test_curves.py::test_quick_and_full_methods_take_the_options_of_their_sources",
-        'assert by_name["ips"].power == 0.25',
+        "tests/studies/test_curves.py::test_methods_take_the_options_of_their_sources_first_and_try_others",
+        'assert [method.power for method in found["ips"].values()] == [0.25]',
     ),
     PythonMutant(
         "flat marginals have an event more of some items",
