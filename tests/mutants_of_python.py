@@ -484,7 +484,7 @@ PYTHON_MUTANTS = [
         "drawn[first - at.start : last - at.start]",
         "drawn[: last - first]",
         "tests/test_tables.py::test_rows_of_a_table_have_the_numbers_of_the_whole[0]",
-        "?",
+        "assert torch.equal(part, whole[rows])",
     ),
     PythonMutant(
         "processes draw the negatives of the first one's rows",
@@ -493,7 +493,7 @@ PYTHON_MUTANTS = [
         "[:num_rows]",
         "tests/training/test_shared_training.py::"
         "test_losses_and_regularizers_are_those_of_one_process[losses]",
-        "?",
+        'np.testing.assert_allclose(row["loss"], wanted["loss"], rtol=rtol, err_msg=name)',
         often=False,
     ),
     PythonMutant(
@@ -502,7 +502,7 @@ PYTHON_MUTANTS = [
         "num_rows = whole.num_rows / ranks.world",
         "num_rows = whole.num_rows",
         "tests/training/test_shared_training.py::test_losses_and_regularizers_are_those_of_one_process[rows]",
-        "?",
+        'np.testing.assert_allclose(row["loss"], wanted["loss"], rtol=rtol, err_msg=name)',
         often=False,
     ),
 ]
