@@ -10,10 +10,13 @@ from fastpop import checks
 from fastpop.cli.options import readable, writable
 
 
-@readable({"run_folder": "RUN", "format": "NAME", "index": "KIND", "out": "FOLDER", "k": "N"})
+@readable({"run_folder": "RUN", "format": "NAME", "index": "KIND", "out": "FOLDER"})
 @dataclass(frozen=True)
 class Export:
-    """Write a run as files that serve: safetensors, ONNX or torch.export; or its items as an index."""
+    """Write a run as files that serve.
+
+    Safetensors, ONNX or torch.export; or its items as an index.
+    """
 
     run_folder: Positional[Path]
     """The --out of `fastpop train`."""
@@ -24,8 +27,6 @@ class Export:
     index: str | None = None
     """Instead: item vectors with a column of log p as an index for every popularity weight, its recall
     printed. flat: fastpop's own, exact; faiss-flat, faiss-hnsw, faiss-ivf: of faiss (the extra index)."""
-    k: int = 10
-    """Of the recall that --index prints."""
 
     def run(self) -> dict[str, Any]:
         import fastpop
@@ -33,8 +34,6 @@ class Export:
         if self.index is not None:
             return self._index(self.index)
         checks.one_of("format", self.format, fastpop.exporting.FORMATS)
-        if self.k != 10:
-            raise checks.wrong("k", "none without --index", self.k)
         writable("out", self.out, folder=True)
         fastpop.export(self.run_folder, self.out, self.format)
         names = sorted(one.name for one in self.out.iterdir())
@@ -46,11 +45,10 @@ class Export:
         from fastpop.training import item_index
 
         checks.one_of("index", kind, item_index.KINDS)
-        checks.number("k", self.k, ge=1, integer=True)
         if self.format != "safetensors":
             raise checks.wrong("format", "none beside --index", self.format)
         writable("out", self.out, folder=True)
-        found = fastpop.load(self.run_folder).export_index(kind, out=self.out, k=self.k)
+        found = fastpop.load(self.run_folder).export_index(kind, out=self.out)
         print(found.table())
         names = sorted(one.name for one in self.out.iterdir())
         print(f"{', '.join(names)} are in {self.out}")
@@ -59,7 +57,7 @@ class Export:
             "run": str(self.run_folder),
             "out": str(self.out),
             "index": kind,
-            "k": self.k,
+            "k": 10 if found.recall is None else found.recall.k,
             "recall": recall,
             "files": names,
         }

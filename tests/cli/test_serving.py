@@ -76,11 +76,11 @@ def test_a_run_is_exported(served, commands, tmp_path):
 
 def test_the_items_of_a_run_are_exported_as_an_index(served, commands, tmp_path):
     out = tmp_path / "index"
-    done = commands.run("export", served / "run", "--out", out, "--index", "flat", "--k", 3)
+    done = commands.run("export", served / "run", "--out", out, "--index", "flat")
     assert done.stdout.startswith(
         f"flat: {len(fastpop.load(served / 'run').log.item_ids)} items, 8 numbers and"
     )
-    assert re.search(r"popularity weight +recall@3\n +0 +1\.0000", done.stdout)
+    assert re.search(r"popularity weight +recall@10\n +0 +1\.0000", done.stdout)
     loaded = fastpop.training.ItemIndex.load(out)
     assert loaded.recall.recall[1.0] == 1.0
     decoder = fastpop.load(served / "run").model.decoder
@@ -94,8 +94,6 @@ def test_the_items_of_a_run_are_exported_as_an_index(served, commands, tmp_path)
     for words, message in (
         (["--index", "annoy"], "index: expected one of 'flat', 'faiss-flat', 'faiss-hnsw', 'faiss-ivf'; got"),
         (["--index", "flat", "--format", "onnx"], "format: expected none beside --index; got 'onnx'"),
-        (["--k", "3"], "k: expected none without --index; got 3"),
-        (["--index", "flat", "--k", "0"], "k: expected"),
     ):
         assert message in commands.run("export", served / "run", "--out", out, *words, code=2).stderr
 
