@@ -319,6 +319,7 @@ SHARED = (
     False,
     False,
     False,
+    False,
     -100,
     "auto",
 )
