@@ -29,7 +29,7 @@ pytest.importorskip("triton", reason="triton is not installed")
         ("test_top_items.py", 0),
         ("test_target_ranks.py", 3),
         ("interpreted_triton.py", 0),
-        ("interpreted_merged.py", 0),
+        ("interpreted_triton_merged.py", 0),
     ],
 )
 def test_under_the_interpreter(file, skipped):
