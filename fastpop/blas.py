@@ -7,6 +7,7 @@ then do not depend on the number of cores, either.
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -26,14 +27,15 @@ def one_thread(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _limit() -> contextlib.AbstractContextManager[Any]:
-    found = _controller()
+    found = _controller(len(sys.modules))
     return contextlib.nullcontext() if found is None else found.limit(limits=1, user_api="blas")
 
 
-@functools.cache
-def _controller() -> Any:
-    """Looking through the loaded libraries takes milliseconds, so it is done once. None: a machine that has
-    no threadpoolctl, where the same numbers take what they take."""
+@functools.lru_cache(maxsize=1)
+def _controller(num_modules: int) -> Any:
+    """Looking through the loaded libraries takes milliseconds, so it is done again only when there are more
+    modules, since one of these may have brought a library. None: a machine that has no threadpoolctl, where
+    the same numbers take what they take."""
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:

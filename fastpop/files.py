@@ -16,7 +16,7 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -163,6 +163,11 @@ def atomic_folder(
                 sync(written)
             sync(draft)
             _swap(draft, folder)
+
+
+def holds_only(folder: Path, names: Collection[str]) -> bool:
+    """Whether nothing else is in a folder: what somebody put there must not go with what is replaced."""
+    return all(one.name in names for one in folder.iterdir())
 
 
 def refuse_others(folder: Path, shown: Path, replaces: Callable[[Path], bool]) -> None:

@@ -1,5 +1,8 @@
 """numpy's linear algebra on one thread where an audit uses it, and as it was after."""
 
+import contextlib
+import sys
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -30,6 +33,24 @@ def test_one_thread_inside_and_as_many_as_before_after():
         assert threads() == before
 
 
+def test_a_library_that_is_loaded_later_is_on_one_thread_too(monkeypatch):
+    class Limits:
+        def __init__(self):
+            self.before = len(sys.modules)
+
+        def limit(self, **options):
+            return contextlib.nullcontext(self)
+
+    monkeypatch.setattr("threadpoolctl.ThreadpoolController", Limits)
+    blas._controller.cache_clear()
+    with blas._limit() as first, blas._limit() as same:
+        assert first is same
+    monkeypatch.setitem(sys.modules, "a_module_with_a_library", sys)
+    with blas._limit() as later:
+        assert later.before == first.before + 1
+    blas._controller.cache_clear()
+
+
 def test_an_audit_factors_on_one_thread(monkeypatch):
     seen = []
     qr = np.linalg.qr
@@ -45,6 +66,6 @@ def test_an_audit_factors_on_one_thread(monkeypatch):
 
 
 def test_without_the_library_the_numbers_are_the_same(monkeypatch):
-    monkeypatch.setattr(blas, "_controller", lambda: None)
+    monkeypatch.setattr(blas, "_controller", lambda _: None)
     with threadpool_limits(2, user_api="blas"):
         assert threads_inside() == {2}

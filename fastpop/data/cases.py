@@ -167,7 +167,7 @@ class Cases:
         Raises OSError where the folder cannot be written.
         """
         folder = local_path(folder, "folder")
-        with files.atomic_folder(folder, replaces=_has_cases) as draft:
+        with files.atomic_folder(folder, replaces=_has_cases_alone) as draft:
             np.savez(draft / "cases.npz", **self._arrays())  # type: ignore[arg-type]
             sums = {"cases.npz": files.sha256(draft / "cases.npz")}
             card = {"num_items": self.num_items, "facts": self.facts, "files": sums}
@@ -207,6 +207,10 @@ class Cases:
 
 def _has_cases(folder: Path) -> bool:
     return (folder / "cases.json").is_file()
+
+
+def _has_cases_alone(folder: Path) -> bool:
+    return _has_cases(folder) and files.holds_only(folder, ("cases.json", "cases.npz"))
 
 
 def build_cases(

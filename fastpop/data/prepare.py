@@ -12,7 +12,7 @@ from fastpop.data.interactions import Interactions
 from fastpop.data.log import Request, read_log, sorted_events
 from fastpop.data.paths import local_path
 from fastpop.data.prepared import PreparedWriter
-from fastpop.data.store import is_saved_log, open_log, write_log
+from fastpop.data.store import is_saved_log_alone, open_log, write_log
 from fastpop.data.workbench import Workbench
 
 
@@ -36,7 +36,7 @@ def prepare(source: Any, out: str | Path, **options: Any) -> Interactions:
     arguments = {name: value for name, value in given.arguments.items() if name != "source"}
     request = Request.of_options(arguments)
     core = [arguments[name] for name in ("min_user_events", "min_item_events")]
-    with files.atomic_folder(folder, replaces=is_saved_log) as draft:
+    with files.atomic_folder(folder, replaces=is_saved_log_alone) as draft:
         whole = draft if max(core) == 1 else draft / "whole"
         whole.mkdir(exist_ok=True)
         _stream(source, request, whole, arguments)
@@ -65,7 +65,7 @@ def _stream(source: Any, request: Request, folder: Path, arguments: dict[str, An
 
 def prepare_from(read: Callable[[], Interactions], out: Path) -> Interactions:
     """The log that `read` gives, in the folder `out`, which is this call's own meanwhile."""
-    with files.atomic_folder(out, replaces=is_saved_log) as draft:
+    with files.atomic_folder(out, replaces=is_saved_log_alone) as draft:
         write_log(read(), draft)
     return open_log(Interactions, out)
 

@@ -31,7 +31,7 @@ TRIES = 5  # to open a folder that another process puts in its place
 
 
 def save_log(log: "Interactions", folder: Path) -> Path:
-    with files.atomic_folder(folder, replaces=is_saved_log) as draft:
+    with files.atomic_folder(folder, replaces=is_saved_log_alone) as draft:
         write_log(log, draft)
     return folder
 
@@ -64,6 +64,12 @@ def is_saved_log(folder: Path) -> bool:
     except OSError:
         return False
     return all(map(is_name_of_log, names)) and "user.npy" in names
+
+
+def is_saved_log_alone(folder: Path) -> bool:
+    """And nothing else, so that it may be replaced."""
+    names = [path.name for path in folder.iterdir()]
+    return is_saved_log(folder) and all(is_name_of_log(one) or one.endswith(".parquet") for one in names)
 
 
 def open_log(kind: type["Interactions"], folder: Path, verify: bool = False) -> "Interactions":

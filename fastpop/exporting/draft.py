@@ -62,7 +62,7 @@ def export(result: TrainResult | str | Path, path: str | Path, format: str = "sa
     if format == "safetensors":
         tensors |= _weights(graph)
     about = _about(result, graph, users, format)
-    with checkpoint.explained(place), files.atomic_folder(place, replaces=is_export) as draft:
+    with checkpoint.explained(place), files.atomic_folder(place, replaces=_is_export_alone) as draft:
         save_file({name: one.contiguous() for name, one in tensors.items()}, draft / TENSORS)
         if format in GRAPHS:
             _write_graph(graph, draft / GRAPHS[format], format, str(result.config.encoder))
@@ -75,6 +75,11 @@ def export(result: TrainResult | str | Path, path: str | Path, format: str = "sa
 def is_export(folder: Path) -> bool:
     """Whether the folder is one that `export` wrote."""
     return (folder / ABOUT).is_file() and (folder / TENSORS).is_file()
+
+
+def _is_export_alone(folder: Path) -> bool:
+    names = (ABOUT, TENSORS, *GRAPHS.values(), "model.onnx.data")
+    return is_export(folder) and files.holds_only(folder, names)
 
 
 def _users(result: TrainResult) -> np.ndarray | None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 KINDS = ("flat", "faiss-flat", "faiss-hnsw", "faiss-ivf")
 BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 PIECE = 1 << 16  # items that are added at once
+MOST_LOOKED_AT = 100_000  # items, for how large their vectors are
 CARD, VECTORS, INDEX = "index.json", "vectors.npy", "index.faiss"
 
 
@@ -82,6 +83,9 @@ class ItemIndex:
         self.recall: Recall | None = None
         self._vectors: Any = vectors if kind == "flat" else None
         self._set_term(term_V)
+        self._stretch = 1.0
+        if kind != "flat":
+            self._stretch = self._even(vectors)
         started = time.perf_counter()
         self._index: Any = None if kind == "flat" else self._built(vectors)
         self.build_seconds = time.perf_counter() - started
@@ -89,6 +93,15 @@ class ItemIndex:
     def _set_term(self, term_V: np.ndarray) -> None:
         self._mean = float(np.mean(term_V))
         self._column_V = (np.asarray(term_V, np.float64) - self._mean).astype(np.float32)
+
+    def _even(self, vectors: Any) -> float:
+        """What vectors are multiplied by and queries divided by, so that scores stay and the column weighs as
+        much as one of their numbers. Graphs and lists go by the rows: beside vectors that are much smaller
+        they would see log p alone, and find little at weight 0."""
+        step = max(1, self.num_items // MOST_LOOKED_AT)
+        spread = float(np.asarray(self._rows(vectors, np.arange(0, self.num_items, step))[:, :-1]).std())
+        column = float(self._column_V.std())
+        return column / spread if spread > 0 and column > 0 else 1.0
 
     def _built(self, vectors: Any) -> Any:
         """The faiss index of the rows and the column, added a piece at a time."""
@@ -122,6 +135,7 @@ class ItemIndex:
     def _rows(self, vectors: Any, ids: np.ndarray) -> np.ndarray:
         rows = vectors[torch.from_numpy(ids)] if isinstance(vectors, torch.Tensor) else vectors[ids]
         rows = rows.detach().float().cpu().numpy() if isinstance(rows, torch.Tensor) else rows
+        rows = rows if self._stretch == 1.0 else rows * np.float32(self._stretch)
         return np.ascontiguousarray(np.column_stack([rows, self._column_V[ids]]), np.float32)
 
     def search(
@@ -178,7 +192,7 @@ class ItemIndex:
                 exclude_item=None if exclude is None else exclude.item,
             )
             return ids.numpy(), best.numpy() + np.float32(weight * self._mean)
-        asked = np.column_stack([query_nD, np.full(len(query_nD), weight)]).astype(np.float32)
+        asked = np.column_stack([query_nD / self._stretch, np.full(len(query_nD), weight)]).astype(np.float32)
         more = 0 if exclude is None else int(exclude.lengths().max(initial=0))
         score_nM, item_nM = self._index.search(asked, min(k + more, self.num_items))
         if exclude is not None:
@@ -226,6 +240,8 @@ class ItemIndex:
         self._set_term(term_V)
         self.recall = None
         if self.kind == "faiss-ivf":
+            self._stretch = 1.0
+            self._stretch = self._even(vectors)
             self._index = self._built(vectors)
         elif self.kind != "flat":
             self._stored()[:, -1] = self._column_V
@@ -247,9 +263,10 @@ class ItemIndex:
             "trained_weight": self.trained_weight,
             "options": self.options,
             "mean": self._mean,
+            "stretch": self._stretch,
             "recall": None if self.recall is None else _plain(self.recall),
         }
-        with files.atomic_folder(place, replaces=_is_index) as draft:
+        with files.atomic_folder(place, replaces=_is_index_alone) as draft:
             if self.kind == "flat":
                 rows = self._vectors.detach().float().cpu().numpy()
                 np.save(draft / VECTORS, rows)
@@ -272,7 +289,7 @@ class ItemIndex:
         found = cls.__new__(cls)
         for name in ("kind", "offset", "trained_weight", "options"):
             setattr(found, name, card[name])
-        found._mean, found._column_V = card["mean"], column_V
+        found._mean, found._column_V, found._stretch = card["mean"], column_V, card.get("stretch", 1.0)
         found.item_ids = np.load(place / "item_ids.npy") if (place / "item_ids.npy").exists() else None
         found.build_seconds = 0.0
         found._vectors = found._index = None
@@ -358,6 +375,11 @@ def _saved_dtype(ids: Any) -> Any:
 
 def _is_index(folder: Path) -> bool:
     return (folder / CARD).is_file()
+
+
+def _is_index_alone(folder: Path) -> bool:
+    names = (CARD, VECTORS, INDEX, "column.npy", "item_ids.npy")
+    return _is_index(folder) and files.holds_only(folder, names)
 
 
 def _faiss() -> Any:

@@ -98,6 +98,21 @@ def test_the_items_of_a_run_are_exported_as_an_index(served, commands, tmp_path)
         assert message in commands.run("export", served / "run", "--out", out, *words, code=2).stderr
 
 
+def test_what_somebody_put_into_a_folder_is_not_replaced_with_it(served, commands, tmp_path):
+    index = ["export", served / "run", "--out", tmp_path / "index", "--index", "flat"]
+    export = ["export", served / "run", "--out", tmp_path / "served"]
+    log = tmp_path / "log.csv"
+    log.write_text("user,item\n" + "".join(f"{n % 7},{n % 5}\n" for n in range(60)))
+    prepare = ["prepare", log, "--user", "user", "--item", "item", "--out", tmp_path / "prepared"]
+    for command, folder in ((index, "index"), (export, "served"), (prepare, "prepared")):
+        commands.run(*command)
+        commands.run(*command)  # an older one of its kind is replaced
+        (tmp_path / folder / "notes.txt").write_text("mine")
+        done = commands.run(*command, code=2)
+        assert f"{folder}, which holds something else" in done.stderr
+        assert (tmp_path / folder / "notes.txt").read_text() == "mine"
+
+
 def test_an_evaluation_of_some_cases_says_so_and_has_intervals(served, commands, tmp_path):
     out = tmp_path / "some.json"
     words = ["--sample-cases", 10, "--sample-seed", 3, "--out", out]

@@ -254,9 +254,9 @@ def test_methods_take_the_options_of_their_sources_first_and_try_others():
     assert {str(each.prior) for name in config for each in config[name] if name != "frozen"} == {"none"}
     for name, plain in (("dice", DICE().margin), ("pda", Pda().power)):
         assert next(iter(Frontier().methods()[name])) == plain  # what its source has comes first
-    with pytest.raises(ValueError, match=r"experiment\.dice: expected at least one number; got \(\)"):
+    with pytest.raises(ValueError, match=r"dice: expected at least one number; got \(\)"):
         Frontier(dice=())
-    with pytest.raises(ValueError, match=r"experiment\.ips: expected .*; got -1"):
+    with pytest.raises(ValueError, match=r"ips: expected .*; got -1"):
         Frontier(ips=(-1.0,))
 
 

@@ -76,6 +76,23 @@ def test_another_log_p_is_taken_without_a_new_index_where_vectors_lie_as_they_ar
     assert score[:, 0] == pytest.approx(expected.max(1), abs=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["faiss-flat", "faiss-hnsw", "faiss-ivf"])
+def test_vectors_that_are_small_beside_log_p_are_found_too(kind, tmp_path):
+    """As a young model's are: a graph or lists of the rows as they are would see the column alone."""
+    of_faiss(kind)
+    query, items, prior = vectors()
+    items = items / 40
+    index = ItemIndex(kind, items, prior.log_prior_V, options=SMALL.get(kind, {}))
+    index.measure(query, items)
+    index.save(tmp_path / "index")
+    for one in (index, ItemIndex.load(tmp_path / "index")):
+        recall = one.measure(query, items, betas=(0.0, 1.0)).recall
+        assert min(recall.values()) > {"faiss-flat": 0.999, "faiss-hnsw": 0.9, "faiss-ivf": 0.99}[kind]
+        item, score = one.search(query, 3, popularity_weight=0.5)
+        want = np.take_along_axis(query @ items.numpy().T + 0.5 * prior.log_prior_V, item, 1)
+        assert score == pytest.approx(want, abs=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["faiss-hnsw", "faiss-ivf"])
 def test_recall_is_of_the_exact_lists(kind):
     of_faiss(kind)
