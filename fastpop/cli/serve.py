@@ -239,7 +239,8 @@ class Evaluate:
             print(f"{weights_text(shown, personal)}\n{found.table()}\n", flush=True)
             written.append({"popularity_weight": shown, "personal_weight": personal, **found.to_dict()})
             if other is not None:
-                print(f"{self.run_folder} - {self.against}, {weights_text(shown, personal)}, paired over cases")
+                both = f"{self.run_folder} - {self.against}"
+                print(f"{both}, {weights_text(shown, personal)}, paired over cases")
                 pairs = self._paired(found, self._evaluated(other, weight))
                 print("\n".join(_paired_lines(pairs)) + "\n")
                 paired.append({"popularity_weight": shown, "metrics": [pair.to_dict() for pair in pairs]})
