@@ -142,16 +142,15 @@ def pack_kernel(
     )
     if count_ptr is not None:
         bias_k += tl.log(times_k.to(tl.float32))
-    entry_id_k = tl.maximum(id_k, 0)
+    if entry_ptr is not None:  # before ids past the count go, so that these are not held beside the rows
+        entry_k = num_rows + group.to(tl.int64) * num_negatives + offs_k
+        tl.store(entry_ptr + entry_k, tl.maximum(id_k, 0), mask=is_entry_k)
     id_k = tl.where(inside_k, id_k, -1)
     out_k = tl.program_id(0).to(tl.int64) * BLOCK_K + tl.arange(0, BLOCK_K)
     tl.store(bias_ptr + out_k, bias_k)
     tl.store(id_ptr + out_k, id_k)
     if known_ptr is not None:
         tl.store(known_ptr + out_k, tl.where(id_k < 0, float("-inf"), bias_k))
-    if entry_ptr is not None:
-        entry_k = num_rows + group.to(tl.int64) * num_negatives + offs_k
-        tl.store(entry_ptr + entry_k, entry_id_k, mask=is_entry_k)
     if row_ptr is not None:
         there_k = (id_k >= 0) & (bias_k != float("-inf"))
         row_k = tl.maximum(id_k, 0).to(tl.int64)
