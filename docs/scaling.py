@@ -368,6 +368,8 @@ def falls_short(record: dict[str, Any]) -> list[str]:
     lines = [
         f"Logs of up to {most:,} events were trained on, and no epoch of the longest was run to its end.",
         "Where the load was above two, no time by the clock says what a quiet machine takes.",
+        "The rows of indexes of faiss are of vectors as they were, before `export_index` stretched them to "
+        "the column of log p.",
         "How a training run behaves whose tables are larger than memory was not seen: the two lines of "
         "tables on disk are its ends.",
     ]
