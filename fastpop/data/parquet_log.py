@@ -12,7 +12,7 @@ from fastpop.data.columns import csr_offsets
 from fastpop.data.paths import engine_path, engine_words
 from fastpop.data.prepared import CARD, REJECTED
 from fastpop.data.rejected import read_rejected
-from fastpop.data.workbench import duckdb_module
+from fastpop.data.workbench import asked, duckdb_module
 
 if TYPE_CHECKING:
     from fastpop.data.interactions import Interactions
@@ -76,7 +76,8 @@ def load_parquet_log(kind: type["Interactions"], folder: Path, card: dict) -> "I
 
 def _table(duckdb: Any, connection: Any, path: Path) -> dict[str, np.ndarray]:
     try:
-        columns = connection.execute(f"SELECT * FROM read_parquet({engine_path(path)})").fetchnumpy()
+        query = f"SELECT * FROM read_parquet({engine_path(path)})"
+        columns = asked(connection, lambda: connection.execute(query).fetchnumpy())
     except duckdb.Error as error:
         first = engine_words(str(error)).split("\n")[0]
         raise wrong(str(path), "a parquet file", text=f"{first}") from None

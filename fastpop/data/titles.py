@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fastpop.checks import missing, missing_package, one_of, wrong, wrong_type
+from fastpop.checks import missing, one_of, wrong, wrong_type
 from fastpop.data.frames import is_frame
 from fastpop.data.paths import engine_path, local_path
+from fastpop.data.workbench import asked, duckdb_module
 
 # Columns that are taken where none is named, whatever their case, the first that is there.
 ID_NAMES = ("item_id", "item", "id", "itemid", "movieid", "parent_asin", "asin")
@@ -127,15 +128,13 @@ def _values(frame: Any, name: str) -> list[Any]:
 
 
 def _of_parquet(path: Path, id: Any, title: Any) -> tuple[list[Any], list[Any]]:
-    try:
-        import duckdb
-    except ImportError:
-        missing_package("duckdb", "", "reading parquet")
+    duckdb = duckdb_module("reading parquet")
     with duckdb.connect() as connection:
-        relation = connection.sql(f"SELECT * FROM read_parquet({engine_path(path)}, hive_partitioning=false)")
+        source = f"read_parquet({engine_path(path)}, hive_partitioning=false)"
+        relation = asked(connection, lambda: connection.sql(f"SELECT * FROM {source}"))
         names = _columns(str(path), relation.columns, id, title)
         quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
-        rows = relation.select(quoted).fetchall()
+        rows = asked(connection, relation.select(quoted).fetchall)
     return [row[0] for row in rows], [row[1] for row in rows]
 
 

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,48 @@ class Uninterrupted:
             signal.signal(sent, handler)
         for sent, frame in self.waiting[:1]:
             self.handlers[sent](sent, frame)
+
+
+def asked(connection: Any, work: Callable[[], Any], bar: Any = None) -> Any:
+    """What `work` returns or raises, done on a thread of its own.
+
+    On the main thread DuckDB takes an interrupt for itself, and raises a RuntimeError where the
+    handler's own exception belongs; here a handler runs as ever, and the query is stopped at once.
+
+    Args:
+        bar: a context whose value is called ten times a second while the work lasts.
+    """
+    answer: list[Any] = []
+    failure: list[BaseException] = []
+    over = threading.Event()  # an interrupted join may take a thread that runs for one that ended
+
+    def run() -> None:
+        try:
+            answer.append(work())
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            over.set()
+
+    worker = threading.Thread(target=run, daemon=True)
+    begun = False
+    try:
+        with Uninterrupted():
+            worker.start()
+            begun = True
+        with bar or contextlib.nullcontext(lambda: None) as shown:
+            while not over.wait(0.1):
+                shown()
+    except BaseException:
+        # whoever interrupts again is heard once the query has ended: closing under it aborts
+        while begun and not over.is_set():
+            with contextlib.suppress(KeyboardInterrupt):
+                connection.interrupt()
+                over.wait(0.05)
+        raise
+    if failure:
+        raise failure[0]
+    return answer[0]
 
 
 class Workbench:
@@ -137,52 +180,29 @@ class Workbench:
     def run(self, sql: str, label: str) -> None:
         """Execute while a bar moves; Ctrl-C stops the query at once."""
         connection = self.connection
-        failure: list[BaseException] = []
-        over = threading.Event()  # an interrupted join may take a thread that runs for one that ended
 
-        def work() -> None:
-            try:
-                connection.execute(sql)
-            except BaseException as error:
-                failure.append(error)
-            finally:
-                over.set()
+        @contextlib.contextmanager
+        def bar() -> Iterator[Callable[[], object]]:
+            with self.bar(label, 100, "%") as shown:
+                yield lambda: shown.update(max(0.0, min(connection.query_progress(), 100.0) - shown.n))
 
-        worker = threading.Thread(target=work, daemon=True)
-        begun = False
-        try:
-            with Uninterrupted():
-                worker.start()
-                begun = True
-            with self.bar(label, 100, "%") as bar:
-                while not over.wait(0.1):
-                    done = connection.query_progress()
-                    bar.update(max(0.0, min(done, 100.0) - bar.n))
-        except BaseException:
-            # whoever interrupts again is heard once the query has ended: closing under it aborts
-            while begun and not over.is_set():
-                with contextlib.suppress(KeyboardInterrupt):
-                    connection.interrupt()
-                    over.wait(0.05)
-            raise
-        if failure:
-            raise self._explained(failure[0]) from None
+        self._asked(lambda: connection.execute(sql), bar())
 
     def rows(self, sql: str) -> list[tuple]:
         connection = self.connection
-        try:
-            return connection.execute(sql).fetchall()
-        except self.duckdb.Error as error:
-            raise self._explained(error) from None
+        return self._asked(lambda: connection.execute(sql).fetchall())
 
     def column(self, sql: str) -> np.ndarray:
         """The one column of a query."""
         connection = self.connection
-        try:
-            (column,) = connection.execute(sql).fetchnumpy().values()
-        except self.duckdb.Error as error:
-            raise self._explained(error) from None
+        (column,) = self._asked(lambda: connection.execute(sql).fetchnumpy()).values()
         return column
+
+    def _asked(self, work: Callable[[], Any], bar: Any = None) -> Any:
+        try:
+            return asked(self.connection, work, bar)
+        except Exception as error:
+            raise self._explained(error) from None
 
     def value(self, sql: str) -> Any:
         return self.rows(sql)[0][0]
