@@ -109,14 +109,29 @@ def is_current(target: Path) -> bool:
     return all(part.exists() and part.stat().st_mtime < made for part in made_from(target))
 
 
-def holds(target: Path, mutant: str) -> bool:
-    return any(f"MUTANT({mutant}," in part.read_text() for part in made_from(target))
+def mentions(target: Path, text: str) -> bool:
+    return any(text in part.read_text() for part in made_from(target))
+
+
+def reusable(kept: Path, target: Path, mutant: str) -> Path | None:
+    """The object that a mutant has in common with the last build, of one with CUDA too where its source
+    asks nothing of that."""
+    for folder in (kept, kept.with_name(f"{kept.name}-cuda")):
+        there = folder / target
+        if not is_current(there) or mentions(there, f"MUTANT({mutant},"):
+            continue
+        if folder == kept or not mentions(there, "FASTPOP_WITH_CUDA"):
+            return there
+    return None
 
 
 def copy_object(target: Path, to: Path) -> None:
+    """Whole or not at all, since tests build side by side; the object last: it says that both are there."""
     to.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in (".o", ".d"):
-        shutil.copy2(target.with_suffix(suffix), to.with_suffix(suffix))
+    for suffix in (".d", ".o"):
+        own = to.with_suffix(f"{suffix}.{os.getpid()}")
+        shutil.copy2(target.with_suffix(suffix), own)
+        own.replace(to.with_suffix(suffix))
 
 
 class BuildExt(build_ext):
@@ -164,11 +179,12 @@ class BuildExt(build_ext):
         own = Path(self.build_temp)
         targets = [Path(source).with_suffix(".o") for source in ext.sources]
         for target in targets:
-            if is_current(kept / target) and not holds(kept / target, mutant):
-                copy_object(kept / target, own / target)
+            there = reusable(kept, target, mutant)
+            if there is not None:
+                copy_object(there, own / target)
         super().build_extension(ext)
         for target in targets:  # what was not there, for the next
-            if not is_current(kept / target) and not holds(own / target, mutant):
+            if reusable(kept, target, mutant) is None and not mentions(own / target, f"MUTANT({mutant},"):
                 copy_object(own / target, kept / target)
 
     def add_cuda(self, ext):

@@ -35,10 +35,9 @@ void alias_draw_cpu(const AliasRow* table, int64_t num_items, uint64_t seed, uin
 void alias_draw_group(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step, uint32_t group,
                       int64_t num_draws, int64_t* ids);
 
-#ifdef FASTPOP_WITH_CUDA
-// Device pointers; runs on `stream` without a synchronisation. Null, or what went wrong.
+// Of a build with CUDA. Device pointers; runs on `stream` without a synchronisation. Null, or what went
+// wrong.
 const char* alias_draw_cuda(uintptr_t table, int64_t num_items, uint64_t seed, uint64_t step, uint32_t group,
                             int64_t num_groups, int64_t num_draws, uintptr_t ids, uintptr_t stream);
-#endif
 
 }  // namespace fastpop

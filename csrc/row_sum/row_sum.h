@@ -251,9 +251,7 @@ inline int64_t num_chunks(const RowSum& a) { return (a.num_entries + a.chunk - 1
 // One team after the other: for tests.
 void row_sum_host(const RowSum& a);
 
-#ifdef FASTPOP_WITH_CUDA
-// Runs on `stream` without a synchronisation. Null, or what went wrong.
+// Of a build with CUDA. Runs on `stream` without a synchronisation. Null, or what went wrong.
 const char* row_sum_cuda(const RowSum& a, uintptr_t stream);
-#endif
 
 }  // namespace fastpop

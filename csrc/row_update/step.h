@@ -140,9 +140,7 @@ struct TableStepPass {
 // One team after the other: for tests.
 void row_update_host(const TableStep& a);
 
-#ifdef FASTPOP_WITH_CUDA
-// Runs on `stream` without a synchronisation. Null, or what went wrong.
+// Of a build with CUDA. Runs on `stream` without a synchronisation. Null, or what went wrong.
 const char* row_update_cuda(const TableStep& a, uintptr_t stream);
-#endif
 
 }  // namespace fastpop

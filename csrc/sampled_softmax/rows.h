@@ -312,9 +312,7 @@ struct RowPass {
 // Every row of a, one after the other, as a GPU's warps would: for tests.
 void sampled_rows_host(const SampledRows& a, bool backward);
 
-#ifdef FASTPOP_WITH_CUDA
-// Runs on `stream` without a synchronisation. Null, or what went wrong.
+// Of a build with CUDA. Runs on `stream` without a synchronisation. Null, or what went wrong.
 const char* sampled_rows_cuda(const SampledRows& a, bool backward, uintptr_t stream);
-#endif
 
 }  // namespace fastpop
