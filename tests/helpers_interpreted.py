@@ -9,8 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def interpreted(file: str) -> dict[str, int]:
-    """pytest's counts of outcomes for the Triton tests of a file."""
+def interpreted(file: str, which: str = "triton") -> dict[str, int]:
+    """pytest's counts of outcomes for the Triton tests of a file; which: pytest's -k."""
     done = subprocess.run(
         [
             sys.executable,
@@ -22,7 +22,7 @@ def interpreted(file: str) -> dict[str, int]:
             "-p",
             "no:cacheprovider",
             "-k",
-            "triton",
+            which,
             "-m",
             "not slow and not gpu",
             f"tests/ops/{file}",

@@ -431,7 +431,7 @@ def test_a_caller_whose_process_goes_on_gets_its_handlers_streams_and_warnings_b
 
 def test_a_deadline_stops_as_a_signal_does_and_the_same_command_goes_on(commands, clicks, tmp_path):
     out, whole = tmp_path / "run", tmp_path / "whole"
-    words = ["train", *clicks, *QUICK, "--epochs", "240", "--out"]
+    words = ["train", *clicks, *QUICK, "--epochs", "120", "--out"]
     seconds, stops = 3.0, 0
     while True:
         done = commands.start(*words, out, "--deadline", f"{seconds:g}s").wait()
@@ -444,7 +444,7 @@ def test_a_deadline_stops_as_a_signal_does_and_the_same_command_goes_on(commands
             ("the same command goes on from it", "starts anew", f"starts anew in {out}", "its audit")
         )
         stops += 1
-        seconds *= 1.3  # a busy machine may need longer than that to import torch
+        seconds *= 1.5  # a busy machine may need longer than that to import torch
     assert stops
     assert commands.run(*words, whole).returncode == 0
     assert model_of(out) == model_of(whole)

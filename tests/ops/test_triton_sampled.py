@@ -7,7 +7,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 
 def test_under_the_interpreter():
-    """Skipped: a set for each row, drawn or given; 2000 dimensions."""
-    counts = interpreted("test_sampled_softmax.py")
+    """Of float16 in make test-triton36. Skipped: a set for each row, drawn or given; 2000 dimensions."""
+    counts = interpreted("test_sampled_softmax.py", "triton and not torch.float16")
     assert counts["passed"] > 20
-    assert counts.get("skipped", 0) == 150
+    assert counts.get("skipped", 0) == 100
