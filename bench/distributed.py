@@ -40,7 +40,17 @@ CASES: dict[str, dict[str, Any]] = {
     "top1": {"loss": "top1"},
     "l2": {"regularizers": "l2", "num_negatives": 64},
     "uniformity": {"regularizers": "uniformity", "num_negatives": 64},
+    "entmax": {"loss": "entmax"},
+    "importance": {"loss": "importance_sampling"},
+    "cosreg": {"regularizers": "cosreg", "num_negatives": 64},
+    "resn": {"regularizers": "resn", "num_negatives": 64},
+    "linear": {"item_tower": "linear", "num_negatives": 64},
+    "lightgcn": {"encoder": "lightgcn", "num_negatives": 64},
 }
+NAMES_IDS = ("bpr", "gbce", "top1", "l2", "uniformity")
+BESIDE_A_SOFTMAX = ("l2", "uniformity", "cosreg", "resn", "linear", "lightgcn")
+LAYERS = 3  # of lightgcn
+BLOCK = 256  # of importance sampling, which takes one at a model's start
 SHAPE = {"V": 10_000_000, "D": 64, "b": 512, "K": 8192, "P": 200_000}  # the plan's; b rows a process
 
 
@@ -63,23 +73,48 @@ def step_bytes(n: int, b: int, dim: int, encoder: int, rows: int = 0) -> dict[st
     }
 
 
-def other_step_bytes(n: int, b: int, dim: int, encoder: int, case: str, elsewhere: float) -> dict[str, float]:
-    """As `step_bytes`, of a factor encoder and a loss or regulariser of `CASES`. elsewhere: different ids
-    that a process names and others have the rows of, the mean over processes."""
-    users = 8 + b * (8 + 4 * dim)
-    # ids there, rows back, gradients there; how many
-    found = {"gather": (n - 1) * users, "sum": sent(n, 4 * encoder, "sum") + sent(n, 8, "sum")}
-    found["exchange"] = elsewhere * (8 + 8 * dim) + 8 * (n - 1)
+def other_step_bytes(
+    n: int, b: int, dim: int, encoder: int, case: str, elsewhere: float, *, users: int = 0, rounds: int = 0
+) -> dict[str, float]:
+    """As `step_bytes`, of a loss, a regulariser, an item tower or an encoder of `CASES`. elsewhere: different
+    ids that a process names and others have the rows of, the mean over processes. users: those of the log,
+    whose gradients are then dense, and counted in `encoder`; 0: they are rows. rounds: of entmax."""
+    rows = 0 if users else b
+    found = {
+        "gather": (n - 1) * (rows and 8 + rows * (8 + 4 * dim)),
+        "max": 0.0,
+        "sum": sent(n, 4 * encoder, "sum") + sent(n, 8, "sum"),
+        "own sums": 0.0,
+        # ids there, rows back, gradients there; how many
+        "exchange": elsewhere * (8 + 8 * dim) + 8 * (n - 1) if case in NAMES_IDS else 0.0,
+    }
+    if case in BESIDE_A_SOFTMAX:
+        found = step_bytes(n, b, dim, encoder, rows=rows) | {"exchange": found["exchange"]}
     if case in ("bpr", "gbce"):
         found["gather"] += (n - 1) * 8  # numbers of rows
     if case == "top1":
         found["gather"] += (n - 1) * (8 + 8 * b + 8)  # positives, and where this process's stand
-    if case in ("l2", "uniformity"):  # beside a sampled softmax
-        softmax = step_bytes(n, b, dim, encoder, rows=b)
-        found = {name: softmax.get(name, 0) + (name == "exchange") * found["exchange"] for name in ORDER}
     if case == "uniformity":
         found["gather"] += (n - 1) * (8 + 4 * b * dim + 8 + 8 * b)  # queries and positives
         found["own sums"] += sent(n, 4 * n * b * dim, "own sums")
+    if case in ("entmax", "importance"):
+        # queries, positives, numbers of rows; what comes from above of each row
+        found["gather"] += (n - 1) * (4 * b * dim + 8 * b + 8 + 4 * b)
+        found["own sums"] += sent(n, 4 * n * b * dim, "own sums")
+    if case == "entmax":
+        found["max"] += sent(n, 4 * n * b, "sum")
+        # two numbers a round, float64, and the positive's score; the loss
+        found["sum"] += sent(n, 8 * (2 * rounds + 1) * n * b, "sum") + sent(n, 4 * n * b, "sum")
+    if case == "importance":  # of a block: the largest and two sums; the loss likewise; the draws' shares
+        found["max"] += 2 * sent(n, 4 * n * b, "sum")
+        found["sum"] += 2 * sent(n, 8 * n * b, "sum") + sent(n, 8 * BLOCK, "sum")
+    if case == "cosreg":
+        found["sum"] += 2 * sent(n, 4 * dim, "sum")
+    if case == "resn":
+        found["gather"] += (n - 1) * 8
+        found["sum"] += 2 * sent(n, 8 * dim * dim, "sum")
+    if case == "lightgcn":
+        found["sum"] += 2 * LAYERS * sent(n, 4 * users * dim, "sum")
     return found
 
 
@@ -159,7 +194,7 @@ def counted_case(world: int, rank: int, case: str) -> dict[str, Any]:
     rng, num_items = np.random.default_rng(0), 500
     log = fastpop.Interactions.from_arrays(rng.integers(0, 300, 4000), rng.integers(0, num_items, 4000))
     num_items = log.num_items
-    config = TrainConfig(encoder="factor", dim=16, batch_size=64 * world, **CASES[case])
+    config = TrainConfig(**{"encoder": "factor"} | CASES[case], dim=16, batch_size=64 * world)
     parts = assemble(config, log, log, np.log(log.item_counts() / 4000))
     batch = next(iter(parts.batches.epoch(0)))
     train_step(parts, batch, 0)
@@ -178,11 +213,21 @@ def counted_case(world: int, rank: int, case: str) -> dict[str, Any]:
     low, high = even_rows(num_items, world, rank)
     elsewhere = collectives.counts(int(((ids < low) | (ids >= high)).sum()), None)
     sent_here = collectives.gathered(torch.tensor([[traffic.bytes[name] for name in ORDER]]), None, None)
-    formula = other_step_bytes(world, 64, 16, 16, case, sum(elsewhere) / world)
+    dense = [p for p in parts.model.parameters() if p.grad is not None and not p.grad.is_sparse]
+    dense = [p for p in dense if world == 1 or not parts.ranks.is_shared(parts.model, p)]
+    more = {
+        "encoder": sum(p.numel() for p in dense),
+        "users": log.num_users if any(len(p) == log.num_users for p in dense) else 0,
+        "rounds": traffic.calls["sum"] - 3 if case == "entmax" else 0,  # beside the loss's and the step's
+    }
+    formula = other_step_bytes(
+        world, 64, 16, case=case, elsewhere=sum(elsewhere) / world if case in NAMES_IDS else 0, **more
+    )
     return {
         "processes": world,
         "case": case,
-        "elsewhere": sum(elsewhere) / world,
+        "elsewhere": sum(elsewhere) / world if case in NAMES_IDS else 0,
+        **more,
         "counted": dict(zip(ORDER, sent_here.double().mean(0).round().int().tolist())),
         "formula": {name: round(formula.get(name, 0)) for name in ORDER},
     }
@@ -271,7 +316,8 @@ def tables(record: dict[str, Any], alpha: float | None, beta: float | None, rate
     for one in record["cases"]:
         if one["processes"] > 1:
             counted, formula = sum(one["counted"].values()), sum(one["formula"].values())
-            line = f"{one['processes']} | {one['case']} | {one['elsewhere']:,.1f} | {counted:,} | {formula:,}"
+            name = one["case"] + (f", {one['rounds']} rounds" if one["rounds"] else "")
+            line = f"{one['processes']} | {name} | {one['elsewhere']:,.1f} | {counted:,} | {formula:,}"
             text.append(f"| {line} |")
     fit = record["fit"]
     text += [

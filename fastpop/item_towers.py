@@ -49,9 +49,14 @@ class ItemSizes:
 
 @dataclass(frozen=True)
 class ItemTowerOptions(Component):
-    """The base of item towers to choose from."""
+    """The base of item towers to choose from.
+
+    by_row: whether its module makes each item's vector of that item's row alone, and has no rows of its own:
+    several processes then make it each of its part of the table, and sum the gradients of its parameters.
+    """
 
     kind: ClassVar[str] = "item_tower"
+    by_row: ClassVar[bool] = False
 
     def build(self, sizes: ItemSizes) -> ItemTower | None:
         """A freshly initialised module; None: the table itself is what scores are made with."""
@@ -63,6 +68,7 @@ class Table(ItemTowerOptions):
     """One free vector per item: row gradients, a step independent of the catalogue's size."""
 
     name: ClassVar[str] = "table"
+    by_row: ClassVar[bool] = True
 
     def build(self, sizes: ItemSizes) -> None:
         return None
@@ -77,6 +83,7 @@ class Linear(ItemTowerOptions):
     """
 
     name: ClassVar[str] = "linear"
+    by_row: ClassVar[bool] = True
     depth: int = 1
 
     def __post_init__(self) -> None:

@@ -63,8 +63,9 @@ class Recommender(nn.Module):
         return query, self.upload(target), None if weight is None else self.upload(weight).float()
 
     @torch.no_grad()
-    def encode(self, cases: Cases) -> Tensor:
-        """[C, D] queries of the cases, in evaluation mode, on the model's device.
+    def encode(self, cases: Cases, item_VD: Tensor | None = None) -> Tensor:
+        """[C, D] queries of the cases, in evaluation mode, on the model's device. item_VD: the decoder's item
+        vectors, where they are made already.
 
         Raises ValueError for a case without what the encoder reads: a user (-1 is none) or a
         history.
@@ -72,6 +73,7 @@ class Recommender(nn.Module):
         was_training = self.training
         self.eval()
         try:
+            item_VD = self.decoder.item_vectors() if item_VD is None else item_VD
             if self.encoder.reads == "events":
                 anonymous = np.flatnonzero(cases.user < 0)
                 if anonymous.size:
@@ -80,14 +82,12 @@ class Recommender(nn.Module):
                         "a known user in each for an encoder that reads the user",
                         text=f"none in case {anonymous[0]}",
                     )
-                return self._last(
-                    self.upload(cases.user), self.upload(cases.user), self.decoder.item_vectors()
-                )
+                return self._last(self.upload(cases.user), self.upload(cases.user), item_VD)
             empty = np.flatnonzero(cases.history_rows.lengths() == 0)
             if empty.size:
                 raise checks.wrong("cases", "a history in each", text=f"none in case {empty[0]}")
             history_CL = cases.history_rows.last(self.max_length, PAD)
-            return self.encode_histories(cases.user, history_CL, self.decoder.item_vectors())
+            return self.encode_histories(cases.user, history_CL, item_VD)
         finally:
             self.train(was_training)
 

@@ -11,10 +11,11 @@ import torch.distributed as dist
 from helpers_ranks import join
 
 import fastpop
-from fastpop.encoders import Bag, BERT4Rec, Factor, SASRec
-from fastpop.objectives import BPR, DICE, GBCE, BPRMax, RelMf, TOP1Max
+from fastpop.encoders import Bag, BERT4Rec, Factor, LightGCN, SASRec
+from fastpop.item_towers import Linear
+from fastpop.objectives import BPR, DICE, GBCE, BPRMax, ImportanceSampling, RelMf, TOP1Max
 from fastpop.priors import ByPeriod
-from fastpop.regularizers import Alignment, SimGCL, Uniformity
+from fastpop.regularizers import Alignment, CosReg, ReSN, SimGCL, Uniformity
 
 COMMON = {"dim": 8, "batch_size": 64, "progress": False, "evaluate_every": 1, "seed": 3}
 RUNS = {
@@ -43,6 +44,12 @@ LOSSES = {
     "in batch and more": FACTOR | {"proposal": "in_batch", "extra_negatives": 20, "logq": "corrected"},
     "directau": FACTOR | {"loss": "directau", "prior": "none"},
     "partitioned": SASREC | {"loss": "partitioned_softmax", "prior": "learned"},
+    "entmax": SASREC | {"loss": "entmax", "prior": "learned", "accumulate": 2, "learn_temperature": True},
+    "entmax by-period": FACTOR | {"loss": "entmax", "prior": ByPeriod(periods=4)},
+    "importance": FACTOR
+    | {"loss": ImportanceSampling(block=8, most=60, effective=9.0, rate=0.1), "prior": "learned"},
+    "importance in parts": SASREC
+    | {"loss": ImportanceSampling(block=16, most=64, effective=12.0), "accumulate": 2, "clip_norm": 0.5},
     "relmf": SASREC | {"loss": RelMf(negatives=7), "prior": "none"},
     "by-period": FACTOR | {"prior": ByPeriod(periods=4), "num_negatives": 40},
     "by-period-full": SASREC | {"prior": ByPeriod(periods=4), "loss": "full_softmax", "accumulate": 2},
@@ -54,6 +61,18 @@ REGULARIZERS = {
     "of a batch": FACTOR | {"regularizers": (Uniformity(weight=0.3), "l2"), "loss": "full_softmax"},
     "with noise": SASREC | {"regularizers": (SimGCL(weight=0.3),), "num_negatives": 40, "clip_norm": 0.5},
     "in a loss": FACTOR | {"regularizers": (Alignment(weight=0.3), Uniformity(of="items")), "loss": "bpr"},
+}
+# What all items are made of, or all read.
+WHOLE_TABLES = {
+    "of all items": FACTOR
+    | {"regularizers": (CosReg(weight=0.5), ReSN(weight=0.1), "l2"), "num_negatives": 40, "accumulate": 2},
+    "of all squares": SASREC | {"regularizers": CosReg(weight=0.5, squared=True), "loss": "bpr"},
+    "linear": SASREC
+    | {"item_tower": Linear(depth=2), "regularizers": ("l2", CosReg(weight=0.5)), "clip_norm": 0.5},
+    "linear and bpr": FACTOR | {"item_tower": "linear", "loss": "bpr", "prior": "learned"},
+    "lightgcn": {"encoder": LightGCN(layers=2), "loss": "full_softmax", "regularizers": "l2"},
+    "lightgcn and bpr": {"encoder": LightGCN(layers=3), "loss": "bpr", "accumulate": 2, "clip_norm": 0.5},
+    "lightgcn of none": {"encoder": LightGCN(layers=0), "num_negatives": 40},
 }
 
 DRAWN_APART = {"duorec": {"encoder": SASRec(dropout=0.2), "regularizers": "duorec", "num_negatives": 40}}
@@ -72,7 +91,7 @@ def run(name, out, epochs, **options):
         out=out,
         epochs=epochs,
         **COMMON,
-        **(RUNS | LOSSES | REGULARIZERS | IN_BACKWARD | DRAWN_APART)[name],
+        **(RUNS | LOSSES | REGULARIZERS | IN_BACKWARD | WHOLE_TABLES | DRAWN_APART)[name],
         **options,
     )
 

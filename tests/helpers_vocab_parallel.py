@@ -2,6 +2,7 @@
 
 import sys
 
+import helpers_shared_losses
 import pytest
 import torch
 import torch.distributed as dist
@@ -298,6 +299,7 @@ def main():
             check_each(ops.sampled_softmax, sampled_cases, dtype, world, rank, rows, first, gradients)
     check_half(rank, world, rows, first)
     check_bytes(world, shard, rows)
+    helpers_shared_losses.check(world, rank, first, rows)
     if world > 1:
         check_refusals(world, rank, first, rows, shard)
     dist.destroy_process_group()

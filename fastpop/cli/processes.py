@@ -13,7 +13,7 @@ from typing import Any
 
 from fastpop import bars
 
-TOGETHER = ("train",)
+TOGETHER = ("compare", "train")
 _store: Any = None  # where they meet; None: this one is alone
 
 
@@ -39,23 +39,53 @@ def joined() -> Iterator[bool]:
     import torch
     import torch.distributed as dist
 
-    with_cuda = torch.cuda.is_available()
-    if with_cuda:
+    rank, world = _meet()
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=_store, rank=rank, world_size=world)
+    with _one_voice(rank):
+        yield rank == 0
+    dist.destroy_process_group()
+    _store = None
+
+
+@contextlib.contextmanager
+def beside() -> Iterator[Any]:
+    """What is dealt to this process (`fastpop.experiments.Dealt`), which works alone; None: there is one."""
+    global _store
+    if number() == 1:
+        yield None
+        return
+    from fastpop.experiments import Dealt
+
+    rank, world = _meet()
+    with _one_voice(rank):
+        yield Dealt(rank, world, _store, int(os.environ.get("LOCAL_WORLD_SIZE", world)))
+    _store = None
+
+
+def _meet() -> tuple[int, int]:
+    """(rank, world) of this process, which has a card of its own, and where they meet in `_store`."""
+    global _store
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     store, rank, world = next(dist.rendezvous("env://"))
     # torchrun's store outlives a restart, and has the addresses of those that are gone.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     _store = dist.PrefixStore(f"fastpop/{attempt}", store)
-    backend = "cpu:gloo,cuda:nccl" if with_cuda else "gloo"
-    dist.init_process_group(backend, store=_store, rank=rank, world_size=world)
+    return rank, world
+
+
+@contextlib.contextmanager
+def _one_voice(rank: int) -> Iterator[None]:
     with contextlib.ExitStack() as silent:
         if rank:
             silent.enter_context(contextlib.redirect_stdout(None))  # print then writes nowhere
             silent.callback(setattr, bars, "silent", bars.silent)
             bars.silent = True
-        yield rank == 0
-    dist.destroy_process_group()
-    _store = None
+        yield
 
 
 def warns() -> bool:

@@ -137,7 +137,7 @@ def _metrics(result: Any) -> str:
 class Compare:
     """Train with and without log p outside the dot product, and write a report.
 
-    Stopped at any moment, the same command goes on where it was.
+    Stopped at any moment, the same command goes on where it was. torchrun deals seeds out to its processes.
     """
 
     reading: OmitArgPrefixes[LogOptions]
@@ -178,6 +178,10 @@ class Compare:
     """Stop after so long (90m, 2h30m, 45s) as a signal would: exit code 75, and the same command goes on."""
 
     def run(self) -> dict[str, Any]:
+        with processes.beside() as dealt:
+            return self._run(dealt)
+
+    def _run(self, dealt: Any) -> dict[str, Any]:
         from fastpop.experiments import compare
 
         checks.needed("matplotlib", "report", "the report")
@@ -209,7 +213,10 @@ class Compare:
             config=config,
             out=self.out,
             name=self.name or _name_of(self.reading.log),
+            dealt=dealt,
         )
+        if dealt is not None and not dealt.leads:
+            return {}
         if log.rejected is not None and len(log.rejected):
             log.rejected.save(self.out / "rejected.csv")
         print(result.table())

@@ -56,12 +56,17 @@ class Encoder(nn.Module):
         encoder is then asked with what this made. None: the item tower of the run."""
         return None
 
+    def take_all_rows(self, train: Interactions) -> None:
+        """Called where one of several processes, which made the encoder with Sizes.rows, has the whole item
+        table from then on. train: as in Sizes."""
+
 
 @dataclass(frozen=True)
 class Sizes:
     """What a run knows before its encoder is made. max_length: of the longest history that is read.
     sparse: whether tables are to give sparse row gradients. train: the events that are trained on. tables:
-    how they are held, of encoders that say `half_tables`."""
+    how they are held, of encoders that say `half_tables`. rows: of the item table, those that this process
+    of several has; None: all."""
 
     num_users: int
     num_items: int
@@ -70,6 +75,7 @@ class Sizes:
     sparse: bool = False
     train: Interactions | None = None
     tables: TableKind = PLAIN
+    rows: slice | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,9 @@ class EncoderOptions(Component):
 
     reads: as of its Encoder. rows: the name of the rows that it trains on, where those are not the ones of
     the same name as reads. own_tower: whether its module has an item tower of its own. half_tables: whether
-    it takes Sizes.tables: item vectors of bfloat16, and tables of its own on disk or in bfloat16.
+    it takes Sizes.tables: item vectors of bfloat16, and tables of its own on disk or in bfloat16. takes_rows:
+    whether a tower of its own takes Sizes.rows: several processes then make it together, each its rows of the
+    items.
     """
 
     kind: ClassVar[str] = "encoder"
@@ -86,6 +94,7 @@ class EncoderOptions(Component):
     rows: ClassVar[str] = ""
     own_tower: ClassVar[bool] = False
     half_tables: ClassVar[bool] = False
+    takes_rows: ClassVar[bool] = False
 
     @property
     def varies(self) -> bool:

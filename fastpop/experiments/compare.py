@@ -22,6 +22,7 @@ from fastpop.diagnostics import Diagnostic, Null, weak_direction
 from fastpop.experiments import assemble
 from fastpop.experiments.arms import ARMS, BEST, EQUAL, STANDARD, arm_of
 from fastpop.experiments.compared import CompareResult
+from fastpop.experiments.dealt import Dealt
 from fastpop.experiments.further import Further
 from fastpop.experiments.measure import measure_reading
 from fastpop.experiments.one_arm import Judged, train_arm
@@ -80,6 +81,7 @@ def compare(
     name: str = "",
     out: str | Path | None = None,
     progress: bool | None = None,
+    dealt: Dealt | None = None,
     **options: Any,
 ) -> CompareResult:
     """Train every arm on the same half of the events, and say what separation changes.
@@ -121,6 +123,8 @@ def compare(
             comparison that was stopped goes on there, to the same numbers; one that is finished is
             given back, and nothing is trained.
         progress: show bars; None shows them on a terminal.
+        dealt: of several processes that call this alike with one `out`, which is this one: each trains and
+            measures whole seeds alone, and all return the result (`torchrun -m fastpop compare`).
     Returns:
         CompareResult.
     Raises:
@@ -131,7 +135,9 @@ def compare(
         claim about separation needs (docs/comparison.md).
     """
     if processes.are_several():
-        raise NotImplementedError("compare: expected one process; only fastpop.train takes several")
+        raise NotImplementedError(
+            "compare: expected no process group; dealt= gives each of several processes seeds of its own"
+        )
     log = as_log(log)
     seeds = seeds_of(seeds)
     arms = listed("arms", arms, "a list of arms")
@@ -173,18 +179,27 @@ def compare(
         Further.asked_for(metrics, diagnostics, config),
     )
     place = None if out is None else local_path(out, "out")
+    if dealt is not None and place is None:
+        raise checks.wrong("out", "a folder, in which processes with dealt= meet", None)
+    leads = dealt is None or dealt.leads
     if place is not None:
         checks.needed("matplotlib", "report", "compare(out=...)")
-        check_folder(place)
+        if leads:
+            check_folder(place)
     config.torch_device()
     with contextlib.ExitStack() as held:
-        if place is not None:
+        if place is not None and leads:
             held.enter_context(run_folder.held(place))
-        return _compare(log, test, question, place, progress)
+        return _compare(log, test, question, place, progress, dealt)
 
 
 def _compare(
-    log: Interactions, test: Any, question: Question, place: Path | None, progress: bool | None
+    log: Interactions,
+    test: Any,
+    question: Question,
+    place: Path | None,
+    progress: bool | None,
+    dealt: Dealt | None,
 ) -> CompareResult:
     """`compare` once its arguments are checked and the folder is held."""
     config, shown = question.config, None
@@ -194,6 +209,13 @@ def _compare(
     asked = asked_of(question, log, parts if test is not None else None)
     account = None
     if place is not None:
+        if dealt is not None and not dealt.leads:
+            dealt.wait_for("begun", 0)
+            before = finished(place, asked)
+            if before is not None:
+                return CompareResult(before)
+            account = Unfinished(place, asked)
+            return _measured(log, parts, question, shown, asked, account, progress, dealt)
         before = finished(place, asked)
         if before is not None:
             warnings.warn(
@@ -204,10 +226,14 @@ def _compare(
             Unfinished(place, asked).close()
             found = CompareResult(before)
             write_anew(place, damaged(place), "comparison.json", found.save)
+            if dealt is not None:
+                dealt.tell("begun")
             return found
         account = Unfinished(place, asked)
+        if dealt is not None:
+            dealt.tell("begun")
     with contextlib.nullcontext() if account is None else account.unless_refused():
-        return _measured(log, parts, question, shown, asked, account, progress)
+        return _measured(log, parts, question, shown, asked, account, progress, dealt)
 
 
 def _measured(
@@ -218,25 +244,41 @@ def _measured(
     asked: dict[str, Any],
     account: Unfinished | None,
     progress: bool | None,
+    dealt: Dealt | None,
 ) -> CompareResult:
     """Every seed, trained and measured or as it was kept, put together, and written."""
-    config, watch = question.config, Stopwatch(account)
+    config, watch = question.config, Stopwatch(account, 0 if dealt is None else dealt.rank)
     cases = drawn(parts.test, question)
-    found: list[dict[str, Any]] = []
-    arms = question.arms
+    arms, beside = question.arms, 1 if dealt is None else dealt.beside
     bar = bars.progress_bar(len(question.seeds) * len(arms), f"compare {config.encoder}", show=progress)
+
+    def measured(seed: int) -> dict[str, Any]:
+        kept = account.measured(seed) if account else None
+        if kept is not None:
+            bar.update(len(arms))
+            return kept
+        fresh = _one_seed(seed, question, log, parts, cases, shown, account, watch, bar, beside)
+        if account:
+            account.keep(seed, fresh)
+        watch.lap(f"seed-{seed}")
+        LOG.info("seed %d is measured", seed, extra={"fields": {"seed": seed, "arms": list(arms)}})
+        return fresh
+
     with bar:
-        for seed in question.seeds:
-            measured = account.measured(seed) if account else None
-            if measured is None:
-                measured = _one_seed(seed, question, log, parts, cases, shown, account, watch, bar)
-                if account:
-                    account.keep(seed, measured)
-                watch.lap(f"seed-{seed}")
-                LOG.info("seed %d is measured", seed, extra={"fields": {"seed": seed, "arms": list(arms)}})
-            else:
-                bar.update(len(arms))
-            found.append(measured)
+        if dealt is None:
+            found = [measured(seed) for seed in question.seeds]
+        else:
+            assert account is not None
+            own = {seed: measured(seed) for seed in dealt.own(question.seeds)}
+            dealt.tell("measured")
+            if not dealt.leads:
+                dealt.wait_for("written", 0)
+                written = finished(account.out, asked)
+                assert written is not None
+                return CompareResult(written)
+            dealt.wait_for("measured", *range(dealt.world))
+            watch.join()
+            found = [own.get(seed) or measured(seed) for seed in question.seeds]
     made_by = {
         "version": fastpop.__version__,
         "seeds": list(question.seeds),
@@ -250,6 +292,8 @@ def _measured(
     if account is not None:
         result.save(account.out)
         account.close()
+    if dealt is not None:
+        dealt.tell("written")
     return result
 
 
@@ -263,6 +307,7 @@ def _one_seed(
     account: Unfinished | None,
     watch: Stopwatch,
     bar: Any,
+    beside: int,
 ) -> dict[str, Any]:
     """Halve, train and measure all arms of a seed: what a report needs of them, as plain data."""
     config, arms = question.config.replace(seed=seed), question.arms
@@ -287,7 +332,7 @@ def _one_seed(
         question.further,
     )
     bounded = build.bounded(config, log, parts.test)
-    memory.check(bounded, log, kept_in_memory=account is None)
+    memory.check(bounded, log, kept_in_memory=account is None, beside=beside)
     runs, start = {}, bar.n
     for number, arm in enumerate(arms, 1):
         bar.set_description_str(f"compare {config.encoder}: {arm}, seed {seed}")

@@ -1,7 +1,8 @@
 """A comparison on disk while it runs: what was asked, seeds that are measured, arms that are trained.
 
     out/unfinished/asked.json             the question, under a seal
-    out/unfinished/seconds.json           how long each run took, in all processes that worked on it
+    out/unfinished/seconds.json           how long each run took, in all processes that worked on it; of
+                                          those side by side, the second has seconds-1.json, and so on
     out/unfinished/seed-0.json            all that is kept of a seed once its arms are measured
     out/unfinished/seed-1-frozen/         checkpoints of an arm, until its seed is measured
 
@@ -89,12 +90,13 @@ class Unfinished:
             shutil.rmtree(arm_folder, ignore_errors=True)
 
     def seconds(self) -> dict[str, float]:
-        """What runs took before this process, by run; empty where nothing is known."""
-        path = self.folder / "seconds.json"
-        try:
-            return sealed.read(path) if path.exists() else {}
-        except sealed.Damaged:
-            return {}
+        """What runs took so far, by run; empty where nothing is known."""
+        found: dict[str, float] = {}
+        for path in self.folder.glob("seconds*.json"):
+            with contextlib.suppress(sealed.Damaged, OSError):
+                for run, seconds in sealed.read(path).items():
+                    found[run] = max(seconds, found.get(run, 0.0))  # who goes on has those before it, too
+        return found
 
     @contextlib.contextmanager
     def unless_refused(self) -> Iterator[None]:
@@ -121,8 +123,8 @@ class Stopwatch:
     """How long a comparison took, by run, whichever processes worked on it. What a killed one had not told
     yet is lost."""
 
-    def __init__(self, account: Unfinished | None):
-        self.account, self.since = account, time.perf_counter()
+    def __init__(self, account: Unfinished | None, rank: int = 0):
+        self.account, self.rank, self.since = account, rank, time.perf_counter()
         self.seconds = account.seconds() if account else {}
 
     def lap(self, run: str) -> None:
@@ -132,7 +134,13 @@ class Stopwatch:
         self.since = now
         if self.account:
             with contextlib.suppress(OSError):  # nothing that a run should end for
-                sealed.write(self.account.folder / "seconds.json", self.seconds)
+                name = f"seconds-{self.rank}.json" if self.rank else "seconds.json"
+                sealed.write(self.account.folder / name, self.seconds)
+
+    def join(self) -> None:
+        """The time since the last lap was spent waiting for others, whose runs count from now on."""
+        assert self.account is not None
+        self.seconds, self.since = self.account.seconds(), time.perf_counter()
 
     def total(self) -> float:
         return round(sum(self.seconds.values()) + time.perf_counter() - self.since, 1)

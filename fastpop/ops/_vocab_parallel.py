@@ -27,6 +27,7 @@ from fastpop.ops import _draw_op, collectives  # noqa: F401  (_draw_op registers
 from fastpop.ops._sampled_softmax_op import table_gradient
 from fastpop.ops.row_shard import RowShard
 from fastpop.ops.shared_rows import AllRows
+from fastpop.ops.shared_sums import total
 
 ABSENT = -1e30  # nats: finite, so that its row lives, and of no weight beside any logit
 NOBODY = -1  # the ignored positive of a part, whose ids are its own
@@ -209,11 +210,6 @@ def shared(shard: RowShard, *tensors: Any) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def total(shard: RowShard, value: Tensor) -> Tensor:
-    """The sum over processes, differentiable."""
-    return _Total.apply(value, shard.group, shard.queries == "each")
-
-
 def mean_logit(
     query: Tensor,
     items: Tensor,
@@ -302,17 +298,6 @@ class _Shared(torch.autograd.Function):
         flat = torch.cat([grad.reshape(-1).to(wide) for grad in grads])
         parts = collectives.total(flat, ctx.group).split([grad.numel() for grad in grads])
         return None, *(part.view_as(grad).to(grad.dtype) for part, grad in zip(parts, grads))
-
-
-class _Total(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, group: Any, summed: bool) -> Tensor:  # type: ignore[override]
-        ctx.group, ctx.summed = group, summed
-        return collectives.total(value, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        return collectives.total(grad, ctx.group) if ctx.summed else grad, None, None
 
 
 class _Taken(torch.autograd.Function):

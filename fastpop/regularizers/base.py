@@ -29,7 +29,9 @@ class RegularizerOptions(Component):
     queries of the same rows made again, which differ from `query` in dropout alone. compares_rows: whether
     nothing is left of it for a single row. reads: "items", vectors of any items; "rows", of the rows'
     positives alone; "row", which is the mean over rows of what each one's query and positive give. Several
-    processes that share items make the last two together (docs/distributed.md).
+    processes that share items make the last two together (docs/distributed.md). takes_shard: whether its
+    module takes shard=, a `fastpop.ops.RowShard` of items that several processes share, each with rows of its
+    own: it then gives, on each of them, what it gives of all rows and all items.
 
     `check` is asked before a log is read, by the configuration.
 
@@ -43,6 +45,7 @@ class RegularizerOptions(Component):
     view: ClassVar[bool] = False
     compares_rows: ClassVar[bool] = False
     reads: ClassVar[Literal["items", "rows", "row"]] = "items"
+    takes_shard: ClassVar[bool] = False
     weight: float = 1e-4
 
     def __post_init__(self) -> None:

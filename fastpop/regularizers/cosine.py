@@ -8,20 +8,24 @@ from torch.nn import functional as F  # noqa: N812
 
 from fastpop import registry
 from fastpop.objectives import in_float32
+from fastpop.ops import RowShard
+from fastpop.ops.shared_sums import total
 from fastpop.regularizers.base import RegularizerInputs, RegularizerOptions
 
 
 @in_float32
-def mean_cosine(row_VD: Tensor, *, squared: bool = False) -> Tensor:
+def mean_cosine(row_VD: Tensor, *, squared: bool = False, shard: RowShard | None = None) -> Tensor:
     """Mean over pairs i != j of cos(row_i, row_j), or of its square; a scalar.
 
     No pair is made: the sum of cosines is the squared length of the sum of unit vectors, O(V D); that of
-    squares the squared norm of their Gram matrix, O(V D^2).
+    squares the squared norm of their Gram matrix, O(V D^2). shard: of rows that several processes share, who
+    sum that vector, or that matrix, and its gradient.
     """
     unit_VD = F.normalize(row_VD, dim=1)
-    total = (unit_VD.T @ unit_VD).square().sum() if squared else unit_VD.sum(0).square().sum()
-    num_rows = len(row_VD)
-    return (total - num_rows) / max(num_rows * (num_rows - 1), 1)
+    summed, num_rows = unit_VD.T @ unit_VD if squared else unit_VD.sum(0), len(row_VD)
+    if shard is not None:
+        summed, num_rows = total(shard, summed), shard.num_items
+    return (summed.square().sum() - num_rows) / max(num_rows * (num_rows - 1), 1)
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class CosReg(RegularizerOptions):
     """
 
     name: ClassVar[str] = "cosreg"
+    takes_shard: ClassVar[bool] = True
     weight: float = 1.0
     squared: bool = False
 
@@ -46,8 +51,15 @@ class _MeanCosine(nn.Module):
         super().__init__()
         self.squared = squared
 
-    def forward(self, query_RD: Tensor, item_VD: Tensor, pos_id_R: Tensor, log_prior_V: Tensor) -> Tensor:
-        return mean_cosine(item_VD, squared=self.squared)
+    def forward(
+        self,
+        query_RD: Tensor,
+        item_VD: Tensor,
+        pos_id_R: Tensor,
+        log_prior_V: Tensor,
+        shard: RowShard | None = None,
+    ) -> Tensor:
+        return mean_cosine(item_VD, squared=self.squared, shard=shard)
 
 
 registry.ours("regularizer", CosReg)

@@ -9,6 +9,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from fastpop import registry
 from fastpop.objectives import in_float32
+from fastpop.ops import RowShard
+from fastpop.ops.shared_sums import total
 from fastpop.regularizers.base import RegularizerInputs, RegularizerOptions
 
 SQUARINGS = 28  # brought to norm 1 after four each, which float64 holds
@@ -16,16 +18,20 @@ LEAST = 1e-300
 
 
 @in_float32
-def squared_spectral_norm(query_RD: Tensor, item_VD: Tensor) -> Tensor:
+def squared_spectral_norm(query_RD: Tensor, item_VD: Tensor, *, shard: RowShard | None = None) -> Tensor:
     """The square of the largest singular value of query @ items.T, a scalar; the scores are never made.
 
     It is the largest eigenvalue of G_E G_Q, Gram matrices [D, D] of items and queries. Its eigenvector w is
     found without a gradient, by two symmetric problems on the CPU and by powers on a device; the Rayleigh
     quotient at w then has the exact one, since it is stationary there (where the largest singular value is
     single).
+    shard: of items that several processes share, each with queries of its own: both matrices are summed over
+    them, and their gradients.
     Cost: O((R + V) D^2 + D^3).
     """
     query_gram_DD, item_gram_DD = (rows.T @ rows for rows in (query_RD, item_VD))
+    if shard is not None:
+        query_gram_DD, item_gram_DD = total(shard, torch.stack([query_gram_DD, item_gram_DD]))
     top = top_by_eigh if query_gram_DD.device.type == "cpu" else top_by_powers
     with torch.no_grad():
         w_D = top(item_gram_DD.double(), query_gram_DD.double()).to(query_gram_DD.dtype)
@@ -72,14 +78,23 @@ class ReSN(RegularizerOptions):
     """
 
     name: ClassVar[str] = "resn"
+    takes_shard: ClassVar[bool] = True
 
     def build(self, given: RegularizerInputs) -> nn.Module:
         return _SpectralNorm()
 
 
 class _SpectralNorm(nn.Module):
-    def forward(self, query_RD: Tensor, item_VD: Tensor, pos_id_R: Tensor, log_prior_V: Tensor) -> Tensor:
-        return squared_spectral_norm(query_RD, item_VD) / max(len(pos_id_R), 1)
+    def forward(
+        self,
+        query_RD: Tensor,
+        item_VD: Tensor,
+        pos_id_R: Tensor,
+        log_prior_V: Tensor,
+        shard: RowShard | None = None,
+    ) -> Tensor:
+        num_rows = len(pos_id_R) if shard is None else shard.place_among(len(pos_id_R), pos_id_R.device)[1]
+        return squared_spectral_norm(query_RD, item_VD, shard=shard) / max(num_rows, 1)
 
 
 registry.ours("regularizer", ReSN)

@@ -193,6 +193,7 @@ def build_model(
                     config.sparse,
                     train,
                     config.table_kind,
+                    rows,
                 )
             ),
         )

@@ -256,7 +256,7 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float | Tensor
                 query, pos_id, row_weight = model.rows(piece, item_VD)
             else:
                 piece = ranks.own(piece)
-                query, pos_id, row_weight = ranks.rows(model, piece)
+                query, pos_id, row_weight = ranks.rows(model, piece, item_VD)
                 terms["shard"] = ranks.shard
             given = query, item_VD, pos_id, row_weight
             piece_sum = summed_loss(parts, piece, *given, {**terms, **draws}, whole)
@@ -297,16 +297,17 @@ def _regularized(
     views = {}
     if any(part.view for part, _ in parts.regularizers):
         # Dropout goes on where it stands, so the second view has other masks and nothing else.
-        views["view"] = (model.rows(piece, item_VD) if ranks is None else ranks.rows(model, piece))[0]
+        again = model.rows(piece, item_VD) if ranks is None else ranks.rows(model, piece, item_VD)
+        views["view"] = again[0]
     for number, (part, regularizer) in enumerate(parts.regularizers):
         num_rows: float = piece.num_rows
         more = views if part.view else {}
         if ranks is None:
             added = regularizer(query, item_VD, pos_id, model.decoder.log_prior_V, **more)
         else:
-            given = (query, pos_id, more)
+            given = (query, item_VD, pos_id, more)
             added = ranks.regularized(part, regularizer, given, model, parts.config, seed_of(seed, number))
-            if part.reads == "rows":  # of all processes, which each has then
+            if part.reads == "rows" or part.takes_shard:  # of all processes, which each has then
                 num_rows = whole.num_rows / ranks.world
         share = part.weight * num_rows / max(batch.num_rows, 1)
         mean = mean + share * scalar_of(regularizer, added)

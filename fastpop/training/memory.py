@@ -162,14 +162,14 @@ def check(
     processes: int = 1,
     beside: int = 1,
 ) -> None:
-    """Raises MemoryError where the run does not fit, and says what would. processes: that make it, of which
-    `beside` are on this host, this one among them."""
+    """Raises MemoryError where the run does not fit, and says what would. processes: that make it. beside:
+    how many of them, or of processes with such runs of their own, are on this host, this one among them."""
     device = config.torch_device()
     left = free(device)
     if left is None:
         return
     each = ""
-    if processes > 1:
+    if processes > 1 or beside > 1:
         left = left // beside if device.type == "cpu" else left
         each = f" for each of {beside} processes here"
     need = needed(config, log, kept_in_memory=kept_in_memory, processes=processes)

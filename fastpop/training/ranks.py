@@ -6,6 +6,7 @@ sums of the gradients. So the steps are those of one process, but for the order 
 which has a mask of its own on every process.
 """
 
+import contextlib
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -54,67 +55,81 @@ class Ranks:
         one = _rows_of(batch, np.arange(1))
         return replace(one, target=np.full_like(one.target, PAD))
 
-    def rows(self, model: Recommender, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """`Recommender.rows` of this process's batch, items of histories from whoever has them."""
+    def rows(self, model: Recommender, batch: Batch, item_nD: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`Recommender.rows` of this process's batch, items of histories from whoever has them. item_nD:
+        the item vectors of this process."""
         if batch.history is None:
-            return model.rows(batch)
-        history_BL, item_mD = self._histories(model, batch.history)
+            return model.rows(batch, item_nD)
+        history_BL, item_mD = self._histories(model, batch.history, item_nD)
         return model.rows(replace(batch, history=history_BL), item_mD)
 
-    def _histories(self, model: Recommender, history_BL: np.ndarray) -> tuple[np.ndarray, Tensor]:
+    def _histories(
+        self, model: Recommender, history_BL: np.ndarray, item_nD: Tensor
+    ) -> tuple[np.ndarray, Tensor]:
         """(histories of places, the rows [m, D] at them). What is no item stays none: PAD below, and beyond
         the last place what an encoder hides items behind."""
-        table, num_items = model.decoder.item_embedding, self.shard.num_items
+        num_items = self.shard.num_items
         if not model.encoder.reads_items:
-            return history_BL, table
+            return history_BL, item_nD
         is_item = (history_BL >= 0) & (history_BL < num_items)
         ids = np.unique(history_BL[is_item])
         place_BL = np.where(is_item, np.searchsorted(ids, history_BL), history_BL)
         place_BL = np.where(history_BL >= num_items, history_BL - num_items + len(ids), place_BL)
-        asked = torch.from_numpy(ids.astype(np.int64)).to(table.device)
-        sparse = bool(getattr(model.encoder, "sparse", False))
-        return place_BL, shared_rows(table, asked, shard=self.shard, sparse_grad=sparse)
+        asked = torch.from_numpy(ids.astype(np.int64)).to(item_nD.device)
+        sparse = bool(getattr(model.encoder, "sparse", False)) and item_nD.is_leaf
+        return place_BL, shared_rows(item_nD, asked, shard=self.shard, sparse_grad=sparse)
 
     def regularized(
         self,
         part: RegularizerOptions,
         module: nn.Module,
-        rows: tuple[Tensor, Tensor, dict[str, Tensor]],
+        rows: tuple[Tensor, Tensor, Tensor, dict[str, Tensor]],
         model: Recommender,
         config: TrainConfig,
         seed: int,
     ) -> Any:
-        """What a regulariser gives for this process's rows (query, pos_id, other views), or where it compares
-        rows for those of all processes. seed: of its random numbers, then the same on all of them."""
-        query, pos_id, views = rows
-        decoder, shard = model.decoder, self.shard
+        """What a regulariser gives for this process's rows (query, item vectors, pos_id, other views), or
+        where it compares rows, or reads all items, for those of all processes. seed: of its random numbers,
+        then the same on all of them."""
+        query, item_nD, pos_id, views = rows
+        log_prior_V, shard = model.decoder.log_prior_V, self.shard
+        if part.takes_shard:
+            with self._as_one(query.device, seed):
+                return module(query, item_nD, pos_id, log_prior_V, shard=shard, **views)
         together = part.reads == "rows"
         if together:
             query, pos_id = all_rows(query, shard=shard), all_rows(pos_id, shard=shard)
             views = {name: all_rows(view, shard=shard) for name, view in views.items()}
         ids, place = pos_id.unique(return_inverse=True)
-        items = shared_rows(decoder.item_embedding, ids, shard=shard, sparse_grad=config.sparse)
-        given = query, items, place, decoder.log_prior_V[ids]
+        items = shared_rows(item_nD, ids, shard=shard, sparse_grad=config.sparse and item_nD.is_leaf)
+        given = query, items, place, log_prior_V[ids]
         if not together:
             return module(*given, **views)
-        devices = [query.device] if query.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
+        with self._as_one(query.device, seed):
             return module(*given, **views)
 
+    @staticmethod
+    @contextlib.contextmanager
+    def _as_one(device: torch.device, seed: int) -> Iterator[None]:
+        """All processes draw the same random numbers within."""
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+
     @torch.no_grad()
-    def encode(self, model: Recommender, cases: Cases) -> Tensor:
-        """`Recommender.encode`: each process encodes its share of the cases, and has the queries of all."""
+    def encode(self, model: Recommender, cases: Cases, item_nD: Tensor) -> Tensor:
+        """`Recommender.encode`: each process encodes its share of the cases, and has the queries of all.
+        item_nD: the item vectors of this process."""
         cuts = [even_rows(cases.num_cases, self.world, rank) for rank in range(self.world)]
         mine = cases.take(np.arange(*cuts[self.rank]))
         was_training = model.training
         model.eval()
         try:
             if model.encoder.reads == "events":
-                query = model.encode(mine)
+                query = model.encode(mine, item_nD)
             else:
                 history_CL = mine.history_rows.last(model.max_length, PAD)
-                places_CL, item_mD = self._histories(model, history_CL.astype(np.int64))
+                places_CL, item_mD = self._histories(model, history_CL.astype(np.int64), item_nD)
                 query = model.encode_histories(mine.user, places_CL, item_mD)
         finally:
             model.train(was_training)
@@ -123,9 +138,11 @@ class Ranks:
     def scores(self, model: Recommender, cases: Cases) -> DotScores:
         """The scores of cases as trained, ranked by all processes together."""
         decoder = model.decoder
+        with torch.no_grad():
+            item_nD = decoder.item_vectors()
         return DotScores(
-            self.encode(model, cases),
-            decoder.item_embedding.detach(),
+            self.encode(model, cases, item_nD),
+            item_nD.detach(),
             decoder.served_bias(decoder.trained_weight),
             float(decoder.served_scale(1.0)),
             shard=replace(self.shard, queries="same"),
@@ -271,24 +288,30 @@ def leads() -> bool:
 
 def check(config: TrainConfig) -> None:
     """Raises ValueError for what processes cannot make together."""
-    loss = config.loss_part
+    loss, tower, encoder = config.loss_part, config.item_tower_part, config.encoder_part
     losses = sorted(name for name, part in registry.all_of("loss").items() if _is_cut(part))
-    for name, expected, is_well in (
-        ("loss", f"one of items that lie in parts ({', '.join(losses)})", _is_cut(loss)),
-        ("regularizers", "none that read vectors of all items", all(map(_reads_rows, config.regularizers))),
-        ("item_tower", "'table'", config.item_tower_part.name == "table"),
-        ("encoder", "an encoder without an item tower of its own", not config.encoder_part.own_tower),
+    uncut = [part for part in config.regularizers if not _is_cut_regularizer(part)]
+    for name, expected, refused in (
+        ("loss", f"one of items that lie in parts ({', '.join(losses)})", [] if _is_cut(loss) else [loss]),
+        ("regularizers", "none that read vectors of all items, but with takes_shard", uncut),
+        ("item_tower", "one that makes each item of its own row", [] if tower.by_row else [tower]),
+        (
+            "encoder",
+            "one whose item tower, where it has one, takes rows of the table",
+            [encoder] if encoder.own_tower and not encoder.takes_rows else [],
+        ),
     ):
-        if not is_well:
-            raise checks.wrong(name, f"{expected} with several processes", getattr(config, name))
+        if refused:
+            names = ", ".join(repr(str(part)) for part in refused)
+            raise checks.wrong(name, f"{expected}, with several processes", text=names)
 
 
 def _is_cut(part: Objective | type[Objective]) -> bool:
     return part.takes_shard or part.reads_rows
 
 
-def _reads_rows(part: RegularizerOptions) -> bool:
-    return part.weight == 0 or part.reads != "items"
+def _is_cut_regularizer(part: RegularizerOptions) -> bool:
+    return part.weight == 0 or part.reads != "items" or part.takes_shard
 
 
 def _rows_of(batch: Batch, rows: np.ndarray) -> Batch:

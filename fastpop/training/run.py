@@ -165,6 +165,7 @@ def train(
             result.write_model(place, ranks)
         if ranks is not None:
             ranks.unshare(model, None if place is None else place / "model" / "model.safetensors")
+            model.encoder.take_all_rows(parts.train)
             ranks.meet()  # none ends before all have it
     return result
 

@@ -33,7 +33,8 @@ def test_losses_and_regularizers_send_what_the_formula_says(bench):
     }
     for one in found:
         assert one["counted"] == one["formula"]
-        formula = bench.other_step_bytes(one["processes"], 64, 16, 16, one["case"], one["elsewhere"])
+        more = {name: one[name] for name in ("encoder", "case", "elsewhere", "users", "rounds")}
+        formula = bench.other_step_bytes(one["processes"], 64, 16, **more)
         assert {name: round(formula.get(name, 0)) for name in bench.ORDER} == one["formula"]
 
 

@@ -15,14 +15,14 @@ from fastpop.training import checkpoint
 TORCHRUN = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def start(out, *options, restarts=0, epochs=3):
+def start(out, *options, verb="train", restarts=0, epochs=3):
     """torchrun of a run on a small log."""
     events = out.parent / "events.csv"
     if not events.exists():
         rng = np.random.default_rng(0)
         rows = [f"{u},{i},{t}" for t, (u, i) in enumerate(rng.integers(0, 30, (900, 2)))]
         events.write_text("\n".join(["user,item,time", *rows]) + "\n")
-    words = [*TORCHRUN, "--max-restarts", str(restarts), "-m", "fastpop", "train", str(events)]
+    words = [*TORCHRUN, "--max-restarts", str(restarts), "-m", "fastpop", verb, str(events)]
     words += ["--user", "user", "--item", "item", "--time", "time", "--encoder", "factor", "--dim", "8"]
     words += ["--batch-size", "64", "--num-negatives", "20", "--epochs", str(epochs), "--permutations", "20"]
     return subprocess.Popen(
@@ -104,11 +104,21 @@ def test_a_restart_goes_on_from_the_checkpoint(tmp_path):
 
 @pytest.mark.slow
 def test_bad_input_is_said_once(tmp_path):
-    code, said = end(start(tmp_path / "out", "--loss", "entmax"))
+    code, said = end(start(tmp_path / "out", "--encoder", "lightgcn", "--item-tower", "linear"))
     ours = [line for line in said.splitlines() if line.startswith("fastpop: ")]
     assert code != 0
-    assert ours == [
-        "fastpop: loss: expected one of items that lie in parts (bce, bpr, bpr_max, dice, directau, "
-        "full_softmax, gbce, partitioned_softmax, pda, relmf, sampled_softmax, top1, top1_max) with several "
-        "processes; got 'entmax'"
-    ]
+    assert len(ours) == 1, said
+    assert ours[0].startswith("fastpop: item_tower: expected 'table'"), said
+
+
+@pytest.mark.slow
+def test_a_comparison_deals_its_seeds_out(tmp_path):
+    out = tmp_path / "out"
+    words = ("--seeds", "2", "--arms", "standard", "--references", "popularity", "--name", "dealt")
+    code, said = end(start(out, *words, verb="compare"), seconds=300)
+    assert code == 0, said
+    assert said.count(f"are in {out}") == 1
+    assert not (out / "unfinished").exists()
+    from fastpop.training import sealed
+
+    assert sealed.read(out / "comparison.json")["made_by"]["seeds"] == [0, 1]

@@ -7,9 +7,10 @@ import warnings
 
 import pytest
 from helpers_logs import small_log
+from torch.distributed import HashStore
 
 import fastpop
-from fastpop.experiments import state_of, twice, unfinished
+from fastpop.experiments import Dealt, state_of, twice, unfinished
 from fastpop.training import CheckpointError, sealed
 
 QUICK = {
@@ -277,3 +278,40 @@ def test_a_comparison_is_a_few_lines(stopped):
     shutil.rmtree(stopped)
     assert unfinished.FINISHED == "comparison.json"
     assert sealed.SEAL not in found.comparison
+
+
+class Left(Exception):
+    """A process would wait here for another."""
+
+
+def test_seeds_that_are_dealt_out_make_the_comparison_of_one_process(whole, tmp_path, monkeypatch):
+    store, out, real, fits = HashStore(), tmp_path / "report", twice.fit, []
+    monkeypatch.setattr(twice, "fit", lambda *given, **options: fits.append(1) or real(*given, **options))
+
+    def leave(self, what, *ranks):
+        if not self.store.check([f"{what}/{rank}" for rank in ranks]):
+            raise Left(what)
+
+    monkeypatch.setattr(Dealt, "wait_for", leave)
+    first, second = (Dealt(rank, 2, store) for rank in range(2))
+    with pytest.raises(Left, match="begun"):  # nobody begins before the first holds the folder
+        fastpop.compare(small_log(), seeds=2, out=out, dealt=second, **QUICK)
+    store.set("begun/0", "done")
+    with pytest.raises(Left, match="written"):
+        fastpop.compare(small_log(), seeds=2, out=out, dealt=second, **QUICK)
+    assert [path.name for path in (out / "unfinished").glob("seed-*")] == ["seed-1.json"]
+    assert len(fits) == 2
+    found = fastpop.compare(small_log(), seeds=2, out=out, dealt=first, **QUICK)
+    assert len(fits) == 4
+    assert without_time(found) == whole
+    assert found.comparison["made_by"]["seconds"] > 0
+    again = fastpop.compare(small_log(), seeds=2, out=out, dealt=second, **QUICK)
+    assert again.comparison == json.loads(json.dumps(found.comparison))
+    assert not (out / "unfinished").exists()
+
+
+def test_processes_meet_in_a_folder():
+    with pytest.raises(ValueError, match="out: expected a folder, in which processes with dealt= meet"):
+        fastpop.compare(small_log(), dealt=Dealt(0, 2, HashStore()), **QUICK)
+    with pytest.raises(ValueError, match="rank: expected"):
+        Dealt(2, 2, HashStore())

@@ -8,11 +8,14 @@ import pytest
 
 import fastpop
 from fastpop import cli, testing
+from fastpop.encoders import EncoderOptions
+from fastpop.item_towers import ItemTowerOptions
 from fastpop.objectives import Objective
 from fastpop.objectives.options import FullSoftmax
 from fastpop.regularizers import RegularizerOptions
 from fastpop.studies import Study
 from fastpop.testing.training import QUICK
+from fastpop.training import ranks
 
 NO_VIEWS = "with the regularizer 'duorec', which compares two views that differ in dropout; got"
 
@@ -230,3 +233,53 @@ def test_checks_are_asked_of_parts_from_outside():
         fastpop.TrainConfig(loss=Wide(), dim=4)
     with pytest.raises(ValueError, match=r"batch_size: expected at least 2 rows .*'pairs'"):
         fastpop.TrainConfig(regularizers=(Pairs(),), batch_size=1)
+
+
+@dataclass(frozen=True)
+class WholeLoss(Objective):
+    name: ClassVar[str] = "of-the-whole"
+
+    def build(self, given):
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class WholeRegularizer(RegularizerOptions):
+    name: ClassVar[str] = "reads-all"
+
+    def build(self, given):
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class WholeTower(ItemTowerOptions):
+    name: ClassVar[str] = "of-neighbours"
+
+    def build(self, sizes):
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class WholeEncoder(EncoderOptions):
+    name: ClassVar[str] = "with-a-tower"
+    own_tower: ClassVar[bool] = True
+
+    def build(self, sizes):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "ours", "message"),
+    [
+        (WholeLoss(), "loss", "entmax", r"one of items that lie in parts \(bce, .* got 'of-the-whole'$"),
+        (WholeRegularizer(), "regularizers", "cosreg", "none that read vectors .* got 'reads-all'$"),
+        (WholeTower(), "item_tower", "linear", "one that makes each item of its own .* 'of-neighbours'$"),
+        (WholeEncoder(), "encoder", "lightgcn", "one whose item tower, .* got 'with-a-tower'$"),
+    ],
+)
+def test_what_processes_cannot_share_is_refused_by_its_name(part, field, ours, message):
+    ranks.check(fastpop.TrainConfig(**{field: ours}))
+    with testing.registered(part.kind, type(part)):
+        config = fastpop.TrainConfig(**{field: part})
+        with pytest.raises(ValueError, match=f"^{field}: expected {message}"):
+            ranks.check(config)

@@ -69,24 +69,29 @@ QUICK = (
     "pda",
     "top1_max",
     "in batch",
+    "importance",
     "by-period-full",
     "partitioned",
     "of a batch",
     "with noise",
     "stepped factor",
+    "of all items",
+    "linear",
+    "lightgcn",
 )
 OTHERS = [
     *helpers_shared_training.LOSSES,
     *helpers_shared_training.REGULARIZERS,
     *helpers_shared_training.IN_BACKWARD,
+    *helpers_shared_training.WHOLE_TABLES,
 ]
 
 
 @pytest.mark.parametrize(
     ("world", "names"),
     [
-        (3, QUICK[:6]),
-        (2, QUICK[6:]),
+        (3, QUICK[:7]),
+        (2, QUICK[7:]),
         *(pytest.param(n, tuple(OTHERS), marks=pytest.mark.slow) for n in (2, 3)),
     ],
     ids=["losses", "rows", "all of two", "all of three"],
@@ -112,8 +117,9 @@ def test_views_that_differ_in_dropout_are_contrasted_over_all_rows(tmp_path, one
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path, one_thread):
-    name, out = "sasrec", tmp_path / "out"
+@pytest.mark.parametrize("name", ["sasrec", "importance", "lightgcn"])
+def test_a_run_goes_on_with_another_number_of_processes(name, tmp_path, one_thread):
+    out = tmp_path / "out"
     whole = helpers_shared_training.run(name, None, 4)
     for epochs, world in ((1, 2), (2, 3)):
         (tmp_path / str(world)).mkdir()
