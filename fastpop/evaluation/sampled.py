@@ -64,7 +64,7 @@ def estimate(
 
 
 def _no_interval(value_n: np.ndarray) -> str | None:
-    """Why drawn values say nothing of how far their mean may be off; None where they do, or there are none."""
+    """Why drawn values say nothing of how far off their mean may be; None where they do or there are none."""
     if len(value_n) == 1:
         return "of one of these cases alone"
     if not np.isfinite(value_n).all():

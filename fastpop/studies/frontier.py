@@ -93,7 +93,9 @@ class Frontier(Study):
         for name, tries in self.methods(arena.powers).items():
             if setting.quick:
                 tries = dict(list(tries.items())[:1])
-            first = {value: run_of(setting, arena, tries[value], 0, f"{name}-{exactly(value)}") for value in tries}
+            first = {
+                value: run_of(setting, arena, tries[value], 0, f"{name}-{exactly(value)}") for value in tries
+            }
             best = max(first, key=lambda value: validated(first[value]))
             rows += first[best]
             for seed in range(1, setting.seeds):

@@ -117,7 +117,7 @@ class Study(Component):
 
 
 def exactly(value: float) -> str:
-    """A number as short as it can be read back: 40, 0.1, 40.0000001. Unlike `:g`, never one name of two numbers."""
+    """A number as short as it can be read back: 40, 0.1, 40.0000001; by `:g` two may share a name."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 
