@@ -56,7 +56,7 @@ def step(model: torch.nn.Module, optimizers: list, *given: torch.Tensor) -> torc
 
 
 def check_steps(rank: int, world: int, sparse: bool) -> None:
-    """The steps of one process with all the rows, row-wise and clipped; sparse: with equal draws everywhere."""
+    """The steps of one process with all the rows, row-wise and clipped; sparse: drawn alike."""
 
     def made() -> Towers:
         if not sparse:
