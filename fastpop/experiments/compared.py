@@ -70,7 +70,7 @@ class CompareResult:
     def with_titles(self, titles: Any) -> "CompareResult":
         """The same with titles in the lists of its examples: whatever `fastpop.data.read_titles` takes; None:
         as they are."""
-        examples = self.comparison.get("examples")
+        examples: Any = self.comparison.get("examples")
         if titles is None or not examples:
             return self
         named: Any = with_titles(examples, read_titles(titles))
