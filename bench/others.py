@@ -1,7 +1,7 @@
 """Trainers of others with their own loss and with ours, as docs/embedding.md puts it in.
 
     .venv-others/bin/python bench/others.py                       # after make test-others; three seeds
-    .venv-others/bin/python bench/others.py --trainers rectools-sasrec --seeds 1 --epochs 2
+    .venv-others/bin/python bench/others.py --trainers rectools-sasrec --seeds 1 --epochs 2 --length 20
     .venv-others/bin/python bench/others.py --read bench/records/others.json
 
 The bundled log of 100,000 events, leave-last-out; the trainer's own recommendations (or, of RePlay, its
@@ -11,9 +11,11 @@ ours with log p outside and served, its own with sampled negatives, ours with sa
 
 Each run is a process of its own, so that its peak of resident memory is its own. Seconds an epoch are those
 of the whole fit over its epochs, by the clock and of the cores: beside other work, those of the cores count.
+Each run keeps the load average of the minute that it ended in.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -23,18 +25,35 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = {"dim": 64, "blocks": 2, "heads": 2, "length": 50, "batch": 128}
+SIZES = {"dim": 64, "blocks": 2, "heads": 2, "batch": 128}
 TEMPERATURE = 0.05  # of HSTU's cosines
 NEGATIVES = {"own": 128, "ours": 1024}  # RecTools has a set for each place, the others one a batch
 LOSSES = ("own", "full", "log p", "own sampled", "sampled, log p")
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 QUIET |= {"enable_checkpointing": False, "accelerator": "cpu"}
+PACKAGES = (
+    "torch",
+    "numpy",
+    "rectools",
+    "replay-rec",
+    "lightning",
+    "pytorch-lightning",
+    "recbole",
+    "transformers",
+)
+RECBOLE = {
+    "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+    "eval_args": {"split": {"LS": "valid_only"}, "order": "TO", "mode": "full"},
+    "train_neg_sample_args": None,
+    "use_gpu": False,
+}
 
 
 def adapters(package: str) -> dict[str, Any]:
@@ -83,7 +102,7 @@ def ndcg(shown: list[list[int]], targets: list[int]) -> float:
 # ---- trainers: each answers (quality, Timed)
 
 
-def rectools(kind: str, loss: str, seed: int, epochs: int) -> tuple[float, Timed]:
+def rectools(kind: str, loss: str, seed: int, epochs: int, length: int) -> tuple[float, Timed]:
     import pandas as pd
     import torch
     from rectools import models
@@ -101,7 +120,7 @@ def rectools(kind: str, loss: str, seed: int, epochs: int) -> tuple[float, Timed
 
     dataset, events = dataset_of(split.train)
     sizes = {"n_factors": SIZES["dim"], "n_blocks": SIZES["blocks"], "n_heads": SIZES["heads"]}
-    sizes |= {"session_max_len": SIZES["length"], "batch_size": SIZES["batch"], "epochs": epochs}
+    sizes |= {"session_max_len": length, "batch_size": SIZES["batch"], "epochs": epochs}
     is_cosine = kind == "HSTUModel"  # over a temperature
     module: dict[str, Any] = {"logits_t": TEMPERATURE} if is_cosine else {}
     if loss.startswith("own"):
@@ -144,7 +163,7 @@ def rectools(kind: str, loss: str, seed: int, epochs: int) -> tuple[float, Timed
     return ndcg([best.get(user, []) for user in users], list(targets)), timed
 
 
-def replay(loss: str, seed: int, epochs: int) -> tuple[float, Timed]:
+def replay(loss: str, seed: int, epochs: int, length: int) -> tuple[float, Timed]:
     import lightning
     import numpy as np
     import torch
@@ -160,7 +179,7 @@ def replay(loss: str, seed: int, epochs: int) -> tuple[float, Timed]:
 
     torch.manual_seed(seed)
     split = fastpop.data.split(fastpop.data.bundled_log(), "leave-last-out")
-    train, num_items, length = split.train, split.train.num_items, SIZES["length"]
+    train, num_items = split.train, split.train.num_items
     item = TensorFeatureInfo(
         "item_id",
         FeatureType.CATEGORICAL,
@@ -223,7 +242,64 @@ def replay(loss: str, seed: int, epochs: int) -> tuple[float, Timed]:
     return ndcg(shown, cases.target_item.tolist()), timed
 
 
-def transformers(loss: str, seed: int, epochs: int) -> tuple[float, Timed]:
+def recbole(loss: str, seed: int, epochs: int, length: int) -> tuple[float, Timed]:
+    """Its rows are the places of every history, each by itself, at batches of its own size."""
+    import numpy as np
+    import pandas as pd
+    import torch
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+    from recbole.trainer import Trainer
+    from recbole.utils import init_seed
+    from torch.nn.utils.rnn import pad_sequence
+
+    import fastpop
+
+    split = fastpop.data.split(fastpop.data.bundled_log(), "leave-last-out")
+    known, options = split.known, dict(RECBOLE)
+    options |= {"seed": seed, "epochs": epochs, "MAX_ITEM_LIST_LENGTH": length}
+    options |= {"hidden_size": SIZES["dim"], "n_layers": SIZES["blocks"], "n_heads": SIZES["heads"]}
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # it writes where it stands
+        (Path(folder) / "log").mkdir()
+        columns = {"user_id:token": known.user_ids[known.user], "item_id:token": known.item_ids[known.item]}
+        events = pd.DataFrame({**columns, "timestamp:float": known.time})
+        events.to_csv(f"{folder}/log/log.inter", sep="\t", index=False)
+        options |= {"data_path": folder, "checkpoint_dir": folder}
+        config = Config(model="SASRec", dataset="log", config_dict=options)
+        dataset = create_dataset(config)
+        train_data, _, _ = data_preparation(config, dataset)  # each user's last known event is held out
+        init_seed(seed, True)
+        names = adapters("recbole")
+        model = names["SASRec" if loss == "own" else "LogPOutside"](config, train_data.dataset)
+        tokens = dataset.field2id_token["item_id"]
+        if loss != "own":
+            counts = zip(split.train.item_ids, split.train.item_counts(), strict=True)
+            sampled = {"seed": seed} if "sampled" in loss else {}
+            by_id = {str(item): int(count) for item, count in counts}
+            model.head = head_of(loss, by_id, item_ids=tokens, **sampled)
+        with Timed() as timed:
+            Trainer(config, model).fit(train_data, None, verbose=False, saved=False)
+    row_of = {token: row for row, token in enumerate(tokens)}
+    # An item that nobody had before the test has no row: no hit.
+    rows_V = np.array([row_of.get(str(item), -1) for item in known.item_ids])
+    cases, shown = split.test.with_targets(), []
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(cases), 512):
+            some = range(start, min(start + 512, len(cases)))
+            histories = [torch.from_numpy(rows_V[np.array(cases.history(case))]) for case in some]
+            lengths = torch.tensor([min(len(row), length) for row in histories])
+            padded = pad_sequence([row[-length:] for row in histories], batch_first=True)
+            padded = torch.nn.functional.pad(padded, (0, length - padded.shape[1]))
+            found = model.full_sort_predict({model.ITEM_SEQ: padded, model.ITEM_SEQ_LEN: lengths})
+            found[:, 0] = -torch.inf  # padding
+            for row, history in zip(found, histories, strict=True):
+                row[history] = -torch.inf
+            shown += found.topk(10).indices.tolist()
+    return ndcg(shown, rows_V[cases.target_item].tolist()), timed
+
+
+def transformers(loss: str, seed: int, epochs: int, length: int) -> tuple[float, Timed]:
     """A GPT-2-like model over items; NLL of the next item for every tenth user, whom it has not seen."""
     import numpy as np
     import torch
@@ -234,10 +310,7 @@ def transformers(loss: str, seed: int, epochs: int) -> tuple[float, Timed]:
 
     torch.manual_seed(seed)
     log = fastpop.data.bundled_log()
-    rows = [
-        torch.as_tensor(np.array(log.history(user)[-SIZES["length"] :])).long()
-        for user in range(log.num_users)
-    ]
+    rows = [torch.as_tensor(np.array(log.history(user)[-length:])).long() for user in range(log.num_users)]
     rows = [row for row in rows if len(row) > 1]
     label_UL = pad_sequence(rows, batch_first=True, padding_value=-100)
     data = [{"input_ids": row.clamp(min=0), "labels": row} for row in label_UL]
@@ -247,7 +320,7 @@ def transformers(loss: str, seed: int, epochs: int) -> tuple[float, Timed]:
     model = GPT2LMHeadModel(
         GPT2Config(
             vocab_size=log.num_items,
-            n_positions=SIZES["length"],
+            n_positions=length,
             n_embd=SIZES["dim"],
             n_layer=SIZES["blocks"],
             n_head=SIZES["heads"],
@@ -289,11 +362,12 @@ def transformers(loss: str, seed: int, epochs: int) -> tuple[float, Timed]:
     return total / tokens, timed
 
 
-TRAINERS: dict[str, tuple[str, Callable[[str, int, int], tuple[float, Timed]], tuple[str, ...]]] = {
+TRAINERS: dict[str, tuple[str, Callable[[str, int, int, int], tuple[float, Timed]], tuple[str, ...]]] = {
     "rectools-sasrec": ("NDCG@10", lambda *given: rectools("SASRecModel", *given), LOSSES),
     "rectools-bert4rec": ("NDCG@10", lambda *given: rectools("BERT4RecModel", *given), LOSSES),
     "rectools-hstu": ("NDCG@10", lambda *given: rectools("HSTUModel", *given), LOSSES),
     "replay-sasrec": ("NDCG@10", replay, LOSSES),
+    "recbole-sasrec": ("NDCG@10", recbole, tuple(one for one in LOSSES if one != "own sampled")),
     "transformers-gpt2": ("NLL", transformers, tuple(one for one in LOSSES if one != "own sampled")),
 }
 
@@ -303,12 +377,13 @@ NAMES = {
     "rectools-bert4rec": "RecTools BERT4Rec",
     "rectools-hstu": "RecTools HSTU",
     "replay-sasrec": "RePlay SasRec",
+    "recbole-sasrec": "RecBole SASRec",
     "transformers-gpt2": "Hugging Face Trainer, a small GPT-2",
 }
 
 
-def worker(trainer: str, loss: str, seed: int, epochs: int) -> None:
-    quality, timed = TRAINERS[trainer][1](loss, seed, epochs)
+def worker(trainer: str, loss: str, seed: int, epochs: int, length: int) -> None:
+    quality, timed = TRAINERS[trainer][1](loss, seed, epochs, length)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         "RESULT "
@@ -318,10 +393,12 @@ def worker(trainer: str, loss: str, seed: int, epochs: int) -> None:
                 "loss": loss,
                 "seed": seed,
                 "epochs": epochs,
+                "length": length,
                 "quality": quality,
                 "clock": timed.clock / epochs,
                 "cores": timed.cores / epochs,
                 "peak_mib": peak,
+                "load": os.getloadavg()[0],
             }
         )
     )
@@ -343,16 +420,29 @@ def popularity() -> float:
     return ndcg(shown, cases.target_item.tolist())
 
 
-def interval(values: list[float]) -> str:
-    """Mean and, of three seeds and more, the half width of its 95 % t interval; "-" of none."""
-    if not values:
-        return "-"
+def reach(values: list[float]) -> float:
+    """The half width of the 95 % t interval of a mean over seeds; infinite for fewer than three."""
     if len(values) < 3:
-        return f"{statistics.fmean(values):.4f}"
+        return math.inf
     from scipy.stats import t
 
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{statistics.fmean(values):.4f} ± {half:.4f}"
+    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def interval(values: list[float]) -> str:
+    """Mean and, of three seeds and more, `reach`; "-" of none."""
+    if not values:
+        return "-"
+    half = reach(values)
+    return f"{statistics.fmean(values):.4f}" + (f" ± {half:.4f}" if math.isfinite(half) else "")
+
+
+def is_better(measure: str, values: list[float], own: list[float]) -> bool:
+    """Whether the whole interval is on the better side of the whole of another."""
+    if not values or not own:
+        return False
+    gain = statistics.fmean(values) - statistics.fmean(own)
+    return (-gain if measure == "NLL" else gain) > reach(values) + reach(own)
 
 
 def grouped(record: dict[str, Any]) -> dict[str, dict[str, list[dict[str, Any]]]]:
@@ -367,35 +457,53 @@ def merged(records: list[dict[str, Any]]) -> dict[str, Any]:
     """Records of one machine, of other trainers each, as one."""
     first = records[0]
     for other in records[1:]:
-        for name in ("processor", "cores", "threads", "versions"):
-            if other["machine"][name] != first["machine"][name]:
-                raise SystemExit(
-                    f"records of one machine are merged; {name} is {first['machine'][name]} of the first, "
-                    f"{other['machine'][name]} of another"
-                )
-    machine = {**first["machine"], "load": max(one["machine"]["load"] for one in records)}
+        had, got = first["machine"]["versions"], other["machine"]["versions"]
+        for name in ("processor", "cores", "threads"):
+            check_same(name, first["machine"][name], other["machine"][name])
+        for name in had.keys() & got.keys():
+            check_same(f"the version of {name}", had[name], got[name])
+    for record in records:  # of the time when all runs of a record had the same
+        length = record["sizes"].pop("length", None)
+        for run in record["runs"]:
+            run.setdefault("length", length)
+    machine = {
+        **first["machine"],
+        "load": max(one["machine"]["load"] for one in records),
+        "versions": {name: text for one in records for name, text in one["machine"]["versions"].items()},
+    }
     return {**first, "machine": machine, "runs": [run for one in records for run in one["runs"]]}
 
 
+def check_same(name: str, first: Any, other: Any) -> None:
+    if first != other:
+        raise SystemExit(
+            f"records of one machine are merged; {name} is {first} of the first, {other} of another"
+        )
+
+
 def summary(record: dict[str, Any]) -> str:
-    """A markdown table with a line for each trainer that ranks items."""
+    """A markdown table with a line for each trainer; bold: the whole interval is better than the whole of the
+    trainer's own loss, sampled beside sampled."""
     lines = [
-        "| trainer, model | NDCG@10 with its own loss | with ours | with ours, log p outside | "
+        "| trainer, model | epochs, events | measure | its own loss | ours | ours, log p outside | "
         "its own, sampled | ours, sampled, log p outside | s an epoch, own → ours | peak MiB |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for trainer, by_loss in grouped(record).items():
-        if TRAINERS[trainer][0] != "NDCG@10":
-            continue
-        quality = [interval([run["quality"] for run in by_loss.get(loss, [])]) for loss in LOSSES]
-        cells = [f"**{cell}**" if number in (2, 4) else cell for number, cell in enumerate(quality)]
+        measure = TRAINERS[trainer][0]
+        quality = {loss: [run["quality"] for run in by_loss.get(loss, [])] for loss in LOSSES}
+        cells = [interval(quality[loss]) for loss in LOSSES]
+        for loss, beside in (("log p", "own"), ("sampled, log p", "own sampled")):
+            if is_better(measure, quality[loss], quality[beside]):
+                cells[LOSSES.index(loss)] = f"**{interval(quality[loss])}**"
         own, ours = (
             [statistics.median(run[name] for run in by_loss[loss]) for name in ("cores", "peak_mib")]
             for loss in ("own", "log p")
         )
+        run = by_loss["own"][0]
         lines.append(
-            f"| {NAMES[trainer]} | {' | '.join(cells)} | {own[0]:.1f} → {ours[0]:.1f} "
-            f"| {own[1]:,.0f} → {ours[1]:,.0f} |"
+            f"| {NAMES[trainer]} | {run['epochs']}, {run['length']} | {measure} | {' | '.join(cells)} "
+            f"| {own[0]:.1f} → {ours[0]:.1f} | {own[1]:,.0f} → {ours[1]:,.0f} |"
         )
     return "\n".join(lines)
 
@@ -405,18 +513,21 @@ def render(record: dict[str, Any]) -> str:
     lines = [
         f"Popularity alone: NDCG@10 {record['popularity']:.4f}.",
         "",
-        "| trainer | loss | seeds, epochs | quality | s an epoch, clock | of the cores | peak MiB |",
-        "|---|---|---|---|---|---|---|",
+        "| trainer | loss | seeds, epochs, events | quality | s an epoch, clock | of the cores | load | "
+        "peak MiB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     groups = [(trainer, loss, runs) for trainer, by in grouped(record).items() for loss, runs in by.items()]
     for trainer, loss, runs in groups:
         middle = {
             name: statistics.median(run[name] for run in runs) for name in ("clock", "cores", "peak_mib")
         }
+        loads = [run["load"] for run in runs if "load" in run]
         lines.append(
-            f"| {trainer} | {loss} | {len(runs)}, {runs[0]['epochs']} "
+            f"| {trainer} | {loss} | {len(runs)}, {runs[0]['epochs']}, {runs[0]['length']} "
             f"| {TRAINERS[trainer][0]} {interval([run['quality'] for run in runs])} "
-            f"| {middle['clock']:.1f} | {middle['cores']:.1f} | {middle['peak_mib']:.0f} |"
+            f"| {middle['clock']:.1f} | {middle['cores']:.1f} "
+            f"| {f'{statistics.median(loads):.1f}' if loads else '-'} | {middle['peak_mib']:.0f} |"
         )
     return "\n".join(lines)
 
@@ -426,14 +537,13 @@ def machine() -> dict[str, Any]:
 
     import neighbours
 
-    packages = ("torch", "numpy", "rectools", "replay-rec", "lightning", "pytorch-lightning", "transformers")
     return {
         "processor": neighbours.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": os.environ.get("OMP_NUM_THREADS", "as many"),
         "python": platform.python_version(),
-        "load": os.getloadavg(),
-        "versions": {name: metadata.version(name) for name in packages},
+        "load": list(os.getloadavg()),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
     }
 
 
@@ -443,14 +553,16 @@ def main() -> None:
     parser.add_argument("--losses", default=";".join(LOSSES), help="names, by semicolons")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--length", type=int, default=50, help="the most events of a history")
     parser.add_argument("--record", type=Path, default=ROOT / "bench" / "records" / "others.json")
+    parser.add_argument("--go-on", action="store_true", help="runs that are in --record are not made again")
     parser.add_argument("--read", type=Path, nargs="+", help="prints records as a table")
     parser.add_argument("--merge", type=Path, nargs="+", help="writes records of one machine as --record")
-    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        trainer, loss, seed, epochs = given.worker
-        return worker(trainer, loss, int(seed), int(epochs))
+        trainer, loss, *numbers = given.worker
+        return worker(trainer, loss, *map(int, numbers))
     if given.read:
         record = merged([json.loads(path.read_text()) for path in given.read])
         return print(f"{render(record)}\n\n{summary(record)}")
@@ -458,27 +570,36 @@ def main() -> None:
         record = merged([json.loads(path.read_text()) for path in given.merge])
         given.record.write_text(json.dumps(record, indent=1) + "\n")
         return None
-    record = {
+    record: dict[str, Any] = {
         "machine": machine(),
         "sizes": SIZES,
         "negatives": NEGATIVES,
         "popularity": popularity(),
         "runs": [],
     }
+    if given.go_on:
+        record = merged([json.loads(given.record.read_text()), record])
+    done = {(run["trainer"], run["loss"], run["seed"]) for run in record["runs"]}
     for trainer in given.trainers.split(","):
         for seed in range(given.seeds):
             for loss in (one for one in given.losses.split(";") if one in TRAINERS[trainer][2]):
-                words = [trainer, loss, str(seed), str(given.epochs)]
-                done = subprocess.run(
-                    [sys.executable, "-P", __file__, "--worker", *words], capture_output=True, text=True
-                )
-                found = re.findall(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
-                if not found:
-                    raise SystemExit(f"{words}: {done.stderr[-2000:]}")
-                record["runs"].append(json.loads(found[0]))
-                print(found[0], flush=True)
-                given.record.write_text(json.dumps(record, indent=1) + "\n")
+                if (trainer, loss, seed) not in done:
+                    record["runs"].append(run_of(trainer, loss, seed, given.epochs, given.length))
+                    given.record.write_text(json.dumps(record, indent=1) + "\n")
     print(render(record))
+
+
+def run_of(trainer: str, loss: str, *numbers: int) -> dict[str, Any]:
+    """One run, in a process of its own."""
+    words = [trainer, loss, *map(str, numbers)]
+    done = subprocess.run(
+        [sys.executable, "-P", __file__, "--worker", *words], capture_output=True, text=True
+    )
+    found = re.findall(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
+    if not found:
+        raise SystemExit(f"{words}: {done.stderr[-2000:]}")
+    print(found[0], flush=True)
+    return json.loads(found[0])
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def test_every_page_of_the_contents_is_there_and_stands_there_once():
     named = pages(SITE["nav"])
     assert len(named) == len(set(named)) > 20
     assert {page for page in named if not (ROOT / "docs" / page).exists()} == OF_HOOKS
+    assert {"serving.md", "embedding.md", "refresh.md"} <= set(pages(SITE["nav"][2]["How to"]))
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)

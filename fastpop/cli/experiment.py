@@ -1,10 +1,10 @@
 """`fastpop experiment`: questions asked of a log, one by one or all of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, Suppress
 
 from fastpop import checks, registry
 from fastpop.cli.options import LogOptions, readable, writable
@@ -46,6 +46,8 @@ class Experiment:
     """Rows of --test that --min-rating keeps were liked: for experiments that judge the shown items."""
     deadline: str | None = None
     """Stop after so long (90m, 2h30m, 45s) as a signal would: exit code 75, and the same command goes on."""
+    studies: Suppress[dict[str, Any]] = field(default_factory=dict)
+    """Experiments with options of their own, by name: --NAME.OPTION, which `cli.studies` reads."""
 
     def run(self) -> dict[str, Any]:
         from fastpop.studies import experiment
@@ -71,7 +73,13 @@ class Experiment:
         for name in names:
             try:
                 found = experiment(
-                    name, log, **parts, quick=self.quick, seeds=self.seeds, name=title, out=self.out / name
+                    self.studies.get(name, name),
+                    log,
+                    **parts,
+                    quick=self.quick,
+                    seeds=self.seeds,
+                    name=title,
+                    out=self.out / name,
                 )
             except ValueError as error:  # of this experiment: the others may do with the log
                 if self.name != ALL:

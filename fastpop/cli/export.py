@@ -22,8 +22,9 @@ class Export:
     """The --out of `fastpop train`."""
     out: Path
     """A new or empty folder, or one of an earlier export."""
-    format: str = "safetensors"
-    """safetensors: weights and JSON; onnx: a graph for onnxruntime; torch.export: the same for torch."""
+    format: str | None = None
+    """safetensors (where nothing is said): weights and JSON; onnx: a graph for onnxruntime; torch.export:
+    the same for torch."""
     index: str | None = None
     """Instead: item vectors with a column of log p as an index for every popularity weight, its recall
     printed. flat: fastpop's own, exact; faiss-flat, faiss-hnsw, faiss-ivf: of faiss (the extra index)."""
@@ -33,19 +34,20 @@ class Export:
 
         if self.index is not None:
             return self._index(self.index)
-        checks.one_of("format", self.format, fastpop.exporting.FORMATS)
+        form = "safetensors" if self.format is None else self.format
+        checks.one_of("format", form, fastpop.exporting.FORMATS)
         writable("out", self.out, folder=True)
-        fastpop.export(self.run_folder, self.out, self.format)
+        fastpop.export(self.run_folder, self.out, form)
         names = sorted(one.name for one in self.out.iterdir())
         print(f"{', '.join(names)} are in {self.out}")
-        return {"run": str(self.run_folder), "out": str(self.out), "format": self.format, "files": names}
+        return {"run": str(self.run_folder), "out": str(self.out), "format": form, "files": names}
 
     def _index(self, kind: str) -> dict[str, Any]:
         import fastpop
         from fastpop.training import item_index
 
         checks.one_of("index", kind, item_index.KINDS)
-        if self.format != "safetensors":
+        if self.format is not None:
             raise checks.wrong("format", "none beside --index", self.format)
         writable("out", self.out, folder=True)
         found = fastpop.load(self.run_folder).export_index(kind, out=self.out)

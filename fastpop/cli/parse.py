@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from fastpop.cli import messages, parts, toml
+from fastpop.cli import messages, parts, studies, toml
 from fastpop.cli.audit import Audit
 from fastpop.cli.experiment import Experiment
 from fastpop.cli.export import Export
@@ -69,6 +69,10 @@ def parse(argv: Sequence[str]) -> Any:
     more: parts.Given = {}
     if trains:
         words, more = parts.of_words(words)
+    asks = words[0] == "experiment"
+    of_studies: dict[str, dict[str, list[str]]] = {}
+    if asks:
+        words, of_studies = studies.of_words(words)
     try:
         parsed = tyro.cli(
             union,
@@ -81,11 +85,15 @@ def parse(argv: Sequence[str]) -> Any:
         if stop.code in (0, None):
             if trains:
                 print(parts.told(words))
+            if asks:
+                print(studies.told(words))
             print(textwrap.fill(messages.ABOUT, 80))
         raise
     parsed = expanded(_bared(parsed))
     for key, options in more.items():  # words win over the file
         given[key] = given.get(key, {}) | options
+    if asks:
+        return dataclasses.replace(parsed, studies=studies.made(parsed.name, of_studies))
     if not trains:
         return parsed
     return dataclasses.replace(parsed, training=parts.filled(parsed.training, given, asked))

@@ -5,7 +5,7 @@ They are kept as they were given until the part's name is known.
 
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastpop import checks, deprecated, registry
@@ -61,7 +61,7 @@ def of_words(words: Sequence[str]) -> tuple[list[str], Given]:
         inner = names.pop(0) if field in LISTS and len(names) > 1 else ""
         values = [value] if sign else []
         if not sign:
-            values = _values(rest, _most(field, inner, names[0].replace("-", "_") if names else ""))
+            values = values_of(rest, _most(field, inner, names[0].replace("-", "_") if names else ""))
             del rest[: len(values)]
         if len(names) != 1 or (field in LISTS) != bool(inner):
             form = (
@@ -109,7 +109,7 @@ def short_name(field: str, option: str) -> str | None:
     return short.get(option) or short.get(TrainConfig.RENAMED.get(option, ""))
 
 
-def _values(rest: Sequence[str], most: int | None) -> list[str]:
+def values_of(rest: Sequence[str], most: int | None) -> list[str]:
     """The words that are an option's, of those behind it: so many at most, as far as the next option. 0: of a
     switch, which takes true or false and nothing else."""
     if most == 0:
@@ -122,13 +122,18 @@ def _most(field: str, inner: str, option: str) -> int | None:
     """How many words an option takes, whichever part is meant: 1, or 0 of a switch; None: any number, where a
     part declares it as a tuple or none has it."""
     found = registry.all_of(LISTS.get(field, field))
-    option = TrainConfig.RENAMED.get(option, option)
+    return most_words(
+        (part for name, part in found.items() if inner in ("", name) or inner.isdecimal()),
+        TrainConfig.RENAMED.get(option, option),
+    )
+
+
+def most_words(found: Iterable[Any], option: str) -> int | None:
+    """The same of these parts."""
     hints = [
         hints_of(part)[option]
-        for name, part in found.items()
-        if isinstance(part, type)
-        and (inner in ("", name) or inner.isdecimal())
-        and option in registry.defaults(part)
+        for part in found
+        if isinstance(part, type) and option in registry.defaults(part)
     ]
     if not hints or any(_holds_tuple(hint) for hint in hints):
         return None
@@ -174,7 +179,7 @@ def filled(training: Any, given: Given, asked: set[str]) -> Any:
             names = [str(part) for part in getattr(training, field)]
             parts = list(changed.get(field, getattr(training, field)))
             at = _place(field, inner, names)
-            parts[at] = _part(LISTS[field], parts[at], options, f"{field}.{inner}", {})
+            parts[at] = part_of(LISTS[field], parts[at], options, f"{field}.{inner}", {})
             changed[field] = tuple(parts)
             continue
         name = getattr(training, field)
@@ -186,7 +191,7 @@ def filled(training: Any, given: Given, asked: set[str]) -> Any:
             for option, own in SHORT.get(field, {}).items()
             if ours or own in asked
         }
-        changed[field] = part = _part(field, name, options, field, short)
+        changed[field] = part = part_of(field, name, options, field, short)
         for option, own in SHORT.get(field, {}).items():
             if option in part.options():  # says it from here on
                 changed[own] = part.options()[option] if ours else getattr(TrainConfig, own)
@@ -210,7 +215,7 @@ def _place(field: str, inner: str, names: list[str]) -> int:
     return names.index(inner)
 
 
-def _part(kind: str, name: Any, options: dict[str, Any], where: str, short: dict[str, Any]) -> Component:
+def part_of(kind: str, name: Any, options: dict[str, Any], where: str, short: dict[str, Any]) -> Component:
     found = type(name) if isinstance(name, Component) else registry.find(kind, name, where)
     hints = (
         {field.name: hints_of(found)[field.name] for field in dataclasses.fields(found)}
@@ -244,7 +249,7 @@ def _value(argument: str, given: Any, hint: Any) -> Any:
         one = given[0] if isinstance(given, list) and len(given) == 1 else given
         if isinstance(one, dict):
             name, options = name_and_options(argument, one)
-            return _part(hint.kind, name, options, argument, {})
+            return part_of(hint.kind, name, options, argument, {})
         return registry.made(hint.kind, one, argument)
     if not isinstance(given, list):
         whole = isinstance(given, int) and not isinstance(given, bool)
@@ -288,11 +293,11 @@ def told(words: Sequence[str]) -> str:
         lines += _wrapped(f"  --{field.replace('_', '-')}: {', '.join(names)}")
         for name, found in registry.all_of(kind).items():
             if name in words and isinstance(found, type):
-                lines += _of(found, field, f".{name}" if field in LISTS else "")
+                lines += options_told(found, field, f".{name}" if field in LISTS else "")
     return "\n".join(lines)
 
 
-def _of(part: type, field: str, inner: str) -> list[str]:
+def options_told(part: type, field: str, inner: str) -> list[str]:
     lines = []
     for option in dataclasses.fields(part):
         if option.name not in SHORT.get(field, {}):

@@ -9,7 +9,15 @@ from tyro.conf import OmitArgPrefixes
 
 from fastpop import checks, registry
 from fastpop.cli import processes
-from fastpop.cli.options import LogOptions, TrainOptions, about_log, readable, writable
+from fastpop.cli.options import (
+    LogOptions,
+    TrainOptions,
+    about_log,
+    check_titles,
+    read_titles_of,
+    readable,
+    writable,
+)
 from fastpop.training.prints import AUDIT  # the last that a run writes
 
 
@@ -131,6 +139,8 @@ def _metrics(result: Any) -> str:
         "metrics": "NAME ...",
         "diagnostics": "NAME ...",
         "name": "TEXT",
+        "titles": "FILE",
+        "title_columns": "COLUMN COLUMN",
     }
 )
 @dataclass(frozen=True)
@@ -163,7 +173,12 @@ class Compare:
     diagnostics: tuple[str, ...] = ()
     """What is measured of learned parts besides: names, see `fastpop doctor`."""
     name: str = ""
-    """Of the log, for titles."""
+    """Of the log, for headings."""
+    titles: Path | None = None
+    """A table of items, for the lists of a few users in the report: csv, tsv or parquet, with a column of ids
+    and one of titles."""
+    title_columns: tuple[str, ...] = ()
+    """The columns of --titles; as in `fastpop recommend`."""
     test: str | None = None
     """The test part that comes with the log: a file like the log, read in the same way, or, beside
     sessions and sequences, lines `prefix<TAB>target`."""
@@ -189,6 +204,7 @@ class Compare:
             dataclasses.replace(self.training, evaluate_every=1) if self.training.patience else self.training
         )
         config = options.checked()
+        check_titles(self.titles, self.title_columns)
         writable("out", self.out, folder=True)
         for kind in ("arm", "reference", "null", "metric", "diagnostic"):
             for name in getattr(self, f"{kind}s"):
@@ -214,6 +230,7 @@ class Compare:
             out=self.out,
             name=self.name or _name_of(self.reading.log),
             dealt=dealt,
+            titles=read_titles_of(self.titles, self.title_columns),
         )
         if dealt is not None and not dealt.leads:
             return {}

@@ -23,6 +23,7 @@ class Evaluation:
     exposure: k -> int64 [V], how many top-k slots each item got.
     cases_key: equal for equal cases; runs are paired only then.
     intervals: name -> (low, high), 95 %, where some of the cases were drawn (`sample_cases=`); else empty.
+        A mean whose drawn cases have one value alone has none, and the rule names it.
     """
 
     metrics: dict[str, float]

@@ -27,7 +27,7 @@ def estimate(
     """`evaluate` of `size` cases, drawn without replacement, with an interval for each mean over cases.
 
     What is of all lists together (coverage, Gini, ...) has no unbiased estimate in some of them and is left
-    out.
+    out. A mean over one case, or over cases of one value, has no interval, and the rule says so.
     """
     num_cases, per_item = int(cases.num_cases), int(cases.num_items)
     checks.number("sample_cases", size, ge=2, integer=True)
@@ -37,17 +37,23 @@ def estimate(
     chosen = np.sort(np.random.default_rng(seed).permutation(num_cases)[:size])
     found = evaluate(*part(score, cases, chosen, per_item), **_options_of(chosen, num_cases, options))
     left = math.sqrt(1 - size / num_cases)  # a sample of all of them is no estimate
-    intervals = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    without: dict[str, list[str]] = {}
     for name, value_C in found.per_case.items():
         weight_C = found.weight_of(name)
         there = ~np.isnan(value_C) & (weight_C > 0)
-        if np.isfinite(value_C[there]).all() and there.sum() > 1:
+        why = _no_interval(value_C[there])
+        if why is not None:
+            without.setdefault(why, []).append(name)
+        elif there.any():
             mean, low, high = weighted_interval(value_C[there], weight_C[there].astype(float))
             intervals[name] = (mean - left * (mean - low), mean + left * (high - mean))
     rule = (
         f"estimates from {size:,} of {num_cases:,} cases drawn at random (seed {seed}), 95 % intervals; "
         "what is of all lists together is left out"
     )
+    for why, names in without.items():
+        rule += f"; no interval where a value is {why}: {', '.join(names)}"
     return replace(
         found,
         metrics={name: value for name, value in found.metrics.items() if name in found.per_case},
@@ -55,6 +61,17 @@ def estimate(
         intervals=intervals,
         exposure={},
     )
+
+
+def _no_interval(value_n: np.ndarray) -> str | None:
+    """Why drawn values say nothing of how far off their mean may be; None where they do or there are none."""
+    if len(value_n) == 1:
+        return "of one of these cases alone"
+    if not np.isfinite(value_n).all():
+        return "infinite"
+    if len(value_n) and np.ptp(value_n) == 0:  # the interval would have no width, as if all cases were known
+        return "equal in all of these cases, too few to see a spread"
+    return None
 
 
 def predicted_seconds(

@@ -18,11 +18,13 @@ from fastpop.data.interactions import Interactions
 from fastpop.data.paths import local_path
 from fastpop.data.prepare import as_log
 from fastpop.data.split import Split, event_halves
+from fastpop.data.titles import Titles, read_titles
 from fastpop.diagnostics import Diagnostic, Null, weak_direction
 from fastpop.experiments import assemble
 from fastpop.experiments.arms import ARMS, BEST, EQUAL, STANDARD, arm_of
 from fastpop.experiments.compared import CompareResult
 from fastpop.experiments.dealt import Dealt
+from fastpop.experiments.examples import kept, with_ids
 from fastpop.experiments.further import Further
 from fastpop.experiments.measure import measure_reading
 from fastpop.experiments.one_arm import Judged, train_arm
@@ -79,6 +81,7 @@ def compare(
     config: TrainConfig | str | Path | None = None,
     recipe: str | Recipe | None = None,
     name: str = "",
+    titles: Any = None,
     out: str | Path | None = None,
     progress: bool | None = None,
     dealt: Dealt | None = None,
@@ -119,7 +122,9 @@ def compare(
             best epochs are those of lowest validation NLL, or of highest NDCG@10 for a loss whose scores are
             no logits. On logs where people come back to the same items give mask_seen=False: metrics are then
             also split into targets that repeat the history and new ones.
-        name: of the log, for titles. out: folder for report.html, JSON, CSV and the table. A
+        name: of the log, for headings. titles: a table of items, as `fastpop.data.read_titles` takes it, for
+            the lists of a few users in the report; a finished comparison takes another one.
+        out: folder for report.html, JSON, CSV and the table. A
             comparison that was stopped goes on there, to the same numbers; one that is finished is
             given back, and nothing is trained.
         progress: show bars; None shows them on a terminal.
@@ -139,6 +144,7 @@ def compare(
             "compare: expected no process group; dealt= gives each of several processes seeds of its own"
         )
     log = as_log(log)
+    titles = None if titles is None else read_titles(titles)
     seeds = seeds_of(seeds)
     arms = listed("arms", arms, "a list of arms")
     others = others_of(arms)
@@ -190,7 +196,7 @@ def compare(
     with contextlib.ExitStack() as held:
         if place is not None and leads:
             held.enter_context(run_folder.held(place))
-        return _compare(log, test, question, place, progress, dealt)
+        return _compare(log, test, question, place, progress, dealt, titles)
 
 
 def _compare(
@@ -200,6 +206,7 @@ def _compare(
     place: Path | None,
     progress: bool | None,
     dealt: Dealt | None,
+    titles: Titles | None,
 ) -> CompareResult:
     """`compare` once its arguments are checked and the folder is held."""
     config, shown = question.config, None
@@ -215,7 +222,7 @@ def _compare(
             if before is not None:
                 return CompareResult(before)
             account = Unfinished(place, asked)
-            return _measured(log, parts, question, shown, asked, account, progress, dealt)
+            return _measured(log, parts, question, shown, asked, account, progress, dealt, titles)
         before = finished(place, asked)
         if before is not None:
             warnings.warn(
@@ -224,8 +231,11 @@ def _compare(
                 stacklevel=3,
             )
             Unfinished(place, asked).close()
-            found = CompareResult(before)
-            write_anew(place, damaged(place), "comparison.json", found.save)
+            found = CompareResult(before).with_titles(titles)
+            if found.comparison.get("examples") == before.get("examples"):
+                write_anew(place, damaged(place), "comparison.json", found.save)
+            else:  # other titles
+                found.save(place)
             if dealt is not None:
                 dealt.tell("begun")
             return found
@@ -233,7 +243,7 @@ def _compare(
         if dealt is not None:
             dealt.tell("begun")
     with contextlib.nullcontext() if account is None else account.unless_refused():
-        return _measured(log, parts, question, shown, asked, account, progress, dealt)
+        return _measured(log, parts, question, shown, asked, account, progress, dealt, titles)
 
 
 def _measured(
@@ -245,6 +255,7 @@ def _measured(
     account: Unfinished | None,
     progress: bool | None,
     dealt: Dealt | None,
+    titles: Titles | None,
 ) -> CompareResult:
     """Every seed, trained and measured or as it was kept, put together, and written."""
     config, watch = question.config, Stopwatch(account, 0 if dealt is None else dealt.rank)
@@ -275,7 +286,7 @@ def _measured(
                 dealt.wait_for("written", 0)
                 written = finished(account.out, asked)
                 assert written is not None
-                return CompareResult(written)
+                return CompareResult(written).with_titles(titles)
             dealt.wait_for("measured", *range(dealt.world))
             watch.join()
             found = [own.get(seed) or measured(seed) for seed in question.seeds]
@@ -288,7 +299,8 @@ def _measured(
         "config": config.to_dict(),
         "asked": asked,
     }
-    result = CompareResult(assemble.comparison(found, question, log, parts, cases, shown, made_by))
+    made = assemble.comparison(found, question, log, parts, cases, shown, made_by)
+    result = CompareResult(made).with_titles(titles)
     if account is not None:
         result.save(account.out)
         account.close()
@@ -369,6 +381,10 @@ def _one_seed(
         pairs += [{**pair, "seed": seed, "epochs": name} for pair in tested]
         if not drawn and seed == question.seeds[0]:
             drawn = pictures(readings, log_priors["A"], judged.counts_V, tests)
+            of_test = runs[STANDARD].test
+            if of_test is not None:
+                found = {key: rows for reading in readings.values() for key, rows in reading.examples.items()}
+                drawn["examples"] = with_ids(kept(of_test, found), log.item_ids)
     counted, chosen = reference_rows(
         question.references,
         judged,

@@ -7,7 +7,9 @@ from typing import Any
 
 from fastpop import checks, report
 from fastpop.data.paths import local_path
+from fastpop.data.titles import read_titles
 from fastpop.experiments.arms import BEST
+from fastpop.experiments.examples import with_titles
 from fastpop.experiments.unfinished import FINISHED, SUMS, finished
 from fastpop.frozen import freeze
 from fastpop.training import sealed
@@ -64,6 +66,15 @@ class CompareResult:
     def table(self) -> str:
         """The comparison in words and numbers, at most 80 columns."""
         return report.comparison_text(self.comparison)
+
+    def with_titles(self, titles: Any) -> "CompareResult":
+        """The same with titles in the lists of its examples: whatever `fastpop.data.read_titles` takes; None:
+        as they are."""
+        examples: Any = self.comparison.get("examples")
+        if titles is None or not examples:
+            return self
+        named: Any = with_titles(examples, read_titles(titles))
+        return CompareResult({**self.comparison, "examples": named})
 
     def save(self, out: str | Path) -> Path:
         """Write out/rows.csv, table.txt, a self-contained report.html and comparison.json.

@@ -11,6 +11,7 @@ from fastpop import checks, evaluation
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.experiments.arms import STANDARD, Arm
+from fastpop.experiments.examples import lists
 from fastpop.experiments.further import NOTHING_FURTHER, Further, K
 from fastpop.experiments.served import Served, families
 from fastpop.experiments.shown import Shown, judge_scores, readable_shown
@@ -46,12 +47,14 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """A trained arm at one epoch. evaluations: by (name of the family, beta)."""
+    """A trained arm at one epoch. evaluations: by (name of the family, beta). examples: likewise, what a few
+    cases are shown."""
 
     epoch: int
     served: list[Served]
     evaluations: dict[tuple[str, float], evaluation.Evaluation]
     shown: dict[tuple[str, float], dict[str, float]]
+    examples: dict[tuple[str, float], list[list[int]]]
 
     __repr__ = checks.brief
 
@@ -175,9 +178,10 @@ def _read(
 ) -> Reading:
     model.eval()
     served = families(arm.name, model, judged.train, judged.log_prior_V, judged.afterwards)
-    evaluations, over_shown = {}, {}
+    evaluations, over_shown, examples = {}, {}, {}
     if test is not None:
         query_CD = model.encode(test)
+        examples = lists(served, query_CD, test, config.mask_seen)
         for family in served:
             for beta in (1.0,) if family.arm == STANDARD else judged.betas:
                 evaluations[family.arm, beta] = evaluation.evaluate(
@@ -194,7 +198,7 @@ def _read(
         for family in served:
             for beta in (1.0,) if family.arm == STANDARD else BETAS:
                 over_shown[family.arm, beta] = judge_scores(family.scores(query_CD, beta), shown)
-    return Reading(epoch, served, evaluations, over_shown)
+    return Reading(epoch, served, evaluations, over_shown, examples)
 
 
 def some_cases(cases: Cases | None, most: int, seed: int) -> Cases | None:

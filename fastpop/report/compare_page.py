@@ -1,7 +1,7 @@
 """report.html of a comparison: one screen that tells the story, then tables, then everything else folded."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from fastpop.report.cells import Cell
 from fastpop.report.compare_plots import OTHERS, Panel, look
 from fastpop.report.compare_tables import LEARNED, Table
 from fastpop.report.page import data_line, definitions, fold, page, panels, rules_table, table
-from fastpop.report.schema import Comparison
+from fastpop.report.schema import Comparison, Item
 
 LEADING = 3  # sentences that stand beside the pictures, and every caution
 KEYS = ("title", "headline", "sentences", "readings", "arms", "rows", "summary", "rules")
@@ -171,7 +171,36 @@ def _exposure(comparison: Comparison) -> str:
         least="11rem",
         most="20rem",
     )
-    return f"<h2>Who is shown</h2>{picture}" if picture else ""
+    examples = _examples(comparison)
+    return f"<h2>Who is shown</h2>{picture}{examples}" if picture or examples else ""
+
+
+def _examples(comparison: Comparison) -> str:
+    """What a few users are shown by each arm."""
+    found = []
+    for example in comparison.get("examples", []):
+        came = {item["id"] for item in example["targets"]}
+        rows = [
+            [escape(one["arm"]), f"{one['popularity_weight']:g}", _items(one["items"], came)]
+            for one in example["lists"]
+        ]
+        events = example["num_events"]
+        found.append(
+            f"<p>A user of {events:,} event{'s' * (events != 1)}, at the end "
+            f"{_items(example['history']) or 'none'}; then came {_items(example['targets'])}.</p>"
+            + table("", ["arm", "β", "shown, best first; bold: what came"], rows, text=(2,))
+        )
+    return fold("What a few users are shown (first seed)", "".join(found)) if found else ""
+
+
+def _items(items: Sequence[Item], bold: Collection[str] = ()) -> str:
+    """Titles, or ids where there is none."""
+    words = [
+        f"<strong>{escape(name)}</strong>" if item["id"] in bold else escape(name)
+        for item in items
+        for name in [item.get("title", item["id"])]
+    ]
+    return " · ".join(words)
 
 
 def _folded(comparison: Comparison) -> list[str]:

@@ -216,6 +216,31 @@ class Exposure(TypedDict):
     k: int
 
 
+class Item(TypedDict):
+    """id: of the log, as text. title: where a table of titles has one."""
+
+    id: str
+    title: NotRequired[str]
+
+
+class ExampleList(TypedDict):
+    """items: the best of an arm at this beta, best first."""
+
+    arm: str
+    popularity_weight: float
+    items: list[Item]
+
+
+class Example(TypedDict):
+    """A test case and what the arms show it, of the first seed at the first of `readings`. num_events: of its
+    history, whose last events are in history. targets: what came then."""
+
+    num_events: int
+    history: list[Item]
+    targets: list[Item]
+    lists: list[ExampleList]
+
+
 class Lorenz(TypedDict):
     """How unequally the catalogue is shown: `fastpop.evaluation.lorenz_curve`. Of one model's report."""
 
@@ -298,6 +323,7 @@ class Comparison(TypedDict):
     scatter: NotRequired[list[Scatter]]
     nulls: NotRequired[list[Null]]
     exposure: NotRequired[list[Exposure]]
+    examples: NotRequired[list[Example]]
     curves: NotRequired[list[Curve]]
     facts: NotRequired[Facts]  # from which, and the numbers, the sentences are made
     made_by: NotRequired[dict[str, Any]]  # version, seconds, machine, seeds, configuration

@@ -20,7 +20,7 @@ from fastpop.studies.methods import (
     validated,
 )
 from fastpop.studies.models import factor_options
-from fastpop.studies.study import Answer, Setting, Study
+from fastpop.studies.study import Answer, Setting, Study, exactly
 
 OF_TRAINING = ("frozen", "PDA", "ReSN", "IPS", "DICE")
 OTHERS = ("post-hoc-fitted", "projected", *OF_TRAINING)
@@ -93,16 +93,18 @@ class Frontier(Study):
         for name, tries in self.methods(arena.powers).items():
             if setting.quick:
                 tries = dict(list(tries.items())[:1])
-            first = {value: run_of(setting, arena, tries[value], 0, f"{name}-{value:g}") for value in tries}
+            first = {
+                value: run_of(setting, arena, tries[value], 0, f"{name}-{exactly(value)}") for value in tries
+            }
             best = max(first, key=lambda value: validated(first[value]))
             rows += first[best]
             for seed in range(1, setting.seeds):
-                rows += run_of(setting, arena, tries[best], seed, f"{name}-{best:g}")
+                rows += run_of(setting, arena, tries[best], seed, f"{name}-{exactly(best)}")
             if name in TRIED:
                 chosen[f"{name}.chosen"] = best
         title = f"{setting.log_name}, {setting.seeds} seeds"
         curves = Curves(rows, arena.references(), OTHERS, TRAINED, title)
         values = curves.values() | chosen
-        said = ", ".join(f"{what} {values[f'{name}.chosen']:g}" for name, what in TRIED.items())
+        said = ", ".join(f"{what} {exactly(values[f'{name}.chosen'])}" for name, what in TRIED.items())
         sentences = (*curves.sentences(values), f"Chosen by the validation part with the first seed: {said}.")
         return Answer(values, sentences, tuple(curves.tables(values)), curves.charts("frontier"))

@@ -116,6 +116,12 @@ class Study(Component):
         raise NotImplementedError
 
 
+def exactly(value: float) -> str:
+    """A number as short as it can be read back: 40, 0.1, 40.0000001; by `:g` two may share a name."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
 def of_seeds(name: str, found: Sequence[float]) -> dict[str, float]:
     """A mean by its name, and from three seeds on its t interval (95 %) beside it."""
     mean, low, high = mean_interval(found)

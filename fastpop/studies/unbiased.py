@@ -17,6 +17,7 @@ from fastpop.studies.study import (
     Setting,
     Study,
     Table,
+    exactly,
     excludes,
     give_or_take,
     of_seeds,
@@ -78,7 +79,7 @@ class Unbiased(Study):
         ]
 
     def _weighted(self) -> dict[str, float]:
-        return {f"IPS {power:g}": power for power in self.powers}
+        return {f"IPS {exactly(power)}": power for power in self.powers}
 
     def _rows(self, setting: Setting, arena: Arena) -> list[Row]:
         rows: list[Row] = []

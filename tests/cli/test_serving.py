@@ -94,6 +94,8 @@ def test_the_items_of_a_run_are_exported_as_an_index(served, commands, tmp_path)
     for words, message in (
         (["--index", "annoy"], "index: expected one of 'flat', 'faiss-flat', 'faiss-hnsw', 'faiss-ivf'; got"),
         (["--index", "flat", "--format", "onnx"], "format: expected none beside --index; got 'onnx'"),
+        (["--index", "flat", "--format", "safetensors"], "format: expected none beside --index; got 'safe"),
+        (["--format", ""], "format: expected one of"),
     ):
         assert message in commands.run("export", served / "run", "--out", out, *words, code=2).stderr
 

@@ -1,5 +1,6 @@
 """Estimates from some cases, asked for by name, and how long all of them take."""
 
+import re
 import time
 
 import numpy as np
@@ -74,6 +75,25 @@ def test_intervals_hold_what_all_cases_give():
         found = evaluate(score, cases, counts=counts, sample_cases=100, sample_seed=seed)
         held += [found.intervals[n][0] <= whole.metrics[n] <= found.intervals[n][1] for n in names]
     assert (np.abs(held / repeats - 0.95) < 0.06).all(), held / repeats
+
+
+def test_values_that_are_all_equal_have_no_interval_of_zero_width():
+    query, items, cases, counts = problem()
+    found = evaluate(DotScores(query, items), cases, counts=counts, sample_cases=2, sample_seed=3)
+    alike = [
+        name
+        for name, value_C in found.per_case.items()
+        if (~np.isnan(value_C)).sum() == 2 and len(np.unique(value_C)) == 1
+    ]
+    assert "hr@20" in alike
+    assert not set(alike) & set(found.intervals)
+    assert all(low < high for low, high in found.intervals.values())
+    assert "nll" in found.intervals
+    said = re.search(r"no interval where a value is equal in all of these cases, [^:]*: ([^;]*)", found.rule)
+    assert said.group(1).split(", ") == alike
+    seen = found.table()
+    assert "  hr@20" not in found.intervals
+    assert "too few to see a spread" in " ".join(seen.split())
 
 
 def test_as_many_as_there_are_is_exact():

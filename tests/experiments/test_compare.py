@@ -233,6 +233,45 @@ def test_the_report_is_written_whole_and_escapes_names(result):
     assert len((out / "rows.csv").read_text().splitlines()) == 1 + len(found.rows)
 
 
+def test_titles_stand_in_the_lists_of_a_few_users_every_one_escaped(result):
+    found, out = result
+    log = small_log(events=3000)
+    examples = found.comparison["examples"]
+    assert len(examples) == 3
+    sizes = [example["num_events"] for example in examples]
+    assert sizes == sorted(sizes)
+    ids = {str(one) for one in log.item_ids}
+    for example in examples:
+        shown = [(one["arm"], one["popularity_weight"]) for one in example["lists"]]
+        assert len(shown) == len(set(shown))
+        assert {("standard", 1.0), ("post-hoc", 0.0), ("frozen", 1.0), ("frozen", 0.0)} <= set(shown)
+        assert ("standard", 0.0) not in shown
+        seen = {item["id"] for item in example["history"]}
+        for one in example["lists"]:
+            names = [item["id"] for item in one["items"]]
+            assert len(names) == len(set(names)) == 5
+            assert set(names) <= ids - seen
+            assert not any("title" in item for item in one["items"])
+    page = (out / "report.html").read_text()
+    assert "What a few users are shown" in page
+    titles = {one: f"<script>alert({one})</script>" for one in ids}
+    lacking = examples[0]["lists"][0]["items"][0]["id"]
+    del titles[lacking]
+    with pytest.warns(UserWarning, match="is finished: it is shown"):
+        again = fastpop.compare(
+            small_log(events=3000), seeds=2, out=out, name="made <up>", titles=titles, **QUICK
+        )
+    assert again.rows == found.rows
+    first = again.comparison["examples"][0]["lists"][0]["items"]
+    assert [item.get("title") for item in first] == [titles.get(item["id"]) for item in first]
+    page = (out / "report.html").read_text()
+    assert "<script" not in page
+    assert f"&lt;script&gt;alert({first[1]['id']})&lt;/script&gt;" in page
+    assert json.loads((out / "comparison.json").read_text())["examples"] == again.comparison["examples"]
+    with pytest.raises(TypeError, match="titles: expected a path, a table"):
+        fastpop.compare(log, titles=3, **QUICK)
+
+
 def test_the_table_fits_eighty_columns_and_speaks(result):
     text = result[0].table()
     assert max(map(len, text.splitlines())) <= 80

@@ -69,6 +69,26 @@ def test_it_holds_headline_sentences_rules_pictures_and_definitions(compared, ma
         assert definition.split(".")[0] in text.replace("\n", " "), stem
 
 
+def test_lists_of_a_few_users_are_shown_by_title_or_id_every_string_escaped(tmp_path):
+    made = helpers_report.comparison(num_items=50, seeds=(0,), arms=("standard", "frozen"))
+    assert "few users are" not in write_compare_report(tmp_path / "none.html", made).read_text()
+    evil = {"id": "<i>9</i>", "title": "<script>alert('9')</script> & co"}
+    lists = [
+        {"arm": "standard", "popularity_weight": 1.0, "items": [evil, {"id": "<b>4</b>"}]},
+        {"arm": "<u>mine</u>", "popularity_weight": 0.0, "items": [{"id": "4"}]},
+    ]
+    made["examples"] = [{"num_events": 1, "history": [{"id": "<b>7</b>"}], "targets": [evil], "lists": lists}]
+    html = write_compare_report(tmp_path / "report.html", made).read_text()
+    page = Page(html)
+    assert not re.search(r"<(script|i|b|u)>", html)
+    words = " ".join(" ".join(page.words).split())
+    assert "What a few users are shown" in words
+    assert "A user of 1 event, at the end <b>7</b>; then came <script>alert('9')</script> & co." in words
+    assert "<strong>&lt;script&gt;alert(&#x27;9&#x27;)&lt;/script&gt; &amp; co</strong> · &lt;b&gt;4" in html
+    assert "&lt;u&gt;mine&lt;/u&gt;" in html
+    assert "<i>9</i>" not in words  # the title stands for it
+
+
 def test_what_matters_comes_first_and_the_rest_is_folded(compared, made):
     caution, *findings = made["sentences"]
     order = [

@@ -265,7 +265,7 @@ def test_what_a_method_has_to_choose_is_what_validation_liked_best(tmp_path, mon
 
     def run(setting, arena, method, seed, name):
         asked.append((name, seed))
-        liked = {"pda-0.05": 0.3, "dice-3": 0.3}.get(name, 0.1)
+        liked = {"pda-0.05": 0.3, "dice-3": 0.3, "dice-40.0000001": 0.4}.get(name, 0.1)
         return [{"valid": liked, "arm": name, "seed": seed}]
 
     class Said:
@@ -298,4 +298,9 @@ def test_what_a_method_has_to_choose_is_what_validation_liked_best(tmp_path, mon
     ]  # fmt: skip
     assert ("dice-40", 0) in asked
     assert ("dice-40", 1) not in asked
-    assert "DICE's margin 3" in answer.sentences[-1]
+    asked.clear()  # two that print alike in six digits have a folder each, and the sentence says which
+    answer = Frontier(dice=(40.0, 40.0000001), ips=(1e-7,)).run(setting)
+    named = [name for name, seed in asked if seed == 0]
+    assert len(named) == len(set(named))
+    assert {"dice-40", "dice-40.0000001", "ips-1e-07"} <= set(named)
+    assert "DICE's margin 40.0000001." in answer.sentences[-1]

@@ -24,6 +24,11 @@ def test_true_propensities_find_the_risk_that_the_naive_mean_misses():
     assert [row[0] for row in table.rows] == ["naive", "ips", "snips", "dr"]
 
 
+def test_powers_that_print_alike_are_methods_of_their_own():
+    named = [method.name for method in Unbiased(powers=(0.5, 0.50000001))._methods()]
+    assert named[2:] == ["IPS 0.5", "IPS 0.50000001"]
+
+
 @pytest.fixture(scope="module")
 def shown_at_random(tmp_path_factory):
     """Two files: ratings of what was chosen, and of what was shown at random."""
