@@ -8,9 +8,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <exception>
 
+#include "company.h"
 #include "signal.h"
 
 #ifdef FASTPOP_PLAIN_THREADS
@@ -71,15 +73,24 @@ void in_pieces(int threads, int64_t num, const Work& work) {
 }
 
 // work(first, last, me) for parts of n things, in whole units: large ones first, then ever smaller ones of
-// at least `least`, so that all threads end together. For results that do not depend on the cut.
+// at least `least`, so that all threads end together. For results that do not depend on the cut, nor on how
+// many threads there are: a call whose others come late is made alone (company.h).
 template <class Work>
 void in_parts(int threads, int64_t n, int64_t unit, int64_t least, int64_t most, const Work& work) {
-  if (threads <= 1 || n <= least) {
+  static Company company;  // one a place that calls this, since each has a Work of its own
+  if (threads <= 1 || n <= least || !company.wanted(n)) {
     for (int64_t first = 0; first < n; first += most) work(first, std::min(first + most, n), 0);
     return;
   }
+  using Clock = std::chrono::steady_clock;
+  const auto ns = [](Clock::duration time) {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
+  };
   std::atomic<int64_t> next{0};
+  Clock::duration worked{0};
+  const auto start = Clock::now();
   in_team(static_cast<int>(std::min<int64_t>(threads, (n + least - 1) / least)), [&](int me) {
+    const auto begin = Clock::now();
     int64_t first = next.load(std::memory_order_relaxed);
     while (first < n) {
       const int64_t fair = std::clamp((n - first) / (3 * threads), least, most);
@@ -88,7 +99,9 @@ void in_parts(int threads, int64_t n, int64_t unit, int64_t least, int64_t most,
       work(first, last, me);
       first = next.load(std::memory_order_relaxed);
     }
+    if (me == 0) worked = Clock::now() - begin;
   });
+  company.met(n, ns(worked), ns(Clock::now() - start - worked));
 }
 
 }  // namespace fastpop
