@@ -116,6 +116,19 @@ def tiles(
 MERGING = {"launches": 3, "host": 6}  # draws, their sort, and where each different one begins
 
 
+def least_saved(dtype: str, dim: int = 64) -> float:
+    """Logits of forward and backward that take as long as looking for repeats does: `LEAST_SAVED` of the
+    sampled softmax, which is the power of two beside it. Looking is three launches of 3 us; a logit, 6 D
+    operations and its instructions, exponentials and bytes of the L2 cache in three kernels. A card's own
+    number stands in its record (`draws that repeat`, sections/softmax.py)."""
+    few, many = 65_536 * 8192, 2 * 65_536 * 8192
+    taken = [
+        sum(one.seconds() for one in shared_both(65_536, logits // 65_536, dim, dtype).kernels)
+        for logits in (few, many)
+    ]
+    return MERGING["launches"] * LAUNCH / ((taken[1] - taken[0]) / (many - few))
+
+
 def shared_forward(
     rows: int, negatives: int, dim: int, dtype: str = "bfloat16", distinct: float | None = None
 ) -> Cost:

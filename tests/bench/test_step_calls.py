@@ -130,6 +130,16 @@ def test_draws_that_repeat_are_looked_for_where_that_pays(bench):
         assert one.launches <= MOST["factor, row_adam"]
 
 
+@pytest.mark.parametrize(("size", "dtype"), [(2, "bfloat16"), (4, "float32")])
+def test_the_least_that_is_looked_for_is_the_models(bench, size, dtype):
+    """The power of two that is nearest by its logarithm; a card's record replaces it."""
+    op = importlib.import_module("fastpop.ops.sampled_softmax")
+    model = bench("gpu.costs").least_saved(dtype)
+    print(f"{dtype}: {model:,.0f} logits")
+    assert op.LEAST_SAVED[size] == 2 ** round(np.log2(model))
+    assert op.LEAST_SAVED[8] == op.LEAST_SAVED[4]
+
+
 def test_what_merging_draws_should_save_is_what_the_page_says(bench):
     page = (BENCH.parent / "docs" / "performance.md").read_text()
     for row in bench("repeated_draws").rows():

@@ -89,10 +89,11 @@ FEW += [
     for kernel in ("sampled forward", "sampled d_query", "sampled d_item")
     for dim, dtype in ((64, torch.bfloat16), (256, torch.bfloat16), (128, torch.float32))
 ]
-# What can differ: an entry of a table (its blocks of dimensions are 64, 128 and 256, its types 16 bits or not)
-# on an architecture that has one, and on sm_120, which takes sm_80's. float16 takes bfloat16's tiles, and other
-# dimensions those of the next block, within which they have less to hold: a block of each is seen. sm_86 and
-# sm_89 compile sm_80's tile into as much shared memory, to which that one is held here; one of each is seen.
+# What can differ: an entry of a table (its blocks of dimensions are 64, 128 and 256, its types 16 bits or
+# not) on an architecture that has one, and on sm_120, which takes sm_80's. float16 takes bfloat16's tiles,
+# and other dimensions those of the next block, within which they have less to hold: a block of each is seen.
+# sm_86 and sm_89 compile sm_80's tile into as much shared memory, to which that one is held here; one of
+# each is seen.
 ALL = [
     *((k, arch, dim, dtype) for k in KERNELS for arch in (*SHARED_KIB, 120) for dim in (64, 128, 256)
       for dtype in (torch.float32, torch.bfloat16)),
