@@ -114,6 +114,7 @@ void bind_team(py::module_& m) {
   m.def(
       "num_meetings", [] { return fastpop::num_meetings.load(); },
       "Since the module was loaded: regions of more than one thread, and gates in them (csrc/steps.h).");
+  m.def("threads_of", [] { return fastpop::threads_of(); }, "Whose the threads of the kernels are.");
   m.def(
       "num_alone", [] { return fastpop::num_alone.load(); },
       "Since the module was loaded: calls that were made alone, as others had come late (csrc/company.h).");

@@ -4,8 +4,6 @@
 // its core holds up the piece that it has and no more. What a piece writes does not depend on who took it.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -15,9 +13,12 @@
 #include "company.h"
 #include "signal.h"
 
+// Under the thread sanitizer, and where a compiler has no OpenMP (setup.py).
 #ifdef FASTPOP_PLAIN_THREADS
 #include <thread>
 #include <vector>
+#else
+#include <omp.h>
 #endif
 
 namespace fastpop {
@@ -25,6 +26,24 @@ namespace fastpop {
 // Since the module was loaded: parallel regions of more than one thread, and gates in them (steps.h), where
 // all work so far has to be done before more begins. At each, threads may wait for one that has no core.
 inline std::atomic<int64_t> num_meetings{0};
+
+// How many threads a kernel may have that is not told.
+inline int most_threads() {
+#ifdef FASTPOP_PLAIN_THREADS
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+#else
+  return omp_get_max_threads();
+#endif
+}
+
+// Whose they are.
+inline const char* threads_of() {
+#ifdef FASTPOP_PLAIN_THREADS
+  return "the system";
+#else
+  return "OpenMP";
+#endif
+}
 
 // work(me) on as many threads as there are, at most `threads`, each with a number of its own below that;
 // returns when all have. What the first to fail throws is thrown again here.
