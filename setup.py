@@ -141,8 +141,8 @@ class BuildExt(build_ext):
     def build_extension(self, ext):
         if self.compiler.compiler_type == "msvc":
             sys.exit(
-                "fastpop: expected GCC or clang, which csrc/ is written for; got Microsoft's compiler. On Windows "
-                "build and run it under WSL"
+                "fastpop: expected GCC or clang, which csrc/ is written for; got Microsoft's compiler. "
+                "On Windows build and run it under WSL"
             )
         if not self.has_openmp():
             print("fastpop: no OpenMP here: kernels run on the system's threads", file=sys.stderr)
