@@ -6,6 +6,9 @@ error, FASTPOP_CUDA=0 skips the part. FASTPOP_CUDA_ARCHES=90 builds machine code
 the card is known; the default is 80,90,100+PTX: three architectures, and for later ones the PTX of the
 last, which their driver compiles. The extension neither includes nor links torch.
 
+Where the compiler has no OpenMP, kernels run on the system's threads, with the same bits, and a team is made
+for each call; `fastpop doctor` says whose they are. FASTPOP_OPENMP=0 builds so anywhere.
+
 FASTPOP_MUTANT=n builds with one line wrong, MUTANT(n, ...) in csrc/, for tests/mutants.py: only what holds
 it is compiled, beside the objects that the last ordinary build left in build/objects. 0: nothing is wrong.
 
@@ -21,10 +24,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.errors import CompileError
 
 try:
     from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
@@ -135,7 +140,32 @@ def copy_object(target: Path, to: Path) -> None:
 
 
 class BuildExt(build_ext):
+    def has_openmp(self) -> bool:
+        """Whether the compiler has it: Apple's clang, as it comes, has not."""
+        if os.environ.get("FASTPOP_OPENMP") == "0":
+            return False
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "asks.cpp"
+            source.write_text("#include <omp.h>\nint most() { return omp_get_max_threads(); }\n")
+            try:
+                self.compiler.compile([str(source)], output_dir=folder, extra_postargs=["-fopenmp"])
+            except CompileError:
+                return False
+        return True
+
     def build_extension(self, ext):
+        if self.compiler.compiler_type == "msvc":
+            sys.exit(
+                "fastpop: expected GCC or clang, which csrc/ is written for; got Microsoft's compiler. "
+                "On Windows build and run it under WSL"
+            )
+        if not self.has_openmp():
+            print("fastpop: no OpenMP here: kernels run on the system's threads", file=sys.stderr)
+            ext.define_macros.append(("FASTPOP_PLAIN_THREADS", "1"))
+            for flags in (ext.extra_compile_args, ext.extra_link_args):
+                flags.remove("-fopenmp")
+            if sys.platform == "linux":
+                ext.extra_link_args.append("-pthread")
         mode = os.environ.get("FASTPOP_CUDA", "auto")
         if mode not in ("auto", "0", "1"):
             sys.exit(f"FASTPOP_CUDA: expected auto, 0 or 1; got {mode!r}")
@@ -149,7 +179,8 @@ class BuildExt(build_ext):
         if self.compiler.compiler_type == "unix":
             ext.extra_compile_args = [*ext.extra_compile_args, "-MMD"]
             cuda = "-cuda" if ("FASTPOP_WITH_CUDA", "1") in ext.define_macros else ""
-            kept = ROOT / "build" / "objects" / f"{sys.implementation.cache_tag}{cuda}"
+            threads = "" if "-fopenmp" in ext.extra_compile_args else "-threads"
+            kept = ROOT / "build" / "objects" / f"{sys.implementation.cache_tag}{cuda}{threads}"
             if "FASTPOP_SANITIZE" in os.environ:
                 kept = self.add_sanitizer(ext, os.environ["FASTPOP_SANITIZE"]) / kept.name
             if os.environ.get("FASTPOP_COVERAGE") == "1":

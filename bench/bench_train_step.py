@@ -48,7 +48,7 @@ class Ours:
         log_prior_V = np.log((counts + 1) / (counts.sum() + shape.items))
         self.parts = build.assemble(self.config, log, log, log_prior_V)
         self.loss = self.parts.loss
-        self.batches = list(self.parts.batches.epoch(0))
+        self.batches = list(self.parts.epoch(0))
         self.step_number = 0
         self.make = stepping(self.parts)
 
@@ -65,6 +65,7 @@ class Plain:
 
     def __init__(self, shape: Softmax):
         self.ours = Ours(shape)
+        self.batches = list(self.ours.parts.batches.epoch(0))
         generator = torch.Generator().manual_seed(0)
         config = self.ours.config
         log = log_of(shape)
@@ -86,7 +87,7 @@ class Plain:
         ]
 
     def step(self) -> float:
-        batch = self.ours.batches[self.ours.step_number % len(self.ours.batches)]
+        batch = self.batches[self.ours.step_number % len(self.batches)]
         self.ours.step_number += 1
         user, pos_id = (torch.from_numpy(np.asarray(one)).to(DEVICE) for one in (batch.user, batch.target))
         pos_id = pos_id.reshape(-1)

@@ -10,6 +10,7 @@
 
 #include "alias_draw/alias_draw.h"
 #include "arguments.h"
+#include "company.h"
 #include "device_bindings.h"
 #include "fork.h"
 #include "full_softmax/full_softmax.h"
@@ -113,6 +114,24 @@ void bind_team(py::module_& m) {
   m.def(
       "num_meetings", [] { return fastpop::num_meetings.load(); },
       "Since the module was loaded: regions of more than one thread, and gates in them (csrc/steps.h).");
+  m.def("threads_of", [] { return fastpop::threads_of(); }, "Whose the threads of the kernels are.");
+  m.def(
+      "num_alone", [] { return fastpop::num_alone.load(); },
+      "Since the module was loaded: calls that were made alone, as others had come late (csrc/company.h).");
+  m.def(
+      "keep_company",
+      [](const py::list& calls) {
+        fastpop::Company company;
+        py::list with_others;
+        for (const py::handle one : calls) {
+          const auto call = one.cast<py::tuple>();
+          const bool wanted = company.wanted(call[0].cast<int64_t>());
+          if (wanted) company.met(call[0].cast<int64_t>(), call[1].cast<int64_t>(), call[2].cast<int64_t>());
+          with_others.append(wanted);
+        }
+        return with_others;
+      },
+      "Whether each of these calls (things, ns worked and waited with others) is made with others.");
   m.def(
       "run_steps",
       [](int threads, int num_steps, int num_pieces, int bad_step, int bad_piece) {

@@ -4,18 +4,21 @@
 // its core holds up the piece that it has and no more. What a piece writes does not depend on who took it.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <exception>
 
+#include "company.h"
 #include "signal.h"
 
+// Under the thread sanitizer, and where a compiler has no OpenMP (setup.py).
 #ifdef FASTPOP_PLAIN_THREADS
 #include <thread>
 #include <vector>
+#else
+#include <omp.h>
 #endif
 
 namespace fastpop {
@@ -23,6 +26,24 @@ namespace fastpop {
 // Since the module was loaded: parallel regions of more than one thread, and gates in them (steps.h), where
 // all work so far has to be done before more begins. At each, threads may wait for one that has no core.
 inline std::atomic<int64_t> num_meetings{0};
+
+// How many threads a kernel may have that is not told.
+inline int most_threads() {
+#ifdef FASTPOP_PLAIN_THREADS
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+#else
+  return omp_get_max_threads();
+#endif
+}
+
+// Whose they are.
+inline const char* threads_of() {
+#ifdef FASTPOP_PLAIN_THREADS
+  return "the system";
+#else
+  return "OpenMP";
+#endif
+}
 
 // work(me) on as many threads as there are, at most `threads`, each with a number of its own below that;
 // returns when all have. What the first to fail throws is thrown again here.
@@ -71,15 +92,24 @@ void in_pieces(int threads, int64_t num, const Work& work) {
 }
 
 // work(first, last, me) for parts of n things, in whole units: large ones first, then ever smaller ones of
-// at least `least`, so that all threads end together. For results that do not depend on the cut.
+// at least `least`, so that all threads end together. For results that do not depend on the cut, nor on how
+// many threads there are: a call whose others come late is made alone (company.h).
 template <class Work>
 void in_parts(int threads, int64_t n, int64_t unit, int64_t least, int64_t most, const Work& work) {
-  if (threads <= 1 || n <= least) {
+  static Company company;  // one a place that calls this, since each has a Work of its own
+  if (threads <= 1 || n <= least || !company.wanted(n)) {
     for (int64_t first = 0; first < n; first += most) work(first, std::min(first + most, n), 0);
     return;
   }
+  using Clock = std::chrono::steady_clock;
+  const auto ns = [](Clock::duration time) {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
+  };
   std::atomic<int64_t> next{0};
+  Clock::duration worked{0};
+  const auto start = Clock::now();
   in_team(static_cast<int>(std::min<int64_t>(threads, (n + least - 1) / least)), [&](int me) {
+    const auto begin = Clock::now();
     int64_t first = next.load(std::memory_order_relaxed);
     while (first < n) {
       const int64_t fair = std::clamp((n - first) / (3 * threads), least, most);
@@ -88,7 +118,9 @@ void in_parts(int threads, int64_t n, int64_t unit, int64_t least, int64_t most,
       work(first, last, me);
       first = next.load(std::memory_order_relaxed);
     }
+    if (me == 0) worked = Clock::now() - begin;
   });
+  company.met(n, ns(worked), ns(Clock::now() - start - worked));
 }
 
 }  // namespace fastpop

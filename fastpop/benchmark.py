@@ -44,7 +44,7 @@ class Steps:
         )
         log_prior_V = np.log((log.item_counts() + 1) / (num_events + num_items))
         self.parts = build.assemble(config, log, log, log_prior_V)
-        self._rows, self._step = self.parts.batches.epoch(0), 0
+        self._rows, self._step = self.parts.epoch(0), 0
 
     def step(self) -> tuple[float, float]:
         """(seconds, seconds of cores) of the next one."""

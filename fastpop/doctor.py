@@ -201,7 +201,8 @@ def _cuda() -> str:
 
 def _extension() -> str:
     return availability.why_not("cpu") or (
-        f"fastpop._C loads, CPU kernels take the path {availability.cpu_path()}"
+        f"fastpop._C loads, CPU kernels take the path {availability.cpu_path()} "
+        f"on threads of {availability.threads_of()}"
     )
 
 

@@ -19,6 +19,23 @@ from fastpop.encoders import Encoder
 from fastpop.ops.upload import uploaded
 
 
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A batch on a model's device, ids as int64.
+
+    user_B, history_BL: what the encoder reads. at_R: where in [B L] the targets stand, None without
+    histories. weight_R: float32, None: all are 1.
+    """
+
+    user_B: Tensor
+    history_BL: Tensor | None
+    at_R: Tensor | None
+    target_R: Tensor
+    weight_R: Tensor | None
+
+    __repr__ = checks.brief
+
+
 class Recommender(nn.Module):
     """query = encoder(user, history); scores = decoder(query).
 
@@ -38,11 +55,22 @@ class Recommender(nn.Module):
     def device(self) -> torch.device:
         return self.decoder.item_embedding.device
 
-    def rows(self, batch: Batch, item_VD: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def rows(
+        self, batch: Batch | Placed, item_VD: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """(query [R, D], pos_id [R], weight [R] or None) of a training batch. item_VD: the decoder's
         item vectors, where they are made already."""
         item_VD = self.decoder.item_vectors() if item_VD is None else item_VD
-        user_B = self.upload(batch.user)
+        placed = self.placed(batch) if isinstance(batch, Batch) else batch
+        contexts = placed.target_R if placed.history_BL is None else placed.history_BL
+        query = self.encoder(placed.user_B, placed.history_BL, item_VD)
+        query = self._query("forward", query, contexts.shape)
+        if placed.at_R is not None:
+            query = query.reshape(-1, query.shape[-1]).index_select(0, placed.at_R)
+        return query, placed.target_R, placed.weight_R
+
+    def placed(self, batch: Batch) -> Placed:
+        """A copy of a batch on the model's device, which is not waited for."""
         if (batch.history is None) != (self.encoder.reads == "events"):
             given = "none" if batch.history is None else "some"
             raise checks.wrong(
@@ -51,16 +79,17 @@ class Recommender(nn.Module):
                 f"sequences, and only there ({self.encoder.reads})",
                 text=given,
             )
-        history_BL = None if batch.history is None else self.upload(batch.history)
-        query = self._query("forward", self.encoder(user_B, history_BL, item_VD), batch.target.shape)
-        target, weight = batch.target, batch.weight
+        user_B, target, weight = self.upload(batch.user), batch.target, batch.weight
+        history_BL = at_R = None
         if batch.history is not None:
+            history_BL = self.upload(batch.history)
             # The places of targets are looked for here, where nothing has to be waited for.
-            at_R = np.flatnonzero(target >= 0)
-            query = query.reshape(-1, query.shape[-1]).index_select(0, self.upload(at_R))
-            target = target.reshape(-1)[at_R]
-            weight = None if weight is None else weight.reshape(-1)[at_R]
-        return query, self.upload(target), None if weight is None else self.upload(weight).float()
+            at = np.flatnonzero(target >= 0)
+            at_R = self.upload(at)
+            target = target.reshape(-1)[at]
+            weight = None if weight is None else weight.reshape(-1)[at]
+        weight_R = None if weight is None else self.upload(weight).float()
+        return Placed(user_B, history_BL, at_R, self.upload(target), weight_R)
 
     @torch.no_grad()
     def encode(self, cases: Cases, item_VD: Tensor | None = None) -> Tensor:

@@ -63,6 +63,11 @@ def path_taken() -> str:
     return _C.best_path() if path == "auto" else path
 
 
+def threads_of() -> str:
+    """Whose the threads of the C++ kernels are."""
+    return _C.threads_of()
+
+
 def unsupported(**tensors: Tensor) -> str | None:
     """Why the C++ kernels, which compute in float32 on the CPU, do not take these."""
     for name, tensor in tensors.items():

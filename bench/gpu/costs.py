@@ -116,6 +116,19 @@ def tiles(
 MERGING = {"launches": 3, "host": 6}  # draws, their sort, and where each different one begins
 
 
+def least_saved(dtype: str, dim: int = 64) -> float:
+    """Logits of forward and backward that take as long as looking for repeats does: `LEAST_SAVED` of the
+    sampled softmax, which is the power of two beside it. Looking is three launches of 3 us; a logit, 6 D
+    operations and its instructions, exponentials and bytes of the L2 cache in three kernels. A card's own
+    number stands in its record (`draws that repeat`, sections/softmax.py)."""
+    few, many = 65_536 * 8192, 2 * 65_536 * 8192
+    taken = [
+        sum(one.seconds() for one in shared_both(65_536, logits // 65_536, dim, dtype).kernels)
+        for logits in (few, many)
+    ]
+    return MERGING["launches"] * LAUNCH / ((taken[1] - taken[0]) / (many - few))
+
+
 def shared_forward(
     rows: int, negatives: int, dim: int, dtype: str = "bfloat16", distinct: float | None = None
 ) -> Cost:
@@ -127,7 +140,7 @@ def shared_forward(
     return Cost(
         (tiles("sampled forward", dim, logits, 1, dtype=dtype, bytes_=once),),
         launches=6 + more["launches"],
-        host=38 + more["host"],
+        host=37 + more["host"],
     )
 
 
@@ -145,8 +158,8 @@ def shared_both(
     )
     # Rows read and written once, and a sort of 32-bit keys as below.
     by_id = Kernel({"copy": entries * dim * (2 * size + 4) + entries * 4 * 2 * 12})
-    more = forward.launches - 6, forward.host - 38
-    return Cost((*forward.kernels, query, item, by_id), launches=17 + more[0], host=70 + more[1])
+    more = forward.launches - 6, forward.host - 37
+    return Cost((*forward.kernels, query, item, by_id), launches=17 + more[0], host=69 + more[1])
 
 
 def rows_forward(rows: int, negatives: int, dim: int, size: int) -> Cost:
@@ -199,7 +212,7 @@ def target_ranks(rows: int, items: int, dim: int, dtype: str) -> Cost:
 def train_step(rows: int, negatives: int, dim: int) -> Cost:
     """The host binds: operators of the model, the loss, backward and two optimisers."""
     both = shared_both(rows, negatives, dim, "float32")
-    return Cost(both.kernels, launches=46, host=135)
+    return Cost(both.kernels, launches=44, host=131)
 
 
 def full_both(rows: int, items: int, dim: int) -> Cost:

@@ -110,7 +110,7 @@ void alias_draw_cpu(const AliasRow* table, int64_t num_items, uint64_t seed, uin
   const int64_t pieces_per_group = (num_draws + kPiece - 1) / kPiece;
   const int64_t pieces = num_groups * pieces_per_group;
   const bool alone = num_groups * num_draws < 2 * kPiece || has_lost_threads();
-  in_parts(alone ? 1 : omp_get_max_threads(), pieces, 1, 1, pieces, [&](int64_t first, int64_t last, int) {
+  in_parts(alone ? 1 : most_threads(), pieces, 1, 1, pieces, [&](int64_t first, int64_t last, int) {
     for (int64_t piece = first; piece < last; ++piece) {
       const int64_t g = piece / pieces_per_group;
       const int64_t start = (piece % pieces_per_group) * kPiece;

@@ -86,8 +86,7 @@ class EventBatches:
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `skip` on."""
-        log = self.log
-        order = columns.permutation(epoch_generator(self.seed, epoch), log.num_events)
+        log, order = self.log, self.order(epoch)
         for first in range(skip * self.batch_size, len(order), self.batch_size):
             take = order[first : first + self.batch_size]
             yield Batch(
@@ -96,6 +95,10 @@ class EventBatches:
                 weight=None if log.weight is None else log.weight[take],
                 period=None if self.period is None else self.period[take],
             )
+
+    def order(self, epoch: int) -> np.ndarray:
+        """[N] the events of an epoch, one batch after the other."""
+        return columns.permutation(epoch_generator(self.seed, epoch), self.log.num_events)
 
 
 class SequenceBatches:
@@ -124,11 +127,11 @@ class SequenceBatches:
             raise checks.wrong("log", "at least one user with two training events", text="none")
 
     def num_batches(self, epoch: int) -> int:
-        return len(self._plan(epoch))
+        return len(self.plan(epoch))
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `skip` on."""
-        for windows in self._plan(epoch)[skip:]:
+        for windows in self.plan(epoch)[skip:]:
             yield self._batch(windows)
 
     def target_counts(self) -> np.ndarray:
@@ -143,7 +146,8 @@ class SequenceBatches:
         for windows in _cut(np.argsort(self.length, kind="stable"), self.length, self.batch_size):
             yield self._batch(windows)
 
-    def _plan(self, epoch: int) -> list[np.ndarray]:
+    def plan(self, epoch: int) -> list[np.ndarray]:
+        """The windows of each batch of an epoch."""
         generator = epoch_generator(self.seed, epoch)
         order = columns.permutation(generator, len(self.length))
         plan: list[np.ndarray] = []

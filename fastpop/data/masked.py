@@ -97,7 +97,7 @@ class MaskedBatches(SequenceBatches):
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `skip` on."""
-        for number, windows in enumerate(self._plan(epoch)[skip:], skip):
+        for number, windows in enumerate(self.plan(epoch)[skip:], skip):
             generator = np.random.default_rng([self.seed, epoch, number])
             yield self._hidden(windows, _drawn(generator, self.length[windows], self.share, self.last))
 

@@ -17,7 +17,7 @@ from fastpop.experiments.served import Served, families
 from fastpop.experiments.shown import Shown, judge_scores, readable_shown
 from fastpop.experiments.twice import fit_twice
 from fastpop.model import Recommender
-from fastpop.training import TrainConfig, build
+from fastpop.training import TrainConfig, build, memory
 from fastpop.training.recommending import readable_cases
 from fastpop.training.result import evaluate_model, moments_of
 
@@ -116,7 +116,13 @@ def train_arm(
         evaluate_every=int(validates),
         patience=patience if validates else 0,
     )
-    assembly = build.assemble(config, judged.train, judged.train, log_priors[arm.log_prior])
+    assembly = build.assemble(
+        config,
+        judged.train,
+        judged.train,
+        log_priors[arm.log_prior],
+        keep_rows=memory.keeps_rows(config, judged.train),
+    )
     model = assembly.model
     test, left_out = judged.test, 0
     if test is not None:

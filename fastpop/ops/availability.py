@@ -52,6 +52,13 @@ def cpu_path() -> str:
     return native.path_taken()
 
 
+def threads_of() -> str:
+    """Whose the threads of the CPU kernels are: "OpenMP", or "the system" where the compiler had none."""
+    from fastpop.kernels import native
+
+    return native.threads_of()
+
+
 def permutation_cache() -> str | None:
     """The folder in which the compiled permutation test is kept; None where there is none."""
     import warnings

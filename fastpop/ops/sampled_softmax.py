@@ -393,7 +393,12 @@ def reduced(
 
 
 # Logits that repeats have to cost a GPU before it looks for them, by the bytes of a query's number: as many
-# as it makes in the 9 us of three launches, at D = 64 by the counts of bench/gpu/costs.py.
+# as it makes, forward and backward, in the time that looking takes. By the model (`least_saved` of
+# bench/gpu/costs.py; a test holds these to it) that is three launches of 3 us, and at D = 64 a logit takes
+# 0.94 ps in bfloat16 (its floor of 6 D operations at 798 TFLOP/s is 0.48) and 4.8 ps in float32, of three
+# times the operations in tf32: 9.6 and 1.9 million, here the powers of two beside them. float64, which no
+# tile takes, goes with float32.
+# `python bench/gpu_day.py` measures both numbers of a card ("draws that repeat"): put them here.
 LEAST_SAVED = {2: 1 << 23, 4: 1 << 21, 8: 1 << 21}
 
 

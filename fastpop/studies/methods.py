@@ -23,7 +23,7 @@ from fastpop.experiments.twice import fit_twice
 from fastpop.model import Recommender
 from fastpop.studies.models import model_options
 from fastpop.studies.study import Setting
-from fastpop.training import TrainConfig, build, sealed
+from fastpop.training import TrainConfig, build, memory, sealed
 from fastpop.training.recommending import readable_cases
 from fastpop.training.result import evaluate_model
 from fastpop.training.run import make_split
@@ -146,7 +146,9 @@ def run_of(setting: Setting, arena: Arena, method: Method, seed: int, name: str 
         chance_V = propensity.popularity_propensity(judged.counts_V, method.power)
         train = propensity.weighted(train, chance_V[train.item], clip=CLIP)
     prior = build.target_prior(judged.train, config.encoder_part, config.smoothing)
-    assembly = build.assemble(config, train, train, config.prior_part.log_prior(prior, seed))
+    log_prior_V = config.prior_part.log_prior(prior, seed)
+    keep_rows = memory.keeps_rows(config, train)
+    assembly = build.assemble(config, train, train, log_prior_V, keep_rows=keep_rows)
     model = assembly.model
     own = replace(judged, betas=arena.betas, log_prior_V=prior.log_prior_V)
     valid = valid_cases(model, judged, config) if validates else None

@@ -1,6 +1,6 @@
 """From a configuration to the parts of a run, put together: `assemble`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from fastpop import checks, optim, registry
 from fastpop.data import columns
+from fastpop.data.batches import Batch
 from fastpop.data.cases import Cases
 from fastpop.data.interactions import Interactions
 from fastpop.data.rows import Batches
@@ -24,6 +25,7 @@ from fastpop.training import ranks as processes
 from fastpop.training.config import TrainConfig
 from fastpop.training.late import Stop, stop_of
 from fastpop.training.ranks import Ranks
+from fastpop.training.resident import Resident, ResidentBatch, made_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,7 @@ class Assembly:
     adapts does after each step. temporal: log p of each period, of a prior by period; period_log_prior_TV:
     the same [T, V] as the loss takes it. stop: what keeps the optimisers from a step past a loss that is not
     finite, on a device that is not waited for; None: the loss is waited for. ranks: the processes that make
-    the run; None: this one.
+    the run; None: this one. resident: the rows on the device, where they are kept there.
     """
 
     config: TrainConfig
@@ -51,17 +53,31 @@ class Assembly:
     period_log_prior_TV: torch.Tensor | None = None
     stop: Stop | None = None
     ranks: Ranks | None = None
+    resident: Resident | None = None
 
     __repr__ = checks.brief
 
+    def epoch(self, epoch: int, skip: int = 0, step: int = 0) -> Iterator[Batch | ResidentBatch]:
+        """What steps take: the batches of an epoch from number `skip` on, which is the run's step number
+        `step`."""
+        if self.resident is None:
+            return self.batches.epoch(epoch, skip)
+        return self.resident.epoch(epoch, skip, step)
+
 
 def assemble(
-    config: TrainConfig, log: Interactions, train: Interactions, log_prior_V: np.ndarray
+    config: TrainConfig,
+    log: Interactions,
+    train: Interactions,
+    log_prior_V: np.ndarray,
+    *,
+    keep_rows: bool = True,
 ) -> Assembly:
     """The parts of a run. Initial values are a function of config.seed; the prior changes none of them.
 
     log: whose users and items there are. train: the events to train on. log_prior_V: [V] nats, that the
-    model keeps; of a prior by period it keeps what that serves instead.
+    model keeps; of a prior by period it keeps what that serves instead. keep_rows: whether a device has room
+    for rows (`memory.keeps_rows`); no bit of a run depends on it.
     """
     rows, dated, temporal = config.encoder_part.rows_part(), {}, None
     if config.prior_part.by_period:
@@ -97,7 +113,24 @@ def assemble(
         if ranks is None
         else None,
         ranks,
+        made_of(
+            batches,
+            model.device,
+            _why_sent(config, ranks is not None, bool(dated), keep_rows),
+            config.max_length if config.cuda_graph else None,
+        ),
     )
+
+
+def _why_sent(config: TrainConfig, is_shared: bool, is_dated: bool, keep_rows: bool) -> list[str]:
+    """Why the batches of a run are made on the host and sent to its device, by its configuration."""
+    found = {
+        "there is no room for the log on the device": not keep_rows,
+        "several processes make the run": is_shared,
+        "log p is by period": is_dated,
+        f"accumulate is {config.accumulate}": config.accumulate != 1,
+    }
+    return [words for words, holds in found.items() if holds]
 
 
 def target_counts(log: Interactions, encoder: str | EncoderOptions) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""A training step as CUDA graphs: one copy to the device and one launch of a graph, whatever the model is.
+"""A training step as CUDA graphs: one copy of a batch and one launch of a graph, whatever the model is.
 
 Everything that a step reads of its batch lies in one buffer on the device, at addresses that do not change:
-users, histories, where targets stand, targets, weights, the number of the step for the draws. The host fills
-a pinned copy of it, sends that, and replays. Batches differ in size, so sizes are rounded up a little, and
-what is added is a row of the batch again at a weight of 0; each size that comes often has a graph of its
-own. Sizes that come seldom make the same step without one, on the same buffer: which it was changes no bit.
+users, histories, where targets stand, targets, weights, the number of the step for the draws. Where rows
+lie on the device (`resident.py`), a batch is copied from there; else the host fills a pinned copy of the
+buffer and sends that. Batches differ in size, so sizes are rounded up a little, and what is added is a row of
+the batch again at a weight of 0; each size that comes often has a graph of its own. Sizes that come seldom
+make the same step without one, on the same buffer: which it was changes no bit.
 
 Nothing of a batch may be in Python's hands while a graph is recorded: `recorded_step` takes tensors alone.
 """
@@ -12,9 +13,8 @@ Nothing of a batch may be in Python's hands while a graph is recorded: `recorded
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,104 +22,12 @@ from fastpop.data.batches import PAD, Batch
 from fastpop.objectives import FullSoftmaxLoss, SampledSoftmaxLoss
 from fastpop.popularity import Proposal
 from fastpop.training.build import Assembly
+from fastpop.training.resident import ResidentBatch
 from fastpop.training.row_losses import scalar_of
+from fastpop.training.words import Layout, Rows
 
 SEEN_BEFORE = 3  # steps of a size that are made before its graph is recorded
 MOST_GRAPHS = 64
-SIZES_PER_DOUBLING = 8
-
-
-class Layout(NamedTuple):
-    """Sizes of a step's buffer: users, items of a history (0: none is read), rows of the loss. In words of
-    64 bits."""
-
-    users: int
-    length: int
-    rows: int
-
-    @classmethod
-    def of(cls, batch: Batch, longest: int) -> "Layout":
-        """longest: no history is padded past it."""
-        rows = rounded(batch.num_rows)
-        if batch.history is None:
-            return cls(rows, 0, rows)
-        users, length = batch.history.shape
-        return cls(rounded(users), min(rounded(length, 2), longest), rows)
-
-    def parts(self) -> dict[str, slice]:
-        sizes = {
-            "user": self.users,
-            "history": self.users * self.length,
-            "at": self.rows if self.length else 0,
-            "target": self.rows,
-            "weight": -(-self.rows // 2),
-            "total": 1,
-            "step": 1,
-        }
-        ends = np.cumsum(list(sizes.values())).tolist()
-        return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends)}
-
-    @property
-    def words(self) -> int:
-        return self.parts()["step"].stop
-
-    def fill(self, words: Tensor, batch: Batch, total: float, step: int) -> None:
-        """The host's words of a batch. total: the weight of its rows."""
-        parts, words_N = self.parts(), words.numpy()
-        words_N[parts["step"]] = step
-        words_N[parts["total"]].view(np.float32)[:] = total
-        target = batch.target.reshape(-1)
-        at_R = np.flatnonzero(target != PAD)
-        _filled(words_N[parts["user"]], batch.user)
-        _filled(words_N[parts["target"]], target[at_R])
-        if batch.history is not None:
-            users, length = batch.history.shape
-            history = words_N[parts["history"]].reshape(self.users, self.length)
-            history[:users, :length] = batch.history
-            history[:users, length:] = PAD
-            history[users:] = history[0]
-            _filled(words_N[parts["at"]], at_R // length * self.length + at_R % length)
-        weight = words_N[parts["weight"]].view(np.float32)
-        weight[: len(at_R)] = 1 if batch.weight is None else batch.weight.reshape(-1)[at_R]
-        weight[len(at_R) :] = 0
-
-
-def _filled(words: np.ndarray, values: np.ndarray) -> None:
-    """The values, then the first of them again."""
-    words[: len(values)] = values
-    words[len(values) :] = values[0] if len(values) else 0
-
-
-def rounded(number: int, per_doubling: int = SIZES_PER_DOUBLING) -> int:
-    """The next of so many sizes between powers of two: at most 1 / per_doubling more."""
-    step = max(1, (1 << max(number - 1, 0).bit_length()) // (2 * per_doubling))
-    return -(-number // step) * step
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What a recorded step reads of its batch, on the device."""
-
-    user_B: Tensor
-    history_BL: Tensor | None
-    at_R: Tensor | None
-    target_R: Tensor
-    weight_R: Tensor
-    total: Tensor
-    step: Tensor
-
-    @classmethod
-    def of(cls, words: Tensor, layout: Layout) -> "Rows":
-        part = {name: words[one] for name, one in layout.parts().items()}
-        return cls(
-            user_B=part["user"],
-            history_BL=part["history"].view(layout.users, layout.length) if layout.length else None,
-            at_R=part["at"] if layout.length else None,
-            target_R=part["target"],
-            weight_R=part["weight"].view(torch.float32)[: layout.rows],
-            total=part["total"].view(torch.float32)[0],
-            step=part["step"][0],
-        )
 
 
 def recorded_step(parts: Assembly, rows: Rows, region: Callable[[], Any]) -> Tensor:
@@ -242,10 +150,8 @@ class Recorder:
             yield
         before.wait_stream(self.stream)
 
-    def __call__(self, parts: Assembly, batch: Batch, step: int) -> tuple[Tensor, float]:
-        is_row = batch.target != PAD
-        total = float(is_row.sum() if batch.weight is None else batch.weight[is_row].sum())
-        kept = self._filled(parts, batch, total, step)
+    def __call__(self, parts: Assembly, batch: Batch | ResidentBatch, step: int) -> tuple[Tensor, float]:
+        kept, total = self._filled(parts, batch, step)
         self.seed(step)
 
         def once() -> Tensor:
@@ -263,13 +169,24 @@ class Recorder:
         assert kept.loss is not None
         return kept.loss.clone(), total
 
-    def _filled(self, parts: Assembly, batch: Batch, total: float, step: int) -> _Kept:
-        layout, device = Layout.of(batch, parts.config.max_length), parts.model.device
+    def _filled(self, parts: Assembly, batch: Batch | ResidentBatch, step: int) -> tuple[_Kept, float]:
+        """The buffer of a batch's sizes, with the batch in it, and the weight of its rows."""
+        device = parts.model.device
+        if isinstance(batch, ResidentBatch):
+            kept = self._of(batch.layout, device)
+            kept.words.copy_(batch.words)
+            return kept, batch.weight
+        is_row = batch.target != PAD
+        total = float(is_row.sum() if batch.weight is None else batch.weight[is_row].sum())
+        layout = Layout.of(batch, parts.config.max_length)
         words = torch.empty(layout.words, dtype=torch.int64, pin_memory=device.type == "cuda")
         layout.fill(words, batch, max(total, 1e-30), step)
-        kept = self.kept.get(layout)
-        if kept is None:
-            on_device = torch.empty(layout.words, dtype=torch.int64, device=device)
-            kept = self.kept[layout] = _Kept(on_device, Rows.of(on_device, layout))
+        kept = self._of(layout, device)
         kept.words.copy_(words, non_blocking=True)
-        return kept
+        return kept, total
+
+    def _of(self, layout: Layout, device: torch.device) -> _Kept:
+        if layout not in self.kept:
+            words = torch.empty(layout.words, dtype=torch.int64, device=device)
+            self.kept[layout] = _Kept(words, Rows.of(words, layout))
+        return self.kept[layout]

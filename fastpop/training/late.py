@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fastpop.data.batches import Batch
+from fastpop.training.resident import ResidentBatch
 
 EVERY = 32  # steps between two looks at a device: a wait of some ten microseconds for each
 
@@ -60,7 +61,7 @@ class Met:
     step: int
     epoch: int
     number: int
-    batch: Batch
+    batch: Batch | ResidentBatch
     loss: float | Tensor
     weight: float
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fastpop import bars, checks, deprecated, files
 from fastpop.data.batches import Batch
-from fastpop.model import Recommender
+from fastpop.model import Placed, Recommender
 from fastpop.ops.draw import seed_of
 from fastpop.optim import summed_gradient
 from fastpop.training import captured, checkpoint
@@ -31,6 +31,7 @@ from fastpop.training.config import TrainConfig
 from fastpop.training.late import Losses, Met
 from fastpop.training.prints import HISTORY, history_csv
 from fastpop.training.ranks import Ranks
+from fastpop.training.resident import ResidentBatch
 from fastpop.training.row_losses import scalar_of, summed_loss
 
 LOG = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ def fit(
             model.train()
             steps = batches.num_batches(progress.epoch)
             _expect(bar, progress, config, label, steps)
-            for batch in batches.epoch(progress.epoch, progress.batch):
+            for batch in parts.epoch(progress.epoch, progress.batch, progress.step):
                 loss, weight = step_of(parts, batch, progress.step)
                 losses.met(Met(progress.step, progress.epoch, progress.batch, batch, loss, weight))
                 progress.batch += 1
@@ -231,7 +232,7 @@ def stepping(parts: Assembly) -> Callable[..., Any]:
     )
 
 
-def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float | Tensor, float]:
+def train_step(parts: Assembly, batch: Batch | ResidentBatch, step: int) -> tuple[float | Tensor, float]:
     """One optimiser step; returns the mean loss before it and the weight of its rows.
 
     No step is made past a loss that is not finite. On a device whose optimisers see to that themselves
@@ -243,17 +244,15 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float | Tensor
     _seed_dropout(seed if ranks is None else seed_of(seed, ranks.rank), model.device)
     for optimizer in parts.optimizers:
         optimizer.zero_grad(set_to_none=True)
-    rows = batch.target >= 0
-    weight = float(rows.sum() if batch.weight is None else batch.weight[rows].sum())
+    weight, pieces = _pieces(batch, config.accumulate)
     total: float | Tensor = 0.0
-    pieces = [batch] if config.accumulate == 1 else batch.split(config.accumulate)
     for number, piece in enumerate(pieces):
         with _autocast(config, model.device):
             item_VD = model.decoder.item_vectors()
             terms = model.decoder.training_terms()
             whole = piece
             if ranks is None:
-                query, pos_id, row_weight = model.rows(piece, item_VD)
+                query, pos_id, row_weight = model.rows(_placed(piece), item_VD)
             else:
                 piece = ranks.own(piece)
                 query, pos_id, row_weight = ranks.rows(model, piece, item_VD)
@@ -283,11 +282,24 @@ def train_step(parts: Assembly, batch: Batch, step: int) -> tuple[float | Tensor
     return total, weight
 
 
+def _pieces(batch: Batch | ResidentBatch, parts: int) -> tuple[float, list[Any]]:
+    """The weight of a batch's rows, and the parts that are computed one after the other."""
+    if isinstance(batch, ResidentBatch):
+        return batch.weight, [batch]
+    rows = batch.target >= 0
+    weight = float(rows.sum() if batch.weight is None else batch.weight[rows].sum())
+    return weight, [batch] if parts == 1 else batch.split(parts)
+
+
+def _placed(batch: Batch | ResidentBatch) -> Batch | Placed:
+    return batch.placed if isinstance(batch, ResidentBatch) else batch
+
+
 def _regularized(
     parts: Assembly,
     mean: Tensor,
     rows: tuple[Tensor, Tensor, Tensor, Tensor | None],
-    batches: tuple[Batch, Batch, Batch],
+    batches: tuple[Batch | ResidentBatch, Any, Any],
     seed: int,
 ) -> Tensor:
     """The mean loss and what regularisers add to it. batches: the batch, the part of it that is computed, and
@@ -297,7 +309,7 @@ def _regularized(
     views = {}
     if any(part.view for part, _ in parts.regularizers):
         # Dropout goes on where it stands, so the second view has other masks and nothing else.
-        again = model.rows(piece, item_VD) if ranks is None else ranks.rows(model, piece, item_VD)
+        again = model.rows(_placed(piece), item_VD) if ranks is None else ranks.rows(model, piece, item_VD)
         views["view"] = again[0]
     for number, (part, regularizer) in enumerate(parts.regularizers):
         num_rows: float = piece.num_rows
@@ -398,7 +410,8 @@ def _fail(out: Path | None, config: TrainConfig, met: Met, loss: float, leads: b
     saved = "give out= to keep the batch"
     if out is not None:
         path = out / "failed-batch.npz"
-        arrays = {name: value for name, value in vars(met.batch).items() if value is not None}
+        batch = met.batch.host() if isinstance(met.batch, ResidentBatch) else met.batch
+        arrays = {name: value for name, value in vars(batch).items() if value is not None}
         if leads:
             with checkpoint.explained(path), files.atomic_file(path, "wb") as file:
                 np.savez(file, **arrays)

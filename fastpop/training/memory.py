@@ -9,6 +9,9 @@ killed in an hour.
     counts      124 bytes an item, 24 a user, 16 an event (4 of an opened log, whose columns are pages of
                 files): counts, log p, the distribution of negatives while it is made, orders of events
     periods     20 bytes an item for each period of a log p by period
+    rows        on a device, where all else leaves room: 4 bytes an event for each column of the log that
+                batches are made of (items, weights, and users where rows are events), and 256 MiB to make
+                them in; elsewhere batches are made on the host and sent
     step        a batch: 80 bytes a number of its rows' vectors, 16 of the negatives'
     result      where several processes make a run without a folder: the whole item table, which each has then
 
@@ -32,7 +35,9 @@ import torch
 from fastpop import checks
 from fastpop.data import columns
 from fastpop.data.interactions import Interactions
+from fastpop.data.rows import Events, Sequences
 from fastpop.encoders import Sizes
+from fastpop.training import resident
 from fastpop.training.build import checked_encoder
 from fastpop.training.config import TrainConfig
 
@@ -57,9 +62,17 @@ class Memory:
     def total(self) -> int:
         return sum(self.parts.values())
 
+    @property
+    def least(self) -> int:
+        """Of a run whose rows are not kept on its device."""
+        return self.total - self.parts["rows"]
+
     def words(self) -> str:
-        named = ", ".join(f"{name} {_gib(size)}" for name, size in self.parts.items() if size)
-        return f"{_gib(self.total)} GiB ({named})"
+        """Of the least that the run takes."""
+        named = ", ".join(
+            f"{name} {_gib(size)}" for name, size in self.parts.items() if size and name != "rows"
+        )
+        return f"{_gib(self.least)} GiB ({named})"
 
 
 def needed(
@@ -88,10 +101,20 @@ def needed(
             + USER * log.num_users
             + (EVENT if log.storage is columns.MEMORY else MAPPED_EVENT) * log.num_events,
             "periods": PERIOD * log.num_items * _periods(config, log),
+            "rows": _kept_rows(config, log, by_event, processes),
             "step": (ROW * rows_of_part * length + NEGATIVE * negatives) * config.dim,
             "result": number * log.num_items * config.dim if processes > 1 and kept_in_memory else 0,
         }
     )
+
+
+def _kept_rows(config: TrainConfig, log: Interactions, by_event: bool, processes: int) -> int:
+    """Bytes of the rows of a run that lie on its device."""
+    alone = processes == 1 and config.accumulate == 1 and not config.prior_part.by_period
+    can_be_made_there = type(config.encoder_part.rows_part()) in (Events, Sequences)
+    if config.torch_device().type == "cpu" or not alone or not can_be_made_there:
+        return 0
+    return resident.bytes_of(log, config.max_length, by_event)
 
 
 def _periods(config: TrainConfig, log: Interactions) -> int:
@@ -173,12 +196,21 @@ def check(
         left = left // beside if device.type == "cpu" else left
         each = f" for each of {beside} processes here"
     need = needed(config, log, kept_in_memory=kept_in_memory, processes=processes)
-    if need.total + SPARE <= left:
+    if need.least + SPARE <= left:
         return
     raise MemoryError(
         f"memory: training needs {need.words()}; {_gib(left)} GiB are free on {device}{each}. "
         f"{_advice(config, log, left, kept_in_memory, processes)}"
     )
+
+
+def keeps_rows(config: TrainConfig, log: Interactions, *, kept_in_memory: bool = True) -> bool:
+    """Whether the rows of a run lie on its device, beside all else that it takes there."""
+    device = config.torch_device()
+    if device.type == "cpu":
+        return False
+    need, left = needed(config, log, kept_in_memory=kept_in_memory), free(device)
+    return need.parts["rows"] > 0 and (left is None or need.total + SPARE <= left)
 
 
 def _advice(config: TrainConfig, log: Interactions, left: int, kept_in_memory: bool, processes: int) -> str:
@@ -192,7 +224,7 @@ def _advice(config: TrainConfig, log: Interactions, left: int, kept_in_memory: b
         tried += [{"table_optimizer": "row_adagrad", "dim": dim} for dim in (32, 16) if dim < config.dim]
     for change in tried:
         try:
-            size = needed(config.replace(**change), log, **given).total
+            size = needed(config.replace(**change), log, **given).least
         except ValueError:  # heads that do not divide this dim, say: no advice
             continue
         if size + SPARE <= left:

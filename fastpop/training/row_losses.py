@@ -10,17 +10,18 @@ from fastpop.data.batches import PAD, Batch
 from fastpop.objectives import ItemRows
 from fastpop.ops import all_rows
 from fastpop.training.build import Assembly
+from fastpop.training.resident import ResidentBatch
 
 
 def summed_loss(
     parts: Assembly,
-    batch: Batch,
+    batch: Batch | ResidentBatch,
     query_RD: Tensor,
     item_VD: Tensor,
     pos_id_R: Tensor,
     weight_R: Tensor | None,
     terms: dict[str, Any],
-    whole: Batch | None = None,
+    whole: Batch | ResidentBatch | None = None,
 ) -> Tensor:
     """What the loss of an assembly gives for the rows of a batch, which may be a part of one.
 
@@ -66,7 +67,7 @@ def _of_all_rows(
     return scalar_of(loss, found) / shard.size
 
 
-def _periods(parts: Assembly, batch: Batch) -> np.ndarray:
+def _periods(parts: Assembly, batch: Any) -> np.ndarray:
     """[R] of the rows that `Recommender.rows` gives."""
     if batch.period is None:
         raise checks.wrong(

@@ -101,7 +101,11 @@ def train(
     _check_memory(config_of_log, log, place)
     prior = build.target_prior(parts.train, config.encoder_part, config.smoothing)
     assembly = build.assemble(
-        config_of_log, log, parts.train, config.prior_part.log_prior(prior, config.seed)
+        config_of_log,
+        log,
+        parts.train,
+        config.prior_part.log_prior(prior, config.seed),
+        keep_rows=memory.keeps_rows(config_of_log, log, kept_in_memory=place is None),
     )
     if assembly.temporal is not None:
         prior = config.prior_part.served(assembly.temporal)

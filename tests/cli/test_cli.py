@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import fastpop
+from fastpop.ops import availability
 
 pytest.importorskip("duckdb", reason="duckdb, which reads logs, is not installed")
 pytest.importorskip("tyro", reason="tyro, which reads a command line, is not installed")
@@ -103,7 +104,7 @@ def test_help_and_doctor_fit_eighty_columns(words):
 def test_doctor_says_which_path_runs_and_why_others_do_not(monkeypatch):
     monkeypatch.setenv("FASTPOP_CPU", "baseline")
     text = alone("doctor").stdout
-    assert "CPU kernels take the path baseline" in text
+    assert f"CPU kernels take the path baseline on threads of {availability.threads_of()}" in text
     if not torch.cuda.is_available():
         assert re.search("cuda does not run here: (no CUDA device|.*built without CUDA)", text)
     monkeypatch.setenv("FASTPOP_CPU", "junk")

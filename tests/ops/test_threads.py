@@ -5,6 +5,7 @@ import subprocess
 import sys
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -108,15 +109,39 @@ def test_threads_change_no_bit(call, threads):
             assert torch.equal(one.to_dense(), other.to_dense()), number
 
 
+def with_others(*calls):
+    return _C.keep_company([(n, int(1e6 * worked), int(1e6 * waited)) for n, worked, waited in calls])
+
+
+def test_a_call_whose_others_come_late_is_made_alone_for_a_while():
+    """Numbers of things, milliseconds worked and waited."""
+    late, soon = (100, 1, 3), (100, 1, 0.2)
+    assert with_others(*[soon] * 9) == [True] * 9
+    found = with_others(*[late] * 200)
+    between = np.diff(np.flatnonzero(found)) - 1
+    assert between.tolist() == [4, 8, 16, 32, 64, 64]  # one call in 65 waits
+    found = with_others(late, *[soon] * 20)
+    assert found == [True] + [False] * 4 + [True] * 16  # one that came in time is company again
+    assert with_others(late, *[soon] * 5, late, *[soon] * 4) == [True, *[False] * 4, True, True, *[False] * 4]
+
+
+def test_long_calls_and_short_waits_keep_company():
+    assert with_others(*[(100, 5, 3)] * 9) == [True] * 9  # alone it would take longer
+    assert with_others(*[(100, 0.1, 0.2)] * 9) == [True] * 9  # the noise of waking
+    late = (100, 1, 3)
+    assert with_others(late, (201, 1, 3), late, late) == [True, True, False, False]
+    assert with_others(late, (200, 1, 3), (1, 1, 3)) == [True, False, False]
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_how_often_threads_meet(call, threads):
     """Neither rows nor items nor threads add to it: beside busy processes each may cost a time slice."""
     run, expected = CALLS[call]
     for number in (2, 5):
         threads(number)
-        before = _C.num_meetings()
+        before = _C.num_meetings() + _C.num_alone()  # where a thread came late, its next calls go alone
         run()
-        assert _C.num_meetings() - before == expected
+        assert _C.num_meetings() + _C.num_alone() - before == expected
     threads(1)
     before = _C.num_meetings()
     run()

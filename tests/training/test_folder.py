@@ -508,9 +508,9 @@ def test_the_plan_of_one_epoch_is_enough(monkeypatch):
     from fastpop.data.batches import SequenceBatches
 
     planned = []
-    real = SequenceBatches._plan
+    real = SequenceBatches.plan
     monkeypatch.setattr(
-        SequenceBatches, "_plan", lambda self, epoch: (planned.append(epoch), real(self, epoch))[1]
+        SequenceBatches, "plan", lambda self, epoch: (planned.append(epoch), real(self, epoch))[1]
     )
 
     class Enough(Exception):

@@ -12,7 +12,7 @@ from helpers_device import CPU_AND_GPU, device_of, gpu
 from helpers_logs import small_log
 
 import fastpop
-from fastpop.training import TrainConfig, TrainingDiverged, build, captured, loop
+from fastpop.training import TrainConfig, TrainingDiverged, build, captured, loop, memory
 
 QUICK = {
     "epochs": 3,
@@ -109,6 +109,16 @@ def test_steps_as_graphs_have_the_bits_of_steps_that_are_not_recorded(encoder, m
 @pytest.mark.gpu
 @pytest.mark.parametrize("cuda_graph", [False, True])
 @pytest.mark.parametrize("encoder", ["factor", "sasrec"])
+def test_rows_on_a_device_change_no_bit_of_a_run(encoder, cuda_graph, monkeypatch):
+    options = {"encoder": encoder, "dropout": 0.2, "cuda_graph": cuda_graph}
+    kept = trained(gpu(), **options)
+    monkeypatch.setattr(memory, "keeps_rows", lambda *given, **named: False)
+    assert_same_run(kept, trained(gpu(), **options))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cuda_graph", [False, True])
+@pytest.mark.parametrize("encoder", ["factor", "sasrec"])
 def test_a_step_waits_for_nothing(encoder, cuda_graph):
     log = small_log()
     names = {name: one for name, one in QUICK.items() if name not in ("epochs", "progress")}
@@ -116,11 +126,11 @@ def test_a_step_waits_for_nothing(encoder, cuda_graph):
     parts = build.assemble(config, log, log, np.zeros(log.num_items))
     make = loop.stepping(parts)
     with make.running() if cuda_graph else contextlib.nullcontext():
-        for step, batch in enumerate([*parts.batches.epoch(0)] * 4):  # until every size has its graph
+        for step, batch in enumerate([*parts.epoch(0)] * 4):  # until every size has its graph
             make(parts, batch, step)
         torch.cuda.set_sync_debug_mode("error")
         try:
-            losses = [make(parts, batch, 100)[0] for batch in parts.batches.epoch(0)]
+            losses = [make(parts, batch, 100)[0] for batch in parts.epoch(0)]
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert all(torch.isfinite(loss) for loss in losses)
