@@ -6,6 +6,7 @@
 #include <atomic>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "alias_draw/alias_draw.h"
@@ -124,14 +125,15 @@ void bind_team(py::module_& m) {
         fastpop::Company company;
         py::list with_others;
         for (const py::handle one : calls) {
-          const auto call = one.cast<py::tuple>();
-          const bool wanted = company.wanted(call[0].cast<int64_t>());
-          if (wanted) company.met(call[0].cast<int64_t>(), call[1].cast<int64_t>(), call[2].cast<int64_t>());
+          const auto [n, mine, worked, waited] = one.cast<std::tuple<int64_t, int64_t, int64_t, int64_t>>();
+          const bool wanted = company.wanted(n);
+          if (wanted) company.met(n, mine, worked, waited);
           with_others.append(wanted);
         }
         return with_others;
       },
-      "Whether each of these calls (things, ns worked and waited with others) is made with others.");
+      "Whether each of these calls is made with others: things, those of the caller, its ns of work and of "
+      "waiting.");
   m.def(
       "run_steps",
       [](int threads, int num_steps, int num_pieces, int bad_step, int bad_piece) {

@@ -1,9 +1,9 @@
 // Whether the other threads of a call come in time, as its last calls say.
 //
 // Beside busy processes a thread may be kept from its core for a time slice, some 3 ms, and a call ends when
-// all of its threads have. Where a call waited for longer than it worked, its caller would have been done
-// sooner alone: the next few calls are, then one asks again, and after each in a row that waited so, twice as
-// many are alone. For results that do not depend on the number of threads.
+// all of its threads have. Where the caller, at the speed of what it did itself, would have been done sooner
+// alone, the next few calls are made alone, then one asks again, and after each in a row that came so late,
+// twice as many are alone. For results that do not depend on the number of threads.
 #pragma once
 
 #include <algorithm>
@@ -30,9 +30,11 @@ class Company {
     return left <= 0;
   }
 
-  // A call on n things with others: how long its caller worked and how long it waited, in nanoseconds.
-  void met(int64_t n, int64_t worked, int64_t waited) {
-    if (waited < kLate || waited < worked) {
+  // A call on n things with others: how many of them its caller did, how long it worked on these and how long
+  // it waited, in nanoseconds.
+  void met(int64_t n, int64_t mine, int64_t worked, int64_t waited) {
+    const double alone_ns = static_cast<double>(worked) * n / std::max<int64_t>(mine, 1);
+    if (waited < kLate || mine == 0 || static_cast<double>(worked + waited) < alone_ns) {
       row_.store(0, std::memory_order_relaxed);
       return;
     }

@@ -107,6 +107,7 @@ void in_parts(int threads, int64_t n, int64_t unit, int64_t least, int64_t most,
   };
   std::atomic<int64_t> next{0};
   Clock::duration worked{0};
+  int64_t mine = 0;  // of the caller
   const auto start = Clock::now();
   in_team(static_cast<int>(std::min<int64_t>(threads, (n + least - 1) / least)), [&](int me) {
     const auto begin = Clock::now();
@@ -116,11 +117,12 @@ void in_parts(int threads, int64_t n, int64_t unit, int64_t least, int64_t most,
       const int64_t last = std::min((first + fair + unit - 1) / unit * unit, n);
       if (!next.compare_exchange_weak(first, last, std::memory_order_relaxed)) continue;
       work(first, last, me);
+      if (me == 0) mine += last - first;
       first = next.load(std::memory_order_relaxed);
     }
     if (me == 0) worked = Clock::now() - begin;
   });
-  company.met(n, ns(worked), ns(Clock::now() - start - worked));
+  company.met(n, mine, ns(worked), ns(Clock::now() - start - worked));
 }
 
 }  // namespace fastpop

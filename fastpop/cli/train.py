@@ -147,7 +147,7 @@ def _metrics(result: Any) -> str:
 class Compare:
     """Train with and without log p outside the dot product, and write a report.
 
-    Stopped at any moment, the same command goes on where it was. torchrun deals seeds out to its processes.
+    Stopped, the same command goes on. torchrun deals seeds out to its processes.
     """
 
     reading: OmitArgPrefixes[LogOptions]

@@ -110,12 +110,14 @@ def test_threads_change_no_bit(call, threads):
 
 
 def with_others(*calls):
-    return _C.keep_company([(n, int(1e6 * worked), int(1e6 * waited)) for n, worked, waited in calls])
+    return _C.keep_company(
+        [(*things, int(1e6 * worked), int(1e6 * waited)) for *things, worked, waited in calls]
+    )
 
 
 def test_a_call_whose_others_come_late_is_made_alone_for_a_while():
-    """Numbers of things, milliseconds worked and waited."""
-    late, soon = (100, 1, 3), (100, 1, 0.2)
+    """Numbers of things, of all and of the caller, milliseconds worked and waited."""
+    late, soon = (100, 50, 1, 3), (100, 50, 1, 0.2)
     assert with_others(*[soon] * 9) == [True] * 9
     found = with_others(*[late] * 200)
     between = np.diff(np.flatnonzero(found)) - 1
@@ -126,11 +128,18 @@ def test_a_call_whose_others_come_late_is_made_alone_for_a_while():
 
 
 def test_long_calls_and_short_waits_keep_company():
-    assert with_others(*[(100, 5, 3)] * 9) == [True] * 9  # alone it would take longer
-    assert with_others(*[(100, 0.1, 0.2)] * 9) == [True] * 9  # the noise of waking
-    late = (100, 1, 3)
-    assert with_others(late, (201, 1, 3), late, late) == [True, True, False, False]
-    assert with_others(late, (200, 1, 3), (1, 1, 3)) == [True, False, False]
+    assert with_others(*[(100, 50, 5, 3)] * 9) == [True] * 9  # alone it would take longer
+    assert with_others(*[(100, 50, 0.1, 0.2)] * 9) == [True] * 9  # the noise of waking
+    assert with_others(*[(100, 0, 0, 3)] * 9) == [True] * 9  # nothing is known of how fast the caller is
+    late = (100, 50, 1, 3)
+    assert with_others(late, (201, 100, 1, 3), late, late) == [True, True, False, False]
+    assert with_others(late, (200, 100, 1, 3), (1, 1, 1, 3)) == [True, False, False]
+
+
+def test_many_threads_keep_company_beside_one_that_is_late():
+    """Sixteen, each a sixteenth of 20 ms: alone is longer than a slice that is waited for."""
+    assert with_others(*[(1600, 100, 1.25, 3)] * 9) == [True] * 9
+    assert with_others((1600, 1600, 20, 3), (1600, 100, 1.25, 3)) == [True, False]  # the others did nothing
 
 
 @pytest.mark.parametrize("call", CALLS)
