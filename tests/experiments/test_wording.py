@@ -526,7 +526,7 @@ def test_a_difference_along_a_direction_that_is_hardly_log_p_is_not_called_popul
             "frozen": [Served("frozen", frozen, log_p)],
         }
         made, tested, _ = measure_reading(
-            {arm: Reading(3, families, {}, {}) for arm, families in served.items()},
+            {arm: Reading(3, families, {}, {}, {}) for arm, families in served.items()},
             log_p,
             log_p,
             permutations=199,
