@@ -92,6 +92,7 @@ def _parse(argv: Sequence[str], asked: messages.Asked = messages.Asked()) -> Any
 def _stop(message: str, code: int, error: BaseException | None = None) -> NoReturn:
     if error is not None and os.environ.get("FASTPOP_DEBUG"):
         raise error
-    if processes.has_the_word():
-        terminal.tell(message, exit_code=code)
-    raise SystemExit(code)
+    with terminal.last_words():
+        if processes.has_the_word():
+            terminal.tell(message, exit_code=code)
+        raise SystemExit(code)

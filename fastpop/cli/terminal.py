@@ -24,7 +24,7 @@ NAMES = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGHUP: "stopped: the term
 DEADLINE = 75  # EX_TEMPFAIL of sysexits.h: given again, the same command goes on
 _came: list[int] = []  # signals
 _started = time.monotonic()
-_held = False  # whether the first signal waits
+_patience = 0  # how many signals wait
 _format = "text"
 
 
@@ -110,25 +110,38 @@ def fill_closed() -> None:
 def held() -> Iterator[None]:
     """The first signal waits for the end of the block. Around imports: an exception that comes out of a C
     extension's first import ends the process in abort(). A second signal does not wait."""
-    global _held
-    _held = True
-    try:
+    with _patient(1):
         yield
-    finally:
-        _held = False
     if _came:
         raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def last_words() -> Iterator[None]:
+    """The next signal changes nothing: it is being said why the command ends, and then it does."""
+    with _patient(len(_came) + 1):
+        yield
+
+
+@contextlib.contextmanager
+def _patient(signals: int) -> Iterator[None]:
+    global _patience
+    _patience = signals
+    try:
+        yield
+    finally:
+        _patience = 0
+
+
 def _interrupt(number: int, frame: Any) -> None:
     _came.append(number)
-    if not (_held and len(_came) == 1):
+    if len(_came) > _patience:
         raise KeyboardInterrupt
 
 
 def _as_ctrl_c(number: int, frame: Any) -> None:
     _came.append(number)
-    if _held and len(_came) == 1:
+    if len(_came) <= _patience:
         return
     handler = signal.getsignal(signal.SIGINT)
     if callable(handler) and handler is not _interrupt:

@@ -109,6 +109,8 @@ def test_ratios_beside_neighbours(tmp_path):
         str(ROOT / "bench" / "neighbours.py"),
         "--rounds",
         "1",
+        "--cases",
+        "row-wise",
         "--record",
         str(record),
     ]

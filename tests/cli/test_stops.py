@@ -468,3 +468,30 @@ def test_a_deadline_of_a_caller_s_main_is_taken_back(tmp_path):
     assert stop.value.code == 2
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+LAST_WORDS = """
+import os, signal, sys
+import fastpop.cli
+from fastpop.cli import processes
+
+def has_the_word():
+    for _ in range(int(sys.argv[1])):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return True
+
+processes.has_the_word = has_the_word
+fastpop.cli.main(["audit", "nowhere"])
+"""
+
+
+@pytest.mark.parametrize("signals", [0, 1])
+def test_a_signal_while_it_is_said_why_a_command_ends_changes_nothing(signals):
+    """As torchrun sends one where another process ended first."""
+    done = subprocess.run(
+        [sys.executable, "-c", LAST_WORDS, str(signals)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("fastpop: ")
+    assert "nowhere" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
