@@ -12,7 +12,7 @@ import numpy as np
 
 from fastpop.checks import missing, one_of, wrong, wrong_type
 from fastpop.data.frames import is_frame
-from fastpop.data.paths import engine_path, local_path
+from fastpop.data.paths import engine_path, engine_words, local_path
 from fastpop.data.workbench import asked, duckdb_module
 
 # Columns that are taken where none is named, whatever their case, the first that is there.
@@ -129,9 +129,13 @@ def _values(frame: Any, name: str) -> list[Any]:
 
 def _of_parquet(path: Path, id: Any, title: Any) -> tuple[list[Any], list[Any]]:
     duckdb = duckdb_module("reading parquet")
+    source = f"read_parquet({engine_path(path)}, hive_partitioning=false)"
     with duckdb.connect() as connection:
-        source = f"read_parquet({engine_path(path)}, hive_partitioning=false)"
-        relation = asked(connection, lambda: connection.sql(f"SELECT * FROM {source}"))
+        try:
+            relation = asked(connection, lambda: connection.sql(f"SELECT * FROM {source}"))
+        except duckdb.Error as error:
+            first = engine_words(str(error).strip().split("\n")[0])
+            raise wrong(str(path), "a sound parquet file", text=first) from None
         names = _columns(str(path), relation.columns, id, title)
         quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
         rows = asked(connection, relation.select(quoted).fetchall)

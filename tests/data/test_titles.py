@@ -73,3 +73,12 @@ def test_what_is_wrong_is_named(text, options, message, tmp_path):
 def test_what_is_not_there_says_so(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_titles(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("bytes_", [b"PAR1", b"PAR1junkPAR1", b"PAR1" + b"\0" * 100 + b"PAR1"])
+def test_a_parquet_file_that_is_none_is_one_error(bytes_, tmp_path):
+    pytest.importorskip("duckdb")
+    path = tmp_path / "titles.parquet"
+    path.write_bytes(bytes_)
+    with pytest.raises(ValueError, match=r"titles\.parquet: expected a sound parquet file; got "):
+        read_titles(path)
