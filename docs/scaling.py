@@ -369,8 +369,8 @@ def falls_short(record: dict[str, Any]) -> list[str]:
     lines = [
         f"Logs of up to {most:,} events were trained on, and no epoch of the longest was run to its end.",
         "Where the load was above two, no time by the clock says what a quiet machine takes.",
-        "Seconds of the cores of training steps count threads that wait for each other by spinning: beside "
-        "other work the same steps of a million events took 49 ms once and 176 ms in this record.",
+        "Seconds of the cores of training steps count threads that wait for each other by spinning, which "
+        "beside other work is a large part of them.",
         "The rows of indexes of faiss are of vectors as they were, before `export_index` stretched them to "
         "the column of log p.",
         "How a training run behaves whose tables are larger than memory was not seen: the two lines of "

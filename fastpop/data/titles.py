@@ -80,8 +80,13 @@ def read_titles(
     if not isinstance(source, (str, bytes, Path)):
         raise wrong_type("titles", "a path, a table of items, or a dict from id to title", source)
     path = local_path(source, "titles")
-    with path.open("rb") as file:  # a folder, or what is not there, says so by its path
-        start = file.read(4)
+    if path.is_dir():
+        raise wrong("titles", "a file", text=f"{str(path)!r}, a folder")
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"titles: expected a file; got {str(path)!r}, which does not exist") from None
     if start == b"PAR1":
         return Titles(_by_id(str(path), *_of_parquet(path, id, title)))
     return Titles(
@@ -119,6 +124,8 @@ def _columns(label: str, names: Sequence[str], id: Any, title: Any) -> tuple[str
         if given is not None:
             one_of(f"{label}, {argument}", given, names)
         chosen.append(there[0] if given is None else given)
+    if chosen[0] == chosen[1]:
+        raise wrong("id, title", f"two columns of {label}", (id, title))
     return chosen[0], chosen[1]
 
 

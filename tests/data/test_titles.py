@@ -82,3 +82,21 @@ def test_a_parquet_file_that_is_none_is_one_error(bytes_, tmp_path):
     path.write_bytes(bytes_)
     with pytest.raises(ValueError, match=r"titles\.parquet: expected a sound parquet file; got "):
         read_titles(path)
+
+
+def test_a_file_that_is_not_there_and_a_folder_are_named(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"titles: expected a file; got '.*none\.csv', which does not exist"
+    ):
+        read_titles(tmp_path / "none.csv")
+    with pytest.raises(ValueError, match=r"titles: expected a file; got '.*', a folder"):
+        read_titles(tmp_path)
+
+
+def test_one_column_is_not_both(tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text("item_id,title\n1,a\n")
+    with pytest.raises(
+        ValueError, match=r"id, title: expected two columns of .*items\.csv; got \('title', 'title'\)"
+    ):
+        read_titles(path, id="title", title="title")
