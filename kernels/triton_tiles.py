@@ -52,7 +52,7 @@ FORWARD: Tiles = {
 }
 QUERY: Tiles = {
     (80, True): {64: Tile(128, 64, 8, 2), 128: Tile(64, 64, 8, 3), 256: Tile(64, 64, 8, 2)},
-    (80, False): {64: Tile(32, 32, 4, 2), 128: Tile(16, 32, 4, 2), 256: Tile(32, 32, 8, 1)},
+    (80, False): {64: Tile(32, 32, 4, 2), 128: Tile(16, 32, 4, 2), 256: Tile(32, 16, 8, 1)},
     (90, True): {64: Tile(64, 128, 4, 3), 128: Tile(128, 64, 8, 3), 256: Tile(64, 32, 8, 3)},
     (90, False): {64: Tile(64, 32, 4, 1), 128: Tile(16, 32, 4, 2), 256: Tile(32, 32, 8, 1)},
     (100, True): {64: Tile(128, 64, 8, 3), 128: Tile(64, 64, 8, 3), 256: Tile(64, 64, 8, 2)},
@@ -72,11 +72,12 @@ SAMPLED_FORWARD: Tiles = FORWARD | {
 }
 SAMPLED_QUERY: Tiles = QUERY | {
     (90, True): {64: Tile(128, 64, 4, 3), 128: Tile(64, 64, 4, 3), 256: Tile(128, 64, 8, 2)},
-    (100, True): {64: Tile(128, 64, 8, 3), 128: Tile(64, 64, 8, 3), 256: Tile(64, 64, 8, 3)},
+    (100, True): {64: Tile(128, 64, 8, 3), 128: Tile(64, 64, 8, 3), 256: Tile(64, 64, 8, 2)},
 }
 SAMPLED_ITEM: Tiles = ITEM | {
     (90, True): {64: Tile(64, 128, 4, 3), 128: Tile(128, 64, 4, 2), 256: Tile(64, 64, 4, 2)},
     (100, True): {64: Tile(64, 128, 8, 3), 128: Tile(64, 128, 8, 3), 256: Tile(64, 64, 4, 2)},
+    (100, False): {64: Tile(16, 64, 4, 2), 128: Tile(32, 16, 4, 2), 256: Tile(16, 64, 8, 2)},
 }
 # Of the top items, where a tile has one maximum a row and 64 bits for excluded candidates, and of the ranks,
 # whose scores have their bits.
