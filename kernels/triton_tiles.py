@@ -72,7 +72,7 @@ SAMPLED_FORWARD: Tiles = FORWARD | {
 }
 SAMPLED_QUERY: Tiles = QUERY | {
     (90, True): {64: Tile(128, 64, 4, 3), 128: Tile(64, 64, 4, 3), 256: Tile(128, 64, 8, 2)},
-    (100, True): {64: Tile(128, 64, 8, 3), 128: Tile(64, 64, 8, 3), 256: Tile(64, 64, 8, 2)},
+    (100, True): {64: Tile(128, 64, 8, 3), 128: Tile(64, 64, 8, 3), 256: Tile(64, 32, 8, 3)},
 }
 SAMPLED_ITEM: Tiles = ITEM | {
     (90, True): {64: Tile(64, 128, 4, 3), 128: Tile(128, 64, 4, 2), 256: Tile(64, 64, 4, 2)},
