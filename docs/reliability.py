@@ -47,8 +47,9 @@ seconds: what is tested is what is written, when, and how it is found again, whi
   the model's own state.
 - **What is damaged is said, and what is sound is used.** A damaged checkpoint gives way to the one before;
   damaged best weights, which no checkpoint holds, have the run trained anew; a damaged log, page, table or
-  picture is written anew; a damaged model is made anew of its checkpoint (`fastpop train --resume`). What
-  nothing else holds (`config.json`, the question of a comparison, the numbers of a finished one, both
+  picture is written anew; a damaged model is made anew of its checkpoint (`fastpop train --resume`), and of
+  a damaged `config.json` an experiment, which knows it, trains the model anew. What nothing else holds (the
+  `config.json` of a run by itself, the question of a comparison, the numbers of a finished one, both
   checkpoints) is refused by its name, and nothing is touched.
 - **One writer a folder**, by a lock of the operating system that ends with its process. On a file system
   without locks a warning says so.

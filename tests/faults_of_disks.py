@@ -122,8 +122,9 @@ def damaged_and_given_again(verb: str, *, finished: bool) -> Trial:
         done = bench.start(verb, out).wait()
         said = _said(file, done.stderr, out)
         if done.returncode:
-            if not said or len(done.stderr.splitlines()) != 1 or _bytes(out) != before:
-                raise Lost(f"{verb}, {how}: {done.returncode} {done.stderr}")
+            changed = _changed(before, out)
+            if not said or len(done.stderr.splitlines()) != 1 or changed:
+                raise Lost(f"{verb}, {how}: {done.returncode} {done.stderr} {changed}")
             return "refused by its name"
         # of a model that an experiment has trained already: what is for people to read is said, and not read
         name = file.relative_to(out).as_posix()
@@ -136,6 +137,13 @@ def damaged_and_given_again(verb: str, *, finished: bool) -> Trial:
 
 def _bytes(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def _changed(before: dict[str, bytes], out: Path) -> list[str]:
+    """Files that differ, less the lock of the killed process, which the next one takes and removes."""
+    after = _bytes(out)
+    names = {name for name in before.keys() | after.keys() if Path(name).name != ".lock"}
+    return sorted(name for name in names if before.get(name) != after.get(name))
 
 
 ANY_FILE = "a flipped bit or a cut in any file of"

@@ -1,6 +1,8 @@
 """Models that experiments train: each in a folder of its own, so that a stopped experiment goes on."""
 
+import shutil
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import numpy as np
 import fastpop
 from fastpop.data.interactions import Interactions
 from fastpop.studies.study import Setting
-from fastpop.training import CheckpointError, TrainResult, state_of
+from fastpop.training import CheckpointError, TrainResult, sealed, state_of
 from fastpop.training import folder as run_folder
 
 # What the comparison of SASRec on MovieTweetings runs with; a quick model only shows that everything runs.
@@ -36,6 +38,8 @@ def trained(setting: Setting, name: str, log: Interactions | None = None, **opti
     """A model by its name within the experiment: trained, or as it was kept."""
     log = setting.log if log is None else log
     place = setting.part(name)
+    if place is not None:
+        _unless_unknown(place, name)
     finished = place is not None and state_of(place) == "finished"
     if place is not None and finished:
         try:
@@ -46,6 +50,17 @@ def trained(setting: Setting, name: str, log: Interactions | None = None, **opti
     result = fastpop.train(log, out=place, progress=setting.progress, resume=finished, **options)
     setting.lap()
     return result
+
+
+def _unless_unknown(place: Path, name: str) -> None:
+    """A run whose config.json is damaged may be of other options than the experiment's: it goes."""
+    if state_of(place) == "nothing":
+        return
+    try:
+        sealed.read(place / run_folder.CONFIG)
+    except sealed.Damaged as error:
+        warnings.warn(f"{error}. {name} is trained anew.", UserWarning, stacklevel=3)
+        shutil.rmtree(place)
 
 
 def small(log: Interactions) -> Interactions:

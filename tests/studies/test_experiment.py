@@ -122,7 +122,7 @@ def test_a_second_process_in_the_folder_of_an_experiment_is_refused(tmp_path):
         fastpop.experiment(Toy(), bundled_log(), out=out, name="a log")
 
 
-def test_a_damaged_model_of_an_experiment_goes_on_from_its_checkpoint(tmp_path):
+def test_a_damaged_model_of_an_experiment_is_made_again(tmp_path):
     from fastpop.studies.models import trained
     from fastpop.studies.study import Setting
     from fastpop.testing import small_log
@@ -136,6 +136,10 @@ def test_a_damaged_model_of_an_experiment_goes_on_from_its_checkpoint(tmp_path):
         again = trained(setting, "one", **options)
     assert again.metrics == first.metrics
     assert fastpop.load(tmp_path / "one").metrics == first.metrics
+    (tmp_path / "one" / "config.json").write_text("{}")
+    with pytest.warns(UserWarning, match=r"config\.json: expected the bytes .*\. one is trained anew"):
+        again = trained(setting, "one", **options)
+    assert again.metrics == fastpop.load(tmp_path / "one").metrics == first.metrics
 
 
 def test_one_from_outside_runs_by_name_and_as_an_object(tmp_path):
