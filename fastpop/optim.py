@@ -21,6 +21,7 @@ torch.distributed.checkpoint. Make the optimiser after `fully_shard`, which repl
 itself has no sparse gradients: leave sparse_grad off there.
 """
 
+import functools
 import math
 import sys
 import weakref
@@ -35,6 +36,21 @@ from fastpop import checks, ops
 from fastpop.ops import summed_ids
 from fastpop.ops.row_shard import is_dtensor
 from fastpop.tables import zeros_beside
+
+
+def _eagerly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As it is, within a step that torch.compile was given, too: the ops are compiled code, and what stands
+    around them would be traced anew for each table. `torch.compiler.disable` imports for a second what
+    torch's optimisers import when they are made, hence at the first call."""
+    disabled: list[Callable[..., Any]] = []
+
+    @functools.wraps(function)
+    def run(*given: Any, **named: Any) -> Any:
+        if not disabled:
+            disabled.append(torch.compiler.disable(function))
+        return disabled[0](*given, **named)
+
+    return run
 
 
 class _RowOptimizer(torch.optim.Optimizer):
@@ -124,6 +140,7 @@ class _RowOptimizer(torch.optim.Optimizer):
                 device = torch.device("cpu") if name == "rounds" else param.device
                 self.state[param][name] = value.detach().to(device, copy=True)
 
+    @_eagerly
     @torch.no_grad()
     def on_gradient(self, param: Tensor) -> None:
         if param in self._updated:
@@ -172,6 +189,7 @@ class _RowOptimizer(torch.optim.Optimizer):
         place = next(number for number, one in enumerate(places) if one is param)
         return self.rounding_seed + place, int(state["rounds"])
 
+    @_eagerly
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         loss = None

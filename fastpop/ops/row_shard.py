@@ -70,7 +70,7 @@ class RowShard:
         """Which process has each id, once the parts were compared."""
         parts = sorted((first, rank) for rank, (first, rows) in enumerate(self._parts[num_rows]) if rows)
         starts, ranks = torch.tensor(parts, device=ids.device).T
-        return ranks[torch.searchsorted(starts.contiguous(), ids, right=True) - 1]
+        return ranks[torch.searchsorted(starts.contiguous(), ids.contiguous(), right=True) - 1]
 
     def place_of(self, item: int | None, num_rows: int) -> int | None:
         """Where an item stands among this process's rows; None: elsewhere."""

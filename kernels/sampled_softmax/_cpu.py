@@ -129,8 +129,8 @@ def _rounded(inputs: Inputs) -> tuple[Inputs, Tensor | None]:
     )
     return inputs._replace(
         item_VD=inputs.item_VD[id_n].to(inputs.query_BD.dtype),
-        pos_id_B=torch.searchsorted(id_n, inputs.pos_id_B),
-        neg_id_GK=torch.searchsorted(id_n, neg_id_GK),
+        pos_id_B=torch.searchsorted(id_n, inputs.pos_id_B.contiguous()),  # a column of rows, say
+        neg_id_GK=torch.searchsorted(id_n, neg_id_GK.contiguous()),
         table_V2=None,
         counter_2=None,
         log_prior_V=log_prior_V,
