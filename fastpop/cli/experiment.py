@@ -1,5 +1,7 @@
 """`fastpop experiment`: questions asked of a log, one by one or all of them."""
 
+import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress
 
 from fastpop import checks, registry
 from fastpop.cli.options import LogOptions, readable, writable
+from fastpop.training.config import TrainConfig
 
 ALL = "all"
 
@@ -19,6 +22,25 @@ class ExperimentLog(LogOptions):
 
     log: Positional[str] = "bundled"
     """As `fastpop train` takes it; the word bundled: MovieTweetings 100K, which comes with the package."""
+
+
+def options_of(words: Sequence[str]) -> dict[str, Any]:
+    """Options of `fastpop.train` of "max_length=20", values as TOML has them, text with quotes or without.
+    Raises ValueError, TypeError."""
+    found: dict[str, Any] = {}
+    for word in words:
+        name, sign, text = word.partition("=")
+        name = name.replace("-", "_")
+        if not sign or not name:
+            raise checks.wrong("train", "NAME=VALUE, such as max_length=20", word)
+        if name in found:
+            raise checks.wrong(f"train: {name}", "an option once", word)
+        try:
+            found[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[name] = text
+    TrainConfig.from_dict(dict(found))  # what is wrong with one is told before the log is read
+    return found
 
 
 @readable({"name": "NAME"})
@@ -44,6 +66,9 @@ class Experiment:
     """Beside --test-is-randomised: a file like the log, all of whose rows were shown at random."""
     test_is_randomised: bool = False
     """Rows of --test that --min-rating keeps were liked: for experiments that judge the shown items."""
+    train: tuple[str, ...] = ()
+    """Options of `fastpop train` for every model, NAME=VALUE, over those of the experiment: max_length=20
+    dropout=0.4."""
     deadline: str | None = None
     """Stop after so long (90m, 2h30m, 45s) as a signal would: exit code 75, and the same command goes on."""
     studies: Suppress[dict[str, Any]] = field(default_factory=dict)
@@ -54,6 +79,7 @@ class Experiment:
 
         checks.needed("matplotlib", "report", "the pictures")
         checks.number("seeds", self.seeds, ge=0, integer=True)
+        options = options_of(self.train)
         names = list(registry.available("experiments")) if self.name == ALL else [self.name]
         for name in names:
             registry.find("experiment", name, "name")
@@ -80,6 +106,7 @@ class Experiment:
                     seeds=self.seeds,
                     name=title,
                     out=self.out / name,
+                    **options,
                 )
             except ValueError as error:  # of this experiment: the others may do with the log
                 if self.name != ALL:

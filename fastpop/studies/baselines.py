@@ -31,6 +31,7 @@ class Baselines(Study):
     """
 
     name: ClassVar[str] = "baselines"
+    sets: ClassVar[tuple[str, ...]] = ("prior", "encoder", "loss", "learning_rate", "metric")
     question: ClassVar[str] = (
         "How accurate and how popular are the lists of the field's methods, and of counts?"
     )

@@ -27,6 +27,7 @@ class Convergence(Study):
     """
 
     name: ClassVar[str] = "convergence"
+    sets: ClassVar[tuple[str, ...]] = ("prior", "patience", "evaluate_every")
     question: ClassVar[str] = "How long does a model take to learn popularity, and what does giving it save?"
     shares: tuple[int, ...] = (10, 30, 100)
 

@@ -21,6 +21,7 @@ class Decomposition(Study):
     """The identity, the spectrum with its bounds, and the spectrum under a tilt of popularity."""
 
     name: ClassVar[str] = "decomposition"
+    sets: ClassVar[tuple[str, ...]] = ("prior",)
     question: ClassVar[str] = "How much of the best score is popularity, in theory and in trained models?"
 
     def run(self, setting: Setting) -> Answer:

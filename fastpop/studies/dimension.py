@@ -26,6 +26,7 @@ class Dimension(Study):
     index of item vectors with log p as one more column finds."""
 
     name: ClassVar[str] = "dimension"
+    sets: ClassVar[tuple[str, ...]] = ("prior", "dim", "patience", "evaluate_every")
     question: ClassVar[str] = "What does a dot product of few dimensions lose by having to hold popularity?"
     default_seeds: ClassVar[int] = 3
 

@@ -39,6 +39,7 @@ class Drift(Study):
     """
 
     name: ClassVar[str] = "drift"
+    sets: ClassVar[tuple[str, ...]] = ("prior", "split", "patience", "evaluate_every")
     question: ClassVar[str] = "Does refreshing popularity need a model that was trained with it outside?"
     needs: ClassVar[str] = "time"
     train_weeks: int = 16

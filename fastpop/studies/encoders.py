@@ -27,6 +27,7 @@ class Encoders(Study):
     """
 
     name: ClassVar[str] = "encoders"
+    sets: ClassVar[tuple[str, ...]] = ("prior", "encoder")
     question: ClassVar[str] = "Does log p outside do the same whatever makes the queries?"
     encoders: tuple[str, ...] = ()
 

@@ -45,6 +45,7 @@ class Frontier(Study):
     """
 
     name: ClassVar[str] = "frontier"
+    sets: ClassVar[tuple[str, ...]] = ("prior", "metric")
     question: ClassVar[str] = (
         "Which way of removing popularity is most accurate at equal popularity of lists?"
     )

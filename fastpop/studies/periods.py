@@ -35,6 +35,7 @@ class Periods(Study):
     """
 
     name: ClassVar[str] = "periods"
+    sets: ClassVar[tuple[str, ...]] = ("prior",)
     question: ClassVar[str] = "Does popularity move in few directions over time, and do scores hold them?"
     needs: ClassVar[str] = "time"
     periods: int = 24

@@ -20,7 +20,7 @@ from fastpop.frozen import freeze
 from fastpop.studies.models import small
 from fastpop.studies.study import Setting, Study
 from fastpop.text import Tabled
-from fastpop.training import checkpoint, sealed
+from fastpop.training import TrainConfig, checkpoint, sealed
 from fastpop.training import folder as run_folder
 from fastpop.training.damaged import write_anew
 
@@ -126,6 +126,12 @@ def experiment(
     if not isinstance(quick, bool):
         raise checks.wrong_type("quick", "true or false", quick)
     checks.number("seeds", seeds, ge=0, integer=True)
+    TrainConfig.from_dict(dict(options))
+    for option in ("seed", *part.sets):
+        if option in options:
+            raise checks.wrong(
+                option, f"an option that the experiment {part.name} does not set itself", options[option]
+            )
     log_name = name
     if log is None:
         from fastpop.data.demo_log import NAME, bundled_log

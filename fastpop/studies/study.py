@@ -103,7 +103,8 @@ class Study(Component):
 
     question: in one sentence. needs: "log", or "time", a log with times.
     default_seeds: runs of every model where nobody says otherwise. reads_shown: whether it judges a
-    randomised test part.
+    randomised test part. sets: options of fastpop.train beside seed that are the experiment's own, and are
+    refused where they are asked for.
     """
 
     kind: ClassVar[str] = "experiment"
@@ -111,6 +112,7 @@ class Study(Component):
     needs: ClassVar[str] = "log"
     default_seeds: ClassVar[int] = 5
     reads_shown: ClassVar[bool] = False
+    sets: ClassVar[tuple[str, ...]] = ()
 
     def run(self, setting: Setting) -> Answer:
         raise NotImplementedError

@@ -27,6 +27,15 @@ class Transfer(Study):
     linear map above the table, and on as many events of the same items, all of them equally frequent."""
 
     name: ClassVar[str] = "transfer"
+    sets: ClassVar[tuple[str, ...]] = (
+        "prior",
+        "encoder",
+        "base",
+        "split",
+        "item_tower",
+        "patience",
+        "evaluate_every",
+    )
     question: ClassVar[str] = "Is the anisotropy of item vectors an effect of long-tailed marginals?"
 
     def run(self, setting: Setting) -> Answer:

@@ -50,6 +50,7 @@ class Unbiased(Study):
     """
 
     name: ClassVar[str] = "unbiased"
+    sets: ClassVar[tuple[str, ...]] = ("prior", "metric")
     question: ClassVar[str] = "Do weights of 1/p help where nobody chose what was shown?"
     default_seeds: ClassVar[int] = 8
     reads_shown: ClassVar[bool] = True

@@ -8,6 +8,7 @@ import pytest
 import fastpop
 from fastpop import cli, registry
 from fastpop.cli import parse
+from fastpop.cli.experiment import options_of
 from fastpop.studies import Answer, Frontier, Periods, Study
 
 pytest.importorskip("tyro", reason="tyro, which reads a command line, is not installed")
@@ -45,6 +46,29 @@ def test_options_make_the_experiment_that_is_run():
 def test_what_is_no_option_is_named(words, message):
     with pytest.raises((ValueError, TypeError), match=message):
         parse.parse(["experiment", *words])
+
+
+def test_options_of_every_model():
+    assert options_of([]) == {}
+    words = ["max-length=20", "dropout=0.4", 'encoder="gru4rec"', "loss=full_softmax", "base=false"]
+    expected = {"max_length": 20, "dropout": 0.4, "encoder": "gru4rec", "loss": "full_softmax", "base": False}
+    assert options_of(words) == expected
+    found = parse.parse(["experiment", "frontier", "clicks.csv", "--train", *words[:2], "--quick"])
+    assert (found.train, found.quick, found.reading.log) == (tuple(words[:2]), True, "clicks.csv")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["max_length"], "train: expected NAME=VALUE, such as max_length=20; got 'max_length'"),
+        (["max_length=x"], "max_length: expected an integer; got str"),
+        (["dim=8", "dim=8"], "train: dim: expected an option once"),
+        (["width=8"], "width: expected an option of TrainConfig; got an unknown one"),
+    ],
+)
+def test_what_is_no_option_of_models_is_named(words, message):
+    with pytest.raises((ValueError, TypeError), match=f"^{message}"):
+        options_of(words)
 
 
 def test_help_says_the_options_of_what_is_asked(capsys):

@@ -171,6 +171,9 @@ def test_errors_name_the_argument(tmp_path):
         "study": lambda: fastpop.experiment("drifft", log),
         "seeds": lambda: fastpop.experiment(Toy(), log, seeds=-1),
         "quick": lambda: fastpop.experiment(Toy(), log, quick="yes"),
+        "prior": lambda: fastpop.experiment("drift", log, prior="none"),
+        "seed": lambda: fastpop.experiment(Toy(), log, seed=3),
+        "max_length": lambda: fastpop.experiment(Toy(), log, max_length="20"),
         "out": lambda: fastpop.experiment(Toy(), log, out=tmp_path),
         "experiment.train_weeks": lambda: Drift(train_weeks=1),
     }.items():
