@@ -136,7 +136,12 @@ def _every_encoder(values: Values) -> tuple[str, str]:
     text = "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items())
     if "too few runs to say" in said:
         return text, "too few runs"
-    return text, "agrees" if set(said) == {"better"} else "disagrees"
+    if set(said) == {"better"}:
+        return text, "agrees"
+    if said.keys() & {"worse", "worse in part"}:
+        return text, "disagrees"
+    better = said.keys() & {"better", "better in part"}
+    return text, "agrees in part, elsewhere not told apart" if better else "not told apart"
 
 
 def _above_counts(values: Values) -> tuple[str, str]:
