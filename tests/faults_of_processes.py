@@ -44,7 +44,10 @@ def _went_on(bench: Bench, verb: str, out: Path, left: str) -> str:
     """The same command, to its end, unless that was there: it leaves what an undisturbed one does."""
     done = left == "finished" and verb in ("train", "checkpoint")
     if not done:
+        started = time.monotonic()
         bench.again(verb, out)
+        if left == "nothing":
+            bench.takes_now(verb, time.monotonic() - started)
     bench.must_be_whole(verb, out, locks=done)
     return left
 

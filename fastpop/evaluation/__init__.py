@@ -13,6 +13,7 @@ from fastpop.evaluation.baselines import (
     popularity_scorer,
     recency_scorer,
 )
+from fastpop.evaluation.ddc import ddc
 from fastpop.evaluation.dot_scores import DotScores
 from fastpop.evaluation.injected import injected_scorer
 from fastpop.evaluation.metric import Known, Metric, Targets, find_metric
@@ -39,6 +40,7 @@ __all__ = [
     "Tables",
     "Targets",
     "compare_paired",
+    "ddc",
     "ease_scorer",
     "evaluate",
     "find_metric",
