@@ -61,6 +61,21 @@ def _madvise() -> Callable[[int, int, int], Any] | None:
     return call
 
 
+def give_back() -> None:
+    """Let the system have what this process has freed: glibc keeps pieces of some megabytes otherwise."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _trim() -> Callable[[int], Any] | None:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another library than glibc, another system
+        return None
+
+
 def free() -> int | None:
     """Bytes of memory that may still be taken, swap included; None where the system does not say."""
     try:

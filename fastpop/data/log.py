@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastpop import pages
 from fastpop.bars import waiting
 from fastpop.checks import number, one_of, wrong
 from fastpop.data import bad_rows, presets
@@ -280,6 +281,7 @@ def _read(bench: Workbench, inputs: list[Input], reading: Reading) -> None:
             if reading.stopped:
                 break
     reading.buffers.clear()
+    pages.give_back()
 
 
 def _facts(inputs: list[Input], reading: Reading, request: Request, times: bad.Times) -> dict[str, Any]:

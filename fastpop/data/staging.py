@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpop import files
+from fastpop import files, pages
 from fastpop.checks import wrong
 from fastpop.data.inputs import LONGEST_ROW, Input
 from fastpop.data.scan import Stream
@@ -25,6 +25,7 @@ BLOCK = 1 << 23  # bytes that a reader gets at a time
 COLUMNS = ("user", "item", "behavior", "tick", "tick_kind", "weight", "rating")
 ID_ROLES = (log_rows.ROLES.index("user"), log_rows.ROLES.index("item"))
 SHARE_OF_TEXTS = 0.3  # of the memory budget, before one reader alone goes on
+FREED = 1 << 25  # bytes of columns that went to the file, before the system is given their room
 SHARE_OF_COLUMNS = 0.35  # of the memory budget, or what ids leave, before columns go to the scratch file
 
 
@@ -82,7 +83,7 @@ class ColumnStore:
         self.path = folder / "columns"
         self.budget = self.left = budget
         self.inside: list[Piece] = []  # whose columns are in memory
-        self.end = 0
+        self.end = self.freed = 0
 
     def put(self, piece: Piece, arrays: dict[str, np.ndarray]) -> None:
         size = sum(array.nbytes for array in arrays.values())
@@ -99,11 +100,17 @@ class ColumnStore:
             return
         self.left -= self.budget - budget
         self.budget = budget
+        if self.left >= 0 or not self.inside:
+            return
         while self.left < 0 and self.inside:
             piece = self.inside.pop()
             held = {name: array for name, array in piece.columns.items() if isinstance(array, np.ndarray)}
             self.left += sum(array.nbytes for array in held.values())
             self._store(piece, held)
+            self.freed += sum(array.nbytes for array in held.values())
+        if self.freed > FREED:
+            pages.give_back()
+            self.freed = 0
 
     def _store(self, piece: Piece, arrays: dict[str, np.ndarray]) -> None:
         with files.temporary(self.path.parent), self.path.open("r+b" if self.end else "wb") as file:
