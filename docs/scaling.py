@@ -44,7 +44,7 @@ function of the seed and of n: the bytes of the file are the same whatever it is
 
 Items that no event met are in no catalogue. Peak RSS is that beside the process before; of `large_log` it
 is the alias table while it is made (24 bytes an item and what surrounds it), of `prepare` at most its
-`memory_limit` (2 GB, or what is free where that is less) and, beside it, 64 MiB and 32 MiB for each thread
+`memory_limit` (2 GB, or what is free where that is less) and, beside it, 96 MiB and 32 MiB for each thread
 that reads. Within the limit are, one after the other: DuckDB, which writes the table out as text and stays
 below it; the distinct ids, 32 bytes a slot of tables that are at most three fifths full, with 28 bytes an id
 to sort them, and columns of events, of which no more are in memory than ids leave room for; and a range of
@@ -406,9 +406,9 @@ def falls_short(record: dict[str, Any]) -> list[str]:
         "Seconds of the cores of training steps count threads that wait for each other by spinning, which "
         "beside other work is a large part of them.",
         "Of 100,000 cases of ten million items no evaluation was run to its end. That of 8,000 was predicted "
-        "from 160 cases, and its bar's first chunk was half of today's: a case of it told 1.4 times the rest.",
-        "Preparing a hundred million events took more than its formula: its peak was measured before columns "
-        "that went to the scratch folder gave their room back to the system.",
+        "from 160 cases, and its bar began with half of what it begins with now, too long by a half.",
+        "What `prepare` takes beside its limit is a number that was measured: 64 MiB were counted and a hundred "
+        "million events, 2,062 MiB, were 27 above that; 96 are counted now.",
         "How a training run behaves whose tables are larger than memory was not seen: the two lines of "
         "tables on disk are its ends.",
     ]

@@ -22,7 +22,7 @@ SHOW_AFTER = 5.0  # seconds of work before a bar appears
 LEAST = 16_000_000  # bytes of a budget
 MOST_READERS = 8  # each keeps the distinct ids that it saw
 ROOM_OF_READER = 96 << 20  # bytes of a budget, before there is another one
-BESIDE, READER = 64 << 20, 32 << 20  # bytes beside a budget: libraries and the like; blocks of a reader
+BESIDE, READER = 96 << 20, 32 << 20  # bytes beside a budget: libraries and the like; blocks of a reader
 SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGT]i?B|B)", re.IGNORECASE)
 
 
