@@ -407,8 +407,8 @@ def falls_short(record: dict[str, Any]) -> list[str]:
         "beside other work is a large part of them.",
         "Of 100,000 cases of ten million items no evaluation was run to its end. That of 8,000 was predicted "
         "from 160 cases, and its bar began with half of what it begins with now, too long by a half.",
-        "What `prepare` takes beside its limit is a number that was measured: 64 MiB were counted and a hundred "
-        "million events, 2,062 MiB, were 27 above that; 96 are counted now.",
+        "What `prepare` takes beside its limit is a number that was measured: 64 MiB were counted, and a "
+        "hundred million events, 2,062 MiB, were 27 above that; 96 are counted now.",
         "How a training run behaves whose tables are larger than memory was not seen: the two lines of "
         "tables on disk are its ends.",
     ]
