@@ -30,8 +30,8 @@ FLUSH = 96 << 20  # bytes written between two steps: no table is in cache
 ROUNDS = 30
 MOST_STEPS = 150
 QUANTILE = 0.25  # of steps: what else the machine does only adds to the others
-ONE_THREAD = ("steps", "kinds")  # two would spin for each other on a machine that others use
-SECTIONS = "steps, log, train, kinds, index, audit, evaluate, compare"
+ONE_THREAD = ("steps", "kinds", "whole")  # two would spin for each other on a machine that others use
+SECTIONS = "steps, log, train, kinds, index, audit, evaluate, whole, compare"
 
 
 class Enough(Exception):
@@ -307,6 +307,52 @@ def evaluate(num_items: int, num_cases: int) -> dict[str, Any]:
     }
 
 
+def whole(num_items: int, num_cases: int) -> dict[str, Any]:
+    """An exact evaluation of many cases to its end: what `predicted_seconds` said before, and what the bar
+    said on the way, as (share done, seconds passed, seconds passed and left, load)."""
+    from fastpop import bars
+    from fastpop.evaluation import DotScores, predicted_seconds
+    from fastpop.evaluation import evaluate as judge
+
+    query, items, cases, counts = tables(num_items, num_cases)
+    score = DotScores(query, items)
+    before, cores = time.perf_counter(), time.process_time()
+    predicted = predicted_seconds(score, cases, counts=counts)
+    asked = time.perf_counter() - before, time.process_time() - cores
+    shown: list[tuple[float, float, float, float]] = []
+    real = bars.progress_bar
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        bar = real(*arguments, **options)
+        update = bar.update
+
+        def told(count: float) -> None:
+            update(count)
+            now = bar.format_dict
+            rate = now["rate"] or now["n"] / now["elapsed"]  # as tqdm prints it
+            left = (bar.total - now["n"]) / rate
+            shown.append((now["n"] / bar.total, now["elapsed"], now["elapsed"] + left, os.getloadavg()[0]))
+
+        bar.update = told
+        return bar
+
+    bars.progress_bar, bars._hidden = watched, lambda show: False
+    with Timed() as took:
+        found = judge(score, cases, counts=counts)
+    bars.progress_bar = real
+    return {
+        "items": num_items,
+        "cases": num_cases,
+        "predicted_seconds": predicted,
+        "asking_seconds": asked[0],
+        "asking_processor_seconds": asked[1],
+        "table_bytes": items.nbytes + query.nbytes,
+        "shown": shown,
+        "metrics": {name: found.metrics[name] for name in ("nll", "ndcg@10", "recall@10", "recall@20")},
+        **took.row(),
+    }
+
+
 def _again(cases: Any, num_cases: int) -> Any:
     return cases.take(np.arange(num_cases) % cases.num_cases)
 
@@ -371,6 +417,8 @@ def plan(asked: argparse.Namespace) -> Iterator[tuple[str, Callable[..., Any], t
         yield "audit", audit, (size, 200)
     for size in sizes:
         yield "evaluate", evaluate, (size, max(256, min(20_000, 4_000_000_000 // size)))
+    if asked.whole_cases:
+        yield "whole", whole, (most, asked.whole_cases)
     for num in events:
         if num <= asked.most_compared:
             yield "compare", compare, (num,)
@@ -400,6 +448,7 @@ def main() -> None:
     parser.add_argument("--most-events", type=int, default=10_000_000)
     parser.add_argument("--index-items", type=int, default=100_000)
     parser.add_argument("--most-compared", type=int, default=1_000_000)
+    parser.add_argument("--whole-cases", type=int, default=0, help="of an evaluation to its end, if any")
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds of a row")
     asked = parser.parse_args()
     kept = json.loads(asked.record.read_text()) if asked.record.exists() else {"sections": {}}

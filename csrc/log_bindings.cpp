@@ -72,7 +72,7 @@ RowLayout row_layout(const std::string& shape, const std::string& separator, con
 }
 
 struct Sources {
-  std::vector<const Intern*> readers;
+  std::vector<Intern*> readers;
   std::vector<const uint8_t*> used;
 };
 
@@ -137,11 +137,10 @@ void bind_log_kernels(py::module_& m) {
           "texts",
           [](const RowReader& reader, int role) {
             const Intern& texts = reader.texts(static_cast<Role>(role));
-            py::list all;
-            for (int64_t code = 0; code < texts.size(); ++code) {
-              const std::string_view text = texts.text(code);
-              all.append(py::str(text.data(), text.size()));
-            }
+            py::list all(texts.size());
+            texts.each([&](int32_t code, std::string_view text, int64_t, uint64_t) {
+              all[code] = py::str(text.data(), text.size());
+            });
             return all;
           },
           "role"_a, "The distinct texts of a role, by code.")
@@ -195,7 +194,7 @@ void bind_log_kernels(py::module_& m) {
         IdCounts found;
         {
           py::gil_scoped_release release;
-          found = count_ids(s.readers, s.used, written);
+          found = count_ids({s.readers.begin(), s.readers.end()}, s.used, written);
         }
         return py::make_tuple(found.count, found.place, found.text, kinds);
       },
@@ -215,10 +214,7 @@ void bind_log_kernels(py::module_& m) {
         if (whole) {
           values = as_array(std::move(ids.numbers));
         } else {
-          py::list texts(ids.texts.size());
-          for (size_t n = 0; n < ids.texts.size(); ++n)
-            texts[n] = py::str(ids.texts[n].data(), ids.texts[n].size());
-          values = texts;
+          values = py::make_tuple(as_array(std::move(ids.texts)), as_array(std::move(ids.offsets)));
         }
         return py::make_tuple(values, maps);
       },

@@ -1,4 +1,4 @@
-"""Memory for large tables on huge pages, where the system gives them.
+"""Memory: how much of it is free, and large tables on huge pages, where the system gives them.
 
 A step reads rows all over a table. On pages of 4 KiB each of these costs a walk through tables of pages that
 are themselves out of cache (8 bytes for each 4 KiB: 5 MB for a table of 2.5 GB); of 2 MiB a core keeps most
@@ -11,6 +11,7 @@ import ctypes
 import functools
 import mmap
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,3 +59,41 @@ def _madvise() -> Callable[[int, int, int], Any] | None:
     call = ctypes.CDLL(None).madvise
     call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     return call
+
+
+def give_back() -> None:
+    """Let the system have what this process has freed: glibc keeps pieces of some megabytes otherwise."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _trim() -> Callable[[int], Any] | None:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another library than glibc, another system
+        return None
+
+
+def free() -> int | None:
+    """Bytes of memory that may still be taken, swap included; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = {name: 1024 * int(value.split()[0]) for name, value in (line.split(":") for line in lines)}
+    left = [sizes["MemAvailable"] + sizes.get("SwapFree", 0)] if "MemAvailable" in sizes else []
+    left += _group()
+    return min(left) if left else None
+
+
+def _group(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """What a container's limit leaves (cgroup v2); pages of files that it can drop are no use of it."""
+    try:
+        limit = (root / "memory.max").read_text().strip()
+        used = int((root / "memory.current").read_text())
+        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return []
+    return [] if limit == "max" else [int(limit) - used + int(stat.get("inactive_file", 0))]

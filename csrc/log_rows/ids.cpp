@@ -11,10 +11,17 @@ namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-struct Entry {
-  uint64_t first, second;  // a number in order, or sixteen bytes in order
+struct Number {
+  int64_t value;
   int32_t reader, code;
 };
+
+struct Word {
+  uint64_t first, second;  // sixteen bytes in order
+  uint32_t slot;           // a reader has fewer than 2^31 codes, so fewer than 2^32 slots
+  int32_t reader;
+};
+static_assert(sizeof(Word) + sizeof(int32_t) == kSortBytes);
 
 uint64_t bytes_in_order(std::string_view text, size_t from) {
   uint64_t word = 0;
@@ -30,6 +37,75 @@ int64_t number_of(std::string_view text) {
   int64_t number = 0;
   whole_number({text.data(), static_cast<uint32_t>(text.size())}, &number);
   return number;
+}
+
+// fn(reader, code, text, slot) of every text that is used.
+template <typename Fn>
+void each_used(const std::vector<Intern*>& readers, const std::vector<const uint8_t*>& used, const Fn& fn) {
+  for (size_t r = 0; r < readers.size(); ++r)
+    readers[r]->each([&](int32_t code, std::string_view text, int64_t, uint64_t slot) {
+      if (used[r] == nullptr || used[r][code]) fn(static_cast<int32_t>(r), code, text, slot);
+    });
+}
+
+void forget(const std::vector<Intern*>& readers) {
+  for (Intern* const reader : readers) reader->clear();
+}
+
+void sort_numbers(const std::vector<Intern*>& readers, const std::vector<const uint8_t*>& used, size_t total,
+                  DenseIds* ids) {
+  std::vector<Number> entries;
+  entries.reserve(total);
+  each_used(readers, used, [&](int32_t reader, int32_t code, std::string_view text, uint64_t) {
+    entries.push_back({number_of(text), reader, code});
+  });
+  forget(readers);
+  std::sort(entries.begin(), entries.end(),
+            [](const Number& a, const Number& b) { return a.value < b.value; });
+  const auto is_new = [&](size_t n) { return n == 0 || entries[n - 1].value != entries[n].value; };
+  size_t distinct = 0;
+  for (size_t n = 0; n < entries.size(); ++n) distinct += is_new(n);
+  ids->numbers.reserve(distinct);
+  for (size_t n = 0; n < entries.size(); ++n) {
+    if (is_new(n)) ids->numbers.push_back(entries[n].value);
+    ids->dense[entries[n].reader][entries[n].code] = static_cast<int32_t>(ids->numbers.size()) - 1;
+  }
+}
+
+void sort_words(const std::vector<Intern*>& readers, const std::vector<const uint8_t*>& used, size_t total,
+                DenseIds* ids) {
+  std::vector<Word> entries;
+  entries.reserve(total);
+  each_used(readers, used, [&](int32_t reader, int32_t, std::string_view text, uint64_t slot) {
+    entries.push_back(
+        {bytes_in_order(text, 0), bytes_in_order(text, 8), static_cast<uint32_t>(slot), reader});
+  });
+  const auto text_of = [&](const Word& e) { return readers[e.reader]->text(e.slot); };
+  std::sort(entries.begin(), entries.end(), [&](const Word& a, const Word& b) {
+    if (a.first != b.first) return a.first < b.first;
+    if (a.second != b.second) return a.second < b.second;
+    return text_of(a) < text_of(b);
+  });
+  const auto is_new = [&](size_t n) {
+    return n == 0 || entries[n - 1].first != entries[n].first || entries[n - 1].second != entries[n].second ||
+           text_of(entries[n - 1]) != text_of(entries[n]);
+  };
+  size_t distinct = 0, bytes = 0;
+  for (size_t n = 0; n < entries.size(); ++n)
+    if (is_new(n)) ++distinct, bytes += text_of(entries[n]).size();
+  ids->offsets.reserve(distinct + 1);
+  ids->offsets.push_back(0);
+  ids->texts.reserve(bytes);
+  for (size_t n = 0; n < entries.size(); ++n) {
+    if (is_new(n)) {
+      const std::string_view text = text_of(entries[n]);
+      ids->texts.insert(ids->texts.end(), text.begin(), text.end());
+      ids->offsets.push_back(static_cast<int64_t>(ids->texts.size()));
+    }
+    const int32_t code = readers[entries[n].reader]->code_of(entries[n].slot);
+    ids->dense[entries[n].reader][code] = static_cast<int32_t>(ids->offsets.size()) - 2;
+  }
+  forget(readers);
 }
 
 }  // namespace
@@ -70,61 +146,31 @@ IdCounts count_ids(const std::vector<const Intern*>& readers, const std::vector<
   IdCounts found;
   found.place.fill(std::numeric_limits<int64_t>::max());
   for (size_t r = 0; r < readers.size(); ++r) {
-    for (int64_t code = 0; code < readers[r]->size(); ++code) {
-      const std::string_view text = readers[r]->text(code);
+    readers[r]->each([&](int32_t code, std::string_view text, int64_t place, uint64_t) {
       const IdKind kind = id_kind(text);
       kinds[r][code] = kind;
-      if (used[r] != nullptr && !used[r][code]) continue;
+      if (used[r] != nullptr && !used[r][code]) return;
       ++found.count[kind];
-      if (readers[r]->place(code) < found.place[kind]) {
-        found.place[kind] = readers[r]->place(code);
+      if (place < found.place[kind]) {
+        found.place[kind] = place;
         found.text[kind] = std::string(text);
       }
-    }
+    });
   }
   return found;
 }
 
-DenseIds dense_ids(const std::vector<const Intern*>& readers, const std::vector<const uint8_t*>& used,
-                   bool whole) {
-  std::vector<Entry> entries;
+DenseIds dense_ids(const std::vector<Intern*>& readers, const std::vector<const uint8_t*>& used, bool whole) {
   DenseIds ids;
-  for (size_t r = 0; r < readers.size(); ++r) {
-    ids.dense.emplace_back(static_cast<size_t>(readers[r]->size()), -1);
-    entries.reserve(entries.size() + static_cast<size_t>(readers[r]->size()));
-    for (int64_t code = 0; code < readers[r]->size(); ++code) {
-      if (used[r] != nullptr && !used[r][code]) continue;
-      const std::string_view text = readers[r]->text(code);
-      Entry entry{0, 0, static_cast<int32_t>(r), static_cast<int32_t>(code)};
-      if (whole) {
-        entry.first = static_cast<uint64_t>(number_of(text)) ^ (uint64_t{1} << 63);
-      } else {
-        entry.first = bytes_in_order(text, 0);
-        entry.second = bytes_in_order(text, 8);
-      }
-      entries.push_back(entry);
-    }
+  size_t total = 0;
+  for (const Intern* const reader : readers) {
+    ids.dense.emplace_back(static_cast<size_t>(reader->size()), -1);
+    total += static_cast<size_t>(reader->size());
   }
-  const auto text_of = [&](const Entry& e) { return readers[e.reader]->text(e.code); };
-  std::sort(entries.begin(), entries.end(), [&](const Entry& a, const Entry& b) {
-    if (a.first != b.first) return a.first < b.first;
-    if (a.second != b.second) return a.second < b.second;
-    return !whole && text_of(a) < text_of(b);
-  });
-  int32_t next = -1;
-  for (size_t n = 0; n < entries.size(); ++n) {
-    const Entry& entry = entries[n];
-    const bool same = n > 0 && entries[n - 1].first == entry.first && entries[n - 1].second == entry.second &&
-                      (whole || text_of(entries[n - 1]) == text_of(entry));
-    if (!same) {
-      ++next;
-      if (whole)
-        ids.numbers.push_back(static_cast<int64_t>(entry.first ^ (uint64_t{1} << 63)));
-      else
-        ids.texts.push_back(text_of(entry));
-    }
-    ids.dense[entry.reader][entry.code] = next;
-  }
+  if (whole)
+    sort_numbers(readers, used, total, &ids);
+  else
+    sort_words(readers, used, total, &ids);
   return ids;
 }
 

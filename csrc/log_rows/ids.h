@@ -29,11 +29,13 @@ IdCounts count_ids(const std::vector<const Intern*>& readers, const std::vector<
 
 struct DenseIds {
   std::vector<int64_t> numbers;             // rising, where ids are whole numbers
-  std::vector<std::string_view> texts;      // rising by bytes, where they are texts
+  std::vector<uint8_t> texts;               // rising by bytes, one behind the other, where they are texts
+  std::vector<int64_t> offsets;             // [texts + 1], where each begins
   std::vector<std::vector<int32_t>> dense;  // reader → code → index, -1 for a code not used
 };
 
-DenseIds dense_ids(const std::vector<const Intern*>& readers, const std::vector<const uint8_t*>& used,
-                   bool whole);
+// The readers forget these texts. While they are sorted there are, beside them, kSortBytes a text.
+constexpr int64_t kSortBytes = 28;
+DenseIds dense_ids(const std::vector<Intern*>& readers, const std::vector<const uint8_t*>& used, bool whole);
 
 }  // namespace fastpop

@@ -72,6 +72,7 @@ class RowReader {
   Block read(const RowLayout& layout, const char* data, int64_t size, int64_t number);
 
   const Intern& texts(Role role) const { return texts_[role]; }
+  Intern& texts(Role role) { return texts_[role]; }
 
  private:
   struct Row {

@@ -18,13 +18,15 @@ from fastpop.data import columns as columns_on_disk
 from fastpop.data.faults import BAD_BEHAVIOR, Faults, Times, used_codes
 from fastpop.data.presets import UNITS, Preset
 from fastpop.data.staging import Piece, Reading
+from fastpop.data.text_ids import TextIds
 from fastpop.data.workbench import Workbench
 from fastpop.ops import event_order, log_rows
 from fastpop.ops.event_order import DROPPED, KEPT, REJECTED
 
 SHARE_OF_RANGES = 0.25  # of the memory budget, for the ranges of users being sorted
 RANGE = 1 << 26  # bytes of a range where memory is no question: more would miss the caches
-SLICE = 1 << 20  # events handed out at a time
+SLICE = 1 << 20  # events handed out at a time, or what this share of the memory budget holds
+SHARE_OF_SLICES = 0.1
 SHARE_OF_ARRAYS = 0.5  # of the memory budget, before arrays lie in a file
 MOST_ROWS = 2**32
 
@@ -118,8 +120,8 @@ class Events:
     reading: Reading
     times: Times
     weighted: bool
-    user_ids: np.ndarray
-    item_ids: np.ndarray
+    user_ids: np.ndarray | TextIds
+    item_ids: np.ndarray | TextIds
     offsets: np.ndarray
     first_rows: list[int]
 
@@ -137,7 +139,7 @@ class Events:
         keep = None
         if not all_kept or any(len(piece.faults) for piece in reading.pieces):
             keep = {p.number: None if p.fate is None else p.fate == KEPT for p in reading.pieces}
-        ids: dict[str, np.ndarray] = {}
+        ids: dict[str, np.ndarray | TextIds] = {}
         maps: dict[str, list[np.ndarray]] = {}
         with ThreadPoolExecutor(2) as pool:
             roles = [role for role in ("user", "item") if not (role == "user" and by_session)]
@@ -149,7 +151,7 @@ class Events:
             }
             for role, job in jobs.items():
                 found, maps[role] = job.result()
-                ids[role] = found if whole[role] else _objects(found)
+                ids[role] = found if whole[role] else TextIds(*found)
         reading.readers.clear()  # their texts are the ids now
         if by_session:
             ids["user"] = _number_sessions(reading)
@@ -184,10 +186,13 @@ class Events:
             kinds["weight"] = np.float64
         return kinds
 
+    @property
+    def row_bytes(self) -> int:
+        return sum(np.dtype(kind).itemsize for kind in self.columns.values())
+
     def storage(self, bench: Workbench) -> columns_on_disk.Memory:
         """Where `arrays` lie, and what is made of them."""
-        size = self.num_events * sum(np.dtype(kind).itemsize for kind in self.columns.values())
-        large = size > SHARE_OF_ARRAYS * bench.budget
+        large = self.num_events * self.row_bytes > SHARE_OF_ARRAYS * bench.budget
         return columns_on_disk.DISK if large else columns_on_disk.MEMORY
 
     def arrays(self, bench: Workbench) -> dict[str, np.ndarray]:
@@ -213,9 +218,10 @@ class Events:
 
     def slices(self, bench: Workbench) -> Iterator[dict[str, np.ndarray]]:
         """The sorted columns in order, some users at a time."""
+        rows = max(1 << 12, min(SLICE, int(SHARE_OF_SLICES * bench.budget / self.row_bytes)))
         for first, last in self._ranges(bench, SHARE_OF_RANGES * bench.budget):
             part = self._range(first, last)
-            for a, b in self._cut(first, last, SLICE):
+            for a, b in self._cut(first, last, rows):
                 size = int(self.offsets[b] - self.offsets[a])
                 columns: dict[str, np.ndarray] = {
                     name: np.empty(size, dtype=kind) for name, kind in self.columns.items()
@@ -332,9 +338,3 @@ def _number_sessions(reading: Reading) -> np.ndarray:
             user = np.where(has_events[start + piece.found["line"]], dense[start + piece.found["line"]], -1)
             reading.columns.replace(piece, "user", user.astype(np.int32))
     return np.flatnonzero(has_events).astype(np.int64)
-
-
-def _objects(texts: list[str]) -> np.ndarray:
-    array = np.empty(len(texts), dtype=object)
-    array[:] = texts
-    return array

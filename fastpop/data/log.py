@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from fastpop import pages
 from fastpop.bars import waiting
 from fastpop.checks import number, one_of, wrong
 from fastpop.data import bad_rows, presets
@@ -111,8 +114,8 @@ def read_log(
             arrays.get("time"),
             arrays.get("weight"),
             arrays["row"],
-            events.user_ids,
-            events.item_ids,
+            np.asarray(events.user_ids),
+            np.asarray(events.item_ids),
             events.offsets,
             has_order=found.has_order,
             facts=found.facts,
@@ -277,6 +280,8 @@ def _read(bench: Workbench, inputs: list[Input], reading: Reading) -> None:
             reading.read(one, bar.update)
             if reading.stopped:
                 break
+    reading.buffers.clear()
+    pages.give_back()
 
 
 def _facts(inputs: list[Input], reading: Reading, request: Request, times: bad.Times) -> dict[str, Any]:

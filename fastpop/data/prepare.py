@@ -8,11 +8,12 @@ from typing import Any
 
 from fastpop import files
 from fastpop.checks import wrong_type
+from fastpop.data import columns
 from fastpop.data.interactions import Interactions
 from fastpop.data.log import Request, read_log, sorted_events
 from fastpop.data.paths import local_path
 from fastpop.data.prepared import PreparedWriter
-from fastpop.data.store import is_saved_log_alone, open_log, write_log
+from fastpop.data.store import IDS_AT_ONCE, is_saved_log_alone, open_log, write_log
 from fastpop.data.workbench import Workbench
 
 
@@ -54,8 +55,9 @@ def _stream(source: Any, request: Request, folder: Path, arguments: dict[str, An
         events = found.events
         has = {name: name in events.columns for name in ("time", "weight")}
         with PreparedWriter(folder, **has) as out:
-            out.add_ids("user", events.user_ids)
-            out.add_ids("item", events.item_ids)
+            for side, ids in (("user", events.user_ids), ("item", events.item_ids)):
+                for at in columns.pieces(ids.shape[0], IDS_AT_ONCE):
+                    out.add_ids(side, ids[at])
             with bench.bar("write", events.num_events, " events") as bar:
                 for part in events.slices(bench):
                     out.add(**part)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpop import files
+from fastpop import files, pages
 from fastpop.checks import wrong
 from fastpop.data.inputs import LONGEST_ROW, Input
 from fastpop.data.scan import Stream
@@ -23,9 +23,10 @@ from fastpop.ops import log_rows
 
 BLOCK = 1 << 23  # bytes that a reader gets at a time
 COLUMNS = ("user", "item", "behavior", "tick", "tick_kind", "weight", "rating")
-MOST_READERS = 8  # each keeps the distinct ids that it saw
+ID_ROLES = (log_rows.ROLES.index("user"), log_rows.ROLES.index("item"))
 SHARE_OF_TEXTS = 0.3  # of the memory budget, before one reader alone goes on
-SHARE_OF_COLUMNS = 0.35  # of the memory budget, before columns go to the scratch file
+FREED = 1 << 25  # bytes of columns that went to the file, before the system is given their room
+SHARE_OF_COLUMNS = 0.35  # of the memory budget, or what ids leave, before columns go to the scratch file
 
 
 @dataclass
@@ -80,15 +81,38 @@ class ColumnStore:
 
     def __init__(self, folder: Path, budget: float) -> None:
         self.path = folder / "columns"
-        self.left = budget
-        self.end = 0
+        self.budget = self.left = budget
+        self.inside: list[Piece] = []  # whose columns are in memory
+        self.end = self.freed = 0
 
     def put(self, piece: Piece, arrays: dict[str, np.ndarray]) -> None:
         size = sum(array.nbytes for array in arrays.values())
         if size <= self.left:
             self.left -= size
             piece.columns.update(arrays)
+            self.inside.append(piece)
             return
+        self._store(piece, arrays)
+
+    def shrink(self, budget: float) -> None:
+        """Keep so many bytes in memory from now on: what is more goes to the file."""
+        if budget >= self.budget:
+            return
+        self.left -= self.budget - budget
+        self.budget = budget
+        if self.left >= 0 or not self.inside:
+            return
+        while self.left < 0 and self.inside:
+            piece = self.inside.pop()
+            held = {name: array for name, array in piece.columns.items() if isinstance(array, np.ndarray)}
+            self.left += sum(array.nbytes for array in held.values())
+            self._store(piece, held)
+            self.freed += sum(array.nbytes for array in held.values())
+        if self.freed > FREED:
+            pages.give_back()
+            self.freed = 0
+
+    def _store(self, piece: Piece, arrays: dict[str, np.ndarray]) -> None:
         with files.temporary(self.path.parent), self.path.open("r+b" if self.end else "wb") as file:
             for name, array in arrays.items():
                 have = piece.columns.get(name)
@@ -110,11 +134,7 @@ class ColumnStore:
     def replace(self, piece: Piece, name: str, array: np.ndarray) -> None:
         """Put an array in the place of one that `get` gave."""
         if isinstance(piece.columns.get(name), Stored):
-            room, self.left = self.left, -1
-            try:
-                self.put(piece, {name: array})
-            finally:
-                self.left = room
+            self._store(piece, {name: array})
         else:
             piece.columns[name] = array
 
@@ -131,7 +151,7 @@ class Reading:
     def __init__(self, bench: Workbench, null_values: tuple[str, ...], raise_first: bool) -> None:
         self.bench = bench
         self.raise_first = raise_first
-        self.active = min(bench.threads, MOST_READERS)
+        self.active = bench.readers
         self.readers = [log_rows.RowReader(list(null_values)) for _ in range(self.active)]
         self.pieces: list[Piece] = []
         self.columns = ColumnStore(bench.folder, SHARE_OF_COLUMNS * bench.budget)
@@ -248,16 +268,19 @@ class Reading:
             if isinstance(array, np.ndarray) and array.size
         }
         piece.columns = {}
-        self.columns.put(piece, arrays)
-        self.pieces.append(piece)
         held = sum(reader.bytes() for reader in self.readers)
         if held > SHARE_OF_TEXTS * self.bench.budget:
             self.active = 1  # each reader numbers the texts anew: one alone goes on
+        texts = sum(reader.num_texts(role) for reader in self.readers for role in ID_ROLES)
+        held += log_rows.SORT_BYTES * texts
         if held > self.bench.budget:
             raise MemoryError(
                 f"memory_limit: expected room for the distinct ids, {held // 10**6}MB so "
-                f"far; got {self.bench.memory_limit!r}"
+                f"far; got {self.bench.limit_in_words()}"
             )
+        self.columns.shrink(self.bench.budget - self.bench.beside - held)
+        self.columns.put(piece, arrays)
+        self.pieces.append(piece)
         if self.raise_first and _has_fault(piece):
             self.stopped = True
 

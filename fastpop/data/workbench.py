@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from fastpop import files
+from fastpop import files, pages
 from fastpop.bars import progress_bar
 from fastpop.checks import missing_package, number, wrong
 from fastpop.data.paths import engine_path, engine_words, local_path
 
 SHOW_AFTER = 5.0  # seconds of work before a bar appears
-LEAST = 16_000_000  # bytes: buffers of one thread and a little room
+LEAST = 16_000_000  # bytes of a budget
+MOST_READERS = 8  # each keeps the distinct ids that it saw
+ROOM_OF_READER = 96 << 20  # bytes of a budget, before there is another one
+BESIDE, READER = 96 << 20, 32 << 20  # bytes beside a budget: libraries and the like; blocks of a reader
 SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGT]i?B|B)", re.IGNORECASE)
 
 
@@ -100,9 +103,14 @@ def asked(connection: Any, work: Callable[[], Any], bar: Any = None) -> Any:
 class Workbench:
     """A scratch folder, a memory budget and, where it is needed, a DuckDB; gone after the `with`.
 
+    What reading takes at most, beside the process before it, is `budget + beside`: while DuckDB writes a
+    table out, its limit is the budget; then readers' texts (32 bytes a slot of a table that is at most three
+    fifths full, and what is longer than 16 bytes), 28 bytes a text to sort them, and columns, which go to the
+    scratch folder where these leave no room; then columns and a range of users that is sorted.
+
     Args:
         memory_limit: what reading may hold, such as "2GB"; beyond it work goes to the scratch
-            folder.
+            folder. Where less than that is free, it is what is free.
         threads: None takes what the process may use. The result does not depend on it.
         temp_folder: where the scratch folder is made; None is the system's place for such.
         progress: None shows a bar once reading has taken five seconds, True at once, False never.
@@ -120,8 +128,11 @@ class Workbench:
         if threads is not None:
             number("threads", threads, ge=1, integer=True)
         self.memory_limit = memory_limit.strip()
-        self.budget = size_of(self.memory_limit)
         self.threads = usable_cores() if threads is None else int(threads)
+        self.asked, left = size_of(self.memory_limit), pages.free()
+        self.budget = self.asked if left is None else min(self.asked, left - BESIDE - READER)
+        self.readers = max(1, min(self.threads, MOST_READERS, int(self.budget) // ROOM_OF_READER))
+        self.beside = BESIDE + READER * self.readers
         self.temp_folder = None if temp_folder is None else local_path(temp_folder, "temp_folder")
         self.progress = progress
         self._connection: Any = None
@@ -132,7 +143,7 @@ class Workbench:
         if self.budget < LEAST:
             raise MemoryError(
                 f"memory_limit: expected enough for reading, {LEAST // 10**6}MB at "
-                f"least; got {self.memory_limit!r}"
+                f"least; got {self.limit_in_words()}"
             )
         self.started = time.monotonic()
         with Uninterrupted():
@@ -140,6 +151,12 @@ class Workbench:
             # also where an interrupt comes between two lines of ours
             self._removal = weakref.finalize(self, files.remove_scratch, self.folder)
         return self
+
+    def limit_in_words(self) -> str:
+        """The limit, and what is left of it where less is free."""
+        if self.budget == self.asked:
+            return repr(self.memory_limit)
+        return f"{self.memory_limit!r}, of which {max(0, int(self.budget)) // 10**6}MB are free"
 
     def __exit__(self, *_: Any) -> None:
         with Uninterrupted():
@@ -161,7 +178,7 @@ class Workbench:
                 config={"autoinstall_known_extensions": "false"}
             )
             settings = {
-                "memory_limit": f"'{self.memory_limit}'",
+                "memory_limit": f"'{int(self.budget)}B'",
                 "temp_directory": engine_path(self.folder),
                 "threads": str(self.threads),
                 "preserve_insertion_order": "true",
@@ -212,7 +229,7 @@ class Workbench:
         first = engine_words(str(error).strip().split("\n")[0])
         if isinstance(error, self.duckdb.OutOfMemoryException):
             return MemoryError(
-                f"memory_limit: expected enough for this log; got {self.memory_limit!r} ({first})"
+                f"memory_limit: expected enough for this log; got {self.limit_in_words()} ({first})"
             )
         if isinstance(error, self.duckdb.IOException):
             return OSError(f"reading the log: {first}")

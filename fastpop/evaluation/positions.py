@@ -94,7 +94,7 @@ def scores_in_chunks(
     if chunk_size is None:
         chunk_size = max(1, int(memory_limit) // (_BYTES_PER_SCORE * num_items))
     argument = getattr(score, "argument", "score(slice)")
-    for start, stop in _chunks(num_cases, chunk_size):
+    for start, stop in chunks(num_cases, chunk_size):
         yield start, stop, _scores(score(slice(start, stop)), argument, start, stop, num_items, device)
 
 
@@ -106,11 +106,11 @@ def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | Non
     """
     num_cases, num_items = problem.num_cases, problem.num_items
     if chunk_size is None:
-        chunk_size = max(256, _STREAMED_SCORES // num_items)
+        chunk_size = streamed_chunk(num_items)
     ahead, own = (np.empty(len(problem.pair.item)) for _ in range(2))
     others, lse = np.empty(num_cases), np.empty(num_cases)
     top = np.empty((num_cases, problem.k), np.int64)
-    for start, stop in _chunks(num_cases, chunk_size):
+    for start, stop in chunks(num_cases, chunk_size):
         pair_key = problem.pair.part(start, stop).keys(num_items)
         left_out = pair_key  # of the ranks: a case's targets do not count against each other
         unlisted = pair_key[:0]  # of the lists, where targets stay
@@ -144,10 +144,15 @@ def streamed_positions(score: DotScores, problem: Problem, chunk_size: int | Non
     return Positions(ahead, others, top, nll, None)
 
 
-def _chunks(num_cases: int, size: int) -> Iterator[tuple[int, int]]:
+def streamed_chunk(num_items: int) -> int:
+    """Cases at once, where no scores are written down."""
+    return max(256, _STREAMED_SCORES // num_items)
+
+
+def chunks(num_cases: int, size: int, label: str = "ranking") -> Iterator[tuple[int, int]]:
     """Of the cases, with a bar that says how long the rest takes: a small one first, after which it knows."""
-    first = max(1, size // 8)
-    with bars.progress_bar(num_cases, "ranking", delay=2.0) as bar:
+    first = max(1, size // 4)  # of fewer a case costs more
+    with bars.progress_bar(num_cases, label, delay=2.0) as bar:
         for start in [*range(0, min(num_cases, 1)), *range(first, num_cases, size)]:
             stop = min(start + (size if start else first), num_cases)
             yield start, stop

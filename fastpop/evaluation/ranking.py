@@ -226,7 +226,7 @@ def evaluate(
 def predicted_seconds(score: Score, cases: Any, **options: Any) -> float:
     """Seconds that `evaluate(score, cases, **options)` will take here and now.
 
-    Measured on 32 and then 160 of the cases or more, which have what every case costs apart from what the
+    Measured on 32 and then 288 of the cases or more, which have what every case costs apart from what the
     whole costs once; on few cases, on all of them.
     Raises: as `evaluate`.
     """

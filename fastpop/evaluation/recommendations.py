@@ -17,7 +17,7 @@ from fastpop.data.titles import read_titles
 from fastpop.evaluation.asked import HasItems, Shown, Unknown, histories_of, shown
 from fastpop.evaluation.dot_scores import DotScores
 from fastpop.evaluation.models import as_model, num_items_of, scores_of
-from fastpop.evaluation.positions import scores_in_chunks
+from fastpop.evaluation.positions import chunks, scores_in_chunks, streamed_chunk
 from fastpop.frozen import freeze
 from fastpop.ops.top_items import best_columns
 from fastpop.text import html_table, printable
@@ -235,13 +235,17 @@ def best_items(
     if shown.allowed_V is not None:
         bias_V = scores.items.new_zeros(cases.num_items) if given["bias"] is None else given["bias"]
         given["bias"] = bias_V.masked_fill(~torch.tensor(shown.allowed_V, device=bias_V.device), -torch.inf)
-    ids, best = ops.top_items(
-        k=k,
-        **given,
-        exclude_offsets=None if seen is None else seen.offsets,
-        exclude_item=None if seen is None else seen.item,
-    )
-    return ids.cpu().numpy(), best.float().cpu().numpy()
+    found = np.full((cases.num_cases, k), -1), np.full((cases.num_cases, k), -np.inf, np.float32)
+    for start, stop in chunks(cases.num_cases, streamed_chunk(cases.num_items), "best items"):
+        some = None if seen is None else seen.part(start, stop)
+        ids, best = ops.top_items(
+            k=k,
+            **{**given, "query": given["query"][start:stop]},
+            exclude_offsets=None if some is None else some.offsets,
+            exclude_item=None if some is None else some.item,
+        )
+        found[0][start:stop], found[1][start:stop] = ids.cpu().numpy(), best.float().cpu().numpy()
+    return found
 
 
 def _best_of_dense(

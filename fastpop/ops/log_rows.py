@@ -12,6 +12,7 @@ from fastpop.kernels.log_rows import PADDING as PADDING
 from fastpop.kernels.log_rows import RAGGED as RAGGED
 from fastpop.kernels.log_rows import REAL_TICK as REAL_TICK
 from fastpop.kernels.log_rows import ROLES as ROLES
+from fastpop.kernels.log_rows import SORT_BYTES as SORT_BYTES
 from fastpop.kernels.log_rows import UNQUOTED as UNQUOTED
 from fastpop.kernels.log_rows import WHOLE_TICK as WHOLE_TICK
 from fastpop.kernels.log_rows import RowReader as RowReader

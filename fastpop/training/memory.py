@@ -26,13 +26,12 @@ run takes beside the process, where tables are what takes it.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from fastpop import checks
+from fastpop import checks, pages
 from fastpop.data import columns
 from fastpop.data.interactions import Interactions
 from fastpop.data.rows import Events, Sequences
@@ -156,25 +155,7 @@ def free(device: torch.device) -> int | None:
     """Bytes that may still be taken, swap included; None where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    sizes = {name: 1024 * int(value.split()[0]) for name, value in (line.split(":") for line in lines)}
-    left = [sizes["MemAvailable"] + sizes.get("SwapFree", 0)] if "MemAvailable" in sizes else []
-    left += _group()
-    return min(left) if left else None
-
-
-def _group(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """What a container's limit leaves (cgroup v2); pages of files that it can drop are no use of it."""
-    try:
-        limit = (root / "memory.max").read_text().strip()
-        used = int((root / "memory.current").read_text())
-        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return []
-    return [] if limit == "max" else [int(limit) - used + int(stat.get("inactive_file", 0))]
+    return pages.free()
 
 
 def check(

@@ -11,6 +11,7 @@ import numpy as np
 from fastpop import _C
 
 ROLES = ("user", "item", "time", "weight", "behavior", "rating")
+SORT_BYTES = 28  # a text, beside the readers, while ids are sorted (csrc/log_rows/ids.h)
 PADDING = 64  # bytes that must be readable behind a block
 WHOLE_TICK, REAL_TICK, DATE_TICK, BAD_TICK = 1, 2, 3, 4  # 0: no time
 ID_KINDS = ("whole", "point", "fraction", "padded", "word", "text")
@@ -63,5 +64,9 @@ def count_ids(readers: list, role: str, used: list) -> tuple[dict, dict, dict, l
 
 
 def dense_ids(readers: list, role: str, used: list, whole: bool) -> tuple[Any, list[np.ndarray]]:
-    """(ids in rising order, for each reader int32 [codes] the dense index or −1)."""
+    """(ids in rising order, for each reader int32 [codes] the dense index or −1).
+
+    Ids are int64 [n] where they are whole numbers, otherwise (UTF-8 one behind the other, int64 [n+1] where
+    each begins). The readers forget the role's texts; while these are sorted each takes SORT_BYTES more.
+    """
     return _C.dense_ids(readers, ROLES.index(role), used, whole)

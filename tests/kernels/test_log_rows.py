@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastpop.data.text_ids import TextIds
 from fastpop.kernels.event_order import _cpu as event_order
 from fastpop.kernels.event_order import reference as order_reference
 from fastpop.kernels.log_rows import _cpu, reference
@@ -131,7 +132,13 @@ def test_ids_of_several_readers_are_one_catalogue():
     parts = ["b,10\na,9\nlonger than sixteen bytes!,7\n", "a,7\nc,8\nlonger than sixteen bytes?,10\n"]
     readers = [read(part.encode(), layout)[0] for part in parts]
     ids, maps = _cpu.dense_ids(readers, "user", [None, None], False)
-    assert ids == ["a", "b", "c", "longer than sixteen bytes!", "longer than sixteen bytes?"]
+    assert TextIds(*ids).tolist() == [
+        "a",
+        "b",
+        "c",
+        "longer than sixteen bytes!",
+        "longer than sixteen bytes?",
+    ]
     assert [m.tolist() for m in maps] == [[1, 0, 3], [0, 2, 4]]
     ids, maps = _cpu.dense_ids(readers, "item", [None, np.array([1, 0, 1], np.uint8)], True)
     assert ids.tolist() == [7, 9, 10]

@@ -12,7 +12,7 @@ from helpers_logs import small_log
 from helpers_ranks import run_workers
 
 import fastpop
-from fastpop import registry
+from fastpop import pages, registry
 from fastpop.data import Interactions
 from fastpop.priors import ByPeriod
 from fastpop.training import TrainConfig, build, memory
@@ -175,7 +175,7 @@ def test_a_container_s_limit_counts(tmp_path):
     files = {"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "anon 1\ninactive_file 50\n"}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert memory._group(tmp_path) == [350]
+    assert pages._group(tmp_path) == [350]
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory._group(tmp_path) == []
-    assert memory._group(tmp_path / "none") == []
+    assert pages._group(tmp_path) == []
+    assert pages._group(tmp_path / "none") == []
