@@ -1,11 +1,12 @@
 // An open-addressing table whose slots hold short texts themselves: one cache miss per lookup.
 #include "log_rows/intern.h"
 
+#if defined(__linux__)
 #include <sys/mman.h>
+#endif
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdlib>
 #include <new>
 
 namespace fastpop {
@@ -68,8 +69,6 @@ Intern::Intern(std::vector<std::string> null_values) : null_values_(std::move(nu
   resize(uint64_t{1} << 12);
 }
 
-void Intern::Free::operator()(void* slots) const { std::free(slots); }
-
 Key Intern::key(Text text) {
   if (text.size > kShort) {
     const uint64_t hash = long_hash(text);
@@ -114,10 +113,12 @@ void Intern::resize(uint64_t slots) {
   const uint64_t old_slots = mask_ == 0 ? 0 : mask_ + 1;
   constexpr size_t kHugePage = size_t{1} << 21;
   const size_t bytes = slots * sizeof(Slot);
-  void* const fresh = std::aligned_alloc(bytes < kHugePage ? 64 : kHugePage, bytes);
-  if (fresh == nullptr) throw std::bad_alloc();
+  const std::align_val_t alignment{bytes < kHugePage ? 64 : kHugePage};
+  void* const fresh = ::operator new(bytes, alignment);
+#if defined(__linux__)
   if (bytes >= kHugePage) madvise(fresh, bytes, MADV_HUGEPAGE);  // lookups jump about: spare the TLB
-  slots_.reset(static_cast<Slot*>(fresh));
+#endif
+  slots_ = {static_cast<Slot*>(fresh), Free{alignment}};
   std::fill_n(slots_.get(), slots, Slot{0, 0, 0, kFree});
   mask_ = slots - 1;
   for (uint64_t n = 0; n < old_slots; ++n) {

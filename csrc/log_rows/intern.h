@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,7 +52,8 @@ class Intern {
     int32_t code;
   };
   struct Free {
-    void operator()(void* slots) const;
+    std::align_val_t alignment;
+    void operator()(void* slots) const { ::operator delete(slots, alignment); }
   };
   struct Entry {
     uint64_t lo, hi;
@@ -63,7 +65,7 @@ class Intern {
   void resize(uint64_t slots);
 
   std::vector<std::string> null_values_;
-  std::unique_ptr<Slot[], Free> slots_;
+  std::unique_ptr<Slot[], Free> slots_{nullptr, Free{std::align_val_t{64}}};
   uint64_t mask_ = 0;
   int64_t filled_ = 0;
   std::vector<Entry> entries_;
