@@ -441,6 +441,11 @@ PYBIND11_MODULE(_C, m) {
   m.attr("cuda_arches") = "";
   m.attr("has_cuda") = false;
 #endif
+#ifdef __clang__
+  m.attr("compiler") = __VERSION__;  // its name is in it
+#else
+  m.attr("compiler") = "GCC " __VERSION__;
+#endif
   fastpop::watch_forks();
   bind_team(m);
   m.def("has_lost_threads", &fastpop::has_lost_threads, "Whether a fork left OpenMP's threads behind.");

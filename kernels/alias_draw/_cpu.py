@@ -32,5 +32,5 @@ def forward(inputs: Inputs) -> np.ndarray:
 
 
 def threads() -> int:
-    """torch's number where there is torch, which drawing does not need; else 0, as many as the system gives."""
+    """torch's number where it is loaded, which drawing does not need; else 0, as many as there are."""
     return getattr(sys.modules.get("torch"), "get_num_threads", int)()
