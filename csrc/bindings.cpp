@@ -70,18 +70,19 @@ void bind_alias_draw(py::module_& m) {
   m.def(
       "alias_draw",
       [](const Array<uint32_t>& table_V2, uint64_t seed, uint64_t step, uint32_t group,
-         py::ssize_t num_groups, py::ssize_t num_draws) {
+         py::ssize_t num_groups, py::ssize_t num_draws, int num_threads) {
         const auto* table = table_rows(table_V2);
         Array<int64_t> ids_GK({num_groups, num_draws});
         int64_t* ids = ids_GK.mutable_data();
         {
           py::gil_scoped_release release;
-          fastpop::alias_draw_cpu(table, table_V2.shape(0), seed, step, group, num_groups, num_draws, ids);
+          fastpop::alias_draw_cpu(table, table_V2.shape(0), seed, step, group, num_groups, num_draws,
+                                  num_threads, ids);
         }
         return ids_GK;
       },
       "table_V2"_a.noconvert(), "seed"_a, "step"_a, "group"_a, "num_groups"_a, "num_draws"_a,
-      "ids int64 [G, K] drawn by the table.");
+      "num_threads"_a = 0, "ids int64 [G, K] drawn by the table; 0 threads: as many as the system gives.");
 #ifdef FASTPOP_WITH_CUDA
   m.def(
       "alias_draw_cuda",
@@ -439,6 +440,11 @@ PYBIND11_MODULE(_C, m) {
 #else
   m.attr("cuda_arches") = "";
   m.attr("has_cuda") = false;
+#endif
+#ifdef __clang__
+  m.attr("compiler") = __VERSION__;  // its name is in it
+#else
+  m.attr("compiler") = "GCC " __VERSION__;
 #endif
   fastpop::watch_forks();
   bind_team(m);

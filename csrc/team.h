@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
 #include <exception>
 
 #include "company.h"
@@ -27,9 +28,12 @@ namespace fastpop {
 // all work so far has to be done before more begins. At each, threads may wait for one that has no core.
 inline std::atomic<int64_t> num_meetings{0};
 
-// How many threads a kernel may have that is not told.
+// How many threads a kernel may have that is not told. OMP_NUM_THREADS is what torch heeds without OpenMP,
+// too.
 inline int most_threads() {
 #ifdef FASTPOP_PLAIN_THREADS
+  const char* asked = std::getenv("OMP_NUM_THREADS");
+  if (const int number = asked == nullptr ? 0 : std::atoi(asked); number > 0) return number;
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 #else
   return omp_get_max_threads();

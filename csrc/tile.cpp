@@ -30,7 +30,7 @@ bool ask_for_amx() {
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
-#elif defined(__x86_64__)
+#elif defined(FASTPOP_X86_PATHS)
 bool ask_for_amx() { return false; }
 #endif
 
@@ -39,7 +39,7 @@ bool ask_for_amx() { return false; }
 const Tile* find_tile(const char* name) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
   if (is("baseline")) return tile_baseline();
-#if defined(__x86_64__)
+#if defined(FASTPOP_X86_PATHS)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (is("avx2") && avx2) return tile_avx2();

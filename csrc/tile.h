@@ -161,7 +161,10 @@ const Tile* find_tile(const char* name);
 const Tile* best_tile();
 
 const Tile* tile_baseline();
-#if defined(__x86_64__)
+// GCC for Windows keeps vectors of 32 and 64 bytes on the stack at multiples of 16 (its bug 54412), where the
+// processor refuses them: there it is the baseline.
+#if defined(__x86_64__) && (defined(__clang__) || !defined(_WIN32))
+#define FASTPOP_X86_PATHS
 const Tile* tile_avx2();
 const Tile* tile_avx512();
 const Tile* tile_avx512_bf16();

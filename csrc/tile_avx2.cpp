@@ -2,7 +2,7 @@
 #if defined(__x86_64__)
 // Headers come before the pragma: what they define must not need this path's instructions.
 #include "tile_includes.h"
-#pragma GCC target("avx2,fma,f16c")
+FASTPOP_TARGET("avx2,fma,f16c")
 #define FASTPOP_PATH avx2
 #define FASTPOP_AVX2 1
 #include "tile.inc"
@@ -10,4 +10,5 @@
 namespace fastpop {
 const Tile* tile_avx2() { return &avx2::kTile; }
 }  // namespace fastpop
+FASTPOP_TARGET_END
 #endif

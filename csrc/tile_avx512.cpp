@@ -2,10 +2,7 @@
 #if defined(__x86_64__)
 // Headers come before the pragma: what they define must not need this path's instructions.
 #include "tile_includes.h"
-// GCC 12 calls its own intrinsics' don't-care operands uninitialized.
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+FASTPOP_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #define FASTPOP_PATH avx512
 #define FASTPOP_AVX512 1
 #include "tile.inc"
@@ -13,4 +10,5 @@
 namespace fastpop {
 const Tile* tile_avx512() { return &avx512::kTile; }
 }  // namespace fastpop
+FASTPOP_TARGET_END
 #endif

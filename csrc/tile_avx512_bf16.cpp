@@ -3,10 +3,7 @@
 #if defined(__x86_64__)
 // Headers come before the pragma: what they define must not need this path's instructions.
 #include "tile_includes.h"
-// GCC 12 calls its own intrinsics' don't-care operands uninitialized.
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")
+FASTPOP_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")
 #define FASTPOP_PATH avx512_bf16
 #define FASTPOP_AVX512 1
 #define FASTPOP_BF16 1
@@ -30,4 +27,5 @@ const Tile* tile_avx512_bf16() { return &avx512_bf16::kTile; }
 const Tile* tile_avx512_amx() { return &kAmx; }
 const Tile* tile_avx512_amx_emulation() { return &kAmxEmulation; }
 }  // namespace fastpop
+FASTPOP_TARGET_END
 #endif

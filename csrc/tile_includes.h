@@ -17,5 +17,6 @@
 #include "philox.h"
 #include "prefetch.h"
 #include "row_update/row_update.h"
+#include "target.h"
 #include "tile.h"
 #include "top_items/top_items.h"

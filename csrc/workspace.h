@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <new>
 #include <vector>
 
@@ -24,14 +23,13 @@ class Workspace {
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
   ~Workspace() {
-    for (void* block : blocks_) std::free(block);
+    for (void* block : blocks_) ::operator delete(block, kAlignment);
   }
 
   template <typename T>
   T* make(int64_t count) {
     const size_t bytes = (static_cast<size_t>(count) * sizeof(T) + 127) / 64 * 64;
-    void* block = std::aligned_alloc(64, bytes);
-    if (block == nullptr) throw std::bad_alloc();
+    void* block = ::operator new(bytes, kAlignment);  // not std::aligned_alloc, which Windows lacks
     blocks_.push_back(block);
 #ifdef FASTPOP_SANITIZE
     std::memset(block, 0xff, bytes);
@@ -44,6 +42,7 @@ class Workspace {
   }
 
  private:
+  static constexpr std::align_val_t kAlignment{64};
   std::vector<void*> blocks_;
 };
 

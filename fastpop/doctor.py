@@ -201,8 +201,8 @@ def _cuda() -> str:
 
 def _extension() -> str:
     return availability.why_not("cpu") or (
-        f"fastpop._C loads, CPU kernels take the path {availability.cpu_path()} "
-        f"on threads of {availability.threads_of()}"
+        f"fastpop._C loads (built by {availability.compiler()}), CPU kernels take the path "
+        f"{availability.cpu_path()} on threads of {availability.threads_of()}"
     )
 
 

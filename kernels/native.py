@@ -24,6 +24,7 @@ if path != "auto" and not _C.has_path(path):
     raise ValueError(f"FASTPOP_CPU: expected auto or one of {here}, which this processor has; got {path!r}")
 
 has_path, exp, bf16_products = _C.has_path, _C.exp, _C.bf16_products
+compiler: str = _C.compiler
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 

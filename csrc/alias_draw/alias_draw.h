@@ -27,9 +27,9 @@ FASTPOP_HD uint32_t alias_pick(const AliasRow* table, uint32_t num_items, uint32
 // Host: table [num_items] from masses that add up to 2^64 (two or more positive); O(V), exact.
 void alias_build(const uint64_t* mass, int64_t num_items, AliasRow* table);
 
-// Host: ids [num_groups, num_draws] of groups group..group+num_groups-1, on all OpenMP threads.
+// Host: ids [num_groups, num_draws] of groups group..group+num_groups-1; 0 threads: most_threads().
 void alias_draw_cpu(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step, uint32_t group,
-                    int64_t num_groups, int64_t num_draws, int64_t* ids);
+                    int64_t num_groups, int64_t num_draws, int num_threads, int64_t* ids);
 
 // Host: ids [num_draws] of one group, on the calling thread.
 void alias_draw_group(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step, uint32_t group,

@@ -105,12 +105,13 @@ void alias_build(const uint64_t* mass, int64_t num_items, AliasRow* table) {
 }
 
 void alias_draw_cpu(const AliasRow* table, int64_t num_items, uint64_t seed, uint64_t step, uint32_t group,
-                    int64_t num_groups, int64_t num_draws, int64_t* ids) {
+                    int64_t num_groups, int64_t num_draws, int num_threads, int64_t* ids) {
   const uint32_t V = static_cast<uint32_t>(num_items);
   const int64_t pieces_per_group = (num_draws + kPiece - 1) / kPiece;
   const int64_t pieces = num_groups * pieces_per_group;
   const bool alone = num_groups * num_draws < 2 * kPiece || has_lost_threads();
-  in_parts(alone ? 1 : most_threads(), pieces, 1, 1, pieces, [&](int64_t first, int64_t last, int) {
+  const int threads = alone ? 1 : num_threads > 0 ? num_threads : most_threads();
+  in_parts(threads, pieces, 1, 1, pieces, [&](int64_t first, int64_t last, int) {
     for (int64_t piece = first; piece < last; ++piece) {
       const int64_t g = piece / pieces_per_group;
       const int64_t start = (piece % pieces_per_group) * kPiece;

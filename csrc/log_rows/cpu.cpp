@@ -318,8 +318,8 @@ void RowReader::flush() {
 int64_t last_record_end(const RowLayout& layout, const char* data, int64_t size) {
   const char* const end = data + size;
   const auto last_line_end = [&](const char* from, const char* to) -> const char* {
-    const void* found = from < to ? memrchr(from, '\n', static_cast<size_t>(to - from)) : nullptr;
-    return found == nullptr ? nullptr : static_cast<const char*>(found) + 1;
+    while (to > from && to[-1] != '\n') --to;  // not memrchr: GNU's and the BSDs' alone
+    return to == from ? nullptr : to;
   };
   if (layout.shape != Shape::kTable || layout.quote < 0) {
     const char* const stop = last_line_end(data, end);

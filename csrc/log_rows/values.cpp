@@ -4,11 +4,38 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <string>
+#if !defined(__cpp_lib_to_chars)
+#include <cstdlib>
+#include <locale.h>
+#if defined(__APPLE__)
+#include <xlocale.h>
+#endif
+#endif
 
 #include "mutant.h"
 
 namespace fastpop {
 namespace {
+
+#if !defined(__cpp_lib_to_chars)
+// What from_chars reads as a finite double, for C++ libraries that have it of whole numbers alone: that of
+// clang before its 20th. Both round to nearest; the decimal point is one whatever the process's language.
+bool decimal(const std::string& text, double* value) {
+  if (text[0] == '+' || text.find_first_not_of("0123456789+-.eE") != std::string::npos) return false;
+  char* stop = nullptr;
+#if defined(_WIN32)
+  static const _locale_t plain = _create_locale(LC_ALL, "C");
+  *value = _strtod_l(text.c_str(), &stop, plain);
+#else
+  static const locale_t plain = newlocale(LC_ALL_MASK, "C", nullptr);
+  *value = strtod_l(text.c_str(), &stop, plain);
+#endif
+  if (stop != text.c_str() + text.size() || !std::isfinite(*value)) return false;
+  // below the least number, which from_chars refuses
+  return *value != 0 || text.find_first_of("123456789") >= text.find_first_of("eE");
+}
+#endif
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -85,8 +112,12 @@ bool real_number(Text text, double* value) {
   const char* p = text.data;
   const char* const end = p + text.size;
   if (p < end && *p == '+' && p + 1 < end && p[1] != '-') ++p;
+#if defined(__cpp_lib_to_chars)
   const auto [stop, error] = std::from_chars(p, end, *value);
   return error == std::errc() && stop == end && p < end && std::isfinite(*value);
+#else
+  return p < end && decimal(std::string(p, end), value);
+#endif
 }
 
 bool iso_date(Text text, int64_t* nanoseconds) {

@@ -59,6 +59,13 @@ def threads_of() -> str:
     return native.threads_of()
 
 
+def compiler() -> str:
+    """What the compiled module was built by: "GCC 12.2.0", "Debian Clang 14.0.6"."""
+    from fastpop.kernels import native
+
+    return native.compiler
+
+
 def permutation_cache() -> str | None:
     """The folder in which the compiled permutation test is kept; None where there is none."""
     import warnings
