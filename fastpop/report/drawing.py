@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastpop import checks
+from fastpop.text import LONGEST, shortened
 
 PAPER = "#fefefd"  # behind words that lie on lines; `to_svg` makes it the page's own
 INK = "#707274"  # mid grey: legible on white and on near-black where the svg is used as a file
@@ -47,8 +48,8 @@ def halo() -> list[Any]:
 
 
 def words(text: str) -> str:
-    """A name as it is, not as mathematics."""
-    return text.replace("$", r"\$")
+    """A name as it is, not as mathematics; a long one shortened."""
+    return shortened(text, LONGEST).replace("$", r"\$")
 
 
 def to_svg(fig: Any, prefix: str = "") -> str:
