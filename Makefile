@@ -34,7 +34,7 @@ WHEEL := .venv-wheel
 # What the site is built with, beside which nothing of fastpop runs.
 DOCS := .venv-docs
 
-.PHONY: docs notebooks dist wheel demo test check format bench test-slow sanitize sanitize-address sanitize-thread coverage test-triton36 triton36-sampled triton36-others test-others \
+.PHONY: docs site-widths notebooks dist wheel demo test check format bench test-slow sanitize sanitize-address sanitize-thread coverage test-triton36 triton36-sampled triton36-others test-others \
 	test-gpu bench-gpu install-gpu gpu-day install clean
 
 demo: $(VENV)/.demo
@@ -61,6 +61,10 @@ coverage: $(VENV)/.test
 # build/site; every link and every anchor leads somewhere, or this fails.
 docs: $(DOCS)/.docs
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+
+# The same pages in a browser, where there is one: none is wider than its window.
+site-widths: docs
+	$(PYTHON) tests/site_widths.py build/site
 
 # docs/notebooks run anew, and kept with what they show.
 notebooks: $(VENV)/.test

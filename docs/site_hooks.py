@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 BESIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
 FURTHER = ("propensity", "types")  # modules that `fastpop` itself does not list
 FENCE = re.compile(r"^```(\w+) [\w ]+$", re.M)  # "```python lightning": the second word is for the tests
+CELL = re.compile(r"<td.*?</td>", re.DOTALL)
+PICTURE = re.compile(r'<img ([^>]*?)src="([^"]+)"')
+DRAWN: dict[str, bytes] = {}  # by name, those of notebooks
+WIDE = 2  # times as wide as high: panels side by side
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -125,6 +129,7 @@ def on_files(files: Any, config: Any) -> Any:
     for source in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
         text, pictures = notebook_page(source)
         pages[f"notebooks/{source.stem}.md"] = text
+        DRAWN.update(pictures)
         for name, content in pictures.items():
             files.append(File.generated(config, f"notebooks/{name}", content=content))
     for page, text in pages.items():
@@ -137,7 +142,29 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    return FORMULA.sub(as_mathml, html)
+    html = CELL.sub(lambda cell: cell[0].replace(" ± ", " ±\N{NO-BREAK SPACE}"), html)
+    return PICTURE.sub(picture, FORMULA.sub(as_mathml, html))
+
+
+def picture(found: re.Match) -> str:
+    """An <img> that is fetched when it comes into sight, and whose room is kept until then."""
+    size = size_of(Path(found[2]).name)
+    room = "" if size is None else f' width="{size[0]}" height="{size[1]}"'
+    kind = ' class="wide"' if size is not None and size[0] >= WIDE * size[1] else ""
+    return f'<img {found[1]}loading="lazy"{room}{kind} src="{found[2]}"'
+
+
+@functools.cache
+def size_of(name: str) -> tuple[int, int] | None:
+    """(width, height) of a PNG or of an SVG of ours; None of what is not there."""
+    file = ROOT / "docs" / "pictures" / name
+    if name not in DRAWN and not file.exists():
+        return None
+    content = DRAWN[name] if name in DRAWN else file.read_bytes()
+    if file.suffix == ".png":
+        return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+    width, height = re.findall(rb'(?:width|height)="([\d.]+)pt"', content[:400])
+    return round(float(width)), round(float(height))
 
 
 def as_mathml(found: re.Match) -> str:

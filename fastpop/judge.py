@@ -73,12 +73,13 @@ def recommend(
         exclude_seen: leave out items of the case's history, where it has one.
         candidates: a list of items for each case: rank only these. allow, deny: items, or a mask [V] of
             bools, for all cases. Ids of the log, or else places.
-        titles: a table of items, as `fastpop.data.read_titles` takes it.
+        titles: a table of items, as `fastpop.data.read_titles` takes it; one that has none of the catalogue's
+            is an error.
         unknown: "warn", "error" or "ignore" item ids that the log does not have.
         weights: of a run, popularity_weight, personal_weight and log_p.
     Returns: Recommendations.
     Raises: TypeError, ValueError: says the argument, the expected and the got.
-    Warns: UserWarning for item ids that the log does not have.
+    Warns: UserWarning for item ids that the log does not have, and where some items have no title.
     Cost: 2 C V D FLOPs for what scores by a dot product, without writing scores down; with candidates 2 D for
         each; else the function's own, and O(C V).
     """

@@ -1,20 +1,38 @@
-"""Text as a terminal may be given it, and the columns of its tables. Needs nothing: it is at hand before
-anything heavy is loaded."""
+"""Text as a terminal or a page may be given it, and the columns of its tables. Needs nothing: it is at hand
+before anything heavy is loaded."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import zip_longest
 
+LONGEST = 80  # characters of a name on a page
+
 
 def printable(text: str, keep_lines: bool = False) -> str:
-    """The text with everything that could steer a terminal (escape codes, line breaks, marks of
-    direction, lone surrogates) as Python escapes; keep_lines leaves line feeds as they are."""
-    if text.isprintable():
+    """The text with everything that could steer a terminal or turn a line around (escape codes, line breaks,
+    marks of direction, lone surrogates) as Python escapes, and every kind of space as the plain one;
+    keep_lines leaves line feeds as they are."""
+    if (text.replace("\n", "") if keep_lines else text).isprintable():
         return text
-    return "".join(
-        c if c.isprintable() or (keep_lines and c == "\n") else c.encode("unicode_escape").decode("ascii")
-        for c in text
-    )
+    return "".join(c if c.isprintable() or (keep_lines and c == "\n") else _seen(c) for c in text)
+
+
+def _seen(c: str) -> str:
+    return " " if unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode("ascii")
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, printable; of a longer one as much as leaves room for the "…" at its end."""
+    text = printable(text)
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def html_text(text: str, most: int = LONGEST) -> str:
+    """The text for a page, escaped; of a longer one what `shortened` leaves, and the whole where a pointer
+    rests on it."""
+    whole, short = printable(text), shortened(text, most)
+    return escape(whole) if short == whole else f'<span title="{escape(whole)}">{escape(short)}</span>'
 
 
 def aligned(
@@ -45,12 +63,12 @@ class Tabled:
         raise NotImplementedError
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(self.table())}</pre>"
+        return f"<pre>{escape(printable(self.table(), keep_lines=True))}</pre>"
 
 
 def html_table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
-    """A table for a notebook: cells are escaped, those of the first column are headings."""
-    lines = ["<table>", f"<caption>{escape(caption)}</caption>" if caption else ""]
+    """A table for a notebook: cells are `html_text`, those of the first column are headings."""
+    lines = ["<table>", f"<caption>{html_text(caption)}</caption>" if caption else ""]
     lines += ["<thead>", _html_row("th", "th", header), "</thead>", "<tbody>"]
     lines += [_html_row("th", "td", row) for row in rows]
     return "\n".join([*filter(None, lines), "</tbody>", "</table>"])
@@ -58,4 +76,4 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: st
 
 def _html_row(first: str, other: str, cells: Sequence[str]) -> str:
     tags = [first, *(other for _ in cells[1:])]
-    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for tag, cell in zip(tags, cells)) + "</tr>"
+    return "<tr>" + "".join(f"<{tag}>{html_text(cell)}</{tag}>" for tag, cell in zip(tags, cells)) + "</tr>"

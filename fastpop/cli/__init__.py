@@ -66,7 +66,9 @@ def _run(argv: Sequence[str]) -> None:
 def _stopped(verb: Any) -> NoReturn:
     # No verb: words were still being read.
     left = "; nothing was begun" if verb is None else verb.left() if hasattr(verb, "left") else ""
-    _stop(terminal.stopped_by() + left, terminal.exit_code())
+    # torchrun stops those that are left with SIGTERM, too.
+    killed = processes.killed() if terminal.came_from_outside() else None
+    _stop((killed or terminal.stopped_by()) + left, terminal.exit_code())
 
 
 def _parse(argv: Sequence[str], asked: messages.Asked = messages.Asked()) -> Any:  # noqa: B008 (frozen)
@@ -95,4 +97,5 @@ def _stop(message: str, code: int, error: BaseException | None = None) -> NoRetu
     with terminal.last_words():
         if processes.has_the_word():
             terminal.tell(message, exit_code=code)
+            processes.report(f"fastpop: {message}")
         raise SystemExit(code)

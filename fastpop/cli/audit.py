@@ -80,23 +80,32 @@ class Audit:
         from fastpop.training import sealed
 
         self._check()
+        titles = self._titles()
         result = self._audit()
         print(result.table(), flush=True)
         if self.out is not None:
             whole = result.to_dict(samples=True)
             sealed.write(self.out / "audit.json", report.plain(whole))
-            report.write_audit_report(self.out / "report.html", whole, items=self._items(result))
+            report.write_audit_report(self.out / "report.html", whole, items=self._items(result, titles))
             print(f"\nreport.html and audit.json are in {self.out}")
         return {"audit": result.to_dict(), "out": None if self.out is None else str(self.out)}
 
-    def _items(self, audit: Any) -> dict[str, list[dict[str, Any]]]:
+    def _titles(self) -> Any:
+        """Of the items of the run's log; None where no table is named."""
+        from fastpop import Interactions
+
+        titles = read_titles_of(self.titles, self.title_columns)
+        if titles is not None and self.run_folder is not None:
+            titles.check(Interactions.open(self.run_folder / "log").item_ids)
+        return titles
+
+    def _items(self, audit: Any, titles: Any) -> dict[str, list[dict[str, Any]]]:
         """`Audit.extremes` with ids and titles; nothing for arrays, whose items have no ids."""
         from fastpop import Interactions
 
         if self.run_folder is None:
             return {}
         found, log = audit.extremes(), Interactions.open(self.run_folder / "log")
-        titles = read_titles_of(self.titles, self.title_columns)
         for rows in found.values():
             for one in rows:
                 item_id = log.item_ids[one["item"]]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from fastpop.cli import messages, parts, studies, toml
+from fastpop.cli import messages, parts, studies, toml, values
 from fastpop.cli.audit import Audit
 from fastpop.cli.experiment import Experiment
 from fastpop.cli.export import Export
@@ -40,7 +40,7 @@ DASH = "\0"  # stands for the first dash of a value, which no word of a command 
 
 
 def parse(argv: Sequence[str]) -> Any:
-    """The verb's object. Raises ValueError for an unknown verb; SystemExit as tyro does."""
+    """The verb's object. Raises ValueError for an unknown verb or a bad value; SystemExit as tyro does."""
     words = parts.with_plugins(argv) or ["--help"]
     if words == ["--version"]:
         return Version()
@@ -73,6 +73,8 @@ def parse(argv: Sequence[str]) -> Any:
     of_studies: dict[str, dict[str, list[str]]] = {}
     if asks:
         words, of_studies = studies.of_words(words)
+    if words[0] in VERBS:
+        values.check(VERBS[words[0]], words[1:])
     try:
         parsed = tyro.cli(
             union,
@@ -142,28 +144,18 @@ def _bared(value: Any) -> Any:
 
 
 def _numbers() -> ConstructorRegistry:
-    """Numbers whose errors are in our words."""
+    """Numbers, shown as we show them; `values.check` has seen that they are some."""
     registry = ConstructorRegistry()
-    nouns = {int: "an integer", float: "a number"}
 
     @registry.primitive_rule
     def _(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         kind: Any = info.type
-        if kind not in nouns:
+        if kind not in values.NOUNS:
             return None
-
-        def read(words: list[str]) -> Any:
-            try:
-                return kind(words[0])
-            except ValueError:
-                shown = words[0].replace(DASH, "-")
-                shown = shown if len(shown) <= 40 else shown[:37] + "..."
-                raise ValueError(f"expected {nouns[kind]}; got {shown!r}") from None
-
         return PrimitiveConstructorSpec(
             nargs=1,
             metavar="N" if kind is int else "X",
-            instance_from_str=read,
+            instance_from_str=lambda words: kind(words[0]),
             is_instance=lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
             str_from_instance=lambda value: [f"{value:g}" if kind is float else str(value)],
         )

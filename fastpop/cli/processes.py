@@ -2,13 +2,17 @@
 
 The first of them writes to standard output, and warns. The message that ends the command comes from whichever
 has one first: a process that fails says why before its connections close, and what the others then say
-of a lost connection is not said. torchrun itself reports which process failed, too.
+of a lost connection is not said. torchrun itself reports which process failed, too, and is given the message.
 """
 
 import contextlib
+import json
 import os
+import socket
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from fastpop import bars
@@ -75,6 +79,7 @@ def _meet() -> tuple[int, int]:
     # torchrun's store outlives a restart, and has the addresses of those that are gone.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     _store = dist.PrefixStore(f"fastpop/{attempt}", store)
+    _store.set(f"process/{rank}", f"{os.getpid()} {socket.gethostname()}")
     return rank, world
 
 
@@ -109,5 +114,47 @@ def lost(error: BaseException) -> str | None:
     import torch.distributed as dist
 
     if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
-        return f"another of the {number()} processes ended"
+        return killed() or f"another of the {number()} processes ended"
     return None
+
+
+def killed() -> str | None:
+    """Which processes of this host are gone, in words; None: none of them is, or this one is alone.
+
+    To be said by the process that has the word: one that failed or was stopped would have taken it first, so
+    those that are gone were killed.
+    """
+    if _store is None:
+        return None
+    ranks = [rank for rank in range(number()) if str(rank) != os.environ["RANK"] and _is_gone(rank)]
+    if not ranks:
+        return None
+    named = ", ".join(map(str, ranks))
+    return f"rank {named} of {number()} processes ended without a word: it was killed, or out of memory"
+
+
+def _is_gone(rank: int) -> bool:
+    with contextlib.suppress(Exception):  # where they meet may be gone, or it never came there
+        if not _store.check([f"process/{rank}"]):
+            return False
+        pid, _, host = _store.get(f"process/{rank}").decode().partition(" ")
+        if host != socket.gethostname():
+            return False
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return True
+        with open(f"/proc/{pid}/stat") as file:  # ended, and its parent has not looked yet
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    return False
+
+
+def report(message: str) -> None:
+    """What torchrun, which tells of a process that failed in a box of its own, is to show there."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        from fastpop import files
+
+        more = {"py_callstack": message, "timestamp": str(int(time.time()))}
+        with contextlib.suppress(OSError):
+            files.write_text(Path(path), json.dumps({"message": {"message": message, "extraInfo": more}}))

@@ -156,6 +156,11 @@ def was_stopped() -> bool:
     return bool(_came)
 
 
+def came_from_outside() -> bool:
+    """Whether SIGTERM was among the signals."""
+    return signal.SIGTERM in _came
+
+
 def _at_deadline() -> bool:
     return hasattr(signal, "SIGALRM") and signal.SIGALRM in _came
 

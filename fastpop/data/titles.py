@@ -3,14 +3,15 @@
 import csv
 import gzip
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastpop.checks import missing, one_of, wrong, wrong_type
+from fastpop.checks import level_outside, missing, one_of, wrong, wrong_type
 from fastpop.data.frames import is_frame
 from fastpop.data.paths import engine_path, engine_words, local_path
 from fastpop.data.workbench import asked, duckdb_module
@@ -43,6 +44,23 @@ class Titles:
             if one is not None:
                 found[place] = self.by_id.get(str(one))
         return found
+
+    def check(self, ids: Collection[Any]) -> None:
+        """That they are titles of these items, as whoever names a table means them to be.
+
+        Raises: ValueError where no id has a title. Warns: UserWarning, with the number, where some have none.
+        """
+        there = sum(str(one) in self.by_id for one in ids)
+        said = f"titles for {there:,} of {len(ids):,} items"
+        if not there and len(ids):
+            id_here, id_there = str(next(iter(ids))), next(iter(self.by_id))
+            raise wrong(
+                "titles", f"a table by ids of items, as {id_here!r}", text=f"{said}, by ids as {id_there!r}"
+            )
+        if there < len(ids):
+            warnings.warn(
+                f"{said}; the others are shown by their ids", UserWarning, stacklevel=level_outside()
+            )
 
 
 def read_titles(

@@ -20,9 +20,10 @@ from fastpop.evaluation.models import as_model, num_items_of, scores_of
 from fastpop.evaluation.positions import chunks, scores_in_chunks, streamed_chunk
 from fastpop.frozen import freeze
 from fastpop.ops.top_items import best_columns
-from fastpop.text import html_table, printable
+from fastpop.text import html_table, printable, shortened
 
 SHOWN_USERS, SHOWN_ITEMS = 20, 10  # in a notebook
+WIDTH, LONGEST_USER, LEAST_TITLE = 80, 40, 20  # characters of a line, of a user before items, of a title
 PAIRED = 1 << 22  # numbers of the rows that scores of pairs are made of at a time
 
 
@@ -55,9 +56,21 @@ class Recommendations:
     def __repr__(self) -> str:
         return self.table(limit=5)
 
-    def with_titles(self, titles: Any) -> "Recommendations":
-        """The same with the titles of its items: whatever `fastpop.data.read_titles` takes."""
-        return replace(self, title=read_titles(titles).of(self.item))
+    def with_titles(self, titles: Any, catalogue: Any = None) -> "Recommendations":
+        """The same with the titles of its items.
+
+        Args:
+            titles: whatever `fastpop.data.read_titles` takes.
+            catalogue: [V] ids of all items; None: those here are all that is known of.
+        Raises: ValueError where no item of either has a title.
+        Warns: UserWarning where some of the items here have none.
+        """
+        table = read_titles(titles)
+        title = table.of(self.item)
+        here = {item for item in self.item.flat if item is not None}
+        if here:
+            table.check(here if catalogue is None or any(title.flat) else catalogue)
+        return replace(self, title=title)
 
     def _repr_html_(self) -> str:
         """A row for each of the first twenty users: the ten best items, by title where there is one."""
@@ -90,11 +103,14 @@ class Recommendations:
         for row, user in list(enumerate(self.user))[:limit]:
             items = [item for item in self.item[row] if item is not None]
             if self.title is not None:
-                lines.append(f"  {printable(str(user))}")
-                lines += [_cut(f"    {text}") for text in self._titled(row, items)]
+                lines.append(shortened(f"  {user}", WIDTH))
+                lines += [shortened(f"    {text}", WIDTH) for text in self._titled(row, items)]
                 continue
             shown = " ".join(printable(str(item)) for item in items)
             text = f"  {printable(str(user))}: {shown}"
+            if len(printable(str(user))) > LONGEST_USER:
+                lines += [shortened(f"  {user}:", WIDTH), shortened(f"    {shown}", WIDTH)]
+                continue
             lines.append(text if len(text) <= 80 else text[:76].rsplit(" ", 1)[0] + " ...")
         if len(self.user) > limit:
             lines.append(f"  ... and {len(self.user) - limit:,} more {self.asked_for.partition('_')[0]}s")
@@ -102,10 +118,13 @@ class Recommendations:
 
     def _titled(self, row: int, items: list[Any]) -> list[str]:
         assert self.title is not None
-        return [
-            printable(str(item)) if title is None else f"{printable(title)} ({printable(str(item))})"
-            for item, title in zip(items, self.title[row])
-        ]
+        found = []
+        for item, title in zip(items, self.title[row]):
+            own = printable(str(item))
+            # The id stays whole beside a long title, where it leaves the title room.
+            room = max(WIDTH - len(f"     ({own})"), LEAST_TITLE)
+            found.append(own if title is None else f"{shortened(title, room)} ({own})")
+        return found
 
     def csv(self) -> str:
         """user,rank,item,score lines under a header, with titles a column title."""
@@ -137,10 +156,6 @@ class Recommendations:
 
 def _plain(one: Any) -> Any:
     return one.item() if isinstance(one, np.generic) else one
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 80 else text[:76] + " ..."
 
 
 def weights_text(popularity_weight: float, personal_weight: float) -> str:
@@ -186,7 +201,9 @@ def recommend(
     seen = cases.history_rows if exclude_seen else None
     ids, best = best_items(scores_of(model, cases), cases, k, kept, seen)
     found = as_recommendations(wanted, ids, best, log, facts=strange.counts)
-    return found if titles is None else found.with_titles(titles)
+    if titles is None:
+        return found
+    return found.with_titles(titles, range(cases.num_items) if log is None else log.item_ids)
 
 
 def as_recommendations(

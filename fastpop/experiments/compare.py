@@ -123,7 +123,8 @@ def compare(
             no logits. On logs where people come back to the same items give mask_seen=False: metrics are then
             also split into targets that repeat the history and new ones.
         name: of the log, for headings. titles: a table of items, as `fastpop.data.read_titles` takes it, for
-            the lists of a few users in the report; a finished comparison takes another one.
+            the lists of a few users in the report; a finished comparison takes another one, and one that has
+            none of the log's items is an error.
         out: folder for report.html, JSON, CSV and the table. A
             comparison that was stopped goes on there, to the same numbers; one that is finished is
             given back, and nothing is trained.
@@ -144,7 +145,9 @@ def compare(
             "compare: expected no process group; dealt= gives each of several processes seeds of its own"
         )
     log = as_log(log)
-    titles = None if titles is None else read_titles(titles)
+    if titles is not None:
+        titles = read_titles(titles)
+        titles.check(log.item_ids)
     seeds = seeds_of(seeds)
     arms = listed("arms", arms, "a list of arms")
     others = others_of(arms)

@@ -165,7 +165,7 @@ class Exported:
             personal_weight=lam,
             facts={**strange.counts, "without_history": cold.tolist()},
         )
-        return found if titles is None else found.with_titles(titles)
+        return found if titles is None else found.with_titles(titles, catalogue.item_ids)
 
     def beside(self, log_p: Any) -> "Exported":
         """The same beside another log p: [V] nats in the order of the items, or a PopularityPrior.

@@ -6,15 +6,13 @@ from typing import Any
 
 from fastpop.diagnostics import p_words
 from fastpop.report import plots, tables
-from fastpop.report.page import definitions, figure, rules_table
+from fastpop.report.page import definitions, figure, heading, rules_table
 from fastpop.report.schema import Summary
 
 
 def opening(title: str, headline: str, sentences: Sequence[str]) -> str:
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    return f'<h1>{escape(title)}</h1>\n<p class="headline">{escape(headline)}</p>' + (
-        f"\n<ul>{items}</ul>" if items else ""
-    )
+    return heading(title, headline) + (f"\n<ul>{items}</ul>" if items else "")
 
 
 def scatter_figure(scatters: Sequence[Any], arms: Sequence[str], unit: str = "nats") -> str:

@@ -11,6 +11,7 @@ from fastpop.report import audit_figures, tables
 from fastpop.report.glossary import term
 from fastpop.report.page import data_line, page, table
 from fastpop.report.schema import NOT_CALIBRATED, Curve, Data, Interval, Lorenz, Rules
+from fastpop.text import html_text
 
 
 def write_audit_report(
@@ -239,7 +240,7 @@ def _items(items: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             head,
             [
                 [
-                    escape(one["name"]),
+                    html_text(one["name"]),
                     *(tables.number(one[key]) for key in ("log_prior", "mean_score", "off_line")),
                 ]
                 for one in rows

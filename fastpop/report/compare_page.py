@@ -11,8 +11,9 @@ from fastpop.report import compare_plots, compare_tables, tables
 from fastpop.report.cells import Cell
 from fastpop.report.compare_plots import OTHERS, Panel, look
 from fastpop.report.compare_tables import LEARNED, Table
-from fastpop.report.page import data_line, definitions, fold, page, panels, rules_table, table
+from fastpop.report.page import data_line, definitions, fold, heading, page, panels, rules_table, table
 from fastpop.report.schema import Comparison, Item
+from fastpop.text import html_text
 
 LEADING = 3  # sentences that stand beside the pictures, and every caution
 KEYS = ("title", "headline", "sentences", "readings", "arms", "rows", "summary", "rules")
@@ -29,7 +30,7 @@ def write_compare_report(path: str | Path, comparison: Comparison) -> Path:
             raise checks.wrong("comparison", f"a key {key!r}", text=", ".join(comparison))
     leading, others = _sentences(comparison["sentences"])
     parts = [
-        f'<h1>{escape(comparison["title"])}</h1>\n<p class="headline">{escape(comparison["headline"])}</p>',
+        heading(comparison["title"], comparison["headline"]),
         _list(leading),
         _story(comparison),
         data_line(comparison.get("data")),
@@ -137,7 +138,7 @@ def html_table(found: Table, caption: bool = True) -> str:
     for group in found.groups:
         if group.heading and group.rows:
             body.append(escape(group.heading))
-        body += [[escape(label), *map(_cell, cells)] for label, cells in group.rows]
+        body += [[html_text(label), *map(_cell, cells)] for label, cells in group.rows]
     words = f"{found.title}. {found.note}" if caption else ""
     return table(words, [escape(head) for head in found.head], body) if body else ""
 
@@ -196,7 +197,7 @@ def _examples(comparison: Comparison) -> str:
 def _items(items: Sequence[Item], bold: Collection[str] = ()) -> str:
     """Titles, or ids where there is none."""
     words = [
-        f"<strong>{escape(name)}</strong>" if item["id"] in bold else escape(name)
+        f"<strong>{html_text(name)}</strong>" if item["id"] in bold else html_text(name)
         for item in items
         for name in [item.get("title", item["id"])]
     ]

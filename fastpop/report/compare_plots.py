@@ -13,7 +13,7 @@ import numpy as np
 
 from fastpop.report.cells import p_cell
 from fastpop.report.compare_tables import arms_of
-from fastpop.report.drawing import INK, figure_of, styled_axes, words
+from fastpop.report.drawing import INK, figure_of, halo, styled_axes, words
 from fastpop.report.schema import Comparison, Curve, Exposure, Scatter
 from fastpop.report.tables import number
 
@@ -374,13 +374,13 @@ def _place(ax: Any, labels: Sequence[tuple[Any, str, str, bool]]) -> None:
     """Names beside their points, moved up or down until none covers another: (point, name, colour, whether a
     curve starts there and runs to the right).
 
-    Names of points on the right stand in a column beyond all points, of others where no curve runs.
+    Names of points on the right stand in a column beyond all curves, of others where no curve runs.
     """
     (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
     wide, high = ax.figure.get_size_inches() * 72 * (0.86, 0.84)  # of the axes, roughly, in points
     line, letter = SMALL + 1.5, 0.54 * SMALL
-    first, last = (side(point[0] for point, *_ in labels) for side in (min, max))
-    middle = first + 0.55 * (last - first)
+    first, furthest = (side(point[0] for point, *_ in labels) for side in (min, max))
+    middle, last = first + 0.55 * (furthest - first), ax.dataLim.x1
     left = max((len(text) for point, text, _, starts in labels if starts and point[0] <= middle), default=0)
     right = max((len(text) for point, text, _, _ in labels if point[0] > middle), default=4)
     # Room for names on both sides of the points.
@@ -426,7 +426,7 @@ def _place(ax: Any, labels: Sequence[tuple[Any, str, str, bool]]) -> None:
             va="center",
             fontsize=SMALL,
             color=colour,
-            alpha=0.75 if colour == INK else 1,
+            path_effects=halo(),
             zorder=6,
             arrowprops=leader if far else None,
         )

@@ -6,7 +6,7 @@ from fastpop.report.cells import Cell
 from fastpop.report.compare_tables import Table, all_tables
 from fastpop.report.schema import NOT_CALIBRATED, Comparison
 from fastpop.report.tables import WIDTH
-from fastpop.text import aligned
+from fastpop.text import aligned, printable, shortened
 
 LABEL = 18  # of "learned-from-log-p"
 HEADING = 40  # of a column: beside a label and a gap it fits the width
@@ -14,19 +14,18 @@ HEADING = 40  # of a column: beside a label and a gap it fits the width
 
 def comparison_text(comparison: Comparison) -> str:
     """The sentences, the tables, the rules; no line is longer than 80."""
-    parts = [textwrap.fill(comparison["title"], WIDTH), textwrap.fill(comparison["headline"], WIDTH)]
+    parts = [_filled(comparison["title"]), _filled(comparison["headline"])]
     parts += [
-        textwrap.fill(sentence, WIDTH, initial_indent="* ", subsequent_indent="  ")
-        for sentence in comparison["sentences"]
+        _filled(sentence, initial_indent="* ", subsequent_indent="  ") for sentence in comparison["sentences"]
     ]
     for table in all_tables(comparison):
-        parts.append("\n".join([table.title, textwrap.fill(table.note, WIDTH)]))
+        parts.append("\n".join([table.title, _filled(table.note)]))
         parts += rendered(table)
     rules = {"calibration": NOT_CALIBRATED, **comparison["rules"]}
     rules["calibration"] = rules.pop("calibration")  # last
     parts.append(
         "\n".join(
-            textwrap.fill(f"{name.replace('_', ' ')}: {text}", WIDTH, subsequent_indent="    ")
+            _filled(f"{name.replace('_', ' ')}: {text}", subsequent_indent="    ")
             for name, text in rules.items()
         )
     )
@@ -39,12 +38,12 @@ def rendered(table: Table) -> list[str]:
     A row takes one line; a second one where its numbers have intervals, or two more with the least and the
     most of two seeds.
     """
-    lines: list[list[str] | str] = [[_short(heading, HEADING) for heading in table.head]]
+    lines: list[list[str] | str] = [[shortened(heading, HEADING) for heading in table.head]]
     for group in table.groups:
         if group.heading and group.rows and len(table.groups) > 1:
             lines.append(group.heading)
         for label, cells in group.rows:
-            lines += _lines(_short(label), cells)
+            lines += _lines(shortened(label, LABEL), cells)
     rows = [line for line in lines if isinstance(line, list)]
     widths = [max(len(row[c]) for row in rows) for c in range(len(table.head))]
     gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else 1
@@ -54,10 +53,7 @@ def rendered(table: Table) -> list[str]:
         parts = (_columns(table, slice(1, cut)), _columns(table, slice(cut, None)))
         return [text for part in parts for text in rendered(part)]
     in_columns = iter(aligned(rows, gap=gap))
-    text = [
-        textwrap.shorten(f"{line}:", WIDTH, placeholder="…") if isinstance(line, str) else next(in_columns)
-        for line in lines
-    ]
+    text = [shortened(f"{line}:", WIDTH) if isinstance(line, str) else next(in_columns) for line in lines]
     text.insert(1, "-" * width)
     return ["\n".join(text)]
 
@@ -86,5 +82,5 @@ def _columns(table: Table, part: slice) -> Table:
     )
 
 
-def _short(text: str, most: int = LABEL) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _filled(text: str, **indents: str) -> str:
+    return textwrap.fill(printable(text), WIDTH, **indents)  # type: ignore[arg-type]

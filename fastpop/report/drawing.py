@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from fastpop import checks
+from fastpop.text import LONGEST, shortened
 
+PAPER = "#fefefd"  # behind words that lie on lines; `to_svg` makes it the page's own
 INK = "#707274"  # mid grey: legible on white and on near-black where the svg is used as a file
 
 
@@ -38,14 +40,21 @@ def styled_axes(fig: Any, rows: int = 1, columns: int = 1, **share: Any) -> np.n
     return axes
 
 
+def halo() -> list[Any]:
+    """Path effects of text: lines that run behind it do not strike it through."""
+    from matplotlib import patheffects
+
+    return [patheffects.withStroke(linewidth=2.2, foreground=PAPER)]
+
+
 def words(text: str) -> str:
-    """A name as it is, not as mathematics."""
-    return text.replace("$", r"\$")
+    """A name as it is, not as mathematics; a long one shortened."""
+    return shortened(text, LONGEST).replace("$", r"\$")
 
 
 def to_svg(fig: Any, prefix: str = "") -> str:
-    """The figure as an <svg> element without background, ink as currentColor, same bytes each
-    time. `prefix` keeps ids apart when several stand in one page."""
+    """The figure as an <svg> element without background, ink as currentColor, paper as the page's, same bytes
+    each time. `prefix` keeps ids apart when several stand in one page."""
     import matplotlib
 
     out = io.StringIO()
@@ -55,7 +64,7 @@ def to_svg(fig: Any, prefix: str = "") -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}", text)
-    return text.replace(INK, "currentColor").replace(INK.lower(), "currentColor")
+    return text.replace(INK, "currentColor").replace(PAPER, "var(--paper, #fff)")
 
 
 def save_figure(fig: Any, path: Any) -> None:

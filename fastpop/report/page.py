@@ -7,6 +7,9 @@ from typing import Any
 from fastpop.report.drawing import to_svg
 from fastpop.report.glossary import term
 from fastpop.report.schema import NOT_CALIBRATED
+from fastpop.text import html_text, printable, shortened
+
+HEADING = 200  # characters of a page's title
 
 _STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1b1d20;--soft:#5d6268;--line:#d9dce0;
@@ -18,6 +21,7 @@ figure svg,ul.key svg{filter:brightness(1.3)}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:62rem;padding:2rem 1.25rem 4rem;background:var(--paper);
 color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+h1,p,li,dd,figcaption,th,td.text{overflow-wrap:break-word}
 h1{font-size:1.6rem;line-height:1.25;margin:0 0 .75rem}
 h2{font-size:1.15rem;margin:2.5rem 0 .5rem;padding-bottom:.25rem;
 border-bottom:1px solid var(--line)}
@@ -29,6 +33,11 @@ figure svg{width:100%;height:auto;max-width:52rem;color:var(--ink);display:block
 figure.narrow svg{max-width:36rem}
 figcaption{max-width:52rem;margin-top:.4rem}
 .wide{overflow-x:auto;margin:.75rem 0 1.25rem}
+.wide,pre,figure:not(.table){background:
+linear-gradient(90deg,var(--paper) 40%,transparent) left/2rem 100% local,
+linear-gradient(270deg,var(--paper) 40%,transparent) right/2rem 100% local,
+linear-gradient(90deg,#7f7f7f59,transparent) left/.6rem 100%,
+linear-gradient(270deg,#7f7f7f59,transparent) right/.6rem 100%;background-repeat:no-repeat}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 figure.table{margin:.75rem 0 1.25rem;break-inside:auto}
 figure.table figcaption{max-width:none;margin:0 0 .35rem}
@@ -74,14 +83,20 @@ h2{break-after:avoid}tr{break-inside:avoid}.wide{overflow:visible}th,td{padding:
 
 
 def page(title: str, parts: Sequence[str], wide: bool = False) -> str:
+    """The document; nothing in it can steer what shows it."""
     broad = ' class="broad"' if wide else ""
     body = "\n".join(part for part in parts if part)
-    return (
+    return printable(
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body{broad}>\n<main>\n"
-        f"{body}\n</main>\n</body>\n</html>\n"
+        f"<title>{escape(shortened(title, HEADING))}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body{broad}>\n<main>\n{body}\n</main>\n</body>\n</html>\n",
+        keep_lines=True,
     )
+
+
+def heading(title: str, headline: str) -> str:
+    return f'<h1>{html_text(title, HEADING)}</h1>\n<p class="headline">{escape(headline)}</p>'
 
 
 def figure(fig: Any, name: str, alt: str, caption: str, narrow: bool = False) -> str:
@@ -155,7 +170,7 @@ def data_line(data: Any) -> str:
     """What the log is."""
     if not data:
         return ""
-    words = [escape(data["name"])] if "name" in data else []
+    words = [html_text(data["name"])] if "name" in data else []
     nouns = (
         ("num_events", "events"),
         ("num_users", "users"),

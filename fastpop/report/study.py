@@ -9,8 +9,9 @@ import numpy as np
 from fastpop.report.drawing import INK, figure_of, styled_axes, to_svg, words
 from fastpop.report.plots import COLOURS, DASHES, MARKERS
 from fastpop.report.tables import WIDTH, number
-from fastpop.text import aligned
+from fastpop.text import aligned, printable, shortened
 
+CELL = 40  # characters of a word in a table
 MANY = 6  # series whose names no longer stand inside the picture
 POINTS = ("*", "X", "d", "p")  # of references that are one point
 NAME_SIZE = 7.5  # of names at points
@@ -23,13 +24,14 @@ _PLACES = sorted(
 
 def study_text(answer: Mapping[str, Any]) -> str:
     """At most 80 columns: the question, what was found, the tables."""
-    lines = [f"{answer['experiment']}: {answer['log']}", *textwrap.wrap(answer["question"], WIDTH), ""]
+    lines = [shortened(f"{answer['experiment']}: {answer['log']}", WIDTH)]
+    lines += [*textwrap.wrap(answer["question"], WIDTH), ""]
     if answer["made_by"].get("quick"):
         lines += ["QUICK: tiny models, to see that everything runs; the numbers mean nothing.", ""]
     for sentence in answer["sentences"]:
-        lines += textwrap.wrap(sentence, WIDTH, initial_indent="- ", subsequent_indent="  ")
+        lines += textwrap.wrap(printable(sentence), WIDTH, initial_indent="- ", subsequent_indent="  ")
     for table in answer["tables"]:
-        lines += ["", *textwrap.wrap(table["title"], WIDTH), *_table(table)]
+        lines += ["", *textwrap.wrap(printable(table["title"]), WIDTH), *_table(table)]
     return "\n".join(lines)
 
 
@@ -152,6 +154,9 @@ def _within(one: Box, other: Box) -> bool:
 
 
 def _table(table: Mapping[str, Any]) -> list[str]:
-    rows = [[cell if isinstance(cell, str) else number(cell, 4) for cell in row] for row in table["rows"]]
+    rows = [
+        [shortened(cell, CELL) if isinstance(cell, str) else number(cell, 4) for cell in row]
+        for row in table["rows"]
+    ]
     lines = aligned([table["columns"], *rows])
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]

@@ -38,6 +38,11 @@ class Baselines(Study):
     reads_shown: ClassVar[bool] = True
     only: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.only:
+            registry.find("recipe", name, "baselines.only")
+
     def run(self, setting: Setting) -> Answer:
         arena = Arena.of(setting, metric=NDCG)
         found: dict[str, list[Row]] = {}

@@ -31,6 +31,13 @@ class Convergence(Study):
     question: ClassVar[str] = "How long does a model take to learn popularity, and what does giving it save?"
     shares: tuple[int, ...] = (10, 30, 100)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.shares:
+            raise checks.wrong("convergence.shares", "at least one number", self.shares)
+        for share in self.shares:
+            checks.number("convergence.shares", share, ge=1, le=100, integer=True)
+
     def run(self, setting: Setting) -> Answer:
         values: dict[str, float] = {}
         charts, rows, sentences = [], [], []

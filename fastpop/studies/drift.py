@@ -47,8 +47,8 @@ class Drift(Study):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("experiment.train_weeks", self.train_weeks, ge=2, integer=True)
-        checks.number("experiment.most_events", self.most_events, ge=1, integer=True)
+        checks.number("drift.train_weeks", self.train_weeks, ge=2, integer=True)
+        checks.number("drift.most_events", self.most_events, ge=1, integer=True)
 
     def run(self, setting: Setting) -> Answer:
         log = setting.log

@@ -31,6 +31,11 @@ class Encoders(Study):
     question: ClassVar[str] = "Does log p outside do the same whatever makes the queries?"
     encoders: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.encoders:
+            registry.find("encoder", name, "encoders.encoders")
+
     def run(self, setting: Setting) -> Answer:
         values: dict[str, float] = {}
         references: dict[str, dict[str, float]] = {}

@@ -59,9 +59,9 @@ class Frontier(Study):
         for name in TRIED:
             values = getattr(self, name)
             if not values:
-                raise checks.wrong(name, "at least one number", values)
+                raise checks.wrong(f"frontier.{name}", "at least one number", values)
             for value in values:
-                checks.number(name, value, ge=0)
+                checks.number(f"frontier.{name}", value, ge=0)
 
     def methods(self, powers: tuple[float, ...] = POWERS) -> dict[str, dict[float, Method]]:
         """Of each name, by what is tried."""

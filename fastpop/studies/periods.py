@@ -43,8 +43,8 @@ class Periods(Study):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number("experiment.periods", self.periods, ge=3, integer=True)
-        checks.number("experiment.least", self.least, ge=1, integer=True)
+        checks.number("periods.periods", self.periods, ge=3, integer=True)
+        checks.number("periods.least", self.least, ge=1, integer=True)
 
     def run(self, setting: Setting) -> Answer:
         number = min(self.periods, QUICK_PERIODS) if setting.quick else self.periods

@@ -249,8 +249,9 @@ def _before(place: Path, asked: dict[str, Any]) -> StudyResult | None:
             had, got = (
                 ("another",) * 2 if name == "log_sha256" else map(repr, (before.get(name), wanted.get(name)))
             )
+            option = f"{wanted['experiment']}.{name}" if name in asked["options"] else name
             raise checks.wrong(
-                "log" if name == "log_sha256" else name,
+                "log" if name == "log_sha256" else option,
                 f"{had}, as in the experiment in {place} (or a new folder)",
                 text=got,
             )

@@ -1,12 +1,13 @@
 """An experiment: a question, a log, and an answer as plain data."""
 
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fastpop import checks
-from fastpop.components import Component
+from fastpop.components import Component, checked, hints_of
 from fastpop.data.interactions import Interactions
 from fastpop.evaluation import mean_interval
 from fastpop.experiments.findings import MIN_SEEDS
@@ -105,6 +106,7 @@ class Study(Component):
     default_seeds: runs of every model where nobody says otherwise. reads_shown: whether it judges a
     randomised test part. sets: options of fastpop.train beside seed that are the experiment's own, and are
     refused where they are asked for.
+    Errors name an option as the command line does, `NAME.OPTION`; of several values none may repeat.
     """
 
     kind: ClassVar[str] = "experiment"
@@ -113,6 +115,29 @@ class Study(Component):
     default_seeds: ClassVar[int] = 5
     reads_shown: ClassVar[bool] = False
     sets: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for option, hint in hints_of(type(self)).items():
+            if typing.get_origin(hint) is tuple and option in self.options():
+                self._check_several(option, typing.get_args(hint)[0])
+        super().__post_init__()
+        for option, value in self.options().items():
+            if isinstance(value, float):
+                checks.float32(self._prefix() + option, value)
+
+    def _check_several(self, option: str, hint: Any) -> None:
+        argument, values = self._prefix() + option, getattr(self, option)
+        if not isinstance(values, (tuple, list)):
+            raise checks.wrong_type(argument, "a tuple", values)
+        plain = [checked(argument, value, hint) for value in values]
+        for value in plain:
+            if isinstance(value, float):
+                checks.float32(argument, value)
+        if len(set(plain)) < len(plain):
+            raise checks.wrong(argument, "values that differ", tuple(plain))
+
+    def _prefix(self) -> str:
+        return f"{self.name}."
 
     def run(self, setting: Setting) -> Answer:
         raise NotImplementedError

@@ -82,7 +82,7 @@ def recommend(
             ~new.may_show(cases.num_cases, candidates, allow, deny, seen_ids if exclude_seen else [])
         ] = -np.inf
         found = new.among(found, fresh)
-    return found if titles is None else found.with_titles(titles)
+    return found if titles is None else found.with_titles(titles, log.item_ids)
 
 
 def _cases_of_users(result: "TrainResult", users: Any) -> tuple[np.ndarray, Cases]:
@@ -161,7 +161,7 @@ def similar_items(
         asked_for="similar_to",
         facts=strange.counts,
     )
-    return found if titles is None else found.with_titles(titles)
+    return found if titles is None else found.with_titles(titles, log.item_ids)
 
 
 def _unit(item_VD: Tensor) -> Tensor:

@@ -354,7 +354,8 @@ class TrainResult:
                 makes vectors of features (`ItemTower.new_items`). They stand among the others, under the same
                 lists of ids; in a history they tell nothing.
             new_log_p: of them, nats, a number or one an item; None: the least of the catalogue.
-            titles: a table of items, as `fastpop.data.read_titles` takes it, or what that gave.
+            titles: a table of items, as `fastpop.data.read_titles` takes it, or what that gave; one that has
+                none of the log's is an error.
             unknown: what is done about item ids that the log does not have: "warn" (once), "error", "ignore".
                 `facts` of what is returned has their numbers.
         Returns: Recommendations.
@@ -363,7 +364,7 @@ class TrainResult:
             the encoder reads none; for a history without a known item at popularity_weight 0; TypeError for
             ids of another kind than the log's; NotImplementedError for new_items where the item tower has
             no features.
-        Warns: UserWarning for item ids that the log does not have.
+        Warns: UserWarning for item ids that the log does not have, and where some items have no title.
         Cost: O(n V D), streaming over the catalogue; with candidates O(D) for each.
         """
         base = self if log_p is None else self._beside(log_p)

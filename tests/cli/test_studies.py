@@ -38,7 +38,7 @@ def test_options_make_the_experiment_that_is_run():
     [
         (["frontier", "--frontier.dice", "1", "x"], "frontier.dice: expected a number; got 'x'"),
         (["frontier", "--frontier.dice=1", "--frontier.dice=2"], "--frontier.dice: expected an option once"),
-        (["frontier", "--frontier.dice", "-1"], "dice: expected .*; got -1"),
+        (["frontier", "--frontier.dice", "-1"], "frontier.dice: expected .*; got -1"),
         (["frontier", "--frontier.margin", "1"], "frontier.margin: expected an option of 'frontier'"),
         (["drift", "--frontier.dice", "1"], "frontier.dice: expected an option of drift, .*; got frontier"),
     ],

@@ -100,3 +100,18 @@ def test_one_column_is_not_both(tmp_path):
         ValueError, match=r"id, title: expected two columns of .*items\.csv; got \('title', 'title'\)"
     ):
         read_titles(path, id="title", title="title")
+
+
+def test_titles_say_of_how_many_items_they_are():
+    titles = read_titles({1: "One", "2": "Two", 9: "Nine"})
+    titles.check([1, np.int64(2)])
+    titles.check({"9"})
+    titles.check([])  # nothing to name
+    with pytest.warns(UserWarning, match="^titles for 1 of 1,001 items; the others are shown by their ids$"):
+        titles.check(range(3, 1004))
+    with pytest.raises(
+        ValueError,
+        match=r"^titles: expected a table by ids of items, as 'i1'; got titles for 0 of 2 items, by ids as "
+        r"'1'$",
+    ):
+        titles.check(["i1", "i2"])

@@ -257,7 +257,8 @@ def test_titles_stand_in_the_lists_of_a_few_users_every_one_escaped(result):
     titles = {one: f"<script>alert({one})</script>" for one in ids}
     lacking = examples[0]["lists"][0]["items"][0]["id"]
     del titles[lacking]
-    with pytest.warns(UserWarning, match="is finished: it is shown"):
+    some = f"^titles for {len(titles)} of {len(ids)} items"
+    with pytest.warns(UserWarning, match="is finished: it is shown"), pytest.warns(UserWarning, match=some):
         again = fastpop.compare(
             small_log(events=3000), seeds=2, out=out, name="made <up>", titles=titles, **QUICK
         )

@@ -120,7 +120,7 @@ def test_lists_are_those_of_the_run(runs, format, tmp_path):
     asked = {
         "histories": {"a": ids[[1, 5]], "b": [], "c": ids[:20]},
         "k": 5,
-        "titles": {int(ids[0]): "First"},
+        "titles": {int(one): f"Film {one}" for one in ids},
     }
     for more in (
         {},

@@ -148,3 +148,29 @@ def test_degenerate_pictures_are_still_drawn():
         )
     )
     to_svg(plots.training_curves([{"arm": "a", "seed": 0, "epoch": [1], "loss": [2.0], "valid": [None]}]))
+
+
+def test_nothing_on_a_page_steers_what_shows_it_and_long_names_are_shortened(tmp_path):
+    steers, long = "red\x1b[31m\x00\u202etxet\u2066", "film " * 40
+    rows = [{"name": name, "log_prior": -3.0, "mean_score": 1.0, "off_line": 0.1} for name in (steers, long)]
+    path = write_audit_report(
+        tmp_path / "a.html",
+        helpers_report.audit() | {"calibration": steers},
+        title=f"{steers} {long * 2}",
+        headline=steers,
+        sentences=[steers],
+        data={"name": long, "note": steers},
+        items={"largest": rows},
+        made_by={steers: steers},
+        name=steers,
+    )
+    text = path.read_bytes().decode()
+    assert text.replace("\n", "").isprintable()
+    seen = r"red\x1b[31m\x00\u202etxet\u2066"
+    assert text.count(seen) >= 7
+    page = Page(text)
+    assert f'<th scope="row">{seen}</th>' in text
+    short = ("film " * 16)[:79].rstrip() + "…"
+    assert f'<th scope="row"><span title="{long}">{short}</span></th>' in text
+    assert f'Data: <span title="{long}">{short}</span>.' in text
+    assert len(next(word for word in page.words if word.startswith(seen))) <= 200  # of <title>

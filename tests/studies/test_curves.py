@@ -254,9 +254,9 @@ def test_methods_take_the_options_of_their_sources_first_and_try_others():
     assert {str(each.prior) for name in config for each in config[name] if name != "frozen"} == {"none"}
     for name, plain in (("dice", DICE().margin), ("pda", Pda().power)):
         assert next(iter(Frontier().methods()[name])) == plain  # what its source has comes first
-    with pytest.raises(ValueError, match=r"dice: expected at least one number; got \(\)"):
+    with pytest.raises(ValueError, match=r"^frontier\.dice: expected at least one number; got \(\)"):
         Frontier(dice=())
-    with pytest.raises(ValueError, match=r"ips: expected .*; got -1"):
+    with pytest.raises(ValueError, match=r"^frontier\.ips: expected .*; got -1"):
         Frontier(ips=(-1.0,))
 
 
@@ -304,3 +304,23 @@ def test_what_a_method_has_to_choose_is_what_validation_liked_best(tmp_path, mon
     assert len(named) == len(set(named))
     assert {"dice-40", "dice-40.0000001", "ips-1e-07"} <= set(named)
     assert "DICE's margin 40.0000001." in answer.sentences[-1]
+
+
+@pytest.mark.parametrize("name", ["resn", "ips", "pda", "dice"])
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((0.5, -1.0), r"a finite number >= 0; got -1\.0"),
+        ((float("nan"),), "a finite number; got nan"),
+        ((float("inf"), 1.0), "a finite number; got inf"),
+        ((1e39,), r"a number that float32 can hold; got 1e\+39"),
+        ((1e-46,), "a number that float32 can hold; got 1e-46"),
+        ((0.5, 0.25, 0.5), r"values that differ; got \(0\.5, 0\.25, 0\.5\)"),
+        ((), r"at least one number; got \(\)"),
+        (("a",), "a finite number; got str"),
+        (0.5, "a tuple; got float"),
+    ],
+)
+def test_values_to_try_are_numbers_that_differ_under_the_name_that_was_typed(name, values, said):
+    with pytest.raises((ValueError, TypeError), match=rf"^frontier\.{name}: expected {said}$"):
+        Frontier(**{name: values})

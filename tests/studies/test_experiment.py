@@ -152,7 +152,7 @@ def test_one_from_outside_runs_by_name_and_as_an_object(tmp_path):
     assert "a log" in result.table()
     assert (tmp_path / "toy" / "users.svg").exists()
     for change, words in (
-        ({"study": Toy(factor=3)}, r"factor: expected 2, as in the experiment in .*; got 3$"),
+        ({"study": Toy(factor=3)}, r"toy\.factor: expected 2, as in the experiment in .*; got 3$"),
         ({"seeds": 7}, r"seeds: expected \d, as in the experiment in .*; got 7$"),
         ({"dim": 8}, r"dim: expected None, as in the experiment in .*; got '8'$"),
         (
@@ -175,7 +175,7 @@ def test_errors_name_the_argument(tmp_path):
         "seed": lambda: fastpop.experiment(Toy(), log, seed=3),
         "max_length": lambda: fastpop.experiment(Toy(), log, max_length="20"),
         "out": lambda: fastpop.experiment(Toy(), log, out=tmp_path),
-        "experiment.train_weeks": lambda: Drift(train_weeks=1),
+        r"drift\.train_weeks": lambda: Drift(train_weeks=1),
     }.items():
         with pytest.raises((ValueError, TypeError), match=f"^{argument}: expected .*; got"):
             call()
@@ -233,3 +233,30 @@ def test_the_time_of_a_process_that_was_stopped_is_kept(tmp_path):
     with pytest.raises(OSError, match="No space left"):
         fastpop.experiment(Stops(), bundled_log(), out=tmp_path / "stops")
     assert sealed.read(tmp_path / "stops" / "seconds.json")["seconds"] > 0
+
+
+def test_every_experiment_names_its_options_as_the_command_line_does():
+    """A value of no type that an option has, one by one."""
+    for name in fastpop.available("experiments"):
+        study = registry.find("experiment", name)
+        for option in study().options():
+            with pytest.raises((ValueError, TypeError), match=rf"^{name}\.{option}: expected .*; got"):
+                study(**{option: object()})
+            if isinstance(study().options()[option], tuple):
+                twice = (*(study().options()[option] or fastpop.available("encoders")[:1]),) * 2
+                with pytest.raises(ValueError, match=rf"^{name}\.{option}: expected values that differ"):
+                    study(**{option: twice})
+
+
+@pytest.mark.parametrize(
+    ("study", "options", "message"),
+    [
+        ("convergence", {"shares": (0,)}, r"convergence\.shares: expected an integer >= 1 <= 100; got 0"),
+        ("convergence", {"shares": ()}, r"convergence\.shares: expected at least one number; got \(\)"),
+        ("baselines", {"only": ("nope",)}, r"baselines\.only: expected one of .*; got 'nope'"),
+        ("encoders", {"encoders": ("nope",)}, r"encoders\.encoders: expected one of .*; got 'nope'"),
+    ],
+)
+def test_what_an_experiment_cannot_do_is_said_before_it_begins(study, options, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        registry.find("experiment", study)(**options)

@@ -113,7 +113,7 @@ def test_a_stopped_experiment_goes_on_with_what_it_has(tmp_path, monkeypatch):
 
 def test_bad_options_and_too_few_periods_are_refused():
     for options, name in (({"periods": 2}, "periods"), ({"least": 0}, "least")):
-        with pytest.raises(ValueError, match=rf"^experiment\.{name}: expected"):
+        with pytest.raises(ValueError, match=rf"^periods\.{name}: expected"):
             Periods(**options)
     log = testing.small_log()
     at_once = Interactions.from_arrays(log.user, log.item, np.zeros(log.num_events))

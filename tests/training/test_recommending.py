@@ -1,5 +1,6 @@
 """Lists for users, for histories of anybody, of some items alone, and of similar items."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -206,8 +207,13 @@ def test_similar_items_are_those_of_the_largest_cosine(sequences, log):
 
 def test_titles_stand_in_tables_and_files(sequences, log):
     titles = {int(one): f"The {one}\x1b[2J" for one in log.item_ids[::2]}
-    found = sequences.recommend(log.user_ids[:1], k=40, titles=titles)
+    with pytest.warns(UserWarning, match="^titles for ") as told:
+        found = sequences.recommend(log.user_ids[:1], k=40, titles=titles)
     one = [item for item in found.item[0] if item is not None]
+    there = sum(item in titles for item in one)
+    assert [str(each.message) for each in told] == [
+        f"titles for {there} of {len(one)} items; the others are shown by their ids"
+    ]
     text = found.table()
     assert "\x1b" not in text
     for item in one:
@@ -219,3 +225,36 @@ def test_titles_stand_in_tables_and_files(sequences, log):
     listed = found.to_dicts()[0]
     assert [entry["id"] for entry in listed["items"]] == one
     assert listed["items"][0]["title"] == titles.get(one[0])
+
+
+def test_titles_of_other_items_are_an_error_and_of_others_than_are_shown_a_note(sequences, log):
+    (user,), last = log.user_ids[:1], int(log.item_ids[-1])
+    with pytest.raises(
+        ValueError,
+        match=rf"^titles: expected a table by ids of items, as '{log.item_ids[0]}'; got titles for 0 of "
+        rf"{log.num_items} items, by ids as 'tt1'$",
+    ):
+        sequences.recommend([user], k=3, titles={"tt1": "First"})
+    shown = sequences.recommend([user], k=3).item[0].tolist()
+    other = next(int(one) for one in log.item_ids if one not in shown)
+    with pytest.warns(UserWarning, match=rf"^titles for 1 of {log.num_items} items; the others"):
+        found = sequences.recommend([user], k=3, titles={other: "Elsewhere"})
+    assert found.title.tolist() == [[None] * 3]
+    with pytest.raises(ValueError, match=r"got titles for 0 of 1 items, by ids as 'tt1'$"):
+        sequences.similar_items(last, k=1).with_titles({"tt1": "First"})
+
+
+def test_a_long_title_leaves_the_id_whole_and_the_line_within_80_columns(sequences, log):
+    titles = {int(one): f"{one} " + "very long " * 20 for one in log.item_ids}
+    found = sequences.recommend(log.user_ids[:1], k=2, titles=titles)
+    lines = found.table().splitlines()
+    for item, line in zip(found.item[0], lines[2:4], strict=True):
+        assert len(line) <= 80
+        assert line.startswith(f"    {item} very long")
+        assert line.endswith(f"… ({item})")
+    shown = found._repr_html_()
+    assert f'<span title="{titles[found.item[0][0]]}">' in shown
+    long = dataclasses.replace(found, user=np.array(["u" * 200]), title=None)
+    lines = long.table().splitlines()
+    assert lines[1] == "  " + "u" * 77 + "…"
+    assert lines[2] == "    " + " ".join(map(str, found.item[0]))
