@@ -29,28 +29,29 @@ def test_the_options_are_found():
     assert len(named) > 80
 
 
-@pytest.mark.parametrize(("verb", "name", "kinds"), NUMBERS, ids=lambda value: str(value)[:20])
-@pytest.mark.parametrize("bad", ["abc", "1" * 90 + "x", "3\x1b[2J"], ids=["word", "long", "steers"])
-def test_a_number_that_is_none_says_the_option_the_expected_and_the_got(verb, name, kinds, bad):
-    flag = f"--{name.replace('_', '-')}"
-    noun = " or ".join(values.NOUNS[one] for one in kinds)
-    got = {"abc": "'abc'", "3\x1b[2J": r"'3\x1b[2J'"}.get(bad, repr("1" * 19 + "…"))
-    for words in ([flag, bad], [f"{flag}={bad}"], [f"--{name}", bad]):
-        with pytest.raises(ValueError) as told:
-            parse.parse([verb, *words])
-        assert str(told.value) == f"{name}: expected {noun}; got {got}"
-        assert len(f"fastpop: {told.value}") <= 80
-
-
-@pytest.mark.parametrize(("verb", "name"), ONE_WORD)
-def test_an_option_without_its_value_says_so(verb, name):
-    if name in ("config", "recipe", "plugin") or name in ("log", "run_folder") or (verb, name) in POSITIONAL:
-        return  # words that others read, or no options
-    with pytest.raises(ValueError, match=f"^{name}: expected a value; got nothing$"):
-        parse.parse([verb, f"--{name.replace('_', '-')}", "--out", "there"])
-
-
 POSITIONAL = {("experiment", "name"), ("recipe", "name")}
+NONE = {"abc": "'abc'", "3\x1b[2J": r"'3\x1b[2J'", "1" * 90 + "x": repr("1" * 19 + "…")}  # as they are told
+
+
+@pytest.mark.parametrize("verb", sorted({verb for verb, *_ in NUMBERS}))
+def test_a_number_that_is_none_says_the_option_the_expected_and_the_got(verb):
+    for name, kinds in [(name, kinds) for one, name, kinds in NUMBERS if one == verb]:
+        noun = " or ".join(values.NOUNS[one] for one in kinds)
+        for flag, (bad, got) in zip((name, name.replace("_", "-"), name), NONE.items()):
+            for words in ([f"--{flag}", bad], [f"--{flag}={bad}"]):
+                with pytest.raises(ValueError) as told:
+                    parse.parse([verb, *words])
+                assert str(told.value) == f"{name}: expected {noun}; got {got}"
+                assert len(f"fastpop: {told.value}") <= 80
+
+
+@pytest.mark.parametrize("verb", sorted({verb for verb, _ in ONE_WORD}))
+def test_an_option_without_its_value_says_so(verb):
+    for name in [name for one, name in ONE_WORD if one == verb and (verb, name) not in POSITIONAL]:
+        if name in ("config", "recipe", "plugin", "log", "run_folder"):
+            continue  # words that others read, or no options
+        with pytest.raises(ValueError, match=f"^{name}: expected a value; got nothing$"):
+            parse.parse([verb, f"--{name.replace('_', '-')}", "--out", "there"])
 
 
 def test_one_of_several_words():

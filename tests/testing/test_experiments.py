@@ -102,6 +102,9 @@ def test_the_suite_refuses_what_breaks_the_contract(study, message):
         testing.check_experiment(study)
 
 
+WIDE = tuple(f"column {number:05}" for number in range(9))
+
+
 def series(**changed):
     return {"charts": (replace(CHART, series=(replace(LINE, **changed),)),)}
 
@@ -119,7 +122,7 @@ def series(**changed):
         ({"sentences": ("Two\nlines.",)}, "a sentence is one line"),
         ({"tables": (Table("Users", ("what",), (("users", 3.0),)),)}, "table 'Users': a cell a column"),
         ({"tables": (Table("Users", ("what",), ((object(),),)),)}, "tables, rows: plain data; got object"),
-        ({"tables": (Table("Users", ("what",), (("x" * 90,),)),)}, "text of at most 80 columns"),
+        ({"tables": (Table("Users", WIDE, (WIDE,)),)}, "text of at most 80 columns"),
         ({"charts": (CHART, CHART)}, "charts of different names"),
         ({"charts": (replace(CHART, name="../users"),)}, "a name that a file can have"),
         ({"charts": (replace(CHART, series=()),)}, "at least one series"),

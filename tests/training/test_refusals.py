@@ -141,7 +141,7 @@ def test_an_experiment_that_is_refused_leaves_its_folder_to_another(tmp_path):
     with pytest.raises(ValueError, match="setting: expected another"):
         fastpop.experiment(Picky(trains=True), log, out=out)
     assert files_in(out)  # a model stands there: another question is another folder's
-    with pytest.raises(ValueError, match=r"^trains: expected True, as in the experiment in .*; got False$"):
+    with pytest.raises(ValueError, match=r"^picky.trains: expected True, as in the .*; got False$"):
         fastpop.experiment(Picky(), log, out=out)
 
 
