@@ -258,7 +258,8 @@ def float_array(
         raise wrong_type(argument, f"a {ndim}-d array of real numbers", array)
     if array.ndim != ndim:
         raise wrong(argument, f"a {ndim}-d array", array)
-    array = np.ascontiguousarray(array, dtype=dtype)
+    with np.errstate(over="ignore"):  # what is too large for it is told below
+        array = np.ascontiguousarray(array, dtype=dtype)
     if not _all_finite(array):
         at = np.argwhere(~np.isfinite(array))[0]
         place = tuple(int(i) for i in at)

@@ -11,6 +11,8 @@ from fastpop import checks
 from fastpop.cli import parts
 
 NOUNS: dict[Any, str] = {int: "an integer", float: "a number"}
+# Lists that mean nothing where they are empty, and of which a second one would take the place of the first.
+LISTS = ("train",)
 SHOWN = 20  # characters of a bad value: the message fits a line beside any option
 
 
@@ -18,6 +20,9 @@ def check(kind: Any, words: Sequence[str]) -> None:
     """Raises ValueError for the first option of a verb (`kind`, its dataclass) that has no value where it
     takes one, or one of another type."""
     hints, rest = hints_of(kind), list(words)
+    for name in LISTS:
+        if name in hints and sum(word.partition("=")[0] == f"--{name}" for word in words) > 1:
+            raise checks.wrong(name, "the option once, with all of its values", text="it twice")
     while rest:
         flag, sign, value = rest.pop(0).partition("=")
         name = flag.removeprefix("--").replace("-", "_")
@@ -26,7 +31,7 @@ def check(kind: Any, words: Sequence[str]) -> None:
             continue
         several = typing.get_origin(hint) is tuple
         given = [value] if sign else parts.values_of(rest, None if several else 1)
-        if not given and not several:
+        if not given and (not several or name in LISTS):
             raise checks.wrong(name, "a value", text="nothing")
         for one in given:
             _check(name, one, hint)

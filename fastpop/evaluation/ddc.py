@@ -2,17 +2,19 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
 from fastpop import checks
+from fastpop.data.interactions import Interactions
+from fastpop.data.prepare import as_log
 from fastpop.evaluation.models import Tables
 
 FEWEST = 10  # items in each of the two sets that the direction is told from
 
 
-@torch.no_grad()
 def ddc(
     query: Any,
     items: Any,
@@ -49,15 +51,41 @@ def ddc(
     log part frequent items from rare ones, here the quarters with the most and the fewest events; differences
     are centred there, which takes their mean out of pop and leaves its sign open, and are not here.
     """
-    model = Tables(query, items)
-    query_UD, item_VD = (torch.as_tensor(one).detach().float() for one in (model.query, model.table))
     checks.number("share", share, gt=0, le=1)
     checks.number("weight", weight, ge=0)
-    checks.number("learning_rate", learning_rate, gt=0)
+    checks.number("learning_rate", learning_rate, gt=0, le=1e6)
     checks.number("epochs", epochs, ge=1, integer=True)
-    for name, table, expected in (("query", query_UD, log.num_users), ("items", item_VD, log.num_items)):
-        if len(table) != expected:
-            raise checks.wrong(name, f"{expected} rows, as the log has", text=f"{len(table)}")
+    checks.number("seed", seed, ge=0, le=2**63 - 1, integer=True)
+    log = as_log(log)
+    query_UD = _vectors("query", query, log.num_users)
+    item_VD = _vectors("items", items, log.num_items)
+    if query_UD.shape[1] != item_VD.shape[1]:
+        raise checks.wrong("query", f"{item_VD.shape[1]} dimensions, as items", text=f"{query_UD.shape[1]}")
+    with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
+        moved_UD = query_UD + _correction(query_UD, item_VD, log, share, weight, learning_rate, epochs, seed)
+    if not moved_UD.isfinite().all():
+        raise checks.wrong("query", "vectors whose products with items are finite in float32", text="others")
+    return Tables(moved_UD, item_VD)
+
+
+def _vectors(argument: str, value: Any, rows: int) -> Tensor:
+    array = checks.float_array(argument, value, 2, np.float32)
+    if len(array) != rows:
+        raise checks.wrong(argument, f"{rows} rows, as the log has", text=f"{len(array)}")
+    return torch.from_numpy(array.copy())
+
+
+def _correction(
+    query_UD: Tensor,
+    item_VD: Tensor,
+    log: Interactions,
+    share: float,
+    weight: float,
+    learning_rate: float,
+    epochs: int,
+    seed: int,
+) -> Tensor:
+    """[U, D] |q_u| (alpha_u pop + beta_u own_u)."""
     user_N, item_N = (torch.tensor(one).long() for one in (log.user, log.item))
     random = torch.Generator().manual_seed(seed)
     popular_D = popular_direction(item_VD, torch.tensor(log.item_counts()), random)
@@ -66,7 +94,7 @@ def ddc(
     length_U = query_UD.norm(dim=1)
     own_N = length_U[user_N] * (own_UD[user_N] * item_VD[item_N]).sum(1)
     popular_V = item_VD @ popular_D
-    both_2U = torch.zeros(2, len(query_UD), requires_grad=True)
+    both_2U = torch.zeros(2, len(query_UD), dtype=torch.float32, requires_grad=True)
     optimizer = torch.optim.Adam([both_2U], lr=learning_rate)
     for _ in range(epochs):
         other_N = torch.randint(len(item_VD), item_N.shape, generator=random)
@@ -80,8 +108,7 @@ def ddc(
         loss.backward()
         optimizer.step()
     alpha_U, beta_U = both_2U.detach()
-    moved_UD = alpha_U[:, None] * popular_D + beta_U[:, None] * own_UD
-    return Tables(query_UD + length_U[:, None] * moved_UD, item_VD)
+    return length_U[:, None] * (alpha_U[:, None] * popular_D + beta_U[:, None] * own_UD)
 
 
 def popular_direction(item_VD: Tensor, count_V: Tensor, random: torch.Generator) -> Tensor:

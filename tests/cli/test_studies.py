@@ -57,6 +57,14 @@ def test_options_of_every_model():
     assert (found.train, found.quick, found.reading.log) == (tuple(words[:2]), True, "clicks.csv")
 
 
+@pytest.mark.parametrize("words", [["--train"], ["--train", "dim=8", "--train", "epochs=2"]])
+def test_options_of_models_are_given_once_and_are_some(words):
+    with pytest.raises(
+        ValueError, match=r"^train: expected (a value; got nothing|the option once, .*; got it)"
+    ):
+        parse.parse(["experiment", "frontier", *words])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

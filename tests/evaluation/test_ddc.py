@@ -105,7 +105,7 @@ def test_the_same_from_tuples_arrays_and_any_number_of_threads():
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        with torch.no_grad():
+        with torch.inference_mode():
             again = ddc(QUERY.numpy(), ITEMS.numpy(), LOG, seed=1)
     finally:
         torch.set_num_threads(threads)
@@ -134,7 +134,18 @@ def test_it_is_evaluated_and_recommended_from():
         ({"learning_rate": 0}, "learning_rate: expected"),
         ({"query": QUERY[:3]}, "query: expected 7 rows, as the log has; got 3"),
         ({"items": ITEMS[:9]}, "items: expected 48 rows"),
-        ({"query": QUERY[0]}, "model.query: expected"),
+        ({"query": QUERY[0]}, "query: expected"),
+        ({"query": QUERY[:, :4]}, "query: expected 5 dimensions, as items; got 4"),
+        ({"query": torch.full((U, D), math.nan)}, r"query: expected finite numbers; got nan at \[0, 0\]"),
+        ({"items": torch.full((V, D), math.inf)}, "items: expected finite numbers; got inf"),
+        ({"query": QUERY.double() * 1e300}, "query: expected"),
+        ({"query": QUERY * 1e30, "items": ITEMS * 1e30}, "query: expected vectors whose products"),
+        ({"query": None}, "query: expected"),
+        ({"query": QUERY + 1j}, "query: expected"),
+        ({"log": None}, "log: expected Interactions"),
+        ({"seed": -1}, "seed: expected"),
+        ({"seed": "a"}, "seed: expected"),
+        ({"learning_rate": 1e38}, "learning_rate: expected"),
     ],
 )
 def test_errors_name_the_argument(change, message):
