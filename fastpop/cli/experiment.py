@@ -80,7 +80,7 @@ class Experiment:
         checks.needed("matplotlib", "report", "the pictures")
         checks.number("seeds", self.seeds, ge=0, integer=True)
         options = options_of(self.train)
-        names = list(registry.available("experiments")) if self.name == ALL else [self.name]
+        names = self._names()
         for name in names:
             registry.find("experiment", name, "name")
         writable("out", self.out, folder=True)
@@ -120,3 +120,17 @@ class Experiment:
             raise left_out
         print(f"\nanswers and pictures are in {self.out}")
         return {"out": str(self.out), "answers": answers, "left_out": refused}
+
+    def _names(self) -> list[str]:
+        return list(registry.available("experiments")) if self.name == ALL else [self.name]
+
+    def left(self) -> str:
+        """What experiments that were stopped left, and how they go on."""
+        from fastpop.studies.run import ANSWER, ASKED
+
+        names = self._names()
+        if not any((self.out / name / ASKED).exists() for name in names):
+            return "; nothing was written: the same command starts anew"
+        answered = sum((self.out / name / ANSWER).exists() for name in names)
+        said = f"{answered} of {len(names)} answered"
+        return f"; {said}, what was trained is in {self.out}: the same command goes on"

@@ -48,6 +48,20 @@ def test_what_is_no_option_is_named(words, message):
         parse.parse(["experiment", *words])
 
 
+def test_what_was_stopped_says_what_it_left(tmp_path):
+    asked = parse.parse(["experiment", "all", "--out", str(tmp_path)])
+    assert asked.left() == "; nothing was written: the same command starts anew"
+    for name, files in {"drift": ["asked.json", "answer.json"], "frontier": ["asked.json"]}.items():
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_text("{}")
+    number = len(fastpop.available("experiments"))
+    kept = f"what was trained is in {tmp_path}: the same command goes on"
+    assert asked.left() == f"; 1 of {number} answered, {kept}"
+    alone = parse.parse(["experiment", "frontier", "--out", str(tmp_path)])
+    assert alone.left() == f"; 0 of 1 answered, {kept}"
+
+
 def test_options_of_every_model():
     assert options_of([]) == {}
     words = ["max-length=20", "dropout=0.4", 'encoder="gru4rec"', "loss=full_softmax", "base=false"]
