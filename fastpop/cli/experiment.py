@@ -76,11 +76,15 @@ class Experiment:
 
     def run(self) -> dict[str, Any]:
         from fastpop.studies import experiment
+        from fastpop.studies.run import check_options
 
         checks.needed("matplotlib", "report", "the pictures")
         checks.number("seeds", self.seeds, ge=0, integer=True)
         options = options_of(self.train)
         names = self._names()
+        if self.name != ALL:  # of all, those that set it are left out
+            part = self.studies.get(self.name) or registry.find("experiment", self.name, "name")
+            check_options(part() if isinstance(part, type) else part, options)
         for name in names:
             registry.find("experiment", name, "name")
         writable("out", self.out, folder=True)

@@ -204,7 +204,10 @@ class Compare:
             dataclasses.replace(self.training, evaluate_every=1) if self.training.patience else self.training
         )
         config = options.checked()
+        checks.number("seeds", self.seeds, ge=1, integer=True)
+        checks.number("permutations", self.permutations, ge=1, integer=True)
         check_titles(self.titles, self.title_columns)
+        titles = read_titles_of(self.titles, self.title_columns)  # a table of items: little beside a log
         writable("out", self.out, folder=True)
         for kind in ("arm", "reference", "null", "metric", "diagnostic"):
             for name in getattr(self, f"{kind}s"):
@@ -230,7 +233,7 @@ class Compare:
             out=self.out,
             name=self.name or _name_of(self.reading.log),
             dealt=dealt,
-            titles=read_titles_of(self.titles, self.title_columns),
+            titles=titles,
         )
         if dealt is not None and not dealt.leads:
             return {}

@@ -126,12 +126,7 @@ def experiment(
     if not isinstance(quick, bool):
         raise checks.wrong_type("quick", "true or false", quick)
     checks.number("seeds", seeds, ge=0, integer=True)
-    TrainConfig.from_dict(dict(options))
-    for option in ("seed", *part.sets):
-        if option in options:
-            raise checks.wrong(
-                option, f"an option that the experiment {part.name} does not set itself", options[option]
-            )
+    check_options(part, options)
     log_name = name
     if log is None:
         from fastpop.data.demo_log import NAME, bundled_log
@@ -177,6 +172,16 @@ def experiment(
         with checkpoint.explained(place):
             result.save(place)
         return result
+
+
+def check_options(part: Study, options: dict[str, Any]) -> None:
+    """Options of fastpop.train for an experiment's models. Raises ValueError, TypeError."""
+    TrainConfig.from_dict(dict(options))
+    for option in ("seed", *part.sets):
+        if option in options:
+            raise checks.wrong(
+                option, f"an option that the experiment {part.name} does not set itself", options[option]
+            )
 
 
 def _answered(part: Study, setting: Setting, asked: dict[str, Any], watch: Watch) -> StudyResult:
