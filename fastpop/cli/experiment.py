@@ -83,8 +83,7 @@ class Experiment:
         options = options_of(self.train)
         names = self._names()
         if self.name != ALL:  # of all, those that set it are left out
-            part = self.studies.get(self.name) or registry.find("experiment", self.name, "name")
-            check_options(part() if isinstance(part, type) else part, options)
+            check_options(self.studies.get(self.name, self.name), options)
         for name in names:
             registry.find("experiment", name, "name")
         writable("out", self.out, folder=True)

@@ -46,7 +46,7 @@ def ddc(
     Returns:
         Tables: corrected queries beside the same items, for `evaluate`, `recommend` and `audit`.
     Raises: ValueError, TypeError.
-    Cost: some 4 N D FLOPs an epoch for N events; N (D + 10) float32.
+    Cost: 2 N D FLOPs an epoch for N events; some N (3 D + 10) float32.
     Source: Liu et al., KDD 2026 (arXiv 2512.10688), and its code for share and weight. There counts chosen by
     log part frequent items from rare ones, here the quarters with the most and the fewest events; differences
     are centred there, which takes their mean out of pop and leaves its sign open, and are not here.

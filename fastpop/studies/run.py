@@ -174,8 +174,9 @@ def experiment(
         return result
 
 
-def check_options(part: Study, options: dict[str, Any]) -> None:
+def check_options(study: str | Study, options: dict[str, Any]) -> None:
     """Options of fastpop.train for an experiment's models. Raises ValueError, TypeError."""
+    part = _part(study)
     TrainConfig.from_dict(dict(options))
     for option in ("seed", *part.sets):
         if option in options:
