@@ -82,10 +82,10 @@ class Experiment:
         checks.number("seeds", self.seeds, ge=0, integer=True)
         options = options_of(self.train)
         names = self._names()
-        if self.name != ALL:  # of all, those that set it are left out
-            check_options(self.studies.get(self.name, self.name), options)
         for name in names:
             registry.find("experiment", name, "name")
+        if self.name != ALL:  # of all, those that set it are left out
+            check_options(self.studies.get(self.name, self.name), options)
         writable("out", self.out, folder=True)
         if self.test is not None and not self.test_is_randomised:
             raise checks.wrong("test", "no test part without --test-is-randomised", self.test)

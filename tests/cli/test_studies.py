@@ -62,6 +62,12 @@ def test_what_was_stopped_says_what_it_left(tmp_path):
     assert alone.left() == f"; 0 of 1 answered, {kept}"
 
 
+def test_an_unknown_experiment_is_named_before_its_options():
+    asked = parse.parse(["experiment", "nosuch", "--train", "prior=none"])
+    with pytest.raises(ValueError, match=r"^name: expected one of 'decomposition'"):
+        asked.run()
+
+
 def test_options_of_every_model():
     assert options_of([]) == {}
     words = ["max-length=20", "dropout=0.4", 'encoder="gru4rec"', "loss=full_softmax", "base=false"]
